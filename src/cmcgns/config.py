@@ -1,0 +1,158 @@
+"""Every setting, its type, its default and its meaning.
+
+The defaults are the shipped, tuned choices; a recipe (`recipes/*.yaml`) states only what differs from them.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Settings(BaseModel):
+    """A group of settings; unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataSettings(Settings):
+    """Which rows are used, and how a radiograph and a report become tensors."""
+
+    image_size: Positive = 224
+    resize: Positive = Field(256, description="long side of the stored image; the rest of the square is black")
+    views: Literal["frontal", "all"] = Field("frontal", description="frontal keeps AP, PA and unknown views")
+    train_split: str = "train"
+    val_split: str | None = Field("val", description="null: hold out `val_fraction` of the training patients")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    text: Literal["auto", "sections", "report"] = Field(
+        "auto", description="findings + impression, or the whole report; auto: sections where a row has them"
+    )
+    columns: dict[str, str] = Field({}, description="our column name: the table's, e.g. {image_path: Path}")
+    max_tokens: Positive = Field(256, description="word pieces of a report, [CLS] and [SEP] included")
+    max_sentences: Positive = 24
+    bad_images: Literal["stop", "leave_out"] = "stop"
+    random_crop: bool = True
+    intensity_jitter: Fraction = Field(0.0, description="relative range of random contrast and brightness")
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+class ImageEncoderSettings(Settings):
+    """Any timm backbone."""
+
+    name: str = "resnet50"
+    channels: Literal[1, 3] = Field(3, description="3 repeats the gray image; 1 sums the first layer's weights")
+    weights: str | None = Field(None, description="file with a timm or torchvision state dict; null: random start")
+    output_stride: Literal[8, 16, 32] | None = Field(None, description="denser features, where timm can")
+
+
+class ReportEncoderSettings(Settings):
+    """Any Hugging Face encoder, or a small BERT trained from scratch."""
+
+    name: str = Field(
+        "random",
+        description="`random` (sizes below, word pieces trained on the reports), a hub name or a local folder",
+    )
+    layers: Positive = 4
+    width: Positive = 256
+    heads: Positive = 4
+    vocabulary: Positive = 8000
+    dropout: Fraction = 0.1
+
+
+class BankSettings(Settings):
+    """The cluster bank."""
+
+    clusters: Annotated[int, Field(ge=2)] = Field(128, description="K")
+    rate: Fraction = Field(0.05, description="momentum rate of a centroid update")
+    source: Literal["cross_modal", "text"] = Field("cross_modal", description="cluster z2, or z1 alone")
+    seeding: Literal["farthest_point", "kmeans++", "chain"] = "kmeans++"
+    start_cosine: float = Field(0.4, description="start once the mean of cos(z1_i, z2_j) has fallen to this")
+    start_by_step: Positive = Field(1000, description="start at this step at the latest, and say so")
+    check_every: Positive = Field(10, description="steps between two looks at the start conditions")
+
+
+class ObjectiveSettings(Settings):
+    """The losses: every row of an ablation is one of these switches."""
+
+    dim: Positive = Field(768, description="D; divisible by 8 (heads of the sentence pool)")
+    temperature: Annotated[float, Field(gt=0)] = Field(0.1, description="start of L_global's temperature (learned)")
+    weight_global: Weight = 1.0
+    weight_image: Weight = 0.1
+    weight_report: Weight = 0.1
+    weight_reconstruction: Weight = 10.0
+    attention: Literal["sigmoid", "softmax"] = "sigmoid"
+    negatives: Literal["in_batch", "hard", "cluster"] = "cluster"
+    false_negatives: Literal["keep", "margin", "mask", "soft"] = "margin"
+    duplicates: bool = Field(True, description="leave sentences of equal text out of the negatives")
+    tau: Annotated[float, Field(gt=0)] = Field(0.1, description="temperature of L_report")
+    learn_tau: bool = True
+    mu: Annotated[float, Field(ge=1)] = Field(3.0, description="weight of a sentence's own hard negative")
+    alpha: float = 0.2
+    beta: float = 0.5
+    margin_weight: Weight = Field(1.0, description="lambda")
+    arithmetic: Literal["described", "released"] = "described"
+    bank: BankSettings = BankSettings()
+    reconstruction: Literal["off", "image_only", "cross_modal"] = "cross_modal"
+    mask_ratio: Fraction = 0.5
+    mask: Literal["features", "pixels"] = Field("features", description="pixels costs a second image pass")
+    query: Literal["masked", "unmasked"] = Field("masked", description="unmasked as released")
+    reconstruct: Literal["hidden", "everywhere"] = "hidden"
+    decoder_width: Positive = 256
+
+
+class StageSettings(Settings):
+    """One stage: its length and its optimiser."""
+
+    epochs: Annotated[int, Field(ge=0)] = 10
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    start_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    weight_decay: Weight = 1e-2
+
+
+class TrainingSettings(Settings):
+    """The loop."""
+
+    batch_size: Positive = Field(64, description="studies a rank and micro-step")
+    accumulate: Positive = Field(1, description="micro-steps an optimiser step; negatives stay within one")
+    clip: Weight = Field(1.0, description="largest gradient norm; 0 for none")
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    seed: Annotated[int, Field(ge=0)] = 0
+    log_every: Positive = 10
+    checkpoint_every: Positive = Field(500, description="optimiser steps; every epoch's end is a checkpoint too")
+    keep_checkpoints: Positive = 2
+    recall_limit: Positive = Field(2000, description="validation studies used for retrieval")
+
+
+class Recipe(Settings):
+    """A whole run."""
+
+    name: str = "default"
+    data: DataSettings = DataSettings()
+    image_encoder: ImageEncoderSettings = ImageEncoderSettings()
+    report_encoder: ReportEncoderSettings = ReportEncoderSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    alignment: StageSettings = StageSettings(epochs=10)
+    reconstruction: StageSettings = StageSettings(epochs=20)
+    training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Recipe":
+        if self.data.resize < self.data.image_size:
+            raise ValueError(
+                f"data.resize ({self.data.resize}) is smaller than data.image_size ({self.data.image_size}): "
+                "the crop would not fit"
+            )
+        if self.objective.dim % 8:
+            raise ValueError(f"objective.dim is {self.objective.dim}; it must be divisible by 8")
+        if self.report_encoder.width % self.report_encoder.heads:
+            raise ValueError("report_encoder.width must be divisible by report_encoder.heads")
+        if self.data.max_tokens < 3:
+            raise ValueError("data.max_tokens must be at least 3: [CLS], one word piece, [SEP]")
+        if self.objective.arithmetic == "released" and self.objective.learn_tau:
+            raise ValueError("objective.arithmetic=released has no learnable tau: set objective.learn_tau=false")
+        return self

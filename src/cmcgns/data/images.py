@@ -1,0 +1,122 @@
+"""Radiographs from files: decoded and resized once, kept as one memory-mapped array."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cmcgns.errors import UserError
+
+MAX_PIXELS = 200_000_000  # a 14,000 × 14,000 film; more is a decompression bomb
+Pixels = NDArray[np.uint8]
+
+
+def read_image(path: Path, size: int) -> Pixels:
+    """Decode a gray PNG or JPEG (8 or 16 bit), long side to `size`, centred on a black square.
+
+    Returns:
+        (size, size) uint8.
+
+    Raises:
+        UserError: missing, unreadable, truncated or oversized file; names the path.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UserError(f"{path}: {image.width}×{image.height} pixels are more than the bound {MAX_PIXELS}")
+            image.draft("L", (size, size))  # JPEG: decode at the nearest larger eighth
+            gray = _to_gray(image)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: unreadable image ({error})") from error
+    return _fit(gray, size)
+
+
+def _to_gray(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        # 16 bit and wider: the range of the file is unknown (12 bit in 16 is common), so it is stretched.
+        values = np.asarray(image, dtype=np.float32)
+        low, high = float(values.min()), float(values.max())
+        return Image.fromarray(((values - low) * (255 / max(high - low, 1))).round().astype(np.uint8))
+    return image.convert("L")
+
+
+def _fit(gray: Image.Image, size: int) -> Pixels:
+    scale = size / max(gray.size)
+    width, height = (max(1, round(side * scale)) for side in gray.size)
+    if gray.size != (width, height):
+        gray = gray.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    square = np.zeros((size, size), dtype=np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    square[top : top + height, left : left + width] = np.asarray(gray)
+    return square
+
+
+def cache_folder() -> Path:
+    """Where resized images are kept: `CMCGNS_CACHE`, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CMCGNS_CACHE") or Path(base) / "cmcgns")
+
+
+def load_images(
+    paths: Sequence[str], size: int, progress: Callable[[int], None] | None = None
+) -> tuple[Pixels, dict[int, str]]:
+    """All images as one read-only array, built on first use and found again afterwards.
+
+    The array's name depends on every path, file size and modification time, so a changed file is read anew.
+
+    Args:
+        paths: image files.
+        size: side of the squares.
+        progress: called with the number of images done since the last call.
+
+    Returns:
+        (n, size, size) uint8 memory map, and position -> message for unreadable images (black in the array).
+    """
+    file = cache_folder() / f"images-{size}-{_fingerprint(paths)}.npy"
+    if file.is_file():
+        return np.load(file, mmap_mode="r", allow_pickle=False), {}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        errors = _fill(temporary, paths, size, progress or (lambda _: None))
+        if errors:  # an incomplete array is not kept: the files may be mended
+            return np.load(temporary, allow_pickle=False), errors
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return np.load(file, mmap_mode="r", allow_pickle=False), {}
+
+
+def _fill(file: Path, paths: Sequence[str], size: int, progress: Callable[[int], None]) -> dict[int, str]:
+    """Write all images into a new array file; returns position -> message for those that cannot be read."""
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(len(paths), size, size))
+    errors: dict[int, str] = {}
+
+    def read_one(position: int) -> None:
+        try:
+            array[position] = read_image(Path(paths[position]), size)
+        except UserError as error:
+            errors[position] = str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
+        for _ in pool.map(read_one, range(len(paths))):
+            progress(1)
+    array.flush()
+    return dict(sorted(errors.items()))
+
+
+def _fingerprint(paths: Sequence[str]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for path in paths:
+        stat = Path(path).stat()
+        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,219 @@
+"""Reading a table of radiographs and reports, and saying what is wrong with it."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from cmcgns.config import DataSettings
+from cmcgns.data.reports import join_sections, split_sentences
+from cmcgns.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_TABLE_NAMES = ("manifest.parquet", "manifest.csv", "pairs.parquet", "pairs.csv")
+_TEXT_COLUMNS = ("report", "findings", "impression")
+_OPTIONAL = ("study_id", "patient_id", "view", "split", "dataset")
+_LATERAL = ("L", "LL", "LATERAL", "RL", "LEFT LATERAL", "RIGHT LATERAL")
+
+
+@dataclass
+class Pairs:
+    """Rows that can be trained on.
+
+    Attributes:
+        frame: columns image_path (absolute), study_id, patient_id, view, split, dataset, text, row (1-based row of
+            the source, header not counted) and whatever else the source has.
+        source: the table that was read.
+        left_out: rows that are not used: row, image_path, reason.
+    """
+
+    frame: pd.DataFrame
+    source: Path
+    left_out: list[dict[str, object]] = field(default_factory=list)
+
+    def leave_out(self, bad: pd.Series, reason: str) -> None:
+        """Take rows out, remember and log them."""
+        rows = self.frame[bad]
+        if len(rows) == 0:
+            return
+        self.left_out += [
+            {"row": int(row), "image_path": str(path), "reason": reason}
+            for row, path in zip(rows["row"], rows["image_path"], strict=True)
+        ]
+        shown = ", ".join(str(row) for row in rows["row"][:5])
+        logger.warning("%s: %d rows left out: %s (rows %s…)", self.source.name, len(rows), reason, shown)
+        self.frame = self.frame[~bad].reset_index(drop=True)
+
+
+def read_pairs(path: Path, settings: DataSettings) -> Pairs:
+    """Read a csv or parquet table, or the one table of a folder.
+
+    Args:
+        path: table or folder; relative image paths start at the table's folder.
+        settings: columns, views, which text.
+
+    Raises:
+        UserError: no table, missing columns, repeated images, missing image files.
+    """
+    table = find_table(path)
+    frame = _read_table(table)
+    frame = _rename_columns(frame, settings.columns, table)
+    frame["row"] = range(1, len(frame) + 1)
+    pairs = Pairs(_fill_columns(frame, table), table)
+    _check_identity(pairs.frame, table)
+    if settings.views == "frontal":
+        pairs.leave_out(pairs.frame["view"].str.upper().isin(_LATERAL), "lateral view (data.views=all keeps it)")
+        unknown = (~pairs.frame["view"].str.contains("AP|PA", case=False)).sum()
+        if unknown:
+            logger.info("%s: %d rows have no known view and are kept as frontal", table.name, unknown)
+    pairs.frame["text"] = _choose_text(pairs.frame, settings.text)
+    pairs.leave_out(~pairs.frame["text"].map(_has_sentence), "empty report")
+    _check_files(pairs, settings.bad_images)
+    if len(pairs.frame) == 0:
+        raise UserError(f"{table}: no row is left to train on; see the reasons above")
+    return pairs
+
+
+def find_table(path: Path) -> Path:
+    """The table meant by a path.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"--data {path}: no such file or folder")
+    for name in _TABLE_NAMES:
+        if (path / name).is_file():
+            return path / name
+    tables = sorted(file for file in path.iterdir() if file.suffix in (".csv", ".parquet"))
+    if len(tables) != 1:
+        found = ", ".join(file.name for file in tables) or "none"
+        raise UserError(f"--data {path}: one csv or parquet table is expected there (found: {found}); name the file")
+    return tables[0]
+
+
+def _read_table(table: Path) -> pd.DataFrame:
+    try:
+        if table.suffix == ".parquet":
+            return pd.read_parquet(table)
+        if table.suffix == ".csv":
+            return pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        raise UserError(f"{table} cannot be read: {error}") from error
+    raise UserError(f"{table}: a .csv or .parquet table is expected")
+
+
+def _rename_columns(frame: pd.DataFrame, columns: dict[str, str], table: Path) -> pd.DataFrame:
+    for ours, theirs in columns.items():
+        if theirs not in frame:
+            raise UserError(f"{table}: data.columns.{ours} names the column {theirs}, which is not there")
+    frame = frame.rename(columns={theirs: ours for ours, theirs in columns.items()})
+    if frame.columns.duplicated().any():
+        raise UserError(f"{table}: column {frame.columns[frame.columns.duplicated()][0]} stands there twice")
+    hint = f"found: {', '.join(map(str, frame.columns))}; map names with --set data.columns.<ours>=<yours>"
+    if "image_path" not in frame:
+        raise UserError(f"{table}: missing column image_path ({hint})")
+    if not any(column in frame for column in _TEXT_COLUMNS):
+        raise UserError(f"{table}: missing report text: one of {', '.join(_TEXT_COLUMNS)} ({hint})")
+    return frame
+
+
+def _fill_columns(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
+    for column in (*_TEXT_COLUMNS, *_OPTIONAL):
+        values = frame[column] if column in frame else pd.Series("", index=frame.index)
+        frame[column] = values.fillna("").astype(str)
+    paths = frame["image_path"].fillna("").astype(str)
+    empty = frame.loc[paths == "", "row"]
+    if len(empty):
+        raise UserError(f"{table}: image_path is empty in row {empty.iloc[0]} ({len(empty)} rows)")
+    root = table.parent.resolve()
+    frame["image_path"] = [str(root / path) for path in paths]
+    for column, fallback in (("study_id", "image_path"), ("patient_id", "study_id")):
+        missing = frame[column] == ""
+        if missing.any():
+            logger.info("%s: %d rows without %s: %s is used", table.name, missing.sum(), column, fallback)
+            frame.loc[missing, column] = frame.loc[missing, fallback]
+    frame.loc[frame["split"] == "", "split"] = "train"
+    return frame
+
+
+def _check_identity(frame: pd.DataFrame, table: Path) -> None:
+    repeated = frame[frame["image_path"].duplicated(keep=False)]
+    if len(repeated):
+        path = repeated["image_path"].iloc[0]
+        rows = repeated.loc[repeated["image_path"] == path, "row"].tolist()
+        raise UserError(
+            f"{table}: duplicate id: image_path {path} stands in rows {rows} "
+            f"({repeated['image_path'].nunique()} images are repeated); keep one row for each image"
+        )
+    patients = frame.groupby("study_id")["patient_id"].nunique()
+    if (patients > 1).any():
+        study = patients.index[patients > 1][0]
+        raise UserError(f"{table}: duplicate id: study_id {study} belongs to {patients[study]} patients")
+
+
+def _choose_text(frame: pd.DataFrame, kind: str) -> pd.Series:
+    sections = pd.Series(
+        [join_sections(f, i) for f, i in zip(frame["findings"], frame["impression"], strict=True)],
+        index=frame.index,
+    )
+    if kind == "sections":
+        return sections
+    report = frame["report"].str.strip()
+    return report if kind == "report" else sections.where(sections != "", report)
+
+
+def _has_sentence(text: str) -> bool:
+    return bool(split_sentences(text))
+
+
+def _check_files(pairs: Pairs, bad_images: str, exists: Callable[[str], bool] | None = None) -> None:
+    exists = exists or (lambda path: Path(path).is_file())
+    missing = ~pairs.frame["image_path"].map(exists).astype(bool)
+    if not missing.any():
+        return
+    if bad_images == "leave_out":
+        pairs.leave_out(missing, "image file is missing")
+        return
+    rows = pairs.frame[missing]
+    listed = "\n  ".join(f"row {r}: {p}" for r, p in zip(rows["row"][:10], rows["image_path"][:10], strict=True))
+    raise UserError(
+        f"{pairs.source}: {len(rows)} image files are missing:\n  {listed}\n"
+        "Correct the paths, or leave these rows out with --set data.bad_images=leave_out"
+    )
+
+
+def assign_splits(pairs: Pairs, settings: DataSettings, seed: int) -> tuple[pd.Index, pd.Index]:
+    """Training and validation rows.
+
+    Without rows of the validation split (or with `val_split: null`) a fraction of the training patients is held
+    out, drawn by the seed.
+
+    Returns:
+        Two row indices of `pairs.frame`.
+
+    Raises:
+        UserError: no training row, or no second patient to hold out.
+    """
+    frame = pairs.frame
+    train = frame.index[frame["split"] == settings.train_split]
+    if len(train) == 0:
+        found = ", ".join(sorted(frame["split"].unique()))
+        raise UserError(f"{pairs.source}: no row has split {settings.train_split} (found: {found})")
+    if settings.val_split is not None:
+        val = frame.index[frame["split"] == settings.val_split]
+        if len(val):
+            return train, val
+        logger.warning("%s: no row has split %s", pairs.source.name, settings.val_split)
+    patients = pd.Series(sorted(frame.loc[train, "patient_id"].unique()))
+    if len(patients) < 2:
+        raise UserError(f"{pairs.source}: all training rows belong to one patient; none can be held out")
+    held_out = patients.sample(max(1, round(settings.val_fraction * len(patients))), random_state=seed)
+    is_val = frame.loc[train, "patient_id"].isin(held_out)
+    logger.info("%s: %d of %d training patients held out", pairs.source.name, len(held_out), len(patients))
+    return train[~is_val], train[is_val]

@@ -1,0 +1,120 @@
+"""Reports as word pieces with a sentence number for each, tokenized once."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmcgns.data.reports import normalise_sentence, split_sentences, text_number
+from cmcgns.data.tokenizer import encode_sentences
+
+logger = logging.getLogger(__name__)
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ReportTokens:
+    """All reports in flat arrays: report i owns [offsets[i], offsets[i+1]).
+
+    Attributes:
+        token_ids, token_sentence: word pieces ([CLS] and [SEP] included) and their sentence, -1 for specials.
+        token_offsets: (n + 1,).
+        sentence_text: numbers of the normalised sentences.
+        sentence_offsets: (n + 1,).
+        report_text: (n,) numbers of the whole normalised reports.
+        padding: id of [PAD].
+        shortened: how many reports lost sentences or word pieces, by kind.
+    """
+
+    token_ids: Integers
+    token_sentence: Integers
+    token_offsets: Integers
+    sentence_text: Integers
+    sentence_offsets: Integers
+    report_text: Integers
+    padding: int
+    shortened: dict[str, int]
+
+    def padded(
+        self, rows: Integers, max_tokens: int | None = None, max_sentences: int | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Arrays of a batch.
+
+        Args:
+            rows: (B,) reports.
+            max_tokens: pad to this; None pads to the longest of the batch, rounded up to eight.
+            max_sentences: pad to this; None pads to the most sentences of the batch.
+
+        Returns:
+            token_ids, token_mask, token_sentence (B, L); sentence_mask, sentence_text (B, M); report_text (B,).
+        """
+        tokens = self.token_offsets[rows + 1] - self.token_offsets[rows]
+        sentences = self.sentence_offsets[rows + 1] - self.sentence_offsets[rows]
+        length = max_tokens or -(-int(tokens.max()) // 8) * 8
+        bound = max_sentences or int(sentences.max())
+        token_mask = np.arange(length) < tokens[:, None]
+        sentence_mask = np.arange(bound) < sentences[:, None]
+        at_token = np.where(token_mask, self.token_offsets[rows][:, None] + np.arange(length), 0)
+        at_sentence = np.where(sentence_mask, self.sentence_offsets[rows][:, None] + np.arange(bound), 0)
+        return {
+            "token_ids": np.where(token_mask, self.token_ids[at_token], self.padding),
+            "token_mask": token_mask,
+            "token_sentence": np.where(token_mask, self.token_sentence[at_token], -1),
+            "sentence_mask": sentence_mask,
+            "sentence_text": np.where(sentence_mask, self.sentence_text[at_sentence], 0),
+            "report_text": self.report_text[rows],
+        }
+
+
+def tokenize_reports(texts: Sequence[str], tokenizer: Any, max_tokens: int, max_sentences: int) -> ReportTokens:
+    """Split, tokenize and shorten reports.
+
+    Every distinct sentence is tokenized once: most sentences of most reports repeat. Sentences beyond
+    `max_sentences` and word pieces beyond `max_tokens` - 2 are cut from the end, and counted in the log.
+    """
+    split = [split_sentences(text) for text in texts]
+    distinct = sorted({sentence for sentences in split for sentence in sentences})
+    pieces = dict(zip(distinct, encode_sentences(tokenizer, distinct), strict=True))
+    numbers = {sentence: text_number(normalise_sentence(sentence)) for sentence in distinct}
+    shortened = {"sentences": 0, "word pieces": 0}
+    rows = []
+    for sentences in split:
+        ids, owner, kept = _assemble([pieces[s] for s in sentences[:max_sentences]], tokenizer, max_tokens)
+        shortened["sentences"] += len(sentences) > max_sentences
+        shortened["word pieces"] += len(ids) - 2 < sum(len(pieces[s]) for s in sentences[:max_sentences])
+        rows.append((ids, owner, [numbers[s] for s in sentences[:kept]]))
+    for kind, count in shortened.items():
+        if count:
+            bound = max_sentences if kind == "sentences" else max_tokens
+            logger.warning("%d of %d reports have more than %d %s: cut", count, len(texts), bound, kind)
+    report_text = [text_number("\n".join(normalise_sentence(s) for s in sentences)) for sentences in split]
+    return ReportTokens(
+        token_ids=_flat([ids for ids, _, _ in rows]),
+        token_sentence=_flat([owner for _, owner, _ in rows]),
+        token_offsets=_offsets([len(ids) for ids, _, _ in rows]),
+        sentence_text=_flat([text for _, _, text in rows]),
+        sentence_offsets=_offsets([len(text) for _, _, text in rows]),
+        report_text=np.array(report_text, dtype=np.int64),
+        padding=int(tokenizer.pad_token_id),
+        shortened=shortened,
+    )
+
+
+def _assemble(pieces: list[list[int]], tokenizer: Any, max_tokens: int) -> tuple[list[int], list[int], int]:
+    """Word pieces and owners of one report, and how many sentences kept at least one word piece."""
+    ids = [piece for sentence in pieces for piece in sentence][: max_tokens - 2]
+    owner = [number for number, sentence in enumerate(pieces) for _ in sentence][: max_tokens - 2]
+    kept = owner[-1] + 1 if owner else 0
+    return [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id], [-1, *owner, -1], kept
+
+
+def _flat(rows: list[list[int]]) -> Integers:
+    return np.array([value for row in rows for value in row], dtype=np.int64)
+
+
+def _offsets(lengths: list[int]) -> Integers:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -1,0 +1,62 @@
+"""Word-piece tokenizers: loaded with a pretrained encoder, or trained on the reports."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cmcgns.errors import UserError
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
+    """Train a lower-casing word-piece tokenizer.
+
+    Args:
+        texts: distinct sentences; sorted first, so that their order does not matter.
+        vocabulary: largest number of word pieces.
+
+    Returns:
+        A transformers tokenizer with [PAD] = 0.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False, min_frequency=2
+    )
+    tokenizer.train_from_iterator(sorted(set(texts)), trainer)
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load a tokenizer from a folder or by hub name.
+
+    Raises:
+        UserError: not found, or without the special tokens that are needed.
+    """
+    from transformers import AutoTokenizer
+
+    local = Path(name).expanduser()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(local) if local.is_dir() else name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no tokenizer {name}: {str(error).splitlines()[0]}") from error
+    for special in ("cls_token_id", "sep_token_id", "pad_token_id"):
+        if getattr(tokenizer, special) is None:
+            raise UserError(f"tokenizer {name} has no {special.removesuffix('_id')}; a BERT-like one is needed")
+    return tokenizer
+
+
+def encode_sentences(tokenizer: Any, sentences: list[str]) -> list[list[int]]:
+    """Word pieces of every sentence, without special tokens."""
+    if not sentences:
+        return []
+    # verbose=False: a long sentence is cut to the bound later, and counted then.
+    encoded = tokenizer(sentences, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return [list(ids) for ids in encoded["input_ids"]]

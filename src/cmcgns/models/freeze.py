@@ -1,0 +1,35 @@
+"""Freezing what an output does not depend on."""
+
+import logging
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+
+def freeze_unreached(module: nn.Module, output: Callable[[], Tensor], name: str) -> list[str]:
+    """Freeze parameters that `output` does not depend on, such as a pooler nobody reads.
+
+    They would never get a gradient: an optimiser would only let them decay, and DDP would wait for them.
+
+    Args:
+        module: whose parameters are looked at.
+        output: computes any tensor from the module, with autograd on.
+        name: for the log.
+
+    Returns:
+        Names of the frozen parameters.
+    """
+    was_training = module.training
+    module.eval()
+    output().float().sum().backward()
+    frozen = [key for key, parameter in module.named_parameters() if parameter.grad is None]
+    for key, parameter in module.named_parameters():
+        parameter.grad = None
+        if key in frozen:
+            parameter.requires_grad_(False)
+    module.train(was_training)
+    if frozen:
+        logger.info("%s: %d parameters are not used and stay as they are: %s", name, len(frozen), frozen)
+    return frozen

@@ -1,0 +1,100 @@
+"""Image encoders: any timm backbone, with patch tokens in row-major order."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cmcgns.config import ImageEncoderSettings
+from cmcgns.errors import UserError
+from cmcgns.models.freeze import freeze_unreached
+from cmcgns.models.weights import load_image_weights
+
+
+class ImageEncoder(nn.Module):
+    """A timm backbone that gives pooled features and patch tokens.
+
+    Args:
+        settings: name, channels, weights, output stride.
+        image_size: side of the square input in pixels.
+        load_weights: false when a checkpoint will fill the parameters anyway.
+
+    Attributes:
+        body: the plain timm module.
+        width: channels C of the tokens.
+        grid: (h, w) of the patch tokens; P = h·w.
+
+    Raises:
+        UserError: unknown name, no patch tokens, weights that do not fit.
+    """
+
+    def __init__(self, settings: ImageEncoderSettings, image_size: int, load_weights: bool = True) -> None:
+        super().__init__()
+        self.channels = settings.channels
+        self.body: Any = _create_body(settings, image_size)
+        if settings.weights is not None and load_weights:
+            load_image_weights(self.body, Path(settings.weights).expanduser(), settings.channels)
+        example = torch.zeros(1, 1, image_size, image_size)
+        self.body.eval()
+        with torch.no_grad():
+            maps = self._maps(example)
+        self.width, self.grid = maps.shape[1], (maps.shape[2], maps.shape[3])
+        freeze_unreached(self.body, lambda: self._maps(example), f"image encoder {settings.name}")
+        self.body.train()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode.
+
+        Args:
+            images: (B, 1, H, W) in the normalised pixel range.
+
+        Returns:
+            pooled (B, C) as timm pools, tokens (B, P, C).
+        """
+        features = self.body.forward_features(self._expand(images))
+        pooled = self.body.forward_head(features, pre_logits=True)
+        return pooled, self._to_maps(features).flatten(2).transpose(1, 2)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, P, C) patch tokens without pooling."""
+        return self._maps(images).flatten(2).transpose(1, 2)
+
+    def _maps(self, images: Tensor) -> Tensor:
+        return self._to_maps(self.body.forward_features(self._expand(images)))
+
+    def _expand(self, images: Tensor) -> Tensor:
+        return images if self.channels == 1 else images.expand(-1, self.channels, -1, -1)
+
+    def _to_maps(self, features: Tensor) -> Tensor:
+        """Whatever timm calls features -> (B, C, h, w)."""
+        if features.ndim == 4:
+            channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
+            return features.permute(0, 3, 1, 2) if channels_last else features
+        tokens = features[:, getattr(self.body, "num_prefix_tokens", 0) :]
+        grid = getattr(getattr(self.body, "patch_embed", None), "grid_size", None)
+        if grid is None or grid[0] * grid[1] != tokens.shape[1]:
+            raise UserError(f"image encoder: {tokens.shape[1]} tokens do not form the grid {grid}")
+        maps: Tensor = tokens.transpose(1, 2).unflatten(2, tuple(grid))
+        return maps
+
+
+def _create_body(settings: ImageEncoderSettings, image_size: int) -> nn.Module:
+    import difflib
+
+    import timm
+
+    if not timm.is_model(settings.name):
+        near = difflib.get_close_matches(settings.name, timm.list_models(), 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(f"image_encoder.name: timm has no model {settings.name}.{hint}")
+    options: dict[str, object] = {"num_classes": 0, "in_chans": settings.channels, "pretrained": False}
+    if settings.output_stride is not None:
+        options["output_stride"] = settings.output_stride
+    try:
+        body: nn.Module = timm.create_model(settings.name, **options)
+        if hasattr(body, "patch_embed"):  # transformers are built for one image size
+            body = timm.create_model(settings.name, **options, img_size=image_size)
+    except (TypeError, AssertionError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"image_encoder {settings.name} cannot be built with {options}: {error}") from error
+    return body

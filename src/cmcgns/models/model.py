@@ -1,0 +1,68 @@
+"""Both encoders with their projections: what is shipped at the end of a run."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cmcgns.data.batch import Batch
+from cmcgns.models.features import Features
+from cmcgns.models.image_encoder import ImageEncoder
+from cmcgns.models.pooling import AttentionPool
+from cmcgns.models.report_encoder import ReportEncoder, pool_sentences
+
+
+class ImageReportModel(nn.Module):
+    """Radiographs and reports in one space of D dimensions.
+
+    Args:
+        image_encoder: gives (B, P, C) tokens.
+        report_encoder: gives (B, L, C') hidden states.
+        dim: D.
+    """
+
+    def __init__(self, image_encoder: ImageEncoder, report_encoder: ReportEncoder, dim: int) -> None:
+        super().__init__()
+        self.image_encoder, self.report_encoder = image_encoder, report_encoder
+        width, patches = image_encoder.width, image_encoder.grid[0] * image_encoder.grid[1]
+        heads = next(heads for heads in (8, 4, 2, 1) if width % heads == 0)
+        self.patch_projection = nn.Linear(width, dim)
+        self.image_pool = AttentionPool(width, patches, heads)
+        self.image_projection = nn.Linear(width, dim)
+        self.token_projection = nn.Linear(report_encoder.width, dim)
+        self.sentence_pool = AttentionPool(dim)
+
+    def forward(self, batch: Batch) -> Features:
+        """Encode a batch of studies."""
+        tokens = self.image_encoder.tokens(batch.images)
+        sentences, report_global = self.encode_report(
+            batch.token_ids, batch.token_mask, batch.token_sentence, batch.sentence_mask
+        )
+        return Features(
+            patches=self.project_patches(tokens),
+            sentences=sentences,
+            image_global=self.pool_image(tokens),
+            report_global=report_global,
+            grid=self.image_encoder.grid,
+        )
+
+    def project_patches(self, tokens: Tensor) -> Tensor:
+        """(B, P, C) tokens -> f_I (B, P, D), unit vectors."""
+        return F.normalize(self.patch_projection(tokens), dim=-1)
+
+    def pool_image(self, tokens: Tensor) -> Tensor:
+        """(B, P, C) tokens -> (B, D) unit image embeddings."""
+        return F.normalize(self.image_projection(self.image_pool(tokens)), dim=-1)
+
+    def encode_report(
+        self, token_ids: Tensor, token_mask: Tensor, token_sentence: Tensor, sentence_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Word pieces -> f_R (B, M, D) and (B, D) unit report embeddings.
+
+        Args:
+            token_ids: (B, L).
+            token_mask: (B, L).
+            token_sentence: (B, L).
+            sentence_mask: (B, M).
+        """
+        hidden = self.token_projection(self.report_encoder(token_ids, token_mask))
+        sentences = pool_sentences(F.normalize(hidden, dim=-1), token_sentence, sentence_mask.shape[1])
+        return sentences, F.normalize(self.sentence_pool(sentences, sentence_mask), dim=-1)

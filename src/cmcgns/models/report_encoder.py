@@ -1,0 +1,112 @@
+"""Report encoders: any Hugging Face encoder, or a small BERT from scratch."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cmcgns.config import ReportEncoderSettings
+from cmcgns.errors import UserError
+from cmcgns.models.freeze import freeze_unreached
+
+SCRATCH = "random"
+
+
+def pool_sentences(tokens: Tensor, token_sentence: Tensor, sentences: int) -> Tensor:
+    """Mean of every sentence's own word pieces, as one batched matrix product.
+
+    Args:
+        tokens: (B, L, D).
+        token_sentence: (B, L) sentence of each token; -1 belongs to none.
+        sentences: M.
+
+    Returns:
+        (B, M, D); sentences without a token are 0.
+    """
+    index = torch.arange(sentences, device=tokens.device)
+    member = (token_sentence[:, None, :] == index[None, :, None]).to(tokens.dtype)
+    return (member / member.sum(-1, keepdim=True).clamp(min=1)) @ tokens
+
+
+class ReportEncoder(nn.Module):
+    """A transformer over the word pieces of a report.
+
+    Args:
+        settings: name and, for a random start, sizes.
+        vocabulary: size of the tokenizer.
+        max_tokens: longest report in word pieces.
+        config: saved Hugging Face configuration; given when a checkpoint will fill the parameters.
+
+    Attributes:
+        body: the plain transformers module.
+        width: C of the last hidden state.
+    """
+
+    def __init__(
+        self,
+        settings: ReportEncoderSettings,
+        vocabulary: int,
+        max_tokens: int,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.body: Any = _create_body(settings, vocabulary, max_tokens, config)
+        self.width: int = self.body.config.hidden_size
+        limit = getattr(self.body.config, "max_position_embeddings", None)
+        if limit is not None and max_tokens > limit:
+            raise UserError(
+                f"data.max_tokens is {max_tokens}, but report encoder {settings.name} has {limit} positions: "
+                f"set data.max_tokens={limit}"
+            )
+        example = torch.zeros(1, 4, dtype=torch.long)
+        freeze_unreached(
+            self.body, lambda: self(example, torch.ones_like(example).bool()), f"report encoder {settings.name}"
+        )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What is needed to build the same module again."""
+        return dict(self.body.config.to_dict())
+
+    def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
+        """(B, L) word pieces and their mask -> (B, L, C) last hidden state."""
+        output = self.body(input_ids=token_ids, attention_mask=token_mask.long())
+        return output.last_hidden_state  # type: ignore[no-any-return]
+
+
+def _create_body(
+    settings: ReportEncoderSettings, vocabulary: int, max_tokens: int, config: dict[str, Any] | None
+) -> nn.Module:
+    from transformers import AutoConfig, AutoModel, BertConfig
+
+    if config is not None:
+        config = dict(config)
+        built = AutoConfig.for_model(config.pop("model_type"), **config)
+        return AutoModel.from_config(built)  # type: ignore[no-any-return]
+    if settings.name == SCRATCH:
+        built = BertConfig(
+            vocab_size=vocabulary,
+            hidden_size=settings.width,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            intermediate_size=4 * settings.width,
+            max_position_embeddings=max_tokens,
+            hidden_dropout_prob=settings.dropout,
+            attention_probs_dropout_prob=settings.dropout,
+        )
+        return AutoModel.from_config(built)  # type: ignore[no-any-return]
+    return _from_pretrained(settings.name, AutoModel)
+
+
+def _from_pretrained(name: str, auto_model: Any) -> nn.Module:
+    local = Path(name).expanduser()
+    if local.is_dir() and not (local / "config.json").is_file():
+        raise UserError(f"report_encoder.name: {local} has no config.json; a transformers folder is expected")
+    try:
+        return auto_model.from_pretrained(str(local) if local.is_dir() else name)  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"report_encoder.name: {name} is neither a folder with a transformers model nor a hub name that can "
+            f"be reached from here; use a local folder, or `random`. ({str(error).splitlines()[0]})"
+        ) from error

@@ -1,0 +1,1 @@
+"""The method: alignment, cluster-guided negatives, masked reconstruction."""

@@ -1,0 +1,218 @@
+"""The cluster bank: K unit centroids of sentence vectors, kept in buffers (ClusterNS, Deng et al. 2023)."""
+
+import logging
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cmcgns.objectives.collective import gather, total
+from cmcgns.objectives.seeding import Seeding, seed_centroids
+
+logger = logging.getLogger(__name__)
+
+Update = Literal["mean", "sum"]
+
+
+def assign_two(vectors: Tensor, centroids: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosines to the centroids, and the nearest and second nearest of them.
+
+    Args:
+        vectors: (n, D) unit vectors.
+        centroids: (K, D) centroids.
+        active: (K,) true for centroids in use.
+
+    Returns:
+        cosines (n, K), own (n,), second (n,); neither own nor second is ever an unused centroid.
+    """
+    # Centroids are unit vectors already, except under the released update, which lets their length drift.
+    cosines = vectors @ F.normalize(centroids, dim=-1).T
+    nearest = cosines.detach().masked_fill(~active, -torch.inf).topk(2, dim=-1).indices
+    return cosines, nearest[:, 0], nearest[:, 1]
+
+
+def move_centroids(centroids: Tensor, sums: Tensor, counts: Tensor, momentum_rate: float, kind: Update) -> Tensor:
+    """One k-means step with momentum.
+
+    Args:
+        centroids: (K, D).
+        sums: (K, D) sum of the members of each cluster.
+        counts: (K,) number of members.
+        momentum_rate: r.
+        kind: `mean`: c <- normalise((1-r)·c + r·mean), the method; `sum`: c <- (1-r)·c + r·SUM, not
+            normalised, as released. Empty clusters stay where they are in both.
+    """
+    target = sums / counts.clamp(min=1)[:, None] if kind == "mean" else sums
+    moved = (1 - momentum_rate) * centroids + momentum_rate * target
+    moved = F.normalize(moved, dim=-1) if kind == "mean" else moved
+    return torch.where(counts[:, None] > 0, moved, centroids)
+
+
+class ClusterBank(nn.Module):
+    """Centroids that start once sentences have spread out, and then follow every training step.
+
+    All state lives in buffers: it is saved, loaded and moved with the weights, and never reaches an
+    optimiser. After the start a step reads nothing back to the host; before it, only every `check_every` steps.
+
+    Args:
+        dim: width D.
+        clusters: number of centroids K.
+        rate: momentum rate r of an update.
+        start_cosine: start once the mean of the whole matrix cos(z1_i, z2_j) has fallen to this.
+        start_by_step: start at this step whatever the cosine is, and say so.
+        seeding: how the first centroids are chosen.
+        update: `mean` (the method) or `sum` (released).
+        queue_size: sentences kept for seeding; K by default times four.
+        check_every: steps between two looks at the start conditions.
+        seed: of the random first choice.
+    """
+
+    centroids: Tensor
+    active: Tensor
+    started: Tensor
+    steps: Tensor
+    mean_cosine: Tensor
+    queue: Tensor
+    queue_text: Tensor
+    queued: Tensor
+    usage: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        clusters: int = 128,
+        *,
+        rate: float = 1e-3,
+        start_cosine: float = 0.4,
+        start_by_step: int = 1000,
+        seeding: Seeding = "farthest_point",
+        update: Update = "mean",
+        queue_size: int | None = None,
+        check_every: int = 10,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.clusters, self.rate, self.update_kind, self.seeding = clusters, rate, update, seeding
+        self.start_cosine, self.start_by_step = start_cosine, start_by_step
+        self.check_every, self.seed = check_every, seed
+        size = queue_size or 4 * clusters
+        self.register_buffer("centroids", torch.zeros(clusters, dim))
+        self.register_buffer("active", torch.zeros(clusters, dtype=torch.bool))
+        self.register_buffer("started", torch.tensor(False))
+        self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("mean_cosine", torch.tensor(1.0))
+        # One row more than the queue holds: the place where padding is written to.
+        self.register_buffer("queue", torch.zeros(size + 1, dim))
+        self.register_buffer("queue_text", torch.zeros(size + 1, dtype=torch.long))
+        self.register_buffer("queued", torch.tensor(0))
+        self.register_buffer("usage", torch.full((clusters,), 1 / clusters))
+        self._host_started, self._host_steps = False, 0
+        self.register_load_state_dict_post_hook(_mirror_on_host)  # type: ignore[no-untyped-call]
+
+    @property
+    def is_started(self) -> bool:
+        """Whether there are centroids; known on the host, so asking costs nothing."""
+        return self._host_started
+
+    @torch.no_grad()
+    def observe(self, z1: Tensor, z2: Tensor, members: Tensor, mask: Tensor, text: Tensor) -> None:
+        """Take in one training step: queue and perhaps start, or update.
+
+        Args:
+            z1: (n, D) unit sentence vectors of this rank.
+            z2: (n, D) unit cross-modal vectors.
+            members: (n, D) whichever of the two the bank clusters.
+            mask: (n,) true for real sentences.
+            text: (n,) equal numbers mean equal text.
+        """
+        self.steps += 1
+        self._host_steps += 1
+        if self._host_started:
+            self.update(members, mask)
+            return
+        self._track_mean_cosine(z1, z2, mask)
+        self._enqueue(gather(members.detach().float()), gather(mask), gather(text))
+        if self._host_steps % self.check_every == 0 or self._host_steps >= self.start_by_step:
+            self._start_if_ready()
+
+    @torch.no_grad()
+    def update(self, vectors: Tensor, mask: Tensor) -> None:
+        """Assign (n, D) unit vectors to their nearest centroids and move those; ranks share sums and counts."""
+        vectors = vectors.detach().float()
+        _, own, _ = assign_two(vectors, self.centroids, self.active)
+        # A product with the (n, K) membership matrix: unlike a scatter it sums in a fixed order on a GPU too.
+        membership = F.one_hot(own, self.clusters).float() * mask[:, None]
+        counts, sums = total(membership.sum(0)), total(membership.T @ vectors)
+        self.centroids.copy_(move_centroids(self.centroids, sums, counts, self.rate, self.update_kind))
+        # Shares over about the last hundred steps: the basis of the dead-centroid figures.
+        self.usage.lerp_(counts / counts.sum().clamp(min=1), 0.01)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Tensors for the log: started, share of dead centroids, largest cluster's share, mean cosine."""
+        alive = self.usage > 0.05 / self.clusters
+        return {
+            "bank_started": self.started.float(),
+            "bank_dead": 1 - alive.float().mean(),
+            "bank_largest": self.usage.max(),
+            "mean_cosine": self.mean_cosine,
+        }
+
+    def _track_mean_cosine(self, z1: Tensor, z2: Tensor, mask: Tensor) -> None:
+        # The mean of the whole matrix z1 z2ᵀ is the product of the two sums: no n×n matrix is needed.
+        weights = mask.float()[:, None]
+        sum1, sum2 = total((z1.float() * weights).sum(0)), total((z2.float() * weights).sum(0))
+        count = total(mask.sum())
+        self.mean_cosine.copy_(sum1 @ sum2 / (count * count).clamp(min=1))
+
+    def _enqueue(self, vectors: Tensor, mask: Tensor, text: Tensor) -> None:
+        size = len(self.queue) - 1
+        order = mask.long().cumsum(0) - 1
+        count = mask.sum()
+        # Only the newest `size` sentences are written, each to a slot of its own; the rest go to the spare row.
+        written = mask & (order >= count - size)
+        slots = torch.where(written, (self.queued + order) % size, size)
+        self.queue[slots] = vectors
+        self.queue_text[slots] = text
+        self.queue[size], self.queue_text[size] = 0, 0
+        self.queued += count
+
+    def _start_if_ready(self) -> None:
+        rows = min(int(self.queued), len(self.queue) - 1)
+        # One vector a distinct text (the newest): verbatim repeats must not take all the centroids.
+        distinct = _last_of_each(self.queue_text[:rows].cpu())
+        forced = self._host_steps >= self.start_by_step
+        cosine = float(self.mean_cosine)
+        if not forced and (cosine > self.start_cosine or len(distinct) < self.clusters):
+            return
+        if len(distinct) < 2:
+            if forced and (self._host_steps - self.start_by_step) % 100 == 0:
+                logger.warning("cluster bank: only %d distinct sentence(s) so far; not started", len(distinct))
+            return
+        vectors = self.queue[distinct.to(self.queue.device)]
+        generator = torch.Generator().manual_seed(self.seed + self._host_steps)
+        chosen = seed_centroids(vectors, min(self.clusters, len(vectors)), self.seeding, generator)
+        self._start(vectors[chosen])
+        message = "cluster bank started at step %d: mean cosine %.3f, %d of %d centroids from %d sentences"
+        if forced:
+            message += " (the step limit was reached: the start conditions were not met)"
+        level = logging.WARNING if forced or len(chosen) < self.clusters else logging.INFO
+        logger.log(level, message, self._host_steps, cosine, len(chosen), self.clusters, len(distinct))
+
+    def _start(self, centroids: Tensor) -> None:
+        self.centroids[: len(centroids)] = centroids
+        self.active[: len(centroids)] = True
+        self.started.fill_(True)
+        self._host_started = True
+
+
+def _last_of_each(text: Tensor) -> Tensor:
+    """Index of the last occurrence of every distinct number, ascending."""
+    _, inverse = text.unique(return_inverse=True)
+    last = torch.full((int(inverse.max()) + 1 if len(text) else 0,), -1)
+    return last.scatter_reduce(0, inverse, torch.arange(len(text)), "amax").sort().values
+
+
+def _mirror_on_host(bank: nn.Module, _: Any) -> None:
+    assert isinstance(bank, ClusterBank)
+    bank._host_started, bank._host_steps = bool(bank.started), int(bank.steps)

@@ -1,0 +1,170 @@
+"""The CM-CGNS objective: `L = w_g L_global + w_i L_image + w_r L_report (+ w_re L_re in Stage II)`."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cmcgns.config import ObjectiveSettings
+from cmcgns.data.batch import Batch
+from cmcgns.models.features import Features
+from cmcgns.objectives.cluster_bank import ClusterBank
+from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
+from cmcgns.objectives.local_image import Predictor, local_image_loss
+from cmcgns.objectives.local_report import Clusters, Pairs, Sentences, contrast, margin_loss, soft_weights
+from cmcgns.objectives.masked_reconstruction import MaskedReconstruction
+from cmcgns.objectives.released import released_contrast, released_margin
+
+Stage = Literal["alignment", "reconstruction"]
+
+
+class CMCGNS(nn.Module):
+    """All terms of the method on given features.
+
+    A term of weight 0 is not computed, and `set_stage` freezes what a stage does not train.
+
+    Args:
+        settings: weights and switches.
+        grid: (h, w) of the patch tokens.
+        image_size: side of the image in pixels.
+        seed: of the bank's random first choice.
+    """
+
+    reconstruction: MaskedReconstruction | None
+
+    def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:
+        super().__init__()
+        self.settings = settings
+        released = settings.arithmetic == "released"
+        bank = settings.bank
+        self.logit_scale = LogitScale(settings.temperature, learnable=True)
+        self.report_scale = LogitScale(1.0 if released else settings.tau, learnable=settings.learn_tau)
+        self.attention = CrossModalAttention(settings.dim, settings.attention)
+        self.predictor = Predictor(settings.dim)
+        self.bank = ClusterBank(
+            settings.dim,
+            bank.clusters,
+            rate=bank.rate,
+            start_cosine=bank.start_cosine,
+            start_by_step=bank.start_by_step,
+            seeding="chain" if released else bank.seeding,
+            update="sum" if released else "mean",
+            check_every=bank.check_every,
+            seed=seed,
+        )
+        self.reconstruction = None
+        if settings.reconstruction != "off":
+            self.reconstruction = MaskedReconstruction(settings, grid, image_size)
+        self.stage: Stage = "alignment"
+        self.set_stage("alignment")
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the current stage rebuilds images."""
+        return self.stage == "reconstruction" and self.reconstruction is not None
+
+    @property
+    def uses_patches(self) -> bool:
+        """Whether any term of the current stage looks at patch tokens."""
+        return self.reconstructs or self.settings.weight_image > 0 or self.settings.weight_report > 0
+
+    def set_stage(self, stage: Stage) -> None:
+        """Enter a stage; parameters that no term of it reaches are frozen."""
+        self.stage = stage
+        settings, attention = self.settings, self.attention
+        sentence_looks = settings.weight_report > 0
+        patch_looks = settings.weight_image > 0 or (self.reconstructs and settings.reconstruction == "cross_modal")
+        for module in (attention.text_query, attention.image_key, attention.image_value):
+            module.requires_grad_(sentence_looks)
+        for module in (attention.image_query, attention.text_key, attention.text_value):
+            module.requires_grad_(patch_looks)
+        self.predictor.requires_grad_(settings.weight_image > 0)
+        self.report_scale.requires_grad_(settings.learn_tau and sentence_looks)
+        self.logit_scale.requires_grad_(settings.weight_global > 0)
+        if self.reconstruction is not None:
+            self.reconstruction.requires_grad_(self.reconstructs)
+
+    def forward(self, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """Compute the losses of a batch; in training also move the bank.
+
+        Returns:
+            `loss` (what is back-propagated), every unweighted term, and detached figures for the log.
+        """
+        settings = self.settings
+        terms: dict[str, Tensor] = {}
+        if settings.weight_global > 0:
+            terms["global"] = global_alignment_loss(features.image_global, features.report_global, self.logit_scale())
+        if settings.weight_image > 0:
+            attended, _ = self.attention.text_to_image(features.patches, features.sentences, batch.sentence_mask)
+            terms["image"] = local_image_loss(features.patches, attended, self.predictor)
+        figures: dict[str, Tensor] = {"temperature": 1 / self.logit_scale().detach()}
+        if settings.weight_report > 0:
+            terms["report"], figures_of_report = self._local_report(features, batch)
+            figures |= figures_of_report
+        if self.reconstructs:
+            terms["reconstruction"] = self._reconstruction(features, batch)
+        weights = {name: getattr(settings, f"weight_{name}") for name in terms}
+        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        return {"loss": loss} | terms | figures
+
+    def local_report_loss(self, rows: Sentences) -> tuple[Tensor, Tensor]:
+        """L_report of flattened sentences, and its margin part (0 where there is none)."""
+        settings = self.settings
+        clusters = None
+        if settings.negatives != "in_batch" and self.bank.is_started:
+            clusters = Clusters.of(rows.z1, self.bank.centroids, self.bank.active)
+        pairs = Pairs.of(rows, clusters)
+        nothing = rows.z1.new_zeros(())
+        if settings.arithmetic == "released":
+            loss = released_contrast(rows, pairs, clusters, settings.mu)
+            if clusters is None:
+                return loss, nothing
+            margin = released_margin(pairs, rows.mask, settings.alpha, settings.beta)
+            return loss + settings.margin_weight * margin, margin
+        false = pairs.same_cluster if settings.negatives == "cluster" else None
+        left_out = pairs.equal_text if settings.duplicates else None
+        if false is not None and settings.duplicates:
+            false = false & ~pairs.equal_text
+        if false is not None and settings.false_negatives == "mask":
+            left_out = false if left_out is None else left_out | false
+        weights = None
+        if false is not None and settings.false_negatives == "soft":
+            weights = soft_weights(rows.z1, false)
+        scale, mu = self.report_scale(), settings.mu
+        loss = contrast(rows, pairs, clusters, logit_scale=scale, mu=mu, left_out=left_out, weights=weights)
+        if false is None or settings.false_negatives != "margin":
+            return loss, nothing
+        margin = margin_loss(pairs, false, rows.mask, settings.alpha, settings.beta)
+        return loss + settings.margin_weight * margin, margin
+
+    def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        rows = self._sentences(features, features.patches, batch)
+        if self.training and self.settings.negatives != "in_batch":
+            members = rows.z2 if self.settings.bank.source == "cross_modal" else rows.z1
+            self.bank.observe(rows.z1, rows.z2, members, rows.mask, rows.text)
+        loss, margin = self.local_report_loss(rows)
+        figures = {"margin": margin.detach(), "tau": 1 / self.report_scale().detach()}
+        if self.settings.negatives != "in_batch":
+            figures |= self.bank.statistics()
+        if not self.training:
+            # L_report can be solved without the image, because a sentence shapes its own attention weights.
+            # With another study's image it should get clearly worse; a small difference means the shortcut.
+            swapped = self._sentences(features, features.patches.roll(1, 0), batch)
+            figures["report_swapped"] = self.local_report_loss(swapped)[0].detach()
+        return loss, figures
+
+    def _sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
+        attended, _ = self.attention.image_to_text(patches, features.sentences, batch.sentence_mask)
+        return Sentences.of(features.sentences, attended, batch.sentence_mask, batch.sentence_text)
+
+    def _reconstruction(self, features: Features, batch: Batch) -> Tensor:
+        assert self.reconstruction is not None
+        hidden = features.hidden
+        if hidden is None:  # outside training nothing is hidden
+            hidden = torch.zeros(features.patches.shape[:2], dtype=torch.bool, device=features.patches.device)
+        patches = features.patches if features.hidden_patches is None else features.hidden_patches
+        images = self.reconstruction.reconstruct(
+            patches, hidden, features.sentences, batch.sentence_mask, self.attention
+        )
+        return self.reconstruction(images, batch.images, hidden)  # type: ignore[no-any-return]

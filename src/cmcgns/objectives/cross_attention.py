@@ -1,0 +1,66 @@
+"""Single-head cross-modal attention between sentences and patches (PRIOR, Cheng et al., ICCV 2023)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+AttentionKind = Literal["sigmoid", "softmax"]
+
+
+class CrossModalAttention(nn.Module):
+    """Lets each sentence look at the image and each patch look at the report.
+
+    With `sigmoid` every weight is a gate of its own and the sum is not normalised:
+    `f_I2R[m] = Σ_p sigmoid(q_R(m)·k_I(p)/√D) v_I(p)`. With `softmax` the weights of a query sum to 1.
+
+    Args:
+        dim: width D of both modalities.
+        kind: `sigmoid` (the method) or `softmax`.
+    """
+
+    def __init__(self, dim: int, kind: AttentionKind = "sigmoid") -> None:
+        super().__init__()
+        self.kind = kind
+        self.scale = dim**-0.5
+        self.image_query, self.image_key, self.image_value = (nn.Linear(dim, dim) for _ in range(3))
+        self.text_query, self.text_key, self.text_value = (nn.Linear(dim, dim) for _ in range(3))
+
+    def image_to_text(self, patches: Tensor, sentences: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Sentence looks at image.
+
+        Args:
+            patches: (B, P, D).
+            sentences: (B, M, D).
+            sentence_mask: (B, M) true for real sentences.
+
+        Returns:
+            f_I2R (B, M, D) and the weights (B, M, P); rows of padding are 0 in both.
+        """
+        scores = self._scores(self.text_query(sentences), self.image_key(patches))
+        weights = self._weigh(scores) * sentence_mask[:, :, None]
+        return weights @ self.image_value(patches), weights
+
+    def text_to_image(self, patches: Tensor, sentences: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Patch looks at report; arguments as in `image_to_text`.
+
+        Returns:
+            f_R2I (B, P, D) and the weights (B, P, M), exactly 0 for padding.
+        """
+        scores = self._scores(self.image_query(patches), self.text_key(sentences))
+        weights = self._weigh(scores, sentence_mask[:, None, :])
+        return weights @ self.text_value(sentences), weights
+
+    def _scores(self, query: Tensor, key: Tensor) -> Tensor:
+        scores: Tensor = query @ key.transpose(1, 2) * self.scale
+        return scores
+
+    def _weigh(self, scores: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        if self.kind == "sigmoid":
+            weights = scores.sigmoid()
+        else:
+            # A finite floor instead of -inf: a study without any sentence gets weights, not NaN; the mask
+            # below turns them into zeros.
+            floor = torch.finfo(scores.dtype).min
+            weights = (scores if key_mask is None else scores.masked_fill(~key_mask, floor)).softmax(-1)
+        return weights if key_mask is None else weights * key_mask

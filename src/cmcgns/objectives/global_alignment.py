@@ -1,0 +1,45 @@
+"""L_global: symmetric InfoNCE over image and report embeddings."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cmcgns.objectives.collective import gather, rank, sum_over_ranks, world_size
+
+MAX_LOGIT_SCALE = 100.0
+
+
+class LogitScale(nn.Module):
+    """The inverse of a temperature; learned on a logarithmic axis and clamped, or fixed.
+
+    Without the clamp the scale can grow until half precision overflows (van den Oord et al. use a constant,
+    CLIP clamps at 100).
+    """
+
+    def __init__(self, temperature: float, learnable: bool) -> None:
+        super().__init__()
+        self.logarithm = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learnable)
+
+    def forward(self) -> Tensor:
+        """The multiplier of the cosines, at most 100."""
+        return self.logarithm.float().exp().clamp(max=MAX_LOGIT_SCALE)
+
+
+def global_alignment_loss(image: Tensor, report: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE between B images and their B reports; negatives come from all ranks.
+
+    Args:
+        image: (B, D) image embeddings, any length.
+        report: (B, D) report embeddings, row i belongs to image i.
+        logit_scale: multiplier of the cosines, a scalar.
+
+    Returns:
+        The mean over both directions and all studies of all ranks. 0 for a single study.
+    """
+    image, report = F.normalize(image.float(), dim=-1), F.normalize(report.float(), dim=-1)
+    own = torch.arange(len(image), device=image.device) + rank() * len(image)
+    to_report = F.cross_entropy(logit_scale * image @ gather(report).T, own, reduction="sum")
+    to_image = F.cross_entropy(logit_scale * report @ gather(image).T, own, reduction="sum")
+    return sum_over_ranks((to_report + to_image) / (2 * len(image) * world_size()))

@@ -1,0 +1,90 @@
+"""L_re: hidden regions of the radiograph are rebuilt with the help of the report (CM-MIR)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cmcgns.config import ObjectiveSettings
+from cmcgns.models.decoder import ImageDecoder
+from cmcgns.objectives.collective import sum_over_ranks, total
+from cmcgns.objectives.cross_attention import CrossModalAttention
+
+
+def draw_hidden(studies: int, patches: int, ratio: float, generator: torch.Generator) -> Tensor:
+    """Positions to hide: in every study the same number, round(ratio · P), at random.
+
+    Returns:
+        (B, P) true where hidden, on the generator's device.
+    """
+    noise = torch.rand(studies, patches, generator=generator, device=generator.device)
+    return noise.argsort(1).argsort(1) < round(ratio * patches)
+
+
+def to_pixels(hidden: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """(B, P) positions -> (B, 1, H, W) pixels, each position covering its cell of the grid."""
+    return F.interpolate(hidden.float().unflatten(1, grid)[:, None], size=size, mode="nearest").bool()
+
+
+class MaskedReconstruction(nn.Module):
+    """Hides positions of f_I behind a learned token and gives back the image.
+
+    The decoder sees the hidden tokens beside f_R2I, which is *recomputed* with queries made of the hidden tokens
+    plus a position embedding: a query made of the true token would carry what is to be rebuilt.
+
+    Args:
+        settings: of the objective.
+        grid: (h, w) of the patch tokens.
+        image_size: side of the square image in pixels.
+    """
+
+    def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int) -> None:
+        super().__init__()
+        self.settings, self.grid = settings, grid
+        self.cross_modal = settings.reconstruction == "cross_modal"
+        dim = settings.dim
+        self.mask_token = nn.Parameter(torch.randn(dim) * dim**-0.5) if settings.mask == "features" else None
+        self.position = None
+        if self.cross_modal and settings.query == "masked":
+            self.position = nn.Parameter(torch.randn(grid[0] * grid[1], dim) * dim**-0.5)
+        width = 2 * dim if self.cross_modal else dim
+        self.norm = nn.LayerNorm(width)
+        self.decoder = ImageDecoder(width, settings.decoder_width, grid, image_size)
+
+    def reconstruct(
+        self,
+        patches: Tensor,
+        hidden: Tensor,
+        sentences: Tensor,
+        sentence_mask: Tensor,
+        attention: CrossModalAttention,
+    ) -> Tensor:
+        """Rebuild images.
+
+        Args:
+            patches: (B, P, D) f_I, or the tokens of the painted-over image with `mask: pixels`.
+            hidden: (B, P) true where hidden.
+            sentences: (B, M, D).
+            sentence_mask: (B, M).
+            attention: the cross-modal attention of the alignment losses.
+
+        Returns:
+            (B, 1, H, W) in the normalised pixel range, unbounded.
+        """
+        visible = patches
+        if self.mask_token is not None:
+            visible = torch.where(hidden[:, :, None], self.mask_token.to(patches.dtype), patches)
+        tokens = visible
+        if self.cross_modal:
+            query = patches if self.position is None else visible + self.position
+            attended, _ = attention.text_to_image(query, sentences, sentence_mask)
+            tokens = torch.cat([visible, attended], dim=-1)
+        return self.decoder(self.norm(tokens))  # type: ignore[no-any-return]
+
+    def forward(self, reconstructed: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
+        """Mean absolute error over the hidden regions (or everywhere, if so set, or if nothing is hidden)."""
+        error = (reconstructed.float() - images.float()).abs()
+        if self.settings.reconstruct == "everywhere" or not self.training:
+            region = torch.ones_like(images, dtype=torch.bool)
+        else:
+            region = to_pixels(hidden, self.grid, (images.shape[-2], images.shape[-1]))
+        return sum_over_ranks((error * region).sum() / total(region.sum()).clamp(min=1))

@@ -1,0 +1,71 @@
+"""First centroids of the cluster bank."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Seeding = Literal["farthest_point", "kmeans++", "chain"]
+
+
+def seed_centroids(vectors: Tensor, count: int, kind: Seeding, generator: torch.Generator) -> Tensor:
+    """Choose centroids among unit vectors, starting from a random one.
+
+    Args:
+        vectors: (n, D) unit vectors with n >= count.
+        count: number of centroids K.
+        kind: see the functions below.
+        generator: CPU generator of the random choices.
+
+    Returns:
+        (K,) indices of the chosen rows, none twice.
+    """
+    first = int(torch.randint(len(vectors), (), generator=generator))
+    if kind == "farthest_point":
+        return farthest_point(vectors, count, first)
+    if kind == "chain":
+        return least_similar_chain(vectors, count, first)
+    return kmeans_plus_plus(vectors, count, first, generator)
+
+
+def farthest_point(vectors: Tensor, count: int, first: int) -> Tensor:
+    """Always the vector whose largest cosine to the chosen ones is smallest."""
+    chosen = [first]
+    nearest = vectors @ vectors[first]
+    for _ in range(count - 1):
+        nearest[chosen[-1]] = torch.inf
+        chosen.append(int(nearest.argmin()))
+        nearest = torch.maximum(nearest, vectors @ vectors[chosen[-1]])
+    return torch.tensor(chosen, device=vectors.device)
+
+
+def kmeans_plus_plus(vectors: Tensor, count: int, first: int, generator: torch.Generator) -> Tensor:
+    """Draw with probability proportional to the squared distance from the chosen ones (2 - 2·cosine)."""
+    chosen = [first]
+    distance = (2 - 2 * (vectors @ vectors[first])).clamp(min=0)
+    for _ in range(count - 1):
+        distance[chosen[-1]] = 0
+        # All remaining vectors may equal a chosen one; any that was not taken yet will do then.
+        weights = distance if bool(distance.sum() > 0) else _untaken(len(vectors), chosen)
+        chosen.append(int(torch.multinomial(weights.cpu().double(), 1, generator=generator)))
+        distance = torch.minimum(distance, (2 - 2 * (vectors @ vectors[chosen[-1]])).clamp(min=0))
+    return torch.tensor(chosen, device=vectors.device)
+
+
+def least_similar_chain(vectors: Tensor, count: int, first: int) -> Tensor:
+    """`released`: always the vector least similar to the *last* one chosen, none twice.
+
+    Kept to reproduce the released program; it finds about half of the true groups.
+    """
+    chosen = [first]
+    taken = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
+    for _ in range(count - 1):
+        taken[chosen[-1]] = True
+        chosen.append(int((vectors @ vectors[chosen[-1]]).masked_fill(taken, torch.inf).argmin()))
+    return torch.tensor(chosen, device=vectors.device)
+
+
+def _untaken(size: int, chosen: list[int]) -> Tensor:
+    weights = torch.ones(size)
+    weights[chosen] = 0
+    return weights

@@ -1,0 +1,146 @@
+"""Checkpoints: one safetensors file each, written atomically, newest k kept. No pickle anywhere."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cmcgns.errors import UserError
+from cmcgns.files import write_atomically
+from cmcgns.models.weights import check_keys
+from cmcgns.training.optimizer import trained_parameters
+
+logger = logging.getLogger(__name__)
+
+_TASK, _OPTIMIZER = "task.", "optimizer."
+
+
+@dataclass
+class Progress:
+    """Where a run stands; everything random follows from these numbers and the seed.
+
+    Attributes:
+        stage: index of the current stage.
+        epoch: whole epochs done in the stage.
+        step: optimiser steps done in the current epoch.
+        global_step: optimiser steps done in the run.
+        metrics_bytes: length of metrics.jsonl at this moment.
+        best: validation L_global, epoch and step of the best weights so far in this stage.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    metrics_bytes: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+
+
+def save_weights(path: Path, module: nn.Module, about: dict[str, Any] | None = None) -> None:
+    """Write every parameter and buffer of a module."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    metadata = {"about": json.dumps(about or {})}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def load_weights(path: Path, module: nn.Module) -> dict[str, Any]:
+    """Fill a module from `save_weights`, strictly, and check that the values arrived.
+
+    Returns:
+        What was said about the weights when they were saved.
+
+    Raises:
+        UserError: no such file; keys or shapes differ.
+    """
+    tensors = _read(path)
+    check_keys(dict(tensors), module.state_dict(), str(path))
+    module.load_state_dict(tensors)
+    arrived = module.state_dict()
+    wrong = [name for name, value in tensors.items() if not _same(arrived[name].cpu(), value)]
+    if wrong:
+        raise RuntimeError(f"{path}: {len(wrong)} tensors did not arrive, for example {wrong[0]}")
+    with safe_open(path, "pt") as file:
+        return dict(json.loads(file.metadata()["about"]))
+
+
+def save_checkpoint(
+    folder: Path, task: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, keep: int
+) -> Path:
+    """Write weights, optimiser and progress as one file; remove all but the newest `keep`."""
+    path = folder / f"step-{progress.global_step:08d}.safetensors"
+    tensors = {_TASK + name: value for name, value in task.state_dict().items()}
+    tensors |= _optimizer_tensors(task, optimizer)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    metadata = {"progress": json.dumps(asdict(progress))}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    for old in checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints of a run, oldest first."""
+    return sorted(folder.glob("step-*.safetensors"))
+
+
+def read_progress(path: Path) -> Progress:
+    """Where the run stood when the checkpoint was written."""
+    with safe_open(path, "pt") as file:
+        return Progress(**json.loads(file.metadata()["progress"]))
+
+
+def load_task(path: Path, task: nn.Module) -> None:
+    """Fill the task from a checkpoint, strictly."""
+    tensors = {k.removeprefix(_TASK): v for k, v in _read(path).items() if k.startswith(_TASK)}
+    check_keys(dict(tensors), task.state_dict(), str(path))
+    task.load_state_dict(tensors)
+
+
+def load_optimizer(path: Path, task: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Fill the optimiser from a checkpoint; a checkpoint at the very start of a stage holds none."""
+    tensors = {k.removeprefix(_OPTIMIZER): v for k, v in _read(path).items() if k.startswith(_OPTIMIZER)}
+    if not tensors:
+        return
+    names = _parameter_names(task, optimizer)
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, kind = key.rpartition("/")
+        state.setdefault(names.index(name), {})[kind] = value
+    content = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})
+
+
+def _optimizer_tensors(task: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names = _parameter_names(task, optimizer)
+    return {
+        f"{_OPTIMIZER}{names[index]}/{kind}": value
+        for index, values in optimizer.state_dict()["state"].items()
+        for kind, value in values.items()
+    }
+
+
+def _parameter_names(task: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names in the order in which the optimiser numbers its parameters."""
+    by_identity = {id(parameter): name for name, parameter in trained_parameters(task).items()}
+    return [by_identity[id(p)] for group in optimizer.param_groups for p in group["params"]]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file")
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return (
+        torch.equal(first.nan_to_num(), second.nan_to_num())
+        if first.is_floating_point()
+        else torch.equal(first, second)
+    )

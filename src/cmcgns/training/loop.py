@@ -1,0 +1,250 @@
+"""The training loop: stages, epochs, steps; everything around a step that is not the method."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cmcgns.config import Recipe, StageSettings
+from cmcgns.data.batch import Batch
+from cmcgns.data.dataset import PairDataset, make_loader
+from cmcgns.data.order import TrainingOrder, mix, steps_per_epoch
+from cmcgns.objectives.cmcgns import Stage
+from cmcgns.task import Task
+from cmcgns.training.checkpoint import (
+    Progress,
+    load_optimizer,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
+from cmcgns.training.console import RunConsole
+from cmcgns.training.metrics_log import MetricsLog
+from cmcgns.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from cmcgns.training.run_folder import RunFolder
+from cmcgns.training.signals import Interrupted, Interruption
+from cmcgns.training.step import check_finite, training_step
+from cmcgns.training.validate import validate
+
+logger = logging.getLogger(__name__)
+
+STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
+_EPOCH, _STEP = 1, 2  # what a seed is mixed for
+
+
+@dataclass
+class Loop:
+    """A run in progress.
+
+    Attributes:
+        fabric: launches, places and casts.
+        task: model and objective.
+        recipe: all settings.
+        train, validation: the rows.
+        folder: the run folder.
+        metrics: the log that survives.
+        console: the log that is looked at.
+        progress: where the run stands.
+        board: TensorBoard writer, or None on other ranks.
+        resume_from: checkpoint whose optimiser state is still to be loaded.
+    """
+
+    fabric: Any
+    task: Task
+    recipe: Recipe
+    train: PairDataset
+    validation: PairDataset
+    folder: RunFolder
+    metrics: MetricsLog | None
+    console: RunConsole
+    progress: Progress
+    board: Any = None
+    resume_from: Any = None
+
+    def run(self) -> None:
+        """Run all stages from where the progress stands.
+
+        Raises:
+            Interrupted: after a signal, with everything saved.
+            NonFiniteLoss: with the study ids.
+        """
+        with Interruption() as self.interruption:
+            try:
+                while self.progress.stage < len(STAGES):
+                    self._run_stage(STAGES[self.progress.stage])
+                    self.progress.stage += 1
+                    self.progress.epoch = self.progress.step = 0
+                    self.progress.best = {}
+            finally:
+                self.console.end_stage()
+
+    def steps(self) -> int:
+        """Optimiser steps an epoch."""
+        training = self.recipe.training
+        micro = steps_per_epoch(len(self.train), training.batch_size, self.fabric.world_size)
+        return max(1, micro // training.accumulate)
+
+    def _run_stage(self, stage: Stage) -> None:
+        settings: StageSettings = getattr(self.recipe, stage)
+        if settings.epochs == 0:
+            return
+        fresh = self.progress.epoch == 0 and self.progress.step == 0
+        if stage == "reconstruction" and fresh and self.resume_from is None:
+            self._hand_over()
+        self.task.set_stage(stage)
+        module, optimizer = self.fabric.setup(self.task, build_optimizer(self.task, settings))
+        if self.resume_from is not None:
+            load_optimizer(self.resume_from, self.task, optimizer.optimizer)
+            self.resume_from = None
+        self.task.train()
+        self.console.start_stage(
+            stage, settings.epochs * self.steps(), self.progress.epoch * self.steps() + self.progress.step
+        )
+        while self.progress.epoch < settings.epochs:
+            self._run_epoch(stage, settings, module, optimizer)
+        self.console.end_stage()
+
+    def _run_epoch(self, stage: Stage, settings: StageSettings, module: Any, optimizer: Any) -> None:
+        training, progress = self.recipe.training, self.progress
+        started, recent = self.task.objective.bank.is_started, []
+        for batches in self._batches():
+            done = progress.epoch * self.steps() + progress.step
+            set_learning_rate(optimizer, learning_rate(settings, done, self.steps()))
+            figures = training_step(
+                self.fabric, module, self.task, optimizer, batches,
+                seed=mix(training.seed, _STEP, progress.global_step), clip=training.clip,
+            )  # fmt: skip
+            progress.step += 1
+            progress.global_step += 1
+            recent.append((figures["loss"], figures, batches[-1].study_ids))
+            if not started and self.task.objective.bank.is_started:
+                started = True
+                self._event(stage, "the cluster bank started")
+            logs = progress.global_step % training.log_every == 0
+            saves = progress.global_step % training.checkpoint_every == 0 or self.interruption.caught
+            if logs or saves:
+                self._check_recent(recent)
+            self._log(stage, settings, figures if logs else None, done)
+            if saves and progress.step < self.steps():  # the end of an epoch saves by itself
+                self._checkpoint(optimizer)
+                self._leave_if_asked()
+        self._check_recent(recent)
+        self._end_epoch(stage, settings, optimizer)
+
+    def _batches(self) -> Iterator[list[Batch]]:
+        """The micro-batches of every remaining step of the epoch, on the device."""
+        training, progress = self.recipe.training, self.progress
+        order = TrainingOrder(
+            len(self.train),
+            training.batch_size,
+            mix(training.seed, _EPOCH, progress.stage, progress.epoch),
+            start=progress.step * training.accumulate,
+            rank=self.fabric.global_rank,
+            ranks=self.fabric.world_size,
+        )
+        cuda = self.fabric.device.type == "cuda"
+        loader = iter(make_loader(self.train, order, self.recipe.data.workers, pin_memory=cuda))
+        for _ in range(self.steps() - progress.step):
+            group = [batch for _, batch in zip(range(training.accumulate), loader, strict=False)]
+            yield [batch.to(self.fabric.device) for batch in group]
+
+    def _end_epoch(self, stage: Stage, settings: StageSettings, optimizer: Any) -> None:
+        progress, training = self.progress, self.recipe.training
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        if self.fabric.is_global_zero:
+            with self.fabric.autocast():
+                figures = validate(
+                    self.task, self.validation, training.batch_size, training.recall_limit, self.fabric.device
+                )
+            self._record("validation", stage, figures)
+            self.console.epoch(stage, progress.epoch, settings.epochs, figures)
+            self._keep_best(stage, figures)
+            self._warn_about_bank(stage, figures)
+        self._checkpoint(optimizer)
+        self._leave_if_asked()
+        self.console.restart_clock()
+
+    def _keep_best(self, stage: Stage, figures: dict[str, float]) -> None:
+        # By L_global: the total jumps when the bank starts, so it cannot rank epochs.
+        value = figures.get("global", -float(self.progress.epoch))
+        if value < self.progress.best.get("global", float("inf")):
+            self.progress.best = {"global": value, "epoch": self.progress.epoch}
+            save_weights(self._best_file(stage), self.task, about=self.progress.best)
+
+    def _best_file(self, stage: Stage) -> Any:
+        return self.folder.state / f"best-{stage}.safetensors"
+
+    def _hand_over(self) -> None:
+        """Start Stage II from the best weights of Stage I."""
+        file = self._best_file("alignment")
+        if not file.is_file():
+            if self.recipe.alignment.epochs:
+                raise FileNotFoundError(f"{file}: the best Stage I weights are missing")
+            return
+        best = load_weights(file, self.task)
+        self._event("reconstruction", f"weights of alignment epoch {best['epoch']} taken over")
+
+    def _check_recent(self, recent: list[Any]) -> None:
+        for _, figures, study_ids in recent:
+            check_finite(figures, study_ids)
+        recent.clear()
+
+    def _log(self, stage: Stage, settings: StageSettings, figures: Any, done: int) -> None:
+        pairs = self.recipe.training.batch_size * self.recipe.training.accumulate * self.fabric.world_size
+        if figures is None:
+            self.console.step(pairs, None)
+            return
+        values = dict(zip(figures, torch.stack(list(figures.values())).float().tolist(), strict=True))
+        values["learning_rate"] = learning_rate(settings, done, self.steps())
+        self.console.step(pairs, values)
+        self._record("train", stage, values)
+        if self.board is not None:
+            self.board.add_scalar("speed/pairs_per_second", self.console.pairs_per_second, self.progress.global_step)
+
+    def _record(self, kind: str, stage: Stage, figures: dict[str, float]) -> None:
+        if self.metrics is None:
+            return
+        progress = self.progress
+        values = {name: float(f"{value:.7g}") for name, value in figures.items()}
+        self.metrics.write(kind, stage=stage, epoch=progress.epoch, step=progress.global_step, **values)
+        if self.board is not None:
+            for name, value in figures.items():
+                self.board.add_scalar(f"{kind}/{name}", value, progress.global_step)
+
+    def _event(self, stage: Stage, message: str) -> None:
+        if self.metrics is not None:
+            self.metrics.write("event", stage=stage, step=self.progress.global_step, message=message)
+            self.console.say(f"step {self.progress.global_step}: {message}")
+
+    def _warn_about_bank(self, stage: Stage, figures: dict[str, float]) -> None:
+        if "bank_started" not in figures:
+            return
+        if not figures["bank_started"]:
+            cosine, limit = figures["mean_cosine"], self.recipe.objective.bank.start_cosine
+            self._event(stage, f"the cluster bank has not started: mean cosine {cosine:.3f}, limit {limit}")
+        elif figures["bank_dead"] > 0.5:
+            self._event(stage, f"cluster bank: {figures['bank_dead']:.0%} of the centroids have no members")
+        elif figures["bank_largest"] > 0.5:
+            self._event(stage, f"cluster bank: one cluster holds {figures['bank_largest']:.0%} of the sentences")
+
+    def _checkpoint(self, optimizer: Any) -> None:
+        if self.fabric.is_global_zero:
+            if self.metrics is not None:
+                self.progress.metrics_bytes = self.metrics.sync()
+            save_checkpoint(
+                self.folder.state,
+                self.task,
+                optimizer.optimizer,
+                self.progress,
+                self.recipe.training.keep_checkpoints,
+            )
+        self.fabric.barrier()
+
+    def _leave_if_asked(self) -> None:
+        if self.interruption.caught:
+            raise Interrupted(
+                self.interruption.caught,
+                f"stopped at step {self.progress.global_step}; everything is saved: go on with --resume",
+            )

@@ -1,0 +1,125 @@
+"""From a table on disk to the data sets and the tokenizer of a run."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.progress import Progress
+
+from cmcgns.config import Recipe
+from cmcgns.data.dataset import PairDataset
+from cmcgns.data.images import load_images
+from cmcgns.data.pairs import Pairs, assign_splits, read_pairs
+from cmcgns.data.report_tokens import tokenize_reports
+from cmcgns.data.reports import split_sentences
+from cmcgns.data.tokenizer import load_tokenizer, train_tokenizer
+from cmcgns.errors import UserError
+from cmcgns.models.report_encoder import SCRATCH
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PreparedData:
+    """Everything a run reads.
+
+    Attributes:
+        pairs: the usable rows, and those left out.
+        train, validation: data sets.
+        tokenizer: transformers tokenizer.
+    """
+
+    pairs: Pairs
+    train: PairDataset
+    validation: PairDataset
+    tokenizer: Any
+
+
+def prepare_data(
+    recipe: Recipe, data: Path, tokenizer_folder: Path | None = None, fixed_shapes: bool = False
+) -> PreparedData:
+    """Read table and images, tokenize, split.
+
+    Args:
+        recipe: the settings.
+        data: table or folder.
+        tokenizer_folder: a saved tokenizer; None loads the encoder's own or trains one on the training rows.
+        fixed_shapes: pad every batch to the bounds of the settings.
+    """
+    pairs = read_pairs(data, recipe.data)
+    images = read_all_images(pairs, recipe)
+    train, validation = assign_splits(pairs, recipe.data, recipe.training.seed)
+    texts = pairs.frame["text"].tolist()
+    tokenizer = _tokenizer(recipe, [texts[row] for row in train], tokenizer_folder)
+    tokens = tokenize_reports(texts, tokenizer, recipe.data.max_tokens, recipe.data.max_sentences)
+    _warn_about_single_sentences(tokens.sentence_offsets, pairs)
+    names = pairs.frame["study_id"].tolist()
+
+    def dataset(rows: pd.Index) -> PairDataset:
+        return PairDataset(images, tokens, names, rows.to_numpy(), recipe.data, fixed_shapes)
+
+    return PreparedData(pairs, dataset(train), dataset(validation), tokenizer)
+
+
+def read_all_images(pairs: Pairs, recipe: Recipe) -> Any:
+    """Resized images of every usable row, from the cache or the files.
+
+    Raises:
+        UserError: unreadable images, unless they are to be left out.
+    """
+    paths = pairs.frame["image_path"].tolist()
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("reading images", total=len(paths))
+        images, errors = load_images(paths, recipe.data.resize, lambda n: progress.advance(bar, n))
+    if not errors:
+        return images
+    if recipe.data.bad_images == "stop":
+        rows = pairs.frame["row"]
+        shown = "\n  ".join(f"row {rows[i]}: {text}" for i, text in list(errors.items())[:10])
+        raise UserError(
+            f"{pairs.source}: {len(errors)} images cannot be read:\n  {shown}\n"
+            "Replace them, or leave these rows out with --set data.bad_images=leave_out"
+        )
+    bad = np.zeros(len(paths), dtype=bool)
+    bad[list(errors)] = True
+    pairs.leave_out(pd.Series(bad), "unreadable image")
+    return images[~bad]
+
+
+def write_left_out(pairs: Pairs, path: Path) -> None:
+    """Write the rows that are not used, with their reasons."""
+    pd.DataFrame(pairs.left_out, columns=["row", "image_path", "reason"]).to_csv(path, index=False)
+
+
+def summary(prepared: PreparedData) -> dict[str, Any]:
+    """Counts for provenance and console."""
+    reasons = pd.Series([row["reason"] for row in prepared.pairs.left_out], dtype=str).value_counts()
+    tokens = prepared.train.tokens
+    return {
+        "train": len(prepared.train),
+        "validation": len(prepared.validation),
+        "left_out": json.loads(reasons.to_json()),
+        "shortened_reports": tokens.shortened,
+        "sentences": int(tokens.sentence_offsets[-1]),
+        "distinct_sentences": len(np.unique(tokens.sentence_text)),
+    }
+
+
+def _tokenizer(recipe: Recipe, texts: list[str], folder: Path | None) -> Any:
+    if folder is not None:
+        return load_tokenizer(str(folder))
+    name = recipe.report_encoder.name
+    if name == SCRATCH:
+        sentences = {sentence for text in texts for sentence in split_sentences(text)}
+        return train_tokenizer(sentences, recipe.report_encoder.vocabulary)
+    return load_tokenizer(name)
+
+
+def _warn_about_single_sentences(offsets: Any, pairs: Pairs) -> None:
+    single = int((np.diff(offsets) == 1).sum())
+    if single == len(pairs.frame):
+        logger.warning("%s: every report is a single sentence", pairs.source.name)

@@ -1,0 +1,220 @@
+"""`cmcgns pretrain`: from a recipe and a folder of pairs to a run folder."""
+
+import json
+import logging
+import resource
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmcgns.config import Recipe
+from cmcgns.data.dataset import make_loader
+from cmcgns.data.order import TrainingOrder, mix
+from cmcgns.errors import UserError
+from cmcgns.files import sha256, write_json
+from cmcgns.models.card import write_card
+from cmcgns.task import Task, build_task
+from cmcgns.training.checkpoint import Progress, checkpoints, load_task, read_progress, save_weights
+from cmcgns.training.console import RunConsole
+from cmcgns.training.initialise import load_initial_weights
+from cmcgns.training.loop import STAGES, Loop
+from cmcgns.training.metrics_log import MetricsLog
+from cmcgns.training.optimizer import build_optimizer
+from cmcgns.training.prepare import PreparedData, prepare_data, summary, write_left_out
+from cmcgns.training.run_folder import RunFolder, describe_environment
+from cmcgns.training.step import training_step
+
+logger = logging.getLogger(__name__)
+
+
+def pretrain(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    init: Path | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    accelerator: str = "auto",
+    quiet: bool = False,
+) -> Path:
+    """Pretrain in two stages.
+
+    Args:
+        recipe: all settings.
+        data: table or folder of pairs.
+        out: run folder; must be new or empty, unless `resume`.
+        resume: go on with the run in `out`.
+        init: run folder whose weights and tokenizer a new run starts from.
+        devices: processes on this machine, as Lightning Fabric takes them.
+        nodes: machines.
+        accelerator: auto, cpu, cuda or mps.
+        quiet: print nothing.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: bad settings or data.
+        Interrupted: after SIGTERM or SIGINT, with the state saved.
+        NonFiniteLoss: with the study ids of the batch.
+    """
+    fabric = launch(recipe, devices, nodes, accelerator)
+    folder = RunFolder(out)
+    latest = _latest_checkpoint(folder, recipe) if resume else None
+    if not resume and fabric.is_global_zero:
+        folder.create(recipe)
+    fabric.barrier()
+    tokenizer = folder.tokenizer if latest else (init / "tokenizer" if init else None)
+    fixed = fabric.world_size > 1 or fabric.device.type == "cuda"
+    prepared = prepare_data(recipe, data, tokenizer, fixed)
+    _check_same_data(folder, prepared, resume)
+    task = _build(recipe, prepared, folder, init if latest is None else None)
+    progress = Progress()
+    if latest is not None:
+        load_task(latest, task)
+        progress = read_progress(latest)
+    console = RunConsole(quiet or not fabric.is_global_zero)
+    if fabric.is_global_zero:
+        if latest is None:
+            _write_start(folder, recipe, prepared, task, init)
+        counts = summary(prepared)
+        console.say(f"{counts['train']} training and {counts['validation']} validation studies: {counts}")
+    metrics = MetricsLog(folder.metrics, progress.metrics_bytes) if fabric.is_global_zero else None
+    board = _tensorboard(folder, progress) if fabric.is_global_zero else None
+    loop = Loop(
+        fabric, task, recipe, prepared.train, prepared.validation, folder, metrics, console, progress, board, latest
+    )
+    try:
+        loop.run()
+    finally:
+        if metrics is not None:
+            metrics.close()
+        if board is not None:
+            board.close()
+    if fabric.is_global_zero:
+        _write_end(folder, task, recipe)
+        console.say(f"done: {out}")
+    fabric.barrier()
+    return out
+
+
+def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
+    """Start Fabric; with several devices or nodes every rank runs what follows."""
+    from lightning.fabric import Fabric
+
+    strategy = "ddp" if devices * nodes > 1 else "auto"
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=recipe.training.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def dry_run(recipe: Recipe, data: Path, accelerator: str = "auto", steps: int = 2) -> dict[str, float]:
+    """Build everything, run two steps of each stage and estimate the whole run; writes nothing.
+
+    Returns:
+        peak memory in MiB, pairs/s of each stage, hours of the whole run (validation not included).
+    """
+    fabric = launch(recipe, 1, 1, accelerator)
+    prepared = prepare_data(recipe, data)
+    task = _build(recipe, prepared, None, None)
+    figures: dict[str, float] = {}
+    hours = 0.0
+    training = recipe.training
+    per_step = training.batch_size * training.accumulate
+    for stage in STAGES:
+        settings = getattr(recipe, stage)
+        if settings.epochs == 0:
+            continue
+        task.set_stage(stage)
+        module, optimizer = fabric.setup(task, build_optimizer(task, settings))
+        task.train()
+        order = TrainingOrder(len(prepared.train), training.batch_size, mix(training.seed))
+        batch = next(iter(make_loader(prepared.train, order))).to(fabric.device)
+        seconds = []
+        for step in range(steps + 1):  # the first one warms up
+            start = time.perf_counter()
+            group = [batch] * training.accumulate
+            losses = training_step(fabric, module, task, optimizer, group, seed=step, clip=training.clip)
+            float(losses["loss"])
+            seconds.append(time.perf_counter() - start)
+        speed = per_step / (sum(seconds[1:]) / steps)
+        figures[f"{stage}_pairs_per_second"] = speed
+        hours += settings.epochs * len(prepared.train) / speed / 3600
+    return figures | {"peak_memory_mib": peak_memory(fabric.device), "hours": hours}
+
+
+def peak_memory(device: torch.device) -> float:
+    """MiB: of the GPU's allocator, or of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _build(recipe: Recipe, prepared: PreparedData, folder: RunFolder | None, init: Path | None) -> Task:
+    torch.manual_seed(recipe.training.seed)
+    config = None
+    source = RunFolder(init) if init else folder
+    if source is not None and source.report_encoder.is_file():
+        config = json.loads(source.report_encoder.read_text("utf-8"))
+    task = build_task(recipe, len(prepared.tokenizer), config, load_weights=config is None)
+    if init is not None:
+        load_initial_weights(task, RunFolder(init))
+    return task
+
+
+def _latest_checkpoint(folder: RunFolder, recipe: Recipe) -> Path | None:
+    """Newest checkpoint; None when the run was stopped before its first, and starts over."""
+    before = folder.read_recipe()
+    if before != recipe:
+        old, new = before.model_dump(), recipe.model_dump()
+        changed = [f"{group}" for group in new if old[group] != new[group]]
+        raise UserError(
+            f"--resume: {folder.config} differs in {', '.join(changed)}. Resume with the settings of the run "
+            "(its config.yaml can be given as RECIPE), or start a new run with --init"
+        )
+    found = checkpoints(folder.state)
+    return found[-1] if found else None
+
+
+def _check_same_data(folder: RunFolder, prepared: PreparedData, resume: bool) -> None:
+    if not resume or not folder.provenance.is_file():
+        return
+    before = json.loads(folder.provenance.read_text("utf-8"))["manifest_sha256"]
+    if before != sha256(prepared.pairs.source):
+        raise UserError(f"--resume: {prepared.pairs.source} has changed since the run started")
+
+
+def _write_start(folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: Task, init: Path | None) -> None:
+    prepared.tokenizer.save_pretrained(str(folder.tokenizer))
+    write_json(folder.report_encoder, task.model.report_encoder.config)
+    folder.write_preprocess(recipe)
+    write_left_out(prepared.pairs, folder.left_out)
+    content = describe_environment(recipe, prepared.pairs.source)
+    folder.write_provenance(content | {"data": summary(prepared), "init": str(init) if init else None})
+
+
+def _write_end(folder: RunFolder, task: Task, recipe: Recipe) -> None:
+    save_weights(folder.model, task, about={"name": recipe.name})
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    folder.write_provenance({"finished": finished, "model_sha256": sha256(folder.model)})
+    write_card(folder, recipe)
+
+
+def _tensorboard(folder: RunFolder, progress: Progress) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    purge = progress.global_step + 1 if progress.global_step else None
+    return SummaryWriter(str(folder.tensorboard), purge_step=purge)

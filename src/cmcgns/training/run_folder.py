@@ -1,0 +1,106 @@
+"""The run folder: everything a run leaves behind, movable and readable offline."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cmcgns.config import Recipe
+from cmcgns.errors import UserError
+from cmcgns.files import sha256, write_json, write_text
+from cmcgns.recipe import parse_recipe
+
+_PACKAGES = ("cmcgns", "torch", "torchvision", "timm", "transformers", "tokenizers", "lightning", "numpy", "pandas")
+
+
+class RunFolder:
+    """Paths and small files of a run.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.model = path / "model.safetensors"
+        self.metrics = path / "metrics.jsonl"
+        self.tokenizer = path / "tokenizer"
+        self.state = path / "state"
+        self.provenance = path / "provenance.json"
+        self.preprocess = path / "preprocess.json"
+        self.report_encoder = path / "report_encoder.json"
+        self.card = path / "card.md"
+        self.left_out = path / "left_out.csv"
+        self.tensorboard = path / "tensorboard"
+
+    def create(self, recipe: Recipe) -> None:
+        """Start a new run.
+
+        Raises:
+            UserError: the folder holds something already.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"--out {self.path} is not empty: go on with --resume, or choose another folder")
+        self.state.mkdir(parents=True)
+        write_text(self.config, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+
+    def read_recipe(self) -> Recipe:
+        """The settings of the run.
+
+        Raises:
+            UserError: not a run folder.
+        """
+        if not self.config.is_file():
+            raise UserError(f"{self.path} is no run folder: config.yaml is missing")
+        return parse_recipe(yaml.safe_load(self.config.read_text("utf-8")), str(self.config))
+
+    def write_preprocess(self, recipe: Recipe) -> None:
+        """How an image becomes the encoder's input."""
+        data = recipe.data
+        write_json(
+            self.preprocess,
+            {
+                "resize_long_side": data.resize,
+                "pad": "centred on a black square",
+                "crop": data.image_size,
+                "mean": 0.5,
+                "std": 0.5,
+                "channels": recipe.image_encoder.channels,
+            },
+        )
+
+    def write_provenance(self, content: dict[str, Any]) -> None:
+        """Merge facts into provenance.json."""
+        before = json.loads(self.provenance.read_text("utf-8")) if self.provenance.is_file() else {}
+        write_json(self.provenance, before | content)
+
+
+def describe_environment(recipe: Recipe, table: Path) -> dict[str, Any]:
+    """Versions, hardware, command, hashes: what a reader needs to run it again."""
+    settings = json.dumps(recipe.model_dump(mode="json"), sort_keys=True)
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": ["cmcgns", *sys.argv[1:]],
+        "python": platform.python_version(),
+        "packages": versions,
+        "hardware": {
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "gpus": devices,
+        },
+        "seed": recipe.training.seed,
+        "settings_sha256": hashlib.sha256(settings.encode()).hexdigest(),
+        "manifest_sha256": sha256(table),
+    }

@@ -1,0 +1,77 @@
+"""One optimiser step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmcgns.data.batch import Batch
+from cmcgns.data.order import mix
+from cmcgns.errors import UserError
+from cmcgns.task import Task
+
+
+class NonFiniteLoss(UserError):
+    """A loss became infinite or not a number; names the terms and the studies of the batch."""
+
+
+def training_step(
+    fabric: Any,
+    module: Any,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    *,
+    seed: int,
+    clip: float,
+) -> dict[str, Tensor]:
+    """Forward and backward over the micro-batches, clip, update. Nothing is read back from the device.
+
+    Args:
+        fabric: launches, casts and places.
+        module: the task as wrapped by `fabric.setup`.
+        task: the task itself.
+        optimizer: as wrapped by `fabric.setup`.
+        batches: micro-batches, whose gradients are averaged.
+        seed: of this step; dropout and masks follow from it, so a resumed run draws the same.
+        clip: largest gradient norm; 0 for none.
+
+    Returns:
+        The figures of the last micro-batch, detached.
+
+    Raises:
+        NonFiniteLoss: on the CPU, before the weights are touched (on a GPU see `check_finite`).
+    """
+    figures: dict[str, Tensor] = {}
+    for micro, batch in enumerate(batches):
+        task.seed_step(mix(seed, micro))
+        torch.manual_seed(mix(seed, micro, fabric.global_rank))
+        last = micro == len(batches) - 1
+        with fabric.no_backward_sync(module, enabled=fabric.world_size > 1 and not last):
+            losses = module(batch)
+            if fabric.device.type == "cpu":
+                check_finite(losses, batch.study_ids)
+            # The objective's gradient is that of the global loss already; DDP divides by the number of ranks.
+            fabric.backward(losses["loss"] * (fabric.world_size / len(batches)))
+        figures = {name: value.detach() for name, value in losses.items()}
+    if clip:
+        fabric.clip_gradients(module, optimizer, max_norm=clip, error_if_nonfinite=False)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return figures
+
+
+def check_finite(figures: dict[str, Tensor], study_ids: Sequence[str]) -> None:
+    """Stop on a loss that is no number.
+
+    Raises:
+        NonFiniteLoss: with the terms and the study ids.
+    """
+    if bool(torch.isfinite(figures["loss"].detach())):
+        return
+    terms = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in figures.items())
+    raise NonFiniteLoss(
+        f"the loss is not finite ({terms}). Studies of the batch: {', '.join(study_ids)}. "
+        "The last checkpoint is unharmed: lower the learning rate or look at these studies, then use --resume"
+    )
