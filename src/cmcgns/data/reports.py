@@ -4,10 +4,8 @@ import hashlib
 import re
 
 # A full stop after these does not end a sentence.
-_ABBREVIATIONS = frozenset(
-    "dr mr mrs ms prof st vs approx no nos fig figs e.g i.e cf al a.m p.m ca resp incl excl max min sup inf ant post".split(
-        " "
-    )
+_ABBREVIATION = re.compile(
+    r"dr|mr|mrs|ms|prof|st|vs|approx|no|nos|fig|figs|e\.g|i\.e|cf|al|a\.m|p\.m|ca|resp|incl|excl|max|min|sup|inf|ant|post"
 )
 _ENUMERATION = re.compile(r"(?:^|(?<=\s))\(?\d{1,2}[.)]\s+(?=[A-ZÀ-Þ])")
 _BOUNDARY = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n\s*\n|(?<=[a-zà-ÿ)][.!?])(?=[A-ZÀ-Þ][a-zà-ÿ])")
@@ -50,7 +48,7 @@ def _is_false_end(before: str, after: str) -> bool:
         return False
     match = _LAST_WORD.search(before)
     word = match[1].lower() if match else ""
-    if word in _ABBREVIATIONS and word not in ("no", "max", "min", "st"):
+    if _ABBREVIATION.fullmatch(word) and word not in ("no", "max", "min", "st"):
         return True
     if word in ("no", "st", "max", "min"):  # "no. 3", but also "… or not? No."
         return after[:1].isdigit() or word == "st"

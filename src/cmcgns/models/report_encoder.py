@@ -52,8 +52,9 @@ class ReportEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.body: Any = _create_body(settings, vocabulary, max_tokens, config)
-        self.width: int = self.body.config.hidden_size
-        limit = getattr(self.body.config, "max_position_embeddings", None)
+        hf_config: Any = self.body.config
+        self.width = int(hf_config.hidden_size)
+        limit = getattr(hf_config, "max_position_embeddings", None)
         if limit is not None and max_tokens > limit:
             raise UserError(
                 f"data.max_tokens is {max_tokens}, but report encoder {settings.name} has {limit} positions: "
