@@ -3,7 +3,7 @@
 The defaults are the shipped, tuned choices; a recipe (`recipes/*.yaml`) states only what differs from them.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -46,6 +46,7 @@ class ImageEncoderSettings(Settings):
     channels: Literal[1, 3] = Field(3, description="3 repeats the gray image; 1 sums the first layer's weights")
     weights: str | None = Field(None, description="file with a timm or torchvision state dict; null: random start")
     output_stride: Literal[8, 16, 32] | None = Field(None, description="denser features, where timm can")
+    options: dict[str, Any] = Field({}, description="more keywords of timm's model, e.g. {drop_path_rate: 0.1}")
 
 
 class ReportEncoderSettings(Settings):

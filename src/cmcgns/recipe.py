@@ -13,6 +13,18 @@ from cmcgns.config import Recipe
 from cmcgns.errors import UserError
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, of which the first would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if repeated := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(
+                problem=f"{', '.join(sorted(repeated))} is given twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def list_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
     folder = resources.files("cmcgns.recipes")
@@ -70,7 +82,10 @@ def _read_yaml(name_or_path: str) -> dict[str, Any]:
     if name_or_path in list_recipes():
         text = resources.files("cmcgns.recipes").joinpath(f"{name_or_path}.yaml").read_text("utf-8")
     elif path.suffix in (".yaml", ".yml") and path.is_file():
-        text = path.read_text("utf-8")
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name_or_path} is not UTF-8 text: {error}") from None
     else:
         near = difflib.get_close_matches(name_or_path, list_recipes(), 1)
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -78,7 +93,7 @@ def _read_yaml(name_or_path: str) -> dict[str, Any]:
             f"no recipe {name_or_path}: give the path of a .yaml file or one of {', '.join(list_recipes())}.{hint}"
         )
     try:
-        settings = yaml.safe_load(text)
+        settings = _UniqueKeys(text).get_single_data()
     except yaml.YAMLError as error:
         raise UserError(f"{name_or_path} is not valid YAML: {error}") from None
     if settings is None:
@@ -97,10 +112,15 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
     settings[last] = value
 
 
+def _groups() -> list[str]:
+    """Names of the groups, as `objective.bank`."""
+    return sorted({key.rpartition(".")[0] for key in known_keys() if "." in key})
+
+
 def _explain(detail: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        keys = known_keys()
+        keys = [*known_keys(), *_groups()]
         same_name = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
         near = same_name[:1] or difflib.get_close_matches(key, keys, 1, cutoff=0.5)
         return f"{key} is no setting." + (f" Did you mean {near[0]}?" if near else "")

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cmcgns.errors import UserError
 
-MAX_PIXELS = 200_000_000  # a 14,000 × 14,000 film; more is a decompression bomb
+MAX_PIXELS = 89_000_000  # Pillow calls more a decompression bomb; the largest digitised films have 40 million
+_CACHE_VERSION = 1  # to be raised whenever `read_image` gives other pixels
 Pixels = NDArray[np.uint8]
 
 
 def read_image(path: Path, size: int) -> Pixels:
-    """Decode a gray PNG or JPEG (8 or 16 bit), long side to `size`, centred on a black square.
+    """Decode a PNG or JPEG (8 or 16 bit) as gray, long side to `size`, centred on a black square.
+
+    An EXIF orientation is honoured: the image comes as viewers show it.
 
     Returns:
         (size, size) uint8.
@@ -30,6 +33,7 @@ def read_image(path: Path, size: int) -> Pixels:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"{path}: {image.width}×{image.height} pixels are more than the bound {MAX_PIXELS}")
             image.draft("L", (size, size))  # JPEG: decode at the nearest larger eighth
+            ImageOps.exif_transpose(image, in_place=True)
             gray = _to_gray(image)
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
@@ -46,6 +50,8 @@ def _to_gray(image: Image.Image) -> Image.Image:
         values = np.asarray(image, dtype=np.float32)
         low, high = float(values.min()), float(values.max())
         return Image.fromarray(((values - low) * (255 / max(high - low, 1))).round().astype(np.uint8))
+    if image.mode == "P":  # Pillow warns of palettes with transparency on any other way
+        image = image.convert("RGBA")
     return image.convert("L")
 
 
@@ -115,8 +121,11 @@ def _fill(file: Path, paths: Sequence[str], size: int, progress: Callable[[int],
 
 
 def _fingerprint(paths: Sequence[str]) -> str:
-    digest = hashlib.blake2b(digest_size=12)
+    digest = hashlib.blake2b(f"{_CACHE_VERSION}\n".encode(), digest_size=12)
     for path in paths:
-        stat = Path(path).stat()
-        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        try:
+            stat = Path(path).stat()
+            digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        except OSError:  # reading it will say what is wrong
+            digest.update(f"{path}\n".encode())
     return digest.hexdigest()

@@ -29,6 +29,8 @@ def steps_per_epoch(studies: int, batch_size: int, ranks: int = 1) -> int:
         UserError: not even one batch.
     """
     steps = studies // (batch_size * ranks)
+    if studies < ranks:
+        raise UserError(f"{studies} training studies are fewer than {ranks} rank(s)")
     if steps == 0:
         raise UserError(
             f"{studies} training studies do not fill one batch of {batch_size} on {ranks} rank(s): "

@@ -1,10 +1,13 @@
 """Reading a table of radiographs and reports, and saying what is wrong with it."""
 
+import difflib
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cmcgns.config import DataSettings
@@ -102,16 +105,32 @@ def _read_table(table: Path) -> pd.DataFrame:
         if table.suffix == ".parquet":
             return pd.read_parquet(table)
         if table.suffix == ".csv":
-            return pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            return _read_csv(table)
     except (ValueError, OSError) as error:
         raise UserError(f"{table} cannot be read: {error}") from error
     raise UserError(f"{table}: a .csv or .parquet table is expected")
 
 
+def _read_csv(table: Path) -> pd.DataFrame:
+    # Without a header pandas takes rows longer than the column names for rows with an index, and shifts them.
+    cells = pd.read_csv(table, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    frame = cells.iloc[1:].reset_index(drop=True)
+    frame.columns = pd.Index([str(name).strip() for name in cells.iloc[0]])
+    return frame
+
+
 def _rename_columns(frame: pd.DataFrame, columns: dict[str, str], table: Path) -> pd.DataFrame:
+    known = ("image_path", *_TEXT_COLUMNS, *_OPTIONAL)
     for ours, theirs in columns.items():
+        if ours not in known:
+            near = difflib.get_close_matches(ours, known, 1)
+            hint = f" Did you mean {near[0]}?" if near else f" They are {', '.join(known)}."
+            raise UserError(f"data.columns.{ours} is none of our columns.{hint}")
         if theirs not in frame:
-            raise UserError(f"{table}: data.columns.{ours} names the column {theirs}, which is not there")
+            found = ", ".join(map(str, frame.columns))
+            raise UserError(f"{table}: data.columns.{ours} names the column {theirs}, which is not there ({found})")
+        if list(columns.values()).count(theirs) > 1:
+            raise UserError(f"{table}: data.columns uses the column {theirs} more than once")
     frame = frame.rename(columns={theirs: ours for ours, theirs in columns.items()})
     if frame.columns.duplicated().any():
         raise UserError(f"{table}: column {frame.columns[frame.columns.duplicated()][0]} stands there twice")
@@ -125,9 +144,8 @@ def _rename_columns(frame: pd.DataFrame, columns: dict[str, str], table: Path) -
 
 def _fill_columns(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
     for column in (*_TEXT_COLUMNS, *_OPTIONAL):
-        values = frame[column] if column in frame else pd.Series("", index=frame.index)
-        frame[column] = values.fillna("").astype(str)
-    paths = frame["image_path"].fillna("").astype(str)
+        frame[column] = _as_text(frame[column]) if column in frame else ""
+    paths = _as_text(frame["image_path"])
     empty = frame.loc[paths == "", "row"]
     if len(empty):
         raise UserError(f"{table}: image_path is empty in row {empty.iloc[0]} ({len(empty)} rows)")
@@ -142,11 +160,19 @@ def _fill_columns(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
     return frame
 
 
+def _as_text(values: pd.Series) -> pd.Series:
+    """Stripped strings; missing values of any spelling are empty, and 12.0 in a column with gaps is 12 again."""
+    if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 == 0).all():
+        values = values.astype("Int64")
+    text = values.astype(object).where(values.notna(), "").astype(str).str.strip()
+    return text.mask(text.str.casefold() == "nan", "")
+
+
 def _check_identity(frame: pd.DataFrame, table: Path) -> None:
-    repeated = frame[frame["image_path"].duplicated(keep=False)]
+    repeated = frame[frame["image_path"].map(os.path.normpath).duplicated(keep=False)]
     if len(repeated):
         path = repeated["image_path"].iloc[0]
-        rows = repeated.loc[repeated["image_path"] == path, "row"].tolist()
+        rows = repeated.loc[repeated["image_path"].map(os.path.normpath) == os.path.normpath(path), "row"].tolist()
         raise UserError(
             f"{table}: duplicate id: image_path {path} stands in rows {rows} "
             f"({repeated['image_path'].nunique()} images are repeated); keep one row for each image"
@@ -208,12 +234,19 @@ def assign_splits(pairs: Pairs, settings: DataSettings, seed: int) -> tuple[pd.I
     if settings.val_split is not None:
         val = frame.index[frame["split"] == settings.val_split]
         if len(val):
+            shared = set(frame.loc[train, "patient_id"]) & set(frame.loc[val, "patient_id"])
+            if shared:
+                logger.warning(
+                    "%s: %d patients are in both %s and %s, for example %s: the validation losses are too good",
+                    pairs.source.name, len(shared), settings.train_split, settings.val_split, min(shared),
+                )  # fmt: skip
             return train, val
         logger.warning("%s: no row has split %s", pairs.source.name, settings.val_split)
     patients = pd.Series(sorted(frame.loc[train, "patient_id"].unique()))
     if len(patients) < 2:
         raise UserError(f"{pairs.source}: all training rows belong to one patient; none can be held out")
-    held_out = patients.sample(max(1, round(settings.val_fraction * len(patients))), random_state=seed)
+    wanted = min(max(1, round(settings.val_fraction * len(patients))), len(patients) - 1)
+    held_out = patients.sample(wanted, random_state=np.random.default_rng(seed))
     is_val = frame.loc[train, "patient_id"].isin(held_out)
     logger.info("%s: %d of %d training patients held out", pairs.source.name, len(held_out), len(patients))
     return train[~is_val], train[is_val]

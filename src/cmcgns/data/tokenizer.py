@@ -19,19 +19,42 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     Returns:
         A transformers tokenizer with [PAD] = 0.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    texts = sorted(set(texts))
+    learner = _word_pieces()
+    # The trainer numbers letters inside words in the order of a randomly seeded hash map, and breaks ties by number:
+    # every process (and every rank) would get another vocabulary. Naming them beforehand fixes their numbers.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[*SPECIAL, *_inner_letters(learner, texts)],
+        show_progress=False,
+        min_frequency=2,
+    )
+    learner.train_from_iterator(texts, trainer)
+    tokenizer = _word_pieces(learner.get_vocab())
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def _word_pieces(vocabulary: dict[str, int] | None = None) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False, min_frequency=2
-    )
-    tokenizer.train_from_iterator(sorted(set(texts)), trainer)
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    return tokenizer
+
+
+def _inner_letters(tokenizer: Any, texts: list[str]) -> list[str]:
+    """Word pieces of one letter that goes on with a word, such as ##a."""
+    words: set[str] = set()
+    for text in texts:
+        normalised = tokenizer.normalizer.normalize_str(text)
+        words |= {word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalised)}
+    return [f"##{letter}" for letter in sorted({letter for word in words for letter in word[1:]})]
 
 
 def load_tokenizer(name: str) -> Any:
@@ -50,6 +73,8 @@ def load_tokenizer(name: str) -> Any:
     for special in ("cls_token_id", "sep_token_id", "pad_token_id"):
         if getattr(tokenizer, special) is None:
             raise UserError(f"tokenizer {name} has no {special.removesuffix('_id')}; a BERT-like one is needed")
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
+        raise UserError(f"tokenizer {name} has no vocabulary: its files (tokenizer.json or vocab.txt) are missing")
     return tokenizer
 
 
@@ -57,6 +82,11 @@ def encode_sentences(tokenizer: Any, sentences: list[str]) -> list[list[int]]:
     """Word pieces of every sentence, without special tokens."""
     if not sentences:
         return []
-    # verbose=False: a long sentence is cut to the bound later, and counted then.
-    encoded = tokenizer(sentences, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    encoded = tokenizer(
+        sentences,
+        add_special_tokens=False,
+        split_special_tokens=True,  # "[SEP]" in a report is text
+        return_attention_mask=False,
+        verbose=False,  # a long sentence is cut to the bound later, and counted then
+    )
     return [list(ids) for ids in encoded["input_ids"]]

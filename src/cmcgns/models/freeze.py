@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
@@ -15,7 +16,7 @@ def freeze_unreached(module: nn.Module, output: Callable[[], Tensor], name: str)
 
     Args:
         module: whose parameters are looked at.
-        output: computes any tensor from the module, with autograd on.
+        output: computes any tensor from the module.
         name: for the log.
 
     Returns:
@@ -23,7 +24,8 @@ def freeze_unreached(module: nn.Module, output: Callable[[], Tensor], name: str)
     """
     was_training = module.training
     module.eval()
-    output().float().sum().backward()
+    with torch.enable_grad():  # also when built under no_grad
+        output().float().sum().backward()
     frozen = [key for key, parameter in module.named_parameters() if parameter.grad is None]
     for key, parameter in module.named_parameters():
         parameter.grad = None

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from cmcgns.config import ReportEncoderSettings
@@ -51,24 +52,36 @@ class ReportEncoder(nn.Module):
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.body: Any = _create_body(settings, vocabulary, max_tokens, config)
+        self.body, missing = _create_body(settings, vocabulary, max_tokens, config)
         hf_config: Any = self.body.config
         self.width = int(hf_config.hidden_size)
-        limit = getattr(hf_config, "max_position_embeddings", None)
+        if vocabulary > hf_config.vocab_size:
+            raise UserError(
+                f"the tokenizer has {vocabulary} word pieces, but report encoder {settings.name} knows "
+                f"{hf_config.vocab_size}: tokenizer and encoder do not belong together"
+            )
+        limit = _positions(self.body)
         if limit is not None and max_tokens > limit:
             raise UserError(
                 f"data.max_tokens is {max_tokens}, but report encoder {settings.name} has {limit} positions: "
                 f"set data.max_tokens={limit}"
             )
         example = torch.zeros(1, 4, dtype=torch.long)
-        freeze_unreached(
+        unused = freeze_unreached(
             self.body, lambda: self(example, torch.ones_like(example).bool()), f"report encoder {settings.name}"
         )
+        if missing := missing - set(unused):
+            shown = ", ".join(sorted(missing)[:8])
+            raise UserError(
+                f"report_encoder.name: {settings.name} lacks {len(missing)} of the weights that are used: {shown}"
+            )
 
     @property
     def config(self) -> dict[str, Any]:
         """What is needed to build the same module again."""
-        return dict(self.body.config.to_dict())
+        content = dict(self.body.config.to_dict())
+        content.pop("_name_or_path", None)  # a folder of this machine
+        return content
 
     def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
         """(B, L) word pieces and their mask -> (B, L, C) last hidden state."""
@@ -78,13 +91,14 @@ class ReportEncoder(nn.Module):
 
 def _create_body(
     settings: ReportEncoderSettings, vocabulary: int, max_tokens: int, config: dict[str, Any] | None
-) -> nn.Module:
+) -> tuple[Any, set[str]]:
+    """The module, and the names of its parameters that no file has filled."""
     from transformers import AutoConfig, AutoModel, BertConfig
 
     if config is not None:
         config = dict(config)
         built = AutoConfig.for_model(config.pop("model_type"), **config)
-        return AutoModel.from_config(built)  # type: ignore[no-any-return]
+        return AutoModel.from_config(built, dtype=torch.float32), set()
     if settings.name == SCRATCH:
         built = BertConfig(
             vocab_size=vocabulary,
@@ -96,18 +110,30 @@ def _create_body(
             hidden_dropout_prob=settings.dropout,
             attention_probs_dropout_prob=settings.dropout,
         )
-        return AutoModel.from_config(built)  # type: ignore[no-any-return]
+        return AutoModel.from_config(built), set()
     return _from_pretrained(settings.name, AutoModel)
 
 
-def _from_pretrained(name: str, auto_model: Any) -> nn.Module:
+def _positions(body: Any) -> int | None:
+    """Longest input; RoBERTa and its kin start to count behind the padding."""
+    limit = getattr(body.config, "max_position_embeddings", None)
+    table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return limit if limit is None or padding is None else limit - padding - 1
+
+
+def _from_pretrained(name: str, auto_model: Any) -> tuple[Any, set[str]]:
     local = Path(name).expanduser()
     if local.is_dir() and not (local / "config.json").is_file():
         raise UserError(f"report_encoder.name: {local} has no config.json; a transformers folder is expected")
-    try:
-        return auto_model.from_pretrained(str(local) if local.is_dir() else name)  # type: ignore[no-any-return]
+    source = str(local) if local.is_dir() else name
+    try:  # files may be in half precision; the loop decides on precision
+        body, report = auto_model.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    except SafetensorError as error:
+        raise UserError(f"report_encoder.name: the weights of {name} cannot be read: {error}") from error
     except (OSError, ValueError) as error:
         raise UserError(
             f"report_encoder.name: {name} is neither a folder with a transformers model nor a hub name that can "
             f"be reached from here; use a local folder, or `random`. ({str(error).splitlines()[0]})"
         ) from error
+    return body, set(report["missing_keys"])

@@ -2,8 +2,8 @@
 
 import logging
 import re
-from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -29,12 +29,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such weights file")
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
+    except UnpicklingError as error:  # torch's own message recommends to run the code
+        raise UserError(
+            f"{path}: no weights file, or one that holds more than tensors, and its code is not run; "
+            "save the state dict of the model alone, best as .safetensors"
+        ) from error
     except Exception as error:
         raise UserError(f"{path}: not a readable weights file ({type(error).__name__}: {error})") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    items = content.items() if isinstance(content, dict) else ()
+    tensors = {key: value for key, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"{path} holds no tensors")
     return tensors
@@ -49,9 +55,8 @@ def load_image_weights(body: nn.Module, path: Path, channels: int) -> None:
     Raises:
         UserError: listing missing, unexpected and misshapen keys.
     """
-    tensors = _strip_prefix(read_state_dict(path), body.state_dict().keys())
-    tensors = _rename(tensors, body)
     wanted = body.state_dict()
+    tensors = _rename(_strip_prefixes(read_state_dict(path), body), body)
     dropped = [key for key in tensors if key not in wanted and key.startswith(_HEADS)]
     tensors = {key: value for key, value in tensors.items() if key not in dropped}
     if channels == 1:
@@ -92,11 +97,12 @@ def _some(keys: list[str]) -> str:
     return ", ".join(keys[:8]) + (f", … ({len(keys) - 8} more)" if len(keys) > 8 else "")
 
 
-def _strip_prefix(tensors: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    wanted = set(wanted)
-    for prefix in _PREFIXES:
+def _strip_prefixes(tensors: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
+    """The keys below one or two known prefixes ("module.backbone."), if these are what the model calls its own."""
+    wanted = body.state_dict().keys()
+    for prefix in ("", *_PREFIXES, *(first + second for first in _PREFIXES for second in _PREFIXES)):
         inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if wanted & inside.keys():
+        if wanted & _rename(inside, body).keys():
             return inside
     return tensors
 

@@ -181,12 +181,12 @@ class ClusterBank(nn.Module):
         rows = min(int(self.queued), len(self.queue) - 1)
         # One vector a distinct text (the newest): verbatim repeats must not take all the centroids.
         distinct = _last_of_each(self.queue_text[:rows].cpu())
-        forced = self._host_steps >= self.start_by_step
         cosine = float(self.mean_cosine)
-        if not forced and (cosine > self.start_cosine or len(distinct) < self.clusters):
+        forced = cosine > self.start_cosine or len(distinct) < self.clusters
+        if forced and self._host_steps < self.start_by_step:
             return
         if len(distinct) < 2:
-            if forced and (self._host_steps - self.start_by_step) % 100 == 0:
+            if (self._host_steps - self.start_by_step) % 100 == 0:
                 logger.warning("cluster bank: only %d distinct sentence(s) so far; not started", len(distinct))
             return
         vectors = self.queue[distinct.to(self.queue.device)]

@@ -62,7 +62,11 @@ class CMCGNS(nn.Module):
     @property
     def reconstructs(self) -> bool:
         """Whether the current stage rebuilds images."""
-        return self.stage == "reconstruction" and self.reconstruction is not None
+        return (
+            self.stage == "reconstruction"
+            and self.reconstruction is not None
+            and self.settings.weight_reconstruction > 0
+        )
 
     @property
     def uses_patches(self) -> bool:
@@ -94,7 +98,9 @@ class CMCGNS(nn.Module):
         settings = self.settings
         terms: dict[str, Tensor] = {}
         if settings.weight_global > 0:
-            terms["global"] = global_alignment_loss(features.image_global, features.report_global, self.logit_scale())
+            with _full_precision(features.image_global):
+                scale = self.logit_scale()
+                terms["global"] = global_alignment_loss(features.image_global, features.report_global, scale)
         if settings.weight_image > 0:
             attended, _ = self.attention.text_to_image(features.patches, features.sentences, batch.sentence_mask)
             terms["image"] = local_image_loss(features.patches, attended, self.predictor)
@@ -108,11 +114,16 @@ class CMCGNS(nn.Module):
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         return {"loss": loss} | terms | figures
 
-    def local_report_loss(self, rows: Sentences) -> tuple[Tensor, Tensor]:
-        """L_report of flattened sentences, and its margin part (0 where there is none)."""
+    def local_report_loss(self, rows: Sentences, use_bank: bool = True) -> tuple[Tensor, Tensor]:
+        """L_report of flattened sentences, and its margin part (0 where there is none).
+
+        Args:
+            rows: the sentences of this rank.
+            use_bank: false for in-batch negatives only, as before the bank has started.
+        """
         settings = self.settings
         clusters = None
-        if settings.negatives != "in_batch" and self.bank.is_started:
+        if use_bank and settings.negatives != "in_batch" and self.bank.is_started:
             clusters = Clusters.of(rows.z1, self.bank.centroids, self.bank.active)
         pairs = Pairs.of(rows, clusters)
         nothing = rows.z1.new_zeros(())
@@ -140,18 +151,20 @@ class CMCGNS(nn.Module):
 
     def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         rows = self._sentences(features, features.patches, batch)
-        if self.training and self.settings.negatives != "in_batch":
-            members = rows.z2 if self.settings.bank.source == "cross_modal" else rows.z1
-            self.bank.observe(rows.z1, rows.z2, members, rows.mask, rows.text)
-        loss, margin = self.local_report_loss(rows)
-        figures = {"margin": margin.detach(), "tau": 1 / self.report_scale().detach()}
-        if self.settings.negatives != "in_batch":
-            figures |= self.bank.statistics()
-        if not self.training:
-            # L_report can be solved without the image, because a sentence shapes its own attention weights.
-            # With another study's image it should get clearly worse; a small difference means the shortcut.
-            swapped = self._sentences(features, features.patches.roll(1, 0), batch)
-            figures["report_swapped"] = self.local_report_loss(swapped)[0].detach()
+        # L_report can be solved without the image, because a sentence shapes its own attention weights.
+        # With another study's image it should get clearly worse; a small difference means the shortcut.
+        swapped = None if self.training else self._sentences(features, features.patches.roll(1, 0), batch)
+        with _full_precision(rows.z1):
+            use_bank = self.bank.is_started  # the step that seeds the bank does not use it yet
+            if self.training and self.settings.negatives != "in_batch":
+                members = rows.z2 if self.settings.bank.source == "cross_modal" else rows.z1
+                self.bank.observe(rows.z1, rows.z2, members, rows.mask, rows.text)
+            loss, margin = self.local_report_loss(rows, use_bank)
+            figures = {"margin": margin.detach(), "tau": 1 / self.report_scale().detach()}
+            if self.settings.negatives != "in_batch":
+                figures |= self.bank.statistics()
+            if swapped is not None:
+                figures["report_swapped"] = self.local_report_loss(swapped)[0].detach()
         return loss, figures
 
     def _sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
@@ -168,3 +181,8 @@ class CMCGNS(nn.Module):
             patches, hidden, features.sentences, batch.sentence_mask, self.attention
         )
         return self.reconstruction(images, batch.images, hidden)  # type: ignore[no-any-return]
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    """Losses are computed in float32; attention and predictor run in whatever autocast chooses."""
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -1,7 +1,6 @@
 """L_image: patches agree with what their report says about them (SimSiam, as in PRIOR)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmcgns.objectives.collective import sum_over_ranks, world_size
@@ -33,7 +32,10 @@ def local_image_loss(patches: Tensor, attended: Tensor, predictor: Predictor) ->
     """
 
     def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
-        return -F.cosine_similarity(prediction.float(), target.detach().float(), dim=-1).sum()
+        prediction, target = prediction.float(), target.detach().float()
+        # Dot products over norms: unlike `F.cosine_similarity` this writes out no normalised copies.
+        norms = torch.linalg.vector_norm(prediction, dim=-1) * torch.linalg.vector_norm(target, dim=-1)
+        return -((prediction * target).sum(-1) / norms.clamp(min=1e-8)).sum()
 
     both = negative_cosine(predictor(patches), attended) + negative_cosine(predictor(attended), patches)
     count = patches.shape[0] * patches.shape[1] * world_size()

@@ -107,10 +107,13 @@ def load_optimizer(path: Path, task: nn.Module, optimizer: torch.optim.Optimizer
     tensors = {k.removeprefix(_OPTIMIZER): v for k, v in _read(path).items() if k.startswith(_OPTIMIZER)}
     if not tensors:
         return
-    names = _parameter_names(task, optimizer)
+    names, parameters = _parameter_names(task, optimizer), trained_parameters(task)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, kind = key.rpartition("/")
+        parameter = parameters[name]
+        if value.shape == parameter.shape:  # keep the memory format: the fused update walks both side by side
+            value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         state.setdefault(names.index(name), {})[kind] = value
     content = optimizer.state_dict()
     optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})

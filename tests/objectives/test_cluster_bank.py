@@ -1,0 +1,263 @@
+"""The cluster bank: when it starts, how it moves, what it remembers."""
+
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from objective_helpers import Golden, assert_value, clusters_of, unit
+from torch import Tensor
+
+from cmcgns.objectives.cluster_bank import ClusterBank, assign_two, move_centroids
+
+
+def observe(
+    bank: ClusterBank, z1: Tensor, z2: Tensor, mask: Tensor | None = None, text: Tensor | None = None
+) -> None:
+    mask = torch.ones(len(z1), dtype=torch.bool) if mask is None else mask
+    text = torch.arange(len(z1)) + 1000 * int(bank.steps) if text is None else text
+    bank.observe(z1, z2, z2, mask, text)
+
+
+def started_bank(dim: int = 8, clusters: int = 4) -> ClusterBank:
+    bank = ClusterBank(dim, clusters, start_cosine=1.0, check_every=1, rate=0.1)
+    vectors = unit(40, dim, seed=3)
+    observe(bank, vectors, vectors)
+    assert bank.is_started
+    return bank
+
+
+def later_steps(golden: Golden) -> range:
+    return range(1, len(golden["z_sentence"]))
+
+
+def golden_bank(golden: Golden, start: str, **options: object) -> ClusterBank:
+    clusters, dim = golden[start].shape
+    bank = ClusterBank(dim, clusters, **options)  # type: ignore[arg-type]
+    bank._start(golden[start])
+    return bank
+
+
+def test_released_centroids_over_all_steps(golden: Golden) -> None:
+    bank = golden_bank(golden, "centroids_after_init", rate=1e-3, update="sum")
+    for step in later_steps(golden):
+        observe(bank, golden["z_sentence"][step], golden["z_cross_modal"][step])
+        torch.testing.assert_close(bank.centroids, golden["centroids"][step - 1], rtol=0, atol=1e-6)
+        clusters = clusters_of(golden["z_sentence"][step], bank.centroids)
+        assert torch.equal(clusters.own, golden["cluster_index"][step - 1])
+        assert torch.equal(clusters.hard, golden["hard_negative_index"][step - 1])
+
+
+def test_described_centroids_over_all_steps(golden: Golden) -> None:
+    bank = golden_bank(golden, "described/centroids_after_init", rate=0.05)
+    for step in later_steps(golden):
+        observe(bank, golden["z_sentence"][step], golden["z_cross_modal"][step])
+        torch.testing.assert_close(bank.centroids, golden[f"described/step{step}/centroids"], rtol=0, atol=1e-6)
+        clusters = clusters_of(golden["z_sentence"][step], bank.centroids)
+        assert torch.equal(clusters.own, golden[f"described/step{step}/cluster_index"])
+        assert torch.equal(clusters.hard, golden[f"described/step{step}/hard_negative_index"])
+
+
+def test_mean_cosine_is_that_of_the_whole_matrix(golden: Golden) -> None:
+    for step in range(len(golden["z_sentence"])):
+        z1, z2 = golden["z_sentence"][step], golden["z_cross_modal"][step]
+        bank = ClusterBank(z1.shape[1], 100)
+        padded = F.pad(z1, (0, 0, 0, 3), value=0.5), F.pad(z2, (0, 0, 0, 3), value=0.5)
+        observe(bank, *padded, mask=torch.arange(len(z1) + 3) < len(z1))
+        assert_value(bank.mean_cosine, golden["avg_cos"][step])
+
+
+def test_an_unused_centroid_is_neither_nearest_nor_second() -> None:
+    centroids = torch.cat([torch.zeros(1, 8), unit(3, 8)])
+    vectors = -unit(3, 8).sum(0, keepdim=True)  # farther from all real centroids than from the zero one
+    _, own, hard = assign_two(F.normalize(vectors, dim=-1), centroids, torch.tensor([False, True, True, True]))
+    assert own > 0
+    assert hard > 0
+    assert own != hard
+
+
+def test_pitfall_09_centroids_are_unit_means_not_sums() -> None:
+    bank = ClusterBank(3, 2, rate=0.25)
+    bank._start(torch.eye(3)[:2])
+    members = F.normalize(torch.tensor([[1.0, 0.0, 0.2], [1.0, 0.0, 0.6], [0.9, 0.1, 0.0]]), dim=-1)
+    observe(bank, members, members)
+    expected = F.normalize(0.75 * torch.eye(3)[0] + 0.25 * members.mean(0), dim=-1)
+    torch.testing.assert_close(bank.centroids, torch.stack([expected, torch.eye(3)[1]]))  # the empty one stays
+
+
+def test_pitfall_09_centroids_stay_unit_however_many_members() -> None:
+    bank = started_bank()
+    for step in range(30):
+        vectors = unit(500, 8, seed=step)
+        observe(bank, vectors, vectors)
+        torch.testing.assert_close(bank.centroids.norm(dim=-1), torch.ones(4))
+
+
+def test_released_move_adds_the_sum() -> None:
+    moved = move_centroids(torch.eye(2), torch.tensor([[3.0, 1.0], [0.0, 0.0]]), torch.tensor([4.0, 0.0]), 0.1, "sum")
+    torch.testing.assert_close(moved, torch.tensor([[0.9 + 0.3, 0.1], [0.0, 1.0]]))
+
+
+def test_pitfall_09_centroids_follow_planted_groups() -> None:
+    centers = unit(4, 16, seed=1)
+    bank = ClusterBank(16, 4, rate=0.2, start_cosine=1.0, check_every=1)
+    for step in range(60):
+        group = torch.arange(40) % 4
+        vectors = F.normalize(centers[group] + 0.3 * unit(40, 16, seed=step + 10), dim=-1)
+        observe(bank, vectors, vectors)
+    assert (bank.centroids @ centers.T).max(1).values.min() > 0.98
+    assert len((bank.centroids @ centers.T).argmax(1).unique()) == 4
+
+
+def test_pitfall_09_few_sentences_queue_up_over_batches() -> None:
+    bank = ClusterBank(8, 10, start_cosine=1.0, check_every=1)
+    for step in range(4):
+        assert not bank.is_started
+        vectors = unit(3, 8, seed=step)
+        observe(bank, vectors, vectors)
+    assert bank.is_started
+    assert bank.active.all()
+    queue = torch.cat([unit(3, 8, seed=step) for step in range(4)])
+    assert (bank.centroids @ queue.T).max(1).values.min() > 1 - 1e-6
+    assert len((bank.centroids @ queue.T).argmax(1).unique()) == 10
+
+
+def test_verbatim_repeats_do_not_count_as_distinct_sentences() -> None:
+    bank = ClusterBank(8, 3, start_cosine=1.0, check_every=1)
+    for step in range(5):
+        observe(bank, unit(4, 8, seed=step), unit(4, 8, seed=step), text=torch.tensor([7, 7, 8, 8]))
+    assert not bank.is_started
+    observe(bank, unit(4, 8, seed=9), unit(4, 8, seed=9), text=torch.tensor([7, 7, 8, 9]))
+    assert bank.is_started
+
+
+def test_padding_is_not_queued() -> None:
+    bank = ClusterBank(8, 4, start_cosine=1.0, check_every=1, queue_size=6)
+    mask = torch.tensor([True, False, True, False])
+    observe(bank, unit(4, 8), unit(4, 8), mask=mask)
+    assert int(bank.queued) == 2
+    torch.testing.assert_close(bank.queue[:2], unit(4, 8)[mask])
+    assert (bank.queue[2:] == 0).all()
+
+
+def test_the_queue_keeps_the_newest_sentences() -> None:
+    bank = ClusterBank(8, 100, queue_size=5, check_every=1000)
+    vectors = unit(23, 8)
+    for start, stop in ((0, 4), (4, 7), (7, 23)):  # the last batch holds more than the queue
+        observe(bank, vectors[start:stop], vectors[start:stop])
+        newest = vectors[max(0, stop - 5) : stop]
+        kept = (bank.queue[: min(stop, 5)] @ newest.T).max(1)
+        assert kept.values.min() > 1 - 1e-6
+        assert len(kept.indices.unique()) == len(newest)
+
+
+def test_the_gate_waits_for_a_low_mean_cosine() -> None:
+    bank = ClusterBank(8, 4, start_cosine=0.4, check_every=1)
+    alike = F.normalize(unit(1, 8) + 0.1 * unit(20, 8, seed=1), dim=-1)
+    for _ in range(5):
+        observe(bank, alike, alike)
+    assert not bank.is_started
+    assert bank.mean_cosine > 0.4
+    observe(bank, unit(20, 8, seed=2), unit(20, 8, seed=2))
+    assert bank.mean_cosine <= 0.4
+    assert bank.is_started
+
+
+def test_the_gate_looks_at_set_intervals_only() -> None:
+    bank = ClusterBank(8, 4, start_cosine=1.0, check_every=3)
+    started = []
+    for step in range(3):
+        observe(bank, unit(9, 8, seed=step), unit(9, 8, seed=step))
+        started.append(bank.is_started)
+    assert started == [False, False, True]
+
+
+def test_pitfall_09_gate_that_never_opens_starts_at_the_step_limit(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cmcgns")
+    bank = ClusterBank(8, 4, start_cosine=-2.0, start_by_step=5, check_every=100)
+    for step in range(5):
+        assert not bank.is_started
+        observe(bank, unit(9, 8, seed=step), unit(9, 8, seed=step))
+    assert bank.is_started
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "step limit" in record.getMessage()
+
+
+def test_an_ordinary_start_at_the_step_limit_is_not_called_forced(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cmcgns")
+    bank = ClusterBank(8, 4, start_cosine=1.0, start_by_step=1, check_every=1)
+    observe(bank, unit(9, 8), unit(9, 8))
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
+    assert "step limit" not in caplog.text
+
+
+def test_forced_start_with_fewer_sentences_than_clusters_uses_what_there_is(caplog: pytest.LogCaptureFixture) -> None:
+    bank = ClusterBank(8, 10, start_by_step=1, check_every=1)
+    observe(bank, unit(3, 8), unit(3, 8))
+    assert bank.is_started
+    assert bank.active.sum() == 3
+    assert "3 of 10 centroids" in caplog.text
+    _, own, hard = assign_two(unit(50, 8, seed=1), bank.centroids, bank.active)
+    assert bank.active[own].all()
+    assert bank.active[hard].all()
+
+
+def test_one_distinct_sentence_cannot_start_a_bank(caplog: pytest.LogCaptureFixture) -> None:
+    bank = ClusterBank(8, 4, start_by_step=1, check_every=1)
+    one = unit(1, 8).expand(3, 8)
+    observe(bank, one, one, text=torch.ones(3, dtype=torch.long))
+    assert not bank.is_started
+    assert "only 1 distinct" in caplog.text
+
+
+def test_pitfall_09_state_is_in_buffers_and_no_parameter() -> None:
+    bank = started_bank()
+    assert not list(bank.parameters())
+    assert {"centroids", "active", "started", "steps", "queue", "queued", "mean_cosine"} <= set(bank.state_dict())
+    assert not bank.centroids.requires_grad
+
+
+def test_pitfall_09_state_dict_keeps_start_and_steps() -> None:
+    bank = started_bank()
+    other = ClusterBank(8, 4, start_cosine=1.0, check_every=1, rate=0.1)
+    other.load_state_dict(bank.state_dict())
+    assert other.is_started
+    assert other._host_steps == int(other.steps) == 1
+    observe(bank, unit(30, 8, seed=8), unit(30, 8, seed=8))
+    observe(other, unit(30, 8, seed=8), unit(30, 8, seed=8))
+    for key, value in bank.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[key], value, rtol=0, atol=0)
+
+
+def test_a_bank_saved_before_its_start_goes_on_with_its_queue() -> None:
+    first, second = (ClusterBank(8, 10, start_cosine=1.0, check_every=2) for _ in range(2))
+    for step in range(3):
+        observe(first, unit(3, 8, seed=step), unit(3, 8, seed=step))
+    second.load_state_dict(first.state_dict())
+    for bank in (first, second):
+        observe(bank, unit(3, 8, seed=3), unit(3, 8, seed=3), text=torch.arange(3000, 3003))
+        assert bank.is_started
+    assert torch.equal(first.centroids, second.centroids)
+    first.load_state_dict(ClusterBank(8, 10).state_dict())
+    assert not first.is_started
+
+
+def test_padding_does_not_move_centroids() -> None:
+    bank, same = started_bank(), started_bank()
+    vectors, mask = unit(9, 8, seed=4), torch.arange(9) % 3 > 0
+    observe(bank, vectors, vectors, mask=mask)
+    observe(same, vectors[mask], vectors[mask])
+    torch.testing.assert_close(bank.centroids, same.centroids)
+    torch.testing.assert_close(bank.usage, same.usage)
+
+
+def test_statistics_show_dead_centroids_and_a_giant_cluster() -> None:
+    bank = started_bank()
+    vectors = bank.centroids[:1].expand(20, 8).clone()
+    for _ in range(400):
+        observe(bank, vectors, vectors)
+    figures = bank.statistics()
+    assert figures["bank_started"] == 1
+    assert figures["bank_dead"] == 0.75
+    assert figures["bank_largest"] > 0.95

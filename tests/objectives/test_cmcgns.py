@@ -1,0 +1,342 @@
+"""The whole objective: which terms, which gradients, which precision, what evaluation leaves alone."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from objective_helpers import (
+    DIM,
+    GRID,
+    SIZE,
+    all_active,
+    random_batch,
+    random_features,
+    sentence_rows,
+    slow_contrast,
+    slow_margin,
+    small_settings,
+    small_task,
+    unit,
+)
+from torch import Tensor, nn
+
+from cmcgns.errors import UserError
+from cmcgns.objectives.cmcgns import CMCGNS, Stage
+from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.objectives.masked_reconstruction import draw_hidden
+from cmcgns.training.checkpoint import load_weights, save_weights
+
+COUNTS = (3, 5, 2, 4)
+STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
+HIDDEN = draw_hidden(len(COUNTS), GRID[0] * GRID[1], 0.5, torch.Generator().manual_seed(0))
+
+
+def build(**changes: object) -> CMCGNS:
+    torch.manual_seed(0)
+    return CMCGNS(small_settings(**changes), GRID, SIZE)
+
+
+def start_bank(objective: CMCGNS) -> None:
+    objective.bank._start(unit(objective.bank.clusters, DIM, seed=50))
+
+
+def run(objective: CMCGNS, seed: int = 0, counts: tuple[int, ...] = COUNTS, bound: int = 5) -> dict[str, Tensor]:
+    batch = random_batch(counts, bound, distinct=6, seed=seed)
+    features = random_features(batch, seed=seed)
+    if objective.training and objective.reconstructs:
+        features.hidden = HIDDEN[: len(counts)]
+    losses: dict[str, Tensor] = objective(features, batch)
+    return losses
+
+
+@pytest.mark.parametrize("false_negatives", ["keep", "margin", "mask", "soft"])
+@pytest.mark.parametrize("duplicates", [True, False])
+def test_switches_choose_the_report_loss(false_negatives: str, duplicates: bool) -> None:
+    objective = build(false_negatives=false_negatives, duplicates=duplicates, tau=0.2, mu=2.0, margin_weight=0.7)
+    z1, z2 = unit(12, DIM), unit(12, DIM, seed=1)
+    rows = sentence_rows(z1, z2, torch.arange(12) < 10, torch.arange(12) % 5)
+    start_bank(objective)
+    for negatives in ("in_batch", "hard", "cluster"):
+        objective.settings = objective.settings.model_copy(update={"negatives": negatives})
+        centroids = None if negatives == "in_batch" else objective.bank.centroids
+        of_cluster = negatives == "cluster"
+        expected = slow_contrast(
+            rows, centroids, tau=0.2, mu=2.0, duplicates=duplicates,
+            mask_cluster=of_cluster and false_negatives == "mask", soft=of_cluster and false_negatives == "soft",
+        )  # fmt: skip
+        margin = torch.zeros(())
+        if of_cluster and false_negatives == "margin":
+            margin = slow_margin(rows, objective.bank.centroids, 0.2, 0.5, duplicates)
+            assert margin > 0
+        loss, found = objective.local_report_loss(rows)
+        torch.testing.assert_close(loss.detach(), expected + 0.7 * margin, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.detach(), margin, rtol=1e-4, atol=1e-5)
+
+
+def test_loss_is_the_weighted_sum_of_its_terms() -> None:
+    weights = {"global": 0.5, "image": 2.0, "report": 3.0, "reconstruction": 10.0}
+    objective = build(**{f"weight_{name}": value for name, value in weights.items()})
+    objective.set_stage("reconstruction")
+    losses = run(objective)
+    torch.testing.assert_close(losses["loss"], torch.stack([w * losses[n] for n, w in weights.items()]).sum())
+
+
+@pytest.mark.parametrize("name", ["global", "image", "report", "reconstruction"])
+def test_a_term_of_weight_0_is_not_computed(name: str) -> None:
+    objective = build(**{f"weight_{name}": 0.0})
+    objective.set_stage("reconstruction")
+    losses = run(objective)
+    assert name not in losses
+    assert {"global", "image", "report", "reconstruction"} - {name} <= set(losses)
+
+
+def test_the_step_that_seeds_the_bank_is_still_in_batch() -> None:
+    seeding, in_batch = build(), build(negatives="in_batch")
+    in_batch.load_state_dict(seeding.state_dict())
+    first = run(seeding)
+    assert seeding.bank.is_started
+    torch.testing.assert_close(first["report"], run(in_batch)["report"])
+    assert (run(seeding)["report"] - first["report"]).abs() > 0.01
+
+
+@pytest.mark.parametrize("source", ["cross_modal", "text"])
+def test_the_bank_clusters_its_source(source: str) -> None:
+    objective = build(bank={"clusters": 4, "check_every": 1, "start_cosine": 1.0, "source": source})
+    batch = random_batch(COUNTS, 5)
+    features = random_features(batch)
+    objective(features, batch)
+    attended, _ = objective.attention.image_to_text(features.patches, features.sentences, batch.sentence_mask)
+    vectors = attended if source == "cross_modal" else features.sentences
+    vectors = torch.nn.functional.normalize(vectors.detach(), dim=-1)[batch.sentence_mask]
+    assert (objective.bank.centroids @ vectors.T).max(1).values.min() > 1 - 1e-5
+
+
+def test_pitfall_09_evaluation_does_not_move_the_bank() -> None:
+    objective = build()
+    run(objective)
+    for started in (True, False):
+        if not started:
+            objective = build()
+        objective.eval()
+        before = {key: value.clone() for key, value in objective.bank.state_dict().items()}
+        with torch.no_grad():
+            run(objective, seed=1)
+        for key, value in objective.bank.state_dict().items():
+            assert torch.equal(value, before[key]), key
+        assert objective.bank.is_started is started
+
+
+def test_evaluation_compares_with_another_study_image() -> None:
+    objective = build()
+    assert "report_swapped" not in run(objective)
+    objective.eval()
+    with torch.no_grad():
+        figures = run(objective)
+        batch = random_batch(COUNTS, 5, distinct=6)
+        features = random_features(batch)
+        features.patches = features.patches.roll(1, 0)
+        other = objective(features, batch)
+    torch.testing.assert_close(figures["report_swapped"], other["report"])
+    assert (figures["report_swapped"] - figures["report"]).abs() > 1e-6
+
+
+def test_pitfall_05_evaluation_hides_nothing() -> None:
+    task = small_task()
+    task.set_stage("reconstruction")
+    batch = random_batch(COUNTS, 5, size=32)
+    assert task.objective.reconstruction is not None
+    seen: list[Tensor] = []
+    task.objective.reconstruction.norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    token = task.objective.reconstruction.mask_token
+    assert token is not None
+    for training, share in ((True, 0.5), (False, 0.0)):
+        task.train(training)
+        with torch.no_grad():
+            task(batch)
+        assert float((seen.pop()[:, :, :DIM] == token).all(-1).float().mean()) == share
+
+
+def test_masks_are_drawn_from_the_seed_of_the_step() -> None:
+    task = small_task()
+    task.set_stage("reconstruction")
+    batch = random_batch(COUNTS, 5, size=32)
+    values = []
+    for seed in (1, 1, 2):
+        task.seed_step(seed)
+        with torch.no_grad():
+            values.append(float(task(batch)["reconstruction"]))
+    assert values[0] == values[1] != values[2]
+
+
+SWITCHES = tuple(itertools.product(("sigmoid", "softmax"), ("global", "image", "report", None), (True, False)))
+
+
+@pytest.mark.parametrize("negatives", ["in_batch", "hard", "cluster"])
+@pytest.mark.parametrize("false_negatives", ["keep", "margin", "mask", "soft"])
+@pytest.mark.parametrize("reconstruction", ["off", "image_only", "cross_modal"])
+@pytest.mark.parametrize("mask", ["features", "pixels"])
+def test_pitfall_12_exactly_the_trained_parameters_get_a_gradient(
+    negatives: str, false_negatives: str, reconstruction: str, mask: str
+) -> None:
+    for attention, without, learn_tau in SWITCHES:
+        zero = {} if without is None else {f"weight_{without}": 0.0}
+        objective = build(
+            negatives=negatives, false_negatives=false_negatives, reconstruction=reconstruction, mask=mask,
+            attention=attention, learn_tau=learn_tau, **zero,
+        )  # fmt: skip
+        start_bank(objective)
+        for stage in STAGES:
+            objective.set_stage(stage)
+            trained = {name for name, parameter in objective.named_parameters() if parameter.requires_grad}
+            objective.requires_grad_(True)  # the graph itself says what a stage reaches
+            objective.report_scale.requires_grad_(learn_tau)
+            objective.zero_grad(set_to_none=True)
+            run(objective)["loss"].backward()
+            reached = {name for name, parameter in objective.named_parameters() if parameter.grad is not None}
+            assert trained == reached, (stage, attention, without, learn_tau)
+            for name, parameter in objective.named_parameters():
+                assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"reconstruction": "image_only", "negatives": "in_batch"},
+        {"mask": "pixels", "query": "unmasked"},
+        {"weight_global": 0.0, "attention": "softmax", "false_negatives": "soft"},
+        {"weight_image": 0.0, "weight_report": 0.0, "reconstruction": "off"},
+        {"arithmetic": "released", "learn_tau": False},
+    ],
+    ids=str,
+)
+def test_pitfall_12_every_trained_parameter_of_the_task_gets_a_gradient(changes: dict[str, object]) -> None:
+    task = small_task(**changes)
+    batch = random_batch(COUNTS, 5, size=32)
+    for stage in STAGES:
+        task.set_stage(stage)
+        task.zero_grad(set_to_none=True)
+        task(batch)["loss"].backward()
+        for name, parameter in task.named_parameters():
+            assert parameter.requires_grad == (parameter.grad is not None), (stage, name)
+            assert parameter.grad is None or parameter.grad.isfinite().all(), (stage, name)
+    nothing = [n for n, p in task.named_parameters() if p.grad is not None and not p.grad.any() and "bias" not in n]
+    assert not nothing
+
+
+def test_pitfall_11_weights_arrive_by_value_with_the_bank(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source, target = CMCGNS(small_settings(), GRID, SIZE), build()
+    run(source)
+    with torch.no_grad():
+        source.logit_scale.logarithm.fill_(1.25)
+    save_weights(tmp_path / "best.safetensors", source, {"epoch": 3})
+    assert load_weights(tmp_path / "best.safetensors", target) == {"epoch": 3}
+    for key, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[key], value), key
+    assert target.bank.is_started
+    torch.testing.assert_close(run(target, seed=1)["loss"], run(source, seed=1)["loss"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"reconstruction": "off"}, "unexpected: reconstruction.decoder"),
+        ({"query": "unmasked"}, "1 unexpected: reconstruction.position"),
+        ({"dim": 24}, "23 other shape: "),
+    ],
+)
+def test_pitfall_11_weights_that_do_not_fit_are_refused(
+    changes: dict[str, object], complaint: str, tmp_path: Path
+) -> None:
+    save_weights(tmp_path / "best.safetensors", build())
+    target = build(**changes)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    with pytest.raises(UserError, match="does not fit the model") as error:
+        load_weights(tmp_path / "best.safetensors", target)
+    assert complaint in str(error.value).replace("\n", " ")
+    assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
+
+
+@pytest.mark.parametrize("arithmetic", ["described", "released"])
+@pytest.mark.parametrize("attention", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("counts", [(1,), (0,), (0, 2), (3, 0, 0)])
+def test_few_and_no_sentences_are_finite(arithmetic: str, attention: str, counts: tuple[int, ...]) -> None:
+    objective = build(arithmetic=arithmetic, attention=attention, learn_tau=arithmetic == "described")
+    objective.set_stage("reconstruction")
+    for started in (False, True):
+        if started:
+            start_bank(objective)
+        batch = random_batch(counts, 3)
+        features = random_features(batch)
+        features.hidden = HIDDEN[: len(counts)]
+        losses = objective(features, batch)
+        losses["loss"].backward()
+        assert all(value.isfinite().all() for value in losses.values())
+        leaves = (features.patches, features.sentences, features.image_global, features.report_global)
+        for leaf in (*leaves, *objective.parameters()):
+            assert leaf.grad is None or leaf.grad.isfinite().all()
+        assert features.sentences.grad is not None
+        assert (features.sentences.grad[~batch.sentence_mask] == 0).all()
+        assert objective.bank.centroids.isfinite().all()
+
+
+class FixedAttention(CrossModalAttention):
+    """Gives vectors that no matrix product in half precision has touched."""
+
+    def image_to_text(self, patches: Tensor, sentences: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = sentences * torch.linspace(0.5, 1.5, sentences.shape[-1])
+        return vectors * sentence_mask[:, :, None] + patches.mean(), sentences
+
+    def text_to_image(self, patches: Tensor, sentences: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        return patches.roll(1, 1), patches
+
+
+@pytest.mark.parametrize("false_negatives", ["margin", "soft"])
+@pytest.mark.parametrize("training", [True, False])
+def test_losses_and_bank_are_float32_under_autocast(false_negatives: str, training: bool) -> None:
+    both = []
+    for autocast in (False, True):
+        objective = build(false_negatives=false_negatives)
+        objective.attention = FixedAttention(DIM)
+        objective.predictor = nn.Identity()  # type: ignore[assignment]
+        start_bank(objective)
+        objective.train(training)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            losses = run(objective)
+        both.append(losses | objective.bank.state_dict())
+    for name, value in both[0].items():
+        assert both[1][name].dtype == value.dtype
+        assert torch.equal(both[1][name], value), name
+
+
+def test_attention_predictor_and_decoder_run_in_half_precision_under_autocast() -> None:
+    objective = build()
+    objective.set_stage("reconstruction")
+    start_bank(objective)
+    found: dict[str, torch.dtype] = {}
+    for name, module in objective.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.register_forward_hook(lambda _, __, output, name=name: found.update({name: output.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = run(objective)
+    losses["loss"].backward()
+    assert len(found) >= 10
+    assert set(found.values()) == {torch.bfloat16}
+    assert losses["loss"].dtype == torch.float32
+    reference = build()
+    reference.set_stage("reconstruction")
+    start_bank(reference)
+    torch.testing.assert_close(losses["loss"], run(reference)["loss"], rtol=0.03, atol=0.05)
+
+
+def test_unused_centroids_of_a_small_start_stay_out() -> None:
+    objective = build(bank={"clusters": 6, "check_every": 1, "start_by_step": 1, "start_cosine": 1.0})
+    z1, z2 = unit(8, DIM), unit(8, DIM, seed=1)
+    objective.bank._start(unit(3, DIM, seed=2))
+    rows = sentence_rows(z1, z2)
+    expected = slow_contrast(rows, unit(3, DIM, seed=2), tau=0.1, mu=3.0)
+    margin = slow_margin(rows, unit(3, DIM, seed=2), 0.2, 0.5, duplicates=True)
+    assert all_active(objective.bank.centroids).sum() > objective.bank.active.sum()
+    torch.testing.assert_close(objective.local_report_loss(rows)[0].detach(), expected + margin, rtol=1e-4, atol=1e-5)
