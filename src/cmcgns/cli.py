@@ -54,6 +54,21 @@ def pretrain(
 
 
 @app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the demo.")] = Path("demo"),
+    recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a YAML file.")] = "demo",
+    set_: Set = None,
+) -> None:
+    """Draw synthetic studies, pretrain on them, judge the encoder, write a report."""
+    from cmcgns.recipe import load_recipe
+
+    settings = load_recipe(recipe, set_ or [])
+    from cmcgns import demo as program
+
+    program.run_demo(settings, out)
+
+
+@app.command()
 def recipes() -> None:
     """List the recipes that come with the package."""
     from cmcgns.recipe import list_recipes

@@ -71,6 +71,7 @@ class BankSettings(Settings):
     source: Literal["cross_modal", "text"] = Field("cross_modal", description="cluster z2, or z1 alone")
     seeding: Literal["farthest_point", "kmeans++", "chain"] = "kmeans++"
     start_cosine: float = Field(0.4, description="start once the mean of cos(z1_i, z2_j) has fallen to this")
+    start_from_step: Annotated[int, Field(ge=0)] = Field(0, description="not before this training step")
     start_by_step: Positive = Field(1000, description="start at this step at the latest, and say so")
     check_every: Positive = Field(10, description="steps between two looks at the start conditions")
 
@@ -152,6 +153,10 @@ class Recipe(Settings):
             raise ValueError(f"objective.dim is {self.objective.dim}; it must be divisible by 8")
         if self.report_encoder.width % self.report_encoder.heads:
             raise ValueError("report_encoder.width must be divisible by report_encoder.heads")
+        if self.objective.bank.start_from_step > self.objective.bank.start_by_step:
+            raise ValueError("objective.bank.start_from_step is larger than objective.bank.start_by_step")
+        if not self.objective.weight_global + self.objective.weight_image + self.objective.weight_report:
+            raise ValueError("objective: weight_global, weight_image and weight_report are all 0: nothing to align")
         if self.data.max_tokens < 3:
             raise ValueError("data.max_tokens must be at least 3: [CLS], one word piece, [SEP]")
         if self.objective.arithmetic == "released" and self.objective.learn_tau:

@@ -60,7 +60,7 @@ def parse_recipe(settings: Any, source: str) -> Recipe:
         UserError: one line for every offending key.
     """
     try:
-        return Recipe.model_validate(settings)
+        return Recipe.model_validate(_fill(settings, Recipe().model_dump()))
     except ValidationError as error:
         lines = [_explain(dict(detail)) for detail in error.errors()]
         raise UserError(f"recipe {source}:\n  " + "\n  ".join(lines)) from None
@@ -101,6 +101,16 @@ def _read_yaml(name_or_path: str) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise UserError(f"{name_or_path} holds a {type(settings).__name__}; a mapping of settings is expected")
     return settings
+
+
+def _fill(settings: Any, defaults: Any) -> Any:
+    """Settings with the defaults of the recipe where they say nothing.
+
+    A stage's defaults differ from those of its type: naming its learning rate must not change its epochs.
+    """
+    if not isinstance(settings, dict) or not isinstance(defaults, dict):
+        return settings
+    return defaults | {key: _fill(value, defaults.get(key)) for key, value in settings.items()}
 
 
 def _assign(settings: dict[str, Any], key: str, value: Any) -> None:

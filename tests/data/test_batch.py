@@ -1,5 +1,6 @@
 """A batch whose parts do not belong together is refused at the door."""
 
+import re
 from dataclasses import fields, replace
 
 import pytest
@@ -43,12 +44,8 @@ def test_a_whole_batch_passes(batch):
 )
 def test_wrong_shapes_are_named(batch, name, shape):
     wrong = replace(batch, **{name: torch.zeros(shape)})
-    with pytest.raises(
-        UserError,
-        match=rf"Batch\.\w+ has shape .*{', '.join(map(str, shape))}"
-        if name != "sentence_mask"
-        else "Batch.sentence",
-    ):
+    shape = re.escape(str(shape))
+    with pytest.raises(UserError, match=rf"Batch\.{name} has shape {shape}; .* is expected"):
         wrong.check()
 
 

@@ -113,7 +113,7 @@ def run_task(rows: slice) -> dict[str, Found]:
         for stage in STAGES:
             task.set_stage(stage)
             module = DistributedDataParallel(task) if world_size() > 1 else task
-            for step in range(3):
+            for step in range(2):
                 whole = random_batch(COUNTS, BOUND, distinct=12, seed=step, size=32)
                 batch, _ = part(whole, random_features(whole), rows)
                 task.seed_step(step)

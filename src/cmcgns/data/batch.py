@@ -10,7 +10,7 @@ from torch import Tensor
 from cmcgns.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """B studies: B radiographs and the B reports that belong to them.
 

@@ -12,6 +12,7 @@ from cmcgns.errors import UserError
 from cmcgns.models.freeze import freeze_unreached
 
 SCRATCH = "random"
+_PLAIN_ATTENTION = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
 
 
 def pool_sentences(tokens: Tensor, token_sentence: Tensor, sentences: int) -> Tensor:
@@ -73,7 +74,8 @@ class ReportEncoder(nn.Module):
         if missing := missing - set(unused):
             shown = ", ".join(sorted(missing)[:8])
             raise UserError(
-                f"report_encoder.name: {settings.name} lacks {len(missing)} of the weights that are used: {shown}"
+                f"report_encoder.name: {settings.name} lacks {len(missing)} of the weights that are used, "
+                f"or holds them in another shape: {shown}"
             )
 
     @property
@@ -85,7 +87,11 @@ class ReportEncoder(nn.Module):
 
     def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
         """(B, L) word pieces and their mask -> (B, L, C) last hidden state."""
-        output = self.body(input_ids=token_ids, attention_mask=token_mask.long())
+        mask = token_mask.long()
+        if _takes_whole_mask(self.body):
+            # Given (B, L), transformers looks whether anything is padded at all, which a GPU has to wait for.
+            mask = token_mask[:, None, None].expand(-1, 1, token_mask.shape[1], -1)
+        output = self.body(input_ids=token_ids, attention_mask=mask)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
 
@@ -114,6 +120,11 @@ def _create_body(
     return _from_pretrained(settings.name, AutoModel)
 
 
+def _takes_whole_mask(body: Any) -> bool:
+    """Whether a Boolean (B, 1, L, L) mask goes straight to the attention: not where it is windowed or biased."""
+    return body.config.model_type in _PLAIN_ATTENTION and body.config._attn_implementation == "sdpa"
+
+
 def _positions(body: Any) -> int | None:
     """Longest input; RoBERTa and its kin start to count behind the padding."""
     limit = getattr(body.config, "max_position_embeddings", None)
@@ -128,7 +139,9 @@ def _from_pretrained(name: str, auto_model: Any) -> tuple[Any, set[str]]:
         raise UserError(f"report_encoder.name: {local} has no config.json; a transformers folder is expected")
     source = str(local) if local.is_dir() else name
     try:  # files may be in half precision; the loop decides on precision
-        body, report = auto_model.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        body, report = auto_model.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     except SafetensorError as error:
         raise UserError(f"report_encoder.name: the weights of {name} cannot be read: {error}") from error
     except (OSError, ValueError) as error:
@@ -136,4 +149,4 @@ def _from_pretrained(name: str, auto_model: Any) -> tuple[Any, set[str]]:
             f"report_encoder.name: {name} is neither a folder with a transformers model nor a hub name that can "
             f"be reached from here; use a local folder, or `random`. ({str(error).splitlines()[0]})"
         ) from error
-    return body, set(report["missing_keys"])
+    return body, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}

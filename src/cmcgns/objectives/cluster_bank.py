@@ -60,6 +60,8 @@ class ClusterBank(nn.Module):
         clusters: number of centroids K.
         rate: momentum rate r of an update.
         start_cosine: start once the mean of the whole matrix cos(z1_i, z2_j) has fallen to this.
+        start_from_step: not before this step: until the attention has learned something, the cross-modal vectors
+            of all sentences are alike, and centroids seeded among them die.
         start_by_step: start at this step whatever the cosine is, and say so.
         seeding: how the first centroids are chosen.
         update: `mean` (the method) or `sum` (released).
@@ -85,6 +87,7 @@ class ClusterBank(nn.Module):
         *,
         rate: float = 1e-3,
         start_cosine: float = 0.4,
+        start_from_step: int = 0,
         start_by_step: int = 1000,
         seeding: Seeding = "farthest_point",
         update: Update = "mean",
@@ -94,7 +97,8 @@ class ClusterBank(nn.Module):
     ) -> None:
         super().__init__()
         self.clusters, self.rate, self.update_kind, self.seeding = clusters, rate, update, seeding
-        self.start_cosine, self.start_by_step = start_cosine, start_by_step
+        self.start_cosine = start_cosine
+        self.start_from_step, self.start_by_step = start_from_step, start_by_step
         self.check_every, self.seed = check_every, seed
         size = queue_size or 4 * clusters
         self.register_buffer("centroids", torch.zeros(clusters, dim))
@@ -178,6 +182,8 @@ class ClusterBank(nn.Module):
         self.queued += count
 
     def _start_if_ready(self) -> None:
+        if self._host_steps < self.start_from_step:
+            return
         rows = min(int(self.queued), len(self.queue) - 1)
         # One vector a distinct text (the newest): verbatim repeats must not take all the centroids.
         distinct = _last_of_each(self.queue_text[:rows].cpu())

@@ -47,6 +47,7 @@ class CMCGNS(nn.Module):
             bank.clusters,
             rate=bank.rate,
             start_cosine=bank.start_cosine,
+            start_from_step=bank.start_from_step,
             start_by_step=bank.start_by_step,
             seeding="chain" if released else bank.seeding,
             update="sum" if released else "mean",

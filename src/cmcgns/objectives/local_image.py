@@ -35,7 +35,8 @@ def local_image_loss(patches: Tensor, attended: Tensor, predictor: Predictor) ->
         prediction, target = prediction.float(), target.detach().float()
         # Dot products over norms: unlike `F.cosine_similarity` this writes out no normalised copies.
         norms = torch.linalg.vector_norm(prediction, dim=-1) * torch.linalg.vector_norm(target, dim=-1)
-        return -((prediction * target).sum(-1) / norms.clamp(min=1e-8)).sum()
+        cosines: Tensor = (prediction * target).sum(-1) / norms.clamp(min=1e-8)
+        return -cosines.sum()
 
     both = negative_cosine(predictor(patches), attended) + negative_cosine(predictor(attended), patches)
     count = patches.shape[0] * patches.shape[1] * world_size()

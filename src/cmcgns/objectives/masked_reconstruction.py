@@ -81,7 +81,7 @@ class MaskedReconstruction(nn.Module):
         return self.decoder(self.norm(tokens))  # type: ignore[no-any-return]
 
     def forward(self, reconstructed: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        """Mean absolute error over the hidden regions (or everywhere, if so set, or if nothing is hidden)."""
+        """Mean absolute error over the hidden regions; everywhere if so set, and outside training."""
         error = (reconstructed.float() - images.float()).abs()
         if self.settings.reconstruct == "everywhere" or not self.training:
             region = torch.ones_like(images, dtype=torch.bool)

@@ -1,10 +1,14 @@
 """`--init RUN`: a new run from the weights of another."""
 
+import json
 import logging
+from typing import Any
 
 from safetensors.torch import load_file
 
+from cmcgns.config import ReportEncoderSettings
 from cmcgns.errors import UserError
+from cmcgns.models.report_encoder import SCRATCH
 from cmcgns.models.weights import check_keys
 from cmcgns.task import Task
 from cmcgns.training.run_folder import RunFolder
@@ -12,14 +16,42 @@ from cmcgns.training.run_folder import RunFolder
 logger = logging.getLogger(__name__)
 
 
+def check_source(source: RunFolder) -> None:
+    """Refuse a folder that no finished run left behind.
+
+    Raises:
+        UserError: config.yaml or model.safetensors is missing.
+    """
+    source.read_recipe()
+    if not source.model.is_file():
+        raise UserError(f"--init {source.path}: model.safetensors is missing (the run did not finish)")
+
+
+def initial_report_config(settings: ReportEncoderSettings, source: RunFolder) -> dict[str, Any]:
+    """The report encoder's configuration in the run, with the dropout that the recipe asks for.
+
+    Raises:
+        UserError: the recipe asks for another report encoder.
+    """
+    config: dict[str, Any] = json.loads(source.report_encoder.read_text("utf-8"))
+    wanted, found = {"name": settings.name}, {"name": source.read_recipe().report_encoder.name}
+    if settings.name == SCRATCH == found["name"]:
+        names = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads"}
+        wanted |= {name: getattr(settings, name) for name in names}
+        found |= {name: config[key] for name, key in names.items()}
+        config |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), settings.dropout)
+    differing = [f"report_encoder.{name}={found[name]}" for name in wanted if wanted[name] != found[name]]
+    if differing:
+        raise UserError(f"--init {source.path} has {', '.join(differing)}, but the recipe does not")
+    return config
+
+
 def load_initial_weights(task: Task, source: RunFolder) -> None:
     """Fill both encoders strictly, and of the objective what fits; the rest is named in the log.
 
     Raises:
-        UserError: the run has no finished weights, or its encoders differ from the recipe's.
+        UserError: the run's encoders differ from the recipe's.
     """
-    if not source.model.is_file():
-        raise UserError(f"--init {source.path}: model.safetensors is missing (the run did not finish)")
     tensors = load_file(source.model)
     model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     check_keys(dict(model), task.model.state_dict(), f"--init {source.path}")

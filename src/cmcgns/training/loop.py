@@ -118,18 +118,19 @@ class Loop:
             )  # fmt: skip
             progress.step += 1
             progress.global_step += 1
-            recent.append((figures["loss"], figures, batches[-1].study_ids))
+            recent.append((figures, [name for batch in batches for name in batch.study_ids]))
             if not started and self.task.objective.bank.is_started:
                 started = True
                 self._event(stage, "the cluster bank started")
             logs = progress.global_step % training.log_every == 0
-            saves = progress.global_step % training.checkpoint_every == 0 or self.interruption.caught
-            if logs or saves:
+            due = progress.global_step % training.checkpoint_every == 0
+            asked = self._asked_to_stop(logs or due)
+            if logs or due or asked:
                 self._check_recent(recent)
             self._log(stage, settings, figures if logs else None, done)
-            if saves and progress.step < self.steps():  # the end of an epoch saves by itself
+            if (due or asked) and progress.step < self.steps():  # the end of an epoch saves by itself
                 self._checkpoint(optimizer)
-                self._leave_if_asked()
+                self._leave_if(asked)
         self._check_recent(recent)
         self._end_epoch(stage, settings, optimizer)
 
@@ -163,7 +164,7 @@ class Loop:
             self._keep_best(stage, figures)
             self._warn_about_bank(stage, figures)
         self._checkpoint(optimizer)
-        self._leave_if_asked()
+        self._leave_if(self._asked_to_stop(True))
         self.console.restart_clock()
 
     def _keep_best(self, stage: Stage, figures: dict[str, float]) -> None:
@@ -187,7 +188,7 @@ class Loop:
         self._event("reconstruction", f"weights of alignment epoch {best['epoch']} taken over")
 
     def _check_recent(self, recent: list[Any]) -> None:
-        for _, figures, study_ids in recent:
+        for figures, study_ids in recent:
             check_finite(figures, study_ids)
         recent.clear()
 
@@ -242,9 +243,20 @@ class Loop:
             )
         self.fabric.barrier()
 
-    def _leave_if_asked(self) -> None:
-        if self.interruption.caught:
+    def _asked_to_stop(self, together: bool) -> int:
+        """The signal that was caught, 0 for none.
+
+        Ranks have to agree, or one would wait for the others for ever; they do when they come `together`.
+        """
+        caught = self.interruption.caught
+        if self.fabric.world_size == 1:
+            return caught
+        if not together:
+            return 0
+        return int(self.fabric.all_reduce(torch.tensor(caught, device=self.fabric.device), reduce_op="max"))
+
+    def _leave_if(self, asked: int) -> None:
+        if asked:
             raise Interrupted(
-                self.interruption.caught,
-                f"stopped at step {self.progress.global_step}; everything is saved: go on with --resume",
+                asked, f"stopped at step {self.progress.global_step}; everything is saved: go on with --resume"
             )

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import resource
 import sys
 import time
@@ -20,7 +21,7 @@ from cmcgns.models.card import write_card
 from cmcgns.task import Task, build_task
 from cmcgns.training.checkpoint import Progress, checkpoints, load_task, read_progress, save_weights
 from cmcgns.training.console import RunConsole
-from cmcgns.training.initialise import load_initial_weights
+from cmcgns.training.initialise import check_source, initial_report_config, load_initial_weights
 from cmcgns.training.loop import STAGES, Loop
 from cmcgns.training.metrics_log import MetricsLog
 from cmcgns.training.optimizer import build_optimizer
@@ -64,25 +65,26 @@ def pretrain(
         Interrupted: after SIGTERM or SIGINT, with the state saved.
         NonFiniteLoss: with the study ids of the batch.
     """
-    fabric = launch(recipe, devices, nodes, accelerator)
     folder = RunFolder(out)
     latest = _latest_checkpoint(folder, recipe) if resume else None
-    if not resume and fabric.is_global_zero:
-        folder.create(recipe)
-    fabric.barrier()
+    if not resume and not int(os.environ.get("LOCAL_RANK", 0)):
+        folder.claim()  # before other processes start, which would wait for this one in vain
+    fabric = launch(recipe, devices, nodes, accelerator)
+    if resume and latest is None:
+        init = folder.read_init()  # starts over, from where it started before
+    if init is not None:
+        check_source(RunFolder(init))
     tokenizer = folder.tokenizer if latest else (init / "tokenizer" if init else None)
     fixed = fabric.world_size > 1 or fabric.device.type == "cuda"
     prepared = prepare_data(recipe, data, tokenizer, fixed)
     _check_same_data(folder, prepared, resume)
-    task = _build(recipe, prepared, folder, init if latest is None else None)
-    progress = Progress()
-    if latest is not None:
-        load_task(latest, task)
-        progress = read_progress(latest)
+    task = _first_task(recipe, prepared, folder, latest, init)
+    progress = read_progress(latest) if latest else Progress()
     console = RunConsole(quiet or not fabric.is_global_zero)
     if fabric.is_global_zero:
         if latest is None:
-            _write_start(folder, recipe, prepared, task, init)
+            folder.create(recipe, init)
+            _write_start(folder, recipe, prepared, task)
         counts = summary(prepared)
         console.say(f"{counts['train']} training and {counts['validation']} validation studies: {counts}")
     metrics = MetricsLog(folder.metrics, progress.metrics_bytes) if fabric.is_global_zero else None
@@ -128,7 +130,7 @@ def dry_run(recipe: Recipe, data: Path, accelerator: str = "auto", steps: int = 
     """
     fabric = launch(recipe, 1, 1, accelerator)
     prepared = prepare_data(recipe, data)
-    task = _build(recipe, prepared, None, None)
+    task = _build(recipe, prepared)
     figures: dict[str, float] = {}
     hours = 0.0
     training = recipe.training
@@ -163,16 +165,25 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def _build(recipe: Recipe, prepared: PreparedData, folder: RunFolder | None, init: Path | None) -> Task:
-    torch.manual_seed(recipe.training.seed)
-    config = None
-    source = RunFolder(init) if init else folder
-    if source is not None and source.report_encoder.is_file():
-        config = json.loads(source.report_encoder.read_text("utf-8"))
-    task = build_task(recipe, len(prepared.tokenizer), config, load_weights=config is None)
-    if init is not None:
+def _first_task(
+    recipe: Recipe, prepared: PreparedData, folder: RunFolder, latest: Path | None, init: Path | None
+) -> Task:
+    """What training goes on with: a checkpoint, the weights of another run, or the recipe's own start."""
+    if latest is not None:
+        task = _build(recipe, prepared, json.loads(folder.report_encoder.read_text("utf-8")))
+        load_task(latest, task)
+    elif init is not None:
+        task = _build(recipe, prepared, initial_report_config(recipe.report_encoder, RunFolder(init)))
         load_initial_weights(task, RunFolder(init))
+    else:
+        task = _build(recipe, prepared)
     return task
+
+
+def _build(recipe: Recipe, prepared: PreparedData, report_config: dict[str, Any] | None = None) -> Task:
+    """A task; with the configuration of a saved report encoder, it waits for weights of a run."""
+    torch.manual_seed(recipe.training.seed)
+    return build_task(recipe, len(prepared.tokenizer), report_config, load_weights=report_config is None)
 
 
 def _latest_checkpoint(folder: RunFolder, recipe: Recipe) -> Path | None:
@@ -192,18 +203,18 @@ def _latest_checkpoint(folder: RunFolder, recipe: Recipe) -> Path | None:
 def _check_same_data(folder: RunFolder, prepared: PreparedData, resume: bool) -> None:
     if not resume or not folder.provenance.is_file():
         return
-    before = json.loads(folder.provenance.read_text("utf-8"))["manifest_sha256"]
-    if before != sha256(prepared.pairs.source):
+    before = json.loads(folder.provenance.read_text("utf-8")).get("manifest_sha256")
+    if before is not None and before != sha256(prepared.pairs.source):
         raise UserError(f"--resume: {prepared.pairs.source} has changed since the run started")
 
 
-def _write_start(folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: Task, init: Path | None) -> None:
+def _write_start(folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: Task) -> None:
     prepared.tokenizer.save_pretrained(str(folder.tokenizer))
     write_json(folder.report_encoder, task.model.report_encoder.config)
     folder.write_preprocess(recipe)
     write_left_out(prepared.pairs, folder.left_out)
     content = describe_environment(recipe, prepared.pairs.source)
-    folder.write_provenance(content | {"data": summary(prepared), "init": str(init) if init else None})
+    folder.write_provenance(content | {"data": summary(prepared)})
 
 
 def _write_end(folder: RunFolder, task: Task, recipe: Recipe) -> None:

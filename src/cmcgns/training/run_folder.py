@@ -42,15 +42,20 @@ class RunFolder:
         self.left_out = path / "left_out.csv"
         self.tensorboard = path / "tensorboard"
 
-    def create(self, recipe: Recipe) -> None:
-        """Start a new run.
+    def claim(self) -> None:
+        """Make an empty folder for a new run.
 
         Raises:
             UserError: the folder holds something already.
         """
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"--out {self.path} is not empty: go on with --resume, or choose another folder")
-        self.state.mkdir(parents=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def create(self, recipe: Recipe, init: Path | None) -> None:
+        """Write how the run starts; config.yaml comes last and makes it a run folder."""
+        self.state.mkdir(exist_ok=True)
+        self.write_provenance({"init": str(init) if init else None})
         write_text(self.config, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
 
     def read_recipe(self) -> Recipe:
@@ -62,6 +67,13 @@ class RunFolder:
         if not self.config.is_file():
             raise UserError(f"{self.path} is no run folder: config.yaml is missing")
         return parse_recipe(yaml.safe_load(self.config.read_text("utf-8")), str(self.config))
+
+    def read_init(self) -> Path | None:
+        """The run whose weights this one started from."""
+        if not self.provenance.is_file():
+            return None
+        init = json.loads(self.provenance.read_text("utf-8")).get("init")
+        return Path(init) if init else None
 
     def write_preprocess(self, recipe: Recipe) -> None:
         """How an image becomes the encoder's input."""

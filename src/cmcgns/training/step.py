@@ -38,12 +38,12 @@ def training_step(
         clip: largest gradient norm; 0 for none.
 
     Returns:
-        The figures of the last micro-batch, detached.
+        The figures, detached: means over the micro-batches, and the gradient's norm before clipping.
 
     Raises:
         NonFiniteLoss: on the CPU, before the weights are touched (on a GPU see `check_finite`).
     """
-    figures: dict[str, Tensor] = {}
+    parts: list[dict[str, Tensor]] = []
     for micro, batch in enumerate(batches):
         task.seed_step(mix(seed, micro))
         torch.manual_seed(mix(seed, micro, fabric.global_rank))
@@ -54,24 +54,34 @@ def training_step(
                 check_finite(losses, batch.study_ids)
             # The objective's gradient is that of the global loss already; DDP divides by the number of ranks.
             fabric.backward(losses["loss"] * (fabric.world_size / len(batches)))
-        figures = {name: value.detach() for name, value in losses.items()}
+        parts.append({name: value.detach() for name, value in losses.items()})
+    figures = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
     if clip:
-        fabric.clip_gradients(module, optimizer, max_norm=clip, error_if_nonfinite=False)
+        figures["gradient_norm"] = fabric.clip_gradients(
+            module, optimizer, max_norm=clip, error_if_nonfinite=False
+        ).detach()
+        if fabric.device.type == "cpu":
+            check_finite(figures, [name for batch in batches for name in batch.study_ids])
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return figures
 
 
 def check_finite(figures: dict[str, Tensor], study_ids: Sequence[str]) -> None:
-    """Stop on a loss that is no number.
+    """Stop on a loss, or a gradient, that is no number.
 
     Raises:
         NonFiniteLoss: with the terms and the study ids.
     """
-    if bool(torch.isfinite(figures["loss"].detach())):
+    what = next((n for n in ("loss", "gradient_norm") if n in figures and not _is_finite(figures[n])), None)
+    if what is None:
         return
     terms = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in figures.items())
     raise NonFiniteLoss(
-        f"the loss is not finite ({terms}). Studies of the batch: {', '.join(study_ids)}. "
+        f"the {what.replace('_', ' ')} is not finite ({terms}). Studies of the batch: {', '.join(study_ids)}. "
         "The last checkpoint is unharmed: lower the learning rate or look at these studies, then use --resume"
     )
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value.detach()))

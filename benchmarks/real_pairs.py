@@ -1,0 +1,120 @@
+"""Judge a run on real radiographs: retrieval on its own training pairs, and one label by a linear probe.
+
+    cmcgns pretrain small-cpu --data case_notes --out runs/notes
+    python benchmarks/real_pairs.py runs/notes --pairs case_notes --labels nih/labels.csv --label Pneumonia
+
+`--pairs` is the table the run was trained on; equal reports count as right. `--labels` is a csv with image_path
+(relative to the csv), patient_id, split (train, val) and a 0/1 column for the label; `val` is the test split, and a
+fifth of the training patients chooses the probe's L2 strength. The random encoder has the same architecture.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cmcgns.data.dataset import make_loader, normalise_pixels
+from cmcgns.data.images import load_images
+from cmcgns.data.order import evaluation_order
+from cmcgns.demo import random_twin
+from cmcgns.evaluation.bootstrap import auroc_interval, mean_interval, paired_auroc_difference
+from cmcgns.evaluation.embed import embed
+from cmcgns.evaluation.judge import interval_text
+from cmcgns.evaluation.probe import fit_probe
+from cmcgns.evaluation.retrieval import chance_recall, recall_at_k
+from cmcgns.pretrained import Pretrained, load
+from cmcgns.training.prepare import prepare_data
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A table of labelled images: which rows train, choose and test, and the label of each."""
+
+    paths: list[str]
+    patients: NDArray[np.object_]
+    part: NDArray[np.object_]
+    labels: NDArray[np.float64]
+
+
+def read_labelled(table: Path, label: str, seed: int) -> Labelled:
+    """Read the csv; a fifth of the training patients becomes `choose`."""
+    frame = pd.read_csv(table)
+    part = frame["split"].to_numpy(dtype=object)
+    patients = frame["patient_id"].astype(str).to_numpy(dtype=object)
+    train = np.unique(patients[part == "train"])
+    chosen = np.random.default_rng(seed).choice(train, len(train) // 5, replace=False)
+    part[(part == "train") & np.isin(patients, chosen)] = "choose"
+    paths = [str(table.parent / path) for path in frame["image_path"]]
+    return Labelled(paths, patients, part, frame[[label]].to_numpy(dtype=np.float64))
+
+
+@torch.no_grad()
+def pooled_features(model: Pretrained, paths: list[str]) -> NDArray[np.float32]:
+    """(n, C) pooled features of the backbone."""
+    data = model.recipe.data
+    pixels, errors = load_images(paths, data.resize)
+    assert not errors, errors
+    first = (data.resize - data.image_size) // 2
+    inside = slice(first, first + data.image_size)
+    parts = []
+    for start in range(0, len(paths), 64):
+        images = normalise_pixels(np.ascontiguousarray(pixels[start : start + 64, inside, inside]))[:, None]
+        parts.append(model.task.model.image_encoder(images)[0])
+    return torch.cat(parts).numpy()
+
+
+def probe_scores(model: Pretrained, table: Labelled) -> NDArray[np.float64]:
+    """(tests, 1) logits of a probe on frozen features."""
+    features = pooled_features(model, table.paths)
+    rows = {name: table.part == name for name in ("train", "choose", "val")}
+    probe = fit_probe(
+        features[rows["train"]], table.labels[rows["train"]], features[rows["choose"]], table.labels[rows["choose"]]
+    )
+    return probe.logits(features[rows["val"]])
+
+
+def retrieval_on_training_pairs(model: Pretrained, run: Path, pairs: Path) -> None:
+    """Print recall at 1 in both directions, with intervals, and chance."""
+    prepared = prepare_data(model.recipe, pairs, run / "tokenizer")
+    train = prepared.train
+    found = embed(model.task.model, make_loader(train, evaluation_order(len(train), 32)))
+    ids = found.report_text
+    patients = prepared.pairs.frame["patient_id"].to_numpy(dtype=object)[train.rows]
+    for name, query, gallery in (
+        ("image -> report", found.image, found.report),
+        ("report -> image", found.report, found.image),
+    ):
+        hits = recall_at_k(query, gallery, ids, ids, (1,))[1]
+        print(f"{name} R@1 on {len(ids)} training pairs: {interval_text(mean_interval(hits, patients))}")
+    print(f"chance: {chance_recall(ids, ids, 1):.3f}")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--pairs", type=Path)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--label", default="Pneumonia")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    model = load(options.run)
+    if options.pairs:
+        retrieval_on_training_pairs(model, options.run, options.pairs)
+    if options.labels:
+        table = read_labelled(options.labels, options.label, options.seed)
+        tests = table.part == "val"
+        labels, patients = table.labels[tests], table.patients[tests]
+        ours, random = probe_scores(model, table), probe_scores(random_twin(model), table)
+        print(f"{options.label}: {int(labels.sum())} positive of {len(labels)} test images")
+        print(f"pretrained AUROC {interval_text(auroc_interval(ours, labels, patients))}")
+        print(f"random     AUROC {interval_text(auroc_interval(random, labels, patients))}")
+        print(f"difference       {interval_text(paired_auroc_difference(ours, random, labels, patients))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""One picture of the whole run, fit for a README."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cmcgns.inspect.attention import SentenceMaps, enlarge
+from cmcgns.inspect.curves import PANELS, Panel, draw_panel
+from cmcgns.inspect.figures import (
+    BLUE,
+    FAINT,
+    INK,
+    OVERLAY,
+    SMALL,
+    TEXT,
+    TITLE,
+    cover,
+    draw_boxes,
+    new_figure,
+    show_map,
+    show_radiograph,
+    style_plot,
+    wrap,
+)
+from cmcgns.inspect.material import Material
+from cmcgns.inspect.reconstructions import Rebuilt
+
+_BARS = (
+    ("linear_auroc", "linear probe\nmean AUROC"),
+    ("zero_shot_auroc", "zero-shot\nmean AUROC"),
+    ("report_to_image_r10", "report → image\nrecall at 10"),
+)
+_LEFT, _RIGHT = 0.02, 0.655  # of the pictures
+
+
+def draw_overview(
+    material: Material, maps: list[SentenceMaps], rebuilt: list[Rebuilt], results: dict[str, Any]
+) -> Figure:
+    """1600 × 1000 pixels: sentences on radiographs, rebuilt images, curves, results.
+
+    Parts that a run lacks are left out, and what remains on the left is plain radiographs where there are no maps.
+    """
+    figure = new_figure(16, 10)
+    figure.set_dpi(100)
+    title = "Radiographs and reports, pretrained together"
+    figure.text(_LEFT, 0.949, title, fontsize=22, color=INK, fontweight="bold")
+    subtitle = f"run “{material.model.recipe.name}”, {len(material)} studies of the split “{material.split}”"
+    figure.text(_LEFT, 0.917, subtitle, fontsize=TEXT + 1.5, color=FAINT)
+    _sentences(figure, material, maps)
+    if rebuilt:
+        _rebuilt(figure, material, rebuilt)
+    right = figure.add_gridspec(3, 1, left=0.715, right=0.985, top=0.93, bottom=0.065, hspace=0.5)
+    for place, panel in enumerate(_panels(material)):
+        draw_panel(figure.add_subplot(right[place]), panel, material.records)
+    if results.get("pretrained"):
+        _bars(figure.add_subplot(right[2]), results)
+    return figure
+
+
+def _sentences(figure: Figure, material: Material, maps: list[SentenceMaps]) -> None:
+    grid = figure.add_gridspec(1, 3, left=_LEFT, right=_RIGHT, top=0.797, bottom=0.462, wspace=0.04)
+    if not maps:
+        for column in range(min(3, len(material))):
+            show_radiograph(figure.add_subplot(grid[column]), material.fine_pixels(column))
+        return
+    _heading(figure, 0.867, "Where sentences look", "orange: attention weight, stretched · blue box: the finding")
+    for column, example in enumerate(maps[:3]):
+        axes = figure.add_subplot(grid[column])
+        show_radiograph(axes, material.fine_pixels(example.statement.row))
+        values = example.weights
+        show_map(axes, enlarge(values, 256), cmap=OVERLAY, vmin=float(values.min()), vmax=float(values.max()))
+        draw_boxes(axes, example.statement.boxes, width=2.4)
+        sentence = material.sentences[example.statement.row][example.statement.sentence]
+        axes.set_title(wrap(f"“{sentence}”", 42, 2), fontsize=TEXT + 0.5, color=INK, loc="left", pad=7)
+
+
+def _rebuilt(figure: Figure, material: Material, rebuilt: list[Rebuilt]) -> None:
+    help_ = "with the report's help" if material.model.task.settings.reconstruction == "cross_modal" else ""
+    _heading(figure, 0.418, "Hidden regions, rebuilt", help_)
+    halves = figure.add_gridspec(1, 2, left=_LEFT, right=_RIGHT, top=0.385, bottom=0.02, wspace=0.045)
+    for half in range(2):
+        grid = halves[half].subgridspec(2, 3, wspace=0.04, hspace=0.05)
+        for line, example in enumerate(rebuilt[half:4:2]):
+            images = (example.original, example.original, example.right)
+            for column, (image, head) in enumerate(zip(images, ("original", "hidden", "rebuilt"), strict=True)):
+                axes = figure.add_subplot(grid[line, column])
+                show_radiograph(axes, image, head if line == 0 else "")
+                if column == 1:
+                    cover(axes, example.hidden)
+                draw_boxes(axes, material.boxes[example.row], width=1.3)
+
+
+def _panels(material: Material) -> list[Panel]:
+    """The two most telling curves that the run has."""
+    logged = {key for record in material.records for key in record}
+    wanted = ("Global alignment", "Retrieval, validation", "Total loss")
+    by_title = {panel.title: panel for panel in PANELS if panel.curves[0][0] in logged}
+    return [by_title[title] for title in wanted if title in by_title][:2]
+
+
+def _heading(figure: Figure, height: float, title: str, note: str) -> None:
+    drawn = figure.text(_LEFT, height, title, fontsize=TITLE + 1.5, color=INK, fontweight="bold")
+    figure.canvas.draw()  # so that the width is known
+    end = drawn.get_window_extent().transformed(figure.transFigure.inverted()).x1
+    figure.text(end + 0.012, height, note, fontsize=TEXT, color=FAINT)
+
+
+def _bars(axes: Axes, results: dict[str, Any]) -> None:
+    style_plot(axes, "Test studies, 95 % intervals")
+    for group, (kind, colour) in enumerate((("random", "#B4BDC6"), ("pretrained", BLUE))):
+        if not results.get(kind):
+            continue
+        for place, (key, _) in enumerate(_BARS):
+            found, x = results[kind][key], place + (group - 0.5) * 0.36
+            spread = [[found["value"] - found["low"]], [found["high"] - found["value"]]]
+            axes.bar(x, found["value"], width=0.33, color=colour, label=kind if place == 0 else None)
+            axes.errorbar(x, found["value"], yerr=spread, color=INK, linewidth=1.3, capsize=3)
+            axes.text(x, found["high"] + 0.025, f"{found['value']:.2f}", ha="center", fontsize=SMALL, color=INK,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8}, zorder=4)  # fmt: skip
+    for place, chance in enumerate((0.5, 0.5, results["pretrained"]["chance_r10"])):
+        name = "chance" if place == 0 else None
+        axes.plot([place - 0.42, place + 0.42], [chance] * 2, color=INK, linestyle=":", linewidth=1.3, label=name)
+    axes.set_xticks(range(len(_BARS)), [name for _, name in _BARS], fontsize=SMALL + 0.5, color=INK)
+    axes.set_ylim(0, 1.19)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.grid(visible=False, axis="x")
+    axes.legend(fontsize=SMALL, frameon=False, ncols=3, loc="upper right", labelcolor=INK, handlelength=1.4)

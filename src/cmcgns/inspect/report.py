@@ -1,0 +1,136 @@
+"""The page to look at after a run: what was learned, shown on studies that were not trained on."""
+
+import base64
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from cmcgns.files import write_text
+from cmcgns.inspect import attention, bank, curves, reconstructions, retrieval, tables
+from cmcgns.inspect.figures import save_picture
+from cmcgns.inspect.material import Material, gather
+from cmcgns.inspect.overview import draw_overview
+from cmcgns.inspect.thumbnails import thumbnail
+
+
+def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) -> Path:
+    """Write a page about a finished run: one HTML file that needs nothing else, and its pictures as PNG.
+
+    Args:
+        run: folder of a finished run.
+        manifest: table or folder of pairs; its test split is shown, else validation, else the first rows.
+        results: `pretrained` and `random` (:func:`cmcgns.evaluation.judge.summarise`), `difference`
+            (:func:`~cmcgns.evaluation.judge.compare`), `report_use`
+            (:func:`~cmcgns.evaluation.judge.report_use`, or None), `seconds` by name and `counts` by split.
+            What is missing stays out of the page, which then says so.
+        out: folder to fill with `report.html` and `pictures/`.
+
+    Returns:
+        Path of `report.html`.
+
+    Raises:
+        UserError: no finished run, or data that cannot be read.
+    """
+    material = gather(run, manifest)
+    pictures = _Pictures(out / "pictures")
+    sections = {
+        "curves": _curves(material, pictures),
+        "reconstructions": _reconstructions(material, pictures),
+        "attention": _attention(material, pictures),
+        "bank": _bank(material, pictures),
+        "retrieval": _retrieval(material, pictures),
+    }
+    overview = draw_overview(
+        material, sections["attention"].get("maps", []), sections["reconstructions"].get("examples", []), results
+    )
+    recipe = material.model.recipe
+    page = _template().render(
+        material=material,
+        recipe=recipe,
+        summary=tables.describe_recipe(recipe),
+        settings=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
+        overview=pictures.add("overview", overview),
+        headline=tables.headline(results),
+        labels=tables.per_label(results),
+        results=results,
+        interval=tables.interval,
+        duration=tables.duration,
+        clear=tables.leaves_out_zero,
+        masks=reconstructions.DRAWS,
+        synthetic=material.source == "phantom",
+        **sections,
+    )
+    path = out / "report.html"
+    write_text(path, page)
+    return path
+
+
+class _Pictures:
+    """Writes figures as files and hands them to the page as data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, name: str, figure: Figure) -> Markup:
+        content = save_picture(figure, self.folder / f"{name}.png").read_bytes()
+        return Markup("data:image/png;base64,") + Markup(base64.b64encode(content).decode())
+
+
+def _curves(material: Material, pictures: _Pictures) -> dict[str, Any]:
+    if not curves.has_curves(material.records):
+        return {"absent": "The run logged nothing: it was shorter than training.log_every and one epoch."}
+    return {
+        "picture": pictures.add("curves", curves.draw_curves(material.records)),
+        "swapped": any("report_swapped" in record for record in material.records),
+    }
+
+
+def _reconstructions(material: Material, pictures: _Pictures) -> dict[str, Any]:
+    if absent := reconstructions.why_absent(material):
+        return {"absent": absent}
+    examples = reconstructions.rebuild_examples(material)
+    figure = reconstructions.draw_reconstructions(material, examples)
+    return {"examples": examples, "picture": pictures.add("reconstructions", figure)}
+
+
+def _attention(material: Material, pictures: _Pictures) -> dict[str, Any]:
+    if absent := attention.why_absent(material):
+        return {"absent": absent}
+    maps = attention.attention_examples(material)
+    return {
+        "maps": maps,
+        "picture": pictures.add("attention", attention.draw_attention(material, maps)),
+        "localisation": attention.localisation(material),
+    }
+
+
+def _bank(material: Material, pictures: _Pictures) -> dict[str, Any]:
+    if absent := bank.why_absent(material):
+        return {"absent": absent}
+    return {
+        "picture": pictures.add("bank", bank.draw_bank(material)),
+        "facts": bank.bank_facts(material),
+        "start": curves.bank_start(material.records),
+        "clusters": bank.largest_clusters(material),
+    }
+
+
+def _retrieval(material: Material, pictures: _Pictures) -> dict[str, Any]:
+    if material.model.recipe.objective.weight_global == 0:
+        return {"absent": "The run was made without the global loss (weight 0), so whole reports were not aligned."}
+    found = retrieval.images_for_reports(material)
+    reverse = retrieval.reports_for_images(material)
+    return {
+        "picture": pictures.add("retrieval", retrieval.draw_retrieval(material, found)),
+        "reverse": [(item, thumbnail(material.fine_pixels(item.row))) for item in reverse],
+    }
+
+
+def _template() -> Any:
+    text = resources.files("cmcgns.inspect").joinpath("report.html.j2").read_text("utf-8")
+    return Environment(autoescape=True).from_string(text)

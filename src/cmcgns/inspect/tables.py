@@ -1,0 +1,106 @@
+"""Results as rows of a table, and a run's settings as lines of text."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cmcgns.config import Recipe
+
+_MEASURES = (
+    ("linear_auroc", "Linear probe, mean AUROC at 10 % of the labels", 0.5),
+    ("zero_shot_auroc", "Zero-shot from sentences, mean AUROC", 0.5),
+    ("report_to_image_r10", "Report → image, recall at 10", None),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure, as text.
+
+    Attributes:
+        name: of the measure.
+        pretrained: value and interval.
+        random: the same for the randomly initialised encoder.
+        difference: paired difference with its interval.
+        chance: what guessing gives.
+        clear: whether the interval of the difference leaves out 0.
+    """
+
+    name: str
+    pretrained: str
+    random: str
+    difference: str
+    chance: str
+    clear: bool
+
+
+def headline(results: Mapping[str, Any]) -> list[Row]:
+    """Pretrained against random; empty without labels."""
+    first, second, paired = (results.get(name) or {} for name in ("pretrained", "random", "difference"))
+    rows = []
+    for key, name, chance in _MEASURES:
+        if key not in first:
+            continue
+        guess = first.get("chance_r10") if chance is None else chance
+        rows.append(
+            Row(
+                name,
+                interval(first[key]),
+                interval(second.get(key)),
+                interval(paired.get(key), signed=True),
+                "–" if guess is None else f"{guess:.3f}",
+                leaves_out_zero(paired.get(key)),
+            )
+        )
+    return rows
+
+
+def per_label(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a label: AUROC of both encoders, probe and zero-shot; a dash where it is undefined."""
+    first, second = ((results.get(name) or {}).get("per_label", {}) for name in ("pretrained", "random"))
+    return [
+        {
+            "name": label,
+            "cells": [
+                number(side.get(label, {}).get(kind)) for kind in ("linear", "zero_shot") for side in (first, second)
+            ],
+        }
+        for label in first
+    ]
+
+
+def interval(values: Mapping[str, float] | None, digits: int = 3, signed: bool = False) -> str:
+    """`0.912 (0.897 to 0.926)`, or a dash."""
+    if not values:
+        return "–"
+    sign = "+" if signed else ""
+    value, low, high = (f"{values[name]:{sign}.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})".replace("-", "−")
+
+
+def number(value: float | None) -> str:
+    """Two digits, or a dash for what is missing or undefined."""
+    return "–" if value is None or value != value else f"{value:.2f}"
+
+
+def leaves_out_zero(values: Mapping[str, float] | None) -> bool:
+    """Whether an interval lies on one side of 0."""
+    return values is not None and (values["low"] > 0 or values["high"] < 0)
+
+
+def duration(seconds: float) -> str:
+    """`3 min 20 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.0f} s"
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """The run in one line."""
+    stages = [
+        f"{name} {settings.epochs} epoch{'s' if settings.epochs != 1 else ''}"
+        for name, settings in (("Stage I", recipe.alignment), ("Stage II", recipe.reconstruction))
+        if settings.epochs
+    ]
+    size, reports = recipe.data.image_size, recipe.report_encoder.name
+    text = "a small BERT from scratch" if reports == "random" else reports
+    return f"{recipe.image_encoder.name} at {size} × {size} px with {text}; {', '.join(stages)}"

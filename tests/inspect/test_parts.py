@@ -1,0 +1,98 @@
+"""What the pictures are computed from."""
+
+import numpy as np
+import pytest
+
+from cmcgns.config import DataSettings
+from cmcgns.inspect.attention import _auroc, box_mask, enlarge
+from cmcgns.inspect.curves import bank_start, stage_change
+from cmcgns.inspect.figures import new_figure, save_picture, wrap
+from cmcgns.inspect.findings import _named
+from cmcgns.inspect.material import Box, _boxes_of_row
+from cmcgns.inspect.tables import duration, interval, leaves_out_zero, number
+
+
+def box(label: str, side: str = "none", degree: str = "small") -> Box:
+    return Box(0.25, 0.5, 0.75, 1.0, label, side, degree)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "label", "expected"),
+    [
+        ("There is a small left pleural effusion.", "Effusion", ["left"]),
+        ("Small bilateral pleural effusions.", "Effusion", ["left", "right"]),
+        ("A small right pleural effusion cannot be excluded.", "Effusion", ["right"]),
+        ("No pleural effusion.", "Effusion", []),
+        ("The right costophrenic angle is sharp.", "Effusion", []),
+        ("Large right pneumothorax.", "Effusion", []),
+    ],
+)
+def test_sentence_names_the_boxes_of_its_side(sentence: str, label: str, expected: list[str]) -> None:
+    boxes = [box("Effusion", "left"), box("Effusion", "right"), box("Nodule", "left")]
+    assert [found.side for found in _named(sentence, label, boxes)] == expected
+
+
+def test_retrocardiac_consolidation_is_no_cardiomegaly() -> None:
+    boxes = [box("Cardiomegaly"), box("Consolidation", "left")]
+    sentence = "Moderate consolidation in the left retrocardiac region."
+    assert _named(sentence, "Cardiomegaly", boxes) == ()
+    assert _named(sentence, "Consolidation", boxes) == (boxes[1],)
+
+
+def test_unknown_label_is_looked_for_by_its_name() -> None:
+    assert _named("Hilar fibrosis is present.", "Fibrosis", [box("Fibrosis")])
+
+
+def test_boxes_follow_resize_padding_and_crop() -> None:
+    data = DataSettings(image_size=64, resize=72)
+    text = '[{"x": 0, "y": 0, "width": 200, "height": 50, "label": "Nodule", "side": "none", "degree": "mild"}]'
+    (found,) = _boxes_of_row(text, 200, 100, data)  # scaled by 0.36: 72 wide, 36 high, 18 px of black above
+    assert (found.x0, found.x1) == (0, 1)
+    assert found.y0 == pytest.approx((18 - 4) / 64)
+    assert found.y1 == pytest.approx((18 + 18 - 4) / 64)
+    assert found.details == "mild"
+    assert _boxes_of_row("[]", 200, 100, data) == []
+    assert _boxes_of_row(float("nan"), 200, 100, data) == []
+
+
+def test_auroc_of_a_map_counts_pairs() -> None:
+    rng = np.random.default_rng(0)
+    values, inside = rng.integers(0, 5, (6, 6)).astype(np.float32), rng.random((6, 6)) < 0.4
+    pairs = [(a > b) + 0.5 * (a == b) for a in values[inside] for b in values[~inside]]
+    assert _auroc(values, inside) == pytest.approx(np.mean(pairs))
+
+
+def test_enlarged_map_keeps_its_corner_and_place() -> None:
+    values = np.zeros((4, 4), dtype=np.float32)
+    values[3, 0] = 1
+    large = enlarge(values, 64)
+    assert large.shape == (64, 64)
+    assert large[-1, 0] == 1
+    assert large[0].max() == 0
+    assert box_mask([box("Nodule")], 8).sum() == 4 * 4
+
+
+def test_stage_change_and_bank_start_come_from_the_log() -> None:
+    records = [
+        {"kind": "event", "stage": "alignment", "step": 4, "message": "the cluster bank started"},
+        {"kind": "validation", "stage": "alignment", "epoch": 1, "step": 9},
+        {"kind": "validation", "stage": "reconstruction", "epoch": 1, "step": 12},
+    ]
+    assert (bank_start(records), stage_change(records)) == (4, 9)
+    assert (bank_start(records[1:]), stage_change(records[:2])) == (None, None)
+
+
+def test_numbers_become_text() -> None:
+    values = {"value": -0.01, "low": -0.02, "high": 0.005}
+    assert interval(values, signed=True) == "−0.010 (−0.020 to +0.005)"
+    assert interval(None) == number(None) == number(float("nan")) == "–"
+    assert not leaves_out_zero(values)
+    assert not leaves_out_zero(None)
+    assert leaves_out_zero(values | {"high": -0.001})
+    assert (duration(4.2), duration(212)) == ("4 s", "3 min 32 s")
+    assert wrap("one two three four", 8, 2) == "one two\nthree …"
+
+
+def test_equal_figures_give_equal_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    first, second = (save_picture(new_figure(1, 1), tmp_path / name / "a.png") for name in "xy")
+    assert first.read_bytes() == second.read_bytes()

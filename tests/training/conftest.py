@@ -1,0 +1,33 @@
+"""Data and one finished run, shared by the tests of the engine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine_helpers import TRAIN, VALIDATION, run
+
+from cmcgns.data.phantom.dataset import write_dataset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Resized images go to a folder of the tests; child processes inherit it."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CMCGNS_CACHE", str(folder))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few synthetic studies."""
+    folder = tmp_path_factory.mktemp("studies")
+    write_dataset(folder, {"train": TRAIN, "val": VALIDATION}, size=40)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny recipe that nothing interrupted; not to be changed."""
+    return run(studies, tmp_path_factory.mktemp("runs") / "finished")

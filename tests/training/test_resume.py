@@ -1,0 +1,136 @@
+"""A run that is killed and resumed ends like one that was not, in every bit."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from engine_helpers import (
+    STEPS,
+    assert_same_end,
+    in_child,
+    kill_after_best_weights,
+    kill_at_step,
+    kill_before_the_end,
+    kill_while_writing,
+    run,
+    run_with_fault,
+    tiny_recipe,
+)
+from safetensors.torch import save_file
+
+from cmcgns.errors import UserError
+from cmcgns.task import build_task
+from cmcgns.training.checkpoint import checkpoints, read_progress
+
+# With checkpoint_every=4 and 6 steps an epoch: checkpoints after steps 4, 6, 8, 12 | 16, 18.
+FAULTS = {
+    "before the first checkpoint": (kill_at_step, 2),
+    "right after a checkpoint": (kill_at_step, 4),
+    "mid-epoch": (kill_at_step, 10),
+    "between best weights and checkpoint": (kill_after_best_weights, 2),
+    "right after stage I": (kill_at_step, 2 * STEPS),
+    "in stage II": (kill_at_step, 2 * STEPS + 5),
+    "while writing a checkpoint": (kill_while_writing, 8),
+    "before the weights are written": (kill_before_the_end, 0),
+}
+
+
+@pytest.mark.parametrize(("fault", "number"), FAULTS.values(), ids=FAULTS)
+def test_killed_run_ends_with_the_same_bits(
+    fault: Callable[[int], None], number: int, studies: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert in_child(run_with_fault, fault, (number,), studies, out, tiny_recipe(), False) == -9
+    assert not (out / "model.safetensors").exists()
+    run(studies, out, resume=True)
+    assert_same_end(finished, out)
+
+
+def test_accumulated_run_ends_with_the_same_bits(studies: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(training__accumulate=2, training__checkpoint_every=2)
+    whole = run(studies, tmp_path / "whole", recipe)
+    out = tmp_path / "run"
+    assert in_child(run_with_fault, kill_at_step, (5,), studies, out, recipe, False) == -9
+    run(studies, out, recipe, resume=True)
+    assert_same_end(whole, out)
+
+
+def test_equal_seeds_give_equal_runs_and_no_clock_in_the_metrics(
+    studies: Path, finished: Path, tmp_path: Path
+) -> None:
+    assert_same_end(finished, run(studies, tmp_path / "again"))
+    other = run(studies, tmp_path / "other", tiny_recipe(training__seed=4))
+    assert (other / "metrics.jsonl").read_bytes() != (finished / "metrics.jsonl").read_bytes()
+
+
+def test_half_written_checkpoint_is_not_used(studies: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert in_child(run_with_fault, kill_while_writing, (8,), studies, out, tiny_recipe(), False) == -9
+    left = [path.name for path in (out / "state").iterdir() if path.name.endswith(".tmp")]
+    assert left, "the test is meant to leave half a file"
+    assert read_progress(checkpoints(out / "state")[-1]).global_step == STEPS
+
+
+def test_newest_checkpoints_are_kept_and_nothing_is_a_pickle(finished: Path) -> None:
+    assert [path.name for path in checkpoints(finished / "state")] == [
+        "step-00000016.safetensors",
+        "step-00000018.safetensors",
+    ]
+    assert sorted(path.name for path in (finished / "state").glob("best-*")) == [
+        "best-alignment.safetensors",
+        "best-reconstruction.safetensors",
+    ]
+    for file in (path for path in finished.rglob("*") if path.is_file()):
+        assert file.suffix in (".yaml", ".safetensors", ".json", ".jsonl", ".md", ".csv") or "tfevents" in file.name
+        assert file.read_bytes()[:2] not in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"), file
+
+
+def test_other_settings_are_refused(finished: Path, studies: Path) -> None:
+    with pytest.raises(UserError, match=r"differs in training.*--init"):
+        run(studies, finished, tiny_recipe(training__clip=0.5), resume=True)
+
+
+def test_other_data_are_refused(studies: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(studies, data)
+    out = tmp_path / "run"
+    in_child(run_with_fault, kill_at_step, (5,), data, out, tiny_recipe(), False)
+    frame = pd.read_parquet(data / "manifest.parquet")
+    frame.loc[0, "findings"] = "Something else."
+    frame.to_parquet(data / "manifest.parquet")
+    with pytest.raises(UserError, match="has changed since the run started"):
+        run(data, out, resume=True)
+
+
+def test_occupied_folder_is_refused(studies: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is not empty: go on with --resume"):
+        run(studies, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_resume_of_nothing_is_refused(studies: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no run folder"):
+        run(studies, tmp_path, resume=True)
+
+
+def test_folder_stays_free_when_the_data_are_bad(studies: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="no row has split"):
+        run(studies, out, tiny_recipe(data__train_split="nothing"))
+    assert not any(out.iterdir())
+
+
+def test_pretrained_image_weights_survive_a_kill_before_the_first_checkpoint(studies: Path, tmp_path: Path) -> None:
+    """The start of a run that has no checkpoint yet is its recipe's, not a random one."""
+    recipe = tiny_recipe(training__seed=9)
+    body = build_task(recipe, 300).model.image_encoder.body
+    save_file({name: value.contiguous() for name, value in body.state_dict().items()}, tmp_path / "image.safetensors")
+    recipe = tiny_recipe(image_encoder__weights=str(tmp_path / "image.safetensors"), alignment__epochs=1)
+    whole = run(studies, tmp_path / "whole", recipe)
+    out = tmp_path / "run"
+    assert in_child(run_with_fault, kill_at_step, (2,), studies, out, recipe, False) == -9
+    run(studies, out, recipe, resume=True)
+    assert_same_end(whole, out)

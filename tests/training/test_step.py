@@ -1,0 +1,278 @@
+"""One optimiser step: accumulation, clipping, losses that are no number, nothing read back from the device."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_helpers import BATCH, SETTINGS, first_batch, tiny_recipe
+from lightning.fabric import Fabric
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig
+
+from cmcgns.config import Recipe, ReportEncoderSettings, StageSettings
+from cmcgns.data.batch import Batch
+from cmcgns.data.order import mix
+from cmcgns.models.report_encoder import ReportEncoder
+from cmcgns.task import Task, build_task
+from cmcgns.training.optimizer import build_optimizer
+from cmcgns.training.prepare import PreparedData, prepare_data
+from cmcgns.training.pretrain import dry_run
+from cmcgns.training.step import NonFiniteLoss, check_finite, training_step
+
+
+@pytest.fixture(scope="module")
+def prepared(studies: Path) -> PreparedData:
+    return prepare_data(tiny_recipe(), studies, fixed_shapes=True)
+
+
+@pytest.fixture
+def batches(prepared: PreparedData) -> list[Batch]:
+    return [first_batch(prepared.train, list(range(first, first + BATCH))) for first in (0, BATCH, 2 * BATCH)]
+
+
+def new_task(prepared: PreparedData, recipe: Recipe | None = None, stage: str = "reconstruction") -> Task:
+    torch.manual_seed(0)
+    task = build_task(recipe or tiny_recipe(), len(prepared.tokenizer))
+    task.set_stage(stage)
+    return task.train()
+
+
+def take_step(task: Task, batches: list[Batch], *, rate: float = 0.1, clip: float = 0.0) -> dict[str, Tensor]:
+    """One step of plain gradient descent, so that the change of a weight shows its gradient."""
+    fabric = Fabric(accelerator="cpu", devices=1)
+    parameters = [p for p in task.parameters() if p.requires_grad]
+    module, optimizer = fabric.setup(task, torch.optim.SGD(parameters, lr=rate))
+    return training_step(fabric, module, task, optimizer, batches, seed=5, clip=clip)
+
+
+def changes(before: Task, after: Task) -> dict[str, Tensor]:
+    old = dict(before.named_parameters())
+    return {name: (old[name] - p).detach() for name, p in after.named_parameters() if p.requires_grad}
+
+
+def test_micro_batches_average_their_gradients(prepared: PreparedData, batches: list[Batch]) -> None:
+    """Against a slow reference: a backward pass of its own for each, then the mean of the gradients."""
+    task = new_task(prepared)
+    start, reference = copy.deepcopy(task), copy.deepcopy(task)
+    gradients: list[dict[str, Tensor]] = []
+    losses = []
+    for micro, batch in enumerate(batches):
+        reference.zero_grad()
+        reference.seed_step(mix(5, micro))
+        torch.manual_seed(mix(5, micro, 0))
+        loss = reference(batch)["loss"]
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append({name: p.grad.clone() for name, p in reference.named_parameters() if p.grad is not None})
+    figures = take_step(task, batches)
+    for name, change in changes(start, task).items():
+        mean = torch.stack([part[name] for part in gradients]).mean(0)
+        torch.testing.assert_close(change, 0.1 * mean, rtol=1e-4, atol=2e-6, msg=name)
+    torch.testing.assert_close(figures["loss"], torch.stack(losses).mean())
+
+
+def test_clipping_bounds_the_whole_gradient(prepared: PreparedData, batches: list[Batch]) -> None:
+    task = new_task(prepared)
+    start = copy.deepcopy(task)
+    free = copy.deepcopy(task)
+    clipped_figures = take_step(task, batches[:1], rate=1.0, clip=0.01)
+    take_step(free, batches[:1], rate=1.0)
+    clipped, whole = changes(start, task), changes(start, free)
+    norm = torch.cat([change.flatten() for change in whole.values()]).norm()
+    assert norm > 0.1
+    torch.testing.assert_close(clipped_figures["gradient_norm"], norm, rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        torch.cat([change.flatten() for change in clipped.values()]),
+        torch.cat([change.flatten() for change in whole.values()]) * (0.01 / norm),
+        rtol=2e-2, atol=1e-6,
+    )  # fmt: skip
+
+
+def test_equal_seeds_draw_equal_dropout_and_masks(prepared: PreparedData, batches: list[Batch]) -> None:
+    first, second = new_task(prepared), new_task(prepared)
+    torch.manual_seed(1)
+    one = take_step(first, batches[:1])
+    torch.manual_seed(2)
+    two = take_step(second, batches[:1])
+    assert {name: float(value) for name, value in one.items()} == {name: float(v) for name, v in two.items()}
+
+
+@pytest.mark.parametrize("bad", [0, 1], ids=["first micro-batch", "last micro-batch"])
+def test_loss_that_is_no_number_stops_and_leaves_the_weights(
+    bad: int, prepared: PreparedData, batches: list[Batch]
+) -> None:
+    task = new_task(prepared)
+    batches[bad].images[0, 0, 0, 0] = torch.nan
+    before = {name: p.detach().clone() for name, p in task.named_parameters()}
+    with pytest.raises(NonFiniteLoss, match="the loss is not finite") as caught:
+        take_step(task, batches[:2])
+    assert all(name in str(caught.value) for name in batches[bad].study_ids)
+    assert not any(name in str(caught.value) for name in batches[1 - bad].study_ids)
+    assert all(torch.equal(before[name], p) for name, p in task.named_parameters())
+
+
+def test_gradient_that_is_no_number_stops_too(prepared: PreparedData, batches: list[Batch]) -> None:
+    """A finite loss can have an infinite gradient, which would spoil the next checkpoint."""
+    task = new_task(prepared)
+    before = {name: p.detach().clone() for name, p in task.named_parameters()}
+    task.model.patch_projection.weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(NonFiniteLoss, match="the gradient norm is not finite"):
+        take_step(task, batches[:1], clip=1.0)
+    assert all(torch.equal(before[name], p) for name, p in task.named_parameters())
+
+
+def test_check_finite_names_terms() -> None:
+    with pytest.raises(NonFiniteLoss, match=r"loss inf, global inf, image 2.*a, b"):
+        check_finite(
+            {"loss": torch.tensor(torch.inf), "global": torch.tensor(torch.inf), "image": torch.tensor(2.0)}, "ab"
+        )
+    check_finite({"loss": torch.tensor(1.0)}, "ab")
+
+
+class NoHostReads(TorchDispatchMode):
+    """Refuses operations whose result the host has to wait for, or whose shape depends on values."""
+
+    REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero", "bincount", "item")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__.strip("_") if func.namespace == "aten" else ""
+        boolean_index = name.startswith("index") and any(
+            isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8)
+            for i in (args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ())
+        )
+        if boolean_index or any(name == word.strip("_") or name.startswith(f"{word}_") for word in self.REFUSED):
+            raise AssertionError(f"the step reads from the device: {func}")
+        if name.startswith("unique"):
+            raise AssertionError(f"the shape depends on values: {func}")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def no_host_reads() -> Iterator[None]:
+    with NoHostReads():
+        yield
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: float(x.sum()),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: bool((x > 0).any()),
+        lambda x: x.long().unique(),
+        lambda x: torch.equal(x, x),
+        lambda x: x.masked_select(x > 0),
+    ],
+)
+def test_the_watch_for_host_reads_sees_them(read: Any) -> None:
+    with no_host_reads(), pytest.raises(AssertionError, match=r"the step reads|the shape depends"):
+        read(torch.randn(4))
+
+
+OBJECTIVES = [
+    {},
+    {"negatives": "in_batch"},
+    {"negatives": "hard"},
+    {"false_negatives": "mask"},
+    {"false_negatives": "soft"},
+    {"false_negatives": "keep"},
+    {"mask": "pixels"},
+    {"attention": "softmax"},
+    {"arithmetic": "released", "learn_tau": False, "query": "unmasked"},
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+@pytest.mark.parametrize("stage", ["alignment", "reconstruction"])
+@pytest.mark.parametrize("started", [False, True], ids=["before the bank", "with the bank"])
+def test_step_reads_nothing_from_the_device(
+    started: bool, stage: str, objective: dict[str, Any], prepared: PreparedData, batches: list[Batch]
+) -> None:
+    """After the bank has started, and before it except when it looks at the start conditions."""
+    bank = {"clusters": 6, "start_by_step": 1 if started else 100, "check_every": 1 if started else 100}
+    recipe = tiny_recipe(objective=SETTINGS["objective"] | objective | {"bank": bank})
+    task = new_task(prepared, recipe, stage)
+    optimizer = build_optimizer(task, StageSettings())
+    for _ in range(2):
+        task(batches[0])["loss"].backward()
+    assert task.objective.bank.is_started == (started and objective.get("negatives") != "in_batch")
+    with no_host_reads():
+        losses = task(batches[1])
+        losses["loss"].backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"])
+def test_whole_mask_gives_what_the_mask_of_tokens_gives(kind: str) -> None:
+    """The mask that keeps transformers from reading the device means the same."""
+    config = AutoConfig.for_model(
+        kind, vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        embedding_size=16, dim=16, hidden_dim=32, n_layers=2, n_heads=2,
+    ).to_dict()  # fmt: skip
+    encoder = ReportEncoder(ReportEncoderSettings(name=kind), 50, 12, config).eval()
+    token_ids = torch.randint(4, 50, (3, 12))
+    token_mask = torch.arange(12) < torch.tensor([12, 7, 3])[:, None]
+    with no_host_reads():
+        hidden = encoder(token_ids, token_mask)
+    expected = encoder.body(input_ids=token_ids, attention_mask=token_mask.long()).last_hidden_state
+    torch.testing.assert_close(hidden[token_mask], expected[token_mask])
+
+
+def test_shapes_of_a_step_do_not_depend_on_the_reports(prepared: PreparedData, batches: list[Batch]) -> None:
+    """Two batches of the same padded bounds run operations on the same shapes."""
+    task = new_task(prepared)
+    for _ in range(4):
+        task(batches[2])["loss"].backward()
+    task.zero_grad(set_to_none=True)
+
+    class Shapes(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[Any] = []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            tensors = out if isinstance(out, list | tuple) else [out]
+            self.seen.append((str(func), [tuple(t.shape) for t in tensors if isinstance(t, Tensor)]))
+            return out
+
+    seen = []
+    for batch in batches[:2]:
+        with Shapes() as shapes:
+            task(batch)["loss"].backward()
+        task.zero_grad(set_to_none=True)
+        seen.append(shapes.seen)
+    assert int(batches[0].sentence_mask.sum()) != int(batches[1].sentence_mask.sum())
+    assert seen[0] == seen[1]
+
+
+def test_bf16_losses_are_finite_and_close(prepared: PreparedData, batches: list[Batch]) -> None:
+    full, half = new_task(prepared), new_task(prepared)
+    reference = take_step(full, batches[:1])
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    module, optimizer = fabric.setup(half, build_optimizer(half, StageSettings()))
+    figures = training_step(fabric, module, half, optimizer, batches[:1], seed=5, clip=1.0)
+    for name in ("loss", "global", "image", "report", "reconstruction"):
+        assert bool(torch.isfinite(figures[name]))
+        assert float(figures[name]) == pytest.approx(float(reference[name]), rel=0.1, abs=0.1)
+        assert figures[name].dtype == torch.float32
+    assert all(p.dtype == torch.float32 for p in half.parameters())
+
+
+def test_dry_run_estimates_and_writes_nothing(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = sorted(studies.rglob("*"))
+    recipe = tiny_recipe()
+    figures = dry_run(recipe, studies, "cpu")
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(studies.rglob("*")) == files
+    assert figures["peak_memory_mib"] > 50
+    speeds = figures["alignment_pairs_per_second"], figures["reconstruction_pairs_per_second"]
+    expected = sum(epochs * 52 / speed / 3600 for epochs, speed in zip((2, 1), speeds, strict=True))
+    assert figures["hours"] == pytest.approx(expected)

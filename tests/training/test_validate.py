@@ -1,0 +1,69 @@
+"""Validation changes nothing and counts every row."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from engine_helpers import BATCH, VALIDATION, first_batch, tiny_recipe
+
+from cmcgns.task import Task, build_task
+from cmcgns.training.prepare import PreparedData, prepare_data
+from cmcgns.training.validate import validate
+
+
+@pytest.fixture(scope="module")
+def prepared(studies: Path) -> PreparedData:
+    return prepare_data(tiny_recipe(), studies)
+
+
+@pytest.fixture
+def task(prepared: PreparedData) -> Task:
+    """In train mode, with a started bank."""
+    torch.manual_seed(0)
+    task = build_task(tiny_recipe(), len(prepared.tokenizer)).train()
+    batch = first_batch(prepared.train, list(range(BATCH)))
+    for _ in range(5):
+        task(batch)
+    assert task.objective.bank.is_started
+    return task
+
+
+@pytest.mark.parametrize("stage", ["alignment", "reconstruction"])
+def test_validation_moves_neither_weights_nor_bank_nor_batch_norm(
+    stage: str, task: Task, prepared: PreparedData
+) -> None:
+    task.set_stage(stage)
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    assert any("running_mean" in name for name in before)
+    assert any("bank.centroids" in name for name in before)
+    validate(task, prepared.validation, BATCH, 100, "cpu")
+    assert all(torch.equal(before[name], value) for name, value in task.state_dict().items())
+    assert all(module.training for module in task.modules())
+    assert all(parameter.grad is None for parameter in task.parameters())
+
+
+def test_validation_is_deterministic_and_leaves_the_mode_of_eval(task: Task, prepared: PreparedData) -> None:
+    task.eval()
+    assert validate(task, prepared.validation, BATCH, 100, "cpu") == validate(
+        task, prepared.validation, BATCH, 100, "cpu"
+    )
+    assert not task.training
+
+
+def test_last_incomplete_batch_counts_by_its_size(task: Task, prepared: PreparedData) -> None:
+    """Against a slow reference: the mean over studies, not over batches."""
+    assert VALIDATION % BATCH
+    figures = validate(task, prepared.validation, BATCH, 100, "cpu")
+    rows = [list(range(BATCH)), list(range(BATCH, VALIDATION))]
+    task.eval()
+    with torch.no_grad():
+        parts = [task(first_batch(prepared.validation, part)) for part in rows]
+    for name in ("loss", "global", "image", "report"):
+        expected = sum(float(part[name]) * len(part_rows) for part, part_rows in zip(parts, rows, strict=True))
+        assert figures[name] == pytest.approx(expected / VALIDATION, rel=1e-5)
+    assert {"report_to_image_r1", "report_to_image_r10", "image_to_report_r5", "report_swapped"} <= figures.keys()
+
+
+def test_recall_limit_takes_the_first_studies(task: Task, prepared: PreparedData) -> None:
+    figures = validate(task, prepared.validation, BATCH, 5, "cpu")
+    assert figures["report_to_image_r5"] == 1.0
