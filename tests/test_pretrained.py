@@ -24,7 +24,10 @@ from cmcgns.training.pretrain import pretrain
 
 RECIPE = {
     "data": {"image_size": 32, "resize": 38, "max_tokens": 128, "max_sentences": 12},
-    "image_encoder": {"name": "resnet10t", "channels": 1, "output_stride": 8, "options": {"channels": [8, 8, 16, 24], "stem_width": 8}},
+    "image_encoder": {
+        "name": "resnet10t", "channels": 1, "output_stride": 8,
+        "options": {"channels": [8, 8, 16, 24], "stem_width": 8},
+    },
     "report_encoder": {"layers": 1, "width": 32, "heads": 2, "vocabulary": 300},
     "objective": {"dim": 32, "decoder_width": 16, "bank": {"clusters": 4, "start_by_step": 2}},
     "alignment": {"epochs": 1, "learning_rate": 1e-3},
@@ -100,7 +103,7 @@ def test_run_moves_and_needs_nothing_else(run: Path, images: list[Path], tmp_pat
     np.testing.assert_array_equal(cmcgns.load(moved).embed_image(images), expected)
 
 
-def test_report_encoder_of_a_folder_that_is_gone_is_rebuilt(run: Path, images: list[Path], tmp_path: Path) -> None:
+def test_report_encoder_of_a_folder_that_is_gone_is_rebuilt(run: Path, tmp_path: Path) -> None:
     """config.yaml may name a folder of another machine; report_encoder.json suffices."""
     moved = tmp_path / "run"
     shutil.copytree(run, moved)

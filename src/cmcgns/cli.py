@@ -1,9 +1,10 @@
 """The command line: one verb, one function."""
 
 import logging
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +17,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+bench = typer.Typer(name="bench", help="Measure speed and memory.", no_args_is_help=True)
+app.add_typer(bench)
 
 Data = Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, for example training.batch_size=32.")]
@@ -77,6 +81,40 @@ def recipes() -> None:
         typer.echo(name)
 
 
+@bench.command("step")
+def bench_step(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, or path of a YAML file.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch: Annotated[int | None, typer.Option(min=2, help="Studies a micro-step; the recipe's by default.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to time, after a warm-up.")] = 10,
+    stage: Annotated[
+        Literal["alignment", "reconstruction"] | None,
+        typer.Option(help="By default reconstruction, if the recipe has epochs of it."),
+    ] = None,
+    report_config: Annotated[
+        Literal["bert-base"] | None,
+        typer.Option(help="Build this report encoder at random, whatever the recipe names (needs no network)."),
+    ] = None,
+    set_: Set = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file too.")] = None,
+) -> None:
+    """Time the whole training step beside its encoders alone, on random data."""
+    from dataclasses import asdict
+
+    from cmcgns.recipe import load_recipe
+
+    settings = load_recipe(recipe, set_ or [])
+    from cmcgns import bench as program
+    from cmcgns.files import write_json
+
+    figures = program.bench_step(
+        settings, device=device, batch_size=batch, steps=steps, stage=stage, report_config=report_config
+    )
+    typer.echo(program.describe(figures))
+    if json is not None:
+        write_json(json, asdict(figures))
+
+
 def _print_figures(figures: dict[str, Any]) -> None:
     for name, value in figures.items():
         typer.echo(f"{name.replace('_', ' '):<36}{value:,.2f}")
@@ -96,5 +134,7 @@ def main() -> None:
         number = getattr(error, "signal_number", None)
         if number is None:
             raise
+        if int(os.environ.get("LOCAL_RANK", 0)):
+            sys.exit(0)  # the first process speaks for all; Lightning would kill it if another one failed
         typer.echo(str(error), err=True)
         sys.exit(128 + number)

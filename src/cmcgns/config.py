@@ -5,7 +5,7 @@ The defaults are the shipped, tuned choices; a recipe (`recipes/*.yaml`) states 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -103,6 +103,11 @@ class ObjectiveSettings(Settings):
     query: Literal["masked", "unmasked"] = Field("masked", description="unmasked as released")
     reconstruct: Literal["hidden", "everywhere"] = "hidden"
     decoder_width: Positive = 256
+
+    @field_validator("reconstruction", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare `off` as false
 
 
 class StageSettings(Settings):

@@ -47,11 +47,19 @@ class Task(nn.Module):
         if self.training and self.objective.reconstructs:
             features.hidden = self._draw_hidden(len(batch), batch.images.device)
             if self.settings.mask == "pixels":
-                size = (batch.images.shape[-2], batch.images.shape[-1])
-                painted = batch.images * ~to_pixels(features.hidden, features.grid, size)
-                tokens = self.model.image_encoder.tokens(painted)
-                features.hidden_patches = self.model.project_patches(tokens)
+                features.hidden_patches = self.painted_patches(batch.images, features.hidden)
         return self.objective(features, batch)  # type: ignore[no-any-return]
+
+    def painted_patches(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """Patch tokens (B, P, D) of images whose hidden regions are painted over with mid-gray.
+
+        Args:
+            images: (B, 1, H, W).
+            hidden: (B, P) true where hidden.
+        """
+        grid = self.model.image_encoder.grid
+        painted = images * ~to_pixels(hidden, grid, (images.shape[-2], images.shape[-1]))
+        return self.model.project_patches(self.model.image_encoder.tokens(painted))
 
     def _draw_hidden(self, studies: int, device: torch.device) -> Tensor:
         # Drawn for the batch of all ranks, then sliced: two ranks hide what one rank of twice the batch would.

@@ -71,8 +71,7 @@ def results(clear: bool = True) -> dict[str, Any]:
         }
 
     difference = {
-        key: interval(0.25 if clear else 0.001)
-        for key in ("linear_auroc", "zero_shot_auroc", "report_to_image_r10")
+        key: interval(0.25 if clear else 0.001) for key in ("linear_auroc", "zero_shot_auroc", "report_to_image_r10")
     }
     return {
         "pretrained": summary(0.875),
@@ -155,7 +154,7 @@ def test_provenance_and_settings_are_shown(run: Path, page: str) -> None:
 
 
 def test_parts_that_a_run_lacks_say_why(data: Path, tmp_path: Path) -> None:
-    changes = ("objective.reconstruction=off", "reconstruction.epochs=0", "objective.weight_image=0",
+    changes = ("objective.reconstruction='off'", "reconstruction.epochs=0", "objective.weight_image=0",
                "objective.weight_report=0")  # fmt: skip
     run = pretrain(load_recipe("demo", (*TINY, *changes)), data, tmp_path / "run", quiet=True)
     page = write_report(run, data, results() | {"report_use": None}, tmp_path / "report").read_text("utf-8")

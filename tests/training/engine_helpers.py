@@ -49,7 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def tiny_recipe(**changes: Any) -> Recipe:
-    """The recipe with some keys changed, such as `training__accumulate=2`; a value None drops the key."""
+    """The recipe with some keys changed, such as `training__accumulate=2`."""
     settings = json.loads(json.dumps(SETTINGS))
     for key, value in changes.items():
         *groups, last = key.split("__")
@@ -132,11 +132,11 @@ def signal_at_step(number: int, *signals: int) -> None:
     at_step(number, act)
 
 
-def in_child(target: Callable[..., None], *args: Any) -> int:
+def in_child(target: Callable[..., None], *args: Any, **options: Any) -> int:
     """Exit code of a function in a process of its own; minus the signal's number if one killed it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cmcgns.training.pretrain", "cmcgns.cli", "lightning.fabric", "transformers"])
-    process = context.Process(target=target, args=args)
+    process = context.Process(target=target, args=args, kwargs=options)
     process.start()
     process.join()
     assert process.exitcode is not None
@@ -144,13 +144,12 @@ def in_child(target: Callable[..., None], *args: Any) -> int:
 
 
 def run_with_fault(
-    fault: Callable[..., None] | None, numbers: tuple[int, ...], data: Path, out: Path, recipe: Recipe, resume: bool
+    fault: Callable[..., None], numbers: tuple[int, ...], data: Path, out: Path, recipe: Recipe, **options: Any
 ) -> None:
     """Target of `in_child`: pretrain with something that goes wrong."""
     torch.set_num_threads(1)
-    if fault is not None:
-        fault(*numbers)
-    run(data, out, recipe, resume=resume)
+    fault(*numbers)
+    run(data, out, recipe, **options)
 
 
 def command_line(
@@ -160,8 +159,7 @@ def command_line(
     from cmcgns.cli import main
 
     torch.set_num_threads(1)
-    if fault is not None:
-        fault(*numbers)
+    fault(*numbers)
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

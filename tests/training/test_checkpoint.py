@@ -26,6 +26,11 @@ def small(seed: int = 0) -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last), nn.BatchNorm2d(3))
 
 
+def same(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
 def trained(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
     module = small(seed)
     optimizer = torch.optim.AdamW(module.parameters(), fused=True)

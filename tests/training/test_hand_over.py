@@ -55,7 +55,7 @@ def test_stage_two_starts_from_the_best_stage_one_weights(
 
 
 def test_bank_goes_on_from_the_best_epoch_on_the_host_too(
-    studies: Path, tmp_path: Path, validation_losses: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    studies: Path, tmp_path: Path, validation_losses: dict[str, Any]
 ) -> None:
     """The best epoch may be one before the bank started: then Stage II starts it again."""
     validation_losses["global"] = [1.0, 2.0, 3.0]

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from engine_helpers import assert_same_end, in_child, kill_at_step, run, tiny_recipe
+from engine_helpers import assert_same_end, in_child, kill_at_step, run, run_with_fault, tiny_recipe
 from safetensors.torch import load_file
 from torch import Tensor
 
 from cmcgns.errors import UserError
-from cmcgns.training import loop, pretrain
+from cmcgns.training import loop
 
 
 @pytest.fixture
@@ -89,12 +89,6 @@ def test_killed_before_the_first_checkpoint_it_still_starts_from_those_weights(
     recipe = tiny_recipe(alignment__epochs=1, reconstruction__epochs=0, training__seed=8)
     whole = run(studies, tmp_path / "whole", recipe, init=finished)
     out = tmp_path / "killed"
-    assert in_child(_killed_with_init, studies, out, recipe, finished) == -9
+    assert in_child(run_with_fault, kill_at_step, (2,), studies, out, recipe, init=finished) == -9
     run(studies, out, recipe, resume=True)
     assert_same_end(whole, out)
-
-
-def _killed_with_init(studies: Path, out: Path, recipe: Any, init: Path) -> None:
-    torch.set_num_threads(1)
-    kill_at_step(2)
-    pretrain.pretrain(recipe, studies, out, init=init, accelerator="cpu", quiet=True)

@@ -42,7 +42,7 @@ def test_killed_run_ends_with_the_same_bits(
     fault: Callable[[int], None], number: int, studies: Path, finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    assert in_child(run_with_fault, fault, (number,), studies, out, tiny_recipe(), False) == -9
+    assert in_child(run_with_fault, fault, (number,), studies, out, tiny_recipe()) == -9
     assert not (out / "model.safetensors").exists()
     run(studies, out, resume=True)
     assert_same_end(finished, out)
@@ -52,7 +52,7 @@ def test_accumulated_run_ends_with_the_same_bits(studies: Path, tmp_path: Path) 
     recipe = tiny_recipe(training__accumulate=2, training__checkpoint_every=2)
     whole = run(studies, tmp_path / "whole", recipe)
     out = tmp_path / "run"
-    assert in_child(run_with_fault, kill_at_step, (5,), studies, out, recipe, False) == -9
+    assert in_child(run_with_fault, kill_at_step, (5,), studies, out, recipe) == -9
     run(studies, out, recipe, resume=True)
     assert_same_end(whole, out)
 
@@ -67,7 +67,7 @@ def test_equal_seeds_give_equal_runs_and_no_clock_in_the_metrics(
 
 def test_half_written_checkpoint_is_not_used(studies: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert in_child(run_with_fault, kill_while_writing, (8,), studies, out, tiny_recipe(), False) == -9
+    assert in_child(run_with_fault, kill_while_writing, (8,), studies, out, tiny_recipe()) == -9
     left = [path.name for path in (out / "state").iterdir() if path.name.endswith(".tmp")]
     assert left, "the test is meant to leave half a file"
     assert read_progress(checkpoints(out / "state")[-1]).global_step == STEPS
@@ -96,7 +96,7 @@ def test_other_data_are_refused(studies: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(studies, data)
     out = tmp_path / "run"
-    in_child(run_with_fault, kill_at_step, (5,), data, out, tiny_recipe(), False)
+    in_child(run_with_fault, kill_at_step, (5,), data, out, tiny_recipe())
     frame = pd.read_parquet(data / "manifest.parquet")
     frame.loc[0, "findings"] = "Something else."
     frame.to_parquet(data / "manifest.parquet")
@@ -131,6 +131,6 @@ def test_pretrained_image_weights_survive_a_kill_before_the_first_checkpoint(stu
     recipe = tiny_recipe(image_encoder__weights=str(tmp_path / "image.safetensors"), alignment__epochs=1)
     whole = run(studies, tmp_path / "whole", recipe)
     out = tmp_path / "run"
-    assert in_child(run_with_fault, kill_at_step, (2,), studies, out, recipe, False) == -9
+    assert in_child(run_with_fault, kill_at_step, (2,), studies, out, recipe) == -9
     run(studies, out, recipe, resume=True)
     assert_same_end(whole, out)

@@ -163,10 +163,11 @@ def _reconstruction_errors(model: Pretrained, test: StudySet, seed: int, draws: 
             hidden = draw_hidden(len(batch), features.patches.shape[1], task.settings.mask_ratio, generator)
             region = to_pixels(hidden, features.grid, size) & boxes[rows]
             reports = ((features.sentences, batch.sentence_mask), (strangers.sentences, partner.sentence_mask))
+            patches = features.patches
+            if task.settings.mask == "pixels":
+                patches = task.painted_patches(batch.images, hidden)
             for which, (sentences, mask) in enumerate(reports):
-                rebuilt = reconstruction.reconstruct(
-                    features.patches, hidden, sentences, mask, task.objective.attention
-                )
+                rebuilt = reconstruction.reconstruct(patches, hidden, sentences, mask, task.objective.attention)
                 sums[which, rows] += ((rebuilt - batch.images).abs() * region).sum((1, 2, 3))
             counts[rows] += region.sum((1, 2, 3))
     errors = (sums / counts).numpy().astype(np.float64)  # 0 / 0 is NaN: no hidden pixel inside a box
@@ -190,4 +191,3 @@ def interval_text(interval: Mapping[str, float] | Interval, digits: int = 3) -> 
     """`0.912 (0.897 to 0.926)`."""
     values = asdict(interval) if isinstance(interval, Interval) else interval
     return f"{values['value']:.{digits}f} ({values['low']:.{digits}f} to {values['high']:.{digits}f})"
-

@@ -92,14 +92,16 @@ def draw_curves(records: Records) -> Figure:
 def draw_panel(axes: Axes, panel: Panel, records: Records) -> None:
     """One panel with the marks of stage change and bank start."""
     style_plot(axes, panel.title, "optimiser step", panel.ylabel)
-    for key, name, colour in panel.curves:
+    logged = {key for record in records for key in record}
+    curves = [curve for curve in panel.curves if curve[0] in logged]
+    for key, name, colour in curves:
         steps, values = _series(records, "train", key)
         lonely = not _series(records, "validation", key)[0]
         axes.plot(steps, values, color=colour, linewidth=1.8 if lonely else 1.2, alpha=0.9 if lonely else 0.4)
         steps, values = _series(records, "validation", key)
         axes.plot(steps, values, color=colour, linewidth=2.2, marker="o", markersize=4.5, label=name or None)
     mark_events(axes, records)
-    if len(panel.curves) > 1:
+    if len(curves) > 1:
         add_legend(axes)
     if panel.title == "Learning rate":
         axes.ticklabel_format(axis="y", style="plain", useOffset=False)

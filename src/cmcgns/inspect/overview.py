@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cmcgns.inspect.attention import SentenceMaps, enlarge
-from cmcgns.inspect.curves import PANELS, Panel, draw_panel
+from cmcgns.inspect.curves import PANELS, Panel, bank_start, draw_panel, stage_change
 from cmcgns.inspect.figures import (
     BLUE,
     FAINT,
@@ -39,7 +39,7 @@ def draw_overview(
 ) -> Figure:
     """1600 × 1000 pixels: sentences on radiographs, rebuilt images, curves, results.
 
-    Parts that a run lacks are left out, and what remains on the left is plain radiographs where there are no maps.
+    Without reconstructions there are twice as many radiographs; without maps these are plain.
     """
     figure = new_figure(16, 10)
     figure.set_dpi(100)
@@ -47,10 +47,11 @@ def draw_overview(
     figure.text(_LEFT, 0.949, title, fontsize=22, color=INK, fontweight="bold")
     subtitle = f"run “{material.model.recipe.name}”, {len(material)} studies of the split “{material.split}”"
     figure.text(_LEFT, 0.917, subtitle, fontsize=TEXT + 1.5, color=FAINT)
-    _sentences(figure, material, maps)
+    _sentences(figure, material, maps, rows=1 if rebuilt else 2)
     if rebuilt:
         _rebuilt(figure, material, rebuilt)
-    right = figure.add_gridspec(3, 1, left=0.715, right=0.985, top=0.93, bottom=0.065, hspace=0.5)
+    right = figure.add_gridspec(3, 1, left=0.715, right=0.985, top=0.915, bottom=0.065, hspace=0.5)
+    figure.text(0.715, 0.972, _legend(material), fontsize=SMALL + 0.5, color=FAINT)
     for place, panel in enumerate(_panels(material)):
         draw_panel(figure.add_subplot(right[place]), panel, material.records)
     if results.get("pretrained"):
@@ -58,15 +59,17 @@ def draw_overview(
     return figure
 
 
-def _sentences(figure: Figure, material: Material, maps: list[SentenceMaps]) -> None:
-    grid = figure.add_gridspec(1, 3, left=_LEFT, right=_RIGHT, top=0.797, bottom=0.462, wspace=0.04)
+def _sentences(figure: Figure, material: Material, maps: list[SentenceMaps], rows: int) -> None:
+    grid = figure.add_gridspec(
+        rows, 3, left=_LEFT, right=_RIGHT, top=0.797, bottom=0.462 if rows == 1 else 0.03, wspace=0.04, hspace=0.2
+    )
     if not maps:
-        for column in range(min(3, len(material))):
-            show_radiograph(figure.add_subplot(grid[column]), material.fine_pixels(column))
+        for row in range(min(3 * rows, len(material))):
+            show_radiograph(figure.add_subplot(grid[divmod(row, 3)]), material.fine_pixels(row))
         return
     _heading(figure, 0.867, "Where sentences look", "orange: attention weight, stretched · blue box: the finding")
-    for column, example in enumerate(maps[:3]):
-        axes = figure.add_subplot(grid[column])
+    for number, example in enumerate(maps[: 3 * rows]):
+        axes = figure.add_subplot(grid[divmod(number, 3)])
         show_radiograph(axes, material.fine_pixels(example.statement.row))
         values = example.weights
         show_map(axes, enlarge(values, 256), cmap=OVERLAY, vmin=float(values.min()), vmax=float(values.max()))
@@ -89,6 +92,15 @@ def _rebuilt(figure: Figure, material: Material, rebuilt: list[Rebuilt]) -> None
                 if column == 1:
                     cover(axes, example.hidden)
                 draw_boxes(axes, material.boxes[example.row], width=1.3)
+
+
+def _legend(material: Material) -> str:
+    parts = ["faint: training"]
+    if stage_change(material.records) is not None:
+        parts.append("dashed: Stage II")
+    if bank_start(material.records) is not None:
+        parts.append("dotted: bank starts")
+    return " · ".join(parts)
 
 
 def _panels(material: Material) -> list[Panel]:

@@ -51,7 +51,7 @@ def _find(material: Material, row: int, by_report: bool, shown: int) -> Found:
 
 
 def draw_retrieval(material: Material, found: list[Found]) -> Figure:
-    """A row a report: its text, then the images it finds, the right one framed."""
+    """A row a report: its text, then the images it finds, its own one framed."""
     side, column, head = 1.95, 3.0, 0.45
     width, height = column + side * _IMAGES + 0.1, (side + 0.22) * len(found) + head
     figure = new_figure(width, height)
@@ -69,10 +69,10 @@ def draw_retrieval(material: Material, found: list[Found]) -> Figure:
                 _frame(axes, result.right[place])
             if line == 0:
                 axes.set_title("nearest" if place == 0 else f"rank {place + 1}", fontsize=TEXT, color=INK, pad=7)
-        text = wrap(" ".join(material.texts[result.row].split()), 36, 8)
+        text = wrap(" ".join(material.texts[result.row].split()), 33, 8)
         first = plots[0].transAxes
-        plots[0].text(-1.5, 0.98, text, fontsize=SMALL, color=INK, va="top", transform=first, linespacing=1.35)
-        note = f"right image at rank {result.rank} of {len(material)}"
+        plots[0].text(-1.5, 0.98, text, fontsize=SMALL + 1, color=INK, va="top", transform=first, linespacing=1.35)
+        note = f"own image at rank {result.rank} of {len(material)}"
         plots[0].text(-1.5, 0.02, note, fontsize=SMALL, color=GREEN if result.rank <= _IMAGES else FAINT,
                       fontweight="bold", transform=first)  # fmt: skip
     return figure

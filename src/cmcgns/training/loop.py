@@ -223,8 +223,10 @@ class Loop:
         if "bank_started" not in figures:
             return
         if not figures["bank_started"]:
-            cosine, limit = figures["mean_cosine"], self.recipe.objective.bank.start_cosine
-            self._event(stage, f"the cluster bank has not started: mean cosine {cosine:.3f}, limit {limit}")
+            settings = self.recipe.objective.bank
+            if self.progress.global_step >= settings.start_from_step:
+                cosine, limit = figures["mean_cosine"], settings.start_cosine
+                self._event(stage, f"the cluster bank has not started: mean cosine {cosine:.3f}, limit {limit}")
         elif figures["bank_dead"] > 0.5:
             self._event(stage, f"cluster bank: {figures['bank_dead']:.0%} of the centroids have no members")
         elif figures["bank_largest"] > 0.5:
