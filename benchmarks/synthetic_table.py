@@ -3,8 +3,8 @@
     python benchmarks/synthetic_table.py runs/ --seeds 3        # trains what is missing, 7 runs' worth of minutes
 
 Both arms use the recipe `demo` with the same number of epochs; the global arm sets the weights of the local terms
-to 0 and the reconstruction off. Intervals: patient-clustered bootstrap of the test studies, the mean over seeds within
-every resample; differences are paired by test patient and by seed.
+to 0 and the reconstruction off. Intervals: patient-clustered bootstrap of the test studies, the mean over seeds
+within every resample; differences are paired by test patient and by seed.
 """
 
 import argparse

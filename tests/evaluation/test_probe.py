@@ -5,8 +5,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from cmcgns.errors import UserError
+from cmcgns.evaluation.fractions import nested_fraction
 from cmcgns.evaluation.metrics import mean_auroc
-from cmcgns.evaluation.probe import L2_GRID, LinearProbe, fit_probe, nested_fraction
+from cmcgns.evaluation.probe import L2_GRID, LinearProbe, fit_probe
 
 
 def problem(seed: int = 0, n: int = 200, features: int = 12) -> tuple[np.ndarray, np.ndarray]:

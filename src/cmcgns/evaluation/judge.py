@@ -15,8 +15,9 @@ from cmcgns.evaluation.bootstrap import (
     mean_interval,
     paired_auroc_difference,
 )
+from cmcgns.evaluation.fractions import nested_fraction
 from cmcgns.evaluation.metrics import auroc
-from cmcgns.evaluation.probe import fit_probe, nested_fraction
+from cmcgns.evaluation.probe import fit_probe
 from cmcgns.evaluation.retrieval import chance_recall, recall_at_k
 from cmcgns.evaluation.study_set import StudySet
 from cmcgns.evaluation.zero_shot import zero_shot_scores

@@ -109,6 +109,21 @@ def summary(prepared: PreparedData) -> dict[str, Any]:
     }
 
 
+def describe(counts: dict[str, Any]) -> str:
+    """The counts of `summary` as two or three lines for a person."""
+    lines = [
+        f"{counts['train']} training and {counts['validation']} validation studies, "
+        f"{counts['sentences']} sentences ({counts['distinct_sentences']} distinct)"
+    ]
+    lines += [f"  left out: {number} rows, {reason}" for reason, number in counts["left_out"].items()]
+    lines += [
+        f"  shortened: {number} reports (too many {kind})"
+        for kind, number in counts["shortened_reports"].items()
+        if number
+    ]
+    return "\n".join(lines)
+
+
 def _tokenizer(recipe: Recipe, texts: list[str], folder: Path | None) -> Any:
     if folder is not None:
         return load_tokenizer(str(folder))

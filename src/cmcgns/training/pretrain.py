@@ -25,7 +25,7 @@ from cmcgns.training.initialise import check_source, initial_report_config, load
 from cmcgns.training.loop import STAGES, Loop
 from cmcgns.training.metrics_log import MetricsLog
 from cmcgns.training.optimizer import build_optimizer
-from cmcgns.training.prepare import PreparedData, prepare_data, summary, write_left_out
+from cmcgns.training.prepare import PreparedData, describe, prepare_data, summary, write_left_out
 from cmcgns.training.run_folder import RunFolder, describe_environment
 from cmcgns.training.step import training_step
 
@@ -85,8 +85,7 @@ def pretrain(
         if latest is None:
             folder.create(recipe, init)
             _write_start(folder, recipe, prepared, task)
-        counts = summary(prepared)
-        console.say(f"{counts['train']} training and {counts['validation']} validation studies: {counts}")
+        console.say(describe(summary(prepared)))
     metrics = MetricsLog(folder.metrics, progress.metrics_bytes) if fabric.is_global_zero else None
     board = _tensorboard(folder, progress) if fabric.is_global_zero else None
     loop = Loop(
