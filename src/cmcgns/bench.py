@@ -18,8 +18,8 @@ from cmcgns.models.report_encoder import SCRATCH
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cmcgns import Stage
 from cmcgns.task import Task, build_task
+from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.optimizer import build_optimizer
-from cmcgns.training.pretrain import launch, peak_memory
 from cmcgns.training.step import training_step
 
 ReportConfig = Literal["bert-base"]

@@ -45,7 +45,9 @@ def pretrain(
     from cmcgns.training import pretrain as engine
 
     if dry_run:
-        _print_figures(engine.dry_run(settings, data, accelerator))
+        from cmcgns.training.dry_run import dry_run as estimate
+
+        _print_figures(estimate(settings, data, accelerator))
         return
     if out is None:
         raise UserError("--out RUN is needed (only --dry-run does without)")

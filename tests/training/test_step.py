@@ -19,9 +19,9 @@ from cmcgns.data.batch import Batch
 from cmcgns.data.order import mix
 from cmcgns.models.report_encoder import ReportEncoder
 from cmcgns.task import Task, build_task
+from cmcgns.training.dry_run import dry_run
 from cmcgns.training.optimizer import build_optimizer
 from cmcgns.training.prepare import PreparedData, prepare_data
-from cmcgns.training.pretrain import dry_run
 from cmcgns.training.step import NonFiniteLoss, check_finite, training_step
 
 

@@ -1,16 +1,20 @@
-"""`--init RUN`: a new run from the weights of another."""
+"""The first weights of a run: the recipe's own start, another run (`--init`), or a checkpoint."""
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 
-from cmcgns.config import ReportEncoderSettings
+from cmcgns.config import Recipe, ReportEncoderSettings
 from cmcgns.errors import UserError
 from cmcgns.models.report_encoder import SCRATCH
 from cmcgns.models.weights import check_keys
-from cmcgns.task import Task
+from cmcgns.task import Task, build_task
+from cmcgns.training.checkpoint import load_task
+from cmcgns.training.prepare import PreparedData
 from cmcgns.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -68,3 +72,24 @@ def load_initial_weights(task: Task, source: RunFolder) -> None:
         "weights from %s: both encoders, %d tensors of the objective; the bank starts anew%s",
         source.path, len(fits), f"; new: {', '.join(fresh)}" if fresh else "",
     )  # fmt: skip
+
+
+def first_task(
+    recipe: Recipe, prepared: PreparedData, folder: RunFolder, latest: Path | None, init: Path | None
+) -> Task:
+    """What training goes on with: a checkpoint, the weights of another run, or the recipe's own start."""
+    if latest is not None:
+        task = build_for(recipe, prepared, json.loads(folder.report_encoder.read_text("utf-8")))
+        load_task(latest, task)
+    elif init is not None:
+        task = build_for(recipe, prepared, initial_report_config(recipe.report_encoder, RunFolder(init)))
+        load_initial_weights(task, RunFolder(init))
+    else:
+        task = build_for(recipe, prepared)
+    return task
+
+
+def build_for(recipe: Recipe, prepared: PreparedData, report_config: dict[str, Any] | None = None) -> Task:
+    """A task; with the configuration of a saved report encoder, it waits for weights of a run."""
+    torch.manual_seed(recipe.training.seed)
+    return build_task(recipe, len(prepared.tokenizer), report_config, load_weights=report_config is None)

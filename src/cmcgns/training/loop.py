@@ -1,6 +1,7 @@
 """The training loop: stages, epochs, steps; everything around a step that is not the method."""
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from cmcgns.training.metrics_log import MetricsLog
 from cmcgns.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.signals import Interrupted, Interruption
-from cmcgns.training.step import check_finite, training_step
+from cmcgns.training.step import NonFiniteLoss, check_finite, training_step
 from cmcgns.training.validate import validate
 
 logger = logging.getLogger(__name__)
@@ -160,6 +161,8 @@ class Loop:
                     self.task, self.validation, training.batch_size, training.recall_limit, self.fabric.device
                 )
             self._record("validation", stage, figures)
+            if not math.isfinite(figures["loss"]):
+                raise NonFiniteLoss(f"the validation loss is not finite after {stage} epoch {progress.epoch}")
             self.console.epoch(stage, progress.epoch, settings.epochs, figures)
             self._keep_best(stage, figures)
             self._warn_about_bank(stage, figures)

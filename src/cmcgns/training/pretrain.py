@@ -1,35 +1,24 @@
 """`cmcgns pretrain`: from a recipe and a folder of pairs to a run folder."""
 
 import json
-import logging
 import os
-import resource
-import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cmcgns.config import Recipe
-from cmcgns.data.dataset import make_loader
-from cmcgns.data.order import TrainingOrder, mix
 from cmcgns.errors import UserError
 from cmcgns.files import sha256, write_json
 from cmcgns.models.card import write_card
-from cmcgns.task import Task, build_task
-from cmcgns.training.checkpoint import Progress, checkpoints, load_task, read_progress, save_weights
+from cmcgns.task import Task
+from cmcgns.training.checkpoint import Progress, checkpoints, read_progress, save_weights
 from cmcgns.training.console import RunConsole
-from cmcgns.training.initialise import check_source, initial_report_config, load_initial_weights
-from cmcgns.training.loop import STAGES, Loop
+from cmcgns.training.initialise import check_source, first_task
+from cmcgns.training.launch import launch
+from cmcgns.training.loop import Loop
 from cmcgns.training.metrics_log import MetricsLog
-from cmcgns.training.optimizer import build_optimizer
 from cmcgns.training.prepare import PreparedData, describe, prepare_data, summary, write_left_out
 from cmcgns.training.run_folder import RunFolder, describe_environment
-from cmcgns.training.step import training_step
-
-logger = logging.getLogger(__name__)
 
 
 def pretrain(
@@ -78,7 +67,7 @@ def pretrain(
     fixed = fabric.world_size > 1 or fabric.device.type == "cuda"
     prepared = prepare_data(recipe, data, tokenizer, fixed)
     _check_same_data(folder, prepared, resume)
-    task = _first_task(recipe, prepared, folder, latest, init)
+    task = first_task(recipe, prepared, folder, latest, init)
     progress = read_progress(latest) if latest else Progress()
     console = RunConsole(quiet or not fabric.is_global_zero)
     if fabric.is_global_zero:
@@ -103,86 +92,6 @@ def pretrain(
         console.say(f"done: {out}")
     fabric.barrier()
     return out
-
-
-def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
-    """Start Fabric; with several devices or nodes every rank runs what follows."""
-    from lightning.fabric import Fabric
-
-    strategy = "ddp" if devices * nodes > 1 else "auto"
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy=strategy,
-        precision=recipe.training.precision,
-    )
-    fabric.launch()
-    return fabric
-
-
-def dry_run(recipe: Recipe, data: Path, accelerator: str = "auto", steps: int = 2) -> dict[str, float]:
-    """Build everything, run two steps of each stage and estimate the whole run; writes nothing.
-
-    Returns:
-        peak memory in MiB, pairs/s of each stage, hours of the whole run (validation not included).
-    """
-    fabric = launch(recipe, 1, 1, accelerator)
-    prepared = prepare_data(recipe, data)
-    task = _build(recipe, prepared)
-    figures: dict[str, float] = {}
-    hours = 0.0
-    training = recipe.training
-    per_step = training.batch_size * training.accumulate
-    for stage in STAGES:
-        settings = getattr(recipe, stage)
-        if settings.epochs == 0:
-            continue
-        task.set_stage(stage)
-        module, optimizer = fabric.setup(task, build_optimizer(task, settings))
-        task.train()
-        order = TrainingOrder(len(prepared.train), training.batch_size, mix(training.seed))
-        batch = next(iter(make_loader(prepared.train, order))).to(fabric.device)
-        seconds = []
-        for step in range(steps + 1):  # the first one warms up
-            start = time.perf_counter()
-            group = [batch] * training.accumulate
-            losses = training_step(fabric, module, task, optimizer, group, seed=step, clip=training.clip)
-            float(losses["loss"])
-            seconds.append(time.perf_counter() - start)
-        speed = per_step / (sum(seconds[1:]) / steps)
-        figures[f"{stage}_pairs_per_second"] = speed
-        hours += settings.epochs * len(prepared.train) / speed / 3600
-    return figures | {"peak_memory_mib": peak_memory(fabric.device), "hours": hours}
-
-
-def peak_memory(device: torch.device) -> float:
-    """MiB: of the GPU's allocator, or of the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def _first_task(
-    recipe: Recipe, prepared: PreparedData, folder: RunFolder, latest: Path | None, init: Path | None
-) -> Task:
-    """What training goes on with: a checkpoint, the weights of another run, or the recipe's own start."""
-    if latest is not None:
-        task = _build(recipe, prepared, json.loads(folder.report_encoder.read_text("utf-8")))
-        load_task(latest, task)
-    elif init is not None:
-        task = _build(recipe, prepared, initial_report_config(recipe.report_encoder, RunFolder(init)))
-        load_initial_weights(task, RunFolder(init))
-    else:
-        task = _build(recipe, prepared)
-    return task
-
-
-def _build(recipe: Recipe, prepared: PreparedData, report_config: dict[str, Any] | None = None) -> Task:
-    """A task; with the configuration of a saved report encoder, it waits for weights of a run."""
-    torch.manual_seed(recipe.training.seed)
-    return build_task(recipe, len(prepared.tokenizer), report_config, load_weights=report_config is None)
 
 
 def _latest_checkpoint(folder: RunFolder, recipe: Recipe) -> Path | None:

@@ -1,0 +1,49 @@
+"""`--dry-run`: build everything, run two steps of each stage, say what the whole run would take."""
+
+import time
+from pathlib import Path
+
+from cmcgns.config import Recipe
+from cmcgns.data.dataset import make_loader
+from cmcgns.data.order import TrainingOrder, mix
+from cmcgns.training.initialise import build_for
+from cmcgns.training.launch import launch, peak_memory
+from cmcgns.training.loop import STAGES
+from cmcgns.training.optimizer import build_optimizer
+from cmcgns.training.prepare import prepare_data
+from cmcgns.training.step import training_step
+
+
+def dry_run(recipe: Recipe, data: Path, accelerator: str = "auto", steps: int = 2) -> dict[str, float]:
+    """Build everything, run two steps of each stage and estimate the whole run; writes nothing.
+
+    Returns:
+        peak memory in MiB, pairs/s of each stage, hours of the whole run (validation not included).
+    """
+    fabric = launch(recipe, 1, 1, accelerator)
+    prepared = prepare_data(recipe, data)
+    task = build_for(recipe, prepared)
+    figures: dict[str, float] = {}
+    hours = 0.0
+    training = recipe.training
+    per_step = training.batch_size * training.accumulate
+    for stage in STAGES:
+        settings = getattr(recipe, stage)
+        if settings.epochs == 0:
+            continue
+        task.set_stage(stage)
+        module, optimizer = fabric.setup(task, build_optimizer(task, settings))
+        task.train()
+        order = TrainingOrder(len(prepared.train), training.batch_size, mix(training.seed))
+        batch = next(iter(make_loader(prepared.train, order))).to(fabric.device)
+        seconds = []
+        for step in range(steps + 1):  # the first one warms up
+            start = time.perf_counter()
+            group = [batch] * training.accumulate
+            losses = training_step(fabric, module, task, optimizer, group, seed=step, clip=training.clip)
+            float(losses["loss"])
+            seconds.append(time.perf_counter() - start)
+        speed = per_step / (sum(seconds[1:]) / steps)
+        figures[f"{stage}_pairs_per_second"] = speed
+        hours += settings.epochs * len(prepared.train) / speed / 3600
+    return figures | {"peak_memory_mib": peak_memory(fabric.device), "hours": hours}
