@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from cmcgns.data.dataset import make_loader, normalise_pixels
-from cmcgns.data.images import load_images
+from cmcgns.data.images import centre_crop, load_images
 from cmcgns.data.order import evaluation_order
 from cmcgns.demo import random_twin
 from cmcgns.evaluation.bootstrap import auroc_interval, mean_interval, paired_auroc_difference
@@ -58,12 +58,10 @@ def pooled_features(model: Pretrained, paths: list[str]) -> NDArray[np.float32]:
     data = model.recipe.data
     pixels, errors = load_images(paths, data.resize)
     assert not errors, errors
-    first = (data.resize - data.image_size) // 2
-    inside = slice(first, first + data.image_size)
     parts = []
     for start in range(0, len(paths), 64):
-        images = normalise_pixels(np.ascontiguousarray(pixels[start : start + 64, inside, inside]))[:, None]
-        parts.append(model.task.model.image_encoder(images)[0])
+        images = normalise_pixels(centre_crop(pixels[start : start + 64], data.image_size))[:, None]
+        parts.append(model.task.model.image_encoder(images.to(model.device))[0].cpu())
     return torch.cat(parts).numpy()
 
 

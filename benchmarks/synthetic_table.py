@@ -23,6 +23,7 @@ from cmcgns.evaluation.study_set import StudySet, read_study_set
 from cmcgns.pretrained import load
 from cmcgns.recipe import load_recipe
 from cmcgns.training.pretrain import pretrain
+from cmcgns.training.run_folder import RunFolder
 
 ARMS = {
     "global": ["objective.weight_image=0", "objective.weight_report=0", "objective.reconstruction=off"],
@@ -63,8 +64,11 @@ def train_missing(folder: Path, data: Path, seeds: int) -> None:
     for seed in range(seeds):
         for arm, overrides in ARMS.items():
             out = folder / f"{arm}-{seed}"
-            if not (out / "model.safetensors").exists():
-                recipe = load_recipe("demo", [*overrides, f"training.seed={seed}"])
+            recipe = load_recipe("demo", [*overrides, f"training.seed={seed}"])
+            if (out / "model.safetensors").exists():
+                if RunFolder(out).read_recipe() != recipe:
+                    raise SystemExit(f"{out} was trained with other settings: choose another folder")
+            else:
                 pretrain(recipe, data, out, resume=(out / "config.yaml").exists())
 
 

@@ -44,6 +44,10 @@ def pretrain(
     settings = load_recipe(recipe, set_ or [])
     from cmcgns.training import pretrain as engine
 
+    if dry_run and (devices * nodes > 1 or init or resume):
+        raise UserError(
+            "--dry-run looks at one process and a fresh start: leave out --devices, --nodes, --init, --resume"
+        )
     if dry_run:
         from cmcgns.training.dry_run import dry_run as estimate
 

@@ -71,8 +71,8 @@ class BankSettings(Settings):
     source: Literal["cross_modal", "text"] = Field("cross_modal", description="cluster z2, or z1 alone")
     seeding: Literal["farthest_point", "kmeans++", "chain"] = "kmeans++"
     start_cosine: float = Field(0.4, description="start once the mean of cos(z1_i, z2_j) has fallen to this")
-    start_from_step: Annotated[int, Field(ge=0)] = Field(0, description="not before this training step")
-    start_by_step: Positive = Field(1000, description="start at this step at the latest, and say so")
+    start_from_step: Annotated[int, Field(ge=0)] = Field(0, description="not before this micro-step")
+    start_by_step: Positive = Field(1000, description="start at this micro-step at the latest, and say so")
     check_every: Positive = Field(10, description="steps between two looks at the start conditions")
 
 
@@ -82,9 +82,9 @@ class ObjectiveSettings(Settings):
     dim: Positive = Field(768, description="D; divisible by 8 (heads of the sentence pool)")
     temperature: Annotated[float, Field(gt=0)] = Field(0.1, description="start of L_global's temperature (learned)")
     weight_global: Weight = 1.0
-    weight_image: Weight = 0.1
+    weight_image: Weight = 0.02
     weight_report: Weight = 0.1
-    weight_reconstruction: Weight = 10.0
+    weight_reconstruction: Weight = 1.0
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
     negatives: Literal["in_batch", "hard", "cluster"] = "cluster"
     false_negatives: Literal["keep", "margin", "mask", "soft"] = "margin"
@@ -166,4 +166,10 @@ class Recipe(Settings):
             raise ValueError("data.max_tokens must be at least 3: [CLS], one word piece, [SEP]")
         if self.objective.arithmetic == "released" and self.objective.learn_tau:
             raise ValueError("objective.arithmetic=released has no learnable tau: set objective.learn_tau=false")
+        soft = self.objective.false_negatives in ("mask", "soft")
+        if soft and self.objective.negatives != "cluster":
+            raise ValueError(
+                f"objective.false_negatives={self.objective.false_negatives} needs objective.negatives=cluster: "
+                "without clusters there are no false negatives to treat"
+            )
         return self

@@ -11,7 +11,7 @@ from torch import nn
 
 from cmcgns.config import Recipe
 from cmcgns.data.dataset import normalise_pixels
-from cmcgns.data.images import read_image
+from cmcgns.data.images import centre_crop, read_image
 from cmcgns.data.report_tokens import tokenize_reports
 from cmcgns.data.tokenizer import load_tokenizer
 from cmcgns.errors import UserError
@@ -47,9 +47,7 @@ class Pretrained:
         """
         data = self.recipe.data
         pixels = np.stack([read_image(Path(path), data.resize) for path in paths])
-        first = (data.resize - data.image_size) // 2
-        inside = slice(first, first + data.image_size)
-        return normalise_pixels(pixels[:, inside, inside])[:, None]
+        return normalise_pixels(centre_crop(pixels, data.image_size))[:, None]
 
     @torch.no_grad()
     def embed_image(self, paths: Sequence[str | Path], batch_size: int = 64) -> Floats:
@@ -66,7 +64,7 @@ class Pretrained:
             UserError: no path, or an unreadable file.
         """
         _refuse_string(paths, "embed_image")
-        model, device = self.task.model, self._device()
+        model, device = self.task.model, self.device
         parts = []
         for start in range(0, len(paths), batch_size):
             images = self.images(paths[start : start + batch_size]).to(device)
@@ -96,14 +94,16 @@ class Pretrained:
         parts = []
         for start in range(0, len(texts), batch_size):
             rows = np.arange(start, min(start + batch_size, len(texts)))
-            batch = {name: torch.from_numpy(a).to(self._device()) for name, a in tokens.padded(rows).items()}
+            batch = {name: torch.from_numpy(a).to(self.device) for name, a in tokens.padded(rows).items()}
             _, report = self.task.model.encode_report(
                 batch["token_ids"], batch["token_mask"], batch["token_sentence"], batch["sentence_mask"]
             )
             parts.append(report.cpu())
         return torch.cat(parts).numpy()
 
-    def _device(self) -> torch.device:
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
         return next(self.task.parameters()).device
 
 

@@ -144,7 +144,7 @@ def test_parquet_with_nulls_numbers_and_categories(folder):
         study_id=pd.Categorical(["a", "b", None, "d"]),
         report=[None, "Normal.", "Clear.", "Clear."],
         findings=["No edema.", None, np.nan, ""],
-        split=["train", None, "train", "val"],
+        split=pd.Categorical(["train", "train", "train", "val"]),
     )
     pairs = read(folder, table, "pairs.parquet")
     assert pairs.frame["text"].tolist() == ["No edema.", "Normal.", "Clear.", "Clear."]
@@ -245,6 +245,17 @@ def test_a_patient_stays_to_train_on_even_with_a_large_fraction(folder):
 def test_one_patient_cannot_be_held_out(folder):
     with pytest.raises(UserError, match="belong to one patient"):
         assign_splits(read(folder, rows(patient_id=["p"] * 4)), DataSettings(), seed=0)
+
+
+def test_a_split_that_is_filled_in_part_is_refused(folder):
+    with pytest.raises(UserError, match=r"split is empty in row 2 \(1 rows\) and filled in others"):
+        read(folder, rows(split=["train", "", "train", "val"]))
+
+
+def test_rows_of_other_splits_are_counted_in_the_log(folder, caplog):
+    with caplog.at_level("INFO"):
+        assign_splits(read(folder, rows(split=["val", "train", "test", "test"])), DataSettings(), seed=0)
+    assert "2 rows of split test are not used" in caplog.text
 
 
 def test_no_row_of_the_training_split(folder):

@@ -122,6 +122,15 @@ def test_pitfall_09_few_sentences_queue_up_over_batches() -> None:
     assert len((bank.centroids @ queue.T).argmax(1).unique()) == 10
 
 
+def test_start_waits_for_its_first_allowed_step() -> None:
+    bank = ClusterBank(8, 2, start_cosine=1.0, check_every=1, start_from_step=5)
+    for step in range(5):
+        assert not bank.is_started, step
+        vectors = unit(6, 8, seed=step)
+        observe(bank, vectors, vectors)
+    assert bank.is_started
+
+
 def test_verbatim_repeats_do_not_count_as_distinct_sentences() -> None:
     bank = ClusterBank(8, 3, start_cosine=1.0, check_every=1)
     for step in range(5):

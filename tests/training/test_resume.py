@@ -80,7 +80,6 @@ def test_newest_checkpoints_are_kept_and_nothing_is_a_pickle(finished: Path) -> 
     ]
     assert sorted(path.name for path in (finished / "state").glob("best-*")) == [
         "best-alignment.safetensors",
-        "best-reconstruction.safetensors",
     ]
     for file in (path for path in finished.rglob("*") if path.is_file()):
         assert file.suffix in (".yaml", ".safetensors", ".json", ".jsonl", ".md", ".csv") or "tfevents" in file.name

@@ -66,6 +66,13 @@ def _fit(gray: Image.Image, size: int) -> Pixels:
     return square
 
 
+def centre_crop(pixels: Pixels, size: int) -> Pixels:
+    """(n, S, S) -> (n, size, size), as in evaluation."""
+    first = (pixels.shape[1] - size) // 2
+    inside = slice(first, first + size)
+    return np.ascontiguousarray(pixels[:, inside, inside])
+
+
 def cache_folder() -> Path:
     """Where resized images are kept: `CMCGNS_CACHE`, else the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

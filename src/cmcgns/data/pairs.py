@@ -156,7 +156,13 @@ def _fill_columns(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
         if missing.any():
             logger.info("%s: %d rows without %s: %s is used", table.name, missing.sum(), column, fallback)
             frame.loc[missing, column] = frame.loc[missing, fallback]
-    frame.loc[frame["split"] == "", "split"] = "train"
+    no_split = frame["split"] == ""
+    if no_split.any() and not no_split.all():
+        raise UserError(
+            f"{table}: split is empty in row {frame.loc[no_split, 'row'].iloc[0]} ({no_split.sum()} rows) and "
+            "filled in others: fill it everywhere, or leave the column out"
+        )
+    frame.loc[no_split, "split"] = "train"
     return frame
 
 
@@ -231,6 +237,9 @@ def assign_splits(pairs: Pairs, settings: DataSettings, seed: int) -> tuple[pd.I
     if len(train) == 0:
         found = ", ".join(sorted(frame["split"].unique()))
         raise UserError(f"{pairs.source}: no row has split {settings.train_split} (found: {found})")
+    others = frame.loc[~frame["split"].isin([settings.train_split, settings.val_split]), "split"].value_counts()
+    for name, number in others.items():
+        logger.info("%s: %d rows of split %s are not used", pairs.source.name, number, name)
     if settings.val_split is not None:
         val = frame.index[frame["split"] == settings.val_split]
         if len(val):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cmcgns.data.order import evaluation_order
+from cmcgns.data.order import BatchRequest, evaluation_order
 from cmcgns.evaluation.bootstrap import (
     Interval,
     auroc_interval,
@@ -157,20 +157,22 @@ def _reconstruction_errors(model: Pretrained, test: StudySet, seed: int, draws: 
     sums, counts = torch.zeros(2, len(test.dataset)), torch.zeros(len(test.dataset))
     for request in order:
         rows = torch.from_numpy(request.rows)
-        batch, partner = test.dataset[request], test.dataset[type(request)(partners[request.rows])]
+        batch = test.dataset[request].to(model.device)
+        partner = test.dataset[BatchRequest(partners[request.rows])].to(model.device)
         features, strangers = task.model(batch), task.model(partner)
         size = (batch.images.shape[-2], batch.images.shape[-1])
         for _ in range(draws):
             hidden = draw_hidden(len(batch), features.patches.shape[1], task.settings.mask_ratio, generator)
-            region = to_pixels(hidden, features.grid, size) & boxes[rows]
+            hidden = hidden.to(model.device)
+            region = to_pixels(hidden, features.grid, size) & boxes[rows].to(model.device)
             reports = ((features.sentences, batch.sentence_mask), (strangers.sentences, partner.sentence_mask))
             patches = features.patches
             if task.settings.mask == "pixels":
                 patches = task.painted_patches(batch.images, hidden)
             for which, (sentences, mask) in enumerate(reports):
                 rebuilt = reconstruction.reconstruct(patches, hidden, sentences, mask, task.objective.attention)
-                sums[which, rows] += ((rebuilt - batch.images).abs() * region).sum((1, 2, 3))
-            counts[rows] += region.sum((1, 2, 3))
+                sums[which, rows] += ((rebuilt - batch.images).abs() * region).sum((1, 2, 3)).cpu()
+            counts[rows] += region.sum((1, 2, 3)).cpu()
     errors = (sums / counts).numpy().astype(np.float64)  # 0 / 0 is NaN: no hidden pixel inside a box
     return np.asarray(errors)
 

@@ -43,7 +43,7 @@ class StudySet:
     def embed(self, model: Pretrained, batch_size: int = 64) -> Embeddings:
         """Embeddings of all rows, in order."""
         order = evaluation_order(len(self.dataset), batch_size)
-        return embed(model.task.model, make_loader(self.dataset, order))
+        return embed(model.task.model, make_loader(self.dataset, order), model.device)
 
     def box_masks(self) -> torch.Tensor:
         """(n, 1, H, W) true inside any box of the row, in the pixels of the encoder's input.

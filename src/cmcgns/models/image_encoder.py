@@ -55,11 +55,11 @@ class ImageEncoder(nn.Module):
             images: (B, 1, H, W) in the normalised pixel range.
 
         Returns:
-            pooled (B, C) as timm pools, tokens (B, P, C).
+            pooled (B, C), the mean of the tokens, and tokens (B, P, C). The mean is what a ResNet's own pooling
+            gives; a transformer's class token is not used, because no loss of the pretraining reaches it.
         """
-        features = self.body.forward_features(self._expand(images))
-        pooled = self.body.forward_head(features, pre_logits=True)
-        return pooled, self._to_maps(features).flatten(2).transpose(1, 2)
+        tokens = self.tokens(images)
+        return tokens.mean(1), tokens
 
     def tokens(self, images: Tensor) -> Tensor:
         """(B, 1, H, W) -> (B, P, C) patch tokens without pooling."""
@@ -74,6 +74,8 @@ class ImageEncoder(nn.Module):
 
     def _to_maps(self, features: Tensor) -> Tensor:
         """Whatever timm calls features -> (B, C, h, w)."""
+        if not isinstance(features, Tensor):
+            raise UserError(f"image encoder: {type(self.body).__name__} gives no single map of patch tokens")
         if features.ndim == 4:
             channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
             return features.permute(0, 3, 1, 2) if channels_last else features

@@ -70,6 +70,11 @@ class CMCGNS(nn.Module):
         )
 
     @property
+    def uses_bank(self) -> bool:
+        """Whether any term asks the cluster bank."""
+        return self.settings.weight_report > 0 and self.settings.negatives != "in_batch"
+
+    @property
     def uses_patches(self) -> bool:
         """Whether any term of the current stage looks at patch tokens."""
         return self.reconstructs or self.settings.weight_image > 0 or self.settings.weight_report > 0

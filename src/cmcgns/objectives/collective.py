@@ -3,7 +3,7 @@
 Convention: every rank computes the loss of its own rows against the columns of all ranks, divides by the
 global count and calls `sum_over_ranks`. The value is then the global loss on every rank, and the gradient with
 respect to a rank's own features is that of the global loss: no factor of the world size, in either direction.
-(DDP *averages* parameter gradients afterwards; the training loop undoes that, see `training/loop.py`.)
+(DDP *averages* parameter gradients afterwards; the training loop undoes that, see `training/step.py`.)
 """
 
 from collections.abc import Iterator

@@ -67,7 +67,7 @@ class Pairs:
         """Compare this rank's rows with the columns of all ranks."""
         own_column = torch.arange(len(rows.z1), device=rows.z1.device) + rank() * len(rows.z1)
         cosines = rows.z1 @ gather(rows.z2).T
-        positive = F.one_hot(own_column, cosines.shape[1]).bool()
+        positive = own_column[:, None] == torch.arange(cosines.shape[1], device=cosines.device)
         column_mask = gather(rows.mask)
         equal_text = (rows.text[:, None] == gather(rows.text)) & column_mask & ~positive
         same = None

@@ -31,6 +31,7 @@ class Progress:
         step: optimiser steps done in the current epoch.
         global_step: optimiser steps done in the run.
         metrics_bytes: length of metrics.jsonl at this moment.
+        ranks: number of processes; the order of the data depends on it.
         best: validation L_global, epoch and step of the best weights so far in this stage.
     """
 
@@ -39,6 +40,7 @@ class Progress:
     step: int = 0
     global_step: int = 0
     metrics_bytes: int = 0
+    ranks: int = 1
     best: dict[str, float] = field(default_factory=dict)
 
 

@@ -15,13 +15,13 @@ from cmcgns.training.step import training_step
 
 
 def dry_run(recipe: Recipe, data: Path, accelerator: str = "auto", steps: int = 2) -> dict[str, float]:
-    """Build everything, run two steps of each stage and estimate the whole run; writes nothing.
+    """Build everything, run two steps of each stage and estimate the whole run; writes nothing but the image cache.
 
     Returns:
         peak memory in MiB, pairs/s of each stage, hours of the whole run (validation not included).
     """
     fabric = launch(recipe, 1, 1, accelerator)
-    prepared = prepare_data(recipe, data)
+    prepared = prepare_data(recipe, data, fixed_shapes=fabric.device.type == "cuda")
     task = build_for(recipe, prepared)
     figures: dict[str, float] = {}
     hours = 0.0
@@ -35,11 +35,13 @@ def dry_run(recipe: Recipe, data: Path, accelerator: str = "auto", steps: int = 
         module, optimizer = fabric.setup(task, build_optimizer(task, settings))
         task.train()
         order = TrainingOrder(len(prepared.train), training.batch_size, mix(training.seed))
-        batch = next(iter(make_loader(prepared.train, order))).to(fabric.device)
+        loader = iter(make_loader(prepared.train, order, recipe.data.workers))
+        first = next(loader)
         seconds = []
         for step in range(steps + 1):  # the first one warms up
             start = time.perf_counter()
-            group = [batch] * training.accumulate
+            # A small data set may hold fewer batches than are timed: the first one comes again.
+            group = [next(loader, first).to(fabric.device) for _ in range(training.accumulate)]
             losses = training_step(fabric, module, task, optimizer, group, seed=step, clip=training.clip)
             float(losses["loss"])
             seconds.append(time.perf_counter() - start)

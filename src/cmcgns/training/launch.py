@@ -1,5 +1,6 @@
 """Where a run runs: devices, ranks, memory."""
 
+import os
 import resource
 import sys
 from typing import Any
@@ -7,21 +8,35 @@ from typing import Any
 import torch
 
 from cmcgns.config import Recipe
+from cmcgns.errors import UserError
 
 
 def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
-    """Start Fabric; with several devices or nodes every rank runs what follows."""
+    """Start Fabric; with several devices or nodes every rank runs what follows.
+
+    Raises:
+        UserError: no such accelerator, or a number of processes that does not fit.
+    """
     from lightning.fabric import Fabric
 
     strategy = "ddp" if devices * nodes > 1 else "auto"
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy=strategy,
-        precision=recipe.training.precision,
-    )
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            strategy=strategy,
+            precision=recipe.training.precision,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"--accelerator {accelerator} with {devices} device(s) cannot be used: {error}") from error
     fabric.launch()
+    # Processes that torchrun started would otherwise all believe to be alone, in one run folder.
+    processes = int(os.environ.get("WORLD_SIZE") or fabric.world_size)
+    if processes != fabric.world_size:
+        raise UserError(
+            f"started as {processes} processes, but --devices × --nodes is {fabric.world_size}: make them equal"
+        )
     return fabric
 
 

@@ -80,6 +80,7 @@ class Loop:
                     self.progress.best = {}
             finally:
                 self.console.end_stage()
+        self._say_if_never_started()
 
     def steps(self) -> int:
         """Optimiser steps an epoch."""
@@ -155,34 +156,38 @@ class Loop:
     def _end_epoch(self, stage: Stage, settings: StageSettings, optimizer: Any) -> None:
         progress, training = self.progress, self.recipe.training
         progress.epoch, progress.step = progress.epoch + 1, 0
+        loss = 0.0
         if self.fabric.is_global_zero:
             with self.fabric.autocast():
                 figures = validate(
                     self.task, self.validation, training.batch_size, training.recall_limit, self.fabric.device
                 )
             self._record("validation", stage, figures)
-            if not math.isfinite(figures["loss"]):
-                raise NonFiniteLoss(f"the validation loss is not finite after {stage} epoch {progress.epoch}")
             self.console.epoch(stage, progress.epoch, settings.epochs, figures)
-            self._keep_best(stage, figures)
+            loss = figures["loss"]
+            if stage == "alignment" and math.isfinite(loss):
+                self._keep_best(figures)
             self._warn_about_bank(stage, figures)
+        # All ranks have to hear of it, or the others would wait at the next barrier.
+        if not math.isfinite(self.fabric.broadcast(loss)):
+            raise NonFiniteLoss(f"the validation loss is not finite after {stage} epoch {progress.epoch}")
         self._checkpoint(optimizer)
         self._leave_if(self._asked_to_stop(True))
         self.console.restart_clock()
 
-    def _keep_best(self, stage: Stage, figures: dict[str, float]) -> None:
+    def _keep_best(self, figures: dict[str, float]) -> None:
         # By L_global: the total jumps when the bank starts, so it cannot rank epochs.
         value = figures.get("global", -float(self.progress.epoch))
         if value < self.progress.best.get("global", float("inf")):
             self.progress.best = {"global": value, "epoch": self.progress.epoch}
-            save_weights(self._best_file(stage), self.task, about=self.progress.best)
+            save_weights(self._best_file(), self.task, about=self.progress.best)
 
-    def _best_file(self, stage: Stage) -> Any:
-        return self.folder.state / f"best-{stage}.safetensors"
+    def _best_file(self) -> Any:
+        return self.folder.state / "best-alignment.safetensors"
 
     def _hand_over(self) -> None:
         """Start Stage II from the best weights of Stage I."""
-        file = self._best_file("alignment")
+        file = self._best_file()
         if not file.is_file():
             if self.recipe.alignment.epochs:
                 raise FileNotFoundError(f"{file}: the best Stage I weights are missing")
@@ -191,8 +196,10 @@ class Loop:
         self._event("reconstruction", f"weights of alignment epoch {best['epoch']} taken over")
 
     def _check_recent(self, recent: list[Any]) -> None:
-        for figures, study_ids in recent:
-            check_finite(figures, study_ids)
+        watched = [figures[name] for figures, _ in recent for name in ("loss", "gradient_norm") if name in figures]
+        if watched and not bool(torch.isfinite(torch.stack(watched)).all()):  # one read from the device
+            for figures, study_ids in recent:
+                check_finite(figures, study_ids)
         recent.clear()
 
     def _log(self, stage: Stage, settings: StageSettings, figures: Any, done: int) -> None:
@@ -222,12 +229,23 @@ class Loop:
             self.metrics.write("event", stage=stage, step=self.progress.global_step, message=message)
             self.console.say(f"step {self.progress.global_step}: {message}")
 
+    def _say_if_never_started(self) -> None:
+        objective = self.task.objective
+        if objective.uses_bank and not objective.bank.is_started:
+            steps, settings = int(objective.bank.steps), self.recipe.objective.bank
+            message = (
+                f"the cluster bank never started: {steps} steps, objective.bank.start_from_step is "
+                f"{settings.start_from_step}, start_by_step {settings.start_by_step}"
+            )
+            logger.warning(message)
+            self._event(STAGES[-1], message)
+
     def _warn_about_bank(self, stage: Stage, figures: dict[str, float]) -> None:
         if "bank_started" not in figures:
             return
         if not figures["bank_started"]:
             settings = self.recipe.objective.bank
-            if self.progress.global_step >= settings.start_from_step:
+            if int(self.task.objective.bank.steps) >= settings.start_from_step:
                 cosine, limit = figures["mean_cosine"], settings.start_cosine
                 self._event(stage, f"the cluster bank has not started: mean cosine {cosine:.3f}, limit {limit}")
         elif figures["bank_dead"] > 0.5:

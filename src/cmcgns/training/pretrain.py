@@ -59,6 +59,9 @@ def pretrain(
     if not resume and not int(os.environ.get("LOCAL_RANK", 0)):
         folder.claim()  # before other processes start, which would wait for this one in vain
     fabric = launch(recipe, devices, nodes, accelerator)
+    if resume and fabric.is_global_zero:
+        for leftover in folder.state.glob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink()
     if resume and latest is None:
         init = folder.read_init()  # starts over, from where it started before
     if init is not None:
@@ -68,7 +71,11 @@ def pretrain(
     prepared = prepare_data(recipe, data, tokenizer, fixed)
     _check_same_data(folder, prepared, resume)
     task = first_task(recipe, prepared, folder, latest, init)
-    progress = read_progress(latest) if latest else Progress()
+    progress = read_progress(latest) if latest else Progress(ranks=fabric.world_size)
+    if progress.ranks != fabric.world_size:
+        raise UserError(
+            f"--resume: the run has {progress.ranks} rank(s), not {fabric.world_size}: the order would change"
+        )
     console = RunConsole(quiet or not fabric.is_global_zero)
     if fabric.is_global_zero:
         if latest is None:

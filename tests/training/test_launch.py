@@ -1,0 +1,44 @@
+"""Starting processes: what does not fit is said before anything is written."""
+
+from pathlib import Path
+
+import pytest
+from engine_helpers import run, tiny_recipe
+
+from cmcgns.errors import UserError
+from cmcgns.training.checkpoint import checkpoints, read_progress
+from cmcgns.training.launch import launch
+from cmcgns.training.metrics_log import read_metrics
+
+
+def test_unknown_accelerator_is_a_user_error() -> None:
+    with pytest.raises(UserError, match="--accelerator gpuu"):
+        launch(tiny_recipe(), 1, 1, "gpuu")
+
+
+def test_processes_that_would_all_believe_to_be_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="started as 2 processes"):
+        launch(tiny_recipe(), 1, 1, "cpu")
+
+
+def test_resume_with_another_number_of_ranks_is_refused(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(reconstruction__epochs=0, alignment__epochs=1)
+    run(studies, tmp_path / "run", recipe)
+    progress = read_progress(checkpoints(tmp_path / "run" / "state")[-1])
+    assert progress.ranks == 1
+    progress.ranks = 2
+    monkeypatch.setattr("cmcgns.training.pretrain.read_progress", lambda _: progress)
+    with pytest.raises(UserError, match=r"the run has 2 rank\(s\), not 1"):
+        run(studies, tmp_path / "run", recipe, resume=True)
+
+
+def test_a_bank_that_never_started_is_said(studies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bank = {"clusters": 6, "start_from_step": 1000, "start_by_step": 1000}
+    recipe = tiny_recipe(objective__bank=bank, reconstruction__epochs=0, alignment__epochs=1)
+    run(studies, tmp_path / "run", recipe)
+    assert "the cluster bank never started" in caplog.text
+    events = [row["message"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "event"]
+    assert any("never started" in message for message in events)
