@@ -13,8 +13,8 @@ started: attention, the three losses and the bank's update, without encoders, po
 Each runs in a process of its own; the figures are medians after a warm-up. Memory is the highest resident set
 above the level after the imports: inputs, parameters, gradients and temporaries.
 
-Expected on 2 cores x86-64, `--threads 1`: plain / ours 4.8x in time and 8.4x in memory; ours / products 1.0x to
-1.3x in time. Ours takes 0.7 to 1.1 s and about 220 MB a step, plain 5.3 s and 1750 MB; allow a minute in all.
+Expected on 2 idle cores x86-64, `--threads 2`: plain / ours 6.6x in time and 8.5x in memory; ours / products 0.9x to
+1.3x in time. Ours takes 0.4 s and about 210 MB a step, plain 2.7 s and 1790 MB; allow half a minute in all.
 Use no more threads than there are idle cores: on busy ones the figures of all three grow apart.
 """
 

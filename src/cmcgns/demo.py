@@ -1,5 +1,6 @@
 """`cmcgns demo`: the main job on the built-in synthetic studies, from nothing to a report."""
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -53,6 +54,7 @@ def run_demo(recipe: Recipe, out: Path, counts: dict[str, int] | None = None) ->
     run = out / "run"
     pretrain(recipe, data, run, resume=(run / "config.yaml").exists())
     trained = time.perf_counter() - started
+    logging.getLogger("cmcgns.models.freeze").setLevel(logging.WARNING)  # the run has said it already
     console.print("judging the encoder against a randomly initialised one")
     results = judge(run, data)
     results["seconds"] = {"pretrain": trained, "total": time.perf_counter() - started}
