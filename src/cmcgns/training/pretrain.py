@@ -82,11 +82,29 @@ def pretrain(
             folder.create(recipe, init)
             _write_start(folder, recipe, prepared, task)
         console.say(describe(summary(prepared)))
+    _run_loop(fabric, task, recipe, prepared, folder, console, progress, latest)
+    if fabric.is_global_zero:
+        _write_end(folder, task, recipe)
+        console.say(f"done: {out}")
+    fabric.barrier()
+    return out
+
+
+def _run_loop(
+    fabric: Any,
+    task: Task,
+    recipe: Recipe,
+    prepared: PreparedData,
+    folder: RunFolder,
+    console: RunConsole,
+    progress: Progress,
+    latest: Path | None,
+) -> None:
+    """Train to the end with the logs open; only the first rank keeps logs."""
+    train, validation = prepared.train, prepared.validation
     metrics = MetricsLog(folder.metrics, progress.metrics_bytes) if fabric.is_global_zero else None
     board = _tensorboard(folder, progress) if fabric.is_global_zero else None
-    loop = Loop(
-        fabric, task, recipe, prepared.train, prepared.validation, folder, metrics, console, progress, board, latest
-    )
+    loop = Loop(fabric, task, recipe, train, validation, folder, metrics, console, progress, board, latest)
     try:
         loop.run()
     finally:
@@ -94,11 +112,6 @@ def pretrain(
             metrics.close()
         if board is not None:
             board.close()
-    if fabric.is_global_zero:
-        _write_end(folder, task, recipe)
-        console.say(f"done: {out}")
-    fabric.barrier()
-    return out
 
 
 def _latest_checkpoint(folder: RunFolder, recipe: Recipe) -> Path | None:
