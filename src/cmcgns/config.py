@@ -36,6 +36,9 @@ class DataSettings(Settings):
     bad_images: Literal["stop", "leave_out"] = "stop"
     random_crop: bool = True
     intensity_jitter: Fraction = Field(0.0, description="relative range of random contrast and brightness")
+    sentence_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="chance of a sentence to be left out of its report in a training step"
+    )
     workers: Annotated[int, Field(ge=0)] = 0
 
 

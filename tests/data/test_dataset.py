@@ -84,6 +84,28 @@ def test_a_view_depends_on_study_and_epoch_but_not_on_batch_or_rank(tokens, jitt
     assert sum(torch.equal(others[study], alone[study]) for study in range(STUDIES)) < STUDIES / 4
 
 
+def kept(batch):
+    return [row[mask].tolist() for row, mask in zip(batch.sentence_text, batch.sentence_mask, strict=True)]
+
+
+def test_sentences_are_left_out_by_study_and_epoch_and_never_in_evaluation(tokens):
+    data, plain = dataset(tokens, sentence_dropout=0.5), dataset(tokens)
+    everyone = range(STUDIES)
+    assert kept(data[ask(*everyone)].check()) == kept(plain[ask(*everyone)])
+    together = kept(data[ask(*everyone, seed=4)].check())
+    assert together == [kept(data[ask(study, seed=4)].check())[0] for study in everyone]
+    assert together != kept(data[ask(*everyone, seed=5)])
+    counts = [len(kept(data[ask(*everyone, seed=seed)])[study]) for seed in range(40) for study in everyone if study % 2]
+    # Of two sentences one stays always, the other one in half of the epochs.
+    assert np.mean(counts) == pytest.approx(0.75 * 1 + 0.25 * 2, abs=0.1)
+    assert min(counts) == 1
+
+
+def test_dropping_sentences_keeps_fixed_shapes(tokens):
+    batch = dataset(tokens, fixed=True, sentence_dropout=0.9)[ask(*range(8), seed=1)].check()
+    assert (batch.token_ids.shape, batch.sentence_mask.shape) == ((8, 12), (8, 3))
+
+
 def test_jitter_changes_contrast_and_brightness_within_the_range(tokens):
     data = dataset(tokens, random_crop=False, intensity_jitter=0.2)
     plain, changed = data[ask(*range(8))].images, data[ask(*range(8), seed=1)].images

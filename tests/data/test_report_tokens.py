@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from cmcgns.data.report_tokens import tokenize_reports
+from cmcgns.data.report_tokens import drop_sentences, tokenize_reports, trim
 from cmcgns.data.reports import normalise_sentence, split_sentences, text_number
 from cmcgns.data.tokenizer import encode_sentences, train_tokenizer
 
@@ -141,6 +141,26 @@ def test_fixed_bounds_give_one_shape(tokenizer):
         tuple(array.shape[1:] for array in tokens.padded(np.array(rows), 40, 7).values()) for rows in ([0], [1], [3])
     }
     assert shapes == {((40,), (40,), (40,), (7,), (7,), ())}
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.6, 0.99])
+def test_dropping_sentences_equals_reports_that_never_had_them(tokenizer, rate):
+    tokens, rng = tokenize_reports(TEXTS, tokenizer, 100, 10), np.random.default_rng(3)
+    for _ in range(10):
+        found = tokens.padded(np.arange(5))
+        draws = rng.random(found["sentence_mask"].shape)
+        drop_sentences(found, draws, rate, tokens.padding)
+        trim(found)
+        remaining = []
+        for text, chances in zip(TEXTS, draws, strict=True):
+            sentences = split_sentences(text)
+            best = max(chances[: len(sentences)], default=0)
+            kept = [s for s, chance in zip(sentences, chances, strict=False) if chance >= rate or chance == best]
+            remaining.append(" ".join(kept))
+        expected = tokenize_reports(remaining, tokenizer, 100, 10).padded(np.arange(5))
+        for name in expected.keys() - {"report_text"}:
+            assert found[name].tolist() == expected[name].tolist(), name
+        assert found["report_text"].tolist() == tokens.report_text.tolist()
 
 
 def test_pitfall_speed_each_distinct_sentence_is_tokenized_once(tokenizer):

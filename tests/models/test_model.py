@@ -93,6 +93,23 @@ def test_a_sentence_moves_with_its_own_words_most(both):
     assert (change[:, :3].argmax(1) == 2).all()
 
 
+def test_different_reports_start_apart():
+    """Embeddings that begin alike (cosine 0.998 with the usual start of `nn.Linear`) cost epochs of contrast."""
+    torch.manual_seed(0)
+    images = ImageEncoder(ImageEncoderSettings(name="resnet18", channels=1), 64)
+    reports = ReportEncoder(ReportEncoderSettings(layers=1, width=128, dropout=0), 300, 64)
+    both = ImageReportModel(images, reports, 128)
+    generator = torch.Generator().manual_seed(1)
+    wording = torch.randint(5, 300, (40, 8), generator=generator)  # a hospital's 40 sentences of 8 word pieces
+    chosen = torch.stack([torch.randperm(40, generator=generator)[:7] for _ in range(32)])
+    owner = torch.arange(7).repeat_interleave(8).repeat(32, 1)
+    everything = torch.ones(32, 56, dtype=torch.bool)
+    with torch.no_grad():
+        _, embeddings = both.encode_report(wording[chosen].flatten(1), everything, owner, everything[:, :7])
+    cosines = (embeddings @ embeddings.T)[~torch.eye(32, dtype=torch.bool)]
+    assert cosines.mean() < 0.85
+
+
 def test_an_image_without_report_words_stays_finite(both):
     batch = make_batch()
     empty = replace(

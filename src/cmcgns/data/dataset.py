@@ -13,7 +13,7 @@ from cmcgns.config import DataSettings
 from cmcgns.data.batch import Batch
 from cmcgns.data.images import Pixels
 from cmcgns.data.order import BatchRequest
-from cmcgns.data.report_tokens import ReportTokens
+from cmcgns.data.report_tokens import ReportTokens, drop_sentences, trim
 
 
 class PairDataset(Dataset[Batch]):
@@ -50,9 +50,16 @@ class PairDataset(Dataset[Batch]):
         if request.epoch_seed is not None:
             draws = _epoch_draws(request.epoch_seed, len(self.rows))[request.rows]
         bounds = (self.settings.max_tokens, self.settings.max_sentences) if self.fixed_shapes else ()
-        arrays = {name: torch.from_numpy(a) for name, a in self.tokens.padded(rows, *bounds).items()}
+        arrays = self.tokens.padded(rows, *bounds)
+        if request.epoch_seed is not None and self.settings.sentence_dropout > 0:
+            chances = _sentence_draws(request.epoch_seed, len(self.rows), self.settings.max_sentences)
+            chances = chances[request.rows, : arrays["sentence_mask"].shape[1]]
+            drop_sentences(arrays, chances, self.settings.sentence_dropout, self.tokens.padding)
+            if not self.fixed_shapes:
+                trim(arrays)
         names = tuple(self.study_ids[row] for row in rows)
-        return Batch(images=self._crop(rows, draws), study_ids=names, **arrays)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return Batch(images=self._crop(rows, draws), study_ids=names, **tensors)
 
     def _crop(self, rows: NDArray[np.int64], draws: NDArray[np.float64] | None) -> torch.Tensor:
         size, stored = self.settings.image_size, self.images.shape[1]
@@ -83,6 +90,12 @@ def _epoch_draws(epoch_seed: int, studies: int) -> NDArray[np.float64]:
     Drawn for all studies at once, so that a study's view depends neither on its batch nor on the number of ranks.
     """
     return np.random.default_rng([epoch_seed, 1]).random((studies, 4))
+
+
+@lru_cache(maxsize=2)
+def _sentence_draws(epoch_seed: int, studies: int, sentences: int) -> NDArray[np.float32]:
+    """(n, M) uniform numbers of every study's sentences in this epoch."""
+    return np.random.default_rng([epoch_seed, 2]).random((studies, sentences), dtype=np.float32)
 
 
 def make_loader(dataset: PairDataset, order: Any, workers: int = 0, pin_memory: bool = False) -> DataLoader[Batch]:

@@ -70,6 +70,42 @@ class ReportTokens:
         }
 
 
+def drop_sentences(arrays: dict[str, NDArray[Any]], draws: NDArray[np.floating[Any]], rate: float, padding: int) -> None:
+    """Leave sentences out of padded reports, in place; what remains moves to the front.
+
+    A report keeps at least the sentence with the largest draw. `report_text` still names the whole report.
+
+    Args:
+        arrays: of `ReportTokens.padded`.
+        draws: (B, M) uniform numbers of the sentences, which are left out below `rate`.
+        rate: probability of a sentence to go.
+        padding: id of [PAD].
+    """
+    real = arrays["sentence_mask"]
+    draws = np.where(real, draws, -1)
+    keep = real & ((draws >= rate) | (draws == draws.max(1, keepdims=True)))
+    owner = arrays["token_sentence"]
+    keep_token = arrays["token_mask"] & ((owner < 0) | np.take_along_axis(keep, owner.clip(0), 1))
+    renumbered = np.where(owner < 0, -1, np.take_along_axis(keep.cumsum(1) - 1, owner.clip(0), 1))
+    order, sentence_order = (np.argsort(~mask, axis=1, kind="stable") for mask in (keep_token, keep))
+    mask = np.take_along_axis(keep_token, order, 1)
+    arrays["token_mask"] = mask
+    arrays["token_ids"] = np.where(mask, np.take_along_axis(arrays["token_ids"], order, 1), padding)
+    arrays["token_sentence"] = np.where(mask, np.take_along_axis(renumbered, order, 1), -1)
+    arrays["sentence_mask"] = np.take_along_axis(keep, sentence_order, 1)
+    arrays["sentence_text"] = np.take_along_axis(np.where(keep, arrays["sentence_text"], 0), sentence_order, 1)
+
+
+def trim(arrays: dict[str, NDArray[Any]]) -> None:
+    """Cut padding that no report of the batch needs, in place: word pieces to a multiple of eight."""
+    length = -(-int(arrays["token_mask"].sum(1).max()) // 8) * 8
+    sentences = int(arrays["sentence_mask"].sum(1).max())
+    for name in ("token_ids", "token_mask", "token_sentence"):
+        arrays[name] = np.ascontiguousarray(arrays[name][:, :length])
+    for name in ("sentence_mask", "sentence_text"):
+        arrays[name] = np.ascontiguousarray(arrays[name][:, :sentences])
+
+
 def tokenize_reports(texts: Sequence[str], tokenizer: Any, max_tokens: int, max_sentences: int) -> ReportTokens:
     """Split, tokenize and shorten reports.
 

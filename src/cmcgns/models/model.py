@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from cmcgns.data.batch import Batch
 from cmcgns.models.features import Features
 from cmcgns.models.image_encoder import ImageEncoder
-from cmcgns.models.pooling import AttentionPool
+from cmcgns.models.pooling import AttentionPool, start_plain
 from cmcgns.models.report_encoder import ReportEncoder, pool_sentences
 
 
@@ -29,6 +29,8 @@ class ImageReportModel(nn.Module):
         self.image_projection = nn.Linear(width, dim)
         self.token_projection = nn.Linear(report_encoder.width, dim)
         self.sentence_pool = AttentionPool(dim)
+        for layer in (self.patch_projection, self.image_projection, self.token_projection):
+            start_plain(layer)
 
     def forward(self, batch: Batch) -> Features:
         """Encode a batch of studies."""
@@ -55,7 +57,7 @@ class ImageReportModel(nn.Module):
     def encode_report(
         self, token_ids: Tensor, token_mask: Tensor, token_sentence: Tensor, sentence_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Word pieces -> f_R (B, M, D) and (B, D) unit report embeddings.
+        """Word pieces -> f_R (B, M, D) and (B, D) unit report embeddings, 0 for a report without any sentence.
 
         Args:
             token_ids: (B, L).
@@ -65,4 +67,7 @@ class ImageReportModel(nn.Module):
         """
         hidden = self.token_projection(self.report_encoder(token_ids, token_mask))
         sentences = pool_sentences(F.normalize(hidden, dim=-1), token_sentence, sentence_mask.shape[1])
-        return sentences, F.normalize(self.sentence_pool(sentences, sentence_mask), dim=-1)
+        pooled = self.sentence_pool(sentences, sentence_mask)
+        # An empty report has no direction, and normalising a vector near 0 would give it a gradient without bounds.
+        pooled = pooled.masked_fill(~sentence_mask.any(1, keepdim=True), 0)
+        return sentences, F.normalize(pooled, dim=-1)

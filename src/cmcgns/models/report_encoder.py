@@ -116,7 +116,10 @@ def _create_body(
             hidden_dropout_prob=settings.dropout,
             attention_probs_dropout_prob=settings.dropout,
         )
-        return AutoModel.from_config(built), set()
+        body = AutoModel.from_config(built)
+        # There is one segment only; its embedding would be a shift that all word pieces share.
+        nn.init.zeros_(body.embeddings.token_type_embeddings.weight)
+        return body, set()
     return _from_pretrained(settings.name, AutoModel)
 
 
