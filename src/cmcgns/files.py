@@ -35,6 +35,11 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: _write(temporary, text))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes atomically."""
+    write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, indented for people."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
@@ -54,3 +59,7 @@ def _umask() -> int:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, "utf-8")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

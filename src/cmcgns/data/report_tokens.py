@@ -70,7 +70,9 @@ class ReportTokens:
         }
 
 
-def drop_sentences(arrays: dict[str, NDArray[Any]], draws: NDArray[np.floating[Any]], rate: float, padding: int) -> None:
+def drop_sentences(
+    arrays: dict[str, NDArray[Any]], draws: NDArray[np.floating[Any]], rate: float, padding: int
+) -> None:
     """Leave sentences out of padded reports, in place; what remains moves to the front.
 
     A report keeps at least the sentence with the largest draw. `report_text` still names the whole report.

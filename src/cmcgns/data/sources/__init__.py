@@ -1,0 +1,1 @@
+"""One short reader per public dataset."""
