@@ -86,8 +86,8 @@ class ObjectiveSettings(Settings):
     temperature: Annotated[float, Field(gt=0)] = Field(0.1, description="start of L_global's temperature (learned)")
     weight_global: Weight = 1.0
     weight_image: Weight = 0.02
-    weight_report: Weight = 0.1
-    weight_reconstruction: Weight = 1.0
+    weight_report: Weight = 0.05
+    weight_reconstruction: Weight = 0.2
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
     negatives: Literal["in_batch", "hard", "cluster"] = "cluster"
     false_negatives: Literal["keep", "margin", "mask", "soft"] = "margin"
