@@ -95,7 +95,9 @@ def test_sentences_are_left_out_by_study_and_epoch_and_never_in_evaluation(token
     together = kept(data[ask(*everyone, seed=4)].check())
     assert together == [kept(data[ask(study, seed=4)].check())[0] for study in everyone]
     assert together != kept(data[ask(*everyone, seed=5)])
-    counts = [len(kept(data[ask(*everyone, seed=seed)])[study]) for seed in range(40) for study in everyone if study % 2]
+    counts = [
+        len(kept(data[ask(*everyone, seed=seed)])[study]) for seed in range(40) for study in everyone if study % 2
+    ]
     # Of two sentences one stays always, the other one in half of the epochs.
     assert np.mean(counts) == pytest.approx(0.75 * 1 + 0.25 * 2, abs=0.1)
     assert min(counts) == 1

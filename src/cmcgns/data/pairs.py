@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 _TABLE_NAMES = ("manifest.parquet", "manifest.csv", "pairs.parquet", "pairs.csv")
 _TEXT_COLUMNS = ("report", "findings", "impression")
 _OPTIONAL = ("study_id", "patient_id", "view", "split", "dataset")
-_LATERAL = ("L", "LL", "LATERAL", "RL", "LEFT LATERAL", "RIGHT LATERAL")
+_NOT_FRONTAL = ("L", "LL", "LATERAL", "RL", "LEFT LATERAL", "RIGHT LATERAL", "OTHER")
 
 
 @dataclass
@@ -68,12 +68,14 @@ def read_pairs(path: Path, settings: DataSettings) -> Pairs:
     pairs = Pairs(_fill_columns(frame, table), table)
     _check_identity(pairs.frame, table)
     if settings.views == "frontal":
-        pairs.leave_out(pairs.frame["view"].str.upper().isin(_LATERAL), "lateral view (data.views=all keeps it)")
-        unknown = (~pairs.frame["view"].str.contains("AP|PA", case=False)).sum()
+        pairs.leave_out(
+            pairs.frame["view"].str.upper().isin(_NOT_FRONTAL), "not a frontal view (data.views=all keeps it)"
+        )
+        unknown = (~pairs.frame["view"].str.contains("AP|PA|FRONTAL", case=False)).sum()
         if unknown:
             logger.info("%s: %d rows have no known view and are kept as frontal", table.name, unknown)
     pairs.frame["text"] = _choose_text(pairs.frame, settings.text)
-    pairs.leave_out(~pairs.frame["text"].map(_has_sentence), "empty report")
+    pairs.leave_out(~_has_sentence(pairs.frame["text"]), "empty report")
     _check_files(pairs, settings.bad_images)
     if len(pairs.frame) == 0:
         raise UserError(f"{table}: no row is left to train on; see the reasons above")
@@ -200,8 +202,11 @@ def _choose_text(frame: pd.DataFrame, kind: str) -> pd.Series:
     return report if kind == "report" else sections.where(sections != "", report)
 
 
-def _has_sentence(text: str) -> bool:
-    return bool(split_sentences(text))
+def _has_sentence(texts: pd.Series) -> pd.Series:
+    # Every text with a letter has one; only the others ("1.", "?") are worth the splitter's time.
+    lettered = texts.astype("str").str.contains(r"[^\W\d_]").to_numpy(dtype=bool)
+    found = [sure or bool(split_sentences(text)) for sure, text in zip(lettered, texts, strict=True)]
+    return pd.Series(found, index=texts.index, dtype=bool)
 
 
 def _check_files(pairs: Pairs, bad_images: str, exists: Callable[[str], bool] | None = None) -> None:
