@@ -8,21 +8,29 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place.
 
-    The content reaches the disk before the name does, so that a crash at any moment leaves the old file or the new.
+    Args:
+        path: the file.
+        write: is called with the temporary file.
+        durable: the content reaches the disk before the name does, so that a crash at any moment leaves the old file
+            or the new. Without it a killed process still leaves one of the two, but a power failure may leave an
+            empty file: for thousands of files that can be made again, waiting for the disk takes most of the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         temporary.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    if not durable:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -35,9 +43,9 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: _write(temporary, text))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes atomically."""
-    write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write bytes atomically; `durable` as in `write_atomically`."""
+    write_atomically(path, lambda temporary: _write_bytes(temporary, content), durable)
 
 
 def write_json(path: Path, content: Any) -> None:

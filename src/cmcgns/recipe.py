@@ -13,7 +13,7 @@ from cmcgns.config import Recipe
 from cmcgns.errors import UserError
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class UniqueKeys(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice, of which the first would be lost in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -93,7 +93,7 @@ def _read_yaml(name_or_path: str) -> dict[str, Any]:
             f"no recipe {name_or_path}: give the path of a .yaml file or one of {', '.join(list_recipes())}.{hint}"
         )
     try:
-        settings = _UniqueKeys(text).get_single_data()
+        settings = UniqueKeys(text).get_single_data()
     except yaml.YAMLError as error:
         raise UserError(f"{name_or_path} is not valid YAML: {error}") from None
     if settings is None:

@@ -93,9 +93,13 @@ def test_equal_text_has_equal_numbers(tokenizer):
     _, _, numbers = report(tokens, 3)
     assert numbers[0] == numbers[1] == report(tokens, 0)[2][1]
     assert len(set(tokens.sentence_text.tolist())) == 5
-    same = tokenize_reports(["Heart normal.  Lungs clear!", "heart NORMAL. Lungs clear"], tokenizer, 100, 10).report_text
+    same = tokenize_reports(
+        ["Heart normal.  Lungs clear!", "heart NORMAL. Lungs clear"], tokenizer, 100, 10
+    ).report_text
     assert same[0] == same[1]
-    other = tokenize_reports(["Heart normal. Lungs clear.", "Lungs clear. Heart normal."], tokenizer, 100, 10).report_text
+    other = tokenize_reports(
+        ["Heart normal. Lungs clear.", "Lungs clear. Heart normal."], tokenizer, 100, 10
+    ).report_text
     assert other[0] != other[1]
 
 

@@ -1,12 +1,10 @@
 """The page to look at after a run: what was learned, shown on studies that were not trained on."""
 
 import base64
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -15,6 +13,7 @@ from cmcgns.inspect import attention, bank, curves, reconstructions, retrieval, 
 from cmcgns.inspect.figures import save_picture
 from cmcgns.inspect.material import Material, gather
 from cmcgns.inspect.overview import draw_overview
+from cmcgns.inspect.page import page_template
 from cmcgns.inspect.thumbnails import thumbnail
 
 
@@ -49,7 +48,7 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
         material, sections["attention"].get("maps", []), sections["reconstructions"].get("examples", []), results
     )
     recipe = material.model.recipe
-    page = _template().render(
+    page = page_template("cmcgns.inspect", "report.html.j2").render(
         material=material,
         recipe=recipe,
         summary=tables.describe_recipe(recipe),
@@ -129,8 +128,3 @@ def _retrieval(material: Material, pictures: _Pictures) -> dict[str, Any]:
         "picture": pictures.add("retrieval", retrieval.draw_retrieval(material, found)),
         "reverse": [(item, thumbnail(material.fine_pixels(item.row))) for item in reverse],
     }
-
-
-def _template() -> Any:
-    text = resources.files("cmcgns.inspect").joinpath("report.html.j2").read_text("utf-8")
-    return Environment(autoescape=True).from_string(text)

@@ -25,11 +25,13 @@ class SourceOptions:
         split: rule of the splits: `v1` by patient, `legacy` as published programs did (see docs/datasets.md).
         seed: of drawn splits.
         columns: our column name -> the user's (source `table` only).
+        rules: rule file for sections of reports: a name that comes with the package, or a path.
     """
 
     split: SplitRule = "v1"
     seed: int = 0
     columns: dict[str, str] = field(default_factory=dict)
+    rules: str = "english"
 
 
 @dataclass

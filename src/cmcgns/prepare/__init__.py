@@ -1,0 +1,1 @@
+"""From a dataset as downloaded to a manifest with resized images."""

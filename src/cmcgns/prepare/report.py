@@ -1,0 +1,145 @@
+"""What `prepare` found, as numbers for programs and as a page for people."""
+
+import base64
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from cmcgns.data.manifest import LABEL, label_columns
+from cmcgns.data.sources.base import Source, SourceTable
+from cmcgns.files import write_text
+
+_SHOWN = 24  # thumbnails
+_LISTED = 200  # rows of the table of what was left out; the JSON has all of them
+_WORDS = (0, 1, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500)
+
+
+def summarise(source: Source, frame: pd.DataFrame, table: SourceTable, about: dict[str, Any]) -> dict[str, Any]:
+    """Counts of a prepared dataset, ready for JSON.
+
+    Args:
+        source: what was read.
+        frame: rows of the manifest.
+        table: what the reader left out and noted.
+        about: settings of the call.
+    """
+    return {
+        "source": {"name": source.name, "title": source.title, "licence": source.licence, "url": source.url},
+        "settings": about,
+        "images": len(frame),
+        "studies": int(frame["study_id"].nunique()),
+        "patients": int(frame["patient_id"].nunique()),
+        "splits": _counts_by_split(frame),
+        "views": {name or "not stated": int(n) for name, n in frame["view"].value_counts().items()},
+        "labels": {name.removeprefix(LABEL): _label_counts(frame[name]) for name in label_columns(frame)},
+        "boxes": _box_counts(frame),
+        "masks": int((frame["mask_path"] != "").sum()),
+        "words": _word_counts(frame),
+        "notes": table.notes,
+        "reasons": _reasons(table),
+        "left_out": table.left_out,
+    }
+
+
+def _counts_by_split(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
+    groups = frame.groupby(frame["split"].where(frame["split"] != "", "none"), sort=False)
+    return {
+        str(name): {
+            "images": len(rows),
+            "studies": rows["study_id"].nunique(),
+            "patients": rows["patient_id"].nunique(),
+        }
+        for name, rows in groups
+    }
+
+
+def _label_counts(values: pd.Series) -> dict[str, int]:
+    numbers = pd.to_numeric(values, errors="coerce")
+    named = {"positive": 1, "negative": 0, "uncertain": -1}
+    return {name: int((numbers == value).sum()) for name, value in named.items()} | {
+        "not stated": int(numbers.isna().sum())
+    }
+
+
+def _box_counts(frame: pd.DataFrame) -> dict[str, int]:
+    if "boxes" not in frame:
+        return {"images annotated": 0, "images with boxes": 0, "boxes": 0}
+    boxes = frame["boxes"].astype("str")
+    return {
+        "images annotated": int((boxes != "").sum()),
+        "images with boxes": int((~boxes.isin(["", "[]"])).sum()),
+        "boxes": int(boxes.str.count('"width"').sum()),
+    }
+
+
+def _word_counts(frame: pd.DataFrame) -> dict[str, int]:
+    """Histogram of the length of the reports in words; empty without reports."""
+    names = [name for name in ("findings", "impression", "report") if name in frame]
+    if not names:
+        return {}
+    sections = [frame[name].fillna("").astype("str") for name in names]
+    lengths = [text.str.count(r"\S+") for text in sections]
+    in_sections = sum(lengths[:2], start=pd.Series(0, index=frame.index))
+    words = in_sections.where(in_sections > 0, lengths[-1])
+    if not words.any():
+        return {}
+    edges = [*_WORDS, np.inf]
+    counts, _ = np.histogram(words, bins=edges)
+    names = [f"{low}" if high == low + 1 else f"{low}–{high - 1:.0f}" for low, high in pairwise(edges)]
+    names[-1] = f"{_WORDS[-1]} or more"
+    last = int(np.flatnonzero(counts)[-1]) + 1
+    return {name: int(count) for name, count in zip(names[:last], counts[:last], strict=True)}
+
+
+def _reasons(table: SourceTable) -> dict[str, int]:
+    reasons = pd.Series([_kind(entry["reason"]) for entry in table.left_out], dtype="str")
+    return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+
+
+def _kind(reason: str) -> str:
+    """A reason without the file it speaks of, so that equal ones can be counted."""
+    head, colon, rest = reason.partition(": ")
+    return rest if colon and ("/" in head or "." in head) else reason
+
+
+def write_report(path: Path, summary: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
+    """Write the page: counts, histograms, sample thumbnails, what was left out and why."""
+    from cmcgns.inspect.page import page_template
+
+    rows = frame.sample(min(_SHOWN, len(frame)), random_state=0)
+    samples = [
+        {"image": _thumbnail(folder / row["image_path"]), "caption": _caption(row)} for _, row in rows.iterrows()
+    ]
+    page = page_template("cmcgns.prepare", "report.html.j2").render(
+        summary=summary, samples=samples, listed=summary["left_out"][:_LISTED], limit=_LISTED
+    )
+    write_text(path, page)
+
+
+def _caption(row: pd.Series) -> str:
+    labels = [
+        str(name).removeprefix(LABEL) for name in row.index if str(name).startswith(LABEL) and _is_one(row[name])
+    ]
+    parts = (row["split"], row["view"], ", ".join(labels[:3]))
+    return " · ".join(str(part) for part in parts if part)
+
+
+def _is_one(value: Any) -> bool:
+    return not pd.isna(value) and str(value) in ("1", "1.0")
+
+
+def _thumbnail(path: Path) -> Markup:
+    from io import BytesIO
+
+    from PIL import Image
+
+    with Image.open(path) as image:
+        gray = image.convert("L") if image.mode != "I;16" else image.point(lambda v: v / 256).convert("L")
+        gray.thumbnail((150, 150))
+        buffer = BytesIO()
+        gray.save(buffer, format="JPEG", quality=80)
+    return Markup("data:image/jpeg;base64,") + Markup(base64.b64encode(buffer.getvalue()).decode())

@@ -1,0 +1,78 @@
+"""Rows of the manifest: what the dataset states, joined with what was seen in its images."""
+
+import json
+from collections.abc import Mapping
+
+import pandas as pd
+
+from cmcgns.data.sources.base import SourceTable
+from cmcgns.prepare.image_task import ImageResult
+
+_SEEN = ("image_path", "mask_path", "width", "height", "original_width", "original_height", "sha256")
+
+
+def manifest_rows(table: SourceTable, results: Mapping[str, ImageResult]) -> pd.DataFrame:
+    """Join the table with the results; images that failed go to `table.left_out`.
+
+    Boxes are scaled to the stored image. View, sex and age are filled from the file's own tags where the dataset's
+    tables do not state them.
+    """
+    found = pd.DataFrame([_seen(results[source]) for source in table.frame["source"]], index=table.frame.index)
+    failed = found["error"] != ""
+    table.left_out += [
+        {"where": source, "reason": error}
+        for source, error in zip(table.frame.loc[failed, "source"], found.loc[failed, "error"], strict=True)
+    ]
+    frame = table.frame.drop(columns="mask", errors="ignore")
+    for name in _SEEN:
+        frame[name] = found[name]
+    for name in ("view", "sex", "age"):
+        stated = frame[name] if name in frame else pd.Series("", index=frame.index)
+        empty = stated.isna() | (stated.astype("str") == "")
+        frame[name] = stated.astype(object).where(~empty, found[f"tag_{name}"])
+    if found["identifying_tags"].any():
+        frame["identifying_tags"] = found["identifying_tags"]
+    frame = frame[~failed].reset_index(drop=True)
+    if "boxes" in frame:
+        columns = ("boxes", "width", "height", "original_width", "original_height")
+        frame["boxes"] = [_scale_boxes(*row) for row in zip(*(frame[name] for name in columns), strict=True)]
+    return frame
+
+
+def _seen(result: ImageResult) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(result, name) for name in (*_SEEN, "error")}
+    tags = result.tags
+    row["tag_view"] = _view(tags.get("ViewPosition", ""))
+    row["tag_sex"] = {"M": "M", "F": "F"}.get(tags.get("PatientSex", "").strip().upper()[:1], "")
+    row["tag_age"] = _years(tags.get("PatientAge", ""))
+    row["identifying_tags"] = tags.get("identifying", "")
+    return row
+
+
+def _view(position: str) -> str:
+    """DICOM's ViewPosition in the manifest's words."""
+    position = position.strip().upper()
+    if position in ("AP", "PA"):
+        return position
+    return "LATERAL" if position in ("LL", "RL", "LATERAL", "LAT") else ""
+
+
+def _years(age: str) -> str:
+    """DICOM's age string, e.g. `058Y`; months, weeks and days are years below one and more."""
+    number, unit = age.strip()[:-1], age.strip()[-1:].upper()
+    if not number.isdigit() or unit not in "YMWD":
+        return age.strip() if age.strip().isdigit() else ""
+    return str(int(int(number) / {"Y": 1, "M": 12, "W": 52, "D": 365}[unit]))
+
+
+def _scale_boxes(text: str, width: int, height: int, original_width: int, original_height: int) -> str:
+    if text in ("", "[]"):
+        return text
+    scale = {"x": width / original_width, "y": height / original_height}
+    boxes = json.loads(text)
+    for box in boxes:
+        for key, axis in (("x", "x"), ("y", "y"), ("width", "x"), ("height", "y")):
+            box[key] = round(box[key] * scale[axis], 3)
+        if "points" in box:
+            box["points"] = [[round(x * scale["x"], 3), round(y * scale["y"], 3)] for x, y in box["points"]]
+    return json.dumps(boxes, ensure_ascii=False)

@@ -1,0 +1,143 @@
+"""`cmcgns prepare`: a dataset's own folder in, a manifest with resized images out."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cmcgns.data.manifest import write_manifest
+from cmcgns.data.sources import get_source
+from cmcgns.data.sources.base import SourceOptions, SourceTable, SplitRule
+from cmcgns.errors import UserError
+from cmcgns.files import write_json
+from cmcgns.prepare.engines import Engine, run_tasks
+from cmcgns.prepare.image_task import ImageResult, ImageSettings, ImageTask, prepare_image
+from cmcgns.prepare.report import summarise, write_report
+from cmcgns.prepare.rows import manifest_rows
+from cmcgns.prepare.state import append_results, read_results, still_missing
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What the command line asks for.
+
+    Attributes:
+        size: long side of the stored images in pixels.
+        lossless: PNG instead of JPEG.
+        workers: processes.
+        engine: where the work is done.
+        split: rule of the splits.
+        seed: of drawn splits.
+        columns: our column name -> the user's (source `table`).
+        rules: rule file for sections of reports.
+    """
+
+    size: int = 512
+    lossless: bool = False
+    workers: int = 1
+    engine: Engine = "pool"
+    split: SplitRule = "v1"
+    seed: int = 0
+    columns: dict[str, str] = field(default_factory=dict)
+    rules: str = "english"
+
+
+def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: Console | None = None) -> Path:
+    """Read a dataset, prepare its images, write manifest and report. A second call does only what is missing.
+
+    Args:
+        name: of the source, e.g. `mimic-cxr`.
+        root: the dataset's folder as downloaded.
+        out: folder for `manifest.parquet`, `images/`, `masks/`, `report.html` and `report.json`.
+        options: size, workers and so on.
+        console: where progress is shown.
+
+    Returns:
+        Path of the manifest.
+
+    Raises:
+        UserError: unknown source, a layout that is not the dataset's, or no row left.
+    """
+    source = get_source(name)
+    console = console or Console(stderr=True, highlight=False)
+    _check_call(name, root, out, options)
+    table = source.read(root, SourceOptions(options.split, options.seed, dict(options.columns), options.rules))
+    console.print(f"{source.title}: {len(table.frame):,} images in {root}")
+    folder = root if root.is_dir() else root.parent
+    settings = ImageSettings(str(folder.resolve()), str(out.resolve()), options.size, options.lossless)
+    results = _prepare_images(_tasks(table), settings, options, console)
+    frame = manifest_rows(table, results)
+    if len(frame) == 0:
+        reasons = "; ".join(sorted({entry["reason"] for entry in table.left_out})[:3])
+        raise UserError(f"{root}: no image is left for a manifest ({reasons or 'the tables name none'})")
+    manifest = write_manifest(frame, out / "manifest.parquet")
+    summary = summarise(source, frame, table, _about(root, options))
+    write_json(out / "report.json", summary)
+    write_report(out / "report.html", summary, frame, out)
+    for note in table.notes:
+        console.print(f"note: {note}")
+    left_out = len(table.left_out)
+    console.print(f"{len(frame):,} images in {manifest}, {left_out:,} left out; see {out / 'report.html'}")
+    return manifest
+
+
+def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> None:
+    if not root.exists():
+        raise UserError(f"--root {root}: no such folder")
+    if options.size < 32:
+        raise UserError(f"--size {options.size} is too small for a radiograph; take 32 or more")
+    if options.columns and name != "table":
+        raise UserError(f"--column belongs to `prepare table`; {name} knows its own columns")
+    if out.resolve() == root.resolve():
+        raise UserError(f"--out {out} is the dataset's own folder; choose another one")
+
+
+def _about(root: Path, options: PrepareOptions) -> dict[str, Any]:
+    return {
+        "root": root.name, "size": options.size, "lossless": options.lossless,
+        "split": options.split, "seed": options.seed,
+    }  # fmt: skip
+
+
+def _tasks(table: SourceTable) -> list[ImageTask]:
+    frame = table.frame
+    masks = frame["mask"] if "mask" in frame else pd.Series("", index=frame.index)
+    return [ImageTask(*pair) for pair in zip(frame["source"], masks, strict=True)]
+
+
+def _prepare_images(
+    tasks: list[ImageTask], settings: ImageSettings, options: PrepareOptions, console: Console
+) -> dict[str, ImageResult]:
+    out = Path(settings.out)
+    results = read_results(out)
+    missing = list(still_missing(tasks, results, settings))
+    if len(missing) < len(tasks):
+        console.print(f"{len(tasks) - len(missing):,} images are prepared already")
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    work = partial(prepare_image, settings=settings)
+    with Progress(*columns, console=console, disable=not missing) as progress:
+        bar = progress.add_task("images", total=len(missing))
+        for result in append_results(out, run_tasks(work, missing, options.engine, options.workers)):
+            results[result.source] = result
+            progress.advance(bar)
+    return results
+
+
+def read_report(out: Path) -> dict[str, Any]:
+    """The summary that `prepare` wrote.
+
+    Raises:
+        UserError: there is none.
+    """
+    file = out / "report.json"
+    if not file.is_file():
+        raise UserError(f"{file}: no such report; `cmcgns prepare` writes one")
+    return dict(json.loads(file.read_text("utf-8")))

@@ -1,0 +1,184 @@
+"""From a folder to a manifest that pretraining opens: what is kept, what is left out, and what is done twice."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from cmcgns.config import DataSettings
+from cmcgns.data.manifest import read_manifest
+from cmcgns.data.pairs import read_pairs
+from cmcgns.errors import UserError
+from cmcgns.prepare import run
+from cmcgns.prepare.run import PrepareOptions, prepare, read_report
+
+OPTIONS = PrepareOptions(size=64, lossless=True)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Four images of 100 × 50, 100 × 100 and less; one is broken."""
+    folder = tmp_path / "mine"
+    (folder / "pictures").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for name, shape in {"a": (50, 100), "b": (100, 100), "c": (40, 40)}.items():
+        pixels = generator.integers(0, 256, shape).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / f"{name}.png")
+    Image.fromarray(np.pad(np.full((20, 40), 255, np.uint8), ((10, 20), (30, 30)))).save(
+        folder / "pictures" / "m.png"
+    )
+    (folder / "pictures" / "d.png").write_bytes((folder / "pictures" / "b.png").read_bytes()[:500])
+    pd.DataFrame(
+        {
+            "Path": [f"pictures/{name}.png" for name in "abcd"],
+            "patient_id": ["p1", "p1", "p2", "p3"],
+            "split": ["train", "train", "val", "train"],
+            "view": ["PA", "lateral", "AP", "PA"],
+            "report": ["Effusion.", "Normal.", "No effusion. Normal.", "Normal."],
+            "label_Effusion": ["1", "-1", "", "0"],
+            "boxes": ['[{"label": "Effusion", "x": 10, "y": 20, "width": 50, "height": 25}]', "[]", "", ""],
+            "mask_path": ["pictures/m.png", "", "", ""],
+        }
+    ).to_csv(folder / "table.csv", index=False)
+    return folder
+
+
+def quiet():
+    return Console(file=io.StringIO(), width=200)
+
+
+def do(root, out, options=OPTIONS):
+    console = quiet()
+    prepare("table", root, out, PrepareOptions(**{**vars(options), "columns": {"image_path": "Path"}}), console)
+    return console.file.getvalue()
+
+
+def test_a_folder_becomes_a_manifest(root, tmp_path):
+    out = tmp_path / "out"
+    text = do(root, out)
+    frame = read_manifest(out)
+    assert frame["source"].tolist() == ["pictures/a.png", "pictures/b.png", "pictures/c.png"]
+    assert frame["width"].tolist() == [64, 64, 40]
+    assert frame["height"].tolist() == [32, 64, 40]
+    assert frame["original_width"].tolist() == [100, 100, 40]
+    assert frame["patient_id"].tolist() == ["table:p1", "table:p1", "table:p2"]
+    assert frame["view"].tolist() == ["PA", "LATERAL", "AP"]
+    assert frame["label_Effusion"].tolist() == [1, -1, pd.NA]
+    for row in frame.itertuples():
+        with Image.open(out / row.image_path) as image:
+            assert image.size == (row.width, row.height)
+    with Image.open(out / frame["image_path"][2]) as stored, Image.open(root / "pictures/c.png") as given:
+        assert (np.asarray(stored) == np.asarray(given)).all(), "small images stay as they are"
+    assert "3 images in" in text
+    assert "1 left out" in text
+    report = read_report(out)
+    assert report["left_out"][0]["where"] == "pictures/d.png"
+    assert "d.png" in report["left_out"][0]["reason"]
+    assert report["splits"] == {
+        "train": {"images": 2, "studies": 2, "patients": 1},
+        "val": {"images": 1, "studies": 1, "patients": 1},
+    }
+    assert report["labels"]["Effusion"] == {"positive": 1, "negative": 0, "uncertain": 1, "not stated": 1}
+    assert report["words"] == {"0": 0, "1–4": 3}
+    page = (out / "report.html").read_text("utf-8")
+    assert "pictures/d.png" in page
+    assert page.count("<figure>") == 3
+
+
+def test_boxes_and_masks_go_with_the_resized_image(root, tmp_path):
+    do(root, tmp_path / "out")
+    frame = read_manifest(tmp_path / "out")
+    box = json.loads(frame["boxes"][0])[0]
+    assert box == {"label": "Effusion", "x": 6.4, "y": 12.8, "width": 32.0, "height": 16.0}
+    assert frame["boxes"].tolist()[1:] == ["[]", ""]
+    assert frame["mask_path"].tolist()[1:] == ["", ""]
+    with Image.open(tmp_path / "out" / frame["mask_path"][0]) as image:
+        mask = np.asarray(image)
+    assert mask.shape == (32, 64)
+    assert set(np.unique(mask)) == {0, 255}
+    # 40 × 20 white pixels of 100 × 50, seen at 64 / 100.
+    assert (mask == 255).sum() == pytest.approx(40 * 20 * 0.64**2, rel=0.08)
+
+
+def test_pretraining_opens_what_was_prepared(root, tmp_path):
+    do(root, tmp_path / "out")
+    pairs = read_pairs(tmp_path / "out", DataSettings())
+    assert pairs.frame["text"].tolist() == ["Effusion.", "No effusion. Normal."]
+    assert [entry["reason"] for entry in pairs.left_out] == ["not a frontal view (data.views=all keeps it)"]
+
+
+def test_a_second_call_does_only_what_is_missing(root, tmp_path, monkeypatch):
+    out, done = tmp_path / "out", []
+    whole = run.run_tasks
+
+    def counted(work, tasks, *rest):
+        done.append([task.source for task in tasks])
+        return whole(work, tasks, *rest)
+
+    monkeypatch.setattr(run, "run_tasks", counted)
+    do(root, out)
+    first = read_manifest(out)
+    (out / first["image_path"][1]).unlink()
+    do(root, out)
+    assert done == [[f"pictures/{name}.png" for name in "abcd"], ["pictures/b.png", "pictures/d.png"]]
+    pd.testing.assert_frame_equal(read_manifest(out), first)
+    Image.new("L", (80, 80), 7).save(root / "pictures" / "d.png")
+    do(root, out)
+    assert done[2] == ["pictures/d.png"]
+    assert len(read_manifest(out)) == 4
+    assert read_report(out)["left_out"] == []
+
+
+def test_two_processes_give_the_same_files(root, tmp_path):
+    for number in range(40):
+        Image.new("L", (70, 70), number).save(root / "pictures" / f"n{number}.png")
+    rows = pd.read_csv(root / "table.csv")
+    more = pd.DataFrame({"Path": [f"pictures/n{n}.png" for n in range(40)], "patient_id": "p9", "split": "train"})
+    pd.concat([rows, more]).to_csv(root / "table.csv", index=False)
+    do(root, tmp_path / "one")
+    do(root, tmp_path / "two", PrepareOptions(size=64, lossless=True, workers=2))
+    one, two = read_manifest(tmp_path / "one"), read_manifest(tmp_path / "two")
+    pd.testing.assert_frame_equal(one, two)
+    for path in one["image_path"]:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+
+
+def test_sixteen_bits_are_kept_lossless_and_not_black_as_jpeg(root, tmp_path):
+    ramp = np.tile(np.arange(4096, dtype=np.uint16), (8, 1))[:, ::16]
+    Image.fromarray(ramp).save(root / "pictures" / "b.png")
+    do(root, tmp_path / "png", PrepareOptions(size=256, lossless=True))
+    do(root, tmp_path / "jpeg", PrepareOptions(size=256))
+    with Image.open(tmp_path / "png" / read_manifest(tmp_path / "png")["image_path"][1]) as image:
+        stored = np.asarray(image).astype(int)
+    assert len(np.unique(stored)) == 256
+    assert abs(stored - ramp.astype(int) * 65535 // 4095).max() <= 1
+    with Image.open(tmp_path / "jpeg" / read_manifest(tmp_path / "jpeg")["image_path"][1]) as image:
+        assert abs(np.asarray(image).astype(int) - (ramp >> 4)).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "mimic"}, "mimic-cxr"),
+        ({"root": "gone"}, "--root .*gone: no such folder"),
+        ({"options": PrepareOptions(size=8)}, "--size 8"),
+        ({"name": "nih", "options": PrepareOptions(columns={"a": "b"})}, "--column belongs to"),
+        ({"out": "mine"}, "choose another"),
+    ],
+)
+@pytest.mark.usefixtures("root")
+def test_calls_that_cannot_work_are_refused(tmp_path, changes, message):
+    call = {"name": "table", "root": "mine", "out": "out", "options": OPTIONS} | changes
+    with pytest.raises(UserError, match=message):
+        prepare(call["name"], tmp_path / call["root"], tmp_path / call["out"], call["options"], quiet())
+
+
+def test_nothing_left_is_an_error_that_says_why(root, tmp_path):
+    rows = pd.read_csv(root / "table.csv")
+    rows[rows["Path"].str.contains("d.png")].to_csv(root / "table.csv", index=False)
+    with pytest.raises(UserError, match=r"no image is left.*truncated"):
+        do(root, tmp_path / "out")
