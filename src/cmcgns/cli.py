@@ -87,6 +87,59 @@ def recipes() -> None:
         typer.echo(name)
 
 
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="Dataset: mimic-cxr, openi, chexpert, rsna, …, or table.")],
+    root: Annotated[Path, typer.Option(help="The dataset's folder, as downloaded and unpacked.")],
+    out: Annotated[Path, typer.Option(help="Folder for manifest, images and report; a second call goes on.")],
+    size: Annotated[int, typer.Option(help="Long side of the stored images in pixels.")] = 512,
+    lossless: Annotated[bool, typer.Option(help="PNG (8 or 16 bit) instead of JPEG of quality 95.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    engine: Annotated[Literal["pool", "ray"], typer.Option(help="ray: spread over a Ray cluster.")] = "pool",
+    split: Annotated[Literal["v1", "legacy"], typer.Option(help="v1: by patient; legacy: as published.")] = "v1",
+    seed: Annotated[int, typer.Option(min=0, help="Of drawn splits.")] = 0,
+    rules: Annotated[
+        str, typer.Option(help="Rules for sections of reports: english, german, spanish, or a YAML file.")
+    ] = "english",
+    column: Annotated[
+        list[str] | None, typer.Option(help="OURS=THEIRS, for `table`: image_path=Path, label_Edema=edema, …")
+    ] = None,
+) -> None:
+    """Read a public dataset's own folder (or your table) into a manifest with resized images."""
+    from cmcgns.prepare.run import PrepareOptions
+    from cmcgns.prepare.run import prepare as run
+
+    pairs = [pair.partition("=") for pair in column or []]
+    wrong = next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None)
+    if wrong is not None:
+        raise UserError(f"--column {wrong}: OURS=THEIRS is expected, for example image_path=Path")
+    columns = {ours: theirs for ours, _, theirs in pairs}
+    options = PrepareOptions(size, lossless, workers, engine, split, seed, columns, rules)
+    run(name, root, out, options)
+
+
+@app.command()
+def check(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Prepared folders, or manifests; checked together.")
+    ] = None,
+    images: Annotated[bool, typer.Option(help="Also open every stored image and mask.")] = True,
+    skip: Annotated[list[str] | None, typer.Option(help="Name of a rule that is not run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for check.html and check.json.")] = None,
+    fix: Annotated[bool, typer.Option(help="Write manifest.cleaned.parquet beside each manifest.")] = False,
+    rules: Annotated[bool, typer.Option("--list-rules", help="List the rules and stop.")] = False,
+) -> None:
+    """Look for what makes results untrue; ends with status 1 if there are errors."""
+    from cmcgns.check import command
+
+    if rules:
+        command.list_rules()
+        return
+    if not folders:
+        raise UserError("check: name at least one prepared folder (or manifest)")
+    raise typer.Exit(command.run(folders, images, skip or [], out, fix))
+
+
 @bench.command("step")
 def bench_step(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, or path of a YAML file.")],

@@ -51,12 +51,13 @@ class Pairs:
         self.frame = self.frame[~bad].reset_index(drop=True)
 
 
-def read_pairs(path: Path, settings: DataSettings) -> Pairs:
+def read_pairs(path: Path, settings: DataSettings, exists: Callable[[str], bool] | None = None) -> Pairs:
     """Read a csv or parquet table, or the one table of a folder.
 
     Args:
         path: table or folder; relative image paths start at the table's folder.
         settings: columns, views, which text.
+        exists: says whether an image is there; by default a file of that path.
 
     Raises:
         UserError: no table, missing columns, repeated images, missing image files.
@@ -76,7 +77,7 @@ def read_pairs(path: Path, settings: DataSettings) -> Pairs:
             logger.info("%s: %d rows have no known view and are kept as frontal", table.name, unknown)
     pairs.frame["text"] = _choose_text(pairs.frame, settings.text)
     pairs.leave_out(~_has_sentence(pairs.frame["text"]), "empty report")
-    _check_files(pairs, settings.bad_images)
+    _check_files(pairs, settings.bad_images, exists)
     if len(pairs.frame) == 0:
         raise UserError(f"{table}: no row is left to train on; see the reasons above")
     return pairs

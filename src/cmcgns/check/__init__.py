@@ -1,0 +1,23 @@
+"""Checks of manifests and the images they name: what is wrong, how badly, where, and a cleaned copy."""
+
+from cmcgns.check.duplicates import near_duplicates, perceptual_hash, signature
+from cmcgns.check.finding import Finding, rules
+from cmcgns.check.fix import Cleaned, fix
+from cmcgns.check.output import print_report, report_json, write_page, write_report_json
+from cmcgns.check.run import Report, run_checks
+
+__all__ = [
+    "Cleaned",
+    "Finding",
+    "Report",
+    "fix",
+    "near_duplicates",
+    "perceptual_hash",
+    "print_report",
+    "report_json",
+    "rules",
+    "run_checks",
+    "signature",
+    "write_page",
+    "write_report_json",
+]

@@ -1,0 +1,169 @@
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from check_helpers import changed, found, picture, rows, write
+from PIL import Image, ImageDraw, PngImagePlugin
+
+from cmcgns.check import images, run_checks
+from cmcgns.check.images import CACHE, measure_images
+from cmcgns.check.metadata import dicom_patient_tags
+
+
+def bomb(side: int) -> bytes:
+    """A PNG that claims to be huge and holds next to nothing."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_good_images_have_no_finding(tmp_path: Path) -> None:
+    assert run_checks([write(tmp_path, rows(), images=True)]).findings == ()
+
+
+def test_every_unreadable_file_is_named_and_good_rows_survive(tmp_path: Path) -> None:
+    folder = write(tmp_path, rows(10), images=True)
+    broken = {number: folder / "images" / f"{number}.png" for number in range(8)}
+    whole = broken[0].read_bytes()
+    broken[0].write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(picture(9)).save(broken[1], "JPEG")
+    broken[1].write_bytes(broken[1].read_bytes()[:400])
+    broken[2].write_bytes(b"")
+    broken[3].write_text("<html>not found</html>")
+    broken[4].unlink()
+    broken[5].write_bytes(bomb(40_000))
+    broken[6].unlink()
+    broken[6].mkdir()
+    broken[7].write_bytes(whole[:40] + b"\xff" * 30 + whole[70:])
+    report = run_checks([folder])
+    assert {finding.rule for finding in report.findings} == {"unreadable-image"}
+    assert {finding.rows[0]: finding.where for finding in report.findings} == {
+        number: str(file) for number, file in broken.items()
+    }
+    assert "no such file" in report.findings[4].message
+    assert all("\n" not in finding.message for finding in report.findings)
+
+
+def test_a_constant_image_of_any_depth(tmp_path: Path) -> None:
+    folder = write(tmp_path, rows(), images=True)
+    Image.new("L", (100, 120), 255).save(folder / "images/1.png")
+    Image.fromarray(np.full((120, 100), 4095, dtype=np.uint16)).save(folder / "images/3.png")
+    Image.fromarray(picture(4).astype(np.uint16) * 16).save(folder / "images/4.png")
+    findings = run_checks([folder]).findings
+    assert [(finding.rule, finding.severity, finding.rows) for finding in findings] == [
+        ("constant-image", "error", (1,)),
+        ("constant-image", "error", (3,)),
+    ]
+    assert findings[1].message == "all pixels have the value 4095"
+
+
+def test_another_size_than_stated(tmp_path: Path) -> None:
+    frame = changed(rows(), "width", {2: 120, 3: None})
+    (finding,) = run_checks([write(tmp_path, frame, images=True)]).findings
+    assert (finding.rule, finding.rows) == ("image-size", (2,))
+    assert finding.message == "is 100×120, the manifest says 120×120"
+
+
+def test_an_image_that_is_stored_turned_has_the_size_that_viewers_show(tmp_path: Path) -> None:
+    folder = write(tmp_path, rows(1), images=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(0).T).save(folder / "images/0.png", exif=exif)
+    assert found(folder, "image-size", images=True) == []
+
+
+def test_text_in_the_picture_and_in_the_file(tmp_path: Path) -> None:
+    folder = write(tmp_path, rows().assign(width=400, height=300))
+    (folder / "images").mkdir()
+    for number in range(6):
+        image = Image.fromarray((picture(number, (300, 400)) * 0.5).astype(np.uint8))
+        if number == 2:
+            ImageDraw.Draw(image).text((5, 5), "QUINCY 1958 PORTABLE", fill=255, font_size=16)
+        tags = PngImagePlugin.PngInfo()
+        tags.add_text("Comment", "Dr. Quincy, 12/03/2019" if number == 4 else "8 bit, resized")
+        image.save(folder / f"images/{number}.png", pnginfo=tags)
+    findings = run_checks([folder]).findings
+    assert [(finding.rule, finding.severity, finding.rows) for finding in findings] == [
+        ("burned-in-text", "note", (2,)),
+        ("identifiers-in-image-file", "warning", (4,)),
+    ]
+    assert "date, name after a title" in findings[1].message
+    assert "Quincy" not in findings[1].message
+
+
+def test_a_dicom_file_is_unreadable_for_training_and_its_patient_tags_are_named(tmp_path: Path) -> None:
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    folder = write(tmp_path, rows(2), images=True)
+    data = Dataset()
+    data.PatientName, data.PatientBirthDate, data.OperatorsName = "Quincy^Jones", "19580101", ""
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    data.save_as(folder / "images/1.png", enforce_file_format=True)
+    unreadable, personal = run_checks([folder]).findings
+    assert (unreadable.rule, unreadable.rows) == ("unreadable-image", (1,))
+    assert "DICOM" in unreadable.message
+    assert personal.message == "filled DICOM tags: PatientName, PatientBirthDate"
+    (folder / "images/1.png").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
+    assert dicom_patient_tags(folder / "images/1.png") == []
+
+
+def test_urls_are_not_opened_and_that_is_said(tmp_path: Path) -> None:
+    frame = changed(rows(2), "image_path", {1: "https://example.org/1.png"})
+    write(tmp_path, frame.iloc[:1], images=True)
+    (finding,) = run_checks([write(tmp_path, frame)]).findings
+    assert (finding.rule, finding.severity, finding.rows) == ("images-not-opened", "note", (1,))
+
+
+def test_unchanged_files_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path, rows(), images=True)
+    (folder / "images/5.png").write_bytes(b"broken")
+    first = run_checks([folder]).findings
+    opened: list[str] = []
+    measure = images.measure
+    monkeypatch.setattr(images, "measure", lambda file: opened.append(file.name) or measure(file))
+    assert run_checks([folder]).findings == first
+    assert opened == ["5.png"]  # a broken file may have been mended
+    Image.new("L", (100, 120), 7).save(folder / "images/2.png")
+    os.utime(folder / "images/2.png", ns=(1, 1))
+    assert [finding.rule for finding in run_checks([folder]).findings] == ["unreadable-image", "constant-image"]
+    assert sorted(opened) == ["2.png", "5.png", "5.png"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x93NUMPY"])
+def test_a_broken_cache_is_made_anew(tmp_path: Path, content: bytes) -> None:
+    folder = write(tmp_path, rows(), images=True)
+    run_checks([folder])
+    good = (folder / CACHE).read_bytes()
+    (folder / CACHE).write_bytes(content or good[:500])
+    assert run_checks([folder]).findings == ()
+    with np.load(folder / CACHE, allow_pickle=False) as stored:
+        assert len(stored["facts"]) == 6
+
+
+def test_cached_facts_belong_to_their_rows(tmp_path: Path) -> None:
+    frame = rows(8)
+    folder = write(tmp_path, frame, images=True)
+    fresh = measure_images(folder, frame["image_path"].tolist()).facts
+    order = [5, 2, 7, 0]
+    again = measure_images(folder, frame["image_path"].iloc[order].tolist()).facts
+    np.testing.assert_array_equal(again, fresh[order])
+
+
+def test_progress_counts_every_image(tmp_path: Path) -> None:
+    steps: list[int] = []
+    run_checks([write(tmp_path, rows(), images=True)], progress=steps.append)
+    assert sum(steps) == 6
