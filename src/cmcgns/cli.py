@@ -101,6 +101,9 @@ def prepare(
     rules: Annotated[
         str, typer.Option(help="Rules for sections of reports: english, german, spanish, or a YAML file.")
     ] = "english",
+    shards: Annotated[
+        int, typer.Option(help="Also write OUT/shards, tar files of so many images, which pretraining streams.")
+    ] = 0,
     column: Annotated[
         list[str] | None, typer.Option(help="OURS=THEIRS, for `table`: image_path=Path, label_Edema=edema, …")
     ] = None,
@@ -114,7 +117,7 @@ def prepare(
     if wrong is not None:
         raise UserError(f"--column {wrong}: OURS=THEIRS is expected, for example image_path=Path")
     columns = {ours: theirs for ours, _, theirs in pairs}
-    options = PrepareOptions(size, lossless, workers, engine, split, seed, columns, rules)
+    options = PrepareOptions(size, lossless, workers, engine, split, seed, columns, rules, shards)
     run(name, root, out, options)
 
 

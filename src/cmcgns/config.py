@@ -35,6 +35,9 @@ class DataSettings(Settings):
     max_sentences: Positive = 24
     bad_images: Literal["stop", "leave_out"] = "stop"
     random_crop: bool = True
+    affine: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0, description="largest random turn (radians), change of scale and shift (share of the side)"
+    )
     intensity_jitter: Fraction = Field(0.0, description="relative range of random contrast and brightness")
     sentence_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="chance of a sentence to be left out of its report in a training step"

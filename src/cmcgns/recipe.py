@@ -17,6 +17,7 @@ class UniqueKeys(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice, of which the first would be lost in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As PyYAML's, but no key may stand there twice."""
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if repeated := {key for key in keys if keys.count(key) > 1}:
             raise yaml.constructor.ConstructorError(

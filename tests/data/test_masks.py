@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,75 @@ def test_resizing_agrees_with_the_shares_of_area_and_keeps_them(size: tuple[int,
     if size == (300, 300):
         shares = ellipse.reshape(300, 2, 300, 2).mean(axis=(1, 3))
         assert np.array_equal(resized, shares >= 0.5)
+
+
+def slow_shares(mask: Mask, size: tuple[int, int]) -> list[list[Fraction]]:
+    """How much of every new pixel is inside: overlaps with all old pixels in turn, in exact fractions."""
+
+    def overlaps(old: int, new: int) -> list[list[tuple[int, Fraction]]]:
+        parts = []
+        for number in range(new):
+            start, end = Fraction(number * old, new), Fraction((number + 1) * old, new)
+            lengths = [(pixel, min(end, Fraction(pixel + 1)) - max(start, Fraction(pixel))) for pixel in range(old)]
+            parts.append([(pixel, length) for pixel, length in lengths if length > 0])
+        return parts
+
+    rows, columns = overlaps(mask.shape[0], size[0]), overlaps(mask.shape[1], size[1])
+    whole = Fraction(mask.shape[0], size[0]) * Fraction(mask.shape[1], size[1])
+    return [
+        [sum((h * w for y, h in row for x, w in column if mask[y, x]), Fraction()) / whole for column in columns]
+        for row in rows
+    ]
+
+
+ODD_FACTORS = [
+    ((96, 96), (64, 64)),
+    ((100, 50), (64, 32)),
+    ((50, 100), (32, 64)),
+    ((17, 23), (5, 7)),
+    ((7, 5), (3, 4)),
+    ((3, 4), (7, 9)),  # enlarged
+    ((9, 4), (6, 10)),  # narrower one way, wider the other
+    ((1, 6), (4, 1)),
+]
+
+
+@pytest.mark.parametrize(("shape", "size"), ODD_FACTORS)
+@pytest.mark.parametrize("block", [1, 3])
+def test_resizing_agrees_with_exact_fractions_at_every_factor(
+    shape: tuple[int, int], size: tuple[int, int], block: int
+) -> None:
+    generator = np.random.default_rng(shape[0] * block)
+    coarse = generator.random((shape[0] // block + 1, shape[1] // block + 1)) < 0.5
+    mask = coarse.repeat(block, axis=0).repeat(block, axis=1)[: shape[0], : shape[1]]
+    expected = [[share >= Fraction(1, 2) for share in row] for row in slow_shares(mask, size)]
+    assert np.array_equal(resize_mask(mask, size), expected)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((1024, 1024), (448, 448)), ((1024, 768), (448, 336))])
+def test_resizing_agrees_with_smaller_squares_that_no_border_crosses(
+    shape: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """1024 -> 448 is 16 -> 7: with every pixel as 7 × 7 squares a new one is 16 × 16 of them."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    ellipse = ((rows - 500) / 313) ** 2 + ((columns - 340) / 187) ** 2 <= 1
+    speckled = ellipse ^ (np.random.default_rng(0).random(shape) < 0.3)
+    for mask in (ellipse, speckled):
+        squares = mask.repeat(7, axis=0).repeat(7, axis=1).reshape(size[0], 16, size[1], 16)
+        expected = 2 * squares.sum(axis=(1, 3), dtype=np.int64) >= 16 * 16
+        assert np.array_equal(resize_mask(mask, size), expected)
+
+
+def test_an_exact_half_is_inside_and_less_is_not() -> None:
+    half = np.array([[1, 1, 1, 0, 0, 0]], dtype=bool)
+    assert resize_mask(half, (1, 1)).all()
+    assert not resize_mask(half[:, 1:], (1, 1)).any()
+    assert np.array_equal(resize_mask(half, (1, 4)), [[True, True, False, False]])
+    assert np.array_equal(resize_mask(np.array([[True, False]]), (1, 3)), [[True, True, False]])
+    large = np.arange(3000 * 3001).reshape(3000, 3001) < 3000 * 3001 // 2
+    assert resize_mask(large, (1, 1)).all()
+    large[0, 0] = False
+    assert not resize_mask(large, (1, 1)).any()
 
 
 def test_a_saved_mask_is_8_bit_0_or_255_and_comes_back(tmp_path: Path) -> None:

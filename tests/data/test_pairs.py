@@ -247,9 +247,31 @@ def test_one_patient_cannot_be_held_out(folder):
         assign_splits(read(folder, rows(patient_id=["p"] * 4)), DataSettings(), seed=0)
 
 
-def test_a_split_that_is_filled_in_part_is_refused(folder):
-    with pytest.raises(UserError, match=r"split is empty in row 2 \(1 rows\) and filled in others"):
-        read(folder, rows(split=["train", "", "train", "val"]))
+def test_rows_without_a_split_are_in_none_where_others_have_one(folder, caplog):
+    pairs = read(folder, rows(split=["train", " ", "train", "val"]))
+    reason = "no split (empty, while other rows have one)"
+    assert pairs.frame["row"].tolist() == [1, 3, 4]
+    assert pairs.frame["split"].tolist() == ["train", "train", "val"]
+    assert pairs.left_out == [{"row": 2, "image_path": str(folder / "1.png"), "reason": reason}]
+    assert f"1 rows left out: {reason} (rows 2" in caplog.text
+    train, val = assign_splits(pairs, DataSettings(), seed=0)
+    assert (train.tolist(), val.tolist()) == ([0, 1], [2])
+
+
+def test_rows_without_a_split_stay_out_of_parquet_with_nulls_too(folder):
+    pairs = read(folder, rows(split=pd.Categorical(["train", None, "train", "val"])), "pairs.parquet")
+    assert pairs.frame["row"].tolist() == [1, 3, 4]
+
+
+@pytest.mark.parametrize("empty", ["", "nan"])
+def test_a_table_without_any_split_is_one_of_training_rows(folder, empty):
+    pairs = read(folder, rows(split=[empty] * 4))
+    assert (set(pairs.frame["split"]), pairs.left_out) == ({"train"}, [])
+
+
+def test_no_split_left_to_train_on_names_what_is_there(folder):
+    with pytest.raises(UserError, match=r"no row has split train \(found: test\)"):
+        assign_splits(read(folder, rows(split=["", "", "test", "test"])), DataSettings(), seed=0)
 
 
 def test_rows_of_other_splits_are_counted_in_the_log(folder, caplog):

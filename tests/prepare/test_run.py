@@ -12,8 +12,11 @@ from rich.console import Console
 from cmcgns.config import DataSettings
 from cmcgns.data.manifest import read_manifest
 from cmcgns.data.pairs import read_pairs
+from cmcgns.data.sources.base import SourceTable
 from cmcgns.errors import UserError
 from cmcgns.prepare import run
+from cmcgns.prepare.image_task import ImageResult
+from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.run import PrepareOptions, prepare, read_report
 
 OPTIONS = PrepareOptions(size=64, lossless=True)
@@ -89,6 +92,34 @@ def test_a_folder_becomes_a_manifest(root, tmp_path):
     assert page.count("<figure>") == 3
 
 
+def result(source, **tags):
+    return ImageResult(source, "", "", "images/a.jpg", "", 8, 8, 8, 8, "", tags)
+
+
+@pytest.mark.parametrize(
+    ("stated", "tag", "view"),
+    [
+        ("FRONTAL", "AP", "AP"),
+        ("FRONTAL", " pa ", "PA"),
+        ("FRONTAL", "", "FRONTAL"),
+        ("FRONTAL", "LL", "FRONTAL"),  # one of the two is wrong; the dataset's own table is kept
+        ("FRONTAL", "SWIMMERS", "FRONTAL"),
+        ("AP", "PA", "AP"),
+        ("PA", "AP", "PA"),
+        ("LATERAL", "PA", "LATERAL"),
+        ("OTHER", "PA", "OTHER"),
+        ("", "PA", "PA"),
+        ("", "RL", "LATERAL"),
+        (None, "AP", "AP"),
+    ],
+)
+def test_a_file_says_which_frontal_view_it_is_but_overrules_no_stated_one(stated, tag, view):
+    rows = {"source": ["a", "b"], "view": [stated, "LATERAL"], "boxes": ["", ""]}
+    table = SourceTable(pd.DataFrame(rows))
+    frame = manifest_rows(table, {"a": result("a", ViewPosition=tag), "b": result("b")})
+    assert frame["view"].tolist() == [view, "LATERAL"]
+
+
 def test_boxes_and_masks_go_with_the_resized_image(root, tmp_path):
     do(root, tmp_path / "out")
     frame = read_manifest(tmp_path / "out")
@@ -109,6 +140,13 @@ def test_pretraining_opens_what_was_prepared(root, tmp_path):
     pairs = read_pairs(tmp_path / "out", DataSettings())
     assert pairs.frame["text"].tolist() == ["Effusion.", "No effusion. Normal."]
     assert [entry["reason"] for entry in pairs.left_out] == ["not a frontal view (data.views=all keeps it)"]
+
+
+def test_shards_are_written_beside_the_images(root, tmp_path):
+    text = do(root, tmp_path / "out", PrepareOptions(size=64, lossless=True, shards=2))
+    assert "shards.json" in text
+    index = json.loads((tmp_path / "out" / "shards" / "shards.json").read_text())
+    assert sum(shard["count"] for shard in index["shards"]) == 3
 
 
 def test_a_second_call_does_only_what_is_missing(root, tmp_path, monkeypatch):

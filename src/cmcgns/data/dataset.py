@@ -1,8 +1,8 @@
 """Radiographs and tokenized reports, served in whole batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,24 +14,36 @@ from cmcgns.data.batch import Batch
 from cmcgns.data.images import Pixels
 from cmcgns.data.order import BatchRequest
 from cmcgns.data.report_tokens import ReportTokens, drop_sentences, trim
+from cmcgns.errors import UserError
+
+
+class StoredImages(Protocol):
+    """An array of all images, or what reads them when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, S, S)."""
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """(b,) rows -> (b, S, S) uint8."""
 
 
 class PairDataset(Dataset[Batch]):
     """Serves `BatchRequest -> Batch`.
 
     Args:
-        images: (n, S, S) uint8, may be memory-mapped.
+        images: (n, S, S) uint8, may be memory-mapped, or read from shards.
         tokens: the n reports.
         study_ids: n names.
         rows: the rows that belong to this split; requests count within them.
-        settings: crop and jitter.
+        settings: crop, affine and jitter.
         fixed_shapes: pad to the bounds of the settings instead of the batch's own (ranks must agree on shapes,
             and a GPU prefers few of them).
     """
 
     def __init__(
         self,
-        images: Pixels,
+        images: StoredImages,
         tokens: ReportTokens,
         study_ids: Sequence[str],
         rows: NDArray[np.int64],
@@ -59,23 +71,65 @@ class PairDataset(Dataset[Batch]):
                 trim(arrays)
         names = tuple(self.study_ids[row] for row in rows)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return Batch(images=self._crop(rows, draws), study_ids=names, **tensors)
+        return Batch(images=self._view(rows, draws, request), study_ids=names, **tensors)
 
-    def _crop(self, rows: NDArray[np.int64], draws: NDArray[np.float64] | None) -> torch.Tensor:
-        size, stored = self.settings.image_size, self.images.shape[1]
-        slack = stored - size
-        offsets = np.full((len(rows), 2), slack // 2)
-        if draws is not None and self.settings.random_crop:
-            offsets = np.minimum((draws[:, :2] * (slack + 1)).astype(np.int64), slack)
-        side = np.arange(size)
-        y, x = offsets[:, :1] + side, offsets[:, 1:] + side
-        pixels = self.images[rows[:, None, None], y[:, :, None], x[:, None, :]]
-        normalised = normalise_pixels(pixels)
+    def _view(
+        self, rows: NDArray[np.int64], draws: NDArray[np.float64] | None, request: BatchRequest
+    ) -> torch.Tensor:
+        stored, offsets = self.images[rows], self._offsets(draws, len(rows))
+        if request.epoch_seed is not None and self.settings.affine > 0:
+            turns = _affine_draws(request.epoch_seed, len(self.rows))[request.rows]
+            normalised = affine_crop(stored, offsets, turns, self.settings.image_size, self.settings.affine)
+        else:
+            size = self.settings.image_size
+            crops = [image[y : y + size, x : x + size] for image, (y, x) in zip(stored, offsets, strict=True)]
+            normalised = normalise_pixels(np.stack(crops))
         jitter = self.settings.intensity_jitter
         if draws is not None and jitter > 0:
             change = torch.from_numpy((2 * draws[:, 2:, None, None] - 1) * jitter).float()
             normalised = (normalised * (1 + change[:, 0]) + change[:, 1]).clamp_(-1, 1)
         return normalised[:, None]
+
+    def _offsets(self, draws: NDArray[np.float64] | None, studies: int) -> NDArray[np.int64]:
+        """(B, 2) row and column where the crops begin."""
+        slack = self.images.shape[1] - self.settings.image_size
+        if draws is not None and self.settings.random_crop:
+            return np.minimum((draws[:, :2] * (slack + 1)).astype(np.int64), slack)
+        return np.full((studies, 2), slack // 2)
+
+
+def affine_crop(
+    stored: Pixels, offsets: NDArray[np.int64], draws: NDArray[np.float64], size: int, strength: float
+) -> torch.Tensor:
+    """Crops of pictures that are turned, scaled and shifted about the crop's centre; bilinear, black outside.
+
+    Args:
+        stored: (B, S, S) uint8.
+        offsets: (B, 2) row and column where the crops begin.
+        draws: (B, 4) in [0, 1): angle, scale, shift down, shift right.
+        size: side of the crops.
+        strength: largest angle in radians, relative change of scale, and shift as a share of the crop.
+
+    Returns:
+        (B, size, size) float, -1 to 1.
+    """
+    change = (2 * draws - 1) * strength
+    angle, scale = change[:, 0], 1 + change[:, 1]
+    centre = offsets + (size - 1) / 2 - change[:, 2:] * size
+    # A pixel of the crop at (v, u) from its centre comes from (y, x) in the stored picture.
+    cosine, sine = np.cos(angle) / scale, np.sin(angle) / scale
+    # grid_sample counts from -1 to 1 between the outer edges of the picture.
+    place, unit = np.arange(size) - (size - 1) / 2, 2 / stored.shape[1]
+    along_u = np.stack([cosine[:, None] * place, sine[:, None] * place], -1) * unit
+    along_v = np.stack([-sine[:, None] * place, cosine[:, None] * place], -1) * unit
+    along_v += ((centre[:, ::-1] + 0.5) * unit - 1)[:, None]
+    u, v = torch.from_numpy(along_u).float()[:, None], torch.from_numpy(along_v).float()[:, :, None]
+    result, grid = torch.empty(len(stored), size, size), torch.empty(1, size, size, 2)
+    for index, image in enumerate(stored):  # one at a time stays in the processor's cache
+        torch.add(v[index], u[index], out=grid[0])
+        pixels = torch.from_numpy(np.asarray(image)).float()[None, None]
+        result[index] = torch.nn.functional.grid_sample(pixels, grid, align_corners=False)[0, 0]
+    return result.div_(127.5).sub_(1)
 
 
 def normalise_pixels(pixels: Pixels) -> torch.Tensor:
@@ -90,6 +144,12 @@ def _epoch_draws(epoch_seed: int, studies: int) -> NDArray[np.float64]:
     Drawn for all studies at once, so that a study's view depends neither on its batch nor on the number of ranks.
     """
     return np.random.default_rng([epoch_seed, 1]).random((studies, 4))
+
+
+@lru_cache(maxsize=2)
+def _affine_draws(epoch_seed: int, studies: int) -> NDArray[np.float64]:
+    """(n, 4) uniform numbers: angle, scale, shift down, shift right of every study in this epoch."""
+    return np.random.default_rng([epoch_seed, 3]).random((studies, 4))
 
 
 @lru_cache(maxsize=2)
@@ -115,3 +175,15 @@ def make_loader(dataset: PairDataset, order: Any, workers: int = 0, pin_memory: 
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
     )
+
+
+def serve(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """The batches of a loader; a worker's user error comes with its own message alone, not with a traceback in it.
+
+    Raises:
+        UserError: an image that cannot be read.
+    """
+    try:
+        yield from loader
+    except UserError as error:
+        raise UserError(str(error).rpartition(f"{UserError.__module__}.UserError: ")[2].strip()) from None

@@ -5,11 +5,13 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from cmcgns.data.remote import open_image
 from cmcgns.errors import UserError
 
 MAX_PIXELS = 89_000_000  # Pillow calls more a decompression bomb; the largest digitised films have 40 million
@@ -17,10 +19,14 @@ _CACHE_VERSION = 1  # to be raised whenever `read_image` gives other pixels
 Pixels = NDArray[np.uint8]
 
 
-def read_image(path: Path, size: int) -> Pixels:
+def read_image(path: Path | BinaryIO, size: int) -> Pixels:
     """Decode a PNG or JPEG (8 or 16 bit) as gray, long side to `size`, centred on a black square.
 
     An EXIF orientation is honoured: the image comes as viewers show it.
+
+    Args:
+        path: file, or an open one (`cmcgns.data.remote.NamedBytes`: named in messages).
+        size: side of the square.
 
     Returns:
         (size, size) uint8.
@@ -55,13 +61,19 @@ def _to_gray(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
+def place_in_square(width: int, height: int, size: int) -> tuple[float, int, int]:
+    """How `read_image` places a picture: what to multiply its pixels with, then what to add to x and to y."""
+    scale = size / max(width, height)
+    left, top = ((size - max(1, round(side * scale))) // 2 for side in (width, height))
+    return scale, left, top
+
+
 def _fit(gray: Image.Image, size: int) -> Pixels:
-    scale = size / max(gray.size)
+    scale, left, top = place_in_square(*gray.size, size)
     width, height = (max(1, round(side * scale)) for side in gray.size)
     if gray.size != (width, height):
         gray = gray.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
     square = np.zeros((size, size), dtype=np.uint8)
-    top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = np.asarray(gray)
     return square
 
@@ -87,7 +99,7 @@ def load_images(
     The array's name depends on every path, file size and modification time, so a changed file is read anew.
 
     Args:
-        paths: image files.
+        paths: image files or URLs.
         size: side of the squares.
         progress: called with the number of images done since the last call.
 
@@ -116,7 +128,7 @@ def _fill(file: Path, paths: Sequence[str], size: int, progress: Callable[[int],
 
     def read_one(position: int) -> None:
         try:
-            array[position] = read_image(Path(paths[position]), size)
+            array[position] = read_image(open_image(paths[position]), size)
         except UserError as error:
             errors[position] = str(error)
 

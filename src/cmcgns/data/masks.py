@@ -152,7 +152,7 @@ def _check_size(height: int, width: int, where: str) -> None:
 def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     """A mask at another size: a pixel is inside when at least half of its area was.
 
-    Enlarging therefore repeats the nearest pixel. Parts thinner than half a new pixel vanish.
+    Enlarging by a whole factor therefore repeats pixels. Parts thinner than half a new pixel vanish.
 
     Args:
         mask: (height, width) Boolean.
@@ -163,8 +163,31 @@ def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     """
     if mask.shape == size:
         return mask
-    share = Image.fromarray(mask.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BOX)
-    return np.asarray(share) >= 0.5 - 1e-6  # sums of weights such as thirds miss an exact half by rounding
+    across = _sums_of_parts(np.asarray(mask, dtype=bool), size[1])
+    area = _sums_of_parts(np.ascontiguousarray(across.T), size[0]).T
+    return np.asarray(2 * area >= mask.shape[0] * mask.shape[1])
+
+
+def _sums_of_parts(values: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Every row cut into equal parts, and each part summed; a border takes its share of the value that it crosses.
+
+    Borders lie at whole numbers of 1/count of a value. In that unit all sums are whole numbers, so that no rounding
+    decides about an exact half.
+
+    Args:
+        values: (rows, length) Boolean or whole numbers, whose sum is at most `MAX_PIXELS`.
+        count: of the parts.
+
+    Returns:
+        (rows, count) sums, times `count`: a part of ones has `length`.
+    """
+    length = values.shape[1]
+    sums = np.zeros((len(values), length + 1), dtype=np.int32)
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    whole, share = np.divmod(np.arange(count + 1, dtype=np.int64) * length, count)
+    before, after = sums[:, whole].astype(np.int64), sums[:, np.minimum(whole + 1, length)]
+    parts: NDArray[np.int64] = np.diff(before * count + (after - before) * share, axis=1)
+    return parts
 
 
 def save_mask(mask: Mask, path: Path) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.config import DataSettings
+from cmcgns.data.manifest import image_file
+from cmcgns.data.remote import is_url
 from cmcgns.data.reports import join_sections, split_sentences
 from cmcgns.errors import UserError
 
@@ -54,10 +56,13 @@ class Pairs:
 def read_pairs(path: Path, settings: DataSettings, exists: Callable[[str], bool] | None = None) -> Pairs:
     """Read a csv or parquet table, or the one table of a folder.
 
+    A table without splits is one of training rows. Where only some rows have a split, the others belong to none and
+    are left out.
+
     Args:
         path: table or folder; relative image paths start at the table's folder.
         settings: columns, views, which text.
-        exists: says whether an image is there; by default a file of that path.
+        exists: says whether an image is there; by default a file of that path (URLs are taken to be there).
 
     Raises:
         UserError: no table, missing columns, repeated images, missing image files.
@@ -68,6 +73,7 @@ def read_pairs(path: Path, settings: DataSettings, exists: Callable[[str], bool]
     frame["row"] = range(1, len(frame) + 1)
     pairs = Pairs(_fill_columns(frame, table), table)
     _check_identity(pairs.frame, table)
+    pairs.leave_out(pairs.frame["split"] == "", "no split (empty, while other rows have one)")
     if settings.views == "frontal":
         pairs.leave_out(
             pairs.frame["view"].str.upper().isin(_NOT_FRONTAL), "not a frontal view (data.views=all keeps it)"
@@ -153,19 +159,14 @@ def _fill_columns(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
     if len(empty):
         raise UserError(f"{table}: image_path is empty in row {empty.iloc[0]} ({len(empty)} rows)")
     root = table.parent.resolve()
-    frame["image_path"] = [str(root / path) for path in paths]
+    frame["image_path"] = [image_file(root, path) for path in paths]
     for column, fallback in (("study_id", "image_path"), ("patient_id", "study_id")):
         missing = frame[column] == ""
         if missing.any():
             logger.info("%s: %d rows without %s: %s is used", table.name, missing.sum(), column, fallback)
             frame.loc[missing, column] = frame.loc[missing, fallback]
-    no_split = frame["split"] == ""
-    if no_split.any() and not no_split.all():
-        raise UserError(
-            f"{table}: split is empty in row {frame.loc[no_split, 'row'].iloc[0]} ({no_split.sum()} rows) and "
-            "filled in others: fill it everywhere, or leave the column out"
-        )
-    frame.loc[no_split, "split"] = "train"
+    if (frame["split"] == "").all():  # nobody split the table; else an empty one keeps its row out, as in a manifest
+        frame["split"] = "train"
     return frame
 
 
@@ -211,7 +212,7 @@ def _has_sentence(texts: pd.Series) -> pd.Series:
 
 
 def _check_files(pairs: Pairs, bad_images: str, exists: Callable[[str], bool] | None = None) -> None:
-    exists = exists or (lambda path: Path(path).is_file())
+    exists = exists or (lambda path: is_url(path) or Path(path).is_file())
     missing = ~pairs.frame["image_path"].map(exists).astype(bool)
     if not missing.any():
         return

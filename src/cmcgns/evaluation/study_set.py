@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cmcgns.config import Recipe
 from cmcgns.data.dataset import PairDataset, make_loader
-from cmcgns.data.images import load_images
+from cmcgns.data.images import load_images, place_in_square
 from cmcgns.data.order import evaluation_order
 from cmcgns.data.pairs import read_pairs
 from cmcgns.data.report_tokens import tokenize_reports
@@ -55,11 +55,9 @@ class StudySet:
         masks = torch.zeros(len(self.frame), 1, size, size, dtype=torch.bool)
         columns = (self.frame["boxes"], self.frame["width"], self.frame["height"])
         for row, (text, width, height) in enumerate(zip(*columns, strict=True)):
-            scale = settings.resize / max(int(width), int(height))
-            left = (settings.resize - round(int(width) * scale)) // 2 - slack
-            top = (settings.resize - round(int(height) * scale)) // 2 - slack
-            for box in json.loads(text):
-                x0, y0 = box["x"] * scale + left, box["y"] * scale + top
+            scale, left, top = place_in_square(int(width), int(height), settings.resize)
+            for box in json.loads(text or "[]"):
+                x0, y0 = box["x"] * scale + left - slack, box["y"] * scale + top - slack
                 x1, y1 = x0 + box["width"] * scale, y0 + box["height"] * scale
                 rows, columns_ = (slice(max(0, int(a)), max(0, round(b))) for a, b in ((y0, y1), (x0, x1)))
                 masks[row, 0, rows, columns_] = True

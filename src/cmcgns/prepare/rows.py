@@ -15,7 +15,7 @@ def manifest_rows(table: SourceTable, results: Mapping[str, ImageResult]) -> pd.
     """Join the table with the results; images that failed go to `table.left_out`.
 
     Boxes are scaled to the stored image. View, sex and age are filled from the file's own tags where the dataset's
-    tables do not state them.
+    tables do not state them; FRONTAL, which leaves AP or PA open, gives way to the tag that says which.
     """
     found = pd.DataFrame([_seen(results[source]) for source in table.frame["source"]], index=table.frame.index)
     failed = found["error"] != ""
@@ -28,8 +28,12 @@ def manifest_rows(table: SourceTable, results: Mapping[str, ImageResult]) -> pd.
         frame[name] = found[name]
     for name in ("view", "sex", "age"):
         stated = frame[name] if name in frame else pd.Series("", index=frame.index)
-        empty = stated.isna() | (stated.astype("str") == "")
-        frame[name] = stated.astype(object).where(~empty, found[f"tag_{name}"])
+        tag = found[f"tag_{name}"]
+        text = stated.astype("str")
+        unclear = stated.isna() | (text == "")
+        if name == "view":
+            unclear |= (text == "FRONTAL") & tag.isin(("AP", "PA"))
+        frame[name] = stated.astype(object).where(~unclear, tag)
     if found["identifying_tags"].any():
         frame["identifying_tags"] = found["identifying_tags"]
     frame = frame[~failed].reset_index(drop=True)

@@ -24,6 +24,8 @@ from cmcgns.prepare.state import append_results, read_results, still_missing
 
 logger = logging.getLogger(__name__)
 
+SHARDS = "shards"
+
 
 @dataclass(frozen=True)
 class PrepareOptions:
@@ -38,6 +40,7 @@ class PrepareOptions:
         seed: of drawn splits.
         columns: our column name -> the user's (source `table`).
         rules: rule file for sections of reports.
+        shards: also write tar shards of so many images each; 0 writes none.
     """
 
     size: int = 512
@@ -48,6 +51,7 @@ class PrepareOptions:
     seed: int = 0
     columns: dict[str, str] = field(default_factory=dict)
     rules: str = "english"
+    shards: int = 0
 
 
 def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: Console | None = None) -> Path:
@@ -84,6 +88,10 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     write_report(out / "report.html", summary, frame, out)
     for note in table.notes:
         console.print(f"note: {note}")
+    if options.shards:
+        from cmcgns.data.shards import write_shards
+
+        console.print(f"shards: {write_shards(out, out / SHARDS, options.shards)}")
     left_out = len(table.left_out)
     console.print(f"{len(frame):,} images in {manifest}, {left_out:,} left out; see {out / 'report.html'}")
     return manifest
@@ -94,6 +102,8 @@ def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> No
         raise UserError(f"--root {root}: no such folder")
     if options.size < 32:
         raise UserError(f"--size {options.size} is too small for a radiograph; take 32 or more")
+    if options.shards < 0:
+        raise UserError(f"--shards {options.shards}: a number of images a shard is expected, e.g. 1000")
     if options.columns and name != "table":
         raise UserError(f"--column belongs to `prepare table`; {name} knows its own columns")
     if out.resolve() == root.resolve():

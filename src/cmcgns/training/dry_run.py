@@ -5,7 +5,8 @@ from pathlib import Path
 
 from cmcgns.config import Recipe
 from cmcgns.data.dataset import make_loader
-from cmcgns.data.order import TrainingOrder, mix
+from cmcgns.data.order import mix
+from cmcgns.data.stream import training_order
 from cmcgns.training.initialise import build_for
 from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.loop import STAGES
@@ -14,7 +15,7 @@ from cmcgns.training.prepare import prepare_data
 from cmcgns.training.step import training_step
 
 
-def dry_run(recipe: Recipe, data: Path, accelerator: str = "auto", steps: int = 2) -> dict[str, float]:
+def dry_run(recipe: Recipe, data: Path | str, accelerator: str = "auto", steps: int = 2) -> dict[str, float]:
     """Build everything, run two steps of each stage and estimate the whole run; writes nothing but the image cache.
 
     Returns:
@@ -34,7 +35,7 @@ def dry_run(recipe: Recipe, data: Path, accelerator: str = "auto", steps: int = 
         task.set_stage(stage)
         module, optimizer = fabric.setup(task, build_optimizer(task, settings))
         task.train()
-        order = TrainingOrder(len(prepared.train), training.batch_size, mix(training.seed))
+        order = training_order(prepared.train, training.batch_size, mix(training.seed))
         loader = iter(make_loader(prepared.train, order, recipe.data.workers))
         first = next(loader)
         seconds = []

@@ -10,8 +10,9 @@ import torch
 
 from cmcgns.config import Recipe, StageSettings
 from cmcgns.data.batch import Batch
-from cmcgns.data.dataset import PairDataset, make_loader
-from cmcgns.data.order import TrainingOrder, mix, steps_per_epoch
+from cmcgns.data.dataset import PairDataset, make_loader, serve
+from cmcgns.data.order import mix, steps_per_epoch
+from cmcgns.data.stream import training_order
 from cmcgns.objectives.cmcgns import Stage
 from cmcgns.task import Task
 from cmcgns.training.checkpoint import (
@@ -139,8 +140,8 @@ class Loop:
     def _batches(self) -> Iterator[list[Batch]]:
         """The micro-batches of every remaining step of the epoch, on the device."""
         training, progress = self.recipe.training, self.progress
-        order = TrainingOrder(
-            len(self.train),
+        order = training_order(
+            self.train,
             training.batch_size,
             mix(training.seed, _EPOCH, progress.stage, progress.epoch),
             start=progress.step * training.accumulate,
@@ -148,7 +149,7 @@ class Loop:
             ranks=self.fabric.world_size,
         )
         cuda = self.fabric.device.type == "cuda"
-        loader = iter(make_loader(self.train, order, self.recipe.data.workers, pin_memory=cuda))
+        loader = serve(make_loader(self.train, order, self.recipe.data.workers, pin_memory=cuda))
         for _ in range(self.steps() - progress.step):
             group = [batch for _, batch in zip(range(training.accumulate), loader, strict=False)]
             yield [batch.to(self.fabric.device) for batch in group]

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich.progress import Progress
 
 from cmcgns.config import Recipe
-from cmcgns.data.dataset import PairDataset
+from cmcgns.data.dataset import PairDataset, StoredImages
 from cmcgns.data.images import load_images
 from cmcgns.data.pairs import Pairs, assign_splits, read_pairs
 from cmcgns.data.report_tokens import tokenize_reports
 from cmcgns.data.reports import split_sentences
+from cmcgns.data.shard_index import AGAIN, ShardFolder, open_shards
+from cmcgns.data.stream import ShardImages
 from cmcgns.data.tokenizer import load_tokenizer, train_tokenizer
 from cmcgns.errors import UserError
 from cmcgns.models.report_encoder import SCRATCH
@@ -40,18 +43,19 @@ class PreparedData:
 
 
 def prepare_data(
-    recipe: Recipe, data: Path, tokenizer_folder: Path | None = None, fixed_shapes: bool = False
+    recipe: Recipe, data: Path | str, tokenizer_folder: Path | None = None, fixed_shapes: bool = False
 ) -> PreparedData:
-    """Read table and images, tokenize, split.
+    """Read table and images, tokenize, split. Of shards only the validation images are read now.
 
     Args:
         recipe: the settings.
-        data: table or folder.
+        data: table or folder; or a folder of shards, as path or URL.
         tokenizer_folder: a saved tokenizer; None loads the encoder's own or trains one on the training rows.
         fixed_shapes: pad every batch to the bounds of the settings.
     """
-    pairs = read_pairs(data, recipe.data)
-    images = read_all_images(pairs, recipe)
+    shards = open_shards(data)
+    pairs = read_pairs(Path(data), recipe.data) if shards is None else read_shard_pairs(shards, recipe)
+    images: StoredImages = read_all_images(pairs, recipe) if shards is None else shard_images(shards, pairs, recipe)
     train, validation = assign_splits(pairs, recipe.data, recipe.training.seed)
     texts = pairs.frame["text"].tolist()
     tokenizer = _tokenizer(recipe, [texts[row] for row in train], tokenizer_folder)
@@ -59,10 +63,36 @@ def prepare_data(
     _warn_about_single_sentences(tokens.sentence_offsets, pairs)
     names = pairs.frame["study_id"].tolist()
 
-    def dataset(rows: pd.Index) -> PairDataset:
+    def dataset(images: StoredImages, rows: pd.Index) -> PairDataset:
         return PairDataset(images, tokens, names, rows.to_numpy(), recipe.data, fixed_shapes)
 
-    return PreparedData(pairs, dataset(train), dataset(validation), tokenizer)
+    held = _hold(images, validation.to_numpy()) if isinstance(images, ShardImages) else images
+    return PreparedData(pairs, dataset(images, train), dataset(held, validation), tokenizer)
+
+
+def read_shard_pairs(shards: ShardFolder, recipe: Recipe) -> Pairs:
+    """Rows of the shards' manifest; their source is the index, whose content changes with every shard's."""
+    pairs = read_pairs(shards.manifest, recipe.data, exists=lambda _: True)
+    pairs.source = shards.index
+    return pairs
+
+
+def shard_images(shards: ShardFolder, pairs: Pairs, recipe: Recipe) -> ShardImages:
+    """The images of the rows, still in their shards.
+
+    Raises:
+        UserError: the manifest is not that of shards.
+    """
+    if "shard" not in pairs.frame:
+        raise UserError(f"{shards.manifest}: missing column shard; {AGAIN}")
+    members = np.array([path.rsplit("/", 1)[1] for path in pairs.frame["image_path"]])
+    return ShardImages(shards, pairs.frame["shard"].to_numpy(dtype=object), members, recipe.data.resize)
+
+
+def _hold(images: ShardImages, rows: NDArray[np.int64]) -> StoredImages:
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("reading validation images", total=len(rows))
+        return images.load(rows, lambda n: progress.advance(bar, n))
 
 
 def read_all_images(pairs: Pairs, recipe: Recipe) -> Any:

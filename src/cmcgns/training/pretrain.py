@@ -23,7 +23,7 @@ from cmcgns.training.run_folder import RunFolder, describe_environment
 
 def pretrain(
     recipe: Recipe,
-    data: Path,
+    data: Path | str,
     out: Path,
     *,
     resume: bool = False,
@@ -37,7 +37,7 @@ def pretrain(
 
     Args:
         recipe: all settings.
-        data: table or folder of pairs.
+        data: table or folder of pairs; or a folder of shards, as path or URL.
         out: run folder; must be new or empty, unless `resume`.
         resume: go on with the run in `out`.
         init: run folder whose weights and tokenizer a new run starts from.

@@ -1,5 +1,6 @@
 """CheXpert in its official layouts."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,13 @@ def test_missing_tables_are_named(tmp_path: Path) -> None:
     (root / "CheXpert-v1.0-small/valid.csv").unlink()
     with pytest.raises(UserError, match=r"valid\.csv: no such file"):
         read_source("chexpert", root)
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_any_image_every_row_is_left_out_with_the_reason(root: Path) -> None:
+    for part in ("train", "valid"):
+        shutil.rmtree(root / "CheXpert-v1.0-small" / part)
+    table = read_source("chexpert", root)
+    assert len(table.frame) == 0
+    assert {entry["reason"] for entry in table.left_out} == {"no such image"}
+    assert len(table.left_out) == 162

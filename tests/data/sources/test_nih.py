@@ -1,6 +1,7 @@
 """NIH ChestX-ray14 in its official layout."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,24 @@ def test_box_list_of_another_form_is_refused(tmp_path: Path) -> None:
     write_text(tmp_path / "BBox_List_2017.csv", "Image Index,x,y,w,h", "a.png,1,2,3,4")
     with pytest.raises(UserError, match=r"BBox_List_2017.*header"):
         read_source("nih", tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("boxes", ["no list", "no row", "rows of other images"])
+def test_without_boxes_no_image_is_annotated(tmp_path: Path, boxes: str) -> None:
+    file = write_tree(tmp_path, 4) / "BBox_List_2017.csv"
+    file.unlink()
+    if boxes != "no list":
+        other = ["00000099_000.png,Mass,1,2,3,4,,,"] if boxes == "rows of other images" else []
+        write_text(file, BOX_HEADER, *other)
+    frame = read_source("nih", tmp_path).frame
+    assert len(frame) == 8
+    assert set(frame["boxes"]) == {""}
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_any_image_every_row_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    shutil.rmtree(write_tree(tmp_path, 4) / "images_001")
+    table = read_source("nih", tmp_path)
+    assert len(table.frame) == 0
+    assert sum(entry["reason"] == "no such image" for entry in table.left_out) == 8

@@ -113,6 +113,15 @@ def test_without_the_mapping_patients_are_images_and_the_notes_say_so(tmp_path: 
     assert any("stage_2_detailed_class_info.csv is not there" in note for note in result.notes)
 
 
+@pytest.mark.filterwarnings("error")
+def test_without_any_box_or_class_the_cells_are_empty(tmp_path: Path) -> None:
+    write_tree(tmp_path, f"{HEADER}{A},,,,,0\n{C},,,,,0\n", (A, C), NIH)
+    (tmp_path / "stage_2_detailed_class_info.csv").write_text("patientId,class\n")
+    frame = read(tmp_path).frame
+    assert frame["boxes"].tolist() == ["[]", "[]"]
+    assert frame["rsna_class"].tolist() == ["", ""]
+
+
 def test_packed_tables_and_a_mapping_as_csv(tmp_path: Path) -> None:
     write_tree(tmp_path, LABELS, (A, B, C))
     (tmp_path / "stage_2_train_labels.csv").rename(tmp_path / "plain")

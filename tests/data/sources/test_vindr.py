@@ -1,8 +1,10 @@
 """VinDr-CXR as PhysioNet and as Kaggle publish it."""
 
 import json
+import shutil
 from pathlib import Path
 
+import pytest
 from tree_helpers import column, manifest_of, read_source, reasons, write_dicom, write_text
 
 from cmcgns.data.manifest import read_manifest
@@ -97,3 +99,45 @@ def test_bad_reader_row_leaves_the_other_readers(tmp_path: Path) -> None:
     assert column(table, "label_Cardiomegaly")[first] == 1
     assert "image_labels_train.csv, row 3: No finding is '7'" in reasons(table)
     assert "image_labels_train.csv, row 4: no such image" in reasons(table)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("parts", [("train",), ("test",), ("train", "test")])
+def test_annotations_without_a_row_mark_nothing(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    root = write_physionet(tmp_path)
+    for part in parts:
+        file = root / f"annotations/annotations_{part}.csv"
+        write_text(file, file.read_text().splitlines()[0])
+    frame = read_source("vindr", root).frame
+    assert len(frame) == 24
+    for part in parts:
+        assert set(frame.loc[frame["source"].str.startswith(part), "boxes"]) == {"[]"}
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_labels_without_a_row_leave_the_other_part(tmp_path: Path, part: str) -> None:
+    root = write_physionet(tmp_path)
+    for table in ("image_labels", "annotations"):
+        file = root / f"annotations/{table}_{part}.csv"
+        write_text(file, file.read_text().splitlines()[0])
+    frame = read_source("vindr", root).frame
+    assert set(frame["source"].str.partition("/")[0]) == {"train", "test"} - {part}
+
+
+def test_tables_with_headers_only_give_no_row(tmp_path: Path) -> None:
+    root = write_physionet(tmp_path / "physionet", 2, 1)
+    for file in (root / "annotations").iterdir():
+        write_text(file, file.read_text().splitlines()[0])
+    write_text(tmp_path / "kaggle/train.csv", "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max")
+    for folder in (root, tmp_path / "kaggle"):
+        assert len(read_source("vindr", folder).frame) == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_any_image_every_row_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    root = write_physionet(tmp_path)
+    shutil.rmtree(root / "train")
+    shutil.rmtree(root / "test")
+    table = read_source("vindr", root)
+    assert len(table.frame) == 0
+    assert sum(entry["reason"] == "no such image" for entry in table.left_out) == 24

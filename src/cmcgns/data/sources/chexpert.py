@@ -92,7 +92,7 @@ def _name(table: SourceTable, images: pd.Series) -> None:
     beam = details["AP/PA"].where(details["AP/PA"].isin(("AP", "PA")), "FRONTAL")
     table.frame = frame.assign(
         dataset="chexpert",
-        source=frame["_key"].map(images).fillna("").astype("str"),
+        source=frame["_key"].map(images).astype(object).fillna("").astype("str"),
         patient_id="chexpert:" + frame["_patient"],
         study_id="chexpert:" + frame["_key"].str.rpartition("/")[0],
         view=beam.where(side.str.lower() == "frontal", "LATERAL"),

@@ -62,13 +62,13 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     table.frame = rows.assign(
         dataset="nih",
         _image=image,
-        source=image.map(names).fillna("").astype("str"),
+        source=image.map(names).astype(object).fillna("").astype("str"),
         patient_id="nih:" + number.where(number % 1 == 0).astype("Int64").astype("str"),
         study_id="nih:" + image.str.replace(r"\.\w+$", "", regex=True),
         view=view,
         sex=sexes(sex),
         age=ages(rows["Patient Age"]),
-        boxes=image.map(_boxes(root, table.left_out)).fillna("").astype("str"),
+        boxes=image.map(_boxes(root, table.left_out)).astype(object).fillna("").astype("str"),
     )
     wrong = ~(number % 1 == 0).fillna(False).astype(bool)
     leave_out_each(table, wrong, "Patient ID is " + rows["Patient ID"].map(repr) + "; a whole number is expected")

@@ -69,7 +69,7 @@ def images_of(rows: pd.DataFrame, name: str) -> SourceTable:
             "dataset": "rsna",
             "view": "FRONTAL",
             "label_Pneumonia": targets.astype(int).to_numpy(),
-            "boxes": images.map(texts).fillna("[]"),
+            "boxes": images.map(texts).astype(object).fillna("[]").astype("str"),
             "split": images.map(pd.Series(published_splits(len(published), 0.3), index=published)),
             "split_detection": images.map(pd.Series(published_splits(len(published), 0.4), index=published)),
         }
@@ -113,7 +113,7 @@ def _add_classes(table: SourceTable, root: Path) -> None:
             f"{file.name}: {pairs['patientId'][several].nunique()} images with two classes; left empty"
         )
     classes = pairs[~several].set_index("patientId")["class"]
-    table.frame["rsna_class"] = table.frame["image"].map(classes).fillna("")
+    table.frame["rsna_class"] = table.frame["image"].map(classes).astype(object).fillna("").astype("str")
 
 
 def _add_patients(table: SourceTable, root: Path) -> None:

@@ -43,7 +43,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     stems = {name.rpartition(".")[0]: path for name, path in files.items()}
     table.frame = frame.assign(
         dataset="vindr",
-        source=frame["image"].map(stems).fillna("").astype("str"),
+        source=frame["image"].map(stems).astype(object).fillna("").astype("str"),
         patient_id="vindr:" + frame["image"],
         study_id="vindr:" + frame["image"],
         view="PA",
@@ -84,7 +84,8 @@ def _merge_readers(readers: pd.DataFrame, boxes: pd.DataFrame, table: SourceTabl
     merged = (share > 0.5).astype("Int8").where(share.notna())
     merged[PLACE] = grouped[PLACE].first()
     marked = boxes[boxes["class_name"] != _NORMAL].rename(columns={"image_id": "image", "class_name": "label"})
-    corners = marked[list(_CORNERS)].apply(pd.to_numeric, errors="coerce")
+    # Without rows `to_numeric` leaves text.
+    corners = marked[list(_CORNERS)].apply(pd.to_numeric, errors="coerce").astype("float64")
     marked = marked.assign(
         x=corners["x_min"],
         y=corners["y_min"],
@@ -93,7 +94,7 @@ def _merge_readers(readers: pd.DataFrame, boxes: pd.DataFrame, table: SourceTabl
     )
     by_image = boxes_by_image(drop_bad_boxes(marked, table.left_out), ("rad_id",) if "rad_id" in marked else ())
     merged = merged.reset_index().rename(columns={"image_id": "image"})
-    merged["boxes"] = merged["image"].map(by_image).fillna(boxes_text([])).astype("str")
+    merged["boxes"] = merged["image"].map(by_image).astype(object).fillna(boxes_text([])).astype("str")
     return merged
 
 

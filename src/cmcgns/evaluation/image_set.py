@@ -1,0 +1,122 @@
+"""Images of a prepared dataset with labels, boxes and masks: what the protocols read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from cmcgns.data.images import Pixels, load_images, place_in_square
+from cmcgns.data.manifest import LABEL, image_file, label_columns, read_manifest
+from cmcgns.errors import UserError
+
+UNCERTAIN = -1
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One split of a prepared dataset.
+
+    Attributes:
+        frame: its rows of the manifest.
+        folder: of the manifest.
+        pixels: (n, S, S) uint8, long side S, centred on a black square; may be memory-mapped.
+        label_names: C names.
+        labels: (n, C) 1, 0 or NaN.
+        patients: (n,) patient ids.
+    """
+
+    frame: pd.DataFrame
+    folder: Path
+    pixels: Pixels
+    label_names: list[str]
+    labels: NDArray[np.float64]
+    patients: NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def boxes(self) -> list[NDArray[np.float64]]:
+        """For every image (k, 4) boxes x0, y0, x1, y1 in pixels of the square; (0, 4) where nothing was marked.
+
+        Raises:
+            UserError: rows that were not annotated at all; names the first.
+        """
+        columns = (self.frame["boxes"], self.frame["width"], self.frame["height"])
+        return [
+            self._row_boxes(row, text, int(width), int(height))
+            for row, (text, width, height) in enumerate(zip(*columns, strict=True))
+        ]
+
+    def _row_boxes(self, row: int, text: str, width: int, height: int) -> NDArray[np.float64]:
+        if not text:
+            raise UserError(
+                f"{self.frame['source'].iloc[row]}: has no annotation of boxes (an empty list would be [])"
+            )
+        scale, left, top = place_in_square(width, height, self.pixels.shape[1])
+        corners = [
+            (box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]) for box in json.loads(text)
+        ]
+        return np.array(corners, dtype=np.float64).reshape(-1, 4) * scale + [left, top, left, top]
+
+    def masks(self) -> NDArray[np.bool_]:
+        """(n, S, S) true inside; images without a mask have an empty one.
+
+        Raises:
+            UserError: a mask that cannot be read; names the file.
+        """
+        side = self.pixels.shape[1]
+        masks = np.zeros((len(self), side, side), dtype=bool)
+        for row, path in enumerate(self.frame["mask_path"]):
+            if path:
+                masks[row] = _read_mask(Path(image_file(self.folder, path)), side)
+        return masks
+
+
+def read_image_set(folder: Path, split: str, size: int, uncertain: Mapping[str, float] | None = None) -> ImageSet:
+    """Read a split of a prepared dataset.
+
+    Args:
+        folder: with `manifest.parquet`, or the manifest.
+        split: train, val or test.
+        size: S, side of the squares.
+        uncertain: what -1 means, by label; -1 of other labels becomes NaN (not used).
+
+    Raises:
+        UserError: no such manifest, no row of the split, or unreadable images; names them.
+    """
+    frame = read_manifest(folder)
+    base = folder if folder.is_dir() else folder.parent
+    found = ", ".join(sorted({str(name) or "none" for name in frame["split"]}))
+    frame = frame[frame["split"] == split].reset_index(drop=True)
+    if len(frame) == 0:
+        raise UserError(f"{folder}: no row has split {split} (found: {found})")
+    pixels, errors = load_images([image_file(base, path) for path in frame["image_path"]], size)
+    if errors:
+        first = next(iter(errors.values()))
+        raise UserError(f"{folder}: {len(errors)} images cannot be read, first: {first}; `cmcgns check` names all")
+    columns = label_columns(frame)
+    labels = frame[columns].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+    names = [name.removeprefix(LABEL) for name in columns]
+    meaning = np.array([(uncertain or {}).get(name, np.nan) for name in names])
+    labels = np.where(labels == UNCERTAIN, meaning, labels)
+    return ImageSet(frame, base, pixels, names, labels, frame["patient_id"].to_numpy(dtype=object))
+
+
+def _read_mask(path: Path, side: int) -> NDArray[np.bool_]:
+    """A stored mask placed as its image is, inside where at least half of a pixel is."""
+    try:
+        with Image.open(path) as image:
+            gray = image.convert("L")
+    except OSError as error:
+        raise UserError(f"{path}: unreadable mask ({error})") from error
+    scale, left, top = place_in_square(gray.width, gray.height, side)
+    width, height = (max(1, round(length * scale)) for length in gray.size)
+    square = np.zeros((side, side), dtype=bool)
+    resized = np.asarray(gray.resize((width, height), Image.Resampling.BOX))
+    square[top : top + height, left : left + width] = resized >= 128
+    return square
