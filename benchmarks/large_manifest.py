@@ -64,10 +64,9 @@ def load(folder: Path) -> None:
 
     settings = DataSettings(image_size=SIZE, resize=SIZE)
     pairs = read_pairs(folder, settings, exists=lambda _: True)
-    texts = pairs.frame["text"].tolist()
+    texts = pairs.frame["text"]
     tokenizer = train_tokenizer(texts[:2000], 1000)
     tokens = tokenize_reports(texts, tokenizer, settings.max_tokens, settings.max_sentences)
-    del texts
     images = np.memmap(folder / "images.bin", np.uint8, "w+", shape=(len(pairs.frame), SIZE, SIZE))
     names = pairs.frame["study_id"].tolist()
     dataset = PairDataset(images, tokens, names, np.arange(len(names)), settings)

@@ -95,3 +95,12 @@ def test_few_false_alarms_on_reports_without_identifiers() -> None:
     texts = table["findings"] + "\n" + table["impression"]
     assert len(texts) == 3955
     assert sum(bool(identifier_kinds([text])) for text in texts) == 0  # they are de-identified
+
+
+def test_tags_of_source_files_are_named_without_their_content(tmp_path):
+    folder = write(tmp_path / "a", changed(rows(), "identifying_tags", {1: "PatientName, OperatorsName"}))
+    note = found(folder, "identifiers-in-source")
+    assert [finding.severity for finding in note] == ["note"]
+    assert note[0].rows == (1,)
+    assert "OperatorsName, PatientName" in note[0].message
+    assert found(write(tmp_path / "b", rows()), "identifiers-in-source") == []

@@ -85,7 +85,13 @@ def test_a_folder_becomes_a_manifest(root, tmp_path):
         "train": {"images": 2, "studies": 2, "patients": 1},
         "val": {"images": 1, "studies": 1, "patients": 1},
     }
-    assert report["labels"]["Effusion"] == {"positive": 1, "negative": 0, "uncertain": 1, "not stated": 1}
+    assert report["labels"]["Effusion"] == {
+        "positive": 1,
+        "negative": 0,
+        "uncertain": 1,
+        "not stated": 1,
+        "positive by split": {"train": 1, "val": 0},
+    }
     assert report["words"] == {"0": 0, "1–4": 3}
     page = (out / "report.html").read_text("utf-8")
     assert "pictures/d.png" in page
@@ -183,6 +189,17 @@ def test_two_processes_give_the_same_files(root, tmp_path):
     pd.testing.assert_frame_equal(one, two)
     for path in one["image_path"]:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_manifest(root, tmp_path):
+    ray = pytest.importorskip("ray")
+    do(root, tmp_path / "one")
+    try:
+        do(root, tmp_path / "ray", PrepareOptions(size=64, lossless=True, engine="ray"))
+    finally:
+        ray.shutdown()
+    pd.testing.assert_frame_equal(read_manifest(tmp_path / "one"), read_manifest(tmp_path / "ray"))
 
 
 def test_sixteen_bits_are_kept_lossless_and_not_black_as_jpeg(root, tmp_path):

@@ -25,6 +25,18 @@ def residual_identifiers(loaded: Loaded) -> Iterator[Finding]:
                 yield loaded.finding("warning", f"{column} seems to hold a {kind}", [suspects[hit] for hit in hits])
 
 
+@rule("identifiers-in-source", "the DICOM files that `prepare` read hold a person's data (the stored images do not)")
+@each
+def identifiers_in_source(loaded: Loaded) -> Iterator[Finding]:
+    """`prepare` keeps the names of such tags in a column of their own, never what stands in them."""
+    if "identifying_tags" not in loaded.frame:
+        return
+    tags = loaded.frame["identifying_tags"].fillna("").astype("str")
+    if rows := positions(tags != ""):
+        names = sorted({name.strip() for cell in tags.unique() for name in cell.split(",") if name.strip()})
+        yield loaded.finding("note", f"the source files have filled tags: {', '.join(names)}", rows)
+
+
 @rule("empty-report", "no report in a data set that has reports")
 @each
 def empty_report(loaded: Loaded) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ import pandas as pd
 from cmcgns.config import DataSettings
 from cmcgns.data.manifest import image_file
 from cmcgns.data.remote import is_url
-from cmcgns.data.reports import join_sections, split_sentences
+from cmcgns.data.reports import split_sentences
 from cmcgns.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,8 @@ class Pairs:
 
     Attributes:
         frame: columns image_path (absolute), study_id, patient_id, view, split, dataset, text, row (1-based row of
-            the source, header not counted) and whatever else the source has.
+            the source, header not counted) and whatever else the source has but the columns of the report: `text`
+            stands for them.
         source: the table that was read.
         left_out: rows that are not used: row, image_path, reason.
     """
@@ -82,6 +83,7 @@ def read_pairs(path: Path, settings: DataSettings, exists: Callable[[str], bool]
         if unknown:
             logger.info("%s: %d rows have no known view and are kept as frontal", table.name, unknown)
     pairs.frame["text"] = _choose_text(pairs.frame, settings.text)
+    pairs.frame = pairs.frame.drop(columns=list(_TEXT_COLUMNS))  # `text` has them: a quarter of the memory
     pairs.leave_out(~_has_sentence(pairs.frame["text"]), "empty report")
     _check_files(pairs, settings.bad_images, exists)
     if len(pairs.frame) == 0:
@@ -174,18 +176,22 @@ def _as_text(values: pd.Series) -> pd.Series:
     """Stripped strings; missing values of any spelling are empty, and 12.0 in a column with gaps is 12 again."""
     if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
-    text = values.astype(object).where(values.notna(), "").astype(str).str.strip()
+    if not isinstance(values.dtype, pd.StringDtype):  # else no detour over Python objects: a million take 0.1 GB
+        values = values.astype(object).where(values.notna(), "").astype(str)
+    text = values.fillna("").str.strip()
     return text.mask(text.str.casefold() == "nan", "")
 
 
 def _check_identity(frame: pd.DataFrame, table: Path) -> None:
-    repeated = frame[frame["image_path"].map(os.path.normpath).duplicated(keep=False)]
-    if len(repeated):
-        path = repeated["image_path"].iloc[0]
-        rows = repeated.loc[repeated["image_path"].map(os.path.normpath) == os.path.normpath(path), "row"].tolist()
+    paths = frame["image_path"]
+    if paths.str.contains(r"//|/\.\.?(?:/|$)").any():
+        paths = paths.map(os.path.normpath)
+    repeated = paths.duplicated(keep=False)
+    if repeated.any():
+        path = paths[repeated].iloc[0]
         raise UserError(
-            f"{table}: duplicate id: image_path {path} stands in rows {rows} "
-            f"({repeated['image_path'].nunique()} images are repeated); keep one row for each image"
+            f"{table}: duplicate id: image_path {path} stands in rows {frame.loc[paths == path, 'row'].tolist()} "
+            f"({paths[repeated].nunique()} images are repeated); keep one row for each image"
         )
     patients = frame.groupby("study_id")["patient_id"].nunique()
     if (patients > 1).any():
@@ -194,10 +200,8 @@ def _check_identity(frame: pd.DataFrame, table: Path) -> None:
 
 
 def _choose_text(frame: pd.DataFrame, kind: str) -> pd.Series:
-    sections = pd.Series(
-        [join_sections(f, i) for f, i in zip(frame["findings"], frame["impression"], strict=True)],
-        index=frame.index,
-    )
+    # Findings, then impression, as `join_sections` does it for one report.
+    sections = (frame["findings"].str.strip() + "\n\n" + frame["impression"].str.strip()).str.strip()
     if kind == "sections":
         return sections
     report = frame["report"].str.strip()

@@ -109,7 +109,7 @@ def trim(arrays: dict[str, NDArray[Any]]) -> None:
         arrays[name] = np.ascontiguousarray(arrays[name][:, :sentences])
 
 
-def tokenize_reports(texts: Sequence[str], tokenizer: Any, max_tokens: int, max_sentences: int) -> ReportTokens:
+def tokenize_reports(texts: Iterable[str], tokenizer: Any, max_tokens: int, max_sentences: int) -> ReportTokens:
     """Split, tokenize and shorten reports.
 
     Every distinct sentence is tokenized once: most sentences of most reports repeat. Sentences beyond
@@ -136,7 +136,7 @@ def tokenize_reports(texts: Sequence[str], tokenizer: Any, max_tokens: int, max_
     for kind, count in shortened.items():
         if count:
             bound = max_sentences if kind == "sentences" else max_tokens
-            logger.warning("%d of %d reports have more than %d %s: cut", count, len(texts), bound, kind)
+            logger.warning("%d of %d reports have more than %d %s: cut", count, len(report_text), bound, kind)
     return ReportTokens(
         token_ids=np.frombuffer(token_ids, dtype=np.int32),
         token_sentence=np.frombuffer(owners, dtype=np.int16),

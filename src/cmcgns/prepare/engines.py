@@ -33,7 +33,7 @@ def run_tasks(
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
     run = partial(_run_chunk, function)
     if engine == "ray":
-        parts = _on_ray(run, chunks)
+        parts = _on_ray(function, chunks)
     elif workers == 1 or len(chunks) <= 1:
         parts = map(run, chunks)
     else:
@@ -61,18 +61,19 @@ def _in_pool(run: Callable[[Any], list[Any]], chunks: Sequence[Any], workers: in
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _on_ray(run: Callable[[Any], list[Any]], chunks: Sequence[Any]) -> Iterator[list[Any]]:
+def _on_ray(function: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[list[Any]]:
     try:
         import ray
     except ImportError:
         raise UserError("--engine ray needs Ray: pip install 'cmcgns[ray]'") from None
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    remote = ray.remote(run)
+    remote = ray.remote(_run_chunk)
+    shared = ray.put(function)  # sent to each machine once
     waiting = iter(chunks)
     ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    running = [remote.remote(chunk) for chunk in islice(waiting, ahead)]
+    running = [remote.remote(shared, chunk) for chunk in islice(waiting, ahead)]
     while running:
         done, running = ray.wait(running)
-        running += [remote.remote(chunk) for chunk in islice(waiting, len(done))]
+        running += [remote.remote(shared, chunk) for chunk in islice(waiting, len(done))]
         yield from ray.get(done)

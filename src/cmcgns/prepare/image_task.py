@@ -10,7 +10,9 @@ from cmcgns.errors import UserError
 from cmcgns.files import sha256
 
 # What a manifest needs; no identifier of a person is kept, only the names of the tags that hold one.
-_KEPT_TAGS = ("ViewPosition", "PatientSex", "PatientAge", "BurnedInAnnotation", "identifying")
+_KEPT_TAGS = (
+    "ViewPosition", "Laterality", "ImageLaterality", "PatientSex", "PatientAge", "BurnedInAnnotation", "identifying",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

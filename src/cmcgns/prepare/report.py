@@ -35,7 +35,9 @@ def summarise(source: Source, frame: pd.DataFrame, table: SourceTable, about: di
         "patients": int(frame["patient_id"].nunique()),
         "splits": _counts_by_split(frame),
         "views": {name or "not stated": int(n) for name, n in frame["view"].value_counts().items()},
-        "labels": {name.removeprefix(LABEL): _label_counts(frame[name]) for name in label_columns(frame)},
+        "labels": {
+            name.removeprefix(LABEL): _label_counts(frame[name], frame["split"]) for name in label_columns(frame)
+        },
         "boxes": _box_counts(frame),
         "masks": int((frame["mask_path"] != "").sum()),
         "words": _word_counts(frame),
@@ -57,12 +59,13 @@ def _counts_by_split(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
     }
 
 
-def _label_counts(values: pd.Series) -> dict[str, int]:
+def _label_counts(values: pd.Series, splits: pd.Series) -> dict[str, Any]:
     numbers = pd.to_numeric(values, errors="coerce")
     named = {"positive": 1, "negative": 0, "uncertain": -1}
-    return {name: int((numbers == value).sum()) for name, value in named.items()} | {
-        "not stated": int(numbers.isna().sum())
-    }
+    counts: dict[str, Any] = {name: int((numbers == value).sum()) for name, value in named.items()}
+    counts["not stated"] = int(numbers.isna().sum())
+    by_split = (numbers == 1).groupby(splits.where(splits != "", "none"), sort=False).sum()
+    return counts | {"positive by split": {str(name): int(count) for name, count in by_split.items()}}
 
 
 def _box_counts(frame: pd.DataFrame) -> dict[str, int]:

@@ -34,8 +34,9 @@ def manifest_rows(table: SourceTable, results: Mapping[str, ImageResult]) -> pd.
         if name == "view":
             unclear |= (text == "FRONTAL") & tag.isin(("AP", "PA"))
         frame[name] = stated.astype(object).where(~unclear, tag)
-    if found["identifying_tags"].any():
-        frame["identifying_tags"] = found["identifying_tags"]
+    for name in ("laterality", "identifying_tags"):  # columns of their own, where any file states them
+        if (found[name] != "").any():
+            frame[name] = found[name]
     frame = frame[~failed].reset_index(drop=True)
     if "boxes" in frame:
         columns = ("boxes", "width", "height", "original_width", "original_height")
@@ -49,6 +50,7 @@ def _seen(result: ImageResult) -> dict[str, object]:
     row["tag_view"] = _view(tags.get("ViewPosition", ""))
     row["tag_sex"] = {"M": "M", "F": "F"}.get(tags.get("PatientSex", "").strip().upper()[:1], "")
     row["tag_age"] = _years(tags.get("PatientAge", ""))
+    row["laterality"] = tags.get("ImageLaterality", "") or tags.get("Laterality", "")
     row["identifying_tags"] = tags.get("identifying", "")
     return row
 
