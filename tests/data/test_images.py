@@ -79,12 +79,21 @@ def test_one_bit_cmyk_and_colour(tmp_path):
     assert (red == 76).all(), "ITU-R 601 luma of pure red"
 
 
-def test_sixteen_bit_is_stretched_over_its_own_range(tmp_path):
-    twelve_bit = np.linspace(0, 4095, 32 * 32).reshape(32, 32).astype(np.uint16)
-    pixels = read_image(save(twelve_bit, tmp_path / "a.png"), 32)
-    assert (pixels.min(), pixels.max()) == (0, 255)
-    assert np.abs(pixels - twelve_bit / 4095 * 255).max() <= 0.5
-    assert not read_image(save(np.full((8, 8), 500, np.uint16), tmp_path / "b.png"), 8).any()
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_sixteen_bit_files_are_read_by_the_bits_they_use(tmp_path, bits):
+    white = 2**bits - 1
+    ramp = np.linspace(0, white, 32 * 32).reshape(32, 32).astype(np.uint16)
+    pixels = read_image(save(ramp, tmp_path / "a.png"), 32)
+    assert np.abs(pixels - ramp / white * 255).max() <= 0.5
+
+
+def test_pitfall_files_a_bright_marker_leaves_the_contrast_of_sixteen_bit_alone(tmp_path):
+    plain = np.linspace(20000, 40000, 32 * 32).reshape(32, 32).astype(np.uint16)
+    marked = plain.copy()
+    marked[:4, :4] = 65535
+    one, other = (read_image(save(array, tmp_path / "a.png"), 32) for array in (plain, marked))
+    assert (one[4:] == other[4:]).all()
+    assert one.min() == round(20000 / 65535 * 255)
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])

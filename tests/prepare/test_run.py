@@ -232,6 +232,30 @@ def test_calls_that_cannot_work_are_refused(tmp_path, changes, message):
         prepare(call["name"], tmp_path / call["root"], tmp_path / call["out"], call["options"], quiet())
 
 
+def test_another_dataset_or_a_file_at_out_is_refused(root, tmp_path):
+    do(root, tmp_path / "out")
+    with pytest.raises(UserError, match="holds table already, which nih would replace"):
+        prepare("nih", root, tmp_path / "out", OPTIONS, quiet())
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--out .*file is a file"):
+        do(root, tmp_path / "file")
+
+
+def test_no_image_at_all_is_an_error_that_says_why(root, tmp_path):
+    rows = pd.read_csv(root / "table.csv")
+    rows["Path"] = rows["Path"] + ".gone"
+    rows.to_csv(root / "table.csv", index=False)
+    with pytest.raises(UserError, match=r"no image is left for a manifest .no such file"):
+        do(root, tmp_path / "out")
+
+
+def test_reasons_and_old_shards_are_named(root, tmp_path):
+    do(root, tmp_path / "out", PrepareOptions(size=64, shards=2))
+    text = do(root, tmp_path / "out", PrepareOptions(size=32))
+    assert "left out: 1 x truncated PNG" in text
+    assert "shards is of an earlier call" in text.replace("\n", " ")
+
+
 def test_nothing_left_is_an_error_that_says_why(root, tmp_path):
     rows = pd.read_csv(root / "table.csv")
     rows[rows["Path"].str.contains("d.png")].to_csv(root / "table.csv", index=False)

@@ -46,6 +46,10 @@ def run(folders: Sequence[Path], images: bool, skip: Sequence[str], out: Path | 
                 f"boxes of {cleaned.clipped:,} rows clipped (row by row in {cleaned.account})",
                 highlight=False,
             )
+            if cleaned.rows == 0:
+                console.print(
+                    f"{cleaned.path} has no row left: these folders hold the same studies", style="bold red"
+                )
     return report.exit_code
 
 

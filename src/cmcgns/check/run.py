@@ -76,6 +76,9 @@ def run_checks(
     """
     if unknown := [name for name in skip if name not in RULES]:
         raise UserError(f"unknown rule {unknown[0]!r}; the rules are {', '.join(RULES)}")
+    for folder in folders:
+        if (folder / "shards.json").is_file():
+            raise UserError(f"{folder} holds shards: check the prepared folder that they were written from")
     files = [folder / "manifest.parquet" if folder.is_dir() else folder for folder in folders]
     if not files:
         raise UserError("nothing to check; name a folder with a manifest.parquet")

@@ -15,7 +15,7 @@ from cmcgns.data.remote import open_image
 from cmcgns.errors import UserError
 
 MAX_PIXELS = 89_000_000  # Pillow calls more a decompression bomb; the largest digitised films have 40 million
-_CACHE_VERSION = 1  # to be raised whenever `read_image` gives other pixels
+_CACHE_VERSION = 2  # to be raised whenever `read_image` gives other pixels
 Pixels = NDArray[np.uint8]
 
 
@@ -50,11 +50,19 @@ def read_image(path: Path | BinaryIO, size: int) -> Pixels:
     return _fit(gray, size)
 
 
+def white_of(highest: int) -> int:
+    """The value that means white in a picture of 16 bits whose brightest pixel is `highest`: 255, 511, … 65535."""
+    return (1 << max(8, highest.bit_length())) - 1
+
+
 def _to_gray(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        # 16 bit and wider: the range of the file is unknown (12 bit in 16 is common), so it is stretched.
         values = np.asarray(image, dtype=np.float32)
         low, high = float(values.min()), float(values.max())
+        if image.mode != "F" and low >= 0:
+            # White is the largest value of the bits in use (12 in 16 are common), as in `prepare`: not the brightest
+            # pixel, for then a marker in the corner would change the contrast of the whole radiograph.
+            low, high = 0.0, float(white_of(int(high)))
         return Image.fromarray(((values - low) * (255 / max(high - low, 1))).round().astype(np.uint8))
     if image.mode == "P":  # Pillow warns of palettes with transparency on any other way
         image = image.convert("RGBA")

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cmcgns.data.images import white_of
 from cmcgns.errors import UserError
 from cmcgns.files import sha256
 
@@ -119,7 +120,7 @@ def target_name(source: str, suffix: str) -> str:
 
 def _white(high: int, tags: dict[str, str]) -> int:
     """The value that means white; a 16-bit PNG often keeps 10 to 14 bits, which would come out black."""
-    return (1 << max(8, int(tags["highest"]).bit_length())) - 1 if "highest" in tags else high
+    return white_of(int(tags["highest"])) if "highest" in tags else high
 
 
 def _prepare(task: ImageTask, settings: ImageSettings, stamp: str) -> ImageResult:

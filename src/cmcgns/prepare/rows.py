@@ -17,6 +17,8 @@ def manifest_rows(table: SourceTable, results: Mapping[str, ImageResult]) -> pd.
     Boxes are scaled to the stored image. View, sex and age are filled from the file's own tags where the dataset's
     tables do not state them; FRONTAL, which leaves AP or PA open, gives way to the tag that says which.
     """
+    if len(table.frame) == 0:
+        return table.frame
     found = pd.DataFrame([_seen(results[source]) for source in table.frame["source"]], index=table.frame.index)
     failed = found["error"] != ""
     table.left_out += [

@@ -25,6 +25,7 @@ from cmcgns.prepare.state import append_results, read_results, still_missing
 logger = logging.getLogger(__name__)
 
 SHARDS = "shards"
+_SHOWN_REASONS = 5
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,21 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
         from cmcgns.data.shards import write_shards
 
         console.print(f"shards: {write_shards(out, out / SHARDS, options.shards)}")
+    elif (out / SHARDS).is_dir():
+        console.print(
+            f"{out / SHARDS} is of an earlier call and was left as it is: give --shards again, or delete it"
+        )
+    _print_left_out(summary["reasons"], console)
     left_out = len(table.left_out)
     console.print(f"{len(frame):,} images in {manifest}, {left_out:,} left out; see {out / 'report.html'}")
     return manifest
+
+
+def _print_left_out(reasons: dict[str, int], console: Console) -> None:
+    for reason, count in list(reasons.items())[:_SHOWN_REASONS]:
+        console.print(f"left out: {count:,} x {reason}", markup=False)
+    if len(reasons) > _SHOWN_REASONS:
+        console.print(f"and {len(reasons) - _SHOWN_REASONS} more reasons")
 
 
 def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> None:
@@ -108,6 +121,15 @@ def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> No
         raise UserError(f"--column belongs to `prepare table`; {name} knows its own columns")
     if out.resolve() == root.resolve():
         raise UserError(f"--out {out} is the dataset's own folder; choose another one")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; a folder is expected")
+    earlier = read_report(out)["source"]["name"] if (out / "report.json").is_file() else name
+    if earlier != name:
+        raise UserError(f"--out {out} holds {earlier} already, which {name} would replace; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be made: {error}") from error
 
 
 def _about(root: Path, options: PrepareOptions) -> dict[str, Any]:
@@ -133,11 +155,17 @@ def _prepare_images(
         console.print(f"{len(tasks) - len(missing):,} images are prepared already")
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     work = partial(prepare_image, settings=settings)
-    with Progress(*columns, console=console, disable=not missing) as progress:
-        bar = progress.add_task("images", total=len(missing))
-        for result in append_results(out, run_tasks(work, missing, options.engine, options.workers)):
-            results[result.source] = result
-            progress.advance(bar)
+    done = 0
+    try:
+        with Progress(*columns, console=console, disable=not missing) as progress:
+            bar = progress.add_task("images", total=len(missing))
+            for result in append_results(out, run_tasks(work, missing, options.engine, options.workers)):
+                results[result.source] = result
+                done += 1
+                progress.advance(bar)
+    except KeyboardInterrupt:
+        console.print(f"stopped: {done:,} of {len(missing):,} images are done; the same command goes on from there")
+        raise
     return results
 
 
