@@ -57,17 +57,19 @@ def load(folder: Path) -> None:
     """Rows, word pieces, data set, and the first hundred batches of a shuffled epoch."""
     from cmcgns.config import DataSettings
     from cmcgns.data.dataset import PairDataset, make_loader
+    from cmcgns.data.images import map_images
     from cmcgns.data.order import TrainingOrder
     from cmcgns.data.pairs import read_pairs
     from cmcgns.data.report_tokens import tokenize_reports
     from cmcgns.data.tokenizer import train_tokenizer
 
     settings = DataSettings(image_size=SIZE, resize=SIZE)
-    pairs = read_pairs(folder, settings, exists=lambda _: True)
+    pairs = read_pairs(folder, settings, exists=lambda _: True, everything=False)
     texts = pairs.frame["text"]
     tokenizer = train_tokenizer(texts[:2000], 1000)
     tokens = tokenize_reports(texts, tokenizer, settings.max_tokens, settings.max_sentences)
-    images = np.memmap(folder / "images.bin", np.uint8, "w+", shape=(len(pairs.frame), SIZE, SIZE))
+    np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(pairs.frame), SIZE, SIZE))
+    images = map_images(folder / "images.npy")
     names = pairs.frame["study_id"].tolist()
     dataset = PairDataset(images, tokens, names, np.arange(len(names)), settings)
     order = TrainingOrder(len(names), 64, 1)

@@ -292,3 +292,16 @@ def test_pitfall_evaluation_patients_of_both_splits_are_named(folder, caplog):
     shared = read(folder, rows(split=["train", "train", "train", "val"], patient_id=["p", "q", "r", "p"]))
     assign_splits(shared, DataSettings(), seed=0)
     assert "1 patients are in both train and val, for example p" in caplog.text
+
+
+def test_only_known_columns_are_read_where_that_is_asked_for(tmp_path):
+    table = tmp_path / "pairs.parquet"
+    frame = pd.DataFrame({"Path": ["a.png", "b.png"], "report": ["Normal.", "Edema."], "boxes": "[]", "view": "AP"})
+    frame.to_parquet(table)
+    settings = DataSettings(columns={"image_path": "Path"})
+    whole, lean = (read_pairs(table, settings, lambda _: True, everything) for everything in (True, False))
+    assert "boxes" in whole.frame
+    assert "boxes" not in lean.frame
+    pd.testing.assert_frame_equal(whole.frame.drop(columns="boxes"), lean.frame)
+    with pytest.raises(UserError, match=r"Wrong.*boxes"):  # a wrong mapping is named beside all that is there
+        read_pairs(table, DataSettings(columns={"image_path": "Wrong"}), everything=False)

@@ -1,11 +1,12 @@
 """Radiographs from files: decoded and resized once, kept as one memory-mapped array."""
 
 import hashlib
+import mmap
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +117,7 @@ def load_images(
     """
     file = cache_folder() / f"images-{size}-{_fingerprint(paths)}.npy"
     if file.is_file():
-        return np.load(file, mmap_mode="r", allow_pickle=False), {}
+        return map_images(file), {}
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
@@ -126,7 +127,15 @@ def load_images(
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-    return np.load(file, mmap_mode="r", allow_pickle=False), {}
+    return map_images(file), {}
+
+
+def map_images(file: Path) -> Pixels:
+    """The array without its content in memory; batches read single images from all over it, so no read-ahead."""
+    array: np.memmap[Any, np.dtype[np.uint8]] = np.load(file, mmap_mode="r", allow_pickle=False)
+    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+        array.base.madvise(mmap.MADV_RANDOM)
+    return array
 
 
 def _fill(file: Path, paths: Sequence[str], size: int, progress: Callable[[int], None]) -> dict[int, str]:

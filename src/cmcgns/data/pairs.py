@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 
 from cmcgns.config import DataSettings
 from cmcgns.data.manifest import image_file
@@ -54,7 +56,9 @@ class Pairs:
         self.frame = self.frame[~bad].reset_index(drop=True)
 
 
-def read_pairs(path: Path, settings: DataSettings, exists: Callable[[str], bool] | None = None) -> Pairs:
+def read_pairs(
+    path: Path, settings: DataSettings, exists: Callable[[str], bool] | None = None, everything: bool = True
+) -> Pairs:
     """Read a csv or parquet table, or the one table of a folder.
 
     A table without splits is one of training rows. Where only some rows have a split, the others belong to none and
@@ -64,12 +68,13 @@ def read_pairs(path: Path, settings: DataSettings, exists: Callable[[str], bool]
         path: table or folder; relative image paths start at the table's folder.
         settings: columns, views, which text.
         exists: says whether an image is there; by default a file of that path (URLs are taken to be there).
+        everything: also read columns that pretraining does not know (from a parquet table; they cost memory).
 
     Raises:
         UserError: no table, missing columns, repeated images, missing image files.
     """
     table = find_table(path)
-    frame = _read_table(table)
+    frame = _read_table(table, None if everything else settings.columns)
     frame = _rename_columns(frame, settings.columns, table)
     frame["row"] = range(1, len(frame) + 1)
     pairs = Pairs(_fill_columns(frame, table), table)
@@ -88,6 +93,7 @@ def read_pairs(path: Path, settings: DataSettings, exists: Callable[[str], bool]
     _check_files(pairs, settings.bad_images, exists)
     if len(pairs.frame) == 0:
         raise UserError(f"{table}: no row is left to train on; see the reasons above")
+    pyarrow.default_memory_pool().release_unused()  # intermediate columns: half as much again as the rows
     return pairs
 
 
@@ -111,15 +117,29 @@ def find_table(path: Path) -> Path:
     return tables[0]
 
 
-def _read_table(table: Path) -> pd.DataFrame:
+def _read_table(table: Path, mapping: dict[str, str] | None) -> pd.DataFrame:
+    """All columns, or with a mapping of names only those that pretraining knows."""
     try:
         if table.suffix == ".parquet":
-            return pd.read_parquet(table)
+            return _read_parquet(table, mapping)
         if table.suffix == ".csv":
             return _read_csv(table)
     except (ValueError, OSError) as error:
         raise UserError(f"{table} cannot be read: {error}") from error
     raise UserError(f"{table}: a .csv or .parquet table is expected")
+
+
+def _read_parquet(table: Path, mapping: dict[str, str] | None) -> pd.DataFrame:
+    names = None
+    if mapping is not None:
+        known = {mapping.get(name, name) for name in ("image_path", *_TEXT_COLUMNS, *_OPTIONAL)}
+        found = pyarrow.parquet.read_schema(table).names
+        wanted = {*mapping.values(), mapping.get("image_path", "image_path")}
+        if wanted <= set(found):  # else the message about what is missing shall list all that is there
+            names = [name for name in found if name in known]
+    frame = pd.read_parquet(table, columns=names)
+    pyarrow.default_memory_pool().release_unused()
+    return frame
 
 
 def _read_csv(table: Path) -> pd.DataFrame:
@@ -161,7 +181,7 @@ def _fill_columns(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
     if len(empty):
         raise UserError(f"{table}: image_path is empty in row {empty.iloc[0]} ({len(empty)} rows)")
     root = table.parent.resolve()
-    frame["image_path"] = [image_file(root, path) for path in paths]
+    frame["image_path"] = _absolute(paths, root)
     for column, fallback in (("study_id", "image_path"), ("patient_id", "study_id")):
         missing = frame[column] == ""
         if missing.any():
@@ -172,6 +192,13 @@ def _fill_columns(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
     return frame
 
 
+def _absolute(paths: pd.Series, root: Path) -> pd.Series:
+    """What `image_file` makes of every path; without a loop where all are plain relative ones."""
+    if paths.str.contains(r"^/|//|(?:^|/)\.{1,2}(?:/|$)").any():
+        return pd.Series([image_file(root, path) for path in paths], index=paths.index, dtype="str")
+    return f"{root}/" + paths
+
+
 def _as_text(values: pd.Series) -> pd.Series:
     """Stripped strings; missing values of any spelling are empty, and 12.0 in a column with gaps is 12 again."""
     if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 == 0).all():
@@ -179,7 +206,7 @@ def _as_text(values: pd.Series) -> pd.Series:
     if not isinstance(values.dtype, pd.StringDtype):  # else no detour over Python objects: a million take 0.1 GB
         values = values.astype(object).where(values.notna(), "").astype(str)
     text = values.fillna("").str.strip()
-    return text.mask(text.str.casefold() == "nan", "")
+    return text.mask(text.str.lower() == "nan", "")
 
 
 def _check_identity(frame: pd.DataFrame, table: Path) -> None:
@@ -210,14 +237,15 @@ def _choose_text(frame: pd.DataFrame, kind: str) -> pd.Series:
 
 def _has_sentence(texts: pd.Series) -> pd.Series:
     # Every text with a letter has one; only the others ("1.", "?") are worth the splitter's time.
-    lettered = texts.astype("str").str.contains(r"[^\W\d_]").to_numpy(dtype=bool)
-    found = [sure or bool(split_sentences(text)) for sure, text in zip(lettered, texts, strict=True)]
-    return pd.Series(found, index=texts.index, dtype=bool)
+    found = texts.str.contains(r"[^\W\d_]").to_numpy(dtype=bool, copy=True)
+    found[~found] = [bool(split_sentences(text)) for text in texts[~found]]
+    return pd.Series(found, index=texts.index)
 
 
 def _check_files(pairs: Pairs, bad_images: str, exists: Callable[[str], bool] | None = None) -> None:
     exists = exists or (lambda path: is_url(path) or Path(path).is_file())
-    missing = ~pairs.frame["image_path"].map(exists).astype(bool)
+    paths = pairs.frame["image_path"]
+    missing = pd.Series(np.fromiter((not exists(path) for path in paths), bool, len(paths)), index=paths.index)
     if not missing.any():
         return
     if bad_images == "leave_out":

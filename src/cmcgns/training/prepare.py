@@ -55,7 +55,9 @@ def prepare_data(
         fixed_shapes: pad every batch to the bounds of the settings.
     """
     shards = open_shards(data)
-    pairs = read_pairs(Path(data), recipe.data) if shards is None else read_shard_pairs(shards, recipe)
+    pairs = (
+        read_pairs(Path(data), recipe.data, everything=False) if shards is None else read_shard_pairs(shards, recipe)
+    )
     images: StoredImages = read_all_images(pairs, recipe) if shards is None else shard_images(shards, pairs, recipe)
     train, validation = assign_splits(pairs, recipe.data, recipe.training.seed)
     texts = pairs.frame["text"]  # not as a list: a million Python strings take 0.3 GB
