@@ -7,6 +7,8 @@ from check_helpers import changed, rows, write
 from rich.console import Console
 
 from cmcgns.check import Report, print_report, report_json, run_checks, write_page, write_report_json
+from cmcgns.check.finding import Finding
+from cmcgns.check.output import severity_text
 
 _VOID = {"meta", "br", "img", "hr", "link"}
 
@@ -97,3 +99,11 @@ def test_the_page_of_a_clean_report_lists_what_was_looked_for(tmp_path: Path) ->
     assert "Nothing was found" in text
     assert "patients-across-splits" in text
     assert "Not run" in text
+
+
+def test_mixed_severities_are_counted():
+    def some(*severities):
+        return [Finding("rule", severity, "a", "b") for severity in severities]
+
+    assert severity_text(some("warning", "warning")) == "warning"
+    assert severity_text(some("warning", "error", "warning")) == "1 error, 2 warnings"

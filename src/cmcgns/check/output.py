@@ -1,5 +1,6 @@
 """A report of the checks as JSON, as a table in the terminal and as a page."""
 
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cmcgns.check.finding import RULES, Finding
+from cmcgns.check.finding import RULES, SEVERITIES, Finding
 from cmcgns.check.run import Report
 from cmcgns.files import write_json, write_text
 
@@ -54,6 +55,16 @@ def count_rows(findings: list[Finding]) -> int:
     return len({(finding.manifest, row) for finding in findings for row in finding.rows})
 
 
+def severity_text(findings: list[Finding]) -> str:
+    """The severity of a rule's findings; with numbers where they differ."""
+    counts = Counter(finding.severity for finding in findings)
+    if len(counts) == 1:
+        return findings[0].severity
+    return ", ".join(
+        f"{counts[name]:,} {name}{'s' if counts[name] != 1 else ''}" for name in SEVERITIES if counts[name]
+    )
+
+
 def write_report_json(report: Report, path: Path) -> None:
     """Write :func:`report_json`."""
     write_json(path, report_json(report))
@@ -80,7 +91,7 @@ def _table(report: Report) -> Table:
         style = _STYLES[found[0].severity]
         places = "\n".join(escape(f"{finding.where}: {finding.message}") for finding in found[:_IN_TABLE])
         more = f"\n… and {len(found) - _IN_TABLE:,} more" if len(found) > _IN_TABLE else ""
-        label = f"[{style}]{escape(name)}[/]\n{found[0].severity}"
+        label = f"[{style}]{escape(name)}[/]\n{severity_text(found)}"
         table.add_row(label, f"{len(found):,}", f"{count_rows(found):,}", places + more)
     return table
 
@@ -93,7 +104,7 @@ def write_page(report: Report, path: Path) -> None:
     page = template.render(
         report=report,
         grouped=[
-            (name, RULES[name].description, found, found[:_ON_PAGE], count_rows(found))
+            (name, RULES[name].description, found, found[:_ON_PAGE], count_rows(found), severity_text(found))
             for name, found in grouped.items()
         ],
         clean=[(name, RULES[name].description) for name in report.ran if name not in grouped],
