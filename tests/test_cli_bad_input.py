@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pandas as pd
@@ -172,3 +173,9 @@ def test_a_process_of_its_own_ends_the_same_way(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: no recipe dmo")
     assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_printed(run):
+    code, _, output = run("--version")
+    assert code == 0
+    assert output.strip() == metadata.version("cmcgns")

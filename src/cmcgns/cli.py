@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,21 @@ app.add_typer(bench)
 
 Data = Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, for example training.batch_size=32.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(metadata.version("cmcgns"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Pretrain chest-radiograph encoders from reports (CM-CGNS)."""
 
 
 @app.command()

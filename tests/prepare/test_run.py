@@ -223,6 +223,9 @@ def test_sixteen_bits_are_kept_lossless_and_not_black_as_jpeg(root, tmp_path):
         ({"options": PrepareOptions(size=8)}, "--size 8"),
         ({"name": "nih", "options": PrepareOptions(columns={"a": "b"})}, "--column belongs to"),
         ({"out": "mine"}, "choose another"),
+        ({"out": "mine/prepared"}, "choose another"),
+        ({"name": "nih", "root": "mine/table.csv"}, "is a file; nih needs the folder"),
+        ({"options": PrepareOptions(rules="klingon")}, "no rule file klingon"),
     ],
 )
 @pytest.mark.usefixtures("root")

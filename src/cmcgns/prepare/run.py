@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cmcgns.data.manifest import write_manifest
+from cmcgns.data.section_rules import load_rules
 from cmcgns.data.sources import get_source
 from cmcgns.data.sources.base import SourceOptions, SourceTable, SplitRule
 from cmcgns.errors import UserError
@@ -119,8 +120,11 @@ def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> No
         raise UserError(f"--shards {options.shards}: a number of images a shard is expected, e.g. 1000")
     if options.columns and name != "table":
         raise UserError(f"--column belongs to `prepare table`; {name} knows its own columns")
-    if out.resolve() == root.resolve():
-        raise UserError(f"--out {out} is the dataset's own folder; choose another one")
+    if root.is_file() and name != "table":
+        raise UserError(f"--root {root} is a file; {name} needs the folder that its files were unpacked in")
+    if out.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"--out {out} lies in the dataset's own folder; choose another one")
+    load_rules(options.rules)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; a folder is expected")
     earlier = read_report(out)["source"]["name"] if (out / "report.json").is_file() else name
