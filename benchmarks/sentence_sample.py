@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.data.reports import join_sections, split_sentences
+from cmcgns.data.reports import split_sentences
 
 NEIGHBOUR = 45  # characters of a neighbour that are shown
 
@@ -33,7 +33,7 @@ NEIGHBOUR = 45  # characters of a neighbour that are shown
 def read_reports(path: Path) -> list[str]:
     """Findings and impression of each row as one text, in the order of the table."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["findings", "impression"])
-    return [join_sections(*sections) for sections in zip(table["findings"], table["impression"], strict=True)]
+    return (table["findings"].str.strip() + "\n\n" + table["impression"].str.strip()).str.strip().tolist()
 
 
 def draw(texts: list[str], count: int, seed: int, distinct: bool = False) -> list[str]:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cmcgns.config import DataSettings
 from cmcgns.data.pairs import assign_splits, find_table, read_pairs
+from cmcgns.data.reports import split_sentences
 from cmcgns.errors import UserError
 
 
@@ -305,3 +306,11 @@ def test_only_known_columns_are_read_where_that_is_asked_for(tmp_path):
     pd.testing.assert_frame_equal(whole.frame.drop(columns="boxes"), lean.frame)
     with pytest.raises(UserError, match=r"Wrong.*boxes"):  # a wrong mapping is named beside all that is there
         read_pairs(table, DataSettings(columns={"image_path": "Wrong"}), everything=False)
+
+
+def test_findings_and_impression_are_one_text_with_a_blank_line_that_ends_a_sentence(tmp_path):
+    sections = {"findings": [" Heart normal ", "", "B."], "impression": ["No edema\n", "A.", " "]}
+    pd.DataFrame({"image_path": ["a", "b", "c"]} | sections).to_parquet(tmp_path / "pairs.parquet")
+    texts = read_pairs(tmp_path, DataSettings(), lambda _: True).frame["text"].tolist()
+    assert texts == ["Heart normal\n\nNo edema", "A.", "B."]
+    assert split_sentences(texts[0]) == ["Heart normal", "No edema"]

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import random
 import re
+import time
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cmcgns.data.reports import join_sections, normalise_sentence, split_sentences, text_number
+from cmcgns.data.reports import normalise_sentence, split_sentences, text_number
 
 REPORTS = {
     "decimals": ("A 3.5 cm mass. No effusion.", ["A 3.5 cm mass.", "No effusion."]),
@@ -291,7 +292,9 @@ def test_a_report_behind_another_splits_as_before(name):
     ],
 )
 def test_time_grows_with_the_length_only(text):
-    split_sentences("word" + text * 20_000 + "x")  # minutes, if a rule looked back over all that came before
+    started = time.process_time()
+    split_sentences("word" + text * 20_000 + "x")
+    assert time.process_time() - started < 20  # minutes, if a rule looked back over all that came before
 
 
 @pytest.mark.real_data
@@ -300,7 +303,7 @@ def test_genuine_reports_lose_no_word():
     folder = Path(os.environ["CMCGNS_DEV_DATA"])
     openi = pd.read_csv(folder / "iu_reports" / "iu_reports.csv", dtype=str, keep_default_na=False)
     notes = pd.read_csv(folder / "case_notes" / "pairs.csv", dtype=str, keep_default_na=False)
-    texts = [join_sections(f, i) for f, i in zip(openi["findings"], openi["impression"], strict=True)]
+    texts = [f"{f}\n\n{i}" for f, i in zip(openi["findings"], openi["impression"], strict=True)]
     texts += notes["report"].tolist()
     for text in texts:
         check_nothing_is_lost(text)
@@ -387,9 +390,3 @@ def test_text_numbers_are_stable_positive_and_fit_into_an_int64():
     numbers = {text_number(str(number)) for number in range(2000)}
     assert len(numbers) == 2000
     assert all(0 < number < 2**63 for number in numbers)
-
-
-def test_sections_are_joined_by_a_blank_line_that_ends_a_sentence():
-    assert split_sentences(join_sections(" Heart normal ", "No edema\n")) == ["Heart normal", "No edema"]
-    assert join_sections("", "A.") == "A."
-    assert join_sections(" ", "") == ""

@@ -5,26 +5,11 @@ from pathlib import Path
 from PIL import Image
 
 from cmcgns.check.identifiers import identifier_kinds
+from cmcgns.data.dicom import IDENTIFYING_TAGS
 
 # EXIF: ImageDescription, Artist, XPTitle, XPComment, XPAuthor, UserComment. Dates of the camera are no one's.
 _EXIF_TAGS = (0x010E, 0x013B, 0x9C9B, 0x9C9C, 0x9C9D, 0x9286)
 _COMMENTS = ("comment", "Comment", "Description", "Title", "Author", "Subject", "PatientName", "PatientID")
-DICOM_TAGS = (
-    "PatientName",
-    "PatientBirthDate",
-    "PatientBirthName",
-    "PatientAddress",
-    "PatientTelephoneNumbers",
-    "PatientMotherBirthName",
-    "OtherPatientIDs",
-    "OtherPatientNames",
-    "ReferringPhysicianName",
-    "PerformingPhysicianName",
-    "OperatorsName",
-    "InstitutionName",
-    "InstitutionAddress",
-    "AccessionNumber",
-)
 
 
 def personal_metadata(image: Image.Image) -> set[str]:
@@ -53,7 +38,7 @@ def dicom_patient_tags(file: Path) -> list[str]:
     import pydicom
 
     try:
-        data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(DICOM_TAGS))
-        return [tag for tag in DICOM_TAGS if str(data.get(tag, "") or "").strip(" ^_X")]
+        data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(IDENTIFYING_TAGS))
+        return [tag for tag in IDENTIFYING_TAGS if str(data.get(tag, "") or "").strip(" ^_X")]
     except Exception:  # pydicom raises whatever a broken file leads it to; that it is broken is another rule's to say
         return []

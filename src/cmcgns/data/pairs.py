@@ -227,7 +227,7 @@ def _check_identity(frame: pd.DataFrame, table: Path) -> None:
 
 
 def _choose_text(frame: pd.DataFrame, kind: str) -> pd.Series:
-    # Findings, then impression, as `join_sections` does it for one report.
+    # Findings, then impression, as one text; a missing one leaves no gap.
     sections = (frame["findings"].str.strip() + "\n\n" + frame["impression"].str.strip()).str.strip()
     if kind == "sections":
         return sections

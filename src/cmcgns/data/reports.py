@@ -174,8 +174,3 @@ def normalise_sentence(sentence: str) -> str:
 def text_number(text: str) -> int:
     """A positive 63-bit number; equal for equal text, on every machine and rank."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1 or 1
-
-
-def join_sections(findings: str, impression: str) -> str:
-    """Findings, then impression, as one text."""
-    return "\n\n".join(part.strip() for part in (findings, impression) if part.strip())
