@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: install demo test test-all check format clean
+.PHONY: install demo demo-full test test-all check format clean
 
 install: $(INSTALLED)
 
@@ -16,6 +16,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/cmcgns demo --out $(DEMO)
+
+demo-full: $(INSTALLED)
+	$(BIN)/cmcgns demo --out $(DEMO) --full
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m 'not slow'

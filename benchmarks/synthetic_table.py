@@ -15,12 +15,12 @@ import numpy as np
 from rich.console import Console
 
 from cmcgns.data.phantom import prompts
-from cmcgns.demo import COUNTS, make_studies, random_twin
+from cmcgns.demo import COUNTS, make_studies
 from cmcgns.evaluation.bootstrap import Interval, Statistic, bootstrap_interval, paired_difference
 from cmcgns.evaluation.judge import Scores, interval_text, report_use, score
 from cmcgns.evaluation.metrics import FloatArray, RankedScores, mean_over_classes
 from cmcgns.evaluation.study_set import StudySet, read_study_set
-from cmcgns.pretrained import load
+from cmcgns.pretrained import load, random_twin
 from cmcgns.recipe import load_recipe
 from cmcgns.training.pretrain import pretrain
 from cmcgns.training.run_folder import RunFolder

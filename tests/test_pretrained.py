@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import cmcgns
@@ -17,6 +18,11 @@ from cmcgns.data.order import evaluation_order
 from cmcgns.data.phantom.dataset import write_dataset
 from cmcgns.errors import UserError
 from cmcgns.evaluation.embed import embed
+from cmcgns.evaluation.joint_space import embed_pixels
+from cmcgns.evaluation.open_encoder import open_encoder
+from cmcgns.evaluation.phrase_maps import embed_phrases, patch_maps
+from cmcgns.evaluation.protocols import EvaluationProtocol
+from cmcgns.evaluation.task_data import TaskData
 from cmcgns.files import sha256
 from cmcgns.recipe import parse_recipe
 from cmcgns.training.prepare import prepare_data
@@ -117,7 +123,7 @@ def test_report_encoder_of_a_folder_that_is_gone_is_rebuilt(run: Path, tmp_path:
 def test_run_folder_is_complete(run: Path, data: Path) -> None:
     wanted = {
         "config.yaml", "model.safetensors", "preprocess.json", "tokenizer", "metrics.jsonl", "provenance.json",
-        "card.md", "state", "report_encoder.json", "left_out.csv", "tensorboard",
+        "card.md", "state", "report_encoder.json", "left_out.csv", "seen.parquet", "tensorboard",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} == wanted
     provenance = json.loads((run / "provenance.json").read_text())
@@ -190,3 +196,131 @@ def test_bad_input_has_a_clear_message(run: Path, tmp_path: Path) -> None:
         model.embed_image([])
     with pytest.raises(UserError, match=r"embed_text: text 1 \('\?!'\) holds no words"):
         model.embed_text(["Normal.", "?!"])
+
+
+def test_pictures_in_memory_are_embedded_as_their_files(run: Path, images: list[Path]) -> None:
+    model = cmcgns.load(run)
+    expected = model.embed_image(images)
+    opened = [Image.open(path) for path in images]
+    np.testing.assert_array_equal(model.embed_image(opened), expected)
+    np.testing.assert_array_equal(model.embed_image([np.asarray(image) for image in opened]), expected)
+    colour = [np.asarray(image.convert("RGB")) for image in opened]
+    np.testing.assert_array_equal(model.embed_image(colour), expected)
+    deep = [np.asarray(image).astype(np.uint16) * 257 for image in opened]  # 16 bits, white at 65535
+    np.testing.assert_allclose(model.embed_image(deep), expected, atol=0.02)
+
+
+def test_dicom_is_embedded_as_the_picture_that_it_holds(run: Path, images: list[Path], tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    pixels = np.asarray(Image.open(images[0]).convert("L"))
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3"
+    dataset.file_meta.MediaStorageSOPClassUID, dataset.file_meta.MediaStorageSOPInstanceUID = (
+        dataset.SOPClassUID, "1.2.3",
+    )  # fmt: skip
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = *pixels.shape, 1
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 7, 0, "MONOCHROME1"
+    dataset.PixelData = (255 - pixels).tobytes()  # MONOCHROME1: black and white are swapped
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    model = cmcgns.load(run)
+    np.testing.assert_array_equal(model.embed_image([tmp_path / "a.dcm"]), model.embed_image(images[:1]))
+    assert model.ground(tmp_path / "a.dcm", "No effusion.").shape == pixels.shape
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.zeros((4, 4)), r"\(H, W\) or \(H, W, 3\) uint8.*float64"),
+        (np.zeros((4, 4, 4), np.uint8), r"not \(4, 4, 4\) uint8"),
+        (np.zeros((0, 4), np.uint8), r"not \(0, 4\) uint8"),
+        (Image.new("F", (4, 4)), "mode F does not say what is white"),
+        (3, "a picture is a path, an array or a Pillow image, not int"),
+    ],
+)
+def test_other_pictures_are_refused(run: Path, picture: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        cmcgns.load(run).embed_image([picture])  # type: ignore[list-item]
+
+
+def test_a_single_picture_in_place_of_a_list_is_refused(run: Path) -> None:
+    with pytest.raises(UserError, match="embed_image takes a list"):
+        cmcgns.load(run).embed_image(Image.new("L", (8, 8)))  # type: ignore[arg-type]
+
+
+def test_evaluation_embeds_as_users_do(
+    run: Path, data: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit by bit: the same resize, crop, normalisation and batches."""
+    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path))
+    encoder = open_encoder(str(run))
+    settings = {"id": "t/v1", "title": "t", "task": "zero_shot", "split": {"rule": "any", "test": ["val"], "val": []}}
+    protocol = EvaluationProtocol.model_validate(settings)
+    found = TaskData(protocol, data, encoder.image_size, encoder.resize).test
+    embedded = embed_pixels(encoder, found.pixels, lambda _: None)
+    np.testing.assert_array_equal(embedded, cmcgns.load(run).embed_image(images))
+
+
+def test_zero_shot_is_the_softmax_of_both_prompts(run: Path, images: list[Path]) -> None:
+    model = cmcgns.load(run)
+    labels = {"Effusion": (["Pleural effusion."], ["No pleural effusion."]), "Big heart": (["Big."], ["Normal."])}
+    table = model.zero_shot(images, labels)
+    assert table.columns.tolist() == list(labels)
+    assert table.index.tolist() == [str(path) for path in images]
+    cosines = model.embed_image(images) @ model.embed_text(["Big.", "Normal."]).T
+    softmax = np.exp(cosines / model.temperature) / np.exp(cosines / model.temperature).sum(1, keepdims=True)
+    np.testing.assert_allclose(table["Big heart"], softmax[:, 0], rtol=1e-4)
+    turned = model.zero_shot(images, {"Effusion": labels["Effusion"][::-1]})
+    np.testing.assert_allclose(turned["Effusion"], 1 - table["Effusion"], rtol=1e-6)
+
+
+def test_zero_shot_takes_names_and_one_picture(run: Path, images: list[Path]) -> None:
+    model = cmcgns.load(run)
+    table = model.zero_shot(images[0], ["Effusion", "Scimitar sign"])
+    assert table.shape == (1, 2)
+    assert ((table > 0) & (table < 1)).all(axis=None)
+    unknown = model.zero_shot(images[0], {"Scimitar sign": (["Scimitar sign."], ["No scimitar sign."])})
+    assert table["Scimitar sign"].iloc[0] == pytest.approx(unknown["Scimitar sign"].iloc[0])
+    for labels in ("Effusion", []):
+        with pytest.raises(UserError, match="zero_shot takes a list of labels"):
+            model.zero_shot(images[0], labels)
+
+
+@pytest.mark.parametrize("kind", ["pooled", "patches", "attention"])
+def test_grounding_maps_have_the_size_of_the_picture(run: Path, kind: str) -> None:
+    model = cmcgns.load(run)
+    picture = np.random.default_rng(0).integers(0, 255, (30, 50), dtype=np.uint8)
+    found = model.ground(picture, "Left pleural effusion.", kind=kind)
+    assert found.shape == (30, 50)
+    assert np.isfinite(found).all()
+    assert found.std() > 0
+    bound = (0, 1) if kind == "attention" else (-1, 1)
+    assert bound[0] <= found.min() <= found.max() <= bound[1]
+    against = model.ground(picture, "Left pleural effusion.", against="Normal.", kind=kind)
+    np.testing.assert_allclose(against, found - model.ground(picture, "Normal.", kind=kind), atol=1e-5)
+    assert np.abs(model.ground(picture, "Normal.", against="Normal.", kind=kind)).max() < 1e-6
+
+
+def test_grounding_says_what_this_run_cannot_give(run: Path, images: list[Path]) -> None:
+    model = cmcgns.load(run)
+    objective = model.recipe.objective.model_copy(update={"weight_report": 0.0})
+    model.recipe = model.recipe.model_copy(update={"objective": objective})
+    with pytest.raises(UserError, match=r"no map of kind attention: the run has objective\.weight_report 0"):
+        model.ground(images[0], "Normal.", kind="attention")
+    assert model.ground(images[0], "Normal.").shape == (44, 44)
+
+
+def test_maps_of_a_phrase_follow_the_patches(run: Path) -> None:
+    """Shuffled tokens give shuffled maps; other phrases in the same call change nothing."""
+    model = cmcgns.load(run)
+    tokens = model.task.model.image_encoder.tokens(torch.randn(2, 1, 32, 32))
+    order = torch.randperm(tokens.shape[1])
+    for kind in ("pooled", "patches", "attention"):
+        maps = patch_maps(model, tokens, embed_phrases(model, TEXTS), kind)
+        assert maps.shape == (2, 3, tokens.shape[1])
+        shuffled = patch_maps(model, tokens[:, order], embed_phrases(model, TEXTS), kind)
+        torch.testing.assert_close(shuffled, maps[:, :, order])
+        alone = patch_maps(model, tokens[1:], embed_phrases(model, TEXTS[2:]), kind)
+        torch.testing.assert_close(alone, maps[1:, 2:], atol=1e-5, rtol=1e-4)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cmcgns import cli_evaluate
 from cmcgns.errors import UserError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 
 bench = typer.Typer(name="bench", help="Measure speed and memory.", no_args_is_help=True)
 app.add_typer(bench)
+cli_evaluate.register(app)
 
 Data = Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, for example training.batch_size=32.")]
@@ -84,6 +86,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo.")] = Path("demo"),
     recipe: Annotated[str, typer.Option(help="Name of a recipe, or path of a YAML file.")] = "demo",
     set_: Set = None,
+    full: Annotated[bool, typer.Option("--full", help="Also k-NN, detection and segmentation.")] = False,
 ) -> None:
     """Draw synthetic studies, pretrain on them, judge the encoder, write a report."""
     from cmcgns.recipe import load_recipe
@@ -91,7 +94,7 @@ def demo(
     settings = load_recipe(recipe, set_ or [])
     from cmcgns import demo as program
 
-    program.run_demo(settings, out)
+    program.run_demo(settings, out, full=full)
 
 
 @app.command()
@@ -123,6 +126,7 @@ def prepare(
     column: Annotated[
         list[str] | None, typer.Option(help="OURS=THEIRS, for `table`: image_path=Path, label_Edema=edema, …")
     ] = None,
+    dataset: Annotated[str, typer.Option(help="Name of the dataset, for `table`; ids start with it.")] = "",
 ) -> None:
     """Read a public dataset's own folder (or your table) into a manifest with resized images."""
     from cmcgns.prepare.run import PrepareOptions
@@ -133,7 +137,7 @@ def prepare(
     if wrong is not None:
         raise UserError(f"--column {wrong}: OURS=THEIRS is expected, for example image_path=Path")
     columns = {ours: theirs for ours, _, theirs in pairs}
-    options = PrepareOptions(size, lossless, workers, engine, split, seed, columns, rules, shards)
+    options = PrepareOptions(size, lossless, workers, engine, split, seed, columns, rules, shards, dataset)
     run(name, root, out, options)
 
 
@@ -201,7 +205,7 @@ def _print_figures(figures: dict[str, Any]) -> None:
 def main() -> None:
     """Entry point: user errors are printed without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "lightning", "lightning.fabric", "matplotlib", "PIL"):
+    for noisy in ("faster_coco_eval", "httpx", "lightning", "lightning.fabric", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app()

@@ -6,39 +6,46 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from cmcgns.config import Recipe
-from cmcgns.data.phantom import prompts, write_dataset
+from cmcgns.data.phantom import write_dataset
+from cmcgns.demo_results import summarise_judgements
 from cmcgns.errors import UserError
-from cmcgns.evaluation.judge import compare, interval_text, report_use, score, summarise
+from cmcgns.evaluation.command import judge_encoder
+from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
+from cmcgns.evaluation.contract import Cell
+from cmcgns.evaluation.evaluate import EvaluateOptions
+from cmcgns.evaluation.judge import interval_text, report_use
+from cmcgns.evaluation.open_encoder import open_encoder
+from cmcgns.evaluation.protocols import load_protocol
+from cmcgns.evaluation.report import write_comparison
+from cmcgns.evaluation.store import read_predictions
 from cmcgns.evaluation.study_set import read_study_set
 from cmcgns.files import write_json
+from cmcgns.inspect.measures import MEASURES
 from cmcgns.inspect.report import write_report
-from cmcgns.pretrained import Pretrained, load
-from cmcgns.task import build_task
+from cmcgns.pretrained import load
 from cmcgns.training.pretrain import pretrain
 
 COUNTS = {"train": 2000, "val": 200, "test": 500}
 IMAGE_SIZE = 128
-_ROWS = {
-    "linear_auroc": "linear probe, 10 % of the labels, mean AUROC",
-    "zero_shot_auroc": "zero-shot, mean AUROC",
-    "report_to_image_r10": "report → image, R@10",
-}
+PROTOCOLS = ("linear/v1", "phantom-zero-shot/v1", "retrieval/v1", "phantom-grounding/v1")
+FULL_PROTOCOLS = (*PROTOCOLS, "knn/v1", "phantom-detection/v1", "phantom-segmentation/v1")
+FRACTION = 10.0  # per cent of the labels
 
 
-def run_demo(recipe: Recipe, out: Path, counts: dict[str, int] | None = None) -> Path:
+def run_demo(recipe: Recipe, out: Path, counts: dict[str, int] | None = None, full: bool = False) -> Path:
     """Make studies, pretrain, judge against a random encoder, write the report.
 
-    An interrupted demo goes on where it stopped.
+    An interrupted demo goes on where it stopped; a finished one can be judged on all tasks with `full`.
 
     Args:
         recipe: settings of the run.
         out: folder of everything; `report.html` is for people.
         counts: studies of each split.
+        full: also nearest neighbours, detection and segmentation.
 
     Returns:
         Path of the report.
@@ -46,22 +53,24 @@ def run_demo(recipe: Recipe, out: Path, counts: dict[str, int] | None = None) ->
     Raises:
         UserError: there is a finished demo already.
     """
-    if (out / "report.html").exists():
+    if (out / "report.html").exists() and not full:
         raise UserError(f"{out / 'report.html'} is there already: open it, or choose another --out")
     console = Console(highlight=False)
     started = time.perf_counter()
     data = make_studies(out / "data", counts or COUNTS, recipe.training.seed, console)
     run = out / "run"
-    pretrain(recipe, data, run, resume=(run / "config.yaml").exists())
+    if not (run / "model.safetensors").exists():
+        pretrain(recipe, data, run, resume=(run / "config.yaml").exists())
     trained = time.perf_counter() - started
     logging.getLogger("cmcgns.models.freeze").setLevel(logging.WARNING)  # the run has said it already
     console.print("judging the encoder against a randomly initialised one")
-    results = judge(run, data)
+    results = judge(run, data, out, console, FULL_PROTOCOLS if full else PROTOCOLS)
     results["seconds"] = {"pretrain": trained, "total": time.perf_counter() - started}
     write_json(out / "results.json", results)
     report = write_report(run, data, results, out)
     _print_results(results, console)
     console.print(f"{time.perf_counter() - started:.0f} s in all. Open [bold]{report}[/bold]")
+    console.print(f"every figure, by class and subgroup: {out / 'evaluation' / 'pretrained' / 'report.html'}")
     return report
 
 
@@ -73,39 +82,53 @@ def make_studies(folder: Path, counts: dict[str, int], seed: int, console: Conso
     return folder
 
 
-def judge(run: Path, data: Path) -> dict[str, Any]:
-    """Figures of a run on synthetic studies, of a randomly initialised twin, and their paired differences."""
+def judge(
+    run: Path, data: Path, out: Path, console: Console, protocols: tuple[str, ...] = PROTOCOLS
+) -> dict[str, Any]:
+    """Figures of a run on synthetic studies, of a randomly initialised twin, and their paired differences.
+
+    Args:
+        run: folder of the run.
+        data: the studies.
+        out: gets `evaluation/pretrained`, `evaluation/random` and `evaluation/comparison`.
+        console: for progress.
+        protocols: ids.
+    """
     model = load(run)
-    random = random_twin(model)
-    train, validation, test = (read_study_set(data, split, model) for split in ("train", "val", "test"))
-    scores = score(model, train, validation, test, prompts())
-    baseline = score(random, train, validation, test, prompts())
+    pairs = [(load_protocol(name), data) for name in protocols]
+    folder, options = out / "evaluation", EvaluateOptions(fractions=(FRACTION,))
+    rows = {}
+    for name, encoder in (("pretrained", str(run)), ("random", f"random:{run}")):
+        judged = open_encoder(encoder, seed=model.recipe.training.seed + 1)
+        judgement = judge_encoder(judged, pairs, folder / name, options, console)
+        if judgement.outcome.failures:
+            raise UserError("; ".join(": ".join(failure) for failure in judgement.outcome.failures))
+        rows[name] = judgement.rows
+    comparison = compare_folders(folder / "pretrained", folder / "random")
+    write_comparison_rows(folder / "comparison", comparison)
+    write_comparison(folder / "comparison", comparison)
+    test = read_study_set(data, "test", model)
     rebuilds = model.task.objective.reconstruction is not None and model.recipe.reconstruction.epochs > 0
-    return {
-        "pretrained": summarise(scores, test),
-        "random": summarise(baseline, test),
-        "difference": compare(scores, baseline, test),
-        "report_use": report_use(model, test) if rebuilds else None,
-        "counts": {"train": len(train.frame), "val": len(validation.frame), "test": len(test.frame)},
-    }
+    facts = read_predictions(folder / "pretrained", "retrieval/v1@phantom", Cell()).facts
+    chance = {"report_to_image_r10": facts["chance_r"]["r@10"]}
+    results = summarise_judgements(rows["pretrained"], rows["random"], comparison, chance)
+    return results | {"report_use": report_use(model, test) if rebuilds else None, "counts": _counts(data)}
 
 
-def random_twin(model: Pretrained) -> Pretrained:
-    """The same architecture and tokenizer with random weights (another seed than the run's)."""
-    torch.manual_seed(model.recipe.training.seed + 1)
-    settings = model.recipe.image_encoder.model_copy(update={"weights": None})
-    recipe = model.recipe.model_copy(update={"image_encoder": settings})
-    config = model.task.model.report_encoder.config
-    return Pretrained(build_task(recipe, len(model.tokenizer), config), model.tokenizer, recipe)
+def _counts(data: Path) -> dict[str, int]:
+    from cmcgns.data.manifest import read_manifest
+
+    return {str(split): int(count) for split, count in read_manifest(data)["split"].value_counts().items()}
 
 
 def _print_results(results: dict[str, Any], console: Console) -> None:
     table = Table(title=f"{results['counts']['test']} test studies (95 % intervals)")
     for heading in ("", "random", "pretrained", "difference"):
         table.add_column(heading, justify="left" if heading == "" else "right")
-    for key, name in _ROWS.items():
-        cells = (interval_text(results[column][key]) for column in ("random", "pretrained", "difference"))
-        table.add_row(name, *cells)
+    for measure in MEASURES:
+        columns = [results[column] for column in ("random", "pretrained", "difference")]
+        if measure.key in results["pretrained"]:
+            table.add_row(measure.name, *(interval_text(column[measure.key]) for column in columns))
     console.print(table)
     if results["report_use"]:
         difference = interval_text(results["report_use"]["difference"], 4)

@@ -1,8 +1,10 @@
 """Using a finished run: `cmcgns.load(run)`."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,7 +13,8 @@ from torch import nn
 
 from cmcgns.config import Recipe
 from cmcgns.data.dataset import normalise_pixels
-from cmcgns.data.images import centre_crop, read_image
+from cmcgns.data.images import centre_crop
+from cmcgns.data.pictures import Picture, picture_size, read_picture
 from cmcgns.data.report_tokens import tokenize_reports
 from cmcgns.data.tokenizer import load_tokenizer
 from cmcgns.errors import UserError
@@ -19,7 +22,15 @@ from cmcgns.task import Task, build_task
 from cmcgns.training.checkpoint import load_weights
 from cmcgns.training.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cmcgns.evaluation.phrase_maps import MapKind
+
 Floats = NDArray[np.float32]
+BATCH = 64  # images or texts at a time
+Prompts = Mapping[str, tuple[Sequence[str], Sequence[str]]]
+"""Sentences that state and sentences that deny each label."""
 
 
 class Pretrained:
@@ -29,7 +40,10 @@ class Pretrained:
         recipe: settings of the run.
         task: model and objective.
         tokenizer: transformers tokenizer.
+        folder: of the run; None for weights that are no run's.
     """
+
+    folder: Path | None = None
 
     def __init__(self, task: Task, tokenizer: Any, recipe: Recipe) -> None:
         self.task, self.tokenizer, self.recipe = task.eval().requires_grad_(False), tokenizer, recipe
@@ -39,40 +53,43 @@ class Pretrained:
         """The plain timm module; it takes (B, channels, H, W) in the range [-1, 1]."""
         return self.task.model.image_encoder.body  # type: ignore[no-any-return]
 
-    def images(self, paths: Sequence[str | Path]) -> torch.Tensor:
-        """Files -> (n, 1, H, W) as the encoder wants them: resized, padded, cropped at the centre, in [-1, 1].
+    def images(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        """Radiographs -> (n, 1, H, W) as the encoder wants them: resized, padded, cropped at the centre, in [-1, 1].
 
         Raises:
-            UserError: unreadable file.
+            UserError: unreadable picture.
         """
         data = self.recipe.data
-        pixels = np.stack([read_image(Path(path), data.resize) for path in paths])
+        pixels = np.stack([read_picture(picture, data.resize) for picture in pictures])
         return normalise_pixels(centre_crop(pixels, data.image_size))[:, None]
 
     @torch.no_grad()
-    def embed_image(self, paths: Sequence[str | Path], batch_size: int = 64) -> Floats:
-        """Embed image files.
+    def embed_tensors(self, images: torch.Tensor) -> Floats:
+        """(B, channels, H, W) as :meth:`images` gives them, one batch -> (B, D) unit vectors."""
+        model = self.task.model
+        embedded: Floats = model.pool_image(model.image_encoder.tokens(images.to(self.device))).cpu().numpy()
+        return embedded
+
+    def embed_image(self, paths: Sequence[Picture], batch_size: int = BATCH) -> Floats:
+        """Embed radiographs.
 
         Args:
-            paths: PNG or JPEG files.
-            batch_size: files at a time.
+            paths: PNG, JPEG or DICOM files, arrays or Pillow images (:data:`cmcgns.data.pictures.Picture`).
+            batch_size: pictures at a time.
 
         Returns:
             (n, D) unit vectors.
 
         Raises:
-            UserError: no path, or an unreadable file.
+            UserError: no picture, or an unreadable one.
         """
-        _refuse_string(paths, "embed_image")
-        model, device = self.task.model, self.device
-        parts = []
-        for start in range(0, len(paths), batch_size):
-            images = self.images(paths[start : start + batch_size]).to(device)
-            parts.append(model.pool_image(model.image_encoder.tokens(images)).cpu())
-        return torch.cat(parts).numpy()
+        _refuse_single(paths, "embed_image")
+        starts = range(0, len(paths), batch_size)
+        return np.concatenate(
+            [self.embed_tensors(self.images(paths[start : start + batch_size])) for start in starts]
+        )
 
-    @torch.no_grad()
-    def embed_text(self, texts: Sequence[str], batch_size: int = 64) -> Floats:
+    def embed_text(self, texts: Sequence[str], batch_size: int = BATCH) -> Floats:
         """Embed reports, sentences or prompts.
 
         Args:
@@ -85,7 +102,23 @@ class Pretrained:
         Raises:
             UserError: no text, or one without a letter or digit.
         """
-        _refuse_string(texts, "embed_text")
+        _refuse_single(texts, "embed_text")
+        return self.encode_texts(texts, batch_size)[1].cpu().numpy()
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both embeddings of each text, where the weights are: the mean of its sentences f_R, and the global one.
+
+        Args:
+            texts: as for :meth:`embed_text`.
+            batch_size: texts at a time.
+
+        Returns:
+            (n, D), and (n, D) unit vectors.
+
+        Raises:
+            UserError: a text without a letter or digit.
+        """
         data = self.recipe.data
         tokens = tokenize_reports(texts, self.tokenizer, data.max_tokens, data.max_sentences)
         empty = np.flatnonzero(np.diff(tokens.sentence_offsets) == 0)
@@ -95,11 +128,85 @@ class Pretrained:
         for start in range(0, len(texts), batch_size):
             rows = np.arange(start, min(start + batch_size, len(texts)))
             batch = {name: torch.from_numpy(a).to(self.device) for name, a in tokens.padded(rows).items()}
-            _, report = self.task.model.encode_report(
-                batch["token_ids"], batch["token_mask"], batch["token_sentence"], batch["sentence_mask"]
+            mask = batch["sentence_mask"]
+            sentences, report = self.task.model.encode_report(
+                batch["token_ids"], batch["token_mask"], batch["token_sentence"], mask
             )
-            parts.append(report.cpu())
-        return torch.cat(parts).numpy()
+            parts.append((sentences.sum(1) / mask.sum(1, keepdim=True), report))  # rows of padding are 0
+        local, pooled = zip(*parts, strict=True)
+        return torch.cat(local), torch.cat(pooled)
+
+    def zero_shot(self, paths: Picture | Sequence[Picture], labels: Sequence[str] | Prompts) -> pd.DataFrame:
+        """How much more each radiograph resembles "{finding}" than "no {finding}", without any training on labels.
+
+        Args:
+            paths: one picture, or several.
+            labels: names, whose sentences are built in (`cmcgns/evaluation/prompts.yaml`; for others "{label}." and
+                "No {label}."), or label -> (sentences that state it, sentences that deny it).
+
+        Returns:
+            One row a picture, one column a label: softmax over the two at the run's own temperature. That ranks
+            pictures; it is calibrated for nothing.
+
+        Raises:
+            UserError: unreadable picture, no label, or a prompt without a word.
+        """
+        import pandas as pd
+
+        from cmcgns.evaluation.prompts import load_prompts
+        from cmcgns.evaluation.zero_shot import zero_shot_scores
+
+        pictures: Sequence[Picture] = paths if isinstance(paths, list | tuple) else [paths]  # type: ignore[list-item]
+        if isinstance(labels, str) or len(labels) == 0:
+            raise UserError(f"zero_shot takes a list of labels, for example zero_shot(paths, [{str(labels)!r}])")
+        if isinstance(labels, Mapping):
+            pairs = [labels[label] for label in labels]
+        else:
+            book = load_prompts()
+            pairs = [(book.of(label).positive, book.of(label).negative) for label in labels]
+        positive, negative = ([self.embed_text(list(texts)) for texts in side] for side in zip(*pairs, strict=True))
+        found = zero_shot_scores(self.embed_image(pictures), positive, negative, self.temperature)
+        names = [str(picture) if isinstance(picture, str | Path) else n for n, picture in enumerate(pictures)]
+        return pd.DataFrame(found, index=names, columns=list(labels))
+
+    @torch.no_grad()
+    def ground(self, path: Picture, phrase: str, against: str = "", kind: MapKind = "pooled") -> Floats:
+        """Where in a radiograph a phrase belongs.
+
+        The encoder sees the whole picture, squeezed to its input size, nothing cropped away.
+
+        Args:
+            path: the picture.
+            phrase: for example "Small left pleural effusion."
+            against: a sentence whose map is subtracted, for example "No pleural effusion."; leaves what speaks for
+                the phrase rather than for its subject.
+            kind: `pooled` or `patches` (cosines), or `attention` (weights): :mod:`cmcgns.evaluation.phrase_maps`.
+
+        Returns:
+            (H, W), one value for every pixel of the picture, interpolated between the patches.
+
+        Raises:
+            UserError: unreadable picture, phrase without a word, or a map that this run did not train.
+        """
+        from cmcgns.data.images import place_in_square
+        from cmcgns.evaluation.phrase_maps import embed_phrases, patch_maps, to_pixels, untrained
+
+        if reason := untrained(self, kind):
+            raise UserError(f"ground: no map of kind {kind}: {reason}")
+        pixels = read_picture(path, self.recipe.data.image_size)[None]
+        tokens = self.task.model.image_encoder.tokens(normalise_pixels(pixels)[:, None].to(self.device))
+        maps = patch_maps(self, tokens, embed_phrases(self, [phrase, *([against] if against else [])]), kind)[0]
+        values = maps[0] - maps[1] if against else maps[0]
+        width, height = picture_size(path)
+        side = max(width, height)
+        _, left, top = place_in_square(width, height, side)
+        square = to_pixels(values[None], (side, side))[0].cpu().numpy()
+        return np.ascontiguousarray(square[top : top + height, left : left + width])
+
+    @property
+    def temperature(self) -> float:
+        """That divides the cosines of images and reports: what L_global ended with."""
+        return float(1 / self.task.objective.logit_scale())
 
     @property
     def device(self) -> torch.device:
@@ -127,11 +234,29 @@ def load(run: str | Path, device: str = "cpu") -> Pretrained:
     config = json.loads(folder.report_encoder.read_text("utf-8"))
     task = build_task(recipe, len(tokenizer), config, load_weights=False)
     load_weights(folder.model, task)
-    return Pretrained(task.to(device), tokenizer, recipe)
+    model = Pretrained(task.to(device), tokenizer, recipe)
+    model.folder = folder.path
+    return model
 
 
-def _refuse_string(values: Any, function: str) -> None:
+def random_twin(model: Pretrained, seed: int | None = None) -> Pretrained:
+    """The same architecture and tokenizer with random weights.
+
+    Args:
+        model: the run.
+        seed: of the weights; by default another one than the run's.
+    """
+    torch.manual_seed(model.recipe.training.seed + 1 if seed is None else seed)
+    settings = model.recipe.image_encoder.model_copy(update={"weights": None})
+    recipe = model.recipe.model_copy(update={"image_encoder": settings})
+    config = model.task.model.report_encoder.config
+    return Pretrained(build_task(recipe, len(model.tokenizer), config), model.tokenizer, recipe)
+
+
+def _refuse_single(values: Any, function: str) -> None:
     if isinstance(values, str | Path):
         raise UserError(f"{function} takes a list, for example {function}([{str(values)!r}])")
+    if not hasattr(values, "__len__"):
+        raise UserError(f"{function} takes a list, not a single {type(values).__name__}")
     if len(values) == 0:
         raise UserError(f"{function} got an empty list")

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cmcgns.errors import UserError
-from cmcgns.evaluation import bootstrap
+from cmcgns.evaluation import resamples
 from cmcgns.evaluation.bootstrap import (
     Interval,
     auroc_interval,
@@ -52,7 +52,8 @@ def test_seed_decides_and_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) 
     groups = np.arange(37) // 2
     whole = cluster_resample_counts(groups, 50, seed=3)
     assert (whole != cluster_resample_counts(groups, 50, seed=4)).any()
-    monkeypatch.setattr(bootstrap, "_CHUNK_CELLS", 7 * 37)
+    monkeypatch.setattr(resamples, "_CHUNK_CELLS", 7 * 37)
+    monkeypatch.setattr(resamples, "_CHUNK_RESAMPLES", 1)
     np.testing.assert_array_equal(whole, cluster_resample_counts(groups, 50, seed=3))
 
 

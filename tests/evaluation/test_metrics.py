@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cmcgns.errors import UserError
-from cmcgns.evaluation import metrics
-from cmcgns.evaluation.metrics import auroc, mean_auroc, mean_over_classes
+from cmcgns.evaluation import metrics, ranked_class
+from cmcgns.evaluation.metrics import RankedScores, auroc, mean_auroc, mean_over_classes
 
 
 def tied_data(seed: int = 0, n: int = 120, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -93,3 +94,88 @@ def test_a_missing_score_matters_only_where_there_is_a_label() -> None:
 def test_bad_input_is_refused(scores: object, labels: object, weights: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         auroc(scores, labels, weights)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("block", [1, 50, 1 << 17])
+def test_average_precision_agrees_with_scikit_learn_in_blocks_of_any_size(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranked_class, "_BLOCK_CELLS", block)
+    scores, labels = tied_data(5)
+    weights = np.random.default_rng(6).poisson(0.7, size=(9, len(labels)))
+    precision, area = RankedScores(scores, labels).average_precision(weights), auroc(scores, labels, weights)
+    for r, c in np.ndindex(precision.shape):
+        use = ~np.isnan(labels[:, c])
+        known = (labels[use, c], scores[use, c])
+        expected = average_precision_score(*known, sample_weight=weights[r, use])
+        assert precision[r, c] == pytest.approx(expected, abs=1e-12)
+        assert area[r, c] == pytest.approx(roc_auc_score(*known, sample_weight=weights[r, use]), abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 0.37, 1e9])
+def test_weights_need_not_be_counts(scale: float) -> None:
+    scores, labels = tied_data(7)
+    weights = scale * np.random.default_rng(8).random((5, len(labels)))
+    ranked = RankedScores(scores, labels)
+    for r, c in np.ndindex(5, 4):
+        use = ~np.isnan(labels[:, c])
+        known, weight = (labels[use, c], scores[use, c]), weights[r, use]
+        assert ranked.auroc(weights)[r, c] == pytest.approx(roc_auc_score(*known, sample_weight=weight), abs=1e-12)
+        expected = average_precision_score(*known, sample_weight=weight)
+        assert ranked.average_precision(weights)[r, c] == pytest.approx(expected, abs=1e-12)
+
+
+def test_large_counts_are_not_rounded() -> None:
+    """Past 2^24 single precision would drop the last row."""
+    counts = np.array([[1 << 25, 1, 1]])
+    found = auroc([[1.0], [3.0], [2.0]], [[0], [0], [1]], counts)
+    assert found[0, 0] == (1 << 25) / ((1 << 25) + 1)
+
+
+def test_average_precision_at_the_edges() -> None:
+    nan = np.nan
+    cases = [
+        ([[1.0], [2.0]], [[0], [0]], nan),  # no positive
+        ([[1.0], [2.0]], [[1], [1]], 1.0),  # no negative: every row found is right
+        ([[1.0], [1.0], [1.0], [1.0]], [[1], [0], [0], [0]], 0.25),  # one score for all: prevalence
+        ([[1.0]], [[1]], 1.0),
+        ([[1.0]], [[0]], nan),
+        ([[1.0]], [[nan]], nan),
+        ([[np.inf], [-np.inf], [0.0]], [[0], [1], [1]], np.mean([1 / 2, 2 / 3])),
+    ]
+    for scores, labels, expected in cases:
+        found = RankedScores(scores, labels).average_precision(np.ones((1, len(labels))))
+        np.testing.assert_allclose(found, [[expected]])
+    found = RankedScores([[1.0], [2.0]], [[0], [1]]).average_precision([[1, 0], [0, 0], [0, 3], [2, 1]])
+    np.testing.assert_array_equal(found[:, 0], [nan, nan, 1, 1])
+
+
+def test_rows_of_no_weight_change_nothing() -> None:
+    scores, labels = tied_data(9)
+    inside = np.arange(len(labels)) % 3 > 0
+    for figure in (RankedScores.auroc, RankedScores.average_precision):
+        alone = figure(RankedScores(scores[inside], labels[inside]), np.ones((1, inside.sum())))
+        np.testing.assert_allclose(figure(RankedScores(scores, labels), inside[None].astype(int)), alone)
+
+
+def test_a_monotone_scale_changes_nothing_and_turning_scores_turns_the_area() -> None:
+    scores, labels = tied_data(10)
+    weights = np.random.default_rng(11).poisson(1, size=(6, len(labels)))
+    for figure in (RankedScores.auroc, RankedScores.average_precision):
+        found = [figure(RankedScores(s, labels), weights) for s in (scores, np.exp(scores) - 7)]
+        np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(auroc(-scores, labels, weights), 1 - auroc(scores, labels, weights))
+
+
+def test_threads_of_torch_are_as_before_and_do_not_matter() -> None:
+    scores, labels = tied_data(12)
+    weights = np.random.default_rng(13).poisson(1, size=(6, len(labels)))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(auroc(scores, labels, weights))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(*found)

@@ -184,3 +184,35 @@ def test_bad_fractions_are_refused(fraction: float) -> None:
         nested_fraction([1, 2], [[0], [1]], fraction, seed=0)
     with pytest.raises(UserError, match="2 rows of labels for 1"):
         nested_fraction([1], [[0], [1]], 0.5, seed=0)
+
+
+@pytest.mark.parametrize("l2", [1e-4, 1e-2, 1.0])
+def test_softmax_agrees_with_scikit_learn(l2: float) -> None:
+    x, y = problem()
+    which = (y @ [1, 1, 1]).astype(int).clip(max=2)
+    labels = np.eye(3)[which]
+    found = fit_probe(x, labels, x, labels, [l2], outcome="multiclass")
+    assert found.converged
+    scaler, model = scikit(x, which, l2)
+    np.testing.assert_allclose(found.weight, model.coef_, atol=1e-2)
+    np.testing.assert_allclose(found.predict(x), model.predict_proba(scaler.transform(x)), atol=1e-3)
+    np.testing.assert_allclose(found.predict(x).sum(1), 1, atol=1e-12)
+
+
+def test_softmax_leaves_rows_without_a_label_out() -> None:
+    x, y = problem()
+    labels = np.eye(3)[(y @ [1, 1, 1]).astype(int).clip(max=2)]
+    masked = labels.copy()
+    masked[50:, 1] = np.nan
+    found = fit_probe(x, masked, x, labels, [0.1], outcome="multiclass")
+    scaler = StandardScaler().fit(x)  # features are known for all rows
+    model = LogisticRegression(C=1 / (0.1 * 50), tol=1e-10, max_iter=10_000)
+    model.fit(scaler.transform(x)[:50], labels[:50].argmax(1))
+    np.testing.assert_allclose(found.weight, model.coef_, atol=1e-3)
+
+
+def test_validation_scores_of_all_strengths_are_told() -> None:
+    x, y = problem()
+    found = fit_probe(x, y, x, y)
+    assert found.validation.keys() == set(L2_GRID)
+    assert found.validation[found.l2] == max(found.validation.values())

@@ -3,7 +3,7 @@ import pytest
 
 from cmcgns.errors import UserError
 from cmcgns.evaluation import retrieval
-from cmcgns.evaluation.retrieval import chance_recall, recall_at_k
+from cmcgns.evaluation.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k
 
 
 def embeddings(seed: int = 0, n: int = 40, m: int = 60) -> tuple[np.ndarray, ...]:
@@ -81,3 +81,56 @@ def test_bad_input_is_refused() -> None:
         chance_recall([1, 9], [1, 2], 1)
     with pytest.raises(UserError, match="ids must be"):
         chance_recall([], [1], 1)
+
+
+def obvious_precision(similarity: np.ndarray, right: np.ndarray, k: int) -> float:
+    order = sorted(range(len(right)), key=lambda j: (-similarity[j], right[j]))
+    return float(np.sum(right[order[:k]])) / k
+
+
+@pytest.mark.parametrize("cells", [1, 180, 1 << 23])
+@pytest.mark.parametrize("skip_self", [False, True])
+def test_precision_agrees_with_sorting_each_query(
+    cells: int, skip_self: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieval, "_CHUNK_CELLS", cells)
+    rng = np.random.default_rng(0)
+    query = rng.integers(-1, 2, size=(30, 4)) + 0.5  # few values: many ties
+    gallery = query if skip_self else rng.integers(-1, 2, size=(50, 4)) + 0.5
+    classes = rng.integers(0, 3, 30)
+    offered = classes if skip_self else rng.integers(0, 3, 50)
+    ks = (1, 7, 25, 80)
+    found = precision_at_k(query, gallery, classes, offered, ks, skip_self)
+    unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (query, gallery)]
+    similarity = np.round(unit[0] @ unit[1].T, 9)
+    for k in ks:
+        for i in range(30):
+            keep = np.arange(len(offered)) != i if skip_self else np.full(len(offered), True)
+            expected = obvious_precision(similarity[i][keep], (offered == classes[i])[keep], k)
+            assert found[k][i] == pytest.approx(expected)
+
+
+def test_a_constant_encoder_has_no_precision() -> None:
+    constant = np.ones((20, 3))
+    found = precision_at_k(constant, constant, np.arange(20) % 2, np.arange(20) % 2, (1, 10))
+    assert found[1].sum() == found[10].sum() == 0
+
+
+def test_precision_of_chance() -> None:
+    assert chance_precision([0, 1], [0, 0, 1, 1, 1]) == pytest.approx((2 / 5 + 3 / 5) / 2)
+    assert chance_precision([0, 0, 1, 1], [0, 0, 1, 1], skip_self=True) == pytest.approx(1 / 3)
+    rng = np.random.default_rng(0)
+    classes = np.arange(300) % 3
+    vectors = rng.normal(size=(300, 50))
+    found = precision_at_k(vectors, vectors, classes, classes, (5,), skip_self=True)[5].mean()
+    assert found == pytest.approx(chance_precision(classes, classes, skip_self=True), abs=0.03)
+
+
+def test_precision_refuses_bad_input() -> None:
+    one, two = np.ones((1, 2)), np.ones((2, 2))
+    with pytest.raises(UserError, match="one class each"):
+        precision_at_k(one, two, [1, 1], [1, 1])
+    with pytest.raises(UserError, match="are not the 2 items"):
+        precision_at_k(one, two, [1], [1, 1], skip_self=True)
+    with pytest.raises(UserError, match="query 0 has no right item"):
+        precision_at_k(one, two, [3], [1, 1])

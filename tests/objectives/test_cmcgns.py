@@ -289,7 +289,7 @@ class FixedAttention(CrossModalAttention):
         vectors = sentences * torch.linspace(0.5, 1.5, sentences.shape[-1])
         return vectors * sentence_mask[:, :, None] + patches.mean(), sentences
 
-    def text_to_image(self, patches: Tensor, sentences: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def text_to_image(self, patches: Tensor, sentences: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
         return patches.roll(1, 1), patches
 
 

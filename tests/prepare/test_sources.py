@@ -313,7 +313,7 @@ def test_rsna_and_nih_name_their_common_patients_alike(do):
 
 def test_a_second_call_does_nothing(prepared, monkeypatch):
     asked = []
-    monkeypatch.setattr(run, "run_tasks", lambda work, tasks, *rest: asked.extend(tasks) or iter(()))  # noqa: ARG005
+    monkeypatch.setattr(run, "run_tasks", lambda work, tasks, *rest: asked.extend(tasks) or iter(()))
     before = {path: path.stat().st_mtime_ns for folder in ("images", "masks") for path in all_files(prepared, folder)}
     text = prepare_quietly(prepared.name, prepared.root, prepared.out)
     assert asked == []

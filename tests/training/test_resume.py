@@ -82,7 +82,8 @@ def test_newest_checkpoints_are_kept_and_nothing_is_a_pickle(finished: Path) -> 
         "best-alignment.safetensors",
     ]
     for file in (path for path in finished.rglob("*") if path.is_file()):
-        assert file.suffix in (".yaml", ".safetensors", ".json", ".jsonl", ".md", ".csv") or "tfevents" in file.name
+        known = (".yaml", ".safetensors", ".json", ".jsonl", ".md", ".csv", ".parquet")
+        assert file.suffix in known or "tfevents" in file.name
         assert file.read_bytes()[:2] not in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"), file
 
 

@@ -23,6 +23,7 @@ TEXT = {
     "dataset": "name of the source",
     "view": "AP, PA, FRONTAL (AP or PA), LATERAL, OTHER or empty",
     "split": "train, val, test or empty",
+    "split_rule": "v1 or legacy: what `prepare --split` was told; empty: the table's own splits",
     "findings": "section of the report",
     "impression": "section of the report",
     "report": "the whole report, where it has no sections",
@@ -113,6 +114,10 @@ def read_manifest(path: Path) -> pd.DataFrame:
     file = path / "manifest.parquet" if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"{file}: no such manifest; `cmcgns prepare` writes one")
+    if file.suffix == ".csv":
+        raise UserError(
+            f"{file} is no manifest but a table; `cmcgns prepare table --root {file}` makes one of it"
+        )
     try:
         frame = pd.read_parquet(file)
     except (ValueError, OSError) as error:

@@ -87,7 +87,7 @@ def read_pairs(
         unknown = (~pairs.frame["view"].str.contains("AP|PA|FRONTAL", case=False)).sum()
         if unknown:
             logger.info("%s: %d rows have no known view and are kept as frontal", table.name, unknown)
-    pairs.frame["text"] = _choose_text(pairs.frame, settings.text)
+    pairs.frame["text"] = choose_text(pairs.frame, settings.text)
     pairs.frame = pairs.frame.drop(columns=list(_TEXT_COLUMNS))  # `text` has them: a quarter of the memory
     pairs.leave_out(~_has_sentence(pairs.frame["text"]), "empty report")
     _check_files(pairs, settings.bad_images, exists)
@@ -226,8 +226,13 @@ def _check_identity(frame: pd.DataFrame, table: Path) -> None:
         raise UserError(f"{table}: duplicate id: study_id {study} belongs to {patients[study]} patients")
 
 
-def _choose_text(frame: pd.DataFrame, kind: str) -> pd.Series:
-    # Findings, then impression, as one text; a missing one leaves no gap.
+def choose_text(frame: pd.DataFrame, kind: str) -> pd.Series:
+    """The text of each row: findings, then impression (a missing one leaves no gap), or the whole report.
+
+    Args:
+        frame: columns findings, impression, report; text.
+        kind: sections, report, or auto (sections where a row has them).
+    """
     sections = (frame["findings"].str.strip() + "\n\n" + frame["impression"].str.strip()).str.strip()
     if kind == "sections":
         return sections

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from cmcgns.errors import UserError
-from cmcgns.recipe import UniqueKeys
+from cmcgns.settings_file import UniqueKeys
 
 READ = ("findings", "impression")
 

@@ -4,26 +4,37 @@ Images of one patient resemble each other, so drawing rows would make intervals 
 as counts (how often each row was drawn), which lets a metric handle all resamples at once. Intervals are
 percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; clusters:
 Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). With few patients (below
-about 30) they are too narrow.
+about 30), or an area above 0.95 with few positives, they are too narrow and lie too low; the figures of an
+evaluation therefore have the intervals of :mod:`cmcgns.evaluation.intervals`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from cmcgns.errors import UserError
-from cmcgns.evaluation.metrics import FloatArray, IntArray, RankedScores, mean_over_classes
+from cmcgns.evaluation.interval_table import percentile_ends
+from cmcgns.evaluation.metrics import FloatArray, RankedScores, mean_over_classes
+from cmcgns.evaluation.resamples import Counts, cluster_resample_counts, count_chunks, patient_index
 
-Counts = npt.NDArray[np.int32]
+__all__ = [
+    "Interval",
+    "auroc_interval",
+    "bootstrap_interval",
+    "cluster_resample_counts",
+    "mean_interval",
+    "paired_auroc_difference",
+    "paired_difference",
+    "patient_index",
+]
+
+
 Statistic = Callable[[Counts], FloatArray]
 """Counts (R, n) -> one value per resample (R,). Called several times, each with some of the resamples."""
-
-_CHUNK_CELLS = 1 << 22  # resamples × rows drawn at once
 
 
 @dataclass(frozen=True)
@@ -43,48 +54,6 @@ class Interval:
     high: float
     n: int
     resamples: int
-
-
-def patient_index(groups: npt.ArrayLike) -> tuple[IntArray, int]:
-    """Number the patients of the rows.
-
-    Args:
-        groups: (n,) patient ids, strings or numbers.
-
-    Returns:
-        (n,) numbers from 0 in the order of the sorted ids, and how many patients there are.
-
-    Raises:
-        UserError: not one-dimensional, empty, an id missing, or ids of types that have no common order.
-    """
-    ids = np.asarray(groups)
-    if ids.ndim != 1 or len(ids) == 0:
-        raise UserError(f"patient ids must be (n,) with n > 0, not {ids.shape}")
-    missing = np.flatnonzero(pd.isna(ids))
-    if len(missing):
-        raise UserError(f"row {missing[0]} has no patient id ({len(missing)} such rows)")
-    try:
-        unique, index = np.unique(ids, return_inverse=True)
-    except TypeError as error:
-        raise UserError("patient ids mix types; make all of them strings") from error
-    return index, len(unique)
-
-
-def cluster_resample_counts(groups: npt.ArrayLike, resamples: int = 2000, seed: int = 0) -> Counts:
-    """Draw as many patients as there are, with replacement, many times.
-
-    Args:
-        groups: (n,) patient id of each row.
-        resamples: R, how many times.
-        seed: of the draws; equal seeds and groups give equal counts.
-
-    Returns:
-        (R, n) how often each row was drawn; rows of one patient always agree.
-
-    Raises:
-        UserError: bad ids (see :func:`patient_index`) or resamples < 1.
-    """
-    return np.concatenate(list(_count_chunks(groups, resamples, seed)))
 
 
 def bootstrap_interval(
@@ -110,12 +79,11 @@ def bootstrap_interval(
     value = float(statistic(np.ones((1, len(index)), dtype=np.int32))[0])
     if not np.isfinite(value):
         raise UserError(f"the statistic is {value} on the sample itself, so it has no interval")
-    drawn = np.concatenate([statistic(counts) for counts in _count_chunks(groups, resamples, seed)])
-    drawn = drawn[~np.isnan(drawn)]
-    if len(drawn) == 0:
+    drawn = np.concatenate([statistic(counts) for counts in count_chunks(groups, resamples, seed)])
+    low, high, used = percentile_ends(drawn[:, None], level)
+    if used[0] == 0:
         raise UserError("the statistic is undefined in every resample")
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high), len(index), len(drawn))
+    return Interval(value, float(low[0]), float(high[0]), len(index), int(used[0]))
 
 
 def paired_difference(
@@ -203,18 +171,3 @@ def _mean_auroc(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayL
     if np.shape(groups) != (ranked.rows,):
         raise UserError(f"{ranked.rows} rows of scores, but patient ids of shape {np.shape(groups)}")
     return lambda counts: mean_over_classes(ranked.auroc(counts))
-
-
-def _count_chunks(groups: npt.ArrayLike, resamples: int, seed: int) -> Iterator[Counts]:
-    """The rows of ``cluster_resample_counts``, some at a time, so that memory does not grow with R × n."""
-    if resamples < 1:
-        raise UserError(f"resamples must be 1 or more, not {resamples}")
-    index, patients = patient_index(groups)
-    rng = np.random.default_rng(seed)
-    step = max(1, _CHUNK_CELLS // len(index))
-    for start in range(0, resamples, step):
-        part = min(step, resamples - start)
-        draws = rng.integers(0, patients, size=(part, patients))
-        draws += np.arange(part)[:, None] * patients  # one histogram for all resamples of the chunk
-        counts = np.bincount(draws.ravel(), minlength=part * patients).reshape(part, patients)
-        yield np.take(counts.astype(np.int32), index, axis=1)

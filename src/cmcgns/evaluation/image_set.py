@@ -40,6 +40,12 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.frame)
 
+    @property
+    def names(self) -> NDArray[np.str_]:
+        """(n,) what an image is called in predictions: its source file, which is the same for everyone."""
+        source = self.frame["source"]
+        return source.where(source != "", self.frame["image_path"]).to_numpy(dtype=np.str_)
+
     def boxes(self) -> list[NDArray[np.float64]]:
         """For every image (k, 4) boxes x0, y0, x1, y1 in pixels of the square; (0, 4) where nothing was marked.
 
@@ -95,16 +101,42 @@ def read_image_set(folder: Path, split: str, size: int, uncertain: Mapping[str, 
     frame = frame[frame["split"] == split].reset_index(drop=True)
     if len(frame) == 0:
         raise UserError(f"{folder}: no row has split {split} (found: {found})")
-    pixels, errors = load_images([image_file(base, path) for path in frame["image_path"]], size)
+    names = [name.removeprefix(LABEL) for name in label_columns(frame)]
+    return image_set_of(frame, base, size, names, uncertain or {})
+
+
+def image_set_of(
+    frame: pd.DataFrame,
+    folder: Path,
+    size: int,
+    label_names: list[str],
+    uncertain: Mapping[str, float],
+    empty_is_negative: bool = False,
+) -> ImageSet:
+    """Images and labels of given rows.
+
+    Args:
+        frame: rows of a manifest.
+        folder: of the manifest.
+        size: S, side of the squares.
+        label_names: C labels, in this order.
+        uncertain: what -1 means, by label; -1 of other labels becomes NaN (not used).
+        empty_is_negative: whether a missing label is 0 instead of NaN.
+
+    Raises:
+        UserError: unreadable images; names the first.
+    """
+    pixels, errors = load_images([image_file(folder, path) for path in frame["image_path"]], size)
     if errors:
         first = next(iter(errors.values()))
         raise UserError(f"{folder}: {len(errors)} images cannot be read, first: {first}; `cmcgns check` names all")
-    columns = label_columns(frame)
-    labels = frame[columns].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
-    names = [name.removeprefix(LABEL) for name in columns]
-    meaning = np.array([(uncertain or {}).get(name, np.nan) for name in names])
-    labels = np.where(labels == UNCERTAIN, meaning, labels)
-    return ImageSet(frame, base, pixels, names, labels, frame["patient_id"].to_numpy(dtype=object))
+    columns = [LABEL + name for name in label_names]
+    stated = frame[columns].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+    meaning = np.array([uncertain.get(name, np.nan) for name in label_names])
+    labels = np.where(stated == UNCERTAIN, meaning, stated)
+    if empty_is_negative:
+        labels = np.where(np.isnan(stated), 0.0, labels)
+    return ImageSet(frame, folder, pixels, label_names, labels, frame["patient_id"].to_numpy(dtype=object))
 
 
 def _read_mask(path: Path, side: int) -> NDArray[np.bool_]:

@@ -1,119 +1,170 @@
-"""Many L2-regularised logistic regressions at once, solved to convergence."""
+"""L2-regularised logistic regressions, one per strength and class, solved to convergence over shared features."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-5}  # largest entry of the gradient
-_STEPS, _HISTORY, _HALVINGS = 2000, 20, 30
+from cmcgns.evaluation.lbfgs import Point, minimise
+from cmcgns.evaluation.metrics import FloatArray
+from cmcgns.evaluation.standardise import Design
 
-
-@dataclass(frozen=True)
-class Regressions:
-    """P = G · C independent regressions (one per strength and class) that share their features."""
-
-    design: Tensor  # (n, F + 1), the last column is 1
-    target: Tensor  # (n, P)
-    share: Tensor  # (n, P), 1 / labelled rows of the class; 0 where the label is missing
-    penalty: Tensor  # (P, F + 1), 0 for the bias
-
-    def loss(self, weight: Tensor, logits: Tensor) -> Tensor:
-        """(P, F + 1), (n, P) -> (P,)."""
-        entropy = binary_cross_entropy_with_logits(logits, self.target, self.share, reduction="none").sum(dim=0)
-        return entropy + 0.5 * (self.penalty * weight.square()).sum(dim=1)
-
-    def gradient(self, weight: Tensor, logits: Tensor) -> Tensor:
-        """(P, F + 1), (n, P) -> (P, F + 1)."""
-        residual = (logits.sigmoid() - self.target) * self.share
-        return residual.T @ self.design + self.penalty * weight
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-8}  # of the loss above its minimum
+_GRAM_ROWS = 16  # times F: rows that the preconditioner looks at
 
 
-def regressions(design: Tensor, labels: Tensor, l2_grid: Sequence[float]) -> Regressions:
-    """All problems of a grid of L2 strengths.
+def solve(
+    design: Design, labels: FloatArray, l2_grid: Sequence[float], multiclass: bool
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Fit every strength.
+
+    The loss is the mean cross-entropy of the labelled rows plus ``l2 / 2 · |w|²``; the bias is free.
 
     Args:
-        design: (n, F + 1), the last column is 1.
+        design: n rows of F standardised features.
         labels: (n, C) 1, 0 or NaN (left out).
         l2_grid: G strengths.
-    """
-    known = (~labels.isnan()).to(design)
-    share = known / known.sum(dim=0).clamp(min=1)
-    strengths = torch.tensor(l2_grid).to(design).repeat_interleave(labels.shape[1])
-    penalty = strengths[:, None].repeat(1, design.shape[1])
-    penalty[:, -1] = 0
-    times = (1, len(l2_grid))
-    return Regressions(design, labels.nan_to_num().repeat(times), share.repeat(times), penalty)
-
-
-def solve(problems: Regressions) -> tuple[Tensor, Tensor]:
-    """L-BFGS with backtracking (Nocedal and Wright, Numerical Optimization, 2006, section 7.2).
-
-    Each problem has its own history and step. One optimiser over the sum of all would make them share a step,
-    and needed some 15 times as many evaluations where both were tried.
+        multiclass: one softmax over the classes in place of C binary regressions.
 
     Returns:
-        Weights (P, F + 1) and whether each problem converged (P,).
+        Weights (G, C, F + 1), the bias last, and which strengths converged (G,).
     """
-    weight = torch.zeros_like(problems.penalty)
-    logits = problems.design @ weight.T
-    loss, gradient = problems.loss(weight, logits), problems.gradient(weight, logits)
-    history: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=_HISTORY)
-    curvature = gradient.norm(dim=1).clamp(min=1)  # of the first step, before anything is known
-    tolerance = TOLERANCE[weight.dtype]
-    for _ in range(_STEPS):
-        active = gradient.abs().amax(dim=1) > tolerance
-        direction = -_inverse_hessian_product(gradient, history, curvature) * active[:, None]
-        logit_direction = problems.design @ direction.T
-        slope = (direction * gradient).sum(dim=1)
-        step = _backtrack(problems, (weight, logits, loss), (direction, logit_direction, slope))
-        if not (step * active).any():
-            break
-        change = step[:, None] * direction
-        weight, logits = weight + change, logits + step * logit_direction
-        loss, previous = problems.loss(weight, logits), gradient
-        gradient = problems.gradient(weight, logits)
-        bend = gradient - previous
-        product = (change * bend).sum(dim=1)
-        useful = product > 0  # a problem that stood still learns nothing
-        inverse = torch.where(useful, 1 / product.where(useful, torch.ones_like(product)), 0)
-        history.append((change, bend, inverse))
-        curvature = torch.where(useful, bend.square().sum(dim=1) * inverse, curvature)
-    return weight, gradient.abs().amax(dim=1) <= tolerance
+    preconditioner = Preconditioner(design)
+    kind = SoftmaxRegressions if multiclass else BinaryRegressions
+    weight, converged = minimise(kind(design, labels, l2_grid, preconditioner))
+    strengths = len(l2_grid)
+    shape = (strengths, labels.shape[1], design.width + 1)
+    return weight.cpu().numpy().reshape(shape), converged.reshape(strengths, -1).all(1).cpu().numpy()
 
 
-def _inverse_hessian_product(
-    gradient: Tensor, history: Sequence[tuple[Tensor, Tensor, Tensor]], curvature: Tensor
-) -> Tensor:
-    """The two-loop recursion (Nocedal and Wright, algorithm 7.4), row by row. (P, F + 1) -> (P, F + 1)."""
-    product, removed = gradient.clone(), []
-    for change, bend, inverse in reversed(history):
-        amount = (inverse * (change * product).sum(dim=1))[:, None]
-        product -= amount * bend
-        removed.append(amount)
-    product /= curvature[:, None]
-    for (change, bend, inverse), amount in zip(history, reversed(removed), strict=True):
-        product += change * (amount - (inverse * (bend * product).sum(dim=1))[:, None])
-    return product
+class Preconditioner:
+    """The inverse of ``curvature · Gram + l2``, from one eigendecomposition for every class and strength.
+
+    The Hessian of a logistic regression is the Gram matrix of the features with every row weighed by p (1 - p). With
+    the mean weight in place of each row's own, it differs from problem to problem only by a factor and the strength.
+    L-BFGS learns the rest; without this, features as correlated as those of a network need hundreds of steps.
+    """
+
+    def __init__(self, design: Design) -> None:
+        sample = design.thinned(_GRAM_ROWS * design.width)
+        gram = torch.zeros(design.width, design.width, dtype=design.dtype, device=design.device)
+        for _, block in sample.blocks():
+            gram.addmm_(block.T, block, alpha=1 / len(sample.rows))
+        values, self.vectors = torch.linalg.eigh(gram)
+        self.values = values.clamp(min=0).double()
+
+    def __call__(self, gradient: Tensor, curvature: Tensor, l2: Tensor) -> Tensor:
+        """(P, F + 1), (P,), (P,) -> (P, F + 1)."""
+        curvature = curvature.clamp(min=1e-12)
+        rotated = (gradient[:, :-1].to(self.vectors) @ self.vectors).double()
+        rotated /= curvature[:, None] * self.values + l2[:, None]
+        weight = rotated.to(self.vectors) @ self.vectors.T
+        return torch.cat([weight.double(), gradient[:, -1:] / curvature[:, None]], 1)
 
 
-def _backtrack(
-    problems: Regressions, at: tuple[Tensor, Tensor, Tensor], along: tuple[Tensor, Tensor, Tensor]
-) -> Tensor:
-    """Halve each problem's step until its loss falls enough (Armijo); 0 where it never does. Returns (P,)."""
-    weight, logits, loss = at
-    direction, logit_direction, slope = along
-    step = torch.ones_like(loss)
-    rounding = 4 * torch.finfo(loss.dtype).eps * loss.abs()
-    for _ in range(_HALVINGS):
-        reached = problems.loss(weight + step[:, None] * direction, logits + step * logit_direction)
-        bad = ~(reached <= loss + 1e-4 * step * slope + rounding)
-        if not bad.any():
-            return step
-        step = torch.where(bad, step / 2, step)
-    return torch.where(bad, 0, step)
+class BinaryRegressions:
+    """P = G · C independent regressions."""
+
+    def __init__(
+        self, design: Design, labels: FloatArray, l2_grid: Sequence[float], preconditioner: Preconditioner
+    ) -> None:
+        classes = labels.shape[1]
+        self.design, self.preconditioner = design, preconditioner
+        known = ~np.isnan(labels)
+        self.target = _tensor(np.nan_to_num(labels), design)
+        self.share = _tensor(known / np.maximum(known.sum(axis=0), 1), design)
+        self.l2 = torch.tensor(l2_grid, dtype=torch.float64, device=design.device).repeat_interleave(classes)
+        self.column = torch.arange(classes, device=design.device).repeat(len(l2_grid))
+        self.tolerance, self.rounding = TOLERANCE[design.dtype], torch.finfo(design.dtype).eps
+
+    def start(self) -> Tensor:
+        """No weights, and the bias that says how common each class is. (P, F + 1)."""
+        rows = (self.share > 0).sum(0).double()
+        common = ((self.target * self.share).double().sum(0) * rows + 0.5) / (rows + 1)
+        weight = torch.zeros(len(self.l2), self.design.width + 1, dtype=torch.float64, device=self.l2.device)
+        weight[:, -1] = torch.logit(common)[self.column]
+        return weight
+
+    def evaluate(self, weight: Tensor, rows: Tensor) -> Point:
+        """(A, F + 1) weights of the problems `rows` (A,)."""
+        column, l2 = self.column[rows], self.l2[rows]
+        loss, curvature = torch.zeros_like(l2), torch.zeros_like(l2)
+        gradient = torch.zeros_like(weight)
+        direct = weight.to(self.target)
+        for place, block in self.design.blocks():
+            target, share = self.target[place][:, column], self.share[place][:, column]
+            logits = torch.addmm(direct[:, -1], block, direct[:, :-1].T)
+            loss += binary_cross_entropy_with_logits(logits, target, share, reduction="none").double().sum(0)
+            chance = logits.sigmoid()
+            curvature += (chance * (1 - chance) * share).sum(0)
+            _add_gradient(gradient, (chance - target).mul_(share), block)
+        _add_penalty(loss, gradient, weight, l2)
+        return Point(weight, loss, gradient, curvature[:, None])
+
+    def precondition(self, gradient: Tensor, curvature: Tensor, rows: Tensor) -> Tensor:
+        """About the inverse Hessian times (A, F + 1)."""
+        return self.preconditioner(gradient, curvature[:, 0], self.l2[rows])
+
+
+class SoftmaxRegressions:
+    """P = G regressions over C classes that exclude each other; rows with a missing label are left out."""
+
+    def __init__(
+        self, design: Design, labels: FloatArray, l2_grid: Sequence[float], preconditioner: Preconditioner
+    ) -> None:
+        self.design, self.preconditioner, self.classes = design, preconditioner, labels.shape[1]
+        known = ~np.isnan(labels).any(axis=1)
+        self.share = _tensor(known / max(1, known.sum()), design)[:, None, None]
+        self.target = _tensor(np.nan_to_num(labels), design)
+        self.l2 = torch.tensor(l2_grid, dtype=torch.float64, device=design.device)
+        self.tolerance, self.rounding = TOLERANCE[design.dtype], torch.finfo(design.dtype).eps
+
+    def start(self) -> Tensor:
+        """No weights, and biases that say how common each class is. (P, C · (F + 1))."""
+        common = (self.target * self.share[:, 0]).double().sum(0).clamp(min=1e-6)
+        weight = torch.zeros(len(self.l2), self.classes, self.design.width + 1, dtype=torch.float64)
+        weight[:, :, -1] = common.log().cpu()
+        return weight.flatten(1).to(self.l2.device)
+
+    def evaluate(self, weight: Tensor, rows: Tensor) -> Point:
+        """(A, C · (F + 1)) weights of the problems `rows` (A,)."""
+        l2 = self.l2[rows].repeat_interleave(self.classes)
+        each = weight.reshape(-1, self.design.width + 1)  # (A · C, F + 1)
+        loss, curvature, gradient = torch.zeros_like(l2), torch.zeros_like(l2), torch.zeros_like(each)
+        direct = each.to(self.target)
+        for place, block in self.design.blocks():
+            target, share = self.target[place][:, None], self.share[place]
+            logits = torch.addmm(direct[:, -1], block, direct[:, :-1].T).unflatten(1, (-1, self.classes))
+            log_chance = log_softmax(logits, -1)
+            chance = log_chance.exp()
+            loss -= (log_chance * target * share).flatten(1).double().sum(0)
+            curvature += (chance * (1 - chance) * share).flatten(1).sum(0)
+            _add_gradient(gradient, (chance - target).mul_(share).flatten(1), block)
+        _add_penalty(loss, gradient, each, l2)
+        shape = (len(rows), -1)
+        return Point(weight, loss.reshape(shape).sum(1), gradient.reshape(shape), curvature.reshape(shape))
+
+    def precondition(self, gradient: Tensor, curvature: Tensor, rows: Tensor) -> Tensor:
+        """About the inverse Hessian, class by class, times (A, C · (F + 1))."""
+        each, l2 = gradient.reshape(-1, self.design.width + 1), self.l2[rows].repeat_interleave(self.classes)
+        return self.preconditioner(each, curvature.flatten(), l2).reshape_as(gradient)
+
+
+def _tensor(values: npt.NDArray[np.floating], design: Design) -> Tensor:
+    return torch.from_numpy(values).to(design.device, design.dtype)
+
+
+def _add_gradient(gradient: Tensor, residual: Tensor, block: Tensor) -> None:
+    """Sums of one block are short and those over blocks double: the gradient of float32 features is good to 1e-8."""
+    gradient[:, :-1] += (residual.T @ block).double()
+    gradient[:, -1] += residual.double().sum(0)
+
+
+def _add_penalty(loss: Tensor, gradient: Tensor, weight: Tensor, l2: Tensor) -> None:
+    loss += 0.5 * l2 * weight[:, :-1].square().sum(1)
+    gradient[:, :-1] += l2[:, None] * weight[:, :-1]

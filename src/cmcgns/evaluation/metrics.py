@@ -6,40 +6,25 @@ the positive has the higher score, a tie counting one half (Hanley and McNeil, R
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from cmcgns.errors import UserError
+from cmcgns.evaluation.ranked_class import RankedClass, rank_class
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
 
-_CHUNK_CELLS = 1 << 18  # resamples × rows weighed at once: 2 MB, which stays in the cache and is fastest
-
-
-@dataclass(frozen=True)
-class _RankedClass:
-    """One class, sorted: what is left to do once a resample's weights are known."""
-
-    negatives: IntArray  # rows, by rising score
-    positives: IntArray  # rows, by rising score
-    below: IntArray  # per positive: how many negatives score strictly lower
-    not_above: IntArray  # per positive: how many score lower or the same
-
-    def auroc(self, weights: FloatArray) -> FloatArray:
-        """Area per resample from weights (n, R); NaN where positives or negatives weigh nothing."""
-        lower = np.zeros((len(self.negatives) + 1, weights.shape[1]))
-        np.cumsum(weights[self.negatives], axis=0, out=lower[1:])
-        positive = weights[self.positives]
-        wins = np.einsum("pr,pr->r", positive, lower[self.below])
-        ties_too = np.einsum("pr,pr->r", positive, lower[self.not_above])
-        pairs = positive.sum(axis=0) * lower[-1]
-        area = np.full(weights.shape[1], np.nan)
-        np.divide(wins + ties_too, 2 * pairs, out=area, where=pairs > 0)
-        return area
+_CHUNK_CELLS = 1 << 24  # resamples × rows weighed at once; at least 64 resamples, so that rows stay long
 
 
 class RankedScores:
@@ -62,7 +47,7 @@ class RankedScores:
             row, column = np.argwhere(undefined)[0]
             raise UserError(f"the score of row {row}, class {column} is NaN although it has a label")
         self.rows = len(label)
-        self._classes = [_rank(score[:, c], label[:, c]) for c in range(label.shape[1])]
+        self._classes = [rank_class(score[:, c], label[:, c]) for c in range(label.shape[1])]
 
     def auroc(self, weights: npt.ArrayLike) -> FloatArray:
         """Area under the ROC curve of each resample and class.
@@ -76,19 +61,39 @@ class RankedScores:
         Raises:
             UserError: wrong shape, or a negative or missing weight.
         """
+        return self._of_each_class(weights, RankedClass.auroc)
+
+    def average_precision(self, weights: npt.ArrayLike) -> FloatArray:
+        """Average precision of each resample and class: mean precision at the score of each positive.
+
+        Rows of one score are one step, so their order does not matter; nothing is interpolated. Equal to
+        scikit-learn's `average_precision_score` where there is a positive.
+
+        Args:
+            weights: (R, n), how often each row was drawn; any weights ≥ 0 will do.
+
+        Returns:
+            (R, C); NaN where no positive was drawn.
+
+        Raises:
+            UserError: wrong shape, or a negative or missing weight.
+        """
+        return self._of_each_class(weights, RankedClass.average_precision)
+
+    def _of_each_class(self, weights: npt.ArrayLike, figure: Callable[[RankedClass, Tensor], Tensor]) -> FloatArray:
         weight = np.asarray(weights)
         if weight.ndim != 2 or weight.shape[1] != self.rows:
             raise UserError(f"weights must be (resamples, {self.rows}), not {weight.shape}")
         if weight.size and not weight.min() >= 0:
             raise UserError("weights must be 0 or more, and none may be NaN")
-        area = np.full((len(weight), len(self._classes)), np.nan)
-        step = max(1, _CHUNK_CELLS // max(1, self.rows))
-        for start in range(0, len(weight), step):
-            # Rows first: gathering a row then copies one stretch of memory, and sums run along the resamples.
-            part = np.ascontiguousarray(weight[start : start + step].T, dtype=np.float64)
-            for c, ranked in enumerate(self._classes):
-                area[start : start + step, c] = ranked.auroc(part)
-        return area
+        result = np.full((len(weight), len(self._classes)), np.nan)
+        step = min(2048, max(64, _CHUNK_CELLS // self.rows))
+        with _threads(len(self._classes)) as pool:
+            for start in range(0, len(weight), step):
+                part = _table(weight[start : start + step])
+                columns = pool.map(lambda ranked, part=part: figure(ranked, part).numpy(), self._classes)
+                result[start : start + step] = np.stack(list(columns), axis=1)
+        return result
 
 
 def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> FloatArray:
@@ -147,9 +152,30 @@ def check_labels(labels: npt.ArrayLike) -> FloatArray:
     return label
 
 
-def _rank(score: npt.NDArray[np.generic], label: FloatArray) -> _RankedClass:
-    order = np.argsort(score, kind="stable")
-    negatives, positives = order[label[order] == 0], order[label[order] == 1]
-    below = np.searchsorted(score[negatives], score[positives], side="left")
-    not_above = np.searchsorted(score[negatives], score[positives], side="right")
-    return _RankedClass(negatives, positives, below, not_above)
+def _table(weight: npt.NDArray[np.generic]) -> Tensor:
+    """Weights (R, n) as a table (n, R): picking a row then reads one stretch of memory.
+
+    Counts are summed in single precision as long as that is exact, which is below 2^24.
+    """
+    import torch
+
+    exact = np.issubdtype(weight.dtype, np.integer) and int(weight.max(initial=0)) * weight.shape[1] < 1 << 24
+    return torch.from_numpy(np.ascontiguousarray(weight.T, dtype=np.float32 if exact else np.float64))
+
+
+@contextmanager
+def _threads(classes: int) -> Iterator[ThreadPoolExecutor]:
+    """As many workers as torch may use, one class each.
+
+    The threads of torch itself are off meanwhile: waiting for each other after every small operation, they can take
+    longer than one thread alone, and far longer on a machine that is busy.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(max(1, min(before, classes))) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)

@@ -56,6 +56,65 @@ def recall_at_k(
     return {k: (ahead < k).astype(np.float64) for k in ks}
 
 
+def precision_at_k(
+    query: npt.ArrayLike,
+    gallery: npt.ArrayLike,
+    query_classes: npt.ArrayLike,
+    gallery_classes: npt.ArrayLike,
+    ks: Sequence[int] = (1, 5, 10),
+    skip_self: bool = False,
+) -> dict[int, FloatArray]:
+    """Share of each query's k nearest items that are of its class (as for CheXpert-5x200, Huang et al., ICCV 2021).
+
+    A wrong item that ties with a right one counts as ahead of it. The share is of k, also where the gallery holds
+    fewer than k right items.
+
+    Args:
+        query: (n, D), any length but zero.
+        gallery: (m, D).
+        query_classes: (n,) integers.
+        gallery_classes: (m,) integers.
+        ks: how far to look.
+        skip_self: query i is item i of the gallery, and does not find itself.
+
+    Returns:
+        For each k the shares (n,).
+
+    Raises:
+        UserError: shapes disagree, an embedding is zero or not finite, a k < 1, a query without a right item.
+    """
+    _check_ks(ks)
+    queries, items = _unit(query, "query"), _unit(gallery, "gallery")
+    wanted, offered = _check_ids(query_classes, gallery_classes)
+    if queries.shape[1] != items.shape[1] or len(wanted) != len(queries) or len(offered) != len(items):
+        raise UserError(f"queries {queries.shape} and gallery {items.shape} need one class each and one dimension")
+    if skip_self and len(queries) != len(items):
+        raise UserError(f"{len(queries)} queries are not the {len(items)} items of the gallery")
+    places = np.empty((len(queries), min(max(ks), len(items))), dtype=np.int64)
+    step = max(1, _CHUNK_CELLS // len(items))
+    for start in range(0, len(queries), step):
+        rows = np.arange(start, min(start + step, len(queries)))
+        similarity = queries[rows] @ items.T
+        if skip_self:
+            similarity[rows - start, rows] = -np.inf
+        places[rows] = _places(similarity, wanted[rows, None] == offered[None, :], places.shape[1])
+    return {k: (places < k).sum(axis=1) / k for k in ks}
+
+
+def chance_precision(query_classes: npt.ArrayLike, gallery_classes: npt.ArrayLike, skip_self: bool = False) -> float:
+    """Expected precision of a random ranking, at any k up to the size of the gallery.
+
+    Args:
+        query_classes: (n,) integers.
+        gallery_classes: (m,) integers.
+        skip_self: as of :func:`precision_at_k`.
+    """
+    wanted, offered = _check_ids(query_classes, gallery_classes)
+    unique, repeats = np.unique(offered, return_counts=True)
+    right = repeats[np.searchsorted(unique, wanted)]
+    return float(np.mean((right - skip_self) / max(1, len(offered) - skip_self)))
+
+
 def chance_recall(query_ids: npt.ArrayLike, gallery_ids: npt.ArrayLike, k: int) -> float:
     """Expected recall at k of a random ranking, exact when ids repeat.
 
@@ -83,6 +142,21 @@ def _wrong_ahead(similarity: npt.NDArray[np.floating], right: npt.NDArray[np.boo
     """Per query, wrong items at least as near as the nearest right one. (q, m), (q, m) -> (q,)."""
     best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
     return np.asarray(((similarity >= best - _TIE) & ~right).sum(axis=1))
+
+
+def _places(similarity: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], k: int) -> npt.NDArray[np.int64]:
+    """Places (q, k), from 0, of the k nearest right items, exact below k; of items that are not there very large."""
+    near_right = _largest(np.where(right, similarity, -np.inf), k)
+    near_wrong = _largest(np.where(right, -np.inf, similarity), k)
+    ahead = (near_wrong[:, None, :] >= near_right[:, :, None] - _TIE).sum(axis=2)
+    return np.asarray(np.where(np.isfinite(near_right), ahead + np.arange(k), np.iinfo(np.int64).max))
+
+
+def _largest(values: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.floating]:
+    """(q, m) -> (q, k), falling."""
+    if k < values.shape[1]:
+        values = np.partition(values, -k, axis=1)[:, -k:]
+    return np.asarray(-np.sort(-values, axis=1))
 
 
 def _unit(embeddings: npt.ArrayLike, name: str) -> npt.NDArray[np.floating]:

@@ -78,6 +78,24 @@ def zero_shot_scores(
     return np.asarray(0.5 * (1 + np.tanh(difference / (2 * temperature))))  # softmax of two, without overflow
 
 
+def label_cosines(image_embeddings: npt.ArrayLike, positive: Sequence[npt.ArrayLike]) -> FloatArray:
+    """Cosine of each image with each label's ensemble, for labels that exclude each other: the largest one wins.
+
+    Args:
+        image_embeddings: (n, D), unit length.
+        positive: C ensembles, each (P, D).
+
+    Returns:
+        (n, C).
+
+    Raises:
+        UserError: images not of unit length, or an ensemble without a direction.
+    """
+    images = np.asarray(image_embeddings, dtype=np.float64)
+    _check_unit(images)
+    return np.asarray(images @ np.stack([prompt_prototype(prompts) for prompts in positive]).T)
+
+
 def _check_unit(images: FloatArray) -> None:
     if images.ndim != 2:
         raise UserError(f"image embeddings must be (n, D), not {images.shape}")

@@ -24,13 +24,10 @@ from cmcgns.inspect.figures import (
     wrap,
 )
 from cmcgns.inspect.material import Material
+from cmcgns.inspect.measures import MEASURES
 from cmcgns.inspect.reconstructions import Rebuilt
 
-_BARS = (
-    ("linear_auroc", "linear probe\nmean AUROC"),
-    ("zero_shot_auroc", "zero-shot\nmean AUROC"),
-    ("report_to_image_r10", "report → image\nrecall at 10"),
-)
+_BARS = MEASURES[:4]
 _LEFT, _RIGHT = 0.02, 0.655  # of the pictures
 
 
@@ -123,17 +120,22 @@ def _bars(axes: Axes, results: dict[str, Any]) -> None:
     for group, (kind, colour) in enumerate((("random", "#B4BDC6"), ("pretrained", BLUE))):
         if not results.get(kind):
             continue
-        for place, (key, _) in enumerate(_BARS):
-            found, x = results[kind][key], place + (group - 0.5) * 0.36
+        for place, measure in enumerate(_BARS):
+            if measure.key not in results[kind]:
+                continue
+            found, x = results[kind][measure.key], place + (group - 0.5) * 0.36
             spread = [[found["value"] - found["low"]], [found["high"] - found["value"]]]
             axes.bar(x, found["value"], width=0.33, color=colour, label=kind if place == 0 else None)
             axes.errorbar(x, found["value"], yerr=spread, color=INK, linewidth=1.3, capsize=3)
             axes.text(x, found["high"] + 0.025, f"{found['value']:.2f}", ha="center", fontsize=SMALL, color=INK,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8}, zorder=4)  # fmt: skip
-    for place, chance in enumerate((0.5, 0.5, results["pretrained"]["chance_r10"])):
+    for place, measure in enumerate(_BARS):
+        chance = (results.get("chance") or {}).get(measure.key)
+        if chance is None:
+            continue
         name = "chance" if place == 0 else None
         axes.plot([place - 0.42, place + 0.42], [chance] * 2, color=INK, linestyle=":", linewidth=1.3, label=name)
-    axes.set_xticks(range(len(_BARS)), [name for _, name in _BARS], fontsize=SMALL + 0.5, color=INK)
+    axes.set_xticks(range(len(_BARS)), [measure.short for measure in _BARS], fontsize=SMALL, color=INK)
     axes.set_ylim(0, 1.19)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.grid(visible=False, axis="x")

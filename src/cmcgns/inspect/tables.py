@@ -5,12 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmcgns.config import Recipe
-
-_MEASURES = (
-    ("linear_auroc", "Linear probe, mean AUROC at 10 % of the labels", 0.5),
-    ("zero_shot_auroc", "Zero-shot from sentences, mean AUROC", 0.5),
-    ("report_to_image_r10", "Report → image, recall at 10", None),
-)
+from cmcgns.inspect.measures import MEASURES
 
 
 @dataclass(frozen=True)
@@ -38,13 +33,14 @@ def headline(results: Mapping[str, Any]) -> list[Row]:
     """Pretrained against random; empty without labels."""
     first, second, paired = (results.get(name) or {} for name in ("pretrained", "random", "difference"))
     rows = []
-    for key, name, chance in _MEASURES:
+    for measure in MEASURES:
+        key = measure.key
         if key not in first:
             continue
-        guess = first.get("chance_r10") if chance is None else chance
+        guess = (results.get("chance") or {}).get(key)
         rows.append(
             Row(
-                name,
+                measure.name[:1].upper() + measure.name[1:],
                 interval(first[key]),
                 interval(second.get(key)),
                 interval(paired.get(key), signed=True),

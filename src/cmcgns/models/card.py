@@ -19,6 +19,9 @@ cluster-guided negative sampling (CM-CGNS, arXiv 2506.11674).
 | stages | alignment {alignment} epochs, reconstruction {reconstruction} epochs |
 | false negatives | {false_negatives} |
 | settings, versions, hashes | `config.yaml`, `provenance.json` |
+| who was trained on | `seen.parquet`: patient ids and thumbnails of 32 px, for the leakage guard |
+
+Take `seen.parquet` out of this folder before you publish a run on data that must not be passed on.
 
 ```python
 import cmcgns

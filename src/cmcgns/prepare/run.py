@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ class PrepareOptions:
         columns: our column name -> the user's (source `table`).
         rules: rule file for sections of reports.
         shards: also write tar shards of so many images each; 0 writes none.
+        dataset: name of the dataset (source `table`).
     """
 
     size: int = 512
@@ -54,6 +56,7 @@ class PrepareOptions:
     columns: dict[str, str] = field(default_factory=dict)
     rules: str = "english"
     shards: int = 0
+    dataset: str = ""
 
 
 def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: Console | None = None) -> Path:
@@ -75,7 +78,7 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     source = get_source(name)
     console = console or Console(stderr=True, highlight=False)
     _check_call(name, root, out, options)
-    table = source.read(root, SourceOptions(options.split, options.seed, dict(options.columns), options.rules))
+    table = source.read(root, _source_options(options))
     console.print(f"{source.title}: {len(table.frame):,} images in {root}")
     folder = root if root.is_dir() else root.parent
     settings = ImageSettings(str(folder.resolve()), str(out.resolve()), options.size, options.lossless)
@@ -84,6 +87,8 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     if len(frame) == 0:
         reasons = "; ".join(sorted({entry["reason"] for entry in table.left_out})[:3])
         raise UserError(f"{root}: no image is left for a manifest ({reasons or 'the tables name none'})")
+    if name != "table" and "split_rule" not in frame:  # a table's splits are its owner's
+        frame["split_rule"] = options.split
     manifest = write_manifest(frame, out / "manifest.parquet")
     summary = summarise(source, frame, table, _about(root, options))
     write_json(out / "report.json", summary)
@@ -104,6 +109,10 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     return manifest
 
 
+def _source_options(options: PrepareOptions) -> SourceOptions:
+    return SourceOptions(options.split, options.seed, dict(options.columns), options.rules, options.dataset)
+
+
 def _print_left_out(reasons: dict[str, int], console: Console) -> None:
     for reason, count in list(reasons.items())[:_SHOWN_REASONS]:
         console.print(f"left out: {count:,} x {reason}", markup=False)
@@ -120,6 +129,10 @@ def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> No
         raise UserError(f"--shards {options.shards}: a number of images a shard is expected, e.g. 1000")
     if options.columns and name != "table":
         raise UserError(f"--column belongs to `prepare table`; {name} knows its own columns")
+    if options.dataset and name != "table":
+        raise UserError(f"--dataset belongs to `prepare table`; {name} knows its own name")
+    if options.dataset and not re.fullmatch(r"[a-z0-9][a-z0-9-]*", options.dataset):
+        raise UserError(f"--dataset {options.dataset}: lower-case letters, digits and hyphens are expected")
     if root.is_file() and name != "table":
         raise UserError(f"--root {root} is a file; {name} needs the folder that its files were unpacked in")
     if out.resolve().is_relative_to(root.resolve()):

@@ -18,7 +18,8 @@ from cmcgns.training.launch import launch
 from cmcgns.training.loop import Loop
 from cmcgns.training.metrics_log import MetricsLog
 from cmcgns.training.prepare import PreparedData, describe, prepare_data, summary, write_left_out
-from cmcgns.training.run_folder import RunFolder, describe_environment
+from cmcgns.training.run_folder import RunFolder, describe_run
+from cmcgns.training.seen import write_seen
 
 
 def pretrain(
@@ -81,6 +82,8 @@ def pretrain(
         if latest is None:
             folder.create(recipe, init)
             _write_start(folder, recipe, prepared, task)
+        if latest is None or not folder.seen.is_file():  # a run that is older than this file gets it when it goes on
+            folder.write_provenance({"seen": write_seen(folder, prepared, recipe, folder.read_init())})
         console.say(describe(summary(prepared)))
     _run_loop(fabric, task, recipe, prepared, folder, console, progress, latest)
     if fabric.is_global_zero:
@@ -141,7 +144,7 @@ def _write_start(folder: RunFolder, recipe: Recipe, prepared: PreparedData, task
     write_json(folder.report_encoder, task.model.report_encoder.config)
     folder.write_preprocess(recipe)
     write_left_out(prepared.pairs, folder.left_out)
-    content = describe_environment(recipe, prepared.pairs.source)
+    content = describe_run(recipe, prepared.pairs.source)
     folder.write_provenance(content | {"data": summary(prepared)})
 
 

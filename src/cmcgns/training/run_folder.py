@@ -1,24 +1,17 @@
 """The run folder: everything a run leaves behind, movable and readable offline."""
 
 import hashlib
-import importlib.metadata
 import json
-import os
-import platform
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from cmcgns.config import Recipe
+from cmcgns.environment import describe_environment
 from cmcgns.errors import UserError
 from cmcgns.files import sha256, write_json, write_text
 from cmcgns.recipe import parse_recipe
-
-_PACKAGES = ("cmcgns", "torch", "torchvision", "timm", "transformers", "tokenizers", "lightning", "numpy", "pandas")
 
 
 class RunFolder:
@@ -40,6 +33,7 @@ class RunFolder:
         self.report_encoder = path / "report_encoder.json"
         self.card = path / "card.md"
         self.left_out = path / "left_out.csv"
+        self.seen = path / "seen.parquet"
         self.tensorboard = path / "tensorboard"
 
     def claim(self) -> None:
@@ -96,22 +90,11 @@ class RunFolder:
         write_json(self.provenance, before | content)
 
 
-def describe_environment(recipe: Recipe, table: Path) -> dict[str, Any]:
+def describe_run(recipe: Recipe, table: Path) -> dict[str, Any]:
     """Versions, hardware, command, hashes: what a reader needs to run it again."""
     settings = json.dumps(recipe.model_dump(mode="json"), sort_keys=True)
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": ["cmcgns", *sys.argv[1:]],
-        "python": platform.python_version(),
-        "packages": versions,
-        "hardware": {
-            "machine": platform.machine(),
-            "cpus": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "gpus": devices,
-        },
+        **describe_environment(),
         "seed": recipe.training.seed,
         "settings_sha256": hashlib.sha256(settings.encode()).hexdigest(),
         "manifest_sha256": sha256(table),

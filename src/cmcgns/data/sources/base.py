@@ -26,12 +26,14 @@ class SourceOptions:
         seed: of drawn splits.
         columns: our column name -> the user's (source `table` only).
         rules: rule file for sections of reports: a name that comes with the package, or a path.
+        dataset: name of rows that state none (source `table` only); ids start with it.
     """
 
     split: SplitRule = "v1"
     seed: int = 0
     columns: dict[str, str] = field(default_factory=dict)
     rules: str = "english"
+    dataset: str = ""
 
 
 @dataclass

@@ -51,7 +51,11 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     table.frame = pd.concat([rows.assign(_part=name) for name, rows in parts.items()], ignore_index=True)
     _name(table, images)
     read_labels(table, {LABEL + finding: finding for finding in FINDINGS})
-    table.frame["split"] = _splits(table, options, _five_by_200(root, table.left_out))
+    held = _five_by_200(root, table.left_out)
+    table.frame["split"] = _splits(table, options, held)
+    if held:  # a column of its own: these images are in no split, and are what retrieval by class is tested on
+        listed = table.frame["_key"].isin(held) & (table.frame["_part"] == "train")
+        table.frame["split_5x200"] = listed.map({True: "test", False: ""})
     table.leave_out(table.frame["source"] == "", table.frame[PLACE], "no such image")
     return finish(table)
 

@@ -114,6 +114,7 @@ def _boxes(root: Path, left_out: list[dict[str, str]]) -> dict[str, str]:
 def _split(table: SourceTable, folder: Path, options: SourceOptions) -> None:
     """The official lists, with a part of the training patients for validation; drawn if there are no lists."""
     frame = table.frame
+    frame["split_rule"] = "v1"  # there is no legacy one
     lists = [folder / "train_val_list.txt", folder / "test_list.txt"]
     if not all(path.is_file() for path in lists):
         shares = {"train": 0.7, "val": 0.1, "test": 0.2}

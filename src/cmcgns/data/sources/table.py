@@ -51,7 +51,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     labels = [name for name in ours if name.startswith(LABEL)]
     read_labels(table, {name: name for name in labels})
     _check_boxes(table)
-    _describe(table)
+    _describe(table, options.dataset or "table")
     _split(table, options.seed)
     return finish(table)
 
@@ -136,12 +136,12 @@ def _check_boxes(table: SourceTable) -> None:
         leave_out_each(table, faults != "", faults)
 
 
-def _describe(table: SourceTable) -> None:
+def _describe(table: SourceTable, name_of_dataset: str) -> None:
     """Ids with the dataset's name in front, view, sex, age."""
     frame = table.frame
     empty = pd.Series("", index=frame.index, dtype="str")
     dataset = frame["dataset"].str.strip() if "dataset" in frame else empty
-    frame["dataset"] = dataset.mask(dataset == "", "table")
+    frame["dataset"] = dataset.mask(dataset == "", name_of_dataset)
     own = frame["image_path"].str.replace(r"\.\w+$", "", regex=True)
     for name in ("patient_id", "study_id"):
         ids = frame[name].str.strip() if name in frame else empty

@@ -112,6 +112,7 @@ def _split(table: SourceTable, kaggle: bool, options: SourceOptions) -> None:
         table.notes.append(f"official split; val is 10% of its training images, drawn by seed {options.seed}")
     if options.split == "legacy":
         table.notes.append("no legacy split is defined for vindr; v1 is used")
+    table.frame["split_rule"] = "v1"  # there is no legacy one
 
 
 SOURCE = Source(

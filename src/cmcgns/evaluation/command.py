@@ -1,0 +1,210 @@
+"""What `cmcgns evaluate`, `compare` and `protocols show` do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cmcgns.environment import describe_environment
+from cmcgns.errors import UserError
+from cmcgns.evaluation.choose import Pair
+from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
+from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.evaluate import EvaluateOptions, Outcome, run_protocols
+from cmcgns.evaluation.figures import PRIMARY, figures_of_protocol
+from cmcgns.evaluation.open_encoder import open_encoder
+from cmcgns.evaluation.progress import Progress
+from cmcgns.evaluation.protocols import EvaluationProtocol, load_protocol
+from cmcgns.evaluation.reliability_curves import reliability_of
+from cmcgns.evaluation.report import write_comparison, write_report
+from cmcgns.evaluation.results import ResultRow, write_results
+from cmcgns.evaluation.store import protocols_of, read_protocol
+from cmcgns.evaluation.tasks import get_task
+
+logger = logging.getLogger(__name__)
+
+
+def run_evaluation(
+    encoder: str,
+    pairs: Sequence[Pair],
+    out: Path,
+    options: EvaluateOptions,
+    normalise: str | None = None,
+    image_size: int | None = None,
+) -> int:
+    """Judge an encoder, write `results.jsonl` and the report, print the figures that tables show.
+
+    Args:
+        encoder: as :func:`cmcgns.evaluation.open_encoder.open_encoder` takes it.
+        pairs: protocols, each with the dataset that it is run on.
+        out: folder of results.
+        options: fractions, seeds, leakage, device.
+        normalise: of a timm name.
+        image_size: of a timm name.
+
+    Returns:
+        0, or 1 if a cell failed; the others are kept.
+    """
+    console = Console(highlight=False)
+    judged = open_encoder(encoder, normalise, image_size)
+    options = replace(options, device=_device(options.device))
+    judgement = judge_encoder(judged, pairs, out, options, console)
+    _print(judgement, console)
+    return 1 if judgement.outcome.failures or not judgement.rows else 0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What an evaluation leaves behind, besides its folder.
+
+    Attributes:
+        rows: of `results.jsonl`.
+        outcome: what failed, what was skipped.
+        report: path of the page.
+    """
+
+    rows: list[ResultRow]
+    outcome: Outcome
+    report: Path
+
+
+def judge_encoder(
+    encoder: FrozenEncoder, pairs: Sequence[Pair], out: Path, options: EvaluateOptions, console: Console
+) -> Judgement:
+    """Run protocols, compute every figure, write `results.jsonl` and the report.
+
+    Args:
+        encoder: who is judged.
+        pairs: protocols, each with the dataset that it is run on.
+        out: folder of results of this encoder; what is there already is kept.
+        options: fractions, seeds, leakage, device.
+        console: for progress.
+    """
+    try:
+        with Progress(console) as progress:
+            outcome = run_protocols(encoder, pairs, out, options, progress)
+            progress.say("computing intervals")
+            rows = _figures(out, outcome)
+    except KeyboardInterrupt:
+        console.print(f"interrupted: {out} keeps what is finished, and the same command goes on", markup=False)
+        raise
+    write_results(out, rows)
+    report = write_report(
+        out,
+        rows,
+        protocols_in(out, rows),
+        outcome.failures,
+        outcome.skipped,
+        describe_environment(),
+        reliability_of(out, dict.fromkeys(row.protocol for row in rows)),
+    )
+    return Judgement(rows, outcome, report)
+
+
+def _figures(out: Path, outcome: Outcome) -> list[ResultRow]:
+    """Figures of every protocol; one whose predictions are damaged or undefined does not lose the others."""
+    rows: list[ResultRow] = []
+    for name in protocols_of(out):
+        try:
+            rows += figures_of_protocol(out, name)
+        except Exception as error:
+            if not isinstance(error, UserError):
+                logger.exception("%s: figures failed", name)
+            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            outcome.failures.append((name, "figures", message))
+    return rows
+
+
+def run_comparison(first: Path, second: Path, out: Path | None) -> None:
+    """Paired differences of two judged encoders, printed and, with `out`, written."""
+    console = Console(highlight=False)
+    comparison = compare_folders(first, second)
+    table = Table(title=escape(f"{comparison.first} - {comparison.second}, paired 95 % intervals"))
+    for heading in ("protocol", "%", "figure", "first", "second", "difference"):
+        table.add_column(heading)
+    for row in comparison.rows:
+        if row.primary:
+            share = "" if row.fraction is None else f"{row.fraction:g}"
+            difference = _with_interval(row.difference, row.low, row.high, signed=True)
+            table.add_row(escape(row.protocol), share, row.metric, _number(row.a), _number(row.b), difference)
+    console.print(table)
+    for line in dict.fromkeys(f"{row.protocol}: {row.note}" for row in comparison.rows if row.primary and row.note):
+        console.print(line, markup=False)
+    for line in comparison.only_in_one:
+        console.print(line, markup=False)
+    if out is not None:
+        write_comparison_rows(out, comparison)
+        console.print(f"Open [bold]{escape(str(write_comparison(out, comparison)))}[/bold]")
+
+
+def describe_protocol(name: str, overrides: Sequence[str] = ()) -> str:
+    """A protocol as YAML, with the defaults of its task."""
+    protocol = load_protocol(name, overrides)
+    settings = get_task(protocol.task).settings.model_validate(protocol.settings)
+    content = protocol.model_dump(mode="json") | {"settings": settings.model_dump(mode="json")}
+    text = str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
+    return f"{text}# sha256 {protocol.sha256}"
+
+
+def protocols_in(out: Path, rows: Sequence[ResultRow]) -> dict[str, EvaluationProtocol]:
+    """The protocols of result rows, as they were when they were run."""
+    names = dict.fromkeys(row.protocol for row in rows)
+    return {name: EvaluationProtocol.model_validate(read_protocol(out, name)["settings"]) for name in names}
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not number.isdecimal()):
+        raise UserError(f"--device {name}: auto, cpu, cuda or cuda:NUMBER is expected")
+    if int(number or 0) >= (torch.cuda.device_count() if kind == "cuda" else 1):
+        raise UserError(f"--device {name}: there is no such device here")
+    return name
+
+
+def _print(judgement: Judgement, console: Console) -> None:
+    table = Table(title="95 % intervals: patient-clustered bootstrap; mean over seeds")
+    for heading in ("protocol", "%", "figure", "value", "test rows"):
+        table.add_column(heading)
+    remarks: list[str] = []  # allowed leakage, and why there is no figure or no interval
+    for row in judgement.rows:
+        if row.primary and row.seed is None and not row.group:
+            share = "" if row.fraction is None else f"{row.fraction:g}"
+            value = _with_interval(row.value, row.low, row.high)
+            table.add_row(escape(row.protocol), share, row.metric, value, f"{row.n:,}")
+            remarks += [f"{row.protocol}: LEAKAGE, {row.leakage}"] if row.leakage else []
+            remarks += (
+                [f"{row.protocol} {share}: {row.note}"]
+                if row.note and (row.low is None or PRIMARY in row.note)
+                else []
+            )
+    if table.row_count:
+        console.print(table)
+    for line in dict.fromkeys(remarks):
+        console.print(line, markup=False)
+    for protocol, reason in judgement.outcome.skipped:
+        console.print(f"skipped {protocol}: {reason}", markup=False)
+    for protocol, cell, message in judgement.outcome.failures:
+        where = ", ".join(part for part in (protocol, cell) if part)
+        console.print(f"FAILED {where}: {message}", markup=False)
+    console.print(f"Open [bold]{escape(str(judgement.report))}[/bold]")
+
+
+def _number(value: float | None, signed: bool = False) -> str:
+    return "–" if value is None else f"{value:{'+' if signed else ''}.3f}"
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None, signed: bool = False) -> str:
+    if value is None or low is None or high is None:
+        return _number(value, signed)
+    return f"{_number(value, signed)} ({_number(low, signed)} to {_number(high, signed)})"

@@ -1,0 +1,135 @@
+"""What a task is told, what it leaves behind, and how figures are made of it.
+
+A task (linear probe, detection, …) turns a frozen encoder and prepared images into predictions for every test row.
+Predictions are kept; every figure, interval, subgroup and paired comparison is computed from them afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cmcgns.config import Settings
+from cmcgns.evaluation.metrics import FloatArray
+
+if TYPE_CHECKING:
+    from cmcgns.evaluation.encoder import FrozenEncoder
+    from cmcgns.evaluation.protocols import EvaluationProtocol
+    from cmcgns.evaluation.task_data import TaskData
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One number of a table before it has a value: a label fraction and a seed.
+
+    Attributes:
+        fraction: per cent of the training patients; None for tasks that learn nothing.
+        seed: of the fraction and of the training; None for tasks that learn nothing.
+    """
+
+    fraction: float | None = None
+    seed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """A file name."""
+        return "all" if self.fraction is None else f"{self.fraction:g}-percent-seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a cell leaves behind.
+
+    Attributes:
+        rows: (n,) ids of what was judged, unlike each other: `ImageSet.names`, and for parts of an image (phrases,
+            reports) a tab and whatever tells them apart behind it.
+        patients: (n,) patient ids.
+        arrays: by name; numbers, Booleans or text (no objects), of any shape.
+        facts: JSON values for the record: chosen L2, epochs, seconds, classes that were skipped and why.
+    """
+
+    rows: npt.NDArray[np.str_]
+    patients: npt.NDArray[np.str_]
+    arrays: Mapping[str, Array]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, order=True)
+class Measure:
+    """Name of a figure.
+
+    Attributes:
+        metric: for example `auroc`, `map`, `dice_positive`, `r@10`.
+        label: the class, or empty for the mean over classes and for what has none.
+    """
+
+    metric: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Figures of one cell's predictions.
+
+    Attributes:
+        of: M names; the first is the one that a table shows.
+        compute: counts (R, n), how often each row was drawn, -> (R, M); NaN where a figure is undefined. Weights of 0
+            leave rows out, so subgroups need nothing of their own.
+    """
+
+    of: tuple[Measure, ...]
+    compute: Callable[[npt.NDArray[np.generic]], FloatArray]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a task is told.
+
+    Attributes:
+        protocol: what is to be done.
+        settings: the task's own part of it (an instance of the task's `settings`).
+        encoder: the frozen encoder.
+        data: images, labels, boxes, masks of the three splits.
+        cells: what is still to be computed.
+        cache: folder for what can be computed again (features by weight hash); shared by all calls.
+        scratch: folder of this protocol's own unfinished work (to go on with an interrupted training).
+        device: where to compute.
+        progress: called with a line of text and a share in [0, 1].
+    """
+
+    protocol: EvaluationProtocol
+    settings: Settings
+    encoder: FrozenEncoder
+    data: TaskData
+    cells: tuple[Cell, ...]
+    cache: Path
+    scratch: Path
+    device: str
+    progress: Callable[[str, float], None]
+
+
+class Task(Protocol):
+    """One kind of evaluation."""
+
+    settings: ClassVar[type[Settings]]
+    learns: ClassVar[bool]
+    """Whether there is a cell for every fraction and seed."""
+
+    def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
+        """Why this task cannot be done (no boxes, no report encoder …); empty if it can."""
+        ...
+
+    def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
+        """Predictions of every cell of the job, each as soon as it is done."""
+        ...
+
+    def measures(self, predictions: Predictions) -> Measures:
+        """Figures of one cell."""
+        ...

@@ -1,0 +1,170 @@
+"""The encoder that is judged: in eval mode, never trained, with what it wants images to be."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cmcgns.data.dataset import normalise_pixels
+from cmcgns.data.images import Pixels, centre_crop
+from cmcgns.errors import UserError
+from cmcgns.models.image_encoder import ImageEncoder
+from cmcgns.pretrained import Pretrained
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, for pixels in [0, 1]."""
+
+HALF: Statistics = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LEVELS = 4  # maps taken from a transformer, evenly spaced, the last one among them
+
+
+class FrozenEncoder:
+    """An image encoder whose weights and buffers never change.
+
+    Args:
+        name: for tables.
+        encoder: put into eval mode, without gradients.
+        image_size: side of the square that it was made for.
+        resize: long side of an image before the centre crop to `image_size`.
+        statistics: of its normalisation.
+        pretrained: the run that it comes from, with its report encoder; None for an image encoder alone.
+
+    Attributes:
+        width: channels C of the pooled features.
+        strides: of the maps, rising; equal ones for a transformer.
+        map_widths: channels of the maps.
+        features_sha256: of image weights and preprocessing: equal hashes give equal features.
+        sha256: the same with the report encoder's weights, if there is one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        encoder: ImageEncoder,
+        image_size: int,
+        resize: int,
+        statistics: Statistics = HALF,
+        pretrained: Pretrained | None = None,
+    ) -> None:
+        self.name, self.image_size, self.resize = name, image_size, resize
+        self.statistics, self.pretrained = statistics, pretrained
+        self.encoder = encoder.eval().requires_grad_(False)
+        self.width = encoder.width
+        self._levels = _choose_levels(encoder.body)
+        shapes = [tuple(each.shape) for each in self.maps(torch.zeros(1, encoder.channels, image_size, image_size))]
+        self.strides = tuple(image_size // height for _, _, height, _ in shapes)
+        self.map_widths = tuple(width for _, width, _, _ in shapes)
+        about = f"{statistics} {image_size} {resize}"
+        self.features_sha256 = _hash(encoder.body, about)
+        self.sha256 = self.features_sha256 if pretrained is None else _hash(pretrained.task.model, about)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.encoder.parameters()).device
+
+    @property
+    def is_pyramid(self) -> bool:
+        """Whether the maps get coarser, as in a convolutional network; a transformer's all have one size."""
+        return len(set(self.strides)) > 1
+
+    def to(self, device: str | torch.device) -> FrozenEncoder:
+        """Move the weights, in place."""
+        self.encoder.to(device)
+        if self.pretrained is not None:
+            self.pretrained.task.to(device)
+        return self
+
+    def tensors(self, pixels: Pixels, size: int | None = None) -> Tensor:
+        """(n, S, S) uint8 -> (n, channels, size, size), cropped at the centre, normalised, on its device.
+
+        Args:
+            pixels: squares of side S >= `size`.
+            size: by default the encoder's own.
+        """
+        size = size or self.image_size
+        if pixels.shape[1] != size:
+            pixels = centre_crop(pixels, size)
+        owned = np.require(pixels, requirements=["C", "W"])  # a memory map is read-only, which torch warns about
+        images = normalise_pixels(owned)[:, None].to(self.device)
+        channels = self.encoder.channels
+        images = images.expand(-1, channels, -1, -1)
+        if self.statistics == HALF:
+            return images
+        mean, std = (torch.tensor(values[:channels], device=self.device) for values in self.statistics)
+        return (images * 0.5 + 0.5 - mean[:, None, None]) / std[:, None, None]
+
+    @torch.no_grad()
+    def pooled(self, images: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, C), the mean over places."""
+        pooled: Tensor = self.encoder(images)[0]
+        return pooled
+
+    @torch.no_grad()
+    def tokens(self, images: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, P, C) in row-major order."""
+        return self.encoder.tokens(images)
+
+    @torch.no_grad()
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """(B, channels, H, W) -> maps (B, width, h, w), finest first; of a transformer several of one size."""
+        found: list[Tensor] = self.encoder.body.forward_intermediates(
+            images, indices=self._levels, intermediates_only=True, output_fmt="NCHW"
+        )
+        return found
+
+    def at_size(self, size: int) -> FrozenEncoder:
+        """This encoder for squares of another side: a transformer's position embedding is interpolated.
+
+        Raises:
+            UserError: it cannot.
+        """
+        if size == self.image_size:
+            return self
+        encoder = self.encoder
+        if hasattr(encoder.body, "set_input_size"):
+            encoder = copy.deepcopy(encoder)
+            encoder.body.set_input_size(img_size=size)
+        resize = round(self.resize * size / self.image_size)
+        try:
+            return FrozenEncoder(self.name, encoder, size, resize, self.statistics, self.pretrained)
+        except (AssertionError, RuntimeError) as error:
+            raise UserError(f"{self.name} does not take images of {size} px: {error}") from error
+
+    def trainable_copy(self) -> ImageEncoder:
+        """A copy to be fine-tuned."""
+        return copy.deepcopy(self.encoder).requires_grad_(True).train()
+
+    def check_unchanged(self) -> None:
+        """Raise if weights or buffers are not what they were: results of a moving encoder mean nothing."""
+        about = f"{self.statistics} {self.image_size} {self.resize}"
+        same = _hash(self.encoder.body, about) == self.features_sha256
+        if self.pretrained is not None:
+            same &= _hash(self.pretrained.task.model, about) == self.sha256
+        if not same or self.encoder.training:
+            raise RuntimeError(f"{self.name}: the frozen encoder was changed by a task")
+
+
+def _choose_levels(body: nn.Module) -> list[int]:
+    if not hasattr(body, "forward_intermediates"):
+        raise UserError(f"{type(body).__name__} gives no maps of its stages (timm's forward_intermediates)")
+    blocks = getattr(body, "blocks", None)
+    flat = isinstance(blocks, nn.Sequential | nn.ModuleList) and hasattr(body, "pos_embed")
+    if flat and blocks is not None:
+        last = len(blocks) - 1
+        return sorted({round(last * (level + 1) / _LEVELS) for level in range(_LEVELS)})
+    info = getattr(body, "feature_info", None)
+    return list(range(len(info))) if info is not None else [0]
+
+
+def _hash(module: nn.Module, about: str) -> str:
+    digest = hashlib.sha256(about.encode())
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

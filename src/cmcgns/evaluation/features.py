@@ -1,0 +1,112 @@
+"""Pooled features of images, computed once and kept on disk.
+
+They are kept as float32: half precision would save 0.8 GB of 1.6 for 190,000 images of 2,048 features, but overflows
+above 65,504, and features that differ in the eleventh bit would tie, which a ranking metric notices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cmcgns.data.manifest import image_file
+from cmcgns.errors import UserError
+from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.image_set import ImageSet
+from cmcgns.files import write_atomically
+
+FloatArray = npt.NDArray[np.float32]
+Report = Callable[[float], None]
+
+_VERSION = 1  # to be raised whenever pooling or preprocessing gives other features
+_BATCH = 64
+_BLOCK = 4096  # images between two savings
+
+
+def pooled_features(
+    encoder: FrozenEncoder, images: ImageSet, cache: Path, progress: Report = lambda _: None
+) -> FloatArray:
+    """Features of every image, computed on first use and found again afterwards.
+
+    The file's name depends on the encoder's weights and preprocessing, on the sizes, and on every image (its place,
+    size and time of change), so that neither new weights nor a changed image meets old features. An interrupted
+    computation goes on after its last block of 4,096 images.
+
+    Args:
+        encoder: asked in eval mode; it does not change.
+        images: its pixels may be memory-mapped; a batch at a time is read.
+        cache: folder.
+        progress: called with the share that is done.
+
+    Returns:
+        (n, C) float32 memory map.
+
+    Raises:
+        UserError: a feature that is not finite; names the image.
+    """
+    file = cache / f"features-{_key(encoder, images)}.npy"
+    if not file.is_file():
+        blocks = file.with_suffix(".blocks")
+        starts = range(0, len(images), _BLOCK)
+        for start in starts:
+            progress(start / len(images))
+            block = blocks / f"{start}.npy"
+            if not block.is_file():
+                found = _compute(encoder, images, range(start, min(start + _BLOCK, len(images))), progress)
+                write_atomically(block, partial(_save, array=found))
+        write_atomically(file, partial(_join, blocks=[blocks / f"{start}.npy" for start in starts]))
+        shutil.rmtree(blocks)
+    features: FloatArray = np.load(file, mmap_mode="r", allow_pickle=False)
+    return features
+
+
+def _compute(encoder: FrozenEncoder, images: ImageSet, rows: range, progress: Report) -> FloatArray:
+    if encoder.encoder.training:
+        raise RuntimeError(f"{encoder.name}: not in eval mode")
+    features = np.empty((len(rows), encoder.width), dtype=np.float32)
+    for start in range(rows.start, rows.stop, _BATCH):
+        part = slice(start, min(start + _BATCH, rows.stop))
+        pooled = encoder.pooled(encoder.tensors(np.asarray(images.pixels[part])))
+        if not torch.isfinite(pooled).all():
+            row = start + int((~torch.isfinite(pooled).all(1)).nonzero()[0])
+            raise UserError(f"{encoder.name}: features of {images.frame['image_path'].iloc[row]} are not finite")
+        features[part.start - rows.start : part.stop - rows.start] = pooled.float().cpu().numpy()
+        progress(part.stop / len(images))
+    return features
+
+
+def _key(encoder: FrozenEncoder, images: ImageSet) -> str:
+    digest = hashlib.sha256(f"{_VERSION} {encoder.features_sha256} {images.pixels.shape}\n".encode())
+    for image_path in images.frame["image_path"]:
+        path = image_file(images.folder, image_path)
+        digest.update(f"{path}\0".encode())
+        try:
+            stat = Path(path).stat()
+            digest.update(f"{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        except OSError:  # a URL: its path is all that is known
+            digest.update(b"\n")
+    return digest.hexdigest()[:32]
+
+
+def _save(path: Path, array: npt.NDArray[np.float32]) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _join(path: Path, blocks: list[Path]) -> None:
+    """One array out of several, none of them as a whole in memory."""
+    parts = [np.load(block, mmap_mode="r", allow_pickle=False) for block in blocks]
+    shape = (sum(len(part) for part in parts), parts[0].shape[1])
+    whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    start = 0
+    for part in parts:
+        whole[start : start + len(part)] = part
+        start += len(part)
+    whole.flush()

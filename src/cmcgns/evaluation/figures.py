@@ -1,0 +1,140 @@
+"""From kept predictions to result rows: intervals, means over seeds, subgroups, reliability curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cmcgns.evaluation.contract import Cell, Measures, Predictions
+from cmcgns.evaluation.interval_table import MeasureIntervals
+from cmcgns.evaluation.intervals import measure_intervals, seed_measures
+from cmcgns.evaluation.protocols import EvaluationProtocol
+from cmcgns.evaluation.results import ResultRow
+from cmcgns.evaluation.store import cells_of, protocols_of, read_encoder, read_predictions, read_protocol
+from cmcgns.evaluation.subgroups import subgroups
+from cmcgns.evaluation.tasks import get_task
+
+PRIMARY = "primary: "  # what a note about it begins with
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """All seeds of one protocol and fraction."""
+
+    template: ResultRow
+    cells: tuple[Cell, ...]
+    predictions: tuple[Predictions, ...]
+    measures: tuple[Measures, ...]
+    primary: str
+
+
+def figures_of(folder: Path, resamples: int = 2000) -> list[ResultRow]:
+    """Every figure of every finished cell: per seed, mean over seeds, subgroups of the mean.
+
+    Args:
+        folder: of `cmcgns evaluate`.
+        resamples: of the bootstrap.
+
+    Raises:
+        UserError: no such folder, or a damaged file in it.
+    """
+    return [row for name in protocols_of(folder) for row in figures_of_protocol(folder, name, resamples)]
+
+
+def figures_of_protocol(folder: Path, name: str, resamples: int = 2000) -> list[ResultRow]:
+    """The same of one protocol by its name in tables."""
+    rows: list[ResultRow] = []
+    record = read_protocol(folder, name)
+    for _, cells in groupby(cells_of(folder, name), key=lambda cell: cell.fraction):
+        judged = _read(folder, name, record, tuple(cells))
+        rows += _overall(judged, resamples)
+        rows += _of_subgroups(judged, record["test"], resamples)
+    return rows
+
+
+def _read(folder: Path, name: str, record: dict[str, Any], cells: tuple[Cell, ...]) -> _Judged:
+    protocol = EvaluationProtocol.model_validate(record["settings"])
+    predictions = tuple(read_predictions(folder, name, cell) for cell in cells)
+    measures = tuple(seed_measures(get_task(protocol.task), predictions))
+    encoder = read_encoder(folder)
+    template = ResultRow(
+        protocol=name,
+        task=protocol.task,
+        dataset=record["dataset"],
+        split=record["split_sha256"],
+        encoder=encoder["encoder"],
+        encoder_sha256=encoder["sha256"],
+        metric="",
+        n=len(predictions[0].rows),
+        patients=len(set(predictions[0].patients.tolist())),
+        fraction=cells[0].fraction,
+        leakage=record["leakage"],
+        note=_note(predictions[0].facts, record["cautions"]),
+    )
+    metrics = dict.fromkeys(measure.metric for measure in measures[0].of)
+    primary = protocol.primary or next(iter(metrics))
+    if primary not in metrics:  # the predictions are worth hours, and have other figures
+        known = f"{PRIMARY}{primary} is no figure of task {protocol.task}, which has {', '.join(metrics)}"
+        template = replace(template, note=". ".join(part for part in (known, template.note) if part))
+        primary = next(iter(metrics))
+    return _Judged(template, cells, predictions, measures, primary)
+
+
+def _overall(judged: _Judged, resamples: int) -> Iterator[ResultRow]:
+    found = measure_intervals(judged.measures, judged.predictions[0].patients, resamples=resamples)
+    yield from _rows(judged, found)
+    if len(judged.cells) == 1:
+        return
+    for cell, table in zip(judged.cells, found.seeds, strict=True):
+        template = replace(judged.template, seed=cell.seed)
+        alone = replace(found, mean=table, sd=np.full(len(found.of), np.nan))
+        yield from _rows(replace(judged, template=template, cells=(cell,)), alone)
+
+
+def _of_subgroups(judged: _Judged, about: dict[str, list[Any]], resamples: int) -> Iterator[ResultRow]:
+    """The mean figures (no classes) of each subgroup that is large enough."""
+    places = {name: place for place, name in enumerate(about["rows"])}
+    order = [places[str(row).partition("\t")[0]] for row in judged.predictions[0].rows]
+    frame = pd.DataFrame({name: pd.Series(about[name], dtype=object) for name in ("sex", "age", "view")}).iloc[order]
+    found, too_small = subgroups(frame.reset_index(drop=True), judged.predictions[0].patients)
+    for name, mask in found:
+        intervals = measure_intervals(judged.measures, judged.predictions[0].patients, mask, resamples)
+        template = replace(judged.template, group=name, n=int(mask.sum()), patients=intervals.patients)
+        yield from (row for row in _rows(replace(judged, template=template), intervals) if not row.label)
+    for text in too_small:
+        yield replace(judged.template, group=text, metric=judged.primary, primary=True, note="too small a subgroup")
+
+
+def _rows(judged: _Judged, found: MeasureIntervals) -> Iterator[ResultRow]:
+    sd = found.sd.tolist()
+    for measure, (value, low, high, used), spread in zip(found.of, found.mean.records(), sd, strict=True):
+        yield replace(
+            judged.template,
+            metric=measure.metric,
+            label=measure.label,
+            primary=measure.metric == judged.primary and not measure.label,
+            value=value,
+            low=low,
+            high=high,
+            resamples=used,
+            seeds=len(judged.cells),
+            sd=None if np.isnan(spread) else spread,
+            note=". ".join(part for part in (judged.template.note, found.reason) if part),
+        )
+
+
+def _note(facts: Any, cautions: Sequence[str]) -> str:
+    """What the task said and a reader must know."""
+    skipped = facts.get("skipped") or {}
+    parts = list(cautions)
+    if skipped:
+        listed = skipped.items() if isinstance(skipped, dict) else ((name, "") for name in skipped)
+        parts.append("not in the mean: " + ", ".join(f"{k} ({v})" if v else str(k) for k, v in listed))
+    parts += [str(each) for each in facts.get("notes", [])]
+    return ". ".join(parts)

@@ -1,0 +1,111 @@
+"""What is compared: test images with those of pretraining, training and validation."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cmcgns.check.squares import FIELDS, Signatures, square_signatures
+from cmcgns.data.manifest import image_file
+from cmcgns.evaluation.image_set import ImageSet
+from cmcgns.evaluation.leakage.found import PRETRAINING
+from cmcgns.files import sha256
+from cmcgns.training.seen import hash_files, picture_sizes
+from cmcgns.training.seen_file import ROWS, SeenFile
+
+_VERSION = 1  # to be raised whenever signatures change
+_CACHED = np.dtype([*FIELDS, ("sha256", "S64")])  # the hash only where the manifest has none
+_PARTS = {"train": PRETRAINING, "val": f"{PRETRAINING} validation"}
+COLUMNS = ["image_path", "patient_id", "study_id", "dataset", "sha256", "where"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """Images with ids, file hashes and signatures.
+
+    Attributes:
+        frame: `COLUMNS`, one row an image; numbered from 0.
+        blocks: gives first row and signatures of one block after the other.
+        key: changes with the images; names cached comparisons.
+        without_picture: how many have no signature: streamed from shards, or blank.
+    """
+
+    frame: pd.DataFrame
+    blocks: Callable[[], Iterator[tuple[int, Signatures]]]
+    key: str
+    without_picture: int
+
+
+def seen_side(seen: SeenFile) -> Side:
+    """What a run and those before it saw."""
+    frame = seen.frame
+    where = frame["part"].map(_PARTS).fillna(PRETRAINING).astype("str")
+    where = where.mask(frame["run"] != "", where + " of " + frame["run"])
+    return Side(
+        frame.assign(where=where, image_path="")[COLUMNS], seen.signatures, sha256(seen.path), seen.without_picture
+    )
+
+
+def image_side(sets: Mapping[str, ImageSet], cache: Path, progress: Callable[[int], None]) -> Side:
+    """Evaluation images; their signatures are kept in `cache`.
+
+    Args:
+        sets: by what the images are for.
+        cache: folder.
+        progress: called with the number of images done since the last call.
+    """
+    found = {where: _facts(images, cache, progress) for where, images in sets.items()}
+    frames = []
+    for where, images in sets.items():
+        stated = images.frame["sha256"].to_numpy(dtype=object)
+        hashes = np.where(stated == "", found[where][1]["sha256"].astype("U64").astype(object), stated)
+        frames.append(images.frame.assign(sha256=hashes, where=where)[COLUMNS])
+
+    def blocks() -> Iterator[tuple[int, Signatures]]:
+        first = 0
+        for _, facts in found.values():
+            for start in range(0, len(facts), ROWS):
+                yield first + start, facts[start : start + ROWS]
+            first += len(facts)
+
+    blank = sum(int(np.count_nonzero(~facts["comparable"])) for _, facts in found.values())
+    return Side(pd.concat(frames, ignore_index=True), blocks, "-".join(key for key, _ in found.values()), blank)
+
+
+def _facts(images: ImageSet, cache: Path, progress: Callable[[int], None]) -> tuple[str, NDArray[Any]]:
+    """Key and (n,) `_CACHED`, memory-mapped."""
+    frame = images.frame
+    key = _key(images)
+    file = cache / "signatures" / f"{key}.npy"
+    if not file.is_file():
+        paths = [image_file(images.folder, path) for path in frame["image_path"]]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            facts = np.lib.format.open_memmap(temporary, mode="w+", dtype=_CACHED, shape=(len(images),))
+            square_signatures(images.pixels, np.arange(len(images)), picture_sizes(frame, paths), facts, progress)
+            unhashed = np.flatnonzero(frame["sha256"] == "")
+            facts["sha256"][unhashed] = hash_files([paths[row] for row in unhashed], lambda _: None)
+            facts.flush()
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return key, np.load(file, mmap_mode="r", allow_pickle=False)
+
+
+def _key(images: ImageSet) -> str:
+    """The name of an array in the image cache stands for paths, sizes and times of its files."""
+    digest = hashlib.blake2b(f"{_VERSION} {images.pixels.shape}\n".encode(), digest_size=12)
+    array = getattr(images.pixels, "filename", None)
+    digest.update(str(array).encode() if array else np.ascontiguousarray(images.pixels).tobytes())
+    stated = images.frame[["image_path", "sha256", "width", "height"]].astype("str")
+    digest.update(pd.util.hash_pandas_object(stated, index=False).to_numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,89 @@
+"""Naming an encoder on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cmcgns.config import ImageEncoderSettings
+from cmcgns.errors import UserError
+from cmcgns.evaluation.encoder import HALF, IMAGENET, FrozenEncoder, Statistics
+from cmcgns.models.image_encoder import ImageEncoder
+from cmcgns.models.weights import load_image_weights
+from cmcgns.pretrained import load, random_twin
+
+HELP = (
+    "RUN (folder of a finished run), NAME@FILE (timm name and a timm or torchvision state dict), "
+    "random:RUN, random:NAME, or imagenet:NAME (weights that timm has on this machine)"
+)
+_SIZE, _RESIZE = 224, 256  # of timm models that state nothing
+
+
+def open_encoder(
+    text: str, normalise: str | None = None, image_size: int | None = None, seed: int = 0
+) -> FrozenEncoder:
+    """Build the encoder that a user named.
+
+    Args:
+        text: `runs/a`, `resnet50@weights.pth`, `random:runs/a`, `random:resnet50` or `imagenet:resnet50`.
+        normalise: `half` (mean = std = 0.5) or `imagenet`; only for timm names. By default `imagenet` where weights
+            are given, `half` for a random start.
+        image_size: side of the input, only for timm names; 224 by default.
+        seed: of a random start.
+
+    Raises:
+        UserError: nothing of that name, or weights that do not fit; lists the keys.
+    """
+    kind, colon, rest = text.partition(":")
+    if kind not in ("random", "imagenet") or not colon:
+        kind, rest = "", text
+    if not rest.strip():
+        raise UserError(f"{text or 'ENCODER'}: nothing is named. An encoder is {HELP}")
+    if Path(rest).is_dir() and kind != "imagenet":
+        if normalise or image_size:
+            raise UserError(
+                f"{rest} is a run: its preprocess.json says size and normalisation; leave those options out"
+            )
+        return _from_run(Path(rest), kind == "random", seed)
+    name, at, file = rest.partition("@")
+    if kind and at:
+        raise UserError(f"{text}: {kind}: and a weights file contradict each other")
+    if not kind and not at:
+        raise UserError(f"{text} is no run folder. An encoder is {HELP}")
+    statistics = {"half": HALF, "imagenet": IMAGENET, None: HALF if kind == "random" else IMAGENET}[normalise]
+    return _from_timm(name, kind, Path(file).expanduser(), statistics, image_size or _SIZE, seed)
+
+
+def _from_run(folder: Path, random: bool, seed: int) -> FrozenEncoder:
+    model = load(folder)
+    name = folder.resolve().name
+    if random:
+        model, name = random_twin(model, seed), f"random ({name})"
+    data = model.recipe.data
+    return FrozenEncoder(name, model.task.model.image_encoder, data.image_size, data.resize, HALF, model)
+
+
+def _from_timm(name: str, kind: str, file: Path, statistics: Statistics, size: int, seed: int) -> FrozenEncoder:
+    torch.manual_seed(seed)
+    encoder = ImageEncoder(ImageEncoderSettings(name=name, channels=3), size)
+    label = f"{kind} {name}".strip()
+    if kind == "imagenet":
+        _load_imagenet(encoder, name)
+    elif not kind:
+        load_image_weights(encoder.body, file, 3)
+        label = f"{name} ({file.stem})"
+    return FrozenEncoder(label, encoder, size, round(_RESIZE * size / _SIZE), statistics)
+
+
+def _load_imagenet(encoder: ImageEncoder, name: str) -> None:
+    import timm
+
+    try:
+        weights = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+    except Exception as error:  # whatever the download library raises without a network
+        raise UserError(
+            f"imagenet:{name}: timm has no such weights on this machine and could not get them "
+            f"({type(error).__name__}); download the file elsewhere and name it as {name}@FILE"
+        ) from error
+    encoder.body.load_state_dict(weights)

@@ -1,0 +1,192 @@
+"""From result rows to tables: the paper's, further metrics, classes, subgroups, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cmcgns.evaluation.report.names import (
+    CALIBRATION,
+    ProtocolName,
+    fraction_name,
+    metric_name,
+    protocol_title,
+)
+from cmcgns.evaluation.report.numbers import DASH, is_number, number
+from cmcgns.evaluation.report.selection import Selection
+from cmcgns.evaluation.report.tables import Block, Entry, Line, Notes, Table, entry, sources
+from cmcgns.evaluation.results import ResultRow
+
+PUBLISHED_FRACTIONS = (1.0, 10.0, 100.0)
+PUBLISHED_NOTE = (
+    "Published figures: copied from papers, measured under the legacy protocol by other hands, without intervals. "
+    "Copied tables disagree by several points: orientation only."
+)
+_FOLD = 12  # longer tables are shown on demand
+
+
+def main_table(selection: Selection, protocols: Sequence[str], title: str) -> Table:
+    """The paper's table: one row an encoder, one block of fractions a protocol, published figures below.
+
+    Args:
+        selection: the rows.
+        protocols: columns; either all legacy or none of them.
+        title: of the table.
+    """
+    notes, used = Notes(), list[ResultRow]()
+    blocks = [
+        Block(
+            f"{protocol_title(name, selection.about)}: {metric_name(selection.primary(name))}",
+            name,
+            tuple(fraction_name(fraction) or "value" for fraction in selection.fractions(name)),
+        )
+        for name in protocols
+    ]
+    lines = []
+    for encoder in selection.encoders:
+        cells = []
+        for name in protocols:
+            for fraction in selection.fractions(name):
+                row = selection.find(name, encoder, selection.primary(name), fraction=fraction)
+                used += [row] if row else []
+                cells.append(_entry(selection, row, name, fraction, notes))
+        if any(encoder in selection.encoders_of(name) for name in protocols):
+            lines.append(Line(encoder, tuple(cells)))
+    published = _published(selection, protocols)
+    listed = notes.listed() + ([("", PUBLISHED_NOTE)] if published else [])
+    return Table(title, "Encoder", tuple(blocks), lines + published, listed, sources(selection, used))
+
+
+def metric_table(selection: Selection, protocol: str, metrics: Sequence[str], title: str) -> Table:
+    """Metrics of one protocol over all classes: a row for each metric and encoder."""
+    encoders = selection.encoders_of(protocol)
+    about = [(metric_name(metric), encoder, metric, "", "") for metric in metrics for encoder in encoders]
+    return _rows_table(selection, protocol, title, "Metric", about, selection.fractions(protocol))
+
+
+def class_table(selection: Selection, protocol: str) -> Table:
+    """The primary metric of each class."""
+    metric = selection.primary(protocol)
+    encoders = selection.encoders_of(protocol)
+    labels = ["", *selection.labels(protocol, metric)]
+    about = [(label or "mean over classes", encoder, metric, label, "") for label in labels for encoder in encoders]
+    fractions = selection.fractions(protocol)
+    return _rows_table(selection, protocol, f"{metric_name(metric)} by class", "Class", about, fractions)
+
+
+def class_metrics_table(selection: Selection, protocol: str, metrics: Sequence[str]) -> Table:
+    """Further metrics of each class at the largest fraction: a column for each metric."""
+    fraction = selection.fractions(protocol)[-1]
+    labels = list(dict.fromkeys(label for metric in metrics for label in selection.labels(protocol, metric)))
+    notes, lines, used = Notes(), list[Line](), list[ResultRow]()
+    for label in labels:
+        for encoder in selection.encoders_of(protocol):
+            found = [selection.find(protocol, encoder, metric, label, fraction=fraction) for metric in metrics]
+            cells = tuple(_entry(selection, row, protocol, fraction, notes) for row in found)
+            lines.append(Line(label, cells, encoder))
+            used += [row for row in found if row]
+    at = f", {fraction_name(fraction)} of the labels" if fraction is not None else ""
+    block = Block("", protocol, tuple(metric_name(metric) for metric in metrics))
+    used = _means(selection, used)
+    table = Table(f"Further metrics by class{at}", "Class", (block,), lines, notes.listed(), sources(selection, used))
+    table.folded = True
+    return _with_details(selection, table)
+
+
+def subgroup_table(selection: Selection, protocol: str) -> Table:
+    """The primary metric in each subgroup, everyone first."""
+    metric = selection.primary(protocol)
+    encoders = selection.encoders_of(protocol)
+    groups = ["", *selection.groups(protocol, metric)]
+    about = [(group or "everyone", encoder, metric, "", group) for group in groups for encoder in encoders]
+    fractions = selection.fractions(protocol)
+    title = f"{metric_name(metric)} in subgroups"
+    return _rows_table(selection, protocol, title, "Subgroup", about, fractions, counts=True)
+
+
+def calibration_metrics(selection: Selection, protocol: str) -> list[str]:
+    """Which of the calibration metrics the protocol has."""
+    return [metric for metric in CALIBRATION if metric in selection.metrics(protocol)]
+
+
+def further_metrics(selection: Selection, protocol: str) -> list[str]:
+    """All metrics but the primary one and those of calibration."""
+    return [metric for metric in selection.metrics(protocol)[1:] if metric not in CALIBRATION]
+
+
+def _rows_table(
+    selection: Selection,
+    protocol: str,
+    title: str,
+    first: str,
+    about: Iterable[tuple[str, str, str, str, str]],
+    fractions: Sequence[float | None],
+    counts: bool = False,
+) -> Table:
+    """A table with a row for each (name, encoder, metric, label, group) and a column for each fraction."""
+    notes, lines, used = Notes(), list[Line](), list[ResultRow]()
+    for name, encoder, metric, label, group in about:
+        found = [selection.find(protocol, encoder, metric, label, group, fraction) for fraction in fractions]
+        there = [row for row in found if row]
+        if not there:
+            continue
+        cells = [
+            _entry(selection, row, protocol, fraction, notes) for row, fraction in zip(found, fractions, strict=True)
+        ]
+        if counts:
+            cells = [*_counts(there), *cells]
+        lines.append(Line(name, tuple(cells), encoder))
+        used += there
+    columns = [fraction_name(fraction) or "value" for fraction in fractions]
+    block = Block("", protocol, tuple(["test rows", "patients", *columns] if counts else columns))
+    table = Table(title, first, (block,), lines, notes.listed(), sources(selection, _means(selection, used)))
+    table.folded = len(lines) > _FOLD
+    return _with_details(selection, table)
+
+
+def _counts(rows: Sequence[ResultRow]) -> list[Entry]:
+    """Rows and patients of a subgroup; one without figures has the counts of its row, which may be everyone's."""
+    known = [row for row in rows if is_number(row.value)]
+    return [Entry(f"{known[-1].n:,}"), Entry(f"{known[-1].patients:,}")] if known else [Entry(DASH), Entry(DASH)]
+
+
+def _with_details(selection: Selection, table: Table) -> Table:
+    """Encoders have a column of their own where there are several; without it where there is one."""
+    if len(selection.encoders) > 1:
+        table.second = "Encoder"
+    else:
+        table.lines = [Line(line.name, line.entries) for line in table.lines]
+    return table
+
+
+def _means(selection: Selection, rows: Iterable[ResultRow]) -> list[ResultRow]:
+    """Rows over all classes and everyone, which say how many rows were judged; else the rows themselves."""
+    rows = list(rows)
+    keys = dict.fromkeys((row.protocol, selection.encoder_of(row), row.fraction) for row in rows)
+    found = [
+        selection.find(protocol, encoder, selection.primary(protocol), fraction=fraction)
+        for protocol, encoder, fraction in keys
+    ]
+    return [row for row in found if row] or rows
+
+
+def _entry(selection: Selection, row: ResultRow | None, protocol: str, fraction: float | None, notes: Notes) -> Entry:
+    about = selection.about.get(protocol)
+    seeds = about.seeds if about is not None and fraction is not None else 0
+    return entry(row, selection.why_missing(protocol, fraction), notes, seeds)
+
+
+def _published(selection: Selection, protocols: Sequence[str]) -> list[Line]:
+    """A line for every published model; none beside anything but legacy protocols."""
+    legacy = [name for name in protocols if ProtocolName.parse(name).is_legacy and name in selection.about]
+    models = dict.fromkeys(model for name in legacy for model in selection.about[name].anchors)
+    lines = []
+    for model in models:
+        cells = []
+        for name in protocols:
+            values = selection.about[name].anchors.get(model, []) if name in legacy else []
+            known = dict(zip(PUBLISHED_FRACTIONS, values, strict=False))
+            found = [known.get(fraction or 0) for fraction in selection.fractions(name)]
+            cells += [Entry("") if value is None else Entry(number(value / 100)) for value in found]
+        if any(cell.value for cell in cells):
+            lines.append(Line(model, tuple(cells), published=True))
+    return lines

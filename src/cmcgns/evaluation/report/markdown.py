@@ -1,0 +1,132 @@
+"""Results as Markdown that GitHub renders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cmcgns.evaluation.report.numbers import DASH
+from cmcgns.evaluation.report.sections import Picture, Section
+from cmcgns.evaluation.report.tables import Entry, Source, Table
+
+_SIGNS = re.compile(r"([\\`*\[\]|~$<>&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_NAME = re.compile(r"[\w./@+ -]+", re.ASCII)
+
+
+def escape(text: str) -> str:
+    """Text that Markdown takes as it is: one line, no tables, links, emphasis or HTML."""
+    return _SIGNS.sub(
+        lambda found: {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(found[0], "\\" + found[0]), _line(text)
+    )
+
+
+def code(text: str) -> str:
+    """A name in a code span; as escaped text if it holds anything unusual."""
+    return f"`{text}`" if _NAME.fullmatch(text) else escape(text)
+
+
+def render(
+    title: str,
+    lead: str,
+    statements: Iterable[str],
+    sections: Iterable[Section],
+    failures: Sequence[tuple[str, str, str]],
+    skipped: Sequence[tuple[str, str]],
+    protocols: Sequence[Mapping[str, Any]],
+    provenance: Mapping[str, str],
+) -> str:
+    """The whole report."""
+    parts = [f"# {escape(title)}", escape(lead), *_list("How to read the figures", map(_sentence, statements))]
+    for section in sections:
+        parts += [f"## {escape(section.title)}", escape(section.text)]
+        for part in section.parts:
+            parts.append(f"### {escape(part.title)}" + (f" · {code(part.code)}" if part.code else ""))
+            parts.append(escape(part.text))
+            for block in part.blocks:
+                parts += _picture(block) if isinstance(block, Picture) else table(block)
+    parts += _list("Failed", (f"{code(name)} {code(cell)}: {escape(text)}" for name, cell, text in failures))
+    parts += _list("Skipped", (f"{code(name)}: {escape(reason)}" for name, reason in skipped))
+    parts += _list("Protocols", map(_protocol, protocols))
+    parts += _list("Where this comes from", (f"{escape(key)}: {escape(value)}" for key, value in provenance.items()))
+    parts.append(
+        "All figures, single seeds and classes within subgroups included, are in [results.csv](results.csv)."
+    )
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(shown: Table) -> list[str]:
+    """A table, its notes and what it was measured on."""
+    heads = [
+        ", ".join(part for part in (block.title, column) if part)
+        for block in shown.blocks
+        for column in block.columns
+    ]
+    second = [shown.second] if shown.second else []
+    lines = [grid([shown.first, *second, *heads], (_cells(line, bool(shown.second)) for line in shown.lines))]
+    if shown.notes:
+        marked = ((f"<sup>{mark}</sup> " if mark else "", escape(text)) for mark, text in shown.notes)
+        lines.append("\n".join(f"- {mark}{text}" for mark, text in marked))
+    return [f"#### {escape(shown.title)}", *lines, *sources(shown.sources)]
+
+
+def grid(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already; heads are plain text."""
+    rows = [[escape(head) for head in heads], ["---"] * len(heads), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def sources(of: Sequence[Source]) -> list[str]:
+    """What a table was measured on."""
+    if not of:
+        return []
+    lines = [
+        {
+            "Protocol": code(one.protocol),
+            "Encoder": escape(one.encoders),
+            "Data": escape(one.dataset),
+            "Test rows": f"{one.n:,}",
+            "Patients": f"{one.patients:,}",
+            "Split": code(one.split[:12]),
+            "Seeds": one.seeds,
+            "Resamples": one.resamples,
+            "Leakage that was allowed": escape(one.leakage),
+        }
+        for one in of
+    ]
+    optional = ("Encoder", "Leakage that was allowed")
+    heads = [head for head in lines[0] if head not in optional or any(line[head] for line in lines)]
+    return ["Measured on:", grid(heads, ([line[head] or DASH for head in heads] for line in lines))]
+
+
+def _cells(line: Any, second: bool) -> list[str]:
+    name = escape(line.name) + (" (published)" if line.published else "")
+    return [name, *([escape(line.detail)] if second else []), *map(_entry, line.entries)]
+
+
+def _entry(shown: Entry) -> str:
+    marks = f" <sup>{','.join(shown.marks)}</sup>" if shown.marks else ""
+    return escape(shown.text) + marks
+
+
+def _picture(shown: Picture) -> list[str]:
+    return [f"![{escape(shown.alt)}](pictures/{shown.name}.png)", escape(shown.caption)]
+
+
+def _protocol(about: Mapping[str, Any]) -> str:
+    facts = "; ".join(f"{escape(name)} {escape(value)}" for name, value in about["facts"].items() if value)
+    notes = "".join(f"\n  - {escape(note)}" for note in about["notes"])
+    return f"{code(about['name'])} {escape(about['title'])}: {facts}{notes}"
+
+
+def _sentence(text: str) -> str:
+    return escape(text).replace("\\`", "`")
+
+
+def _list(title: str, items: Iterable[str]) -> list[str]:
+    lines = [f"- {item}" for item in items]
+    return [f"## {title}", "\n".join(lines)] if lines else []
+
+
+def _line(text: str) -> str:
+    return " ".join(str(text).split())

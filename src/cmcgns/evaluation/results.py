@@ -1,0 +1,94 @@
+"""Result rows: one line of `results.jsonl` for every figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cmcgns.errors import UserError
+from cmcgns.files import write_text
+
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A figure with its interval and everything needed to know what it is.
+
+    Attributes:
+        protocol: id, with `@dataset` where the protocol does not name one.
+        task: linear, detection, …
+        dataset: name in the manifest.
+        split: hash of who is in which split.
+        encoder: its name.
+        encoder_sha256: of its weights and preprocessing.
+        metric: for example `auroc`.
+        label: class; empty for the mean over classes.
+        group: subgroup, for example `sex=F`; empty for everyone.
+        primary: whether tables show this figure.
+        value: the figure; None where it is undefined.
+        low: lower end of its 95 % interval (patient-clustered bootstrap); None where it is undefined.
+        high: upper end.
+        n: test rows; of the subgroup, if it is one.
+        patients: test patients.
+        fraction: per cent of the training patients; None for tasks that learn nothing.
+        seed: of this cell; None: the mean over seeds.
+        seeds: how many seeds are behind the value.
+        sd: standard deviation over seeds; None for a single one.
+        resamples: behind the interval.
+        leakage: empty, or what `--allow-leakage` allowed.
+        note: what a reader must know, e.g. skipped classes.
+    """
+
+    protocol: str
+    task: str
+    dataset: str
+    split: str
+    encoder: str
+    encoder_sha256: str
+    metric: str
+    label: str = ""
+    group: str = ""
+    primary: bool = False
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    patients: int = 0
+    fraction: float | None = None
+    seed: int | None = None
+    seeds: int = 1
+    sd: float | None = None
+    resamples: int = 0
+    leakage: str = ""
+    note: str = ""
+
+
+def write_results(folder: Path, rows: Iterable[ResultRow]) -> Path:
+    """Write `results.jsonl`; a reader never sees half of it."""
+    path = folder / RESULTS
+    write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+def read_results(folder: Path) -> list[ResultRow]:
+    """Rows of `results.jsonl` in a folder.
+
+    Raises:
+        UserError: there is none, or a line that is no result row; names it.
+    """
+    path = folder / RESULTS
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `cmcgns evaluate … --out {folder}` writes it")
+    known = {field.name for field in fields(ResultRow)}
+    rows = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            content: dict[str, Any] = json.loads(line)
+            rows.append(ResultRow(**{key: value for key, value in content.items() if key in known}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: line {number} is no result row ({error})") from error
+    return rows

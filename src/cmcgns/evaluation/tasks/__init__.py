@@ -1,0 +1,21 @@
+"""The kinds of evaluation, by the name that a protocol gives."""
+
+from importlib import import_module
+
+from cmcgns.evaluation.contract import Task
+
+_TASKS = {
+    "linear": "cmcgns.evaluation.tasks.linear",
+    "knn": "cmcgns.evaluation.tasks.knn",
+    "detection": "cmcgns.evaluation.tasks.detection",
+    "segmentation": "cmcgns.evaluation.tasks.segmentation",
+    "zero_shot": "cmcgns.evaluation.tasks.zero_shot",
+    "retrieval": "cmcgns.evaluation.tasks.retrieval",
+    "grounding": "cmcgns.evaluation.tasks.grounding",
+}
+
+
+def get_task(name: str) -> Task:
+    """The task of a protocol; its libraries are imported now."""
+    task: Task = import_module(_TASKS[name]).TASK
+    return task

@@ -1,0 +1,195 @@
+"""Retrieval: an image is to find its report and a report its image; by class also other items of its class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from cmcgns.config import Settings
+from cmcgns.errors import UserError
+from cmcgns.evaluation.contract import Array, Cell, Job, Measure, Measures, Predictions
+from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.joint_space import Floats, embed_pixels, lacks_joint_space, pretrained_of
+from cmcgns.evaluation.metrics import IntArray
+from cmcgns.evaluation.prompts import PromptSource, load_prompts
+from cmcgns.evaluation.report_text import TextKind, right_groups, texts_of
+from cmcgns.evaluation.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k
+from cmcgns.evaluation.row_means import row_means
+from cmcgns.evaluation.task_data import TEXT_COLUMNS, TaskData
+
+Ks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+
+
+class RetrievalSettings(Settings):
+    """What counts as right, and how far to look."""
+
+    ks: Ks = Field((1, 5, 10), description="of recall: is a right item among the k nearest?")
+    text: TextKind | Literal["recipe"] = Field(
+        "recipe", description="which text is the report; recipe: as in pretraining"
+    )
+    classes: bool = Field(
+        False, description="also precision at k by class (CheXpert-5x200, MIMIC-5x200): images with one of the labels"
+    )
+    class_ks: Ks = Field((1, 5, 10), description="of precision by class")
+    prompts: PromptSource = Field("built-in", description="positive sentences of the labels, found by their images")
+    limit: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="at most so many images, whole studies drawn by `seed`; recall depends on the gallery's size",
+    )
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class _Gallery:
+    """Rows that take part, embedded; `report` is None where no row has one."""
+
+    rows: IntArray
+    image: Floats
+    report: Floats | None
+    group: npt.NDArray[np.intp]
+
+
+class Retrieval:
+    """Recall of right pairs and precision by class, by cosine of global embeddings.
+
+    Every test image with a report is a query, and so is its report; each of them searches all others. Right are the
+    pair itself, images of the same study, and studies whose report is equal sentence by sentence. A wrong item that
+    ties with the best right one counts as ahead of it.
+
+    Intervals and subgroups are over queries: the gallery stays the whole test set, as it is in use.
+    """
+
+    settings: ClassVar[type[Settings]] = RetrievalSettings
+    learns: ClassVar[bool] = False
+
+    def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
+        """Why this task cannot be done; empty if it can."""
+        if reason := lacks_joint_space(encoder):
+            return reason
+        settings = RetrievalSettings.model_validate(data.protocol.settings)
+        if settings.classes and not data.label_names:
+            return "settings.classes needs labels (columns label_…)"
+        frame = data.frame[data.frame["part"] == "test"]
+        if not settings.classes and (frame[list(TEXT_COLUMNS)] == "").all(axis=None):
+            return "no image of test has a report"
+        return ""
+
+    def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
+        """Hits of every query."""
+        settings, test = cast(RetrievalSettings, job.settings), job.data.test
+        found, facts = _embed(job, settings)
+        arrays: dict[str, Array] = {}
+        if found.report is not None:
+            arrays |= _recalls(found.image, found.report, found.group, settings, facts)
+        if settings.classes:
+            arrays |= _precisions(job, settings, found, facts)
+        job.encoder.check_unchanged()
+        for cell in job.cells:
+            patients = test.patients[found.rows].astype(str)
+            yield cell, Predictions(test.names[found.rows], patients, arrays, facts)
+
+    def measures(self, predictions: Predictions) -> Measures:
+        """Figures, each the mean over its queries."""
+        return row_means({Measure(name): values for name, values in predictions.arrays.items()})
+
+
+def _embed(job: Job, settings: RetrievalSettings) -> tuple[_Gallery, dict[str, Any]]:
+    test, model = job.data.test, pretrained_of(job.encoder)
+    kind = model.recipe.data.text if settings.text == "recipe" else settings.text
+    texts = np.array(texts_of(test.frame, kind), dtype=object)
+    with_report = texts != ""
+    used = with_report if with_report.any() else _classes(test.labels) >= 0
+    if not used.any():
+        raise UserError(f"{job.data.name}: no test image has a report or exactly one of the labels")
+    studies = test.frame["study_id"].to_numpy(dtype=object)
+    rows = _draw(np.flatnonzero(used), studies, settings)
+    facts: dict[str, Any] = {
+        "text": kind,
+        "images": len(rows),
+        "studies": len(set(studies[rows])),
+        "images_without_report": int((~with_report).sum()),
+        "images_beyond_limit": int(used.sum()) - len(rows),
+    }
+    whole = len(rows) == len(test)
+    pixels = test.pixels if whole else test.pixels[rows]
+    image = embed_pixels(job.encoder, pixels, lambda share: job.progress("test images", share / 2))
+    report = None
+    if with_report.any():
+        job.progress("reports", 0.5)
+        report = model.embed_text(list(texts[rows]))
+        group = right_groups(list(texts[rows]), list(studies[rows]))
+    else:
+        group = np.unique(studies[rows].astype(str), return_inverse=True)[1]
+    facts["distinct_answers"] = len(np.unique(group))
+    return _Gallery(rows, image, report, group), facts
+
+
+def _draw(rows: IntArray, studies: npt.NDArray[np.object_], settings: RetrievalSettings) -> IntArray:
+    """At most `limit` rows: whole studies, in the order of a random draw, put back in their own order."""
+    if settings.limit is None or len(rows) <= settings.limit:
+        return rows
+    names, number, images = np.unique(studies[rows].astype(str), return_inverse=True, return_counts=True)
+    order = np.random.default_rng(settings.seed).permutation(len(names))
+    taken = order[np.cumsum(images[order]) <= settings.limit]
+    return rows[np.isin(number, taken)]
+
+
+def _recalls(
+    image: Floats, report: Floats, group: IntArray, settings: RetrievalSettings, facts: dict[str, Any]
+) -> dict[str, Array]:
+    """Hits by name; report to image comes first, at the largest k, which tables show."""
+    arrays: dict[str, Array] = {}
+    for name, query, gallery in (("report_to_image", report, image), ("image_to_report", image, report)):
+        hits = recall_at_k(query, gallery, group, group, settings.ks)
+        arrays |= {f"{name}_r@{k}": hits[k] for k in sorted(settings.ks, reverse=True)}
+    facts["chance_r"] = {f"r@{k}": chance_recall(group, group, k) for k in settings.ks}
+    return arrays
+
+
+def _precisions(job: Job, settings: RetrievalSettings, found: _Gallery, facts: dict[str, Any]) -> dict[str, Array]:
+    """Shares by name, NaN for images that have none or several of the labels; those are in no gallery either."""
+    labels = _classes(job.data.test.labels)[found.rows]
+    single = np.flatnonzero(labels >= 0)
+    names, model = job.data.label_names, pretrained_of(job.encoder)
+    counts = {name: int((labels == number).sum()) for number, name in enumerate(names)}
+    facts["images_by_class"] = counts
+    facts["images_without_single_class"] = int((labels < 0).sum())
+    if len(single) == 0 or min(count for count in counts.values() if count) < 2:
+        raise UserError(f"{job.data.name}: precision by class needs two images a class (found: {counts})")
+    book, texts, owners = load_prompts(settings.prompts), list[str](), list[int]()
+    for number, name in enumerate(names):
+        positive = book.of(name).positive
+        texts += positive
+        owners += [number] * len(positive)
+    facts |= {"prompts": book.name, "labels_from_template": book.unknown(names), "prompts_in_gallery": len(texts)}
+    own, image, searches = labels[single], found.image[single], dict[str, tuple[Floats, Floats, IntArray, bool]]()
+    if found.report is not None:
+        report = found.report[single]
+        searches = {"image_to_report": (image, report, own, False), "report_to_image": (report, image, own, False)}
+    searches["image_to_prompt"] = (image, model.embed_text(texts), np.array(owners), False)
+    searches["image_to_image"] = (image, image, own, True)
+    arrays: dict[str, Array] = {}
+    chance: dict[str, float] = {}
+    for name, (query, gallery, offered, skip_self) in searches.items():
+        shares = precision_at_k(query, gallery, own, offered, settings.class_ks, skip_self)
+        chance[name] = chance_precision(own, offered, skip_self)
+        for k in settings.class_ks:
+            column = np.full(len(labels), np.nan)
+            column[single] = shares[k]
+            arrays[f"{name}_p@{k}"] = column
+    facts["chance_p"] = chance
+    return arrays
+
+
+def _classes(labels: npt.NDArray[np.float64]) -> IntArray:
+    """(n, C) -> (n,) the only label that is 1, or -1."""
+    positive = labels == 1
+    return np.where(positive.sum(axis=1) == 1, positive.argmax(axis=1), -1)
+
+
+TASK = Retrieval()

@@ -1,0 +1,159 @@
+"""`seen.parquet`: who a run has seen, so that its leakage can be judged without its data, on another machine.
+
+One row an image: ids, hash of the source file, and what near duplicates are found by, about 1 kB. The pictures are
+32 px thumbnails of radiographs and the ids are the data's own: a run whose data may not be passed on is published
+without this file, and the guard then says that nothing is known.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cmcgns.check.duplicates import SIDE, Thumbnails
+from cmcgns.check.squares import SIGNATURE, Signatures
+from cmcgns.errors import UserError
+from cmcgns.files import write_atomically
+
+TEXT = ("patient_id", "study_id", "dataset", "part", "sha256", "run")
+ROWS = 16_384  # held in memory at once: 35 MB of signatures
+_VERSION = 1
+_KEY = b"cmcgns"
+_LEVELS = 63  # 6 bits a pixel change a correlation by less than 0.001
+_HASHES, _THUMBNAILS = 2 * 4 * 8, 2 * SIDE * SIDE  # bytes
+
+
+@dataclass(frozen=True)
+class SeenFile:
+    """A file that was opened.
+
+    Attributes:
+        path: the file.
+        unknown: what was seen besides and is not listed, in words.
+    """
+
+    path: Path
+    unknown: tuple[str, ...]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """patient_id, study_id, dataset, part (train or val), sha256, run (empty, or the one it started from)."""
+        try:
+            frame: pd.DataFrame = pq.read_table(self.path, columns=list(TEXT)).to_pandas().astype("str")
+            return frame
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise _unreadable(self.path, error) from error
+
+    @property
+    def without_picture(self) -> int:
+        """Rows without a signature."""
+        return int(pq.read_table(self.path, columns=["hashes"]).column(0).null_count)
+
+    def signatures(self) -> Iterator[tuple[int, Signatures]]:
+        """First row and (k,) `SIGNATURE` of one block after the other."""
+        start = 0
+        try:
+            for batch in pq.ParquetFile(self.path).iter_batches(ROWS, columns=["hashes", "thumbnails"]):
+                yield start, _unpack(batch)
+                start += len(batch)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise _unreadable(self.path, error) from error
+
+
+def open_seen(path: Path) -> SeenFile | None:
+    """The file of a run; None if there is none.
+
+    Raises:
+        UserError: it is damaged, or of another version.
+    """
+    if not path.is_file():
+        return None
+    try:
+        schema = pq.read_schema(path)
+        about: dict[str, Any] = json.loads((schema.metadata or {})[_KEY])
+        version, unknown = about["version"], tuple(map(str, about["unknown"]))
+        whole = set(schema.names) >= {*TEXT, "hashes", "thumbnails"}
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    if version != _VERSION or not whole:
+        raise UserError(f"{path}: version {version} with {', '.join(schema.names)}; this program reads {_VERSION}")
+    return SeenFile(path, unknown)
+
+
+def write_seen_file(
+    path: Path, blocks: Iterable[tuple[pd.DataFrame, Signatures]], unknown: Iterable[str] = ()
+) -> None:
+    """Write rows block by block; the same rows give the same bytes.
+
+    Args:
+        path: the file.
+        blocks: columns `TEXT` and as many signatures.
+        unknown: what was seen and is not listed.
+    """
+    about = json.dumps({"version": _VERSION, "unknown": list(unknown)})
+    columns = [(name, pa.string()) for name in TEXT]
+    columns += [("hashes", pa.binary(_HASHES)), ("thumbnails", pa.binary(_THUMBNAILS))]
+    schema = pa.schema(columns, metadata={_KEY: about})
+
+    def write(temporary: Path) -> None:
+        dictionary = ["dataset", "part", "run"]
+        with pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=dictionary) as writer:
+            for frame, signatures in blocks:
+                writer.write_table(_pack(frame, signatures, schema), row_group_size=ROWS)
+
+    write_atomically(path, write)
+
+
+def _pack(frame: pd.DataFrame, signatures: Signatures, schema: Any) -> Any:
+    columns = [pa.array(frame[name].astype(object), pa.string()) for name in TEXT]
+    columns.append(_cells(signatures["hashes"], signatures["comparable"], _HASHES))
+    columns.append(_cells(_shrink(signatures["thumbnails"]), signatures["comparable"], _THUMBNAILS))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _cells(values: NDArray[Any], there: NDArray[np.bool_], width: int) -> Any:
+    """(n, …) -> n cells of bytes, null where nothing is there."""
+    content = np.ascontiguousarray(values).tobytes()
+    cells = [content[row * width : (row + 1) * width] if here else None for row, here in enumerate(there.tolist())]
+    return pa.array(cells, pa.binary(width))
+
+
+def _unpack(batch: Any) -> Signatures:
+    there = ~np.array(batch.column("hashes").is_null())
+    signatures = np.zeros(len(batch), dtype=SIGNATURE)
+    signatures["comparable"] = there
+    hashes, small = (b"".join(batch.column(name).drop_null().to_pylist()) for name in ("hashes", "thumbnails"))
+    signatures["hashes"][there] = np.frombuffer(hashes, dtype=np.uint64).reshape(-1, 2, 4)
+    signatures["thumbnails"][there] = _grow(np.frombuffer(small, dtype=np.uint8).reshape(-1, 2, SIDE, SIDE))
+    return signatures
+
+
+def _shrink(thumbnails: Thumbnails) -> NDArray[np.uint8]:
+    """(n, 2, 32, 32) in 64 levels, as differences between neighbours and between the two: they compress."""
+    levels = ((thumbnails.astype(np.uint16) * _LEVELS + 127) // 255).astype(np.uint8)
+    for axis in (1, 2, 3):
+        levels = np.diff(levels, axis=axis, prepend=np.uint8(0))
+    return levels
+
+
+def _grow(differences: NDArray[np.uint8]) -> Thumbnails:
+    levels = differences
+    for axis in (3, 2, 1):
+        levels = np.cumsum(levels, axis=axis, dtype=np.uint8)
+    grown: Thumbnails = ((levels.astype(np.uint16) * 255 + _LEVELS // 2) // _LEVELS).astype(np.uint8)
+    return grown
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]}); copy it again "
+        "from the run, or take it away: leakage by pretraining is then not known"
+    )

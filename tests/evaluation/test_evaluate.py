@@ -1,0 +1,271 @@
+"""The harness: cells are kept one by one, finished ones are not run again, a failure loses nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from evaluate_helpers import PretendTask, tiny_encoder, write_set
+from rich.console import Console
+
+from cmcgns.errors import UserError
+from cmcgns.evaluation import command, evaluate, figures
+from cmcgns.evaluation.choose import choose
+from cmcgns.evaluation.evaluate import EvaluateOptions, Outcome, run_protocols
+from cmcgns.evaluation.figures import figures_of
+from cmcgns.evaluation.progress import Progress
+from cmcgns.evaluation.store import cells_of, read_predictions
+
+NAME = "linear/v1@mine"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_set(tmp_path / "data")
+
+
+def run(
+    task: PretendTask, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, encoder=None, overrides=(), **options
+) -> Outcome:
+    monkeypatch.setenv("CMCGNS_CACHE", str(out.parent / "cache"))
+    for module in (evaluate, figures):
+        monkeypatch.setattr(module, "get_task", lambda name: task)
+    pairs = choose("linear/v1", [data], overrides)
+    options = EvaluateOptions(**{"fractions": (50.0, 100.0), "seeds": 2, **options})
+    with Progress(Console(quiet=True)) as progress:
+        return run_protocols(encoder or tiny_encoder(), pairs, out, options, progress)
+
+
+def test_every_cell_is_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = run(PretendTask(), data, tmp_path / "out", monkeypatch)
+    assert (outcome.failures, outcome.skipped) == ([], [])
+    cells = cells_of(tmp_path / "out", NAME)
+    assert [cell.name for cell in cells] == [f"{f}-percent-seed-{s}" for f in (50, 100) for s in (0, 1)]
+    assert read_predictions(tmp_path / "out", NAME, cells[0]).facts == {"rows": 6}
+
+
+def test_finished_cells_are_not_run_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = tiny_encoder()
+    run(PretendTask(), data, tmp_path / "out", monkeypatch, encoder)
+    (tmp_path / "out" / "cells" / "linear-v1@mine" / "50-percent-seed-1.json").unlink()
+    second = PretendTask()
+    run(second, data, tmp_path / "out", monkeypatch, encoder)
+    assert second.ran == ["50-percent-seed-1"]
+
+
+@pytest.mark.parametrize("change", ["labels", "protocol", "image"])
+def test_a_change_makes_cells_stale(change: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, overrides = tiny_encoder(), ()
+    run(PretendTask(), data, tmp_path / "out", monkeypatch, encoder, ("notes=[a]",))
+    if change == "labels":
+        write_set(data, label_Edema=1)
+    elif change == "image":
+        write_set(data, sha256=[f"{number:064d}" for number in range(26)])
+    overrides = ("notes=[a]",) if change != "protocol" else ("image_size=48",)
+    task = PretendTask()
+    run(task, data, tmp_path / "out", monkeypatch, encoder, overrides)
+    assert len(task.ran) == 4
+
+
+def test_a_failing_cell_loses_no_other(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = tiny_encoder()
+    outcome = run(PretendTask({"50-percent-seed-1"}), data, tmp_path / "out", monkeypatch, encoder)
+    assert [(name, cell) for name, cell, _ in outcome.failures] == [(NAME, "50-percent-seed-1")]
+    assert "cannot do" in outcome.failures[0][2]
+    assert len(cells_of(tmp_path / "out", NAME)) == 3
+    again = PretendTask()
+    assert run(again, data, tmp_path / "out", monkeypatch, encoder).failures == []
+    assert again.ran == ["50-percent-seed-1"]
+
+
+def test_a_task_that_moves_the_encoder_is_caught(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall: frozen encoders whose BatchNorm moved."""
+
+    class Mover(PretendTask):
+        def run(self, job):
+            job.encoder.encoder.train()
+            job.encoder.encoder(torch.rand(4, 1, 32, 32))
+            job.encoder.encoder.eval()
+            yield from super().run(job)
+
+    outcome = run(Mover(), data, tmp_path / "out", monkeypatch)
+    assert "frozen encoder was changed" in outcome.failures[0][2]
+
+
+def test_a_folder_belongs_to_one_encoder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    run(PretendTask(), data, tmp_path / "out", monkeypatch)
+    torch.manual_seed(1)
+    with pytest.raises(UserError, match=r"other weights.*compare"):
+        run(PretendTask(), data, tmp_path / "out", monkeypatch)
+
+
+def test_what_cannot_be_done_is_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lacking(PretendTask):
+        def lacks(self, data, encoder):
+            return "no boxes"
+
+    outcome = run(Lacking(), data, tmp_path / "out", monkeypatch)
+    assert outcome.skipped == [(NAME, "no boxes")]
+
+
+def test_figures_have_seeds_means_and_subgroups(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(data, counts=(12, 6, 60))
+    run(PretendTask(), data, tmp_path / "out", monkeypatch)
+    rows = figures_of(tmp_path / "out", resamples=100)
+    mean = next(row for row in rows if row.seed is None and not row.group and row.fraction == 50)
+    assert mean.value == pytest.approx(0.55)  # half of the labels are 1; seeds add 0 and 0.1
+    assert (mean.n, mean.patients, mean.seeds) == (60, 60, 2)
+    assert mean.low < mean.value < mean.high
+    assert mean.sd == pytest.approx(0.1 / 2**0.5)
+    alone = {row.seed: row.value for row in rows if row.seed is not None and row.fraction == 50}
+    assert alone == {0: pytest.approx(0.5), 1: pytest.approx(0.6)}
+    women = next(row for row in rows if row.group == "sex=F" and row.fraction == 50)
+    assert (women.n, women.value) == (30, pytest.approx(1.05))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [
+        ("rsna-linear/v1", "needs rsna; --data names"),
+        ("rsna-liner/v1", "Did you mean rsna-linear/v1"),
+        ("", "name protocols"),
+    ],
+)
+def test_a_wrong_choice_is_explained(protocol: str, message: str, data: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        choose(protocol, [data])
+
+
+def test_all_means_the_datasets_own_protocols_and_the_general_ones(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "rsna", "rsna", split_rule="v1")
+    names = [protocol.id for protocol, _ in choose("all", [folder])]
+    assert {"rsna-linear/v1", "rsna-detection/v1", "rsna-segmentation/v1", "knn/v1", "zero-shot/v1"} <= set(names)
+    assert not [name for name in names if name.startswith(("linear", "detection", "segmentation", "nih", "siim"))]
+    assert not [name for name in names if "legacy" in name]
+
+
+def test_cells_of_earlier_data_are_not_shown(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call for some fractions on changed data must not leave the others of the old data in the table."""
+    encoder = tiny_encoder()
+    run(PretendTask(), data, tmp_path / "out", monkeypatch, encoder)
+    write_set(data, counts=(12, 6, 10))
+    run(PretendTask(), data, tmp_path / "out", monkeypatch, encoder, fractions=(100.0,))
+    assert {(row.fraction, row.n) for row in figures_of(tmp_path / "out", resamples=50) if not row.group} == {
+        (100, 10)
+    }
+
+
+def test_cells_of_a_moved_encoder_are_not_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mover(PretendTask):
+        def run(self, job):
+            yield from super().run(job)
+            next(job.encoder.encoder.parameters()).data += 1
+
+    outcome = run(Mover(), data, tmp_path / "out", monkeypatch)
+    assert "frozen encoder was changed" in outcome.failures[0][2]
+    assert cells_of(tmp_path / "out", NAME) == []
+
+
+def test_where_all_failed_there_are_no_figures(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (data / "images" / "test03.png").unlink()
+    outcome = run(PretendTask(), data, tmp_path / "out", monkeypatch)
+    assert "test03.png" in outcome.failures[0][2]
+    assert figures_of(tmp_path / "out") == []
+
+
+def test_one_protocols_figures_do_not_lose_the_others(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(PretendTask(), data, tmp_path / "out", monkeypatch)
+    other = tmp_path / "out" / "cells" / "other-v1@mine"
+    shutil.copytree(tmp_path / "out" / "cells" / "linear-v1@mine", other)
+    record = json.loads((other / "protocol.json").read_text())
+    (other / "protocol.json").write_text(json.dumps(record | {"protocol": "other/v1@mine"}))
+    (other / "100-percent-seed-1.npz").write_bytes(b"damaged")
+    outcome = Outcome()
+    rows = command._figures(tmp_path / "out", outcome)
+    assert {row.protocol for row in rows} == {NAME}
+    assert [(name, cell) for name, cell, _ in outcome.failures] == [("other/v1@mine", "figures")]
+    assert "100-percent-seed-1.npz is damaged" in outcome.failures[0][2]
+
+
+def test_results_of_one_name_would_overwrite_each_other(tmp_path: Path) -> None:
+    first, second = write_set(tmp_path / "a"), write_set(tmp_path / "b")
+    with pytest.raises(UserError, match=r"a and .*b both hold mine.*--out"):
+        choose("linear/v1", [first, second])
+    for name, more in (("one", ""), ("two", "seeds: 2\n")):
+        (tmp_path / f"{name}.yaml").write_text(f"base: linear/v1\nid: same/v1\n{more}")
+    with pytest.raises(UserError, match="two protocols have the id same/v1"):
+        choose(f"{tmp_path / 'one.yaml'},{tmp_path / 'two.yaml'}", [first])
+    assert len(choose("linear/v1", [first, first])) == 1
+
+
+def test_all_runs_general_protocols_on_the_v1_copy(tmp_path: Path) -> None:
+    copies = {rule: write_set(tmp_path / rule, "rsna", split_rule=rule) for rule in ("legacy", "v1")}
+    chosen = choose("all", list(copies.values()))
+    assert {folder for protocol, folder in chosen if protocol.id == "knn/v1"} == {copies["v1"]}
+    assert {folder for protocol, folder in chosen if protocol.id == "rsna-linear/legacy"} == {copies["legacy"]}
+    alone = choose("all", [copies["legacy"]])
+    assert "knn/v1" in [protocol.id for protocol, _ in alone]
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "cuda:99", "cpu:1", "cuda:-1"])
+def test_a_wrong_device_is_explained(device: str) -> None:
+    with pytest.raises(UserError, match=f"--device {device}: "):
+        command._device(device)
+    assert command._device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_an_out_that_cannot_be_written_is_named(
+    out: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"--out .*{out} "):
+        run(PretendTask(), data, tmp_path / out, monkeypatch)
+
+
+def test_the_terminal_says_leakage_and_why_there_is_no_interval(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set(data, patient_id="everyone")
+    monkeypatch.setenv("COLUMNS", "300")
+    encoder, options = tiny_encoder(), EvaluateOptions((100.0,), 1, allow_leakage=True)
+    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+    for module in (evaluate, figures):
+        monkeypatch.setattr(module, "get_task", lambda name: PretendTask())
+    console = Console(width=300, highlight=False)
+    judgement = command.judge_encoder(encoder, choose("linear/v1", [data]), tmp_path / "out", options, console)
+    command._print(judgement, console)
+    printed = capsys.readouterr().out
+    assert f"{NAME}: LEAKAGE, of 8 test images 8 (of 1 patients; 8 by patient" in printed
+    assert f"{NAME} 100: " in printed
+
+
+def test_an_interruption_says_how_to_go_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(PretendTask):
+        def run(self, job):
+            yield next(super().run(job))
+            raise KeyboardInterrupt
+
+    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+    encoder, pairs, options = tiny_encoder(), choose("linear/v1", [data]), EvaluateOptions((50.0, 100.0), 1)
+    for module in (evaluate, figures):
+        monkeypatch.setattr(module, "get_task", lambda name: Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        command.judge_encoder(encoder, pairs, tmp_path / "out", options, Console(width=300))
+    assert "the same command goes on" in capsys.readouterr().out
+    assert [cell.name for cell in cells_of(tmp_path / "out", NAME)] == ["50-percent-seed-0"]
+
+
+def test_an_unknown_primary_figure_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(PretendTask(), data, tmp_path / "out", monkeypatch, overrides=("primary=dice",))
+    rows = [row for row in figures_of(tmp_path / "out", resamples=50) if row.primary]
+    assert {row.metric for row in rows} == {"mean"}
+    assert all(
+        "dice is no figure of task linear, which has mean" in row.note for row in rows if row.value is not None
+    )

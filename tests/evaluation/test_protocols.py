@@ -1,0 +1,92 @@
+"""Protocols: what is shipped is complete, what is wrong is named, what is changed carries another name."""
+
+from pathlib import Path
+
+import pytest
+
+from cmcgns.errors import UserError
+from cmcgns.evaluation.protocols import list_protocols, load_protocol
+
+TABLE = ["chexpert-linear", "rsna-linear", "covidx-linear", "rsna-detection", "object-cxr-detection"]
+TABLE += ["siim-segmentation", "rsna-segmentation"]
+
+
+@pytest.mark.parametrize("name", list_protocols())
+def test_shipped_protocols_load_and_carry_their_name(name: str) -> None:
+    protocol = load_protocol(name)
+    assert protocol.id == name
+    assert protocol.title
+    assert protocol.primary
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_papers_table_has_both_families(name: str) -> None:
+    legacy, v1 = load_protocol(f"{name}/legacy"), load_protocol(f"{name}/v1")
+    assert (legacy.split.rule, v1.split.rule) == ("legacy", "v1")
+    assert legacy.anchors
+    assert not v1.anchors  # published values were not made this way
+    assert (legacy.image_size, legacy.dataset) == (224, v1.dataset)
+    assert legacy.sha256 != v1.sha256
+
+
+def test_beyond_the_paper() -> None:
+    assert {"nih-linear/v1", "zero-shot/v1", "retrieval/v1", "grounding/v1", "knn/v1"} <= set(list_protocols())
+
+
+def test_a_file_states_what_differs(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: rsna-linear/v1\nid: mine/v2\nsplit: {test: [val], val: []}\nseeds: 5\n")
+    mine, base = load_protocol(str(file)), load_protocol("rsna-linear/v1")
+    assert (mine.id, mine.seeds, mine.labels) == ("mine/v2", 5, base.labels)
+    assert (mine.split.test, mine.split.train, mine.split.rule) == (["val"], ["train"], "v1")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("base: rsna-linear/v1\nseeds: 5\n", "needs an `id` of its own"),
+        ("base: rsna-linear/v1\nid: rsna-linear/v1\n", "needs an `id` of its own"),
+        ("id: a/v1\ntitle: a\ntask: linear\nlables: [a]\n", "lables is no setting. Did you mean labels"),
+        ("id: a/v1\ntitle: a\ntask: liner\n", "task: "),
+        ("id: A b\ntitle: a\ntask: linear\n", "id: "),
+        ("id: a/v1\ntitle: a\ntask: linear\nsettings: {solvr: adamw}\n", "solvr is no setting. Did you mean solver"),
+        ("id: a/v1\ntitle: a\ntask: linear\nfractions: [0]\n", "fractions"),
+        ("[1, 2]", "mapping of settings"),
+        ("id: a/v1\nid: b/v1\n", "given twice"),
+        ("base: linear/v1\nid: nih-linear/v1\n", "nih-linear/v1 comes with the package"),
+        ("base: wrong.yaml\nid: a/v1\n", "is its own `base`"),
+    ],
+)
+def test_a_wrong_file_is_explained(content: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_protocol(str(file))
+
+
+def test_a_change_on_the_command_line_changes_id_and_hash() -> None:
+    plain, changed = load_protocol("linear/v1"), load_protocol("linear/v1", ["split.test=[val]"])
+    assert changed.id.startswith("linear/v1+")
+    assert changed.sha256 != plain.sha256
+    assert load_protocol("linear/v1", ["split.test=[val]"]).id == changed.id
+    assert load_protocol("linear/v1", ["split.test=[train]"]).id != changed.id
+
+
+def test_a_file_of_prompts_becomes_part_of_the_protocol(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.yaml"
+    hashes = []
+    for sentence in ("Fluid.", "Fluid is seen."):
+        prompts.write_text(f"Edema: {{positive: [{sentence}], negative: [No fluid.]}}\n")
+        protocol = load_protocol("zero-shot/v1", [f"settings.prompts={prompts}"])
+        assert protocol.settings["prompts"]["Edema"]["positive"] == [sentence]
+        hashes.append(protocol.sha256)
+    assert hashes[0] != hashes[1]
+    with pytest.raises(UserError, match="no such file"):
+        load_protocol("zero-shot/v1", ["settings.prompts=missing.yaml"])
+
+
+def test_a_base_is_looked_for_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "first.yaml").write_text("base: rsna-linear/v1\nid: first/v1\nseeds: 5\n")
+    (tmp_path / "second.yaml").write_text("base: first.yaml\nid: second/v1\nfractions: [100]\n")
+    found = load_protocol(str(tmp_path / "second.yaml"))
+    assert (found.id, found.seeds, found.fractions, found.dataset) == ("second/v1", 5, [100], "rsna")

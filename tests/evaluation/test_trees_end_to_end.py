@@ -1,0 +1,83 @@
+"""Every protocol, from a dataset's official layout to a table: prepare, evaluate, figures, report."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+from evaluate_helpers import tiny_encoder, tiny_run
+from rich.console import Console
+
+from cmcgns.data.phantom.trees import write_tree
+from cmcgns.evaluation.choose import choose
+from cmcgns.evaluation.command import judge_encoder
+from cmcgns.evaluation.evaluate import EvaluateOptions
+from cmcgns.evaluation.results import read_results
+from cmcgns.prepare.run import PrepareOptions, prepare
+
+SHORT = ("settings.epochs=1", "settings.patience=1", "image_size=64")
+# A small validation set may have no box, and a head of one epoch no detection above 0.5.
+HEAD = ("settings.head_width=16", "settings.choose_by=loss", "settings.confidence_floor=0")
+DECODER = ("settings.shortest_epoch=1", "settings.unet_channels=[16,8,8,8,8]")
+TABLE = [
+    ("chexpert-linear", "chexpert", ("image_size=64",)),
+    ("rsna-linear", "rsna", ("image_size=64",)),
+    ("covidx-linear", "covidx", ("image_size=64",)),
+    ("rsna-detection", "rsna", (*SHORT, *HEAD)),
+    ("object-cxr-detection", "object-cxr", (*SHORT, *HEAD)),
+    ("siim-segmentation", "siim", (*SHORT, *DECODER)),
+    ("rsna-segmentation", "rsna", (*SHORT, *DECODER)),
+]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory):
+    @cache
+    def of(dataset: str, rule: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"{dataset}-{rule}")
+        write_tree(dataset, folder / "raw", 120, seed=3, size=64)
+        options = PrepareOptions(size=64, split=rule, workers=1)
+        prepare(dataset, folder / "raw", folder / "data", options, Console(quiet=True))
+        return folder / "data"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CMCGNS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield of
+
+
+def judge(encoder, protocol: str, data: Path, out: Path, overrides=()) -> dict[str, float | None]:
+    """Primary figures by fraction; nothing may fail or be skipped."""
+    options = EvaluateOptions(fractions=(50.0, 100.0), seeds=1, allow_leakage=True)
+    judgement = judge_encoder(encoder, choose(protocol, [data], overrides), out, options, Console(quiet=True))
+    assert judgement.outcome.failures == []
+    assert judgement.outcome.skipped == []
+    assert judgement.report.stat().st_size > 10_000
+    primary = [row for row in read_results(out) if row.primary and not row.group]
+    return {row.metric + str(row.fraction or ""): row.value for row in primary}
+
+
+@pytest.mark.parametrize("family", ["v1", "legacy"])
+@pytest.mark.parametrize(("name", "dataset", "overrides"), TABLE, ids=[name for name, _, _ in TABLE])
+def test_the_papers_table(name: str, dataset: str, overrides, family: str, prepared, tmp_path: Path) -> None:
+    found = judge(tiny_encoder(), f"{name}/{family}", prepared(dataset, family), tmp_path, overrides)
+    assert len(found) == 2
+    assert all(value is not None and 0 <= value <= 1 for value in found.values())
+
+
+@pytest.mark.parametrize(
+    ("protocol", "dataset"),
+    [
+        ("nih-linear/v1", "nih"),
+        ("knn/v1", "nih"),
+        ("zero-shot/v1", "chexpert"),
+        ("zero-shot/v1", "nih"),
+        ("retrieval/v1", "openi"),
+        ("retrieval/v1", "mimic-cxr"),
+        ("grounding/v1", "rsna"),
+        ("grounding/v1", "vindr"),
+    ],
+)
+def test_beyond_the_paper(protocol: str, dataset: str, prepared, tmp_path: Path) -> None:
+    needs_reports = protocol.split("/")[0] in ("zero-shot", "retrieval", "grounding")
+    found = judge(tiny_run() if needs_reports else tiny_encoder(), protocol, prepared(dataset, "v1"), tmp_path)
+    assert found
+    assert all(value is not None for value in found.values())
