@@ -69,11 +69,10 @@ def compare(
 @protocols.command("list")
 def list_protocols() -> None:
     """List the protocols that come with the package."""
-    from cmcgns.evaluation.protocols import list_protocols as names
-    from cmcgns.evaluation.protocols import load_protocol
+    from cmcgns.evaluation.protocols import protocol_titles
 
-    for name in names():
-        typer.echo(f"{name:<34}{load_protocol(name).title}")
+    for name, title in protocol_titles().items():
+        typer.echo(f"{name:<34}{title}")
 
 
 @protocols.command("show")

@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from cmcgns.errors import UserError
-from cmcgns.evaluation.protocols import list_protocols, load_protocol
+from cmcgns.evaluation.protocols import list_protocols, load_protocol, protocol_titles
+
+
+def test_titles_need_no_task() -> None:
+    assert protocol_titles() == {name: load_protocol(name).title for name in list_protocols()}
+
 
 TABLE = ["chexpert-linear", "rsna-linear", "covidx-linear", "rsna-detection", "object-cxr-detection"]
 TABLE += ["siim-segmentation", "rsna-segmentation"]
@@ -90,3 +95,28 @@ def test_a_base_is_looked_for_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "second.yaml").write_text("base: first.yaml\nid: second/v1\nfractions: [100]\n")
     found = load_protocol(str(tmp_path / "second.yaml"))
     assert (found.id, found.seeds, found.fractions, found.dataset) == ("second/v1", 5, [100], "rsna")
+
+
+CHEXPERT_UNCERTAIN = {"Atelectasis": 1, "Cardiomegaly": 0, "Consolidation": 0, "Edema": 1, "Pleural Effusion": 1}
+ANCHORS = {  # MGCA ResNet-50 and ViT-B/16 at 1, 10, 100 %
+    "chexpert-linear": ([87.6, 88.0, 88.2], [88.8, 89.1, 89.7]),
+    "rsna-linear": ([88.6, 89.1, 89.9], [88.6, 89.5, 90.0]),
+    "covidx-linear": ([72.0, 83.5, 90.5], [74.8, 84.8, 92.3]),
+    "siim-segmentation": ([49.7, 59.3, 64.2], [60.1, 65.4, 69.6]),
+    "rsna-segmentation": ([63.0, 68.3, 69.8], [69.3, 70.0, 72.3]),
+    "rsna-detection": ([12.9, 16.8, 24.9], None),
+    "object-cxr-detection": ([None, 12.1, 19.2], None),
+}
+
+
+@pytest.mark.parametrize("name", ANCHORS)
+def test_published_figures(name: str) -> None:
+    anchors = load_protocol(f"{name}/legacy").anchors
+    assert (anchors["MGCA ResNet-50"], anchors.get("MGCA ViT-B/16")) == ANCHORS[name]
+
+
+@pytest.mark.parametrize("name", ["chexpert-linear/v1", "chexpert-linear/legacy", "chexpert-knn/v1"])
+def test_chexperts_uncertain_and_empty_labels(name: str) -> None:
+    protocol = load_protocol(name)
+    assert (protocol.uncertain, protocol.empty_labels) == (CHEXPERT_UNCERTAIN, "negative")
+    assert protocol.labels == list(CHEXPERT_UNCERTAIN)

@@ -82,6 +82,11 @@ def list_protocols() -> list[str]:
     return sorted(f"{name}/{version}" for name, _, version in names)
 
 
+def protocol_titles() -> dict[str, str]:
+    """Id and title of the protocols that come with the package; no task's libraries are imported for that."""
+    return {name: str(_read(name)["title"]) for name in list_protocols()}
+
+
 def load_protocol(name: str, overrides: Sequence[str] = ()) -> EvaluationProtocol:
     """A protocol by id or from a YAML file.
 
