@@ -11,7 +11,7 @@ protocols = typer.Typer(name="protocols", help="What `evaluate` can run.", no_ar
 
 _ENCODER = (
     "RUN (folder of a finished run); NAME@FILE (a timm name and a timm or torchvision state dict); random:RUN; "
-    "random:NAME; imagenet:NAME (weights that timm has on this machine)."
+    "random:NAME; imagenet:NAME (timm's own weights; downloaded if they are not here)."
 )
 
 

@@ -43,6 +43,7 @@ def test_a_file_states_what_differs(tmp_path: Path) -> None:
     file.write_text("base: rsna-linear/v1\nid: mine/v2\nsplit: {test: [val], val: []}\nseeds: 5\n")
     mine, base = load_protocol(str(file)), load_protocol("rsna-linear/v1")
     assert (mine.id, mine.seeds, mine.labels) == ("mine/v2", 5, base.labels)
+    assert mine.title == f"{base.title} (mine/v2)"
     assert (mine.split.test, mine.split.train, mine.split.rule) == (["val"], ["train"], "v1")
 
 
@@ -120,3 +121,7 @@ def test_chexperts_uncertain_and_empty_labels(name: str) -> None:
     protocol = load_protocol(name)
     assert (protocol.uncertain, protocol.empty_labels) == (CHEXPERT_UNCERTAIN, "negative")
     assert protocol.labels == list(CHEXPERT_UNCERTAIN)
+
+
+def test_a_name_without_a_version_means_v1() -> None:
+    assert load_protocol("rsna-linear").id == "rsna-linear/v1"

@@ -134,7 +134,11 @@ def _compare_protocol(
     for cells, others, folder in ((ours, theirs, first), (theirs, ours, second)):
         only += [f"{name}, {cell.name}: only in {folder}" for cell in cells if cell not in others]
     common = [cell for cell in ours if cell in theirs]
-    note = "; ".join(dict.fromkeys(record["leakage"] for record in records if record.get("leakage")))
+    note = "; ".join(
+        f"LEAKAGE was allowed for {read_encoder(folder)['encoder']}: {record['leakage']}"
+        for folder, record in zip((first, second), records, strict=True)
+        if record.get("leakage")
+    )
     for fraction in dict.fromkeys(cell.fraction for cell in common):
         cells = [cell for cell in common if cell.fraction == fraction]
         a, b, patients = _both(task, first, second, name, cells)

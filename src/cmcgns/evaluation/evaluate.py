@@ -94,7 +94,7 @@ def run_protocols(
             _run_protocol(encoder, protocol, folder, out, options, progress, outcome)
         except UserError as error:
             outcome.failures.append((protocol.id, "", str(error)))
-            progress.say(f"{protocol.id}: {error}")
+            progress.say(f"{protocol.id}: failed, the reason is below")
         except Exception as error:  # a bug in one protocol must not lose hours of the others
             logger.exception("%s failed", protocol.id)
             outcome.failures.append((protocol.id, "", f"{type(error).__name__}: {error}"))

@@ -141,6 +141,9 @@ def share_ends(value: FloatArray, low: FloatArray, high: FloatArray, patients: i
     margin = 1 / (2 * patients**2)
     centre, bottom, top = (_logit(np.clip(part, margin, 1 - margin)) for part in (value, low, high))
     half = (top - bottom) / 2
+    # Where resamples reach a bound, its logit says nothing: the other side does, and half as much again.
+    half = np.where(low <= 0, np.minimum(half, 1.5 * (top - centre)), half)
+    half = np.where(high >= 1, np.minimum(half, 1.5 * (centre - bottom)), half)
     ends = 1 / (1 + np.exp(half - centre)), 1 / (1 + np.exp(-half - centre))
     flat = low == high
     return np.minimum(np.where(flat, low, ends[0]), value), np.maximum(np.where(flat, high, ends[1]), value)

@@ -15,7 +15,7 @@ from cmcgns.pretrained import load, random_twin
 
 HELP = (
     "RUN (folder of a finished run), NAME@FILE (timm name and a timm or torchvision state dict), "
-    "random:RUN, random:NAME, or imagenet:NAME (weights that timm has on this machine)"
+    "random:RUN, random:NAME, or imagenet:NAME (timm's own weights; downloaded if they are not here)"
 )
 _SIZE, _RESIZE = 224, 256  # of timm models that state nothing
 

@@ -93,7 +93,7 @@ def load_protocol(name: str, overrides: Sequence[str] = ()) -> EvaluationProtoco
     A file may say `base: rsna-linear/v1` and then states only what differs; its `id` must be its own.
 
     Args:
-        name: `rsna-linear/v1`, or the path of a YAML file.
+        name: `rsna-linear/v1` (`rsna-linear` means the same), or the path of a YAML file.
         overrides: `key=value`, for example `split.test=[val]`; the id then ends in `+` and a hash of the change.
 
     Raises:
@@ -134,6 +134,7 @@ def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml"):
         return _read_file(path, above)
     known = list_protocols()
+    name = f"{name}/v1" if f"{name}/v1" in known else name
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -160,6 +161,7 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     inherited = _read(str(beside if beside.is_file() else base), (*above, path.resolve()))
     if content.get("id", inherited.get("id")) == inherited.get("id"):
         raise UserError(f"{path}: needs an `id` of its own, so that nobody takes its results for those of {base}")
+    content.setdefault("title", f"{inherited['title']} ({content['id']})")  # two columns must not have one heading
     return _merge(inherited, content)
 
 
