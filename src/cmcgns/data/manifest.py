@@ -115,9 +115,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     if not file.is_file():
         raise UserError(f"{file}: no such manifest; `cmcgns prepare` writes one")
     if file.suffix == ".csv":
-        raise UserError(
-            f"{file} is no manifest but a table; `cmcgns prepare table --root {file}` makes one of it"
-        )
+        raise UserError(f"{file} is no manifest but a table; `cmcgns prepare table --root {file}` makes one of it")
     try:
         frame = pd.read_parquet(file)
     except (ValueError, OSError) as error:
