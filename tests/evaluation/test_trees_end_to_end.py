@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from evaluate_helpers import tiny_encoder, tiny_run
 from rich.console import Console
@@ -11,6 +12,7 @@ from cmcgns.data.phantom.trees import write_tree
 from cmcgns.evaluation.choose import choose
 from cmcgns.evaluation.command import judge_encoder
 from cmcgns.evaluation.evaluate import EvaluateOptions
+from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.evaluation.results import read_results
 from cmcgns.prepare.run import PrepareOptions, prepare
 
@@ -81,3 +83,17 @@ def test_beyond_the_paper(protocol: str, dataset: str, prepared, tmp_path: Path)
     found = judge(tiny_run() if needs_reports else tiny_encoder(), protocol, prepared(dataset, "v1"), tmp_path)
     assert found
     assert all(value is not None for value in found.values())
+
+
+def test_images_that_are_kept_for_retrieval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CheXpert-5x200: training images with exactly one of five findings, in no split, found by class."""
+    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+    root = write_tree("chexpert", tmp_path / "raw", 120, seed=3, size=64)
+    train = pd.read_csv(next(root.rglob("train.csv")))
+    labels = load_protocol("chexpert-5x200-retrieval/v1").labels
+    single = train[(train[labels] == 1).sum(axis=1) == 1]
+    assert single[labels].eq(1).any().sum() >= 2
+    single[["Path"]].to_csv(root / "chexpert_5x200.csv", index=False)
+    prepare("chexpert", root, tmp_path / "data", PrepareOptions(size=64), Console(quiet=True))
+    found = judge(tiny_run(), "chexpert-5x200-retrieval", tmp_path / "data", tmp_path / "out")
+    assert 0 <= found["image_to_prompt_p@5"] <= 1

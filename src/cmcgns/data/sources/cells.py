@@ -158,8 +158,9 @@ def box_fault(text: str) -> str:
 
 
 def finish(table: SourceTable) -> SourceTable:
-    """The table with the manifest's columns only."""
+    """The table with the manifest's columns only, and other splits (`split_…`)."""
     names = [str(name) for name in table.frame]
-    kept = [name for name in names if name in TEXT or name in NUMBERS or name == "mask" or name.startswith(LABEL)]
+    known = {*TEXT, *NUMBERS, "mask"}
+    kept = [name for name in names if name in known or name.startswith((LABEL, "split_"))]
     table.frame = table.frame[kept].reset_index(drop=True)
     return table
