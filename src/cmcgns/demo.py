@@ -59,13 +59,14 @@ def run_demo(recipe: Recipe, out: Path, counts: dict[str, int] | None = None, fu
     started = time.perf_counter()
     data = make_studies(out / "data", counts or COUNTS, recipe.training.seed, console)
     run = out / "run"
-    if not (run / "model.safetensors").exists():
+    finished = (run / "model.safetensors").exists()
+    if not finished:
         pretrain(recipe, data, run, resume=(run / "config.yaml").exists())
     trained = time.perf_counter() - started
     logging.getLogger("cmcgns.models.freeze").setLevel(logging.WARNING)  # the run has said it already
     console.print("judging the encoder against a randomly initialised one")
     results = judge(run, data, out, console, FULL_PROTOCOLS if full else PROTOCOLS)
-    results["seconds"] = {"pretrain": trained, "total": time.perf_counter() - started}
+    results["seconds"] = ({} if finished else {"pretrain": trained}) | {"total": time.perf_counter() - started}
     write_json(out / "results.json", results)
     report = write_report(run, data, results, out)
     _print_results(results, console)
