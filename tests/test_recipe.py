@@ -82,11 +82,19 @@ def test_overrides_are_typed_and_the_last_one_wins():
         ("training.batch_size=[1", r"--set training\.batch_size=\[1: the value is not valid YAML"),
         ("data.resize=100", r"data\.resize \(100\) is smaller than data\.image_size \(224\)"),
         ("objective.dim=100", "must be divisible by 8"),
+        ("objective.weight_global=0", "nothing would train the report encoder; set objective.local_gradient=both"),
     ],
 )
 def test_wrong_overrides(override, message):
     with pytest.raises(UserError, match=message):
         load_recipe("default", [override])
+
+
+def test_released_arithmetic_trains_both_encoders():
+    released = ["objective.arithmetic=released", "objective.learn_tau=false"]
+    with pytest.raises(UserError, match=r"set objective\.local_gradient=both"):
+        load_recipe("default", released)
+    load_recipe("default", [*released, "objective.local_gradient=both"])
 
 
 def test_every_mistake_is_listed_at_once():

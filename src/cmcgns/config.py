@@ -89,8 +89,13 @@ class ObjectiveSettings(Settings):
     temperature: Annotated[float, Field(gt=0)] = Field(0.1, description="start of L_global's temperature (learned)")
     weight_global: Weight = 1.0
     weight_image: Weight = 0.02
-    weight_report: Weight = 0.05
+    weight_report: Weight = 0.2
     weight_reconstruction: Weight = 0.2
+    local_gradient: Literal["image", "both"] = Field(
+        "image",
+        description="what the local terms and the reconstruction train: `image` takes the sentence vectors as fixed "
+        "targets, so that L_global alone shapes the report encoder; `both` as published",
+    )
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
     negatives: Literal["in_batch", "hard", "cluster"] = "cluster"
     false_negatives: Literal["keep", "margin", "mask", "soft"] = "margin"
@@ -168,10 +173,17 @@ class Recipe(Settings):
             raise ValueError("objective.bank.start_from_step is larger than objective.bank.start_by_step")
         if not self.objective.weight_global + self.objective.weight_image + self.objective.weight_report:
             raise ValueError("objective: weight_global, weight_image and weight_report are all 0: nothing to align")
+        if self.objective.local_gradient == "image" and not self.objective.weight_global:
+            raise ValueError(
+                "objective.weight_global is 0 and objective.local_gradient is `image`: "
+                "nothing would train the report encoder; set objective.local_gradient=both"
+            )
         if self.data.max_tokens < 3:
             raise ValueError("data.max_tokens must be at least 3: [CLS], one word piece, [SEP]")
         if self.objective.arithmetic == "released" and self.objective.learn_tau:
             raise ValueError("objective.arithmetic=released has no learnable tau: set objective.learn_tau=false")
+        if self.objective.arithmetic == "released" and self.objective.local_gradient != "both":
+            raise ValueError("objective.arithmetic=released trains both encoders: set objective.local_gradient=both")
         soft = self.objective.false_negatives in ("mask", "soft")
         if soft and self.objective.negatives != "cluster":
             raise ValueError(

@@ -208,6 +208,7 @@ def test_pitfall_12_exactly_the_trained_parameters_get_a_gradient(
         {"weight_global": 0.0, "attention": "softmax", "false_negatives": "soft"},
         {"weight_image": 0.0, "weight_report": 0.0, "reconstruction": "off"},
         {"arithmetic": "released", "learn_tau": False},
+        {"local_gradient": "image"},
     ],
     ids=str,
 )
@@ -223,6 +224,49 @@ def test_pitfall_12_every_trained_parameter_of_the_task_gets_a_gradient(changes:
             assert parameter.grad is None or parameter.grad.isfinite().all(), (stage, name)
     nothing = [n for n, p in task.named_parameters() if p.grad is not None and not p.grad.any() and "bias" not in n]
     assert not nothing
+
+
+@pytest.mark.parametrize("term", ["image", "report", "reconstruction"])
+@pytest.mark.parametrize("mask", ["features", "pixels"])
+def test_local_gradient_chooses_the_encoders_that_a_local_term_trains(term: str, mask: str) -> None:
+    """The values are the same; sentences learn from no local term with `image`, patches from every one in both."""
+    values = {}
+    for local_gradient in ("both", "image"):
+        objective = build(local_gradient=local_gradient, mask=mask)
+        objective.set_stage("reconstruction")
+        start_bank(objective)
+        batch = random_batch(COUNTS, 5, distinct=6)
+        features = random_features(batch)
+        features.hidden = HIDDEN
+        if mask == "pixels":
+            features.hidden_patches = features.patches
+        losses = objective(features, batch)
+        values[local_gradient] = {name: value.detach() for name, value in losses.items()}
+        sentences, patches = torch.autograd.grad(
+            losses[term], (features.sentences, features.patches), allow_unused=True
+        )
+        assert (sentences is None) == (local_gradient == "image")
+        assert sentences is None or sentences.any()
+        assert patches is not None
+        assert patches.any()
+    torch.testing.assert_close(values["image"], values["both"], rtol=0, atol=0)
+
+
+def test_fixed_sentences_leave_the_report_encoder_to_the_global_term() -> None:
+    """Its gradients are those of L_global alone; the image encoder's are not."""
+    batch, gradients = random_batch(COUNTS, 5, size=32), []
+    for changes in ({"local_gradient": "image"}, {"weight_image": 0.0, "weight_report": 0.0}):
+        task = small_task(**changes)
+        task(batch)["loss"].backward()
+        gradients.append({name: p.grad for name, p in task.model.named_parameters()})
+    full, alone = gradients
+    trained = {name: gradient for name, gradient in alone.items() if gradient is not None}
+    report_side = ("report_encoder", "token_projection", "sentence_pool")
+    report = [name for name in trained if name.startswith(report_side)]
+    assert all(any(name.startswith(part) for name in report) for part in report_side)
+    for name in report:
+        torch.testing.assert_close(full[name], trained[name], rtol=0, atol=0)
+    assert any(not torch.allclose(full[n], trained[n]) for n in trained if n.startswith("image_encoder"))
 
 
 def test_pitfall_11_weights_arrive_by_value_with_the_bank(tmp_path: Path) -> None:

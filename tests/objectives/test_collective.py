@@ -24,6 +24,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "soft": {"false_negatives": "soft", "attention": "softmax", "duplicates": False},
     "mask": {"false_negatives": "mask", "reconstruct": "everywhere"},
     "hard": {"negatives": "hard"},
+    "fixed sentences": {"local_gradient": "image"},
     "released": {"arithmetic": "released", "learn_tau": False},
 }
 
@@ -78,6 +79,7 @@ def _objective_steps(rows: slice, changes: dict[str, object]) -> Any:
         leaves = {
             f"input {name}": getattr(features, name).grad
             for name in ("patches", "sentences", "image_global", "report_global")
+            if getattr(features, name).grad is not None  # local_gradient=image takes sentences as they are
         }
         yield {key: value.detach() for key, value in losses.items()} | leaves | gradients(objective) | state
 

@@ -190,7 +190,7 @@ OBJECTIVES = [
     {"false_negatives": "keep"},
     {"mask": "pixels"},
     {"attention": "softmax"},
-    {"arithmetic": "released", "learn_tau": False, "query": "unmasked"},
+    {"arithmetic": "released", "learn_tau": False, "query": "unmasked", "local_gradient": "both"},
 ]
 
 

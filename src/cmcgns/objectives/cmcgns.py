@@ -1,5 +1,6 @@
 """The CM-CGNS objective: `L = w_g L_global + w_i L_image + w_r L_report (+ w_re L_re in Stage II)`."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -103,19 +104,24 @@ class CMCGNS(nn.Module):
         """
         settings = self.settings
         terms: dict[str, Tensor] = {}
+        local = features
+        if settings.local_gradient == "image":
+            # f_R is also what the report pool takes. Pushed apart by L_report, where synonyms are negatives of each
+            # other, it serves L_global worse (docs/results.md has the figures).
+            local = replace(features, sentences=features.sentences.detach())
         if settings.weight_global > 0:
             with _full_precision(features.image_global):
                 scale = self.logit_scale()
                 terms["global"] = global_alignment_loss(features.image_global, features.report_global, scale)
         if settings.weight_image > 0:
-            attended, _ = self.attention.text_to_image(features.patches, features.sentences, batch.sentence_mask)
-            terms["image"] = local_image_loss(features.patches, attended, self.predictor)
+            attended, _ = self.attention.text_to_image(local.patches, local.sentences, batch.sentence_mask)
+            terms["image"] = local_image_loss(local.patches, attended, self.predictor)
         figures: dict[str, Tensor] = {"temperature": 1 / self.logit_scale().detach()}
         if settings.weight_report > 0:
-            terms["report"], figures_of_report = self._local_report(features, batch)
+            terms["report"], figures_of_report = self._local_report(local, batch)
             figures |= figures_of_report
         if self.reconstructs:
-            terms["reconstruction"] = self._reconstruction(features, batch)
+            terms["reconstruction"] = self._reconstruction(local, batch)
         weights = {name: getattr(settings, f"weight_{name}") for name in terms}
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         return {"loss": loss} | terms | figures
