@@ -1,14 +1,16 @@
 """The table of docs/results.md: random encoder, global term alone, full method, on the demo's synthetic studies.
 
-    python benchmarks/synthetic_table.py runs/ --seeds 3        # trains what is missing, 7 runs' worth of minutes
+    python benchmarks/synthetic_table.py runs/ --seeds 6 --fresh 8   # trains what is missing: 12 runs
 
 Both arms use the recipe `demo` with the same number of epochs; the global arm sets the weights of the local terms
-to 0 and the reconstruction off. Intervals: patient-clustered bootstrap of the test studies, the mean over seeds
-within every resample; differences are paired by test patient and by seed.
+to 0 and the reconstruction off. Two tables: one on the demo's own 500 test studies, one on fresh test sets of 500
+that nothing was ever chosen on (retrieval ranks within a set). Intervals: patient-clustered bootstrap of the test
+studies, the mean over seeds within every resample; differences are paired by test patient and by seed.
 """
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from cmcgns.evaluation.bootstrap import Interval, Statistic, bootstrap_interval,
 from cmcgns.evaluation.judge import Scores, interval_text, report_use, score
 from cmcgns.evaluation.metrics import FloatArray, RankedScores, mean_over_classes
 from cmcgns.evaluation.study_set import StudySet, read_study_set
-from cmcgns.pretrained import load, random_twin
+from cmcgns.pretrained import Pretrained, load, random_twin
 from cmcgns.recipe import load_recipe
 from cmcgns.training.pretrain import pretrain
 from cmcgns.training.run_folder import RunFolder
@@ -32,26 +34,45 @@ ARMS = {
 MEASURES = ("linear probe, 10 % of the labels, mean AUROC", "zero-shot, mean AUROC", "report -> image, R@10")
 
 
-def mean_auroc_statistic(scores: Sequence[FloatArray], test: StudySet) -> Statistic:
-    """Mean over classes, then over score arrays (seeds of training and of the label draw), in every resample."""
-    ranked = [RankedScores(each, test.labels) for each in scores]
-    return lambda counts: np.mean([mean_over_classes(each.auroc(counts)) for each in ranked], axis=0)
+@dataclass(frozen=True)
+class Judged:
+    """What the runs of one arm say about a number of test sets, one after the other.
+
+    Attributes:
+        runs: scores of all studies, one a training seed.
+        labels: (n, C).
+        patients: (n,) distinct among the sets.
+    """
+
+    runs: Sequence[Scores]
+    labels: FloatArray
+    patients: np.ndarray
+
+    def statistics(self) -> list[Statistic]:
+        """One statistic a column of the table; means over seeds (and classes) within every resample."""
+        linear = [logits for run in self.runs for logits in run.linear]
+        return [
+            self._mean_auroc(linear),
+            self._mean_auroc([run.zero_shot for run in self.runs]),
+            self._mean_recall(np.mean([run.recall for run in self.runs], axis=0)),
+        ]
+
+    def _mean_auroc(self, scores: Sequence[FloatArray]) -> Statistic:
+        ranked = [RankedScores(each, self.labels) for each in scores]
+        return lambda counts: np.mean([mean_over_classes(each.auroc(counts)) for each in ranked], axis=0)
+
+    def _mean_recall(self, hits: FloatArray) -> Statistic:
+        return lambda counts: counts @ hits / counts.sum(1)
 
 
-def mean_recall_statistic(hits: Sequence[FloatArray]) -> Statistic:
-    """Mean of the hits over studies and seeds, in every resample."""
-    values = np.mean(hits, axis=0)
-    return lambda counts: counts @ values / counts.sum(1)
-
-
-def statistics(runs: Sequence[Scores], test: StudySet) -> list[Statistic]:
-    """One statistic a row of the table."""
-    linear = [logits for run in runs for logits in run.linear]
-    return [
-        mean_auroc_statistic(linear, test),
-        mean_auroc_statistic([run.zero_shot for run in runs], test),
-        mean_recall_statistic([run.recall for run in runs]),
-    ]
+def together(parts: Sequence[Scores]) -> Scores:
+    """Scores of several test sets as if they were one; recalls are of each set alone."""
+    return Scores(
+        linear=[np.concatenate(logits) for logits in zip(*(part.linear for part in parts), strict=True)],
+        zero_shot=np.concatenate([part.zero_shot for part in parts]),
+        recall=np.concatenate([part.recall for part in parts]),
+        chance=float(np.mean([part.chance for part in parts])),
+    )
 
 
 def row(name: str, intervals: Sequence[Interval]) -> str:
@@ -72,37 +93,57 @@ def train_missing(folder: Path, data: Path, seeds: int) -> None:
                 pretrain(recipe, data, out, resume=(out / "config.yaml").exists())
 
 
+def judge(model: Pretrained, data: Path, tests: Sequence[Path]) -> tuple[Scores, FloatArray, np.ndarray]:
+    """Scores, labels and patients of all studies of the test sets."""
+    train, validation = (read_study_set(data, split, model) for split in ("train", "val"))
+    sets: list[StudySet] = [read_study_set(folder, "test", model) for folder in tests]
+    patients = [np.char.add(f"{place}/", np.asarray(each.patients, str)) for place, each in enumerate(sets)]
+    scores = together([score(model, train, validation, each, prompts()) for each in sets])
+    return scores, np.concatenate([each.labels for each in sets]), np.concatenate(patients)
+
+
+def print_table(folder: Path, data: Path, tests: Sequence[Path], seeds: int) -> None:
+    """The table of all arms on some test sets."""
+    runs: dict[str, list[Scores]] = {"random": [], "global": [], "full": []}
+    for seed in range(seeds):
+        for arm in ARMS:
+            model = load(folder / f"{arm}-{seed}")
+            found, labels, patients = judge(model, data, tests)
+            runs[arm].append(found)
+        runs["random"].append(judge(random_twin(model), data, tests)[0])
+    print(f"\n{len(labels)} test studies in {len(tests)} sets, {seeds} seeds of the training")
+    print("| encoder | " + " | ".join(MEASURES) + " |\n|---|---|---|---|")
+    measured = {name: Judged(each, labels, patients).statistics() for name, each in runs.items()}
+    for name, columns in measured.items():
+        print(row(name, [bootstrap_interval(each, patients) for each in columns]))
+    for first, second in (("full", "random"), ("full", "global")):
+        pairs = zip(measured[first], measured[second], strict=True)
+        print(row(f"{first} - {second}", [paired_difference(a, b, patients) for a, b in pairs]))
+    print(f"chance of R@10: {runs['full'][0].chance:.3f}")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path, help="studies that were drawn before (default: FOLDER/data)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--fresh", type=int, default=0, help="how many more test sets of 500 studies are drawn")
     options = parser.parse_args()
-    data = make_studies(options.data or options.folder / "data", COUNTS, 0, Console())
+    console = Console(stderr=True)
+    data = make_studies(options.data or options.folder / "data", COUNTS, 0, console)
     train_missing(options.folder, data, options.seeds)
-    scores: dict[str, list[Scores]] = {"random": [], "global": [], "full": []}
-    uses = []
+    print_table(options.folder, data, [data], options.seeds)
     for seed in range(options.seeds):
-        for arm in ARMS:
-            model = load(options.folder / f"{arm}-{seed}")
-            train, validation, test = (read_study_set(data, split, model) for split in ("train", "val", "test"))
-            scores[arm].append(score(model, train, validation, test, prompts()))
-            if arm == "full":
-                uses.append(report_use(model, test))
-                scores["random"].append(score(random_twin(model), train, validation, test, prompts()))
-    print("| encoder | " + " | ".join(MEASURES) + " |\n|---|---|---|---|")
-    measured = {name: statistics(runs, test) for name, runs in scores.items()}
-    for name, all_of_it in measured.items():
-        print(row(name, [bootstrap_interval(each, test.patients) for each in all_of_it]))
-    for first, second in (("full", "random"), ("full", "global")):
-        pairs = zip(measured[first], measured[second], strict=True)
-        print(row(f"{first} - {second}", [paired_difference(a, b, test.patients) for a, b in pairs]))
-    print(f"chance of R@10: {scores['full'][0].chance:.3f}")
-    for seed, use in enumerate(uses):
-        print(
-            f"seed {seed}: L1 inside hidden findings, other report - right one: {interval_text(use['difference'], 4)}"
-        )
+        model = load(options.folder / f"full-{seed}")
+        use = report_use(model, read_study_set(data, "test", model))["difference"]
+        print(f"seed {seed}: L1 inside hidden findings, other report - right one: {interval_text(use, 4)}")
+    fresh = [
+        make_studies(options.folder / f"test-{seed}", {"test": COUNTS["test"]}, seed, console)
+        for seed in range(1, options.fresh + 1)
+    ]
+    if fresh:
+        print_table(options.folder, data, fresh, options.seeds)
 
 
 if __name__ == "__main__":

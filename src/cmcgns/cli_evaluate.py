@@ -36,7 +36,8 @@ def evaluate(
     ] = None,
     finetune: Annotated[bool, typer.Option("--finetune", help="Linear protocols train the encoder too.")] = False,
     allow_leakage: Annotated[
-        bool, typer.Option(help="Go on although test patients or images were seen in training; every row says so.")
+        bool,
+        typer.Option(help="Go on although training has seen test patients or images; the report says so on top."),
     ] = False,
     normalise: Annotated[
         Literal["half", "imagenet"] | None, typer.Option(help="What a NAME@FILE encoder was trained with.")

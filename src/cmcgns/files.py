@@ -3,9 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
@@ -19,7 +23,8 @@ def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = 
             empty file: for thousands of files that can be made again, waiting for the disk takes most of the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Process numbers alone repeat among machines and containers that share a folder.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         write(temporary)
         temporary.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
@@ -51,6 +56,19 @@ def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, indented for people."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any]], *, compress: bool = False, durable: bool = True
+) -> None:
+    """Write arrays (no objects) as npz atomically; `durable` as in `write_atomically`."""
+    save = np.savez_compressed if compress else np.savez
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:  # given a name, numpy would add .npz to it
+            save(stream, allow_pickle=False, **arrays)
+
+    write_atomically(path, write, durable)
 
 
 def sha256(path: Path) -> str:

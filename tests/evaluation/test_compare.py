@@ -12,6 +12,7 @@ from cmcgns.evaluation import compare
 from cmcgns.evaluation.bootstrap import mean_interval
 from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.contract import Cell, Measure, Measures, Predictions
+from cmcgns.evaluation.interval_table import NO_VARIATION
 from cmcgns.evaluation.store import write_predictions, write_protocol
 
 PATIENTS = np.repeat([f"p{k}" for k in range(30)], 2)
@@ -44,8 +45,8 @@ def judged(
     """A folder of results; scores of its cells."""
     folder.mkdir(parents=True)
     (folder / "encoder.json").write_text(json.dumps({"encoder": folder.name, "sha256": f"of {folder.name}"}))
-    rng = np.random.default_rng(3)
-    easy, scores = rng.normal(size=60), {}
+    easy, scores = np.random.default_rng(3).normal(size=60), {}
+    rng = np.random.default_rng(list(folder.name.encode()))
     for name in protocols:
         about = {"settings": {"task": "linear", "primary": ""}, "split_sha256": "s", "protocol_sha256": "p"}
         write_protocol(folder, name, about | {"dataset": "toy", "leakage": ""} | (record or {}))
@@ -76,12 +77,17 @@ def test_differences_of_every_fraction_over_the_seeds(tmp_path: Path) -> None:
 def test_an_encoder_is_not_clearly_better_than_itself(tmp_path: Path) -> None:
     judged(tmp_path / "a", 0.2)
     found = compare_folders(tmp_path / "a", tmp_path / "a", resamples=50)
-    assert [(row.difference, row.clear) for row in found.rows] == [(0, False)] * 2
+    shown = [(row.difference, row.low, row.clear, row.note) for row in found.rows]
+    assert shown == [(0, None, False, NO_VARIATION)] * 2
 
 
 def test_swapping_turns_the_sign(tmp_path: Path) -> None:
     judged(tmp_path / "a", 0.02), judged(tmp_path / "b", 0.0)
     there, back = (compare_folders(tmp_path / x, tmp_path / y, 100).rows[0] for x, y in ("ab", "ba"))
+    assert back.low is not None
+    assert back.high is not None
+    assert there.low is not None
+    assert there.low < there.high
     assert (there.difference, there.low, there.high) == pytest.approx((-back.difference, -back.high, -back.low))
     assert there.clear == back.clear
 

@@ -110,6 +110,25 @@ def test_what_cannot_be_done_is_named(data: Path, tmp_path: Path, monkeypatch: p
     assert outcome.skipped == [(NAME, "no boxes")]
 
 
+def test_protocols_that_cannot_be_done_for_one_reason_share_a_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--protocol all` with an encoder alone: zero-shot, retrieval and grounding all lack the report encoder."""
+    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+    names, console = "zero-shot/v1,detection/v1,retrieval/v1,grounding/v1", Console(width=400, highlight=False)
+    judgement = command.judge_encoder(
+        tiny_encoder(), choose(names, [data]), tmp_path / "out", EvaluateOptions(), console
+    )
+    reason = "tiny has no report encoder (only the folder of a run has one)"
+    together = "zero-shot/v1@mine, retrieval/v1@mine, grounding/v1@mine"
+    assert judgement.outcome.skipped == [(together, reason), ("detection/v1@mine", "no boxes are annotated")]
+    command._print(judgement, console)
+    printed = capsys.readouterr().out
+    assert printed.count(reason) == 1
+    assert f"skipped {together}: {reason}" in printed
+    assert reason in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
 def test_figures_have_seeds_means_and_subgroups(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_set(data, counts=(12, 6, 60))
     run(PretendTask(), data, tmp_path / "out", monkeypatch)

@@ -1,5 +1,11 @@
 """Features are computed once, for the images and weights that they belong to."""
 
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +96,85 @@ def test_an_interrupted_computation_goes_on_after_its_last_block(tmp_path, monke
     np.testing.assert_allclose(pooled_features(encoder, images, tmp_path / "f"), whole, atol=1e-6)
     assert encoder.encoder.body.calls == 1  # 120 images: blocks of 50, 50, 20; two were kept
     assert len(list((tmp_path / "f").iterdir())) == 1
+
+
+def test_another_process_may_finish_and_clear_up_meanwhile(tmp_path, monkeypatch):
+    """At every moment: before a block, within one, and between the last block and the joining."""
+    images = images_of(write_images(tmp_path / "d"), tmp_path)
+    whole = np.array(pooled_features(oracle(), images, tmp_path / "whole"))
+    monkeypatch.setattr(features, "_BLOCK", 50)
+    monkeypatch.setattr(features, "_BATCH", 25)
+    moments: list[float] = []
+    pooled_features(oracle(), images, tmp_path / "moments", moments.append)
+    for number in range(len(moments)):
+        folder, left = tmp_path / f"f{number}", iter(range(number, -1, -1))
+
+        def overtake(share: float, folder: Path = folder, left=left) -> None:
+            del share
+            if next(left, None) == 0:
+                pooled_features(oracle(), images, folder)
+
+        np.testing.assert_allclose(pooled_features(oracle(), images, folder, overtake), whole, atol=1e-6)
+        assert [path.suffix for path in folder.iterdir()] == [".npy"]
+
+
+def test_blocks_that_vanish_while_they_are_joined(tmp_path, monkeypatch):
+    images = images_of(write_images(tmp_path / "d"), tmp_path)
+    whole = np.array(pooled_features(oracle(), images, tmp_path / "whole"))
+    join = features._join
+
+    def overtaken(path, blocks):
+        monkeypatch.setattr(features, "_join", join)
+        pooled_features(oracle(), images, tmp_path / "f")
+        join(path, blocks)
+
+    monkeypatch.setattr(features, "_join", overtaken)
+    np.testing.assert_allclose(pooled_features(oracle(), images, tmp_path / "f"), whole, atol=1e-6)
+    monkeypatch.setattr(features, "_join", lambda path, blocks: path.with_name("gone").stat())
+    with pytest.raises(FileNotFoundError):  # nobody else has made them: no silence about it
+        pooled_features(oracle(), images, tmp_path / "g")
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from linear_helpers import make_job, oracle
+from cmcgns.evaluation import features
+features._BLOCK = features._BATCH = 12
+data, cache, start, out = map(Path, sys.argv[1:])
+images = make_job(data, cache).data.train
+encoder = oracle()
+out.with_suffix(".ready").touch()
+while not start.exists():
+    time.sleep(0.001)
+for round in range(2):
+    np.save(out.with_suffix(f".{round}.npy"), features.pooled_features(encoder, images, cache / f"features{round}"))
+"""
+
+
+def test_two_processes_share_one_cache(tmp_path):
+    folder = write_images(tmp_path / "d")
+    expected = np.array(pooled_features(oracle(), images_of(folder, tmp_path), tmp_path / "alone"))
+    outs = [tmp_path / name for name in ("first", "second")]
+    command = [sys.executable, "-c", RACE, folder, tmp_path, tmp_path / "start"]
+    here = {"cwd": Path(__file__).parent, "stderr": subprocess.PIPE, "text": True}
+    with ExitStack() as stack:
+        running = [stack.enter_context(subprocess.Popen([*map(str, command), str(out)], **here)) for out in outs]
+        for process in running:
+            stack.callback(process.kill)
+        while not all(out.with_suffix(".ready").exists() for out in outs):
+            assert all(process.poll() is None for process in running), "a process failed before it began"
+            time.sleep(0.01)
+        (tmp_path / "start").touch()
+        for process in running:
+            error = process.communicate(timeout=300)[1]
+            assert process.returncode == 0, error
+    for out in outs:
+        for number in range(2):
+            np.testing.assert_allclose(np.load(out.with_suffix(f".{number}.npy")), expected, atol=1e-6)
+    for number in range(2):
+        assert len(list((tmp_path / f"features{number}").glob("*.npy"))) == 1
 
 
 def test_features_that_are_not_finite_name_their_image(tmp_path):

@@ -131,7 +131,7 @@ def test_an_undefined_figure_does_not_fail_the_others() -> None:
 
     names = tuple(map(Measure, ("rows", "seldom", "never", "not on the sample")))
     found = measure_intervals([Measures(names, compute)], groups, resamples=400).mean.records()
-    assert found[0] == (4.0, 4.0, 4.0, 400)
+    assert found[0] == (4.0, None, None, 0)  # the same in every resample
     assert found[1][0] == pytest.approx(2 / 3)
     share = 1 - 0.75**4 - 0.25**4  # the positive is drawn, and not alone
     assert found[1][3] == pytest.approx(400 * share, abs=40)
@@ -179,7 +179,9 @@ def test_paired_seeds_are_averaged_before_they_are_compared() -> None:
 def test_an_encoder_is_no_better_than_itself() -> None:
     one = Counted(10)
     found = paired_intervals([one.measures, one.measures], [one.measures] * 3, one.groups, resamples=50)
-    assert found.difference.records() == [pytest.approx((0, 0, 0, 50), abs=1e-15)] * 4
+    assert [record[1:] for record in found.difference.records()] == [(None, None, 0)] * 4
+    np.testing.assert_allclose(found.difference.value, 0, atol=1e-15)
+    assert found.difference.flat.all()
     assert one.calls == 4
 
 
@@ -188,7 +190,7 @@ def test_only_common_figures_are_compared() -> None:
     turned = Measures(one.measures.of[::-1][:2], lambda counts: one.measures.compute(counts)[:, ::-1][:, :2])
     found = paired_intervals([one.measures, one.measures], [turned], one.groups, resamples=20)
     assert found.of == (Measure("auroc", "B"), Measure("score"))
-    np.testing.assert_allclose(found.difference.high, 0, atol=1e-15)
+    np.testing.assert_allclose(found.difference.value, 0, atol=1e-15)
     assert one.calls == 4
     with pytest.raises(UserError, match="no figure in common"):
         paired_intervals([one.measures], [undefined(["other"])], one.groups)
@@ -205,6 +207,18 @@ def test_ends_are_quantiles_of_what_is_defined() -> None:
     assert [len(part) for part in percentile_ends(np.empty((0, 2)))] == [2, 2, 2]
 
 
+def test_resamples_near_a_bound_do_not_widen_the_other_side() -> None:
+    """A lower end of 1e-6 instead of 1e-3 (ties do that) is no reason for a higher upper end."""
+    value, high = np.array([0.03, 0.03]), np.array([0.07, 0.07])
+    low, top = share_ends(value, np.array([1e-3, 1e-6]), high, 1000)
+    np.testing.assert_allclose(top[0], top[1])
+    odds = np.array([top[1], 0.07, 0.03]) / (1 - np.array([top[1], 0.07, 0.03]))
+    assert odds[0] / odds[2] == pytest.approx((odds[1] / odds[2]) ** 2)  # twice as far on the logit scale
+    assert (low > 0).all()
+    bottom, _ = share_ends(1 - value, 1 - high, 1 - np.array([1e-3, 1e-6]), 1000)
+    np.testing.assert_allclose(bottom, 1 - top)
+
+
 def test_a_share_has_the_width_of_its_percentiles_on_the_logit_scale() -> None:
     def logit(share: np.ndarray) -> np.ndarray:
         return np.log(share / (1 - share))
@@ -219,12 +233,43 @@ def test_a_share_has_the_width_of_its_percentiles_on_the_logit_scale() -> None:
 
 
 def test_shares_stay_between_0_and_1_and_hold_their_figure() -> None:
-    value, low, high = np.array([0.99, 1.0, 1.0, 0.0]), np.array([0.9, 0.9, 1.0, 0.0]), np.array([1.0, 1.0, 1.0, 0.0])
+    value, low, high = np.array([0.99, 1.0, 0.0]), np.array([0.9, 0.9, 0.0]), np.array([1.0, 1.0, 0.3])
     found = np.stack(share_ends(value, low, high, 30))
     assert ((found >= 0) & (found <= 1)).all()
     assert (found[0] <= value).all()
     assert (found[1] >= value).all()
-    np.testing.assert_array_equal(found[:, 2:], [[1, 0], [1, 0]])
+    assert (found[0] < found[1]).all()
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0, 0.3])
+def test_a_figure_that_is_the_same_in_every_resample_has_no_interval(constant: float) -> None:
+    """Twenty patients of twenty are right: the next one may still be wrong, so `1.000 (1.000 to 1.000)` is a lie."""
+    rng = np.random.default_rng(0)
+    values = np.column_stack([np.full(40, constant), rng.random(40) < 0.5])
+
+    def compute(counts: np.ndarray) -> np.ndarray:
+        return counts @ values / counts.sum(axis=1, keepdims=True)
+
+    measures = Measures((Measure("recall"), Measure("other")), compute)
+    found = measure_intervals([measures], np.repeat(np.arange(20), 2), resamples=300).mean
+    assert found.records()[0] == (pytest.approx(constant), None, None, 0)
+    assert found.flat.tolist() == [True, False]
+    assert found.low[1] < found.value[1] < found.high[1]
+    assert found.resamples[1] == 300
+
+
+def test_one_deviating_patient_is_enough_for_an_interval() -> None:
+    values = np.r_[0.0, np.ones(29)]
+    measures = Measures((Measure("recall"),), lambda counts: (counts @ values / counts.sum(axis=1))[:, None])
+    found = measure_intervals([measures], np.arange(30), resamples=300).mean
+    assert not found.flat.any()
+    assert 0 < found.low[0] < found.value[0] < found.high[0] <= 1
+
+
+def test_an_undefined_figure_is_not_called_flat() -> None:
+    found = table_of((Measure("a"), Measure("b")), np.array([np.nan, 0.5]), np.full((9, 2), [0.5, np.nan]), 5)
+    assert not found.flat.any()
+    assert np.isnan(found.low).all()
 
 
 def test_figures_without_bounds_have_percentile_intervals() -> None:

@@ -19,7 +19,7 @@ from cmcgns.check.metadata import personal_metadata
 from cmcgns.data.images import MAX_PIXELS
 from cmcgns.data.manifest import image_file
 from cmcgns.errors import UserError
-from cmcgns.files import write_atomically
+from cmcgns.files import write_arrays
 
 CACHE = "check-cache.npz"
 _VERSION = 1  # to be raised whenever a measurement changes
@@ -167,11 +167,7 @@ def _fill_from_cache(file: Path, keys: NDArray[np.uint64], facts: NDArray[np.voi
 
 
 def _write_cache(file: Path, keys: NDArray[np.uint64], facts: NDArray[np.void]) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            np.savez(stream, keys=keys, facts=facts)
-
     try:
-        write_atomically(file, write)
+        write_arrays(file, {"keys": keys, "facts": facts})
     except OSError:  # a folder that may only be read is checked all the same, if slowly again
         return

@@ -10,7 +10,6 @@ import pandas as pd
 from cmcgns.errors import UserError
 from cmcgns.files import write_bytes
 
-VERSION = 1
 LABEL = "label_"
 VIEWS = ("AP", "PA", "FRONTAL", "LATERAL", "OTHER", "")  # FRONTAL: AP or PA, which of them is not known
 SPLITS = ("train", "val", "test", "")

@@ -10,7 +10,6 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from cmcgns.environment import describe_environment
 from cmcgns.errors import UserError
@@ -24,6 +23,7 @@ from cmcgns.evaluation.progress import Progress
 from cmcgns.evaluation.protocols import EvaluationProtocol, load_protocol
 from cmcgns.evaluation.reliability_curves import reliability_of
 from cmcgns.evaluation.report import write_comparison, write_report
+from cmcgns.evaluation.report.terminal import differences_table, figures_table
 from cmcgns.evaluation.results import ResultRow, write_results
 from cmcgns.evaluation.store import protocols_of, read_protocol
 from cmcgns.evaluation.tasks import get_task
@@ -126,15 +126,7 @@ def run_comparison(first: Path, second: Path, out: Path | None) -> None:
     """Paired differences of two judged encoders, printed and, with `out`, written."""
     console = Console(highlight=False)
     comparison = compare_folders(first, second)
-    table = Table(title=escape(f"{comparison.first} - {comparison.second}, paired 95 % intervals"))
-    for heading in ("protocol", "%", "figure", "first", "second", "difference"):
-        table.add_column(heading)
-    for row in comparison.rows:
-        if row.primary:
-            share = "" if row.fraction is None else f"{row.fraction:g}"
-            difference = _with_interval(row.difference, row.low, row.high, signed=True)
-            table.add_row(escape(row.protocol), share, row.metric, _number(row.a), _number(row.b), difference)
-    console.print(table)
+    console.print(differences_table(comparison, console.width))
     for line in dict.fromkeys(f"{row.protocol}: {row.note}" for row in comparison.rows if row.primary and row.note):
         console.print(line, markup=False)
     for line in comparison.only_in_one:
@@ -173,23 +165,15 @@ def _device(name: str) -> str:
 
 
 def _print(judgement: Judgement, console: Console) -> None:
-    table = Table(title="95 % intervals: patient-clustered bootstrap; mean over seeds")
-    for heading in ("protocol", "%", "figure", "value", "test rows"):
-        table.add_column(heading)
+    shown = [row for row in judgement.rows if row.primary and row.seed is None and not row.group]
+    if shown:
+        console.print(figures_table(shown, console.width))
     remarks: list[str] = []  # allowed leakage, and why there is no figure or no interval
-    for row in judgement.rows:
-        if row.primary and row.seed is None and not row.group:
-            share = "" if row.fraction is None else f"{row.fraction:g}"
-            value = _with_interval(row.value, row.low, row.high)
-            table.add_row(escape(row.protocol), share, row.metric, value, f"{row.n:,}")
-            remarks += [f"{row.protocol}: LEAKAGE, {row.leakage}"] if row.leakage else []
-            remarks += (
-                [f"{row.protocol} {share}: {row.note}"]
-                if row.note and (row.low is None or PRIMARY in row.note)
-                else []
-            )
-    if table.row_count:
-        console.print(table)
+    for row in shown:
+        share = "" if row.fraction is None else f"{row.fraction:g}"
+        remarks += [f"{row.protocol}: LEAKAGE, {row.leakage}"] if row.leakage else []
+        said = row.note and (row.low is None or PRIMARY in row.note)
+        remarks += [f"{row.protocol} {share}: {row.note}"] if said else []
     for line in dict.fromkeys(remarks):
         console.print(line, markup=False)
     for protocol, reason in judgement.outcome.skipped:
@@ -198,13 +182,3 @@ def _print(judgement: Judgement, console: Console) -> None:
         where = ", ".join(part for part in (protocol, cell) if part)
         console.print(f"FAILED {where}: {message}", markup=False)
     console.print(f"Open [bold]{escape(str(judgement.report))}[/bold]")
-
-
-def _number(value: float | None, signed: bool = False) -> str:
-    return "–" if value is None else f"{value:{'+' if signed else ''}.3f}"
-
-
-def _with_interval(value: float | None, low: float | None, high: float | None, signed: bool = False) -> str:
-    if value is None or low is None or high is None:
-        return _number(value, signed)
-    return f"{_number(value, signed)} ({_number(low, signed)} to {_number(high, signed)})"

@@ -20,7 +20,7 @@ import numpy as np
 
 from cmcgns.errors import UserError
 from cmcgns.evaluation.contract import Cell, Measures, Predictions, Task
-from cmcgns.evaluation.interval_table import PairedIntervals, none_if_undefined
+from cmcgns.evaluation.interval_table import NO_VARIATION, PairedIntervals, none_if_undefined
 from cmcgns.evaluation.intervals import paired_intervals, seed_measures
 from cmcgns.evaluation.store import cells_of, protocols_of, read_encoder, read_predictions, read_protocol
 from cmcgns.evaluation.tasks import get_task
@@ -163,6 +163,7 @@ def _rows(
     shown = primary or found.of[0].metric
     for m, (difference, low, high, used) in enumerate(found.difference.records()):
         measure = found.of[m]
+        reasons = (found.reason, NO_VARIATION if found.difference.flat[m] else "", note)
         yield ComparisonRow(
             protocol=name,
             dataset=dataset,
@@ -180,7 +181,7 @@ def _rows(
             seeds=len(cells),
             resamples=used,
             clear=low is not None and high is not None and (low > 0 or high < 0),
-            note="; ".join(text for text in (found.reason, note) if text),
+            note="; ".join(text for text in reasons if text),
         )
 
 

@@ -58,13 +58,22 @@ class Outcome:
         protocols: by the name in tables.
         leakage: text by the same name, where leakage was allowed.
         failures: protocol, cell and message of what went wrong.
-        skipped: protocol and reason.
+        skipped: protocols (between commas) and the reason that they share.
     """
 
     protocols: dict[str, EvaluationProtocol] = field(default_factory=dict)
     leakage: dict[str, str] = field(default_factory=dict)
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def skip(self, name: str, reason: str) -> None:
+        """A protocol cannot be done; those of one reason share a line, which `--protocol all` would repeat."""
+        reasons = [known for _, known in self.skipped]
+        if reason in reasons:
+            place = reasons.index(reason)
+            self.skipped[place] = (f"{self.skipped[place][0]}, {name}", reason)
+        else:
+            self.skipped.append((name, reason))
 
 
 def run_protocols(
@@ -116,8 +125,8 @@ def _run_protocol(
     data = TaskData(protocol, folder, size, sized.resize)
     task = get_task(protocol.task)
     if lacks := task.lacks(data, sized):
-        outcome.skipped.append((data.name, lacks))
-        progress.say(f"{data.name}: skipped, {lacks}")
+        outcome.skip(data.name, lacks)
+        progress.say(f"{data.name}: skipped, the reason is below")
         return
     progress.begin(data.name, len(_cells(protocol, options, task)))
 

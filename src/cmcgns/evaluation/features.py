@@ -37,7 +37,8 @@ def pooled_features(
 
     The file's name depends on the encoder's weights and preprocessing, on the sizes, and on every image (its place,
     size and time of change), so that neither new weights nor a changed image meets old features. An interrupted
-    computation goes on after its last block of 4,096 images.
+    computation goes on after its last block of 4,096 images. Several processes may ask for the same features at once:
+    each uses the blocks that another has finished.
 
     Args:
         encoder: asked in eval mode; it does not change.
@@ -54,17 +55,29 @@ def pooled_features(
     file = cache / f"features-{_key(encoder, images)}.npy"
     if not file.is_file():
         blocks = file.with_suffix(".blocks")
-        starts = range(0, len(images), _BLOCK)
-        for start in starts:
-            progress(start / len(images))
-            block = blocks / f"{start}.npy"
-            if not block.is_file():
-                found = _compute(encoder, images, range(start, min(start + _BLOCK, len(images))), progress)
-                write_atomically(block, partial(_save, array=found))
-        write_atomically(file, partial(_join, blocks=[blocks / f"{start}.npy" for start in starts]))
-        shutil.rmtree(blocks)
+        try:
+            _fill(file, blocks, encoder, images, progress)
+        except FileNotFoundError:
+            if not file.is_file():  # else another process has joined the blocks and removed them meanwhile
+                raise
+        shutil.rmtree(blocks, ignore_errors=True)
     features: FloatArray = np.load(file, mmap_mode="r", allow_pickle=False)
     return features
+
+
+def _fill(file: Path, blocks: Path, encoder: FrozenEncoder, images: ImageSet, progress: Report) -> None:
+    """Compute the blocks that are missing and join them, unless another process does so meanwhile."""
+    starts = range(0, len(images), _BLOCK)
+    for start in starts:
+        progress(start / len(images))
+        block = blocks / f"{start}.npy"
+        if file.is_file():
+            return
+        if not block.is_file():
+            found = _compute(encoder, images, range(start, min(start + _BLOCK, len(images))), progress)
+            write_atomically(block, partial(_save, array=found))
+    if not file.is_file():
+        write_atomically(file, partial(_join, blocks=[blocks / f"{start}.npy" for start in starts]))
 
 
 def _compute(encoder: FrozenEncoder, images: ImageSet, rows: range, progress: Report) -> FloatArray:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmcgns.evaluation.contract import Cell, Measures, Predictions
-from cmcgns.evaluation.interval_table import MeasureIntervals
+from cmcgns.evaluation.contract import Cell, Measure, Measures, Predictions
+from cmcgns.evaluation.interval_table import NO_VARIATION, MeasureIntervals
 from cmcgns.evaluation.intervals import measure_intervals, seed_measures
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow
@@ -112,10 +112,12 @@ def _of_subgroups(judged: _Judged, about: dict[str, list[Any]], resamples: int) 
 
 
 def _rows(judged: _Judged, found: MeasureIntervals) -> Iterator[ResultRow]:
-    sd = found.sd.tolist()
-    for measure, (value, low, high, used), spread in zip(found.of, found.mean.records(), sd, strict=True):
+    columns = zip(found.of, found.mean.records(), found.mean.flat.tolist(), found.sd.tolist(), strict=True)
+    for measure, (value, low, high, used), flat, spread in columns:
+        template = _with_counts(judged.template, judged.predictions[0], measure)
+        reasons = (template.note, found.reason, NO_VARIATION if flat else "")
         yield replace(
-            judged.template,
+            template,
             metric=measure.metric,
             label=measure.label,
             primary=measure.metric == judged.primary and not measure.label,
@@ -125,8 +127,26 @@ def _rows(judged: _Judged, found: MeasureIntervals) -> Iterator[ResultRow]:
             resamples=used,
             seeds=len(judged.cells),
             sd=None if np.isnan(spread) else spread,
-            note=". ".join(part for part in (judged.template.note, found.reason) if part),
+            note=". ".join(part for part in reasons if part),
         )
+
+
+def _with_counts(template: ResultRow, predictions: Predictions, measure: Measure) -> ResultRow:
+    """For a figure of one class how many rows it was judged on; other figures are about all rows.
+
+    Labels are either (n, C) 1, 0 or NaN with the classes' names beside them, or (n,) the class that a row is about.
+    """
+    arrays = predictions.arrays
+    if not measure.label or "labels" not in arrays:
+        return template
+    labels, positives = arrays["labels"], None
+    if "label_names" in arrays:
+        column = labels[:, arrays["label_names"].tolist().index(measure.label)]
+        counted, positives = ~np.isnan(column), int((column == 1).sum())
+    else:
+        counted = (labels == measure.label) & ~np.isnan(arrays[measure.metric])
+    patients = len(set(predictions.patients[counted].tolist()))
+    return replace(template, n=int(counted.sum()), patients=patients, positives=positives)
 
 
 def _note(facts: Any, cautions: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cmcgns.evaluation.metrics import FloatArray, IntArray
+from cmcgns.evaluation.metrics import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from cmcgns.evaluation.contract import Measure
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 NO_SHARES = ("cnr",)
 """Beginnings of the names of figures that may happen to lie between 0 and 1 but have no bounds there."""
+NO_VARIATION = "no interval: no variation among the resamples"
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class IntervalTable:
         low: (M,) lower ends; NaN where there is none.
         high: (M,) upper ends.
         resamples: (M,) behind the ends; 0 where there is none.
+        flat: (M,) whether a figure has no interval because it is the same in every resample.
     """
 
     value: FloatArray
     low: FloatArray
     high: FloatArray
     resamples: IntArray
+    flat: BoolArray
 
     def records(self) -> list[tuple[float | None, float | None, float | None, int]]:
         """M times value, low, high, resamples; None in place of NaN, as JSON wants it."""
@@ -90,7 +94,9 @@ class PairedIntervals:
 def table_of(of: Sequence[Measure], value: FloatArray, drawn: FloatArray, patients: int) -> IntervalTable:
     """Figures with intervals; those that lie between 0 and 1 with :func:`share_ends`, others with percentiles.
 
-    What is undefined on the sample itself has no interval either, whatever its resamples are.
+    What is undefined on the sample itself has no interval either, whatever its resamples are. Nor has a figure that
+    is the same in every resample, such as a recall of 0: patients who are all alike say nothing of how others may
+    differ, and an interval of no width would claim certainty.
 
     Args:
         of: M names.
@@ -99,21 +105,30 @@ def table_of(of: Sequence[Measure], value: FloatArray, drawn: FloatArray, patien
         patients: that were drawn from.
     """
     low, high, used = percentile_ends(drawn)
+    flat = _flat(low, high)
     named = np.array([not one.metric.startswith(NO_SHARES) for one in of])
-    share = named & (value >= 0) & (value <= 1) & (low >= 0) & (high <= 1)
+    share = named & ~flat & (value >= 0) & (value <= 1) & (low >= 0) & (high <= 1)
     low[share], high[share] = share_ends(value[share], low[share], high[share], patients)
-    return _where_defined(value, low, high, used)
+    return _with_gaps(value, low, high, used, flat)
 
 
 def difference_table(value: FloatArray, drawn: FloatArray) -> IntervalTable:
-    """Differences (M,) with the percentile intervals of those of the resamples (R, M)."""
-    return _where_defined(value, *percentile_ends(drawn))
+    """Differences (M,) with percentile intervals of those of the resamples (R, M); none where all are the same."""
+    low, high, used = percentile_ends(drawn)
+    return _with_gaps(value, low, high, used, _flat(low, high))
 
 
-def _where_defined(value: FloatArray, low: FloatArray, high: FloatArray, used: IntArray) -> IntervalTable:
+def _flat(low: FloatArray, high: FloatArray) -> BoolArray:
+    return np.asarray(high - low <= _ROUNDING * np.maximum(1, np.abs(high)))
+
+
+def _with_gaps(
+    value: FloatArray, low: FloatArray, high: FloatArray, used: IntArray, flat: BoolArray
+) -> IntervalTable:
     undefined = np.isnan(value)
-    low, high = np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
-    return IntervalTable(value, low, high, np.where(undefined, 0, used))
+    without = undefined | flat
+    low, high = np.where(without, np.nan, low), np.where(without, np.nan, high)
+    return IntervalTable(value, low, high, np.where(without, 0, used), flat & ~undefined)
 
 
 def share_ends(value: FloatArray, low: FloatArray, high: FloatArray, patients: int) -> tuple[FloatArray, FloatArray]:
@@ -127,11 +142,11 @@ def share_ends(value: FloatArray, low: FloatArray, high: FloatArray, patients: i
     tests/evaluation/test_coverage.py.
 
     A resample can reach 0 or 1, where the logit is infinite; so figures are kept 1 / (2 P²) away from there, which
-    is finer than any figure of P patients. A figure that is 0 or 1 in every resample keeps an interval of no width.
+    is finer than any figure of P patients.
 
     Args:
         value: (M,) figures of the sample.
-        low: (M,) 2.5 % quantiles of the resamples.
+        low: (M,) 2.5 % quantiles of the resamples, below the 97.5 % ones.
         high: (M,) 97.5 % quantiles.
         patients: P.
 
@@ -141,12 +156,12 @@ def share_ends(value: FloatArray, low: FloatArray, high: FloatArray, patients: i
     margin = 1 / (2 * patients**2)
     centre, bottom, top = (_logit(np.clip(part, margin, 1 - margin)) for part in (value, low, high))
     half = (top - bottom) / 2
-    # Where resamples reach a bound, its logit says nothing: the other side does, and half as much again.
-    half = np.where(low <= 0, np.minimum(half, 1.5 * (top - centre)), half)
-    half = np.where(high >= 1, np.minimum(half, 1.5 * (centre - bottom)), half)
+    # Resamples that come near the closer bound have logits without bounds, which say nothing: the side away from it
+    # does, and as much again.
+    away = np.where(value < 0.5, top - centre, centre - bottom)
+    half = np.where(away > 0, np.minimum(half, 2 * away), half)
     ends = 1 / (1 + np.exp(half - centre)), 1 / (1 + np.exp(-half - centre))
-    flat = low == high
-    return np.minimum(np.where(flat, low, ends[0]), value), np.maximum(np.where(flat, high, ends[1]), value)
+    return np.minimum(ends[0], value), np.maximum(ends[1], value)
 
 
 def _logit(share: FloatArray) -> FloatArray:

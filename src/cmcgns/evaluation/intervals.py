@@ -2,6 +2,7 @@
 
 Every figure is computed on the same resamples: whole patients, drawn with replacement. Where a resample leaves a
 figure undefined (no positive was drawn), that resample does not count for it, and `resamples` says how many did.
+What is the same in every resample has no interval (:func:`cmcgns.evaluation.interval_table.table_of`).
 Figures between 0 and 1 have intervals on the logit scale (:func:`cmcgns.evaluation.interval_table.share_ends`), other
 figures and differences have percentile intervals.
 """

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import torch
 
@@ -18,6 +22,8 @@ HELP = (
     "random:RUN, random:NAME, or imagenet:NAME (timm's own weights; downloaded if they are not here)"
 )
 _SIZE, _RESIZE = 224, 256  # of timm models that state nothing
+_FILES = ("model.safetensors", "pytorch_model.bin")
+_ANSWER = 10.0  # seconds
 
 
 def open_encoder(
@@ -79,11 +85,66 @@ def _from_timm(name: str, kind: str, file: Path, statistics: Statistics, size: i
 def _load_imagenet(encoder: ImageEncoder, name: str) -> None:
     import timm
 
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise UserError(f"imagenet:{name}: timm has no weights of that name; a file of yours is {name}@FILE")
     try:
-        weights = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+        content = {"pretrained_cfg_overlay": {"file": _hub_file(config)}} if config.hf_hub_id else {}
+        weights = timm.create_model(name, pretrained=True, num_classes=0, **content).state_dict()
     except Exception as error:  # whatever the download library raises without a network
+        cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise UserError(
-            f"imagenet:{name}: timm has no such weights on this machine and could not get them "
-            f"({type(error).__name__}); download the file elsewhere and name it as {name}@FILE"
+            f"imagenet:{name}: timm's weights are not on this machine and could not be fetched ({cause}). "
+            f"Fetch the file of {config.hf_hub_id or config.url} on another machine and name it, {name}@FILE, or "
+            "bring that machine's Hugging Face cache here and name its folder in HF_HOME"
         ) from error
     encoder.body.load_state_dict(weights)
+
+
+def _hub_file(config: Any) -> str:
+    """Path of timm's weights in the cache of Hugging Face; fetched if they are not there and the hub answers.
+
+    Left alone, the library asks again and again for every file, which takes a minute or more where nobody answers.
+
+    Args:
+        config: timm's entry about the model.
+
+    Raises:
+        OSError: the hub does not answer in time, HF_HUB_OFFLINE forbids to ask, or it has no such file.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, _, revision = config.hf_hub_id.partition("@")
+    names = [config.hf_hub_filename] if config.hf_hub_filename else _FILES
+    for name in names:
+        found = try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(found, str):
+            return found
+    for name in names:
+        url = hf_hub_url(repository, name, revision=revision or None)
+        try:
+            _within(_ANSWER, partial(get_hf_file_metadata, url, timeout=_ANSWER))
+        except EntryNotFoundError:
+            continue
+        return hf_hub_download(repository, name, revision=revision or None)
+    raise FileNotFoundError(f"{config.hf_hub_id} has none of {', '.join(names)}")
+
+
+def _within(seconds: float, ask: Callable[[], object]) -> None:
+    """Ask, but do not wait longer: to look up a host's name knows no limit of time."""
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            ask()
+        except Exception as error:
+            failures.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    if failures:
+        raise failures[0]

@@ -30,17 +30,18 @@ class ResultRow:
         group: subgroup, for example `sex=F`; empty for everyone.
         primary: whether tables show this figure.
         value: the figure; None where it is undefined.
-        low: lower end of its 95 % interval (patient-clustered bootstrap); None where it is undefined.
+        low: lower end of its 95 % interval (patient-clustered bootstrap); None where there is none (see `note`).
         high: upper end.
-        n: test rows; of the subgroup, if it is one.
-        patients: test patients.
+        n: test rows; of the subgroup, if it is one; of a class only those that it is judged on (that have its label).
+        patients: test patients of these rows.
+        positives: rows of a class that have it; None for figures over all classes, and where no label says so.
         fraction: per cent of the training patients; None for tasks that learn nothing.
         seed: of this cell; None: the mean over seeds.
         seeds: how many seeds are behind the value.
         sd: standard deviation over seeds; None for a single one.
         resamples: behind the interval.
         leakage: empty, or what `--allow-leakage` allowed.
-        note: what a reader must know, e.g. skipped classes.
+        note: what a reader must know, e.g. skipped classes, or why there is no interval.
     """
 
     protocol: str
@@ -58,6 +59,7 @@ class ResultRow:
     high: float | None = None
     n: int = 0
     patients: int = 0
+    positives: int | None = None
     fraction: float | None = None
     seed: int | None = None
     seeds: int = 1

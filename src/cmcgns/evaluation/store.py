@@ -20,7 +20,7 @@ import numpy as np
 
 from cmcgns.errors import UserError
 from cmcgns.evaluation.contract import Cell, Predictions
-from cmcgns.files import write_atomically, write_json
+from cmcgns.files import write_arrays, write_json
 
 CELLS, ENCODER, PROTOCOL = "cells", "encoder.json", "protocol.json"
 _ROWS, _PATIENTS = "rows", "patients"
@@ -107,12 +107,7 @@ def write_predictions(folder: Path, protocol: str, cell: Cell, key: str, predict
     for name, values in arrays.items():
         if np.asarray(values).dtype.hasobject:
             raise ValueError(f"predictions {name} are objects; numbers or text are expected")
-
-    def write(path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-
-    write_atomically(base / f"{cell.name}.npz", write)
+    write_arrays(base / f"{cell.name}.npz", arrays, compress=True)
     record = {"key": key, "fraction": cell.fraction, "seed": cell.seed, "facts": dict(predictions.facts)}
     write_json(base / f"{cell.name}.json", record)
 

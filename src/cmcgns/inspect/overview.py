@@ -124,10 +124,14 @@ def _bars(axes: Axes, results: dict[str, Any]) -> None:
             if measure.key not in results[kind]:
                 continue
             found, x = results[kind][measure.key], place + (group - 0.5) * 0.36
-            spread = [[found["value"] - found["low"]], [found["high"] - found["value"]]]
+            if found["value"] is None:
+                continue
+            low, high = (found["value"] if found[end] is None else found[end] for end in ("low", "high"))
+            spread = [[found["value"] - low], [high - found["value"]]]
             axes.bar(x, found["value"], width=0.33, color=colour, label=kind if place == 0 else None)
-            axes.errorbar(x, found["value"], yerr=spread, color=INK, linewidth=1.3, capsize=3)
-            axes.text(x, found["high"] + 0.025, f"{found['value']:.2f}", ha="center", fontsize=SMALL, color=INK,
+            if found["low"] is not None:
+                axes.errorbar(x, found["value"], yerr=spread, color=INK, linewidth=1.3, capsize=3)
+            axes.text(x, high + 0.025, f"{found['value']:.2f}", ha="center", fontsize=SMALL, color=INK,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8}, zorder=4)  # fmt: skip
     for place, measure in enumerate(_BARS):
         chance = (results.get("chance") or {}).get(measure.key)

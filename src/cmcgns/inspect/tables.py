@@ -65,13 +65,14 @@ def per_label(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def interval(values: Mapping[str, float] | None, digits: int = 3, signed: bool = False) -> str:
-    """`0.912 (0.897 to 0.926)`, or a dash."""
-    if not values:
+def interval(values: Mapping[str, float | None] | None, digits: int = 3, signed: bool = False) -> str:
+    """`0.912 (0.897 to 0.926)`, the figure alone where it has no interval, or a dash."""
+    if not values or values["value"] is None:
         return "–"
     sign = "+" if signed else ""
-    value, low, high = (f"{values[name]:{sign}.{digits}f}" for name in ("value", "low", "high"))
-    return f"{value} ({low} to {high})".replace("-", "−")
+    ends = [f"{end:{sign}.{digits}f}" for end in (values["low"], values["high"]) if end is not None]
+    value = f"{values['value']:{sign}.{digits}f}"
+    return (f"{value} ({' to '.join(ends)})" if len(ends) == 2 else value).replace("-", "−")
 
 
 def number(value: float | None) -> str:
@@ -79,9 +80,10 @@ def number(value: float | None) -> str:
     return "–" if value is None or value != value else f"{value:.2f}"
 
 
-def leaves_out_zero(values: Mapping[str, float] | None) -> bool:
+def leaves_out_zero(values: Mapping[str, float | None] | None) -> bool:
     """Whether an interval lies on one side of 0."""
-    return values is not None and (values["low"] > 0 or values["high"] < 0)
+    low, high = (values["low"], values["high"]) if values is not None else (None, None)
+    return low is not None and high is not None and (low > 0 or high < 0)
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,6 @@
 """L_report: sentence contrast with cluster-guided negatives."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +8,6 @@ from torch import Tensor
 
 from cmcgns.objectives.cluster_bank import assign_two
 from cmcgns.objectives.collective import gather, rank, sum_over_ranks, total
-
-FalseNegatives = Literal["keep", "margin", "mask", "soft"]
 
 
 @dataclass(frozen=True)

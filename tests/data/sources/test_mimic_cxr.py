@@ -10,7 +10,8 @@ import pytest
 
 from cmcgns.data.manifest import conform
 from cmcgns.data.sources.base import SourceOptions, SourceTable
-from cmcgns.data.sources.mimic_cxr import _LABELS, MAX_REPORT, SOURCE
+from cmcgns.data.sources.mimic_cxr import _LABELS, SOURCE
+from cmcgns.data.sources.mimic_cxr_reports import MAX_REPORT
 from cmcgns.errors import UserError
 
 FIRST, SECOND = "files/p10/p10000032/s50414267", "files/p11/p11000011/s53189527"

@@ -10,7 +10,8 @@ from cmcgns.data.manifest import conform
 from cmcgns.data.section_rules import load_rules
 from cmcgns.data.sections import remove_marks
 from cmcgns.data.sources.base import SourceOptions, SourceTable
-from cmcgns.data.sources.openi import MAX_REPORT, SOURCE
+from cmcgns.data.sources.openi import SOURCE
+from cmcgns.data.sources.openi_xml import MAX_REPORT
 from cmcgns.errors import UserError
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?>

@@ -38,8 +38,66 @@ def test_every_row_is_in_the_table_of_values(folder: Path) -> None:
 
 def test_every_row_is_printed(folder: Path) -> None:
     text = (folder / "comparison.md").read_text("utf-8")
-    assert sum(line.startswith("| ") for line in text.splitlines()) >= len(make_comparison().rows)
+    summary, tables = text.split("## How to read")
+    primary = [row for row in make_comparison().rows if row.primary and not row.label]
+    assert sum(line.startswith("| `") for line in summary.splitlines()) == len(primary)
+    heads = sum(line.startswith(("| ---", "| Metric", "| Class")) for line in tables.splitlines())
+    assert sum(line.startswith("| ") for line in tables.splitlines()) - heads == len(make_comparison().rows)
     assert "siim-segmentation/v1 was run for one alone" in text
+
+
+@pytest.mark.parametrize(
+    ("metric", "sign", "clear", "verdict"),
+    [
+        ("auroc", 1, True, "A better"),
+        ("auroc", -1, True, "B better"),
+        ("auroc", 1, False, "not clear"),
+        ("ece", 1, True, "B better"),
+        ("brier", -1, True, "A better"),
+        ("report_to_image_median_rank", -1, True, "A better"),
+        ("cnr_similarity", -1, True, "B better"),
+    ],
+)
+def test_the_verdict_knows_which_direction_is_better(
+    tmp_path: Path, metric: str, sign: int, clear: bool, verdict: str
+) -> None:
+    low, high = sorted((sign * (0.02 if clear else -0.01), sign * 0.08))
+    row = difference(metric=metric, difference=sign * 0.05, low=low, high=high, clear=clear)
+    page = write_comparison(tmp_path, Comparison("a", "b", (row,), ())).read_text("utf-8")
+    for text in (page, (tmp_path / "comparison.md").read_text("utf-8")):
+        assert re.search(rf"{verdict}</td></tr>|\| {verdict} \|", text)
+        assert f"Primary figures: A better in {int(verdict == 'A better')} of 1" in text
+        assert ("lower is better" in text) == (metric in ("ece", "brier", "report_to_image_median_rank"))
+
+
+def test_chance_levels_are_in_the_table_of_values_alone(tmp_path: Path) -> None:
+    chance = difference(metric="pointing_chance", primary=False, difference=0.0, low=0.0, high=0.0, clear=False)
+    page = write_comparison(tmp_path, Comparison("a", "b", (difference(), chance), ())).read_text("utf-8")
+    for text in (page, (tmp_path / "comparison.md").read_text("utf-8")):
+        assert "by chance," not in text
+        assert "Pointing" not in text
+        assert "1 of 1 differences are clear" in text
+    assert "pointing_chance" in (tmp_path / "comparison.csv").read_text("utf-8")
+
+
+def test_the_verdict_comes_first_and_classes_are_folded(folder: Path) -> None:
+    page = (folder / "comparison.html").read_text("utf-8")
+    assert page.index('id="verdict"') < page.index('id="reading"') < page.index("<h2><code>")
+    for text in (page, (folder / "comparison.md").read_text("utf-8")):
+        visible = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+        assert "Cardiomegaly" in text
+        assert "Cardiomegaly" not in visible
+
+
+def test_leakage_is_a_banner_above_every_difference(tmp_path: Path) -> None:
+    note = "one patient; LEAKAGE was allowed for a: of 8 test images 8 (of 1 patients; 8 by patient) in pretraining"
+    page = write_comparison(tmp_path, Comparison("a", "b", (difference(note=note),), ())).read_text("utf-8")
+    text = (tmp_path / "comparison.md").read_text("utf-8")
+    said = "was allowed for a: of 8 test images 8 (of 1 patients; 8 by patient) in pretraining"
+    assert page.index('class="warning"') < page.index(said) < page.index('id="verdict"')
+    assert text.index("> [!WARNING]") < text.index(f"> - `rsna-linear/v1`: {said}") < text.index("## Verdict")
+    clean = write_comparison(tmp_path, Comparison("a", "b", (difference(),), ())).read_text("utf-8")
+    assert 'class="warning"' not in clean
 
 
 @pytest.mark.parametrize(("low", "clear"), [(0.02, True), (-0.01, False)])
@@ -54,8 +112,9 @@ def test_bold_means_clear(tmp_path: Path, low: float, clear: bool) -> None:
 
 
 def test_as_many_bold_as_clear(folder: Path) -> None:
-    clear = sum(row.clear for row in make_comparison().rows)
-    assert 0 < clear < len(make_comparison().rows)
+    rows = make_comparison().rows
+    assert 0 < sum(row.clear for row in rows) < len(rows)
+    clear = sum(row.clear for row in rows) + sum(row.clear for row in rows if row.primary and not row.label)
     assert (folder / "comparison.html").read_text("utf-8").count("<strong") == clear
     assert (folder / "comparison.md").read_text("utf-8").count("**") == 2 * clear
 
@@ -64,15 +123,17 @@ def test_names_are_escaped_and_told_apart(tmp_path: Path) -> None:
     name = "<i>x</i>|$y$"
     page = write_comparison(tmp_path, Comparison(name, name, (difference(),), ())).read_text("utf-8")
     assert "<i>" not in page
-    assert f"{name} (A) minus {name} (B)" in html.unescape(page)
-    assert r"&lt;i&gt;x&lt;/i&gt;\|\$y\$ (A)" in (tmp_path / "comparison.md").read_text("utf-8")
+    assert f"A is {name}, B is {name}." in html.unescape(page)
+    escaped = r"&lt;i&gt;x&lt;/i&gt;\|\$y\$"
+    assert f"| A: {escaped} | B: {escaped} |" in (tmp_path / "comparison.md").read_text("utf-8")
 
 
 def test_an_undefined_difference_is_a_dash(tmp_path: Path) -> None:
     empty = difference(b=None, difference=None, low=None, high=None, clear=False, note="one class is missing")
     page = write_comparison(tmp_path, Comparison("a", "b", (empty,), ())).read_text("utf-8")
     text = (tmp_path / "comparison.md").read_text("utf-8")
-    assert "| AUROC |  | 10 % | 0.800 | – | – | – | 4,003 | 2,741 | 3 | undefined |" in text
+    assert "| AUROC | 10 % | 0.800 | – | – | – | undefined |" in text
+    assert "Measured on 4,003 test rows of 2,741 patients, 3 seeds that both have, 2,000 resamples." in text
     assert "one class is missing" in page
     assert "one class is missing" in text
 

@@ -3,10 +3,12 @@
 import csv
 import html
 import io
+import json
 import re
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from report_helpers import (
@@ -18,9 +20,11 @@ from report_helpers import (
     make_skipped,
 )
 
+from cmcgns.evaluation.contract import Cell, Predictions
 from cmcgns.evaluation.report import write_report
 from cmcgns.evaluation.report.numbers import number, span
 from cmcgns.evaluation.results import ResultRow
+from cmcgns.evaluation.store import write_predictions, write_protocol
 
 ODD = "a|b *c* _d_ `e` <script>alert(1)</script> [f](javascript:g) $h$ & 名"
 
@@ -82,21 +86,127 @@ def test_every_mean_is_printed_with_its_interval_and_spread(folder: Path) -> Non
         assert f"{number(one.value or 0)} ({span(one.low, one.high)})" in markdown, one
 
 
-def test_protocols_splits_and_counts_are_printed_with_every_table(folder: Path) -> None:
+def test_what_was_measured_on_is_said_once_before_the_tables(folder: Path) -> None:
     page = (folder / "report.html").read_text("utf-8")
-    blocks = re.split(r'<table class="results', page)[1:]
-    assert len(blocks) > 30
-    for block in blocks:
-        source = block.split('<table class="sources">')[1].split("</table>")[0]
-        used = set(re.findall(r"<code>([\w./@-]+)</code>", block.split("</table>")[0]))
-        assert used <= set(re.findall(r"<code>([\w./@-]+)</code>", source))
+    markdown = (folder / "report.md").read_text("utf-8")
     for one in make_rows():
         if one.seed is None and not one.group:
-            assert re.search(
-                rf"<code>{one.protocol}</code>.*?<td>{one.n:,}</td><td>{one.patients:,}</td><td>"
-                rf'<code title="{one.split}">{one.split[:12]}</code>',
-                page,
+            said = (
+                rf"<tr><td><code>{one.protocol}</code>(?:(?!<tr>).)*?<td>{one.n:,}</td><td>{one.patients:,}</td>"
+                rf'<td><code title="{one.split}">{one.split[:12]}</code>'
             )
+            times = 2 if one.protocol == "rsna-linear/v1" else 1  # it leaked for one encoder alone
+            assert len(re.findall(said, page)) == times
+            assert markdown.count(f"`{one.split[:12]}`") == times
+    sections = [part for part in page.split("<section id=") if 'class="sources"' in part]
+    assert len(sections) == 7
+    assert all(part.index('class="sources"') < part.index('class="results') for part in sections)
+
+
+def lines_of_summary(markdown: str) -> list[list[str]]:
+    """Cells of the first table, its heading first."""
+    text = markdown.split("## Primary figures")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in cells] for cells in rows if cells[0] != "---"]
+
+
+def test_the_first_table_has_the_primary_figure_of_every_protocol(folder: Path) -> None:
+    markdown, page = (folder / "report.md").read_text("utf-8"), (folder / "report.html").read_text("utf-8")
+    head, *lines = lines_of_summary(markdown)
+    assert head == [
+        "Protocol", "Encoder", "Measure", "No labels", "1 %", "10 %", "100 %", "Chance", "Test rows", "Patients",
+    ]  # fmt: skip
+    expected = [one for one in make_rows() if one.primary and one.seed is None and not one.group and not one.label]
+    assert len(lines) == len({(one.protocol, one.encoder) for one in expected}) == 2 * len(make_protocols())
+    for one in expected:
+        line = next(cells for cells in lines if cells[0].endswith(f"`{one.protocol}`") and cells[1] == one.encoder)
+        place = {None: 3, 1.0: 4, 10.0: 5, 100.0: 6}[one.fraction]
+        assert line[place].startswith(f"{number(one.value or 0)} ({span(one.low, one.high)})")
+        assert line[-2:] == [f"{one.n:,}", f"{one.patients:,}"]
+        assert line[-3] == ("0.500" if one.metric == "auroc" else "–")
+    first = page.split("<main>")[1]
+    assert first.index('id="primary"') < first.index('id="reading"') < first.index('id="linear"')
+
+
+def test_one_share_of_the_labels_is_named_beside_its_value(tmp_path: Path) -> None:
+    head, line = lines_of_summary(write(tmp_path, row())[0])
+    assert head == ["Protocol", "Measure", "Labels", "Value", "Chance", "Test rows", "Patients"]
+    assert line[0] == "CheXpert, linear · `chexpert-linear/legacy`"
+    assert line[1:] == ["AUROC", "1 %", "0.812 (0.791 to 0.835)", "0.500", "202", "200"]
+
+
+def test_at_most_three_shares_and_the_others_are_said(tmp_path: Path) -> None:
+    markdown, _ = write(tmp_path, *(row(fraction=f) for f in (1.0, 2.0, 10.0, 50.0, 100.0)))
+    assert lines_of_summary(markdown)[0][2:5] == ["1 %", "10 %", "100 %"]
+    assert "Further shares are in the sections below: 2 %, 50 %." in markdown
+
+
+def test_chance_is_shown_where_it_is_known(tmp_path: Path) -> None:
+    def chance(*rows: ResultRow) -> str:
+        return lines_of_summary(write(tmp_path, *rows)[0])[1][-3]
+
+    place = row(protocol="ms-cxr-grounding/v1", task="grounding", fraction=None, sd=None)
+    pointing = replace(place, metric="pointing_similarity")
+    assert chance(pointing) == "–"
+    assert chance(pointing, replace(place, metric="pointing_chance", primary=False, value=0.0833)) == "0.083"
+    assert chance(replace(place, metric="cnr_similarity")) == "0.000"
+    assert chance(replace(place, metric="cnr_absolute_similarity")) == "–"
+    assert chance(row(metric="accuracy")) == "–"
+
+
+def kept_retrieval(folder: Path, cautions: list[str]) -> ResultRow:
+    """What an evaluation of retrieval leaves in its folder, and its row."""
+    (folder / "encoder.json").write_text(json.dumps({"encoder": "encoder", "sha256": "e" * 64}))
+    write_protocol(folder, "retrieval/v1@toy", {"settings": {}, "cautions": cautions})
+    facts = {"chance_r": {"r@10": 0.02}, "chance_p": {"image_to_prompt": 0.2}}
+    found = Predictions(np.array(["a"]), np.array(["p"]), {"x": np.zeros(1)}, facts)
+    write_predictions(folder, "retrieval/v1@toy", Cell(), "key", found)
+    return row(
+        protocol="retrieval/v1@toy", task="retrieval", fraction=None, sd=None, metric="report_to_image_r@10",
+        note=". ".join([*cautions, "3 images have no report"]),
+    )  # fmt: skip
+
+
+def test_chance_of_retrieval_is_what_was_kept(tmp_path: Path) -> None:
+    found = kept_retrieval(tmp_path, [])
+    assert lines_of_summary(write(tmp_path, found)[0])[1][-3] == "0.020"
+    by_class = replace(found, metric="image_to_prompt_p@5")
+    assert lines_of_summary(write(tmp_path, by_class)[0])[1][-3] == "0.200"
+
+
+def test_what_the_guard_could_not_see_is_said_once_and_not_with_every_table(tmp_path: Path) -> None:
+    unknown = "what encoder was pretrained on is not known"
+    for text in write(tmp_path, kept_retrieval(tmp_path, [unknown])):
+        assert f"none was found as far as it could be looked for: {unknown}." in text
+        assert text.count(unknown) == 1
+        assert "3 images have no report" in text
+        assert "WARNING" not in text
+        assert 'class="warning"' not in text
+
+
+def test_a_banner_says_too_what_the_guard_could_not_see(tmp_path: Path) -> None:
+    leaked = replace(kept_retrieval(tmp_path, ["its validation data are not known"]), leakage="1 of 9 test patients")
+    markdown, page = write(tmp_path, leaked)
+    assert "> Beyond that it is not all known: its validation data are not known." in markdown
+    assert page.index("its validation data are not known") < page.index('id="primary"')
+
+
+def test_a_damaged_cell_costs_the_page_no_more_than_its_chance(tmp_path: Path) -> None:
+    found = kept_retrieval(tmp_path, [])
+    next(tmp_path.glob("cells/*/all.npz")).write_bytes(b"no archive")
+    assert lines_of_summary(write(tmp_path, found)[0])[1][-3] == "–"
+
+
+def test_subgroups_and_further_metrics_are_folded_and_primary_figures_are_not(folder: Path) -> None:
+    page, markdown = ((folder / name).read_text("utf-8") for name in ("report.html", "report.md"))
+    for text in (page, markdown):
+        visible = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+        assert text.count("<details>") == text.count("</details>") > 10
+        assert not re.search("in subgroups<|in subgroups$|Forest plot of subgroups", visible, re.MULTILINE)
+        assert "Further metrics by class" not in visible
+        assert "By share of the labels" in visible
+        assert "Figures of each class with intervals" in visible
+        assert "Reliability diagram" in visible
 
 
 def test_published_figures_stand_beside_legacy_protocols_alone(folder: Path) -> None:
@@ -128,16 +238,26 @@ def test_nothing_is_bold(folder: Path) -> None:
     assert not re.search(r"<(b|strong)[ >]", (folder / "report.html").read_text("utf-8"))
 
 
-def test_allowed_leakage_is_printed_with_the_table_and_at_the_cell(tmp_path: Path, folder: Path) -> None:
+def test_leakage_is_a_banner_above_every_figure_and_a_mark_at_the_cell(tmp_path: Path, folder: Path) -> None:
     text = "7 of 202 test patients were in pretraining"
-    for each in write(tmp_path, row(leakage=text)):
-        table = each.split("By share of the labels")[1]
-        assert re.search(r"0\.812[^|]*<sup>†</sup>", table)
-        assert text in table
-    for clean in write(tmp_path, row()):
-        assert "eakage" not in clean
+    markdown, page = write(tmp_path, row(leakage=text))
+    assert page.index('class="warning"') < page.index(text) < page.index('id="primary"')
+    assert markdown.index("> [!WARNING]") < markdown.index(f"> - `chexpert-linear/legacy`: {text}")
+    assert markdown.index(text) < markdown.index("## Primary figures")
+    for each in (markdown, page):
+        assert "has seen part of what it is tested on" in each
+        assert "no test image or test patient was found" not in each
+        assert re.search(r"0\.812[^|]*<sup>†</sup>", each.split("By share of the labels")[1])
     leaked = (folder / "report.md").read_text("utf-8")
-    assert "12 of 2,741 test patients were in pretraining" in leaked
+    assert "> - `rsna-linear/v1`, cm-cgns, ResNet-50: 12 of 2,741 test patients were in pretraining" in leaked
+
+
+def test_no_leakage_is_one_line(tmp_path: Path) -> None:
+    for clean in write(tmp_path, row()):
+        assert clean.count("Leakage: no test image or test patient was found") == 1
+        assert clean.lower().replace("cmcgns", "").count("leakage") == 1
+        assert "[!WARNING]" not in clean
+        assert 'class="warning"' not in clean
 
 
 def test_failed_and_skipped_are_listed_with_the_reason(folder: Path) -> None:
@@ -308,3 +428,23 @@ def test_a_subgroup_that_is_too_small_has_no_counts_of_everyone(tmp_path: Path) 
     markdown, _ = write(tmp_path, row(), small)
     assert "| age=80+ (2 rows of 2 patients) | – | – | – <sup>a</sup> |" in markdown
     assert not (tmp_path / "pictures").exists() or not list((tmp_path / "pictures").glob("subgroups*"))
+
+
+def test_classes_stand_beside_their_positives(tmp_path: Path) -> None:
+    classes = [row(label="Edema", n=190, positives=45), row(label="Atelectasis", positives=80)]
+    for text in write(tmp_path, row(), *classes):
+        assert re.search(r"Edema[^0-9]*45 of 190[^0-9]*0\.812", text)
+        assert re.search(r"Atelectasis[^0-9]*80 of 202[^0-9]*0\.812", text)
+    phrases = [row(label="Edema", n=120), row(label="Atelectasis", n=82)]
+    markdown, _ = write(tmp_path, row(), *phrases)
+    assert "| Class | test rows | 1 % |" in markdown
+    assert "| Edema | 120 | 0.812" in markdown
+    alike, _ = write(tmp_path, row(), *(replace(one, n=202) for one in phrases))
+    assert "| Class | 1 % |" in alike
+
+
+def test_skipped_protocols_of_one_reason_are_counted_each(tmp_path: Path) -> None:
+    markdown, page = write(tmp_path, row(), skipped=[("a/v1, b/v1@toy", "the encoder has no report encoder")])
+    assert "1 protocol with results (2 skipped)" in page
+    assert "- `a/v1`, `b/v1@toy`: the encoder has no report encoder" in markdown
+    assert "<code>a/v1</code>, <code>b/v1@toy</code>" in page

@@ -2,23 +2,17 @@
 
 import os
 import re
-import zipfile
-import zlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.data.section_rules import SectionRules, load_rules
-from cmcgns.data.sections import remove_marks, split_sections
+from cmcgns.data.section_rules import load_rules
 from cmcgns.data.sources.base import Source, SourceOptions, SourceTable, read_table
+from cmcgns.data.sources.mimic_cxr_reports import REPORT, Reports, add_reports, read_file, zipped_reports
 from cmcgns.errors import UserError
 
-MAX_REPORT = 1_000_000  # bytes; real reports have a few thousand
 _IMAGE = re.compile(r"(?:.*/)?files/p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:jpg|dcm)")
-_REPORT = re.compile(r"(?:.*/)?files/p\d\d/p\d{8}/s(\d{8})\.txt")
 _VIEWS = {"AP": "AP", "PA": "PA", "LATERAL": "LATERAL", "LL": "LATERAL", "": ""}
 _SPLITS = {"train": "train", "validate": "val", "test": "test", "": ""}
 _VALUES = {"1.0": 1, "1": 1, "0.0": 0, "0": 0, "-1.0": -1, "-1": -1, "": None}
@@ -27,7 +21,6 @@ _LABELS = (
     "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
 )  # fmt: skip
 _KEYS = ("dicom_id", "subject_id", "study_id")
-Reports = dict[str, Callable[[], bytes]]  # study -> what reads its report
 
 
 def read(root: Path, options: SourceOptions) -> SourceTable:
@@ -43,7 +36,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     images, loose = _walk(root)
     if images.empty:
         raise UserError(f"{root}: there is no image like files/p10/p10000032/s50414267/*.jpg (or .dcm)")
-    reports = _zipped(root) | loose
+    reports = zipped_reports(root) | loose
     if not reports:
         raise UserError(
             f"{root}: no reports; put mimic-cxr-reports.zip there or unpack it (files/p10/…/s50414267.txt)"
@@ -51,7 +44,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     table = _rows(root, images)
     _add_split(root, table)
     _add_labels(root, table)
-    _add_reports(table, reports, load_rules(options.rules))
+    add_reports(table, reports, load_rules(options.rules))
     frame = table.frame.drop(columns=["dicom_id", "subject_id", "where"])
     frame["dataset"] = "mimic-cxr"
     frame["patient_id"] = "mimic-cxr:p" + table.frame["subject_id"]
@@ -70,33 +63,11 @@ def _walk(root: Path) -> tuple[pd.DataFrame, Reports]:
             path = f"{below}/{name}"
             if match := _IMAGE.fullmatch(path):
                 images.append((path, match[3], match[1], match[2]))
-            elif match := _REPORT.fullmatch(path):
-                reports[match[1]] = partial(_read_file, Path(folder, name))
+            elif match := REPORT.fullmatch(path):
+                reports[match[1]] = partial(read_file, Path(folder, name))
     frame = pd.DataFrame(images, columns=["source", *_KEYS], dtype="str")
     frame = frame.sort_values("source", ascending=False).drop_duplicates("dicom_id")  # .jpg rather than .dcm
     return frame.sort_values("source", ignore_index=True), reports
-
-
-def _read_file(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_REPORT + 1)
-
-
-def _zipped(root: Path) -> Reports:
-    file = root / "mimic-cxr-reports.zip"
-    if not file.is_file():
-        return {}
-    try:
-        archive = zipfile.ZipFile(file)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} cannot be read as a zip file ({error}); download it again") from error
-    members = ((_REPORT.fullmatch(info.filename), info) for info in archive.infolist())
-    return {match[1]: partial(_read_member, archive, info) for match, info in members if match}
-
-
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    with archive.open(info) as content:  # what the directory says of the size is not trusted
-        return content.read(MAX_REPORT + 1)
 
 
 def _table(root: Path, kind: str) -> Path | None:
@@ -169,37 +140,6 @@ def _join_labels(table: SourceTable, file: Path, prefix: str) -> None:
         table.frame[prefix + label] = stated.map(_VALUES).astype("Int8")
         wrong = ~stated.isin(list(_VALUES))
         table.leave_out(wrong, table.frame["where"], f"{label} in {file.name} is none of 1.0, 0.0, -1.0 and empty")
-
-
-def _add_reports(table: SourceTable, reports: Reports, rules: SectionRules) -> None:
-    studies = table.frame["study_id"].unique().tolist()
-    with ThreadPoolExecutor(8) as pool:  # reports are tiny files, often on a network drive
-        texts = dict(zip(studies, pool.map(lambda study: _sections(reports.get(study), rules), studies), strict=True))
-    problems = table.frame["study_id"].map({study: parts[3] for study, parts in texts.items()})
-    for reason in sorted(set(problems) - {""}):
-        table.leave_out(problems == reason, table.frame["where"], reason)
-        problems = problems[problems != reason].reset_index(drop=True)
-    for place, column in enumerate(("findings", "impression", "report")):  # last: they are most of the memory
-        table.frame[column] = table.frame["study_id"].map({study: parts[place] for study, parts in texts.items()})
-
-
-def _sections(read_bytes: Callable[[], bytes] | None, rules: SectionRules) -> tuple[str, str, str, str]:
-    """Findings, impression and whole text of a report, and why it cannot be used."""
-    if read_bytes is None:
-        return "", "", "", "its report is not there"
-    try:
-        content = read_bytes()
-        text = "\n".join(content.decode("utf-8-sig").splitlines())
-    except UnicodeDecodeError:
-        return "", "", "", "its report is not UTF-8 text"
-    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError):
-        return "", "", "", "its report cannot be read (damaged or encrypted)"
-    if len(content) > MAX_REPORT:
-        return "", "", "", f"its report has more than {MAX_REPORT:,} bytes"
-    sections = split_sections(text, rules)
-    findings, impression = sections.get("findings", ""), sections.get("impression", "")
-    problem = "" if findings or impression else "its report has neither findings nor impression"
-    return findings, impression, remove_marks(text, rules).strip(), problem
 
 
 SOURCE = Source(

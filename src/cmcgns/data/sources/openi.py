@@ -1,21 +1,17 @@
 """Open-i: the chest radiographs and reports of Indiana University, as XML and PNG or in the csv form."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pandas as pd
 
 from cmcgns.data.section_rules import load_rules
 from cmcgns.data.sections import remove_marks
 from cmcgns.data.sources.base import Source, SourceOptions, SourceTable, draw_splits, read_table
-from cmcgns.errors import UserError
+from cmcgns.data.sources.openi_xml import COLUMNS, read_xml
 
-MAX_REPORT = 1_000_000  # bytes; real ones have some ten thousand
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 _PROJECTIONS = {"frontal": "FRONTAL", "lateral": "LATERAL", "": ""}
-_COLUMNS = ("study", "findings", "impression", "mesh")
 
 
 def read(root: Path, options: SourceOptions) -> SourceTable:
@@ -28,7 +24,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     Raises:
         UserError: neither form is there, or a table that cannot be read.
     """
-    reports, table = _read_csv(root) if (root / "indiana_reports.csv").is_file() else _read_xml(root)
+    reports, table = _read_csv(root) if (root / "indiana_reports.csv").is_file() else read_xml(root)
     rules = load_rules(options.rules)
     # Drawn from all reports, so that the split does not depend on which images are there.
     reports["split"] = draw_splits("openi:CXR" + reports["study"], options.seed, FRACTIONS)
@@ -86,7 +82,7 @@ def _read_csv(root: Path) -> tuple[pd.DataFrame, SourceTable]:
     listed = read_table(root / "indiana_reports.csv", ("uid", "MeSH", "findings", "impression"))
     file = root / "indiana_projections.csv"
     images = read_table(file, ("uid", "filename", "projection")).fillna("")
-    reports = listed.rename(columns={"uid": "study", "MeSH": "mesh"})[list(_COLUMNS)].fillna("")
+    reports = listed.rename(columns={"uid": "study", "MeSH": "mesh"})[list(COLUMNS)].fillna("")
     repeated = reports.duplicated("study")
     table = SourceTable(
         pd.DataFrame(
@@ -101,87 +97,6 @@ def _read_csv(root: Path) -> tuple[pd.DataFrame, SourceTable]:
          for i in repeated.index[repeated]],
     )  # fmt: skip
     return reports[~repeated].reset_index(drop=True), table
-
-
-def _read_xml(root: Path) -> tuple[pd.DataFrame, SourceTable]:
-    folder = next(
-        (path for path in (root / "ecgen-radiology", *root.glob("*/ecgen-radiology")) if path.is_dir()), None
-    )
-    if folder is None:
-        raise UserError(f"{root}: neither ecgen-radiology (of NLMCXR_reports.tgz) nor indiana_reports.csv is there")
-    reports: list[dict[str, str]] = []
-    images: list[dict[str, str]] = []
-    left_out: list[dict[str, str]] = []
-    seen: set[str] = set()
-    for file in sorted(folder.glob("*.xml")):
-        where = file.relative_to(root).as_posix()
-        try:
-            report, found = _parse(file)
-            if report["study"] in seen:
-                raise UserError("the report is there twice")
-        except UserError as error:
-            left_out.append({"where": where, "reason": str(error)})
-            continue
-        seen.add(report["study"])
-        reports.append(report)
-        images += [image | {"study": report["study"], "where": f"{where} ({image['name']})"} for image in found]
-    frame = pd.DataFrame(images, columns=["study", "name", "view", "where"], dtype="str")
-    note = "view: the XML form states none per image; known only where the caption names a single one, else empty"
-    return pd.DataFrame(reports, columns=list(_COLUMNS), dtype="str"), SourceTable(frame, left_out, [note])
-
-
-class _Builder(ElementTree.TreeBuilder):
-    """Refuses document types before their entities can be expanded."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:  # noqa: ARG002 - the parser's call
-        raise UserError("it declares a document type, as reports never do; entities are not expanded")
-
-
-def _parse(file: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """A report and its images.
-
-    Raises:
-        UserError: too large, no XML, or with a document type; the message does not name the file.
-    """
-    with file.open("rb") as content:
-        data = content.read(MAX_REPORT + 1)
-    if len(data) > MAX_REPORT:
-        raise UserError(f"it has more than {MAX_REPORT:,} bytes")
-    parser = ElementTree.XMLParser(target=_Builder())
-    try:
-        parser.feed(data)
-        tree = parser.close()
-    except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise error if isinstance(error, UserError) else UserError(f"it is no readable XML ({error})") from error
-    uid = tree.find("uId")
-    study = (uid.get("id", "") if uid is not None else "").removeprefix("CXR") or file.stem
-    report = {
-        "study": study,
-        "findings": "\n\n".join(_abstract(tree, "FINDINGS")),
-        "impression": "\n\n".join(_abstract(tree, "IMPRESSION")),
-        "mesh": "; ".join(_text(major) for major in tree.iterfind("MeSH/major")),
-    }
-    images = [
-        {"name": f"{image.get('id', '').strip()}.png", "view": _stated_view(image.findtext("caption") or "")}
-        for image in tree.iter("parentImage")
-    ]
-    return report, images
-
-
-def _abstract(tree: ElementTree.Element, label: str) -> Iterator[str]:
-    texts = (_text(part) for part in tree.iter("AbstractText") if part.get("Label", "").upper() == label)
-    return (text for text in texts if text)
-
-
-def _text(element: ElementTree.Element) -> str:
-    return "".join(element.itertext()).strip()
-
-
-def _stated_view(caption: str) -> str:
-    """The view, if the caption names just one: "Xray Chest PA and Lateral" is about both images of a study."""
-    words = set(caption.upper().replace(",", " ").split())
-    views = {"PA", "AP", "LATERAL"} & words
-    return views.pop() if len(views) == 1 else ""
 
 
 SOURCE = Source(

@@ -1,6 +1,5 @@
 """RSNA Pneumonia Detection Challenge, stage 2: labels and boxes, and the NIH patients behind the images."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +9,12 @@ from cmcgns.data.manifest import boxes_text
 from cmcgns.data.sources.base import Source, SourceOptions, SourceTable, draw_splits, find, read_table
 from cmcgns.data.sources.cells import PLACE, leave_out_each, number_rows
 from cmcgns.data.sources.listing import existing_files
+from cmcgns.data.sources.rsna_mapping import MAPPING, find_mapping, read_mapping
 from cmcgns.data.sources.siim import published_splits
-from cmcgns.errors import UserError
 
 FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
 BOX = ["x", "y", "width", "height"]
 LABELS, CLASSES, IMAGES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "stage_2_train_images"
-MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
-MAPPINGS = (MAPPING, "*mapping*.json", "*mapping*.csv", "*mapping*.csv.gz")
 
 
 def read(root: Path, options: SourceOptions) -> SourceTable:
@@ -118,7 +115,7 @@ def _add_classes(table: SourceTable, root: Path) -> None:
 
 def _add_patients(table: SourceTable, root: Path) -> None:
     """Add `patient_id` and `nih_image`; with a mapping, images that it does not name are left out."""
-    file = next((path for pattern in MAPPINGS for path in sorted(root.glob(pattern))), None)
+    file = find_mapping(root)
     if file is None:
         table.frame["patient_id"] = table.frame["study_id"]
         table.notes.append(f"image-level split: without {MAPPING} the patients behind the images are not known")
@@ -129,41 +126,6 @@ def _add_patients(table: SourceTable, root: Path) -> None:
     frame["patient_id"] = "nih:" + numbers.astype("str")
     reason = f"{file.name} does not say which NIH image it is, so its patient is not known"
     table.leave_out(numbers.isna(), frame["study_id"], reason)
-
-
-def read_mapping(file: Path) -> pd.Series:
-    """Challenge image -> NIH image, e.g. "00001280_003.png"; images that a file maps twice are not in it.
-
-    Args:
-        file: RSNA's json (a list of records with `subset_img_id` and `img_id`), or a csv file with the columns
-            `rsna_patientId` and `nih_index`.
-
-    Raises:
-        UserError: unreadable, or of another structure; names the missing key.
-    """
-    if ".csv" in file.name:
-        pairs = read_table(file, ("rsna_patientId", "nih_index"))[["rsna_patientId", "nih_index"]]
-        pairs = pairs.set_axis(["subset_img_id", "img_id"], axis=1)
-    else:
-        pairs = _mapping_records(file)
-    pairs = pairs.astype("str").apply(lambda column: column.str.strip()).drop_duplicates()
-    unique = pairs.drop_duplicates("subset_img_id", keep=False)
-    return pd.Series(unique["img_id"].to_numpy(), index=unique["subset_img_id"])
-
-
-def _mapping_records(file: Path) -> pd.DataFrame:
-    try:
-        records = json.loads(file.read_text("utf-8-sig"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read as json: {error}") from error
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise UserError(f"{file}: a list of records is expected, each with `subset_img_id` and `img_id`")
-    for key in ("subset_img_id", "img_id"):
-        number = next((number for number, record in enumerate(records, 1) if key not in record), None)
-        if number:
-            found = ", ".join(map(str, records[number - 1]))
-            raise UserError(f"{file}: record {number} has no key {key} (found: {found[:200]})")
-    return pd.DataFrame(records, columns=["subset_img_id", "img_id"])
 
 
 def _add_splits(table: SourceTable, options: SourceOptions) -> None:

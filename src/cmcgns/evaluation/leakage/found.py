@@ -1,19 +1,12 @@
-"""What the leakage guard found, in words and as a table; and the refusal."""
+"""What the leakage guard found, and could not see, in words."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal
 
-from cmcgns.errors import UserError
-from cmcgns.files import write_text
-
 Kind = Literal["patient", "file", "picture"]
-_SHOWN = 5
 PRETRAINING = "pretraining"
 
 
@@ -98,65 +91,10 @@ class Leakage:
         """What a table must say; empty if nothing was found."""
         early = [each for each in self.findings if each.where.startswith(PRETRAINING)]
         late = [each for each in self.findings if not each.where.startswith(PRETRAINING)]
-        parts = [f"{_amount(early)} in pretraining"] if early else []
+        parts = [f"{amount_of(early)} in pretraining"] if early else []
         by_design = ", by design of the legacy split" if self.legacy else ""
-        parts += [f"{_amount(late)} in training or validation{by_design}"] if late else []
+        parts += [f"{amount_of(late)} in training or validation{by_design}"] if late else []
         return f"of {self.images:,} test images " + "; ".join(parts) if parts else ""
-
-
-def refuse(leakage: Leakage, allow: bool, path: Path | None = None) -> None:
-    """Stop if test patients or images were seen.
-
-    Args:
-        leakage: as found.
-        allow: go on all the same; tables then say so with `leakage.text`.
-        path: csv file with every finding, allowed ones too; not written where there is nothing to say.
-
-    Raises:
-        UserError: names the first patients and images, the file with all of them, and the way out.
-    """
-    if path is not None and (leakage.findings or path.exists()):
-        _write_csv(path, leakage.findings)
-    refused = leakage.refused
-    if not refused or allow:
-        return
-    chosen = _one_a_patient(refused)[:_SHOWN]
-    shown = [f"  {each}" for each in chosen]
-    rest = len(refused) - len(chosen)
-    shown += [f"  … and {rest:,} more"] if rest else []
-    listed = f"All are listed in {path}.\n" if path else ""
-    raise UserError(
-        f"{leakage.protocol}: the encoder or its training has seen what it is tested on. Of {leakage.images:,} test "
-        f"images {_amount(refused)}:\n" + "\n".join(shown) + f"\n{listed}{_way_out(refused)}"
-    )
-
-
-def _way_out(refused: Sequence[Overlap]) -> str:
-    ways = []
-    if any(each.where.startswith(PRETRAINING) for each in refused):
-        ways.append(
-            "pretrain without them (`cmcgns check PRETRAINING-DATA TEST-DATA --fix` writes a cleaned manifest)"
-        )
-    if any(not each.where.startswith(PRETRAINING) for each in refused):
-        ways.append("give the cleaned manifest of `cmcgns check DATA --fix` to --data")
-    ways.append("take these images out of the test split")
-    return f"Ways out: {', or '.join(ways)}. --allow-leakage goes on, and every table says so"
-
-
-def _write_csv(path: Path, findings: Sequence[Overlap]) -> None:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([each.name for each in fields(Overlap)])
-    writer.writerows(astuple(each) for each in findings)
-    write_text(path, buffer.getvalue())
-
-
-def _one_a_patient(findings: Sequence[Overlap]) -> list[Overlap]:
-    """The first finding of every patient (of every image where no patient is named)."""
-    first: dict[str, Overlap] = {}
-    for each in findings:
-        first.setdefault(each.patient or each.image, each)
-    return list(first.values())
 
 
 def _by_kind(findings: Sequence[Overlap]) -> dict[str, int]:
@@ -166,7 +104,8 @@ def _by_kind(findings: Sequence[Overlap]) -> dict[str, int]:
     return {kind: len(images[kind]) for kind in ("patient", "file", "picture") if kind in images}
 
 
-def _amount(findings: Sequence[Overlap]) -> str:
+def amount_of(findings: Sequence[Overlap]) -> str:
+    """Images, patients and kinds of findings, in words."""
     images = len({each.image for each in findings})
     patients = len({each.patient for each in findings if each.patient})
     kinds = ", ".join(f"{number:,} by {kind}" for kind, number in _by_kind(findings).items())

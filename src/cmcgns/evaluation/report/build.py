@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cmcgns.evaluation.report.names import (
     CALIBRATION,
@@ -13,54 +13,55 @@ from cmcgns.evaluation.report.names import (
 )
 from cmcgns.evaluation.report.numbers import DASH, is_number, number
 from cmcgns.evaluation.report.selection import Selection
-from cmcgns.evaluation.report.tables import Block, Entry, Line, Notes, Table, entry, sources
+from cmcgns.evaluation.report.tables import Block, Entry, Line, Notes, Table, entry
 from cmcgns.evaluation.results import ResultRow
 
 PUBLISHED_FRACTIONS = (1.0, 10.0, 100.0)
+Counts = Mapping[str, Callable[[ResultRow], str]]  # by the heading of a column
 PUBLISHED_NOTE = (
     "Published figures: copied from papers, measured under the legacy protocol by other hands, without intervals. "
     "Copied tables disagree by several points: orientation only."
 )
-_FOLD = 12  # longer tables are shown on demand
 
 
-def main_table(selection: Selection, protocols: Sequence[str], title: str) -> Table:
+def main_table(selection: Selection, protocols: Sequence[str], title: str, named: bool = True) -> Table:
     """The paper's table: one row an encoder, one block of fractions a protocol, published figures below.
 
     Args:
         selection: the rows.
         protocols: columns; either all legacy or none of them.
         title: of the table.
+        named: whether columns say the protocol; not where the heading above does.
     """
-    notes, used = Notes(), list[ResultRow]()
-    blocks = [
-        Block(
-            f"{protocol_title(name, selection.about)}: {metric_name(selection.primary(name))}",
-            name,
-            tuple(fraction_name(fraction) or "value" for fraction in selection.fractions(name)),
-        )
-        for name in protocols
-    ]
+    notes = Notes()
+    blocks = [_block(selection, name, named) for name in protocols]
     lines = []
     for encoder in selection.encoders:
         cells = []
         for name in protocols:
             for fraction in selection.fractions(name):
                 row = selection.find(name, encoder, selection.primary(name), fraction=fraction)
-                used += [row] if row else []
                 cells.append(_entry(selection, row, name, fraction, notes))
         if any(encoder in selection.encoders_of(name) for name in protocols):
             lines.append(Line(encoder, tuple(cells)))
     published = _published(selection, protocols)
     listed = notes.listed() + ([("", PUBLISHED_NOTE)] if published else [])
-    return Table(title, "Encoder", tuple(blocks), lines + published, listed, sources(selection, used))
+    return Table(title, "Encoder", tuple(blocks), lines + published, listed)
+
+
+def _block(selection: Selection, protocol: str, named: bool) -> Block:
+    metric = metric_name(selection.primary(protocol))
+    columns = tuple(fraction_name(fraction) or "value" for fraction in selection.fractions(protocol))
+    if not named:
+        return Block(metric, "", columns)
+    return Block(f"{protocol_title(protocol, selection.about)}: {metric}", protocol, columns)
 
 
 def metric_table(selection: Selection, protocol: str, metrics: Sequence[str], title: str) -> Table:
     """Metrics of one protocol over all classes: a row for each metric and encoder."""
     encoders = selection.encoders_of(protocol)
     about = [(metric_name(metric), encoder, metric, "", "") for metric in metrics for encoder in encoders]
-    return _rows_table(selection, protocol, title, "Metric", about, selection.fractions(protocol))
+    return _rows_table(selection, protocol, title, "Metric", about, selection.fractions(protocol), {})
 
 
 def class_table(selection: Selection, protocol: str) -> Table:
@@ -69,27 +70,23 @@ def class_table(selection: Selection, protocol: str) -> Table:
     encoders = selection.encoders_of(protocol)
     labels = ["", *selection.labels(protocol, metric)]
     about = [(label or "mean over classes", encoder, metric, label, "") for label in labels for encoder in encoders]
-    fractions = selection.fractions(protocol)
-    return _rows_table(selection, protocol, f"{metric_name(metric)} by class", "Class", about, fractions)
+    fractions, title = selection.fractions(protocol), f"{metric_name(metric)} by class"
+    return _rows_table(selection, protocol, title, "Class", about, fractions, _class_counts(selection, protocol))
 
 
 def class_metrics_table(selection: Selection, protocol: str, metrics: Sequence[str]) -> Table:
     """Further metrics of each class at the largest fraction: a column for each metric."""
     fraction = selection.fractions(protocol)[-1]
     labels = list(dict.fromkeys(label for metric in metrics for label in selection.labels(protocol, metric)))
-    notes, lines, used = Notes(), list[Line](), list[ResultRow]()
+    notes, lines = Notes(), list[Line]()
     for label in labels:
         for encoder in selection.encoders_of(protocol):
             found = [selection.find(protocol, encoder, metric, label, fraction=fraction) for metric in metrics]
             cells = tuple(_entry(selection, row, protocol, fraction, notes) for row in found)
             lines.append(Line(label, cells, encoder))
-            used += [row for row in found if row]
     at = f", {fraction_name(fraction)} of the labels" if fraction is not None else ""
     block = Block("", protocol, tuple(metric_name(metric) for metric in metrics))
-    used = _means(selection, used)
-    table = Table(f"Further metrics by class{at}", "Class", (block,), lines, notes.listed(), sources(selection, used))
-    table.folded = True
-    return _with_details(selection, table)
+    return _with_details(selection, Table(f"Further metrics by class{at}", "Class", (block,), lines, notes.listed()))
 
 
 def subgroup_table(selection: Selection, protocol: str) -> Table:
@@ -100,7 +97,8 @@ def subgroup_table(selection: Selection, protocol: str) -> Table:
     about = [(group or "everyone", encoder, metric, "", group) for group in groups for encoder in encoders]
     fractions = selection.fractions(protocol)
     title = f"{metric_name(metric)} in subgroups"
-    return _rows_table(selection, protocol, title, "Subgroup", about, fractions, counts=True)
+    counts = {"test rows": lambda row: f"{row.n:,}", "patients": lambda row: f"{row.patients:,}"}
+    return _rows_table(selection, protocol, title, "Subgroup", about, fractions, counts)
 
 
 def calibration_metrics(selection: Selection, protocol: str) -> list[str]:
@@ -120,10 +118,10 @@ def _rows_table(
     first: str,
     about: Iterable[tuple[str, str, str, str, str]],
     fractions: Sequence[float | None],
-    counts: bool = False,
+    counts: Counts,
 ) -> Table:
     """A table with a row for each (name, encoder, metric, label, group) and a column for each fraction."""
-    notes, lines, used = Notes(), list[Line](), list[ResultRow]()
+    notes, lines = Notes(), list[Line]()
     for name, encoder, metric, label, group in about:
         found = [selection.find(protocol, encoder, metric, label, group, fraction) for fraction in fractions]
         there = [row for row in found if row]
@@ -132,21 +130,27 @@ def _rows_table(
         cells = [
             _entry(selection, row, protocol, fraction, notes) for row, fraction in zip(found, fractions, strict=True)
         ]
-        if counts:
-            cells = [*_counts(there), *cells]
+        cells = [*_counts(there, counts), *cells]
         lines.append(Line(name, tuple(cells), encoder))
-        used += there
     columns = [fraction_name(fraction) or "value" for fraction in fractions]
-    block = Block("", protocol, tuple(["test rows", "patients", *columns] if counts else columns))
-    table = Table(title, first, (block,), lines, notes.listed(), sources(selection, _means(selection, used)))
-    table.folded = len(lines) > _FOLD
-    return _with_details(selection, table)
+    block = Block("", protocol, (*counts, *columns))
+    return _with_details(selection, Table(title, first, (block,), lines, notes.listed()))
 
 
-def _counts(rows: Sequence[ResultRow]) -> list[Entry]:
-    """Rows and patients of a subgroup; one without figures has the counts of its row, which may be everyone's."""
+def _counts(rows: Sequence[ResultRow], counts: Counts) -> list[Entry]:
+    """Counts of a line; one without figures has the counts of its row, which may be everyone's."""
     known = [row for row in rows if is_number(row.value)]
-    return [Entry(f"{known[-1].n:,}"), Entry(f"{known[-1].patients:,}")] if known else [Entry(DASH), Entry(DASH)]
+    return [Entry(count(known[-1]) if known else DASH) for count in counts.values()]
+
+
+def _class_counts(selection: Selection, protocol: str) -> Counts:
+    """Positives of each class where they are known; else its rows where classes differ in them."""
+    everything = [
+        row for row in selection.of(protocol) if row.metric == selection.primary(protocol) and not row.group
+    ]
+    if any(row.positives is not None for row in everything):
+        return {"positives": lambda row: "" if row.positives is None else f"{row.positives:,} of {row.n:,}"}
+    return {"test rows": lambda row: f"{row.n:,}"} if len({row.n for row in everything}) > 1 else {}
 
 
 def _with_details(selection: Selection, table: Table) -> Table:
@@ -156,17 +160,6 @@ def _with_details(selection: Selection, table: Table) -> Table:
     else:
         table.lines = [Line(line.name, line.entries) for line in table.lines]
     return table
-
-
-def _means(selection: Selection, rows: Iterable[ResultRow]) -> list[ResultRow]:
-    """Rows over all classes and everyone, which say how many rows were judged; else the rows themselves."""
-    rows = list(rows)
-    keys = dict.fromkeys((row.protocol, selection.encoder_of(row), row.fraction) for row in rows)
-    found = [
-        selection.find(protocol, encoder, selection.primary(protocol), fraction=fraction)
-        for protocol, encoder, fraction in keys
-    ]
-    return [row for row in found if row] or rows
 
 
 def _entry(selection: Selection, row: ResultRow | None, protocol: str, fraction: float | None, notes: Notes) -> Entry:

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from cmcgns.evaluation.compare import Comparison, ComparisonRow
-from cmcgns.evaluation.report import markdown
+from cmcgns.evaluation.report.comparison_markdown import render
 from cmcgns.evaluation.report.forest import draw_differences
-from cmcgns.evaluation.report.names import fraction_name, metric_name, paper_order
-from cmcgns.evaluation.report.numbers import DASH, is_number, number, signed
+from cmcgns.evaluation.report.leaks import LeakNotice
+from cmcgns.evaluation.report.names import fraction_name, is_chance, metric_name, paper_order
+from cmcgns.evaluation.report.numbers import is_number
 from cmcgns.evaluation.report.page import render_page
+from cmcgns.evaluation.report.sources import extent
 from cmcgns.evaluation.report.statements import FEW_PATIENTS
+from cmcgns.evaluation.report.verdicts import Verdict, describe, leaks_of, tally
 from cmcgns.evaluation.report.write import save_pictures, to_csv
 from cmcgns.files import write_text
 
 _MAIN = "comparison-primary"
-_FOLD = 12  # longer tables are shown on demand
+
+
+@dataclass(frozen=True)
+class ProtocolTables:
+    """Everything of one protocol.
+
+    Attributes:
+        name: of the protocol.
+        measured: on how many rows and patients.
+        overall: figures over all classes.
+        classes: figures of single classes.
+        notes: why there is no interval, and the like.
+    """
+
+    name: str
+    measured: str
+    overall: list[Verdict]
+    classes: list[Verdict]
+    notes: list[str]
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
@@ -26,133 +47,100 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
 
     Args:
         folder: to write into.
-        comparison: paired differences, first minus second.
+        comparison: paired differences, first (A) minus second (B). Chance levels, which are no property of an
+            encoder, are in the csv file alone.
 
     Returns:
         Path of `comparison.html`, one file that needs nothing else.
     """
-    first, second = comparison.first, comparison.second
-    if first == second:
-        first, second = f"{first} (A)", f"{second} (B)"
-    tables = _tables(comparison.rows)
-    content = {
-        "title": f"{first} against {second}",
-        "first": first,
-        "second": second,
-        "statements": _statements(comparison.rows, first, second),
-        "tables": tables,
+    rows = sorted((row for row in comparison.rows if not is_chance(row.metric)), key=lambda row: _order(row.protocol))
+    primary = [row for row in rows if row.primary and not row.label]
+    content: dict[str, Any] = {
+        "title": f"{comparison.first} against {comparison.second}",
+        "first": comparison.first,
+        "second": comparison.second,
+        "leaks": LeakNotice(leaks_of(rows), consequence="These figures may be too high, and differences with them."),
+        "summary": _summary(rows, primary),
+        "primary": [describe(row) for row in primary],
+        "statements": _statements(rows),
+        "tables": _tables(rows),
         "only_in_one": list(comparison.only_in_one),
     }
-    images = save_pictures(folder, _figures(comparison.rows, first, second), ("comparison",))
+    images = save_pictures(folder, _figures(primary), ("comparison",))
     write_text(
         folder / "comparison.csv",
         to_csv((field.name for field in fields(ComparisonRow)), map(asdict, comparison.rows)),
     )
-    write_text(folder / "comparison.md", _markdown(content, bool(images)))
+    write_text(folder / "comparison.md", render(f"pictures/{_MAIN}.png" if images else "", **content))
     path = folder / "comparison.html"
     write_text(path, render_page("comparison.html.j2", image=images.get(_MAIN), **content))
     return path
 
 
-def _tables(rows: Iterable[ComparisonRow]) -> list[dict[str, Any]]:
-    """One for each protocol: mean figures first, then classes, on demand."""
-    grouped: dict[str, list[ComparisonRow]] = {}
-    for row in rows:
-        grouped.setdefault(row.protocol, []).append(row)
-    tables = []
-    for name in sorted(grouped, key=_order):
-        of = grouped[name]
-        tables.append({
-            "name": name,
-            "parts": [
-                ("Over all classes", [_line(row) for row in of if not row.label], False),
-                ("By class", [_line(row) for row in of if row.label], sum(bool(row.label) for row in of) > _FOLD),
-            ],
-            "notes": list(dict.fromkeys(row.note for row in of if row.note)),
-        })  # fmt: skip
-    return tables
-
-
-def _line(row: ComparisonRow) -> dict[str, Any]:
-    found = row.difference is not None and is_number(row.difference)
-    return {
-        "metric": metric_name(row.metric),
-        "label": row.label,
-        "fraction": fraction_name(row.fraction) or DASH,
-        "a": _value(row.a),
-        "b": _value(row.b),
-        "difference": signed(row.difference) if row.difference is not None and found else DASH,
-        "interval": _span(row.low, row.high),
-        "n": f"{row.n:,}",
-        "patients": f"{row.patients:,}",
-        "seeds": f"{row.seeds}" if row.fraction is not None else DASH,
-        "is_clear": row.clear,
-        "verdict": "clear" if row.clear else "not clear" if found else "undefined",
-    }
-
-
-def _statements(rows: Sequence[ComparisonRow], first: str, second: str) -> list[str]:
+def _summary(rows: Sequence[ComparisonRow], primary: Sequence[ComparisonRow]) -> list[str]:
+    """The verdict in two sentences."""
+    if not rows:
+        return []
     clear = sum(row.clear for row in rows)
+    found = [f"Primary figures: {tally(primary)}."] if primary else []
+    found.append(
+        f"All figures, classes included: {tally(rows)}. {clear} of {len(rows)} differences are clear; were the two "
+        f"alike, about {0.05 * len(rows):.0f} of {len(rows)} would be by chance."
+    )
+    return found
+
+
+def _statements(rows: Sequence[ComparisonRow]) -> list[str]:
     found = [
-        f"A difference is {first} minus {second}, taken on the same resamples of the same test patients, with its "
-        "95 % interval. Patients that are hard for both cancel.",
-        "A difference is called clear, and set off, where its interval leaves out 0. It says nothing about how the "
-        "two would differ had they been pretrained again with another seed.",
+        "A difference is A minus B, taken on the same resamples of the same test patients, with its 95 % interval. "
+        "Patients that are hard for both cancel.",
+        "One is called better, and the difference is set off, where the interval leaves out 0. It says nothing about "
+        "how the two would differ had they been pretrained again with another seed.",
+        "Decide beforehand which figure counts: among many, some are clear by chance.",
     ]
-    if rows:
-        found.append(
-            f"{clear} of {len(rows)} differences are clear. Were the two alike, about {0.05 * len(rows):.0f} "
-            f"of {len(rows)} would be by chance: decide beforehand which one counts."
-        )
     few = sorted({f"{row.protocol} ({row.patients})" for row in rows if row.patients < FEW_PATIENTS})
     if few:
         found.append(f"Fewer than {FEW_PATIENTS} test patients: {', '.join(few)}. Their intervals are too narrow.")
     return found
 
 
-def _figures(rows: Sequence[ComparisonRow], first: str, second: str) -> dict[str, Any]:
+def _tables(rows: Iterable[ComparisonRow]) -> list[ProtocolTables]:
+    grouped: dict[str, list[ComparisonRow]] = {}
+    for row in rows:
+        grouped.setdefault(row.protocol, []).append(row)
+    return [
+        ProtocolTables(
+            name,
+            _measured([row for row in of if not row.label] or of),
+            [describe(row) for row in of if not row.label],
+            [describe(row) for row in of if row.label],
+            list(dict.fromkeys(row.note for row in of if row.note)),
+        )
+        for name, of in grouped.items()
+    ]
+
+
+def _measured(rows: Sequence[ComparisonRow]) -> str:
+    counts = (f"{extent(row.n for row in rows)} test rows", f"{extent(row.patients for row in rows)} patients")
+    learned = [row.seeds for row in rows if row.fraction is not None]
+    seeds = f", {_several(extent(learned), 'seed')} that both have" if learned else ""
+    return f"Measured on {' of '.join(counts)}{seeds}, {extent(row.resamples for row in rows)} resamples."
+
+
+def _several(count: str, name: str) -> str:
+    return f"{count} {name}" if count == "1" else f"{count} {name}s"
+
+
+def _figures(primary: Sequence[ComparisonRow]) -> dict[str, Any]:
     """A forest plot of the primary figures."""
-    shown = sorted(
-        (row for row in rows if row.primary and not row.label),
-        key=lambda row: (_order(row.protocol), row.fraction or 0),
-    )
     names, points = [], []
-    for row in shown:
+    for row in primary:
         if row.difference is None or row.low is None or row.high is None or not is_number(row.difference):
             continue
         about = (row.protocol, metric_name(row.metric), fraction_name(row.fraction))
         names.append(", ".join(part for part in about if part))
         points.append((row.difference, row.low, row.high, row.clear))
-    title = f"Difference: {first} minus {second}"
-    return {_MAIN: draw_differences(names, points, title)} if names else {}
-
-
-def _markdown(content: dict[str, Any], picture: bool) -> str:
-    parts = [f"# {markdown.escape(content['title'])}", _bullets(content["statements"])]
-    parts += [f"![Paired differences](pictures/{_MAIN}.png)"] if picture else []
-    head = ["Metric", "Class", "Labels", content["first"], content["second"], "Difference", "Interval"]
-    for table in content["tables"]:
-        parts.append(f"## {markdown.code(table['name'])}")
-        for title, lines, _ in table["parts"]:
-            if lines:
-                cells = [_cells(line) for line in lines]
-                parts += [f"### {title}", markdown.grid([*head, "Rows", "Patients", "Seeds", "Verdict"], cells)]
-        parts += [_bullets(table["notes"])] if table["notes"] else []
-    if content["only_in_one"]:
-        parts += ["## Not compared", _bullets(content["only_in_one"])]
-    return "\n\n".join(parts) + "\n"
-
-
-def _cells(line: dict[str, Any]) -> list[str]:
-    names = ("metric", "label", "fraction", "a", "b", "difference", "interval", "n", "patients", "seeds", "verdict")
-    cells = {name: markdown.escape(line[name]) for name in names}
-    if line["is_clear"]:
-        cells["difference"] = f"**{cells['difference']}**"
-    return list(cells.values())
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {markdown.escape(line)}" for line in lines)
+    return {_MAIN: draw_differences(names, points, "Difference: A minus B")} if names else {}
 
 
 def _order(name: str) -> tuple[int, int, int, str]:
@@ -161,13 +149,3 @@ def _order(name: str) -> tuple[int, int, int, str]:
     tasks = ("linear", "knn", "detection", "segmentation", "zero_shot", "retrieval", "grounding")
     task = next((task for task in tasks if base.endswith(task)), "")
     return paper_order(name, task)
-
-
-def _value(value: float | None) -> str:
-    return number(value) if value is not None and is_number(value) else DASH
-
-
-def _span(low: float | None, high: float | None) -> str:
-    if low is None or high is None or not (is_number(low) and is_number(high)):
-        return DASH
-    return f"{signed(low)} to {signed(high)}"

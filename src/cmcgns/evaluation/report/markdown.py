@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cmcgns.evaluation.report.layout import Fold, Picture, Section
+from cmcgns.evaluation.report.leaks import LeakNotice
 from cmcgns.evaluation.report.numbers import DASH
-from cmcgns.evaluation.report.sections import Picture, Section
-from cmcgns.evaluation.report.tables import Entry, Source, Table
+from cmcgns.evaluation.report.sources import Source
+from cmcgns.evaluation.report.tables import Entry, Table
 
 _SIGNS = re.compile(r"([\\`*\[\]|~$<>&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _NAME = re.compile(r"[\w./@+ -]+", re.ASCII)
@@ -29,6 +32,8 @@ def code(text: str) -> str:
 def render(
     title: str,
     lead: str,
+    leaks: LeakNotice,
+    primary: Table | None,
     statements: Iterable[str],
     sections: Iterable[Section],
     failures: Sequence[tuple[str, str, str]],
@@ -37,16 +42,19 @@ def render(
     provenance: Mapping[str, str],
 ) -> str:
     """The whole report."""
-    parts = [f"# {escape(title)}", escape(lead), *_list("How to read the figures", map(_sentence, statements))]
+    parts = [f"# {escape(title)}", escape(lead), *warning(leaks)]
+    parts += [f"## {primary.title}", *table(primary)[1:]] if primary else []
+    parts += [_sentence(leaks.line)] if not leaks.findings else []
+    parts += _list("How to read the figures", map(_sentence, statements))
     for section in sections:
         parts += [f"## {escape(section.title)}", escape(section.text)]
         for part in section.parts:
             parts.append(f"### {escape(part.title)}" + (f" · {code(part.code)}" if part.code else ""))
-            parts.append(escape(part.text))
+            parts += [escape(part.text), *sources(part.sources)]
             for block in part.blocks:
-                parts += _picture(block) if isinstance(block, Picture) else table(block)
+                parts += _fold(block) if isinstance(block, Fold) else _block(block)
     parts += _list("Failed", (f"{code(name)} {code(cell)}: {escape(text)}" for name, cell, text in failures))
-    parts += _list("Skipped", (f"{code(name)}: {escape(reason)}" for name, reason in skipped))
+    parts += _list("Skipped", (f"{_codes(names)}: {escape(reason)}" for names, reason in skipped))
     parts += _list("Protocols", map(_protocol, protocols))
     parts += _list("Where this comes from", (f"{escape(key)}: {escape(value)}" for key, value in provenance.items()))
     parts.append(
@@ -55,8 +63,17 @@ def render(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def warning(leaks: LeakNotice) -> list[str]:
+    """A box with what was seen before; empty if nothing was found."""
+    if not leaks.findings:
+        return []
+    lines = [leaks.title + ".", *(f"- {_sentence(text)}" for text in leaks.findings), "", leaks.consequence]
+    lines += [_sentence(leaks.line)] if leaks.line else []
+    return ["\n".join(f"> {line}".rstrip() for line in ("[!WARNING]", *lines))]
+
+
 def table(shown: Table) -> list[str]:
-    """A table, its notes and what it was measured on."""
+    """Its heading, the table, and its notes."""
     heads = [
         ", ".join(part for part in (block.title, column) if part)
         for block in shown.blocks
@@ -67,7 +84,12 @@ def table(shown: Table) -> list[str]:
     if shown.notes:
         marked = ((f"<sup>{mark}</sup> " if mark else "", escape(text)) for mark, text in shown.notes)
         lines.append("\n".join(f"- {mark}{text}" for mark, text in marked))
-    return [f"#### {escape(shown.title)}", *lines, *sources(shown.sources)]
+    return [f"#### {escape(shown.title)}", *lines]
+
+
+def fold(title: str, inside: Iterable[str]) -> list[str]:
+    """Shown on demand; blank lines around what is inside, or it would be taken for HTML."""
+    return [f"<details>\n<summary>{html.escape(_line(title))}</summary>", *inside, "</details>"]
 
 
 def grid(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -77,12 +99,12 @@ def grid(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def sources(of: Sequence[Source]) -> list[str]:
-    """What a table was measured on."""
+    """What the tables below were measured on."""
     if not of:
         return []
     lines = [
         {
-            "Protocol": code(one.protocol),
+            "Measured on": code(one.protocol),
             "Encoder": escape(one.encoders),
             "Data": escape(one.dataset),
             "Test rows": f"{one.n:,}",
@@ -90,17 +112,18 @@ def sources(of: Sequence[Source]) -> list[str]:
             "Split": code(one.split[:12]),
             "Seeds": one.seeds,
             "Resamples": one.resamples,
-            "Leakage that was allowed": escape(one.leakage),
+            "Leakage": escape(one.leakage),
         }
         for one in of
     ]
-    optional = ("Encoder", "Leakage that was allowed")
+    optional = ("Encoder", "Leakage")
     heads = [head for head in lines[0] if head not in optional or any(line[head] for line in lines)]
-    return ["Measured on:", grid(heads, ([line[head] or DASH for head in heads] for line in lines))]
+    return [grid(heads, ([line[head] or DASH for head in heads] for line in lines))]
 
 
 def _cells(line: Any, second: bool) -> list[str]:
     name = escape(line.name) + (" (published)" if line.published else "")
+    name += f" · {code(line.code)}" if line.code and line.code != line.name else ""
     return [name, *([escape(line.detail)] if second else []), *map(_entry, line.entries)]
 
 
@@ -109,8 +132,21 @@ def _entry(shown: Entry) -> str:
     return escape(shown.text) + marks
 
 
+def _fold(shown: Fold) -> list[str]:
+    parts = [part for block in shown.inside for part in _block(block)]
+    return fold(shown.title, parts[1:] if parts[0] == f"#### {escape(shown.title)}" else parts)
+
+
+def _block(shown: Table | Picture) -> list[str]:
+    return _picture(shown) if isinstance(shown, Picture) else table(shown)
+
+
 def _picture(shown: Picture) -> list[str]:
     return [f"![{escape(shown.alt)}](pictures/{shown.name}.png)", escape(shown.caption)]
+
+
+def _codes(names: str) -> str:
+    return ", ".join(map(code, names.split(", ")))
 
 
 def _protocol(about: Mapping[str, Any]) -> str:

@@ -26,6 +26,8 @@ DESCRIPTIONS = {
     "grounding": "A phrase is to light up the place that it speaks of; nothing is trained on boxes.",
 }
 CALIBRATION = ("ece", "brier")
+_LOWER = ("ece", "brier", "median_rank")
+CHANCE = "chance"
 _DATASETS = ("chexpert", "siim", "rsna", "covidx", "object", "nih")  # the paper's order within each task
 _METRICS = {
     "auroc": "AUROC",
@@ -58,7 +60,7 @@ _PREFIXES = {
     "i2r": "Image → report",
     "r2i": "Report → image",
 }
-_SUFFIXES = {"attention": "attention map", "similarity": "similarity map", "chance": "by chance"}
+_SUFFIXES = {"attention": "attention map", "similarity": "similarity map", CHANCE: "by chance"}
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,16 @@ def metric_name(metric: str) -> str:
     if metric.startswith("recall@"):
         return f"Recall, {metric.removeprefix('recall@')} detections an image"
     return _METRICS.get(metric, metric.replace("_", " "))
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a smaller figure is the better one: errors and ranks."""
+    return metric.endswith(_LOWER)
+
+
+def is_chance(metric: str) -> bool:
+    """Whether a figure is what guessing gets on these test rows, whoever is judged."""
+    return metric.endswith(f"_{CHANCE}")
 
 
 def fraction_name(fraction: float | None) -> str:

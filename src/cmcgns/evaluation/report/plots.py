@@ -74,7 +74,9 @@ def draw_bars(selection: Selection, protocols: Sequence[str]) -> Figure:
                 min(width, 0.5),
                 selection,
             )
-        axes.set_xticks(range(len(metrics)), labels=[textwrap.fill(metric_name(metric), 14) for metric in metrics])
+        letters = 14 if len(metrics) < 6 else 11  # or they would run into each other
+        labels = (textwrap.fill(metric_name(metric), letters, break_long_words=False) for metric in metrics)
+        axes.set_xticks(range(len(metrics)), labels=list(labels))
         axes.tick_params(axis="x", labelsize=SMALL, labelcolor=INK)
         axes.set_xlim(-0.6, max(len(metrics), 2) - 0.4)
         axes.margins(y=0.08)

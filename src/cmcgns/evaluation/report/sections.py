@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-
-from matplotlib.figure import Figure
+from collections.abc import Sequence
 
 from cmcgns.evaluation.report import build, forest, plots
+from cmcgns.evaluation.report.layout import Fold, Part, Picture, Section
 from cmcgns.evaluation.report.names import (
     DESCRIPTIONS,
     TASKS,
@@ -19,6 +17,7 @@ from cmcgns.evaluation.report.names import (
 )
 from cmcgns.evaluation.report.reliability import ReliabilityCurve
 from cmcgns.evaluation.report.selection import Selection
+from cmcgns.evaluation.report.sources import sources
 from cmcgns.evaluation.report.tables import Table, chunks
 
 LEGACY_TEXT = (
@@ -26,41 +25,7 @@ LEGACY_TEXT = (
     "figure can stand beside published ones. They are not the v1 figures' equals: never compare across the two."
 )
 _BLOCKS = 3  # protocols side by side in a table
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A plot with its words."""
-
-    name: str
-    figure: Figure
-    alt: str
-    caption: str
-
-    @property
-    def width(self) -> int:
-        """On the page, in pixels."""
-        return round(self.figure.get_figwidth() * 98)
-
-
-@dataclass
-class Part:
-    """Tables and pictures under one heading; `code` is a protocol's name where it is about one."""
-
-    title: str
-    code: str = ""
-    text: str = ""
-    blocks: list[Table | Picture] = field(default_factory=list)
-
-
-@dataclass
-class Section:
-    """A chapter of the page."""
-
-    anchor: str
-    title: str
-    text: str = ""
-    parts: list[Part] = field(default_factory=list)
+_FOLD = 12  # longer tables are shown on demand
 
 
 def make_sections(selection: Selection, reliability: Sequence[ReliabilityCurve] = ()) -> list[Section]:
@@ -87,61 +52,94 @@ def _task_section(selection: Selection, task: str, names: list[str]) -> Section:
 
 
 def _version_parts(selection: Selection, task: str, version: str, names: list[str]) -> list[Part]:
-    """The paper's tables of one version of a task, then what else there is of each protocol."""
+    """One version of a task: what its protocols were measured on and the paper's tables, then each protocol."""
     legacy = version.startswith("legacy")
+    alone = len(names) == 1 and not legacy  # then it needs no heading above its own
     slug = f"{task}-{version.replace('+', '-')}"
-    part = Part(f"{'Legacy protocols' if legacy else 'Protocols'} {'' if legacy else version}".strip())
-    part.text = LEGACY_TEXT if legacy else ""
+    if alone:
+        part = Part(protocol_title(names[0], selection.about), names[0])
+    else:
+        part = Part(f"{'Legacy protocols' if legacy else 'Protocols'} {'' if legacy else version}".strip())
+    part.text, part.sources = LEGACY_TEXT if legacy else "", sources(selection, names)
+    part.blocks = _shared_blocks(selection, slug, names, not alone)
+    own = [
+        Part(protocol_title(name, selection.about), name, blocks=_protocol_blocks(selection, name)) for name in names
+    ]
+    if alone:
+        part.blocks += own.pop().blocks
+    return [part, *(one for one in own if one.blocks)]
+
+
+def _shared_blocks(selection: Selection, slug: str, names: list[str], named: bool) -> list[Table | Picture | Fold]:
+    """The paper's tables of what learns, and its plots."""
     learning = [name for name in names if selection.learns(name)]
-    for group in chunks(learning, _BLOCKS):
-        part.blocks.append(build.main_table(selection, group, "By share of the labels"))
+    tables = (
+        build.main_table(selection, group, "By share of the labels", named) for group in chunks(learning, _BLOCKS)
+    )
+    blocks: list[Table | Picture | Fold] = [*tables]
     if any(len(selection.fractions(name)) > 1 for name in learning):
         figure = plots.draw_fractions(selection, learning)
         caption = "Points are means over seeds, whiskers 95 % intervals over test patients."
         if any(ProtocolName.parse(name).is_legacy and _anchors(selection, name) for name in learning):
             caption += " Gray: published figures, copied, without intervals, for orientation only."
-        part.blocks.append(Picture(f"fractions-{slug}", figure, "Value against share of the labels", caption))
-    if task in ("detection", "segmentation") and any(len(build.further_metrics(selection, n)) for n in learning):
+        blocks.append(Picture(f"fractions-{slug}", figure, "Value against share of the labels", caption))
+    has_masks_or_boxes = selection.tasks[names[0]] in ("detection", "segmentation")
+    if has_masks_or_boxes and any(build.further_metrics(selection, name) for name in learning):
         figure = plots.draw_bars(selection, learning)
         caption = "At the largest share of the labels; whiskers are 95 % intervals over test patients."
-        part.blocks.append(Picture(f"metrics-{slug}", figure, "Metrics of each protocol", caption))
-    rest = [_protocol_part(selection, name) for name in names]
-    return [one for one in (part, *rest) if one.blocks]
+        blocks.append(Picture(f"metrics-{slug}", figure, "Metrics of each protocol", caption))
+    return blocks
 
 
 def _anchors(selection: Selection, name: str) -> bool:
     return name in selection.about and bool(selection.about[name].anchors)
 
 
-def _protocol_part(selection: Selection, name: str) -> Part:
-    """Further metrics, classes and subgroups of one protocol."""
-    part = Part(protocol_title(name, selection.about), name)
-    metrics = build.further_metrics(selection, name)
+def _protocol_blocks(selection: Selection, name: str) -> list[Table | Picture | Fold]:
+    """Classes of one protocol; further metrics and subgroups on demand."""
+    primary, metrics = selection.primary(name), build.further_metrics(selection, name)
+    blocks: list[Table | Picture | Fold] = []
+    further: list[Table | Picture] = []
     if not selection.learns(name):
-        shown = [selection.primary(name), *metrics]
-        part.blocks.append(build.metric_table(selection, name, shown, "All metrics"))
+        blocks += _short(build.metric_table(selection, name, [primary, *metrics], "All metrics"))
     elif metrics:
-        part.blocks.append(build.metric_table(selection, name, metrics, "Further metrics"))
-    primary, slug = selection.primary(name), _slug(name)
-    at = _at(selection, name)
+        further.append(build.metric_table(selection, name, metrics, "Over all classes"))
     if selection.labels(name, primary):
         figure = forest.draw_classes(selection, name)
-        caption = f"{metric_name(primary)} of each class{at}, with 95 % intervals."
-        part.blocks.append(Picture(f"classes-{slug}", figure, "Figures of each class with intervals", caption))
-        part.blocks.append(build.class_table(selection, name))
+        caption = f"{metric_name(primary)} of each class{_at(selection, name)}, with 95 % intervals."
+        blocks.append(Picture(f"classes-{_slug(name)}", figure, "Figures of each class with intervals", caption))
+        blocks += _short(build.class_table(selection, name))
     others = [metric for metric in selection.metrics(name) if metric != primary and selection.labels(name, metric)]
     if others:
-        part.blocks.append(build.class_metrics_table(selection, name, others))
+        further.append(build.class_metrics_table(selection, name, others))
+    if further:
+        listed = ", ".join(map(metric_name, dict.fromkeys([*(metrics if selection.learns(name) else []), *others])))
+        by_class = "" if selection.learns(name) else " by class"
+        blocks.append(Fold(f"Further metrics{by_class}: {listed}", tuple(further)))
+    return blocks + _subgroups(selection, name)
+
+
+def _short(table: Table) -> list[Table | Picture | Fold]:
+    """A table as it is, a long one on demand."""
+    return [table if len(table.lines) <= _FOLD else Fold(table.title, (table,))]
+
+
+def _subgroups(selection: Selection, name: str) -> list[Table | Picture | Fold]:
+    primary = metric_name(selection.primary(name))
+    inside: list[Table | Picture] = []
     if selection.groups_with_figures(name):
         figure = forest.draw_subgroups(selection, name)
         caption = (
-            f"{metric_name(primary)} in subgroups of the test set{at}, with 95 % intervals; the line is everyone's "
-            "figure. Intervals of two subgroups that overlap or not are no test of their difference."
+            f"{primary} in subgroups of the test set{_at(selection, name)}, with 95 % intervals; the line is "
+            "everyone's figure. Intervals of two subgroups that overlap or not are no test of their difference."
         )
-        part.blocks.append(Picture(f"subgroups-{slug}", figure, "Forest plot of subgroups", caption))
-    if selection.groups(name, primary):
-        part.blocks.append(build.subgroup_table(selection, name))
-    return part
+        inside.append(Picture(f"subgroups-{_slug(name)}", figure, "Forest plot of subgroups", caption))
+    groups = selection.groups(name, selection.primary(name))
+    if not groups:
+        return []
+    inside.append(build.subgroup_table(selection, name))
+    kinds = ", ".join(dict.fromkeys(group.partition("=")[0] for group in groups))
+    return [Fold(f"Subgroups: {kinds}", tuple(inside))]
 
 
 def _calibration(selection: Selection, reliability: Sequence[ReliabilityCurve]) -> Section:
@@ -171,9 +169,3 @@ def _at(selection: Selection, name: str) -> str:
 def _slug(name: str) -> str:
     """A file name of a protocol's name."""
     return "".join(sign if sign.isalnum() or sign in "-." else "-" for sign in name)
-
-
-def pictures_of(sections: Iterable[Section]) -> list[Picture]:
-    """All pictures, in the order of the page."""
-    blocks = (block for section in sections for part in section.parts for block in part.blocks)
-    return [block for block in blocks if isinstance(block, Picture)]

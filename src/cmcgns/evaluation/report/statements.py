@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cmcgns.evaluation.report.names import ProtocolName, protocol_title
 from cmcgns.evaluation.report.selection import Selection
-from cmcgns.evaluation.report.tables import extent
+from cmcgns.evaluation.report.sources import extent
 
 FEW_PATIENTS = 30
 FEW_CHEXPERT_IMAGES = 250
@@ -20,7 +20,7 @@ def statements(selection: Selection) -> list[str]:
             "Published figures stand beside legacy protocols only. They are copied, other hands measured them, they "
             "have no interval, and copied tables disagree by several points: orientation, not a comparison."
         )
-    return [*found, *_splits(selection), *_leaks(selection)]
+    return [*found, *_splits(selection)]
 
 
 def _general(selection: Selection) -> list[str]:
@@ -81,14 +81,3 @@ def _splits(selection: Selection) -> list[str]:
             title = protocol_title(name, selection.about)
             found.append(f"{title}: the encoders were judged on different splits; their figures do not compare.")
     return found
-
-
-def _leaks(selection: Selection) -> list[str]:
-    protocols: dict[tuple[str, str], dict[str, None]] = {}
-    for row in selection.rows:
-        if row.leakage:
-            protocols.setdefault((selection.encoder_of(row), row.leakage), {})[row.protocol] = None
-    return [
-        f"Leakage was allowed (`--allow-leakage`), {encoder}, {', '.join(names)}: {text}"
-        for (encoder, text), names in protocols.items()
-    ]

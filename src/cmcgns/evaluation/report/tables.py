@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cmcgns.evaluation.report.names import protocol_title
 from cmcgns.evaluation.report.numbers import DASH, is_number, number, span, with_span
-from cmcgns.evaluation.report.selection import Selection
 from cmcgns.evaluation.results import ResultRow
 
 UNDEFINED = "undefined on these test rows"
-LEAKED = "leakage was allowed: see below what was seen in training"
+LEAKED = "leakage: the top of the page says what was seen before"
 NO_INTERVAL = "no interval: it needs two or more patients and resamples in which the figure is defined"
 LEAK = "†"
 
@@ -40,12 +38,14 @@ class Line:
         name: e.g. the encoder.
         detail: e.g. the encoder where `name` is a metric; empty if there is nothing to add.
         published: copied from a paper, not measured.
+        code: a protocol's name, where the line is about one.
     """
 
     name: str
     entries: tuple[Entry, ...]
     detail: str = ""
     published: bool = False
+    code: str = ""
 
     def relabel(self, marks: Mapping[str, str]) -> Line:
         """The line with other marks; those without a new one are left out."""
@@ -62,22 +62,6 @@ class Block:
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a table's figures were measured on; `encoders` is empty where there is only one."""
-
-    protocol: str
-    title: str
-    encoders: str
-    dataset: str
-    split: str
-    n: int
-    patients: int
-    seeds: str
-    resamples: str
-    leakage: str
-
-
 @dataclass
 class Table:
     """A table with everything that must be printed with it.
@@ -86,7 +70,6 @@ class Table:
         title: above the table.
         first: heading of the first column.
         second: heading of the column of the lines' details; empty if there is none.
-        folded: shown on demand on the page.
         notes: mark and text; no mark: it holds for the whole table.
     """
 
@@ -95,9 +78,7 @@ class Table:
     blocks: tuple[Block, ...]
     lines: list[Line]
     notes: list[tuple[str, str]]
-    sources: list[Source]
     second: str = ""
-    folded: bool = False
 
     def __post_init__(self) -> None:
         """A note that every figure of the table has needs no mark."""
@@ -167,32 +148,6 @@ def spread(row: ResultRow, expected: int = 0) -> str:
     elif row.fraction is not None and row.seeds < expected:
         parts.append(f"{row.seeds} of {expected} seeds")
     return ", ".join(parts)
-
-
-def sources(selection: Selection, rows: Iterable[ResultRow]) -> list[Source]:
-    """One for every protocol and split of the rows; encoders that were judged on the same share one."""
-    found: dict[tuple[str, str, str, int, int, str], list[ResultRow]] = {}
-    for row in rows:
-        if not row.group:
-            key = (row.protocol, row.dataset, row.split, row.n, row.patients, row.leakage)
-            found.setdefault(key, []).append(row)
-    listed = []
-    for (protocol, dataset, split, n, patients, leakage), of in found.items():
-        names = list(dict.fromkeys(selection.encoder_of(row) for row in of))
-        several = len(selection.encoders) > 1
-        encoders = "" if not several else "all" if len(names) == len(selection.encoders) else ", ".join(names)
-        title = protocol_title(protocol, selection.about)
-        seeds = extent(row.seeds for row in of) if any(row.fraction is not None for row in of) else DASH
-        resamples = extent(row.resamples for row in of)
-        listed.append(Source(protocol, title, encoders, dataset, split, n, patients, seeds, resamples, leakage))
-    return listed
-
-
-def extent(values: Iterable[int]) -> str:
-    """`3`, or `2 to 3`."""
-    found = sorted(set(values))
-    ends = [f"{value:,}" for value in (found[0], found[-1])]
-    return ends[0] if len(found) == 1 else " to ".join(ends)
 
 
 def letters(index: int) -> str:

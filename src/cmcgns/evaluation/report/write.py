@@ -16,12 +16,16 @@ from matplotlib.figure import Figure
 
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.report import markdown
+from cmcgns.evaluation.report.kept import read_kept
+from cmcgns.evaluation.report.layout import pictures_of
+from cmcgns.evaluation.report.leaks import leak_notice
 from cmcgns.evaluation.report.names import protocol_title
 from cmcgns.evaluation.report.page import render_page
 from cmcgns.evaluation.report.reliability import ReliabilityCurve
-from cmcgns.evaluation.report.sections import make_sections, pictures_of
+from cmcgns.evaluation.report.sections import make_sections
 from cmcgns.evaluation.report.selection import Selection
 from cmcgns.evaluation.report.statements import statements
+from cmcgns.evaluation.report.summary import primary_table
 from cmcgns.evaluation.results import ResultRow
 from cmcgns.files import write_text
 from cmcgns.inspect.figures import save_picture
@@ -41,22 +45,26 @@ def write_report(
     """Write `report.md`, `results.csv`, `report.html` and `pictures/`.
 
     Args:
-        folder: to write into; pictures of an earlier report are removed.
+        folder: to write into; pictures of an earlier report are removed. What an evaluation kept there says what
+            the leakage guard could not see, and what a random ranking gets in retrieval.
         rows: figures of any number of encoders and protocols.
         protocols: by the name in the rows; titles, published figures and notes come from them.
         failures: protocol, cell (empty: the whole protocol) and message.
-        skipped: protocol and reason.
+        skipped: protocols (between commas) and the reason that they share.
         provenance: command, versions, hashes, … by name.
         reliability: curves for reliability diagrams.
 
     Returns:
         Path of `report.html`, one file that needs nothing else.
     """
-    selection = Selection(rows, protocols, failures)
+    kept = read_kept(folder, rows)
+    selection = Selection(kept.without_cautions(rows), protocols, failures)
     sections = make_sections(selection, reliability)
     content: dict[str, Any] = {
         "title": _title(selection),
         "lead": _lead(selection, failures, skipped),
+        "leaks": leak_notice(selection, kept.cautions),
+        "primary": primary_table(selection, kept) if rows else None,
         "statements": statements(selection),
         "sections": sections,
         "failures": list(failures),
@@ -113,7 +121,8 @@ def _lead(selection: Selection, failures: Sequence[Any], skipped: Sequence[Any])
     done = f"{count} protocol{'s' if count != 1 else ''} with results"
     several = len(selection.encoders) > 1
     who = f"Frozen encoders: {', '.join(selection.encoders)}" if several else "Frozen encoder"
-    parts = [f"{len(failures)} failed" if failures else "", f"{len(skipped)} skipped" if skipped else ""]
+    left = sum(len(names.split(", ")) for names, _ in skipped)
+    parts = [f"{len(failures)} failed" if failures else "", f"{left} skipped" if skipped else ""]
     missing = ", ".join(part for part in parts if part)
     return f"{who}; {done}{f' ({missing})' if missing else ''}."
 

@@ -1,4 +1,4 @@
-"""Using a finished run: `cmcgns.load(run)`."""
+"""A pretrained pair of encoders: embeddings of radiographs and texts, and what follows from them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,15 @@ from torch import nn
 from cmcgns.config import Recipe
 from cmcgns.data.dataset import normalise_pixels
 from cmcgns.data.images import centre_crop
-from cmcgns.data.pictures import Picture, picture_size, read_picture
+from cmcgns.data.pictures import Picture, read_picture
 from cmcgns.data.report_tokens import tokenize_reports
-from cmcgns.data.tokenizer import load_tokenizer
 from cmcgns.errors import UserError
-from cmcgns.task import Task, build_task
-from cmcgns.training.checkpoint import load_weights
-from cmcgns.training.run_folder import RunFolder
+from cmcgns.evaluation.phrase_maps import MapKind
+from cmcgns.pretrained.grounding import phrase_map
+from cmcgns.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from cmcgns.evaluation.phrase_maps import MapKind
 
 Floats = NDArray[np.float32]
 BATCH = 64  # images or texts at a time
@@ -151,25 +148,10 @@ class Pretrained:
         Raises:
             UserError: unreadable picture, no label, or a prompt without a word.
         """
-        import pandas as pd
+        from cmcgns.pretrained.zero_shot import compare_prompts  # imports pandas, which embedding does not need
 
-        from cmcgns.evaluation.prompts import load_prompts
-        from cmcgns.evaluation.zero_shot import zero_shot_scores
+        return compare_prompts(self, paths, labels)
 
-        pictures: Sequence[Picture] = paths if isinstance(paths, list | tuple) else [paths]  # type: ignore[list-item]
-        if isinstance(labels, str) or len(labels) == 0:
-            raise UserError(f"zero_shot takes a list of labels, for example zero_shot(paths, [{str(labels)!r}])")
-        if isinstance(labels, Mapping):
-            pairs = [labels[label] for label in labels]
-        else:
-            book = load_prompts()
-            pairs = [(book.of(label).positive, book.of(label).negative) for label in labels]
-        positive, negative = ([self.embed_text(list(texts)) for texts in side] for side in zip(*pairs, strict=True))
-        found = zero_shot_scores(self.embed_image(pictures), positive, negative, self.temperature)
-        names = [str(picture) if isinstance(picture, str | Path) else n for n, picture in enumerate(pictures)]
-        return pd.DataFrame(found, index=names, columns=list(labels))
-
-    @torch.no_grad()
     def ground(self, path: Picture, phrase: str, against: str = "", kind: MapKind = "pooled") -> Floats:
         """Where in a radiograph a phrase belongs.
 
@@ -188,20 +170,7 @@ class Pretrained:
         Raises:
             UserError: unreadable picture, phrase without a word, or a map that this run did not train.
         """
-        from cmcgns.data.images import place_in_square
-        from cmcgns.evaluation.phrase_maps import embed_phrases, patch_maps, to_pixels, untrained
-
-        if reason := untrained(self, kind):
-            raise UserError(f"ground: no map of kind {kind}: {reason}")
-        pixels = read_picture(path, self.recipe.data.image_size)[None]
-        tokens = self.task.model.image_encoder.tokens(normalise_pixels(pixels)[:, None].to(self.device))
-        maps = patch_maps(self, tokens, embed_phrases(self, [phrase, *([against] if against else [])]), kind)[0]
-        values = maps[0] - maps[1] if against else maps[0]
-        width, height = picture_size(path)
-        side = max(width, height)
-        _, left, top = place_in_square(width, height, side)
-        square = to_pixels(values[None], (side, side))[0].cpu().numpy()
-        return np.ascontiguousarray(square[top : top + height, left : left + width])
+        return phrase_map(self, path, phrase, against, kind)
 
     @property
     def temperature(self) -> float:
@@ -212,45 +181,6 @@ class Pretrained:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.task.parameters()).device
-
-
-def load(run: str | Path, device: str = "cpu") -> Pretrained:
-    """Load a finished run.
-
-    Args:
-        run: run folder.
-        device: where to put the weights.
-
-    Raises:
-        UserError: no run folder, not finished, or weights that do not fit its settings.
-    """
-    import json
-
-    folder = RunFolder(Path(run))
-    recipe = folder.read_recipe()
-    if not folder.model.is_file():
-        raise UserError(f"{folder.path}: model.safetensors is missing; finish the run with --resume")
-    tokenizer = load_tokenizer(str(folder.tokenizer))
-    config = json.loads(folder.report_encoder.read_text("utf-8"))
-    task = build_task(recipe, len(tokenizer), config, load_weights=False)
-    load_weights(folder.model, task)
-    model = Pretrained(task.to(device), tokenizer, recipe)
-    model.folder = folder.path
-    return model
-
-
-def random_twin(model: Pretrained, seed: int | None = None) -> Pretrained:
-    """The same architecture and tokenizer with random weights.
-
-    Args:
-        model: the run.
-        seed: of the weights; by default another one than the run's.
-    """
-    torch.manual_seed(model.recipe.training.seed + 1 if seed is None else seed)
-    settings = model.recipe.image_encoder.model_copy(update={"weights": None})
-    recipe = model.recipe.model_copy(update={"image_encoder": settings})
-    config = model.task.model.report_encoder.config
-    return Pretrained(build_task(recipe, len(model.tokenizer), config), model.tokenizer, recipe)
 
 
 def _refuse_single(values: Any, function: str) -> None:

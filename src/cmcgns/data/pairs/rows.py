@@ -1,0 +1,140 @@
+"""Rows that can be trained on, and those that are left out."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow
+
+from cmcgns.config import DataSettings
+from cmcgns.data.pairs.cells import check_ids, fill_columns
+from cmcgns.data.pairs.table import TEXT_COLUMNS, find_table, read_columns
+from cmcgns.data.remote import is_url
+from cmcgns.data.reports import split_sentences
+from cmcgns.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_NOT_FRONTAL = ("L", "LL", "LATERAL", "RL", "LEFT LATERAL", "RIGHT LATERAL", "OTHER")
+
+
+@dataclass
+class Pairs:
+    """Rows that can be trained on.
+
+    Attributes:
+        frame: columns image_path (absolute), study_id, patient_id, view, split, dataset, text, row (1-based row of
+            the source, header not counted) and whatever else the source has but the columns of the report: `text`
+            stands for them.
+        source: the table that was read.
+        left_out: rows that are not used: row, image_path, reason.
+    """
+
+    frame: pd.DataFrame
+    source: Path
+    left_out: list[dict[str, object]] = field(default_factory=list)
+
+    def leave_out(self, bad: pd.Series, reason: str) -> None:
+        """Take rows out, remember and log them.
+
+        Args:
+            bad: Boolean, aligned with the frame, whose rows are numbered from 0 again afterwards.
+            reason: in words.
+        """
+        rows = self.frame[bad]
+        if len(rows) == 0:
+            return
+        self.left_out += [
+            {"row": int(row), "image_path": str(path), "reason": reason}
+            for row, path in zip(rows["row"], rows["image_path"], strict=True)
+        ]
+        shown = ", ".join(str(row) for row in rows["row"][:5])
+        logger.warning("%s: %d rows left out: %s (rows %s…)", self.source.name, len(rows), reason, shown)
+        self.frame = self.frame[~bad].reset_index(drop=True)
+
+
+def read_pairs(
+    path: Path, settings: DataSettings, exists: Callable[[str], bool] | None = None, everything: bool = True
+) -> Pairs:
+    """Read a csv or parquet table, or the one table of a folder.
+
+    A table without splits is one of training rows. Where only some rows have a split, the others belong to none and
+    are left out.
+
+    Args:
+        path: table or folder; relative image paths start at the table's folder.
+        settings: columns, views, which text.
+        exists: says whether an image is there; by default a file of that path (URLs are taken to be there).
+        everything: also read columns that pretraining does not know (from a parquet table; they cost memory).
+
+    Raises:
+        UserError: no table, missing columns, repeated images, missing image files.
+    """
+    table = find_table(path)
+    frame = read_columns(table, settings.columns, everything)
+    frame["row"] = range(1, len(frame) + 1)
+    pairs = Pairs(fill_columns(frame, table), table)
+    check_ids(pairs.frame, table)
+    pairs.leave_out(pairs.frame["split"] == "", "no split (empty, while other rows have one)")
+    if settings.views == "frontal":
+        _keep_frontal(pairs)
+    pairs.frame["text"] = choose_text(pairs.frame, settings.text)
+    pairs.frame = pairs.frame.drop(columns=list(TEXT_COLUMNS))  # `text` has them: a quarter of the memory
+    pairs.leave_out(~_has_sentence(pairs.frame["text"]), "empty report")
+    _check_files(pairs, settings.bad_images, exists)
+    if len(pairs.frame) == 0:
+        raise UserError(f"{table}: no row is left to train on; see the reasons above")
+    pyarrow.default_memory_pool().release_unused()  # intermediate columns: half as much again as the rows
+    return pairs
+
+
+def choose_text(frame: pd.DataFrame, kind: str) -> pd.Series:
+    """The text of each row: findings, then impression (a missing one leaves no gap), or the whole report.
+
+    Args:
+        frame: columns findings, impression, report; text.
+        kind: sections, report, or auto (sections where a row has them).
+
+    Returns:
+        (n,) text.
+    """
+    sections = (frame["findings"].str.strip() + "\n\n" + frame["impression"].str.strip()).str.strip()
+    if kind == "sections":
+        return sections
+    report = frame["report"].str.strip()
+    return report if kind == "report" else sections.where(sections != "", report)
+
+
+def _keep_frontal(pairs: Pairs) -> None:
+    lateral = pairs.frame["view"].str.upper().isin(_NOT_FRONTAL)
+    pairs.leave_out(lateral, "not a frontal view (data.views=all keeps it)")
+    unknown = (~pairs.frame["view"].str.contains("AP|PA|FRONTAL", case=False)).sum()
+    if unknown:
+        logger.info("%s: %d rows have no known view and are kept as frontal", pairs.source.name, unknown)
+
+
+def _has_sentence(texts: pd.Series) -> pd.Series:
+    # Every text with a letter has one; only the others ("1.", "?") are worth the splitter's time.
+    found = texts.str.contains(r"[^\W\d_]").to_numpy(dtype=bool, copy=True)
+    found[~found] = [bool(split_sentences(text)) for text in texts[~found]]
+    return pd.Series(found, index=texts.index)
+
+
+def _check_files(pairs: Pairs, bad_images: str, exists: Callable[[str], bool] | None) -> None:
+    exists = exists or (lambda path: is_url(path) or Path(path).is_file())
+    paths = pairs.frame["image_path"]
+    missing = pd.Series(np.fromiter((not exists(path) for path in paths), bool, len(paths)), index=paths.index)
+    if not missing.any():
+        return
+    if bad_images == "leave_out":
+        pairs.leave_out(missing, "image file is missing")
+        return
+    rows = pairs.frame[missing]
+    listed = "\n  ".join(f"row {r}: {p}" for r, p in zip(rows["row"][:10], rows["image_path"][:10], strict=True))
+    raise UserError(
+        f"{pairs.source}: {len(rows)} image files are missing:\n  {listed}\n"
+        "Correct the paths, or leave these rows out with --set data.bad_images=leave_out"
+    )

@@ -1,0 +1,111 @@
+"""The table itself: which file is meant, and its columns under the names used here."""
+
+import difflib
+from pathlib import Path
+
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from cmcgns.errors import UserError
+
+TEXT_COLUMNS = ("report", "findings", "impression")
+OPTIONAL_COLUMNS = ("study_id", "patient_id", "view", "split", "dataset")
+_COLUMNS = ("image_path", *TEXT_COLUMNS, *OPTIONAL_COLUMNS)
+_TABLE_NAMES = ("manifest.parquet", "manifest.csv", "pairs.parquet", "pairs.csv")
+
+
+def find_table(path: Path) -> Path:
+    """The table meant by a path.
+
+    Args:
+        path: a table, or a folder with a table of a known name or a single one.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"--data {path}: no such file or folder")
+    for name in _TABLE_NAMES:
+        if (path / name).is_file():
+            return path / name
+    tables = sorted(file for file in path.iterdir() if file.suffix in (".csv", ".parquet"))
+    if len(tables) != 1:
+        found = ", ".join(file.name for file in tables) or "none"
+        raise UserError(f"--data {path}: one csv or parquet table is expected there (found: {found}); name the file")
+    return tables[0]
+
+
+def read_columns(table: Path, mapping: dict[str, str], everything: bool) -> pd.DataFrame:
+    """The cells of a table as they are, under our column names.
+
+    Args:
+        table: csv or parquet file.
+        mapping: our column name -> the table's, for those that differ.
+        everything: also read columns of a parquet table that pretraining does not know.
+
+    Returns:
+        One row per row of the table: `image_path`, at least one column of text, and what else there is.
+
+    Raises:
+        UserError: not to be read, a mapping that does not fit, repeated columns, or no images or text.
+    """
+    frame = _named(_read(table, None if everything else mapping), mapping, table)
+    if frame.columns.duplicated().any():
+        raise UserError(f"{table}: column {frame.columns[frame.columns.duplicated()][0]} stands there twice")
+    hint = f"found: {', '.join(map(str, frame.columns))}; map names with --set data.columns.<ours>=<yours>"
+    if "image_path" not in frame:
+        raise UserError(f"{table}: missing column image_path ({hint})")
+    if not any(column in frame for column in TEXT_COLUMNS):
+        raise UserError(f"{table}: missing report text: one of {', '.join(TEXT_COLUMNS)} ({hint})")
+    return frame
+
+
+def _read(table: Path, mapping: dict[str, str] | None) -> pd.DataFrame:
+    """All columns, or with a mapping of names only those that pretraining knows."""
+    try:
+        if table.suffix == ".parquet":
+            return _read_parquet(table, mapping)
+        if table.suffix == ".csv":
+            return _read_csv(table)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{table} cannot be read: {error}") from error
+    raise UserError(f"{table}: a .csv or .parquet table is expected")
+
+
+def _read_parquet(table: Path, mapping: dict[str, str] | None) -> pd.DataFrame:
+    names = None
+    if mapping is not None:
+        known = {mapping.get(name, name) for name in _COLUMNS}
+        found = pyarrow.parquet.read_schema(table).names
+        wanted = {*mapping.values(), mapping.get("image_path", "image_path")}
+        if wanted <= set(found):  # else the message about what is missing shall list all that is there
+            names = [name for name in found if name in known]
+    frame = pd.read_parquet(table, columns=names)
+    pyarrow.default_memory_pool().release_unused()
+    return frame
+
+
+def _read_csv(table: Path) -> pd.DataFrame:
+    # Without a header pandas takes rows longer than the column names for rows with an index, and shifts them.
+    cells = pd.read_csv(table, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    frame = cells.iloc[1:].reset_index(drop=True)
+    frame.columns = pd.Index([str(name).strip() for name in cells.iloc[0]])
+    return frame
+
+
+def _named(frame: pd.DataFrame, mapping: dict[str, str], table: Path) -> pd.DataFrame:
+    """The frame with our names, after every entry of the mapping has been found to mean one column."""
+    for ours, theirs in mapping.items():
+        if ours not in _COLUMNS:
+            near = difflib.get_close_matches(ours, _COLUMNS, 1)
+            hint = f" Did you mean {near[0]}?" if near else f" They are {', '.join(_COLUMNS)}."
+            raise UserError(f"data.columns.{ours} is none of our columns.{hint}")
+        if theirs not in frame:
+            found = ", ".join(map(str, frame.columns))
+            raise UserError(f"{table}: data.columns.{ours} names the column {theirs}, which is not there ({found})")
+        if list(mapping.values()).count(theirs) > 1:
+            raise UserError(f"{table}: data.columns uses the column {theirs} more than once")
+    return frame.rename(columns={theirs: ours for ours, theirs in mapping.items()})
