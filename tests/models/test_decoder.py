@@ -15,8 +15,8 @@ def test_output_has_the_size_of_the_input_image(grid: tuple[int, int], size: int
 def test_pitfall_03_decoder_layers_are_distinct_modules() -> None:
     decoder = ImageDecoder(8, 32, (2, 2), 32)
     layers = [module for module in decoder.modules() if isinstance(module, nn.Conv2d | nn.GroupNorm)]
-    assert len(decoder.blocks) == 4
-    assert len({id(layer) for layer in layers}) == len(layers) == 2 + 2 * 4
+    assert len(decoder.blocks) == 3
+    assert len({id(layer) for layer in layers}) == len(layers) == 2 + 2 * 3
     assert len({parameter.data_ptr() for parameter in decoder.parameters()}) == 2 * len(layers)
     decoder(torch.randn(1, 4, 8)).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in decoder.parameters())

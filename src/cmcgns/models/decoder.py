@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 
 class ImageDecoder(nn.Module):
-    """A small convolutional decoder: every block doubles the side and halves the width; linear output.
+    """A small convolutional decoder; linear output.
+
+    Every block doubles the side and halves the width. The last doubling is a sub-pixel convolution (Shi et al.,
+    CVPR 2016): four values a place, at half the side. Convolutions at full size would cost more than an encoder.
 
     Args:
         dim: width of the tokens.
@@ -20,21 +23,22 @@ class ImageDecoder(nn.Module):
     def __init__(self, dim: int, width: int, grid: tuple[int, int], image_size: int) -> None:
         super().__init__()
         self.grid, self.image_size = grid, image_size
-        blocks = max(1, round(math.log2(image_size / grid[0])))
-        widths = [max(16, width >> step) for step in range(blocks + 1)]
+        doublings = max(1, round(math.log2(image_size / grid[0])))
+        widths = [max(16, width >> step) for step in range(doublings)]
         self.stem = nn.Conv2d(dim, widths[0], 1)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(math.gcd(8, after), after), nn.GELU())
             for before, after in itertools.pairwise(widths)
         )
-        self.output = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        self.output = nn.Conv2d(widths[-1], 4, 3, padding=1)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, P, dim) tokens, row-major on the grid -> (B, 1, H, W)."""
         maps = self.stem(tokens.transpose(1, 2).unflatten(2, self.grid))
         for block in self.blocks:
             maps = block(F.interpolate(maps, scale_factor=2.0, mode="nearest"))
+        image = F.pixel_shuffle(self.output(maps), 2)
         size = (self.image_size, self.image_size)
-        if maps.shape[-2:] != size:  # ViT and odd grids: the last step is not a power of two
-            maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-        return self.output(maps)  # type: ignore[no-any-return]
+        if image.shape[-2:] != size:  # odd grids: the side is no power of two times theirs
+            image = F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+        return image

@@ -15,6 +15,7 @@ from cmcgns.data.order import mix, steps_per_epoch
 from cmcgns.data.stream import training_order
 from cmcgns.objectives.cmcgns import Stage
 from cmcgns.task import Task
+from cmcgns.training.bank_health import bank_warning, never_started
 from cmcgns.training.checkpoint import (
     Progress,
     load_optimizer,
@@ -22,8 +23,7 @@ from cmcgns.training.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from cmcgns.training.console import RunConsole
-from cmcgns.training.metrics_log import MetricsLog
+from cmcgns.training.journal import Journal
 from cmcgns.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.signals import Interrupted, Interruption
@@ -46,10 +46,8 @@ class Loop:
         recipe: all settings.
         train, validation: the rows.
         folder: the run folder.
-        metrics: the log that survives.
-        console: the log that is looked at.
+        journal: the logs.
         progress: where the run stands.
-        board: TensorBoard writer, or None on other ranks.
         resume_from: checkpoint whose optimiser state is still to be loaded.
     """
 
@@ -59,10 +57,8 @@ class Loop:
     train: PairDataset
     validation: PairDataset
     folder: RunFolder
-    metrics: MetricsLog | None
-    console: RunConsole
+    journal: Journal
     progress: Progress
-    board: Any = None
     resume_from: Any = None
 
     def run(self) -> None:
@@ -80,8 +76,10 @@ class Loop:
                     self.progress.epoch = self.progress.step = 0
                     self.progress.best = {}
             finally:
-                self.console.end_stage()
-        self._say_if_never_started()
+                self.journal.console.end_stage()
+        if warning := never_started(self.task.objective):
+            logger.warning(warning)
+            self.journal.event(STAGES[-1], warning)
 
     def steps(self) -> int:
         """Optimiser steps an epoch."""
@@ -102,12 +100,12 @@ class Loop:
             load_optimizer(self.resume_from, self.task, optimizer.optimizer)
             self.resume_from = None
         self.task.train()
-        self.console.start_stage(
+        self.journal.console.start_stage(
             stage, settings.epochs * self.steps(), self.progress.epoch * self.steps() + self.progress.step
         )
         while self.progress.epoch < settings.epochs:
             self._run_epoch(stage, settings, module, optimizer)
-        self.console.end_stage()
+        self.journal.console.end_stage()
 
     def _run_epoch(self, stage: Stage, settings: StageSettings, module: Any, optimizer: Any) -> None:
         training, progress = self.recipe.training, self.progress
@@ -124,7 +122,7 @@ class Loop:
             recent.append((figures, [name for batch in batches for name in batch.study_ids]))
             if not started and self.task.objective.bank.is_started:
                 started = True
-                self._event(stage, "the cluster bank started")
+                self.journal.event(stage, "the cluster bank started")
             logs = progress.global_step % training.log_every == 0
             due = progress.global_step % training.checkpoint_every == 0
             asked = self._asked_to_stop(logs or due)
@@ -163,18 +161,19 @@ class Loop:
                 figures = validate(
                     self.task, self.validation, training.batch_size, training.recall_limit, self.fabric.device
                 )
-            self._record("validation", stage, figures)
-            self.console.epoch(stage, progress.epoch, settings.epochs, figures)
+            self.journal.validation(stage, figures, settings.epochs)
             loss = figures["loss"]
             if stage == "alignment" and math.isfinite(loss):
                 self._keep_best(figures)
-            self._warn_about_bank(stage, figures)
+            bank = self.task.objective.bank
+            if warning := bank_warning(figures, int(bank.steps), self.recipe.objective.bank):
+                self.journal.event(stage, warning)
         # All ranks have to hear of it, or the others would wait at the next barrier.
         if not math.isfinite(self.fabric.broadcast(loss)):
             raise NonFiniteLoss(f"the validation loss is not finite after {stage} epoch {progress.epoch}")
         self._checkpoint(optimizer)
         self._leave_if(self._asked_to_stop(True))
-        self.console.restart_clock()
+        self.journal.console.restart_clock()
 
     def _keep_best(self, figures: dict[str, float]) -> None:
         # By L_global: the total jumps when the bank starts, so it cannot rank epochs.
@@ -194,7 +193,7 @@ class Loop:
                 raise FileNotFoundError(f"{file}: the best Stage I weights are missing")
             return
         best = load_weights(file, self.task)
-        self._event("reconstruction", f"weights of alignment epoch {best['epoch']} taken over")
+        self.journal.event("reconstruction", f"weights of alignment epoch {best['epoch']} taken over")
 
     def _check_recent(self, recent: list[Any]) -> None:
         watched = [figures[name] for figures, _ in recent for name in ("loss", "gradient_norm") if name in figures]
@@ -206,58 +205,16 @@ class Loop:
     def _log(self, stage: Stage, settings: StageSettings, figures: Any, done: int) -> None:
         pairs = self.recipe.training.batch_size * self.recipe.training.accumulate * self.fabric.world_size
         if figures is None:
-            self.console.step(pairs, None)
+            self.journal.console.step(pairs, None)
             return
         values = dict(zip(figures, torch.stack(list(figures.values())).float().tolist(), strict=True))
         values["learning_rate"] = learning_rate(settings, done, self.steps())
-        self.console.step(pairs, values)
-        self._record("train", stage, values)
-        if self.board is not None:
-            self.board.add_scalar("speed/pairs_per_second", self.console.pairs_per_second, self.progress.global_step)
-
-    def _record(self, kind: str, stage: Stage, figures: dict[str, float]) -> None:
-        if self.metrics is None:
-            return
-        progress = self.progress
-        values = {name: float(f"{value:.7g}") for name, value in figures.items()}
-        self.metrics.write(kind, stage=stage, epoch=progress.epoch, step=progress.global_step, **values)
-        if self.board is not None:
-            for name, value in figures.items():
-                self.board.add_scalar(f"{kind}/{name}", value, progress.global_step)
-
-    def _event(self, stage: Stage, message: str) -> None:
-        if self.metrics is not None:
-            self.metrics.write("event", stage=stage, step=self.progress.global_step, message=message)
-            self.console.say(f"step {self.progress.global_step}: {message}")
-
-    def _say_if_never_started(self) -> None:
-        objective = self.task.objective
-        if objective.uses_bank and not objective.bank.is_started:
-            steps, settings = int(objective.bank.steps), self.recipe.objective.bank
-            message = (
-                f"the cluster bank never started: {steps} steps, objective.bank.start_from_step is "
-                f"{settings.start_from_step}, start_by_step {settings.start_by_step}"
-            )
-            logger.warning(message)
-            self._event(STAGES[-1], message)
-
-    def _warn_about_bank(self, stage: Stage, figures: dict[str, float]) -> None:
-        if "bank_started" not in figures:
-            return
-        if not figures["bank_started"]:
-            settings = self.recipe.objective.bank
-            if int(self.task.objective.bank.steps) >= settings.start_from_step:
-                cosine, limit = figures["mean_cosine"], settings.start_cosine
-                self._event(stage, f"the cluster bank has not started: mean cosine {cosine:.3f}, limit {limit}")
-        elif figures["bank_dead"] > 0.5:
-            self._event(stage, f"cluster bank: {figures['bank_dead']:.0%} of the centroids have no members")
-        elif figures["bank_largest"] > 0.5:
-            self._event(stage, f"cluster bank: one cluster holds {figures['bank_largest']:.0%} of the sentences")
+        self.journal.console.step(pairs, values)
+        self.journal.train(stage, values)
 
     def _checkpoint(self, optimizer: Any) -> None:
         if self.fabric.is_global_zero:
-            if self.metrics is not None:
-                self.progress.metrics_bytes = self.metrics.sync()
+            self.journal.sync()
             save_checkpoint(
                 self.folder.state,
                 self.task,

@@ -4,7 +4,6 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from cmcgns.config import Recipe
 from cmcgns.errors import UserError
@@ -14,9 +13,9 @@ from cmcgns.task import Task
 from cmcgns.training.checkpoint import Progress, checkpoints, read_progress, save_weights
 from cmcgns.training.console import RunConsole
 from cmcgns.training.initialise import check_source, first_task
+from cmcgns.training.journal import open_journal
 from cmcgns.training.launch import launch
 from cmcgns.training.loop import Loop
-from cmcgns.training.metrics_log import MetricsLog
 from cmcgns.training.prepare import PreparedData, describe, prepare_data, summary, write_left_out
 from cmcgns.training.run_folder import RunFolder, describe_run
 from cmcgns.training.seen import write_seen
@@ -85,36 +84,13 @@ def pretrain(
         if latest is None or not folder.seen.is_file():  # a run that is older than this file gets it when it goes on
             folder.write_provenance({"seen": write_seen(folder, prepared, recipe, folder.read_init())})
         console.say(describe(summary(prepared)))
-    _run_loop(fabric, task, recipe, prepared, folder, console, progress, latest)
+    with open_journal(folder, console, progress, fabric.is_global_zero) as journal:
+        Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, progress, latest).run()
     if fabric.is_global_zero:
         _write_end(folder, task, recipe)
         console.say(f"done: {out}")
     fabric.barrier()
     return out
-
-
-def _run_loop(
-    fabric: Any,
-    task: Task,
-    recipe: Recipe,
-    prepared: PreparedData,
-    folder: RunFolder,
-    console: RunConsole,
-    progress: Progress,
-    latest: Path | None,
-) -> None:
-    """Train to the end with the logs open; only the first rank keeps logs."""
-    train, validation = prepared.train, prepared.validation
-    metrics = MetricsLog(folder.metrics, progress.metrics_bytes) if fabric.is_global_zero else None
-    board = _tensorboard(folder, progress) if fabric.is_global_zero else None
-    loop = Loop(fabric, task, recipe, train, validation, folder, metrics, console, progress, board, latest)
-    try:
-        loop.run()
-    finally:
-        if metrics is not None:
-            metrics.close()
-        if board is not None:
-            board.close()
 
 
 def _latest_checkpoint(folder: RunFolder, recipe: Recipe) -> Path | None:
@@ -153,10 +129,3 @@ def _write_end(folder: RunFolder, task: Task, recipe: Recipe) -> None:
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     folder.write_provenance({"finished": finished, "model_sha256": sha256(folder.model)})
     write_card(folder, recipe)
-
-
-def _tensorboard(folder: RunFolder, progress: Progress) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    purge = progress.global_step + 1 if progress.global_step else None
-    return SummaryWriter(str(folder.tensorboard), purge_step=purge)
