@@ -91,7 +91,7 @@ def objective(sizes: Sizes) -> CMCGNS:
         weight_image=1.0,
         weight_report=1.0,
         reconstruction="off",
-        local_gradient="both",
+        sentence_gradient=1.0,
         bank=BankSettings(clusters=sizes.clusters),
     )
     side = math.isqrt(sizes.patches)

@@ -35,7 +35,7 @@ RECIPE = {
         "options": {"channels": [8, 8, 16, 24], "stem_width": 8},
     },
     "report_encoder": {"layers": 1, "width": 32, "heads": 2, "vocabulary": 300},
-    "objective": {"dim": 32, "decoder_width": 16, "bank": {"clusters": 4, "start_by_step": 2}},
+    "objective": {"dim": 32, "decoder_width": 16, "bank": {"clusters": 4, "start_from_step": 0, "start_by_step": 2}},
     "alignment": {"epochs": 1, "learning_rate": 1e-3},
     "reconstruction": {"epochs": 1, "learning_rate": 1e-3},
     "training": {"batch_size": 8},

@@ -82,7 +82,6 @@ def test_overrides_are_typed_and_the_last_one_wins():
         ("training.batch_size=[1", r"--set training\.batch_size=\[1: the value is not valid YAML"),
         ("data.resize=100", r"data\.resize \(100\) is smaller than data\.image_size \(224\)"),
         ("objective.dim=100", "must be divisible by 8"),
-        ("objective.weight_global=0", "nothing would train the report encoder; set objective.local_gradient=both"),
     ],
 )
 def test_wrong_overrides(override, message):
@@ -90,11 +89,26 @@ def test_wrong_overrides(override, message):
         load_recipe("default", [override])
 
 
-def test_released_arithmetic_trains_both_encoders():
-    released = ["objective.arithmetic=released", "objective.learn_tau=false"]
-    with pytest.raises(UserError, match=r"set objective\.local_gradient=both"):
-        load_recipe("default", released)
-    load_recipe("default", [*released, "objective.local_gradient=both"])
+def test_something_trains_the_report_encoder():
+    load_recipe("default", ["objective.weight_global=0"])
+    with pytest.raises(UserError, match=r"nothing would train .*; set objective\.sentence_gradient=1"):
+        load_recipe("default", ["objective.weight_global=0", "objective.sentence_gradient=0"])
+
+
+def test_released_arithmetic_refuses_switches_that_it_does_not_have():
+    released = {
+        "arithmetic": "released", "sentence_gradient": 1, "tau": 1, "learn_tau": "false", "duplicates": "false",
+    }  # fmt: skip
+    overrides = [f"objective.{name}={value}" for name, value in released.items()]
+    load_recipe("default", overrides)
+    load_recipe("default", [*overrides, "objective.negatives=in_batch"])
+    for wrong in ("sentence_gradient=0.1", "tau=0.05", "learn_tau=true", "duplicates=true", "false_negatives=keep",
+                  "negatives=hard"):  # fmt: skip
+        name = wrong.partition("=")[0]
+        with pytest.raises(UserError, match=rf"released has no such switches: set objective\.{name}="):
+            load_recipe("default", [*overrides, f"objective.{wrong}"])
+    with pytest.raises(UserError, match=r"set .*sentence_gradient=1\.0, .*tau=1\.0, .*learn_tau=false"):
+        load_recipe("default", ["objective.arithmetic=released"])
 
 
 def test_every_mistake_is_listed_at_once():

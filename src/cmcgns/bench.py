@@ -82,6 +82,9 @@ class EncodersOnly(nn.Module):
     def seed_step(self, seed: int) -> None:
         """Nothing is random but dropout."""
 
+    def after_step(self) -> None:
+        """Nothing follows a step."""
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A scalar that every used parameter of the encoders has a part in."""
         image = self.image_encoder.tokens(batch.images).mean(1)

@@ -3,6 +3,7 @@
 The defaults are the shipped, tuned choices; a recipe (`recipes/*.yaml`) states only what differs from them.
 """
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -77,7 +78,11 @@ class BankSettings(Settings):
     source: Literal["cross_modal", "text"] = Field("cross_modal", description="cluster z2, or z1 alone")
     seeding: Literal["farthest_point", "kmeans++", "chain"] = "kmeans++"
     start_cosine: float = Field(0.4, description="start once the mean of cos(z1_i, z2_j) has fallen to this")
-    start_from_step: Annotated[int, Field(ge=0)] = Field(0, description="not before this micro-step")
+    start_from_step: Annotated[int, Field(ge=0)] = Field(
+        300,
+        description="not before this micro-step: the cosine is small at the very start too, when the cross-modal "
+        "vectors of all sentences are still alike",
+    )
     start_by_step: Positive = Field(1000, description="start at this micro-step at the latest, and say so")
     check_every: Positive = Field(10, description="steps between two looks at the start conditions")
 
@@ -91,10 +96,10 @@ class ObjectiveSettings(Settings):
     weight_image: Weight = 0.02
     weight_report: Weight = 0.2
     weight_reconstruction: Weight = 0.2
-    local_gradient: Literal["image", "both"] = Field(
-        "image",
-        description="what the local terms and the reconstruction train: `image` takes the sentence vectors as fixed "
-        "targets, so that L_global alone shapes the report encoder; `both` as published",
+    sentence_gradient: Fraction = Field(
+        0.1,
+        description="share of the gradient of the local terms and the reconstruction that reaches the sentence "
+        "vectors: 1 as published; 0 takes them as fixed, so that hard negatives have nothing to push away",
     )
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
     negatives: Literal["in_batch", "hard", "cluster"] = "cluster"
@@ -108,7 +113,9 @@ class ObjectiveSettings(Settings):
     margin_weight: Weight = Field(1.0, description="lambda")
     arithmetic: Literal["described", "released"] = "described"
     bank: BankSettings = BankSettings()
-    reconstruction: Literal["off", "image_only", "cross_modal"] = "cross_modal"
+    reconstruction: Literal["off", "image_only", "cross_modal"] = Field(
+        "cross_modal", description="off: the second stage goes on with the alignment alone, for its own epochs"
+    )
     mask_ratio: Fraction = 0.5
     mask: Literal["features", "pixels"] = Field("features", description="pixels costs a second image pass")
     query: Literal["masked", "unmasked"] = Field("masked", description="unmasked as released")
@@ -146,6 +153,15 @@ class TrainingSettings(Settings):
     recall_limit: Positive = Field(2000, description="validation studies used for retrieval")
 
 
+_RELEASED: dict[str, Any] = {
+    "sentence_gradient": 1.0,
+    "tau": 1.0,
+    "learn_tau": False,
+    "false_negatives": "margin",
+    "duplicates": False,
+}
+
+
 class Recipe(Settings):
     """A whole run."""
 
@@ -173,21 +189,32 @@ class Recipe(Settings):
             raise ValueError("objective.bank.start_from_step is larger than objective.bank.start_by_step")
         if not self.objective.weight_global + self.objective.weight_image + self.objective.weight_report:
             raise ValueError("objective: weight_global, weight_image and weight_report are all 0: nothing to align")
-        if self.objective.local_gradient == "image" and not self.objective.weight_global:
+        if self.objective.sentence_gradient == 0 and not self.objective.weight_global:
             raise ValueError(
-                "objective.weight_global is 0 and objective.local_gradient is `image`: "
-                "nothing would train the report encoder; set objective.local_gradient=both"
+                "objective.weight_global and objective.sentence_gradient are both 0: "
+                "nothing would train the report encoder; set objective.sentence_gradient=1"
             )
         if self.data.max_tokens < 3:
             raise ValueError("data.max_tokens must be at least 3: [CLS], one word piece, [SEP]")
-        if self.objective.arithmetic == "released" and self.objective.learn_tau:
-            raise ValueError("objective.arithmetic=released has no learnable tau: set objective.learn_tau=false")
-        if self.objective.arithmetic == "released" and self.objective.local_gradient != "both":
-            raise ValueError("objective.arithmetic=released trains both encoders: set objective.local_gradient=both")
-        soft = self.objective.false_negatives in ("mask", "soft")
-        if soft and self.objective.negatives != "cluster":
+        self._fits_released()
+        treated = self.objective.false_negatives in ("mask", "soft")
+        if treated and self.objective.negatives != "cluster":
             raise ValueError(
                 f"objective.false_negatives={self.objective.false_negatives} needs objective.negatives=cluster: "
                 "without clusters there are no false negatives to treat"
             )
         return self
+
+    def _fits_released(self) -> None:
+        """The released arithmetic has no switches; one that is set otherwise would be ignored in silence."""
+        if self.objective.arithmetic != "released":
+            return
+        wrong = [
+            f"objective.{name}={json.dumps(value)}"
+            for name, value in _RELEASED.items()
+            if getattr(self.objective, name) != value
+        ]
+        if self.objective.negatives == "hard":
+            wrong.append("objective.negatives=cluster (or in_batch)")
+        if wrong:
+            raise ValueError(f"objective.arithmetic=released has no such switches: set {', '.join(wrong)}")

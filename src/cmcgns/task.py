@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from cmcgns.config import Recipe
 from cmcgns.data.batch import Batch
+from cmcgns.models.freeze import running_statistics_kept
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import ReportEncoder
@@ -41,6 +42,10 @@ class Task(nn.Module):
         """Fix the masks of the next training step; the same number on every rank."""
         self.mask_seed = seed
 
+    def after_step(self) -> None:
+        """What follows a step of the optimiser."""
+        self.objective.after_step()
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of a batch; `loss` is what is back-propagated."""
         features = self.model(batch)
@@ -59,7 +64,9 @@ class Task(nn.Module):
         """
         grid = self.model.image_encoder.grid
         painted = images * ~to_pixels(hidden, grid, (images.shape[-2], images.shape[-1]))
-        return self.model.project_patches(self.model.image_encoder.tokens(painted))
+        encoder = self.model.image_encoder
+        with running_statistics_kept(encoder):  # evaluation sees whole images only
+            return self.model.project_patches(encoder.tokens(painted))
 
     def _draw_hidden(self, studies: int, device: torch.device) -> Tensor:
         # Drawn for the batch of all ranks, then sliced: two ranks hide what one rank of twice the batch would.

@@ -45,8 +45,8 @@ def unit(*shape: int, seed: int = 0) -> Tensor:
 
 def small_settings(**changes: object) -> ObjectiveSettings:
     """A small objective whose bank starts as soon as it can, with every gradient that there is."""
-    bank = BankSettings(clusters=4, check_every=1, start_cosine=1.0)
-    small = {"dim": DIM, "decoder_width": 16, "bank": bank, "local_gradient": "both"}
+    bank = BankSettings(clusters=4, check_every=1, start_cosine=1.0, start_from_step=0)
+    small = {"dim": DIM, "decoder_width": 16, "bank": bank, "sentence_gradient": 1.0}
     return ObjectiveSettings.model_validate(small | changes)
 
 

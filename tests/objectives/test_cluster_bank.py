@@ -261,12 +261,42 @@ def test_padding_does_not_move_centroids() -> None:
     torch.testing.assert_close(bank.usage, same.usage)
 
 
-def test_statistics_show_dead_centroids_and_a_giant_cluster() -> None:
+@pytest.mark.parametrize("steps", [12, 400])
+def test_statistics_show_dead_centroids_and_a_giant_cluster(steps: int) -> None:
+    """From the first steps on: a short run has few."""
     bank = started_bank()
     vectors = bank.centroids[:1].expand(20, 8).clone()
-    for _ in range(400):
+    for _ in range(steps):
         observe(bank, vectors, vectors)
     figures = bank.statistics()
     assert figures["bank_started"] == 1
     assert figures["bank_dead"] == 0.75
-    assert figures["bank_largest"] > 0.95
+    assert figures["bank_largest"] > 0.999
+    torch.testing.assert_close(bank.shares.sum(), torch.tensor(1.0))
+
+
+def test_a_bank_that_has_seen_few_steps_says_nothing_of_its_shares() -> None:
+    bank = started_bank()
+    vectors = bank.centroids[:1].expand(20, 8).clone()
+    for _ in range(9):
+        observe(bank, vectors, vectors)
+    assert bank.statistics()["bank_dead"] == 0
+    torch.testing.assert_close(bank.shares, torch.full((4,), 0.25))
+
+
+def test_mean_cosine_is_followed_after_the_start_too() -> None:
+    bank = started_bank()
+    z1, z2 = unit(12, 8, seed=5), unit(12, 8, seed=6)
+    observe(bank, z1, z2)
+    torch.testing.assert_close(bank.mean_cosine, (z1 @ z2.T).mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_seeds_are_the_newest_vector_of_each_text_when_the_ring_has_wrapped() -> None:
+    bank = ClusterBank(8, 2, start_cosine=-2.0, queue_size=4)
+    vectors = unit(6, 8)
+    for vector, text in zip(vectors, (7, 5, 7, 3, 7, 5), strict=True):  # slots: 7 5 | 7 3, then 7 5 over the first
+        observe(bank, vector[None], vector[None], text=torch.tensor([text]))
+    assert bank.queue_text[:4].tolist() == [7, 5, 7, 3]
+    newest = bank.queue[bank._newest_of_each_text()]
+    torch.testing.assert_close(newest, vectors[[4, 5, 3]])
+    assert bank.distinct_sentences() == 3

@@ -1,6 +1,7 @@
 """The whole objective: which terms, which gradients, which precision, what evaluation leaves alone."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ from objective_helpers import (
 )
 from torch import Tensor, nn
 
+from cmcgns.config import ObjectiveSettings
 from cmcgns.errors import UserError
-from cmcgns.objectives.cmcgns import CMCGNS, Stage
+from cmcgns.objectives.cluster_bank import assign_two
+from cmcgns.objectives.cmcgns import CMCGNS, Stage, other_reports
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.masked_reconstruction import draw_hidden
 from cmcgns.training.checkpoint import load_weights, save_weights
@@ -102,7 +105,8 @@ def test_the_step_that_seeds_the_bank_is_still_in_batch() -> None:
 
 @pytest.mark.parametrize("source", ["cross_modal", "text"])
 def test_the_bank_clusters_its_source(source: str) -> None:
-    objective = build(bank={"clusters": 4, "check_every": 1, "start_cosine": 1.0, "source": source})
+    bank = {"clusters": 4, "check_every": 1, "start_cosine": 1.0, "start_from_step": 0, "source": source}
+    objective = build(bank=bank)
     batch = random_batch(COUNTS, 5)
     features = random_features(batch)
     objective(features, batch)
@@ -135,10 +139,30 @@ def test_evaluation_compares_with_another_study_image() -> None:
         figures = run(objective)
         batch = random_batch(COUNTS, 5, distinct=6)
         features = random_features(batch)
-        features.patches = features.patches.roll(1, 0)
+        features.patches = features.patches.roll(-1, 0)
         other = objective(features, batch)
     torch.testing.assert_close(figures["report_swapped"], other["report"])
     assert (figures["report_swapped"] - figures["report"]).abs() > 1e-6
+
+
+def test_another_study_is_one_whose_report_differs() -> None:
+    partner, found = other_reports(torch.tensor([4, 4, 4, 9, 4]))
+    assert partner[found].tolist() == [3, 3, 3, 4, 3]
+    assert found.all()
+    assert not other_reports(torch.tensor([4, 4]))[1].any()
+    assert not other_reports(torch.tensor([4]))[1].any()
+
+
+def test_swapped_images_are_never_of_the_same_study() -> None:
+    """A study with two images has two rows with the same report next to each other."""
+    objective = build().eval()
+    batch = random_batch((3, 3, 2, 4), 5, distinct=6)
+    batch = replace(batch, report_text=torch.tensor([0, 0, 1, 2]))
+    features = random_features(batch)
+    with torch.no_grad():
+        figures = objective(features, batch)
+        swapped = replace(features, patches=features.patches[[2, 2, 3, 0]])
+        torch.testing.assert_close(figures["report_swapped"], objective(swapped, batch)["report"])
 
 
 def test_pitfall_05_evaluation_hides_nothing() -> None:
@@ -207,14 +231,20 @@ def test_pitfall_12_exactly_the_trained_parameters_get_a_gradient(
         {"mask": "pixels", "query": "unmasked"},
         {"weight_global": 0.0, "attention": "softmax", "false_negatives": "soft"},
         {"weight_image": 0.0, "weight_report": 0.0, "reconstruction": "off"},
-        {"arithmetic": "released", "learn_tau": False},
-        {"local_gradient": "image"},
+        {"arithmetic": "released", "learn_tau": False, "tau": 1.0, "duplicates": False},
+        {"sentence_gradient": 0.0},
+        {"sentence_gradient": 0.1},
     ],
     ids=str,
 )
-def test_pitfall_12_every_trained_parameter_of_the_task_gets_a_gradient(changes: dict[str, object]) -> None:
+@pytest.mark.parametrize("started", [False, True], ids=["before the bank", "with the bank"])
+def test_pitfall_12_every_trained_parameter_of_the_task_gets_a_gradient(
+    changes: dict[str, object], started: bool
+) -> None:
     task = small_task(**changes)
     batch = random_batch(COUNTS, 5, size=32)
+    if started:
+        start_bank(task.objective)
     for stage in STAGES:
         task.set_stage(stage)
         task.zero_grad(set_to_none=True)
@@ -222,17 +252,17 @@ def test_pitfall_12_every_trained_parameter_of_the_task_gets_a_gradient(changes:
         for name, parameter in task.named_parameters():
             assert parameter.requires_grad == (parameter.grad is not None), (stage, name)
             assert parameter.grad is None or parameter.grad.isfinite().all(), (stage, name)
-    nothing = [n for n, p in task.named_parameters() if p.grad is not None and not p.grad.any() and "bias" not in n]
-    assert not nothing
+            if parameter.grad is not None and "bias" not in name:
+                assert parameter.grad.any(), (stage, name)
 
 
 @pytest.mark.parametrize("term", ["image", "report", "reconstruction"])
 @pytest.mark.parametrize("mask", ["features", "pixels"])
-def test_local_gradient_chooses_the_encoders_that_a_local_term_trains(term: str, mask: str) -> None:
-    """The values are the same; sentences learn from no local term with `image`, patches from every one in both."""
-    values = {}
-    for local_gradient in ("both", "image"):
-        objective = build(local_gradient=local_gradient, mask=mask)
+def test_sentence_gradient_is_the_share_of_the_local_terms_that_reaches_the_sentences(term: str, mask: str) -> None:
+    """Values and the gradients of the patches are the same whatever the share."""
+    values, sentences, patches = {}, {}, {}
+    for share in (1.0, 0.25, 0.0):
+        objective = build(sentence_gradient=share, mask=mask)
         objective.set_stage("reconstruction")
         start_bank(objective)
         batch = random_batch(COUNTS, 5, distinct=6)
@@ -241,21 +271,37 @@ def test_local_gradient_chooses_the_encoders_that_a_local_term_trains(term: str,
         if mask == "pixels":
             features.hidden_patches = features.patches
         losses = objective(features, batch)
-        values[local_gradient] = {name: value.detach() for name, value in losses.items()}
-        sentences, patches = torch.autograd.grad(
+        values[share] = {name: value.detach() for name, value in losses.items()}
+        sentences[share], patches[share] = torch.autograd.grad(
             losses[term], (features.sentences, features.patches), allow_unused=True
         )
-        assert (sentences is None) == (local_gradient == "image")
-        assert sentences is None or sentences.any()
-        assert patches is not None
-        assert patches.any()
-    torch.testing.assert_close(values["image"], values["both"], rtol=0, atol=0)
+    assert sentences[0.0] is None
+    assert sentences[1.0].any()
+    assert patches[1.0].any()
+    torch.testing.assert_close(sentences[0.25], 0.25 * sentences[1.0])
+    for share in (0.25, 0.0):
+        torch.testing.assert_close(values[share], values[1.0], rtol=0, atol=0)
+        torch.testing.assert_close(patches[share], patches[1.0], rtol=0, atol=0)
+
+
+def test_the_default_pushes_sentences_away_from_their_hard_negatives() -> None:
+    """With fixed sentences the bank's columns would have nothing to push."""
+    share = ObjectiveSettings().sentence_gradient
+    objective = build(sentence_gradient=share, mu=50.0, margin_weight=0.0).eval()  # the bank stays where it is
+    start_bank(objective)
+    batch = random_batch(COUNTS, 5)
+    features = random_features(batch)
+    (gradient,) = torch.autograd.grad(objective(features, batch)["report"], features.sentences)
+    sentences = features.sentences.detach()[batch.sentence_mask]
+    _, _, hard = assign_two(sentences, objective.bank.centroids, objective.bank.active)
+    towards = (gradient[batch.sentence_mask] * objective.bank.centroids[hard]).sum(-1)
+    assert (towards > 0).all()  # descent goes the other way
 
 
 def test_fixed_sentences_leave_the_report_encoder_to_the_global_term() -> None:
     """Its gradients are those of L_global alone; the image encoder's are not."""
     batch, gradients = random_batch(COUNTS, 5, size=32), []
-    for changes in ({"local_gradient": "image"}, {"weight_image": 0.0, "weight_report": 0.0}):
+    for changes in ({"sentence_gradient": 0.0}, {"weight_image": 0.0, "weight_report": 0.0}):
         task = small_task(**changes)
         task(batch)["loss"].backward()
         gradients.append({name: p.grad for name, p in task.model.named_parameters()})
@@ -376,7 +422,7 @@ def test_attention_predictor_and_decoder_run_in_half_precision_under_autocast() 
 
 
 def test_unused_centroids_of_a_small_start_stay_out() -> None:
-    objective = build(bank={"clusters": 6, "check_every": 1, "start_by_step": 1, "start_cosine": 1.0})
+    objective = build(bank={"clusters": 6})
     z1, z2 = unit(8, DIM), unit(8, DIM, seed=1)
     objective.bank._start(unit(3, DIM, seed=2))
     rows = sentence_rows(z1, z2)

@@ -24,7 +24,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "soft": {"false_negatives": "soft", "attention": "softmax", "duplicates": False},
     "mask": {"false_negatives": "mask", "reconstruct": "everywhere"},
     "hard": {"negatives": "hard"},
-    "fixed sentences": {"local_gradient": "image"},
+    "fixed sentences": {"sentence_gradient": 0.0},
+    "a share of the gradient": {"sentence_gradient": 0.1},
     "released": {"arithmetic": "released", "learn_tau": False},
 }
 
@@ -64,7 +65,7 @@ def run_objective(rows: slice) -> dict[str, list[Found]]:
 
 def _objective_steps(rows: slice, changes: dict[str, object]) -> Any:
     torch.manual_seed(0)
-    bank = {"clusters": 20, "check_every": 1, "start_cosine": 1.0, "rate": 0.1}
+    bank = {"clusters": 20, "check_every": 1, "start_cosine": 1.0, "start_from_step": 0, "rate": 0.1}
     objective = CMCGNS(small_settings(bank=bank, **changes), GRID, SIZE)
     for step in range(6):
         objective.set_stage(STAGES[step // 4])
@@ -79,7 +80,7 @@ def _objective_steps(rows: slice, changes: dict[str, object]) -> Any:
         leaves = {
             f"input {name}": getattr(features, name).grad
             for name in ("patches", "sentences", "image_global", "report_global")
-            if getattr(features, name).grad is not None  # local_gradient=image takes sentences as they are
+            if getattr(features, name).grad is not None  # sentence_gradient=0 takes sentences as they are
         }
         yield {key: value.detach() for key, value in losses.items()} | leaves | gradients(objective) | state
 
@@ -112,7 +113,8 @@ TASKS: dict[str, dict[str, object]] = {
 def run_task(rows: slice) -> dict[str, Found]:
     found = {}
     for name, changes in TASKS.items():
-        task = small_task(bank={"clusters": 6, "check_every": 1, "start_cosine": 1.0, "rate": 0.1}, **changes)
+        bank = {"clusters": 6, "check_every": 1, "start_cosine": 1.0, "start_from_step": 0, "rate": 0.1}
+        task = small_task(bank=bank, **changes)
         task.train()
         for stage in STAGES:
             task.set_stage(stage)

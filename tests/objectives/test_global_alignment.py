@@ -44,6 +44,25 @@ def test_scale_is_the_inverse_temperature_and_learns() -> None:
     assert not LogitScale(0.1, learnable=False).logarithm.requires_grad
 
 
+def test_pitfall_13_a_scale_that_was_driven_to_the_bound_comes_back() -> None:
+    """Above the bound the clamp of a value has no gradient: the parameter would stay there for ever."""
+    scale = LogitScale(0.1, learnable=True)
+    optimizer = torch.optim.Adam(scale.parameters(), lr=0.1)
+
+    def step(direction: float) -> None:
+        optimizer.zero_grad()
+        (direction * scale()).backward()
+        optimizer.step()
+        scale.hold()
+
+    for _ in range(60):
+        step(-1.0)
+    assert float(scale().detach()) == pytest.approx(100, rel=1e-4)
+    for _ in range(60):
+        step(1.0)
+    assert float(scale().detach()) < 50
+
+
 def test_pitfall_13_logit_scale_is_clamped_at_100() -> None:
     scale = LogitScale(0.1, learnable=True)
     for value in (math.log(101), 20.0, 1000.0):

@@ -5,6 +5,7 @@ import torch
 from objective_helpers import DIM, GRID, SIZE, small_settings, unit
 from torch import Tensor
 
+from cmcgns.errors import UserError
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, draw_hidden, to_pixels
 
@@ -124,6 +125,12 @@ def test_loss_everywhere_if_set_or_outside_training() -> None:
     expected = (rebuilt - images).abs().mean()
     torch.testing.assert_close(Scene(reconstruct="everywhere").module(rebuilt, images, HIDDEN), expected)
     torch.testing.assert_close(Scene().module.eval()(rebuilt, images, torch.zeros_like(HIDDEN)), expected)
+
+
+def test_a_ratio_that_hides_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match=r"mask_ratio=0\.01 hides none of the 4 positions"):
+        MaskedReconstruction(small_settings(mask_ratio=0.01), (2, 2), 16)
+    MaskedReconstruction(small_settings(mask_ratio=0.0, reconstruct="everywhere"), (2, 2), 16)
 
 
 def test_pixels_kind_has_no_mask_token() -> None:

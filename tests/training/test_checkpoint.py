@@ -68,7 +68,9 @@ def test_weights_that_did_not_arrive_are_noticed(tmp_path: Path, monkeypatch: py
 
 def test_task_optimizer_and_progress_come_back(tmp_path: Path) -> None:
     module, optimizer = trained(0)
-    progress = Progress(1, 2, 3, 45, 678, {"global": 0.5, "epoch": 2})
+    progress = Progress(
+        stage=1, epoch=2, step=3, global_step=45, metrics_bytes=678, ranks=2, best={"global": 0.5, "epoch": 2}
+    )
     path = save_checkpoint(tmp_path, module, optimizer, progress, keep=2)
     other, other_optimizer = trained(1)
     load_task(path, other)

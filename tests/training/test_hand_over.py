@@ -10,6 +10,7 @@ from engine_helpers import STEPS, run, tiny_recipe
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cmcgns.errors import UserError
 from cmcgns.training import loop
 from cmcgns.training.metrics_log import read_metrics
 
@@ -59,15 +60,23 @@ def test_bank_goes_on_from_the_best_epoch_on_the_host_too(
 ) -> None:
     """The best epoch may be one before the bank started: then Stage II starts it again."""
     validation_losses["global"] = [1.0, 2.0, 3.0]
-    recipe = tiny_recipe(
-        alignment__epochs=2,
-        objective__bank={"clusters": 6, "start_cosine": -1.0, "start_by_step": STEPS + 2, "check_every": 1},
-    )
+    bank = {"clusters": 6, "start_cosine": -1.0, "start_from_step": 0, "start_by_step": STEPS + 2, "check_every": 1}
+    recipe = tiny_recipe(alignment__epochs=2, objective__bank=bank)
     out = run(studies, tmp_path / "run", recipe)
-    messages = [
-        (r["stage"], r["step"]) for r in read_metrics(out / "metrics.jsonl") if "bank started" in r.get("message", "")
-    ]
-    assert messages == [("alignment", STEPS + 2), ("reconstruction", 2 * STEPS + 2)]
+    events = [record for record in read_metrics(out / "metrics.jsonl") if record["kind"] == "event"]
+    started = [(event["stage"], event["step"]) for event in events if event["message"] == "the cluster bank started"]
+    assert started == [("alignment", STEPS + 2), ("reconstruction", 2 * STEPS + 2)]
+    assert any("older than the cluster bank's start, so it starts anew" in event["message"] for event in events)
+
+
+def test_of_equally_good_epochs_the_last_is_taken(
+    studies: Path, tmp_path: Path, validation_losses: dict[str, Any]
+) -> None:
+    """One validation study has an L_global of 0 in every epoch, which must not mean the first."""
+    validation_losses["global"] = [0.0, 0.0, 0.0]
+    out = run(studies, tmp_path / "run", tiny_recipe(alignment__epochs=2))
+    messages = [record.get("message", "") for record in read_metrics(out / "metrics.jsonl")]
+    assert "weights of alignment epoch 2 taken over" in messages
 
 
 def test_no_stage_one_means_stage_two_from_the_start(studies: Path, tmp_path: Path) -> None:
@@ -81,7 +90,7 @@ def test_missing_best_weights_are_an_error_not_a_silence(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop.Loop, "_keep_best", lambda *_: None)
-    with pytest.raises(FileNotFoundError, match="the best Stage I weights are missing"):
+    with pytest.raises(UserError, match="the best Stage I weights are missing"):
         run(studies, tmp_path / "run", tiny_recipe(alignment__epochs=1))
 
 

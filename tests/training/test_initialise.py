@@ -34,7 +34,7 @@ def test_weights_are_taken_over_and_the_bank_starts_anew(
 ) -> None:
     recipe = tiny_recipe(
         alignment__epochs=1, reconstruction__epochs=0, training__seed=77, report_encoder__dropout=0.3,
-        objective__bank={"clusters": 5, "start_by_step": 4},
+        objective__bank={"clusters": 5, "start_from_step": 0, "start_by_step": 4},
     )  # fmt: skip
     out = run(studies, tmp_path / "run", recipe, init=finished)
     given = load_file(finished / "model.safetensors")

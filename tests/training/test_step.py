@@ -1,6 +1,7 @@
 """One optimiser step: accumulation, clipping, losses that are no number, nothing read back from the device."""
 
 import copy
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,6 +127,40 @@ def test_gradient_that_is_no_number_stops_too(prepared: PreparedData, batches: l
     assert all(torch.equal(before[name], p) for name, p in task.named_parameters())
 
 
+def test_gradient_that_is_no_number_stops_without_a_bound_too(prepared: PreparedData, batches: list[Batch]) -> None:
+    task = new_task(prepared)
+    before = {name: p.detach().clone() for name, p in task.named_parameters()}
+    task.model.patch_projection.weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(NonFiniteLoss, match="the gradient norm is not finite"):
+        take_step(task, batches[:1], clip=0.0)
+    assert all(torch.equal(before[name], p) for name, p in task.named_parameters())
+
+
+def test_pitfall_13_a_step_holds_the_logit_scales_below_their_bound(
+    prepared: PreparedData, batches: list[Batch]
+) -> None:
+    task = new_task(prepared)
+    scales = (task.objective.logit_scale, task.objective.report_scale)
+    with torch.no_grad():
+        for scale in scales:
+            scale.logarithm.fill_(7.0)
+    take_step(task, batches[:1])
+    assert all(99.9 < float(scale.logarithm.detach().exp()) <= 100 for scale in scales)
+
+
+def test_painted_images_leave_the_running_statistics_alone(prepared: PreparedData, batches: list[Batch]) -> None:
+    """Evaluation sees whole images only; the second pass of `mask: pixels` sees images with holes."""
+    statistics = []
+    for mask in ("features", "pixels"):
+        task = new_task(prepared, tiny_recipe(objective__mask=mask))
+        task(batches[0])
+        assert all(module.training for module in task.model.image_encoder.modules())
+        state = task.model.image_encoder.body.state_dict()
+        statistics.append({name: value.clone() for name, value in state.items() if "running" in name})
+    assert statistics[0]
+    assert all(torch.equal(statistics[0][name], value) for name, value in statistics[1].items())
+
+
 def test_check_finite_names_terms() -> None:
     with pytest.raises(NonFiniteLoss, match=r"loss inf, global inf, image 2.*a, b"):
         check_finite(
@@ -151,6 +186,28 @@ class NoHostReads(TorchDispatchMode):
             raise AssertionError(f"the shape depends on values: {func}")
         return func(*args, **(kwargs or {}))
 
+    # On the CPU these do nothing that a dispatcher would see; on a GPU the host waits for each.
+    METHODS = ("tolist", "cpu", "numpy", "item", "__bool__", "__float__", "__int__", "__index__")
+    FUNCTIONS = ("allclose", "repeat_interleave")
+
+
+def refused(name: str) -> Any:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError(f"the step reads from the device: {name}")
+
+    return refuse
+
+
+def moved(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
+    device = options.get("device", args[0] if args else None)
+    caller = sys._getframe(1).f_globals["__name__"]  # the libraries move tensors to where they are already
+    if isinstance(device, str | torch.device) and not caller.startswith(("torch.", "transformers.")):
+        raise AssertionError(f"the step moves a tensor to {device}")
+    return TO(tensor, *args, **options)
+
+
+TO = Tensor.to
+
 
 def one_hot(index: Tensor, classes: int) -> Tensor:
     """On the CPU alone torch's own reads the largest index to check it."""
@@ -161,6 +218,11 @@ def one_hot(index: Tensor, classes: int) -> Tensor:
 def no_host_reads() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, NoHostReads():
         patch.setattr(torch.nn.functional, "one_hot", one_hot)
+        for name in NoHostReads.METHODS:
+            patch.setattr(Tensor, name, refused(name))
+        for name in NoHostReads.FUNCTIONS:
+            patch.setattr(torch, name, refused(name))
+        patch.setattr(Tensor, "to", moved)
         yield
 
 
@@ -174,10 +236,18 @@ def no_host_reads() -> Iterator[None]:
         lambda x: x.long().unique(),
         lambda x: torch.equal(x, x),
         lambda x: x.masked_select(x > 0),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+        lambda x: x.to("cpu"),
+        lambda x: x.to(torch.device("cpu")),
+        lambda x: x.numpy(),
+        lambda x: int(x[0]),
+        lambda x: torch.allclose(x, x),
+        lambda x: torch.repeat_interleave(x, x.long().abs()),
     ],
 )
 def test_the_watch_for_host_reads_sees_them(read: Any) -> None:
-    with no_host_reads(), pytest.raises(AssertionError, match=r"the step reads|the shape depends"):
+    with no_host_reads(), pytest.raises(AssertionError, match=r"the step reads|the step moves|the shape depends"):
         read(torch.randn(4))
 
 
@@ -190,7 +260,14 @@ OBJECTIVES = [
     {"false_negatives": "keep"},
     {"mask": "pixels"},
     {"attention": "softmax"},
-    {"arithmetic": "released", "learn_tau": False, "query": "unmasked", "local_gradient": "both"},
+    {
+        "arithmetic": "released",
+        "learn_tau": False,
+        "tau": 1.0,
+        "duplicates": False,
+        "query": "unmasked",
+        "sentence_gradient": 1.0,
+    },
 ]
 
 
@@ -201,17 +278,20 @@ def test_step_reads_nothing_from_the_device(
     started: bool, stage: str, objective: dict[str, Any], prepared: PreparedData, batches: list[Batch]
 ) -> None:
     """After the bank has started, and before it except when it looks at the start conditions."""
-    bank = {"clusters": 6, "start_by_step": 1 if started else 100, "check_every": 1 if started else 100}
+    when = 1 if started else 100
+    bank = {"clusters": 6, "start_from_step": 0, "start_by_step": when, "check_every": when}
     recipe = tiny_recipe(objective=SETTINGS["objective"] | objective | {"bank": bank})
     task = new_task(prepared, recipe, stage)
-    optimizer = build_optimizer(task, StageSettings())
+    optimizer = torch.optim.SGD([p for p in task.parameters() if p.requires_grad], lr=1e-3)
     for _ in range(2):
         task(batches[0])["loss"].backward()
     assert task.objective.bank.is_started == (started and objective.get("negatives") != "in_batch")
     with no_host_reads():
         losses = task(batches[1])
         losses["loss"].backward()
-    optimizer.step()
+        torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
+        optimizer.step()
+        task.after_step()
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"])

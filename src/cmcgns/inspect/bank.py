@@ -52,7 +52,7 @@ def bank_facts(material: Material) -> dict[str, float]:
     `effective` is the exponential of the entropy of the shares: the number of equal clusters that would be as even.
     """
     bank = material.model.task.objective.bank
-    usage = bank.usage.numpy()
+    usage = bank.shares.numpy()
     z1 = F.normalize(torch.cat(material.sentence_features), dim=-1)
     _, own, _ = assign_two(z1, bank.centroids, bank.active)
     return {
@@ -77,14 +77,14 @@ def largest_clusters(material: Material, count: int = 8, sentences: int = 4) -> 
     cosines, own, _ = assign_two(z1, bank.centroids, bank.active)
     clusters = []
     held = set(own.tolist())
-    fullest = [number for number in bank.usage.argsort(descending=True).tolist() if number in held]
+    fullest = [number for number in bank.shares.argsort(descending=True).tolist() if number in held]
     for number in fullest[:count]:
         members = (own == number).nonzero()[:, 0]
         nearest = members[cosines[members, number].argsort(descending=True)].tolist()
         typical: dict[str, tuple[str, float]] = {}
         for row in nearest:
             typical.setdefault(normalise_sentence(texts[row]), (texts[row], float(cosines[row, number])))
-        clusters.append(Cluster(number, float(bank.usage[number]), len(nearest), list(typical.values())[:sentences]))
+        clusters.append(Cluster(number, float(bank.shares[number]), len(nearest), list(typical.values())[:sentences]))
     return clusters
 
 
@@ -94,7 +94,7 @@ def draw_bank(material: Material) -> Figure:
     sizes, course = figure.subplots(1, 2, width_ratios=(1.5, 1))
     figure.subplots_adjust(left=0.06, right=0.985, top=0.88, bottom=0.17, wspace=0.2)
     bank = material.model.task.objective.bank
-    usage = np.sort(bank.usage.numpy())[::-1] * 100
+    usage = np.sort(bank.shares.numpy())[::-1] * 100
     equal = 100 / bank.clusters
     colours = [FAINT if share <= _DEAD * equal else BLUE for share in usage]
     style_plot(sizes, "Cluster sizes", "cluster, fullest first", "share of sentences (%)")

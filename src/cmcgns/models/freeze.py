@@ -1,7 +1,8 @@
-"""Freezing what an output does not depend on."""
+"""What stays as it is: parameters that no output depends on, statistics of pictures that are not whole."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -35,3 +36,16 @@ def freeze_unreached(module: nn.Module, output: Callable[[], Tensor], name: str)
     if frozen:
         logger.info("%s: %d parameters are not used and stay as they are: %s", name, len(frozen), frozen)
     return frozen
+
+
+@contextmanager
+def running_statistics_kept(module: nn.Module) -> Iterator[None]:
+    """BatchNorm normalises as ever, but does not learn the running statistics that evaluation will use."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -13,6 +13,8 @@ from cmcgns.objectives.seeding import Seeding, seed_centroids
 logger = logging.getLogger(__name__)
 
 Update = Literal["mean", "sum"]
+_FORGET = 0.01  # of the moving average of cluster shares
+_TEN_STEPS = 1 - (1 - _FORGET) ** 9.5
 
 
 def assign_two(vectors: Tensor, centroids: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,6 +81,7 @@ class ClusterBank(nn.Module):
     queue_text: Tensor
     queued: Tensor
     usage: Tensor
+    watched: Tensor
 
     def __init__(
         self,
@@ -110,7 +113,8 @@ class ClusterBank(nn.Module):
         self.register_buffer("queue", torch.zeros(size + 1, dim))
         self.register_buffer("queue_text", torch.zeros(size + 1, dtype=torch.long))
         self.register_buffer("queued", torch.tensor(0))
-        self.register_buffer("usage", torch.full((clusters,), 1 / clusters))
+        self.register_buffer("usage", torch.zeros(clusters))
+        self.register_buffer("watched", torch.tensor(0.0))
         self._host_started, self._host_steps = False, 0
         self.register_load_state_dict_post_hook(_mirror_on_host)  # type: ignore[no-untyped-call]
 
@@ -118,6 +122,12 @@ class ClusterBank(nn.Module):
     def is_started(self) -> bool:
         """Whether there are centroids; known on the host, so asking costs nothing."""
         return self._host_started
+
+    @property
+    def shares(self) -> Tensor:
+        """(K,) shares of the sentences of about the last hundred steps; equal until ten steps were seen."""
+        equal = torch.full_like(self.usage, 1 / self.clusters)
+        return torch.where(self.watched > _TEN_STEPS, self.usage / self.watched.clamp(min=1e-9), equal)
 
     @torch.no_grad()
     def observe(self, z1: Tensor, z2: Tensor, members: Tensor, mask: Tensor, text: Tensor) -> None:
@@ -132,10 +142,10 @@ class ClusterBank(nn.Module):
         """
         self.steps += 1
         self._host_steps += 1
+        self._track_mean_cosine(z1, z2, mask)
         if self._host_started:
             self.update(members, mask)
             return
-        self._track_mean_cosine(z1, z2, mask)
         self._enqueue(gather(members.detach().float()), gather(mask), gather(text))
         if self._host_steps % self.check_every == 0 or self._host_steps >= self.start_by_step:
             self._start_if_ready()
@@ -149,25 +159,28 @@ class ClusterBank(nn.Module):
         membership = F.one_hot(own, self.clusters).float() * mask[:, None]
         counts, sums = total(membership.sum(0)), total(membership.T @ vectors)
         self.centroids.copy_(move_centroids(self.centroids, sums, counts, self.rate, self.update_kind))
-        # Shares over about the last hundred steps: the basis of the dead-centroid figures.
-        self.usage.lerp_(counts / counts.sum().clamp(min=1), 0.01)
+        # A moving average of about a hundred steps; `watched` is the weight of the steps seen so far, by which it is
+        # divided as Adam does with its own.
+        self.usage.lerp_(counts / counts.sum().clamp(min=1), _FORGET)
+        self.watched.lerp_(torch.ones_like(self.watched), _FORGET)
 
     def statistics(self) -> dict[str, Tensor]:
         """Tensors for the log: started, share of dead centroids, largest cluster's share, mean cosine."""
-        alive = self.usage > 0.05 / self.clusters
+        shares = self.shares
+        alive = shares > 0.05 / self.clusters
         return {
             "bank_started": self.started.float(),
             "bank_dead": 1 - alive.float().mean(),
-            "bank_largest": self.usage.max(),
+            "bank_largest": shares.max(),
             "mean_cosine": self.mean_cosine,
         }
 
     def _track_mean_cosine(self, z1: Tensor, z2: Tensor, mask: Tensor) -> None:
         # The mean of the whole matrix z1 z2ᵀ is the product of the two sums: no n×n matrix is needed.
         weights = mask.float()[:, None]
-        sum1, sum2 = total((z1.float() * weights).sum(0)), total((z2.float() * weights).sum(0))
-        count = total(mask.sum())
-        self.mean_cosine.copy_(sum1 @ sum2 / (count * count).clamp(min=1))
+        sums = torch.stack([(z1.float() * weights).sum(0), (z2.float() * weights).sum(0)])
+        sums, count = total(sums), total(mask.sum())
+        self.mean_cosine.copy_(sums[0] @ sums[1] / (count * count).clamp(min=1))
 
     def _enqueue(self, vectors: Tensor, mask: Tensor, text: Tensor) -> None:
         size = len(self.queue) - 1
@@ -181,12 +194,20 @@ class ClusterBank(nn.Module):
         self.queue[size], self.queue_text[size] = 0, 0
         self.queued += count
 
+    def distinct_sentences(self) -> int:
+        """Distinct texts among those queued for seeding; read from the device."""
+        return len(self._newest_of_each_text())
+
+    def _newest_of_each_text(self) -> Tensor:
+        # Verbatim repeats must not take all the centroids.
+        rows = min(int(self.queued), len(self.queue) - 1)
+        age = (torch.arange(rows) - int(self.queued)) % (len(self.queue) - 1)  # the ring's oldest slot first
+        return _last_of_each(self.queue_text[:rows].cpu(), age)
+
     def _start_if_ready(self) -> None:
         if self._host_steps < self.start_from_step:
             return
-        rows = min(int(self.queued), len(self.queue) - 1)
-        # One vector a distinct text (the newest): verbatim repeats must not take all the centroids.
-        distinct = _last_of_each(self.queue_text[:rows].cpu())
+        distinct = self._newest_of_each_text()
         cosine = float(self.mean_cosine)
         forced = cosine > self.start_cosine or len(distinct) < self.clusters
         if forced and self._host_steps < self.start_by_step:
@@ -212,11 +233,12 @@ class ClusterBank(nn.Module):
         self._host_started = True
 
 
-def _last_of_each(text: Tensor) -> Tensor:
-    """Index of the last occurrence of every distinct number, ascending."""
-    _, inverse = text.unique(return_inverse=True)
+def _last_of_each(text: Tensor, order: Tensor) -> Tensor:
+    """Index of every distinct number's occurrence that is last in the order, ascending."""
+    by_order = order.argsort()
+    _, inverse = text[by_order].unique(return_inverse=True)
     last = torch.full((int(inverse.max()) + 1 if len(text) else 0,), -1)
-    return last.scatter_reduce(0, inverse, torch.arange(len(text)), "amax").sort().values
+    return by_order[last.scatter_reduce(0, inverse, torch.arange(len(text)), "amax")].sort().values
 
 
 def _mirror_on_host(bank: nn.Module, _: Any) -> None:

@@ -104,11 +104,9 @@ class CMCGNS(nn.Module):
         """
         settings = self.settings
         terms: dict[str, Tensor] = {}
-        local = features
-        if settings.local_gradient == "image":
-            # f_R is also what the report pool takes. Pushed apart by L_report, where synonyms are negatives of each
-            # other, it serves L_global worse (docs/results.md has the figures).
-            local = replace(features, sentences=features.sentences.detach())
+        # f_R is also what the report pool takes. Pushed apart by L_report, where synonyms are negatives of each
+        # other, it serves L_global worse (docs/results.md has the figures).
+        local = replace(features, sentences=share_gradient(features.sentences, settings.sentence_gradient))
         if settings.weight_global > 0:
             with _full_precision(features.image_global):
                 scale = self.logit_scale()
@@ -125,6 +123,11 @@ class CMCGNS(nn.Module):
         weights = {name: getattr(settings, f"weight_{name}") for name in terms}
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         return {"loss": loss} | terms | figures
+
+    def after_step(self) -> None:
+        """What follows a step of the optimiser."""
+        for scale in (self.logit_scale, self.report_scale):
+            scale.hold()
 
     def local_report_loss(self, rows: Sentences, use_bank: bool = True) -> tuple[Tensor, Tensor]:
         """L_report of flattened sentences, and its margin part (0 where there is none).
@@ -163,9 +166,6 @@ class CMCGNS(nn.Module):
 
     def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         rows = self._sentences(features, features.patches, batch)
-        # L_report can be solved without the image, because a sentence shapes its own attention weights.
-        # With another study's image it should get clearly worse; a small difference means the shortcut.
-        swapped = None if self.training else self._sentences(features, features.patches.roll(1, 0), batch)
         with _full_precision(rows.z1):
             use_bank = self.bank.is_started  # the step that seeds the bank does not use it yet
             if self.training and self.settings.negatives != "in_batch":
@@ -175,9 +175,20 @@ class CMCGNS(nn.Module):
             figures = {"margin": margin.detach(), "tau": 1 / self.report_scale().detach()}
             if self.settings.negatives != "in_batch":
                 figures |= self.bank.statistics()
-            if swapped is not None:
-                figures["report_swapped"] = self.local_report_loss(swapped)[0].detach()
+            if not self.training:
+                figures |= self._swapped_report(features, batch)
         return loss, figures
+
+    def _swapped_report(self, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """L_report with the image of another study, whose report differs, in evaluation.
+
+        L_report can be solved without the image, because a sentence shapes its own attention weights. With another
+        image it should get clearly worse; a small difference means the shortcut.
+        """
+        partner, found = other_reports(batch.report_text)
+        rows = self._sentences(features, features.patches[partner], batch)
+        rows = replace(rows, mask=(batch.sentence_mask & found[:, None]).flatten())
+        return {"report_swapped": self.local_report_loss(rows)[0].detach()}
 
     def _sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
         attended, _ = self.attention.image_to_text(patches, features.sentences, batch.sentence_mask)
@@ -193,6 +204,30 @@ class CMCGNS(nn.Module):
             patches, hidden, features.sentences, batch.sentence_mask, self.attention
         )
         return self.reconstruction(images, batch.images, hidden)  # type: ignore[no-any-return]
+
+
+def other_reports(report_text: Tensor) -> tuple[Tensor, Tensor]:
+    """For every study the next one in the batch, cyclically, whose report differs.
+
+    Args:
+        report_text: (B,) equal numbers mean equal text; images of one study share it.
+
+    Returns:
+        (B,) rows, and (B,) whether there is one.
+    """
+    place = torch.arange(len(report_text), device=report_text.device)
+    distance = (place[None, :] - place[:, None]) % len(place)
+    distance = distance.masked_fill(report_text[:, None] == report_text[None, :], len(place))
+    nearest, partner = distance.min(1)
+    return partner, nearest < len(place)
+
+
+def share_gradient(tensor: Tensor, share: float) -> Tensor:
+    """The same values; only a share of the gradient goes on to what they were made from."""
+    if share == 1:
+        return tensor
+    fixed = tensor.detach()
+    return fixed if share == 0 else fixed + share * (tensor - fixed)
 
 
 def _full_precision(tensor: Tensor) -> torch.autocast:

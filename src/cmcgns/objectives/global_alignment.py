@@ -9,13 +9,16 @@ from torch import Tensor, nn
 from cmcgns.objectives.collective import gather, rank, sum_over_ranks, world_size
 
 MAX_LOGIT_SCALE = 100.0
+# A little less than log(100): rounded up, the bound would lie where the clamp of the value has no gradient.
+_MAX_LOGARITHM = math.log(MAX_LOGIT_SCALE) - 1e-5
 
 
 class LogitScale(nn.Module):
     """The inverse of a temperature; learned on a logarithmic axis and clamped, or fixed.
 
     Without the clamp the scale can grow until half precision overflows (van den Oord et al. use a constant,
-    CLIP clamps at 100).
+    CLIP clamps at 100). The parameter is held below the bound as well (`hold`), because the clamp of a value has no
+    gradient above it: a parameter that went there once would stay for ever.
     """
 
     def __init__(self, temperature: float, learnable: bool) -> None:
@@ -25,6 +28,11 @@ class LogitScale(nn.Module):
     def forward(self) -> Tensor:
         """The multiplier of the cosines, at most 100."""
         return self.logarithm.float().exp().clamp(max=MAX_LOGIT_SCALE)
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Bring the parameter back below the bound; after every step of the optimiser."""
+        self.logarithm.clamp_(max=_MAX_LOGARITHM)
 
 
 def global_alignment_loss(image: Tensor, report: Tensor, logit_scale: Tensor) -> Tensor:

@@ -5,9 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmcgns.config import ObjectiveSettings
+from cmcgns.errors import UserError
 from cmcgns.models.decoder import ImageDecoder
 from cmcgns.objectives.collective import sum_over_ranks, total
 from cmcgns.objectives.cross_attention import CrossModalAttention
+
+
+def hidden_count(patches: int, ratio: float) -> int:
+    """How many of the positions are hidden."""
+    return round(ratio * patches)
 
 
 def draw_hidden(studies: int, patches: int, ratio: float, generator: torch.Generator) -> Tensor:
@@ -17,7 +23,7 @@ def draw_hidden(studies: int, patches: int, ratio: float, generator: torch.Gener
         (B, P) true where hidden, on the generator's device.
     """
     noise = torch.rand(studies, patches, generator=generator, device=generator.device)
-    return noise.argsort(1).argsort(1) < round(ratio * patches)
+    return noise.argsort(1).argsort(1) < hidden_count(patches, ratio)
 
 
 def to_pixels(hidden: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -40,12 +46,18 @@ class MaskedReconstruction(nn.Module):
     def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int) -> None:
         super().__init__()
         self.settings, self.grid = settings, grid
+        patches = grid[0] * grid[1]
+        if settings.reconstruct == "hidden" and not hidden_count(patches, settings.mask_ratio):
+            raise UserError(
+                f"objective.mask_ratio={settings.mask_ratio:g} hides none of the {patches} positions, so there is "
+                "nothing to rebuild: set a larger one, or objective.reconstruct=everywhere"
+            )
         self.cross_modal = settings.reconstruction == "cross_modal"
         dim = settings.dim
         self.mask_token = nn.Parameter(torch.randn(dim) * dim**-0.5) if settings.mask == "features" else None
         self.position = None
         if self.cross_modal and settings.query == "masked":
-            self.position = nn.Parameter(torch.randn(grid[0] * grid[1], dim) * dim**-0.5)
+            self.position = nn.Parameter(torch.randn(patches, dim) * dim**-0.5)
         width = 2 * dim if self.cross_modal else dim
         self.norm = nn.LayerNorm(width)
         self.decoder = ImageDecoder(width, settings.decoder_width, grid, image_size)

@@ -32,7 +32,7 @@ class Progress:
         global_step: optimiser steps done in the run.
         metrics_bytes: length of metrics.jsonl at this moment.
         ranks: number of processes; the order of the data depends on it.
-        best: validation L_global, epoch and step of the best weights so far in this stage.
+        best: validation L_global and epoch of the best weights so far in this stage.
     """
 
     stage: int = 0
@@ -144,8 +144,4 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
-    return (
-        torch.equal(first.nan_to_num(), second.nan_to_num())
-        if first.is_floating_point()
-        else torch.equal(first, second)
-    )
+    return first.shape == second.shape and torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)

@@ -1,9 +1,9 @@
 """The training loop: stages, epochs, steps; everything around a step that is not the method."""
 
-import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from cmcgns.data.batch import Batch
 from cmcgns.data.dataset import PairDataset, make_loader, serve
 from cmcgns.data.order import mix, steps_per_epoch
 from cmcgns.data.stream import training_order
+from cmcgns.errors import UserError
 from cmcgns.objectives.cmcgns import Stage
 from cmcgns.task import Task
 from cmcgns.training.bank_health import bank_warning, never_started
@@ -29,8 +30,6 @@ from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.signals import Interrupted, Interruption
 from cmcgns.training.step import NonFiniteLoss, check_finite, training_step
 from cmcgns.training.validate import validate
-
-logger = logging.getLogger(__name__)
 
 STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
 _EPOCH, _STEP = 1, 2  # what a seed is mixed for
@@ -59,7 +58,7 @@ class Loop:
     folder: RunFolder
     journal: Journal
     progress: Progress
-    resume_from: Any = None
+    resume_from: Path | None = None
 
     def run(self) -> None:
         """Run all stages from where the progress stands.
@@ -78,14 +77,13 @@ class Loop:
             finally:
                 self.journal.console.end_stage()
         if warning := never_started(self.task.objective):
-            logger.warning(warning)
-            self.journal.event(STAGES[-1], warning)
+            self.journal.event(self.task.objective.stage, warning)
 
     def steps(self) -> int:
-        """Optimiser steps an epoch."""
+        """Optimiser steps an epoch; the last one may have fewer micro-steps than the others."""
         training = self.recipe.training
         micro = steps_per_epoch(len(self.train), training.batch_size, self.fabric.world_size)
-        return max(1, micro // training.accumulate)
+        return math.ceil(micro / training.accumulate)
 
     def _run_stage(self, stage: Stage) -> None:
         settings: StageSettings = getattr(self.recipe, stage)
@@ -165,8 +163,7 @@ class Loop:
             loss = figures["loss"]
             if stage == "alignment" and math.isfinite(loss):
                 self._keep_best(figures)
-            bank = self.task.objective.bank
-            if warning := bank_warning(figures, int(bank.steps), self.recipe.objective.bank):
+            if warning := bank_warning(figures, self.task.objective.bank):
                 self.journal.event(stage, warning)
         # All ranks have to hear of it, or the others would wait at the next barrier.
         if not math.isfinite(self.fabric.broadcast(loss)):
@@ -178,11 +175,11 @@ class Loop:
     def _keep_best(self, figures: dict[str, float]) -> None:
         # By L_global: the total jumps when the bank starts, so it cannot rank epochs.
         value = figures.get("global", -float(self.progress.epoch))
-        if value < self.progress.best.get("global", float("inf")):
+        if value <= self.progress.best.get("global", float("inf")):  # of equal ones, such as all 0, the last
             self.progress.best = {"global": value, "epoch": self.progress.epoch}
             save_weights(self._best_file(), self.task, about=self.progress.best)
 
-    def _best_file(self) -> Any:
+    def _best_file(self) -> Path:
         return self.folder.state / "best-alignment.safetensors"
 
     def _hand_over(self) -> None:
@@ -190,10 +187,15 @@ class Loop:
         file = self._best_file()
         if not file.is_file():
             if self.recipe.alignment.epochs:
-                raise FileNotFoundError(f"{file}: the best Stage I weights are missing")
+                raise UserError(f"{file}: the best Stage I weights are missing; start again in another folder")
             return
+        bank = self.task.objective.bank
+        had_started = bank.is_started
         best = load_weights(file, self.task)
-        self.journal.event("reconstruction", f"weights of alignment epoch {best['epoch']} taken over")
+        message = f"weights of alignment epoch {best['epoch']} taken over"
+        if had_started and not bank.is_started:
+            message += ": they are older than the cluster bank's start, so it starts anew"
+        self.journal.event("reconstruction", message)
 
     def _check_recent(self, recent: list[Any]) -> None:
         watched = [figures[name] for figures, _ in recent for name in ("loss", "gradient_norm") if name in figures]

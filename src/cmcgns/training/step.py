@@ -56,13 +56,14 @@ def training_step(
             fabric.backward(losses["loss"] * (fabric.world_size / len(batches)))
         parts.append({name: value.detach() for name, value in losses.items()})
     figures = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
-    if clip:
-        figures["gradient_norm"] = fabric.clip_gradients(
-            module, optimizer, max_norm=clip, error_if_nonfinite=False
-        ).detach()
-        if fabric.device.type == "cpu":
-            check_finite(figures, [name for batch in batches for name in batch.study_ids])
+    # Without a bound the norm is still needed: a finite loss can have a gradient that would spoil the weights.
+    figures["gradient_norm"] = fabric.clip_gradients(
+        module, optimizer, max_norm=clip or torch.inf, error_if_nonfinite=False
+    ).detach()
+    if fabric.device.type == "cpu":
+        check_finite(figures, [name for batch in batches for name in batch.study_ids])
     optimizer.step()
+    task.after_step()
     optimizer.zero_grad(set_to_none=True)
     return figures
 

@@ -1,0 +1,90 @@
+"""What the loop hands to a step, and when it stops."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_helpers import BATCH, STEPS, TRAIN, run, tiny_recipe
+
+from cmcgns.training import loop
+from cmcgns.training.checkpoint import checkpoints
+from cmcgns.training.metrics_log import read_metrics
+from cmcgns.training.optimizer import learning_rate
+from cmcgns.training.step import NonFiniteLoss
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What every step was given: its stage, rate, bound of the gradient and studies."""
+    seen: list[dict[str, Any]] = []
+    step = loop.training_step
+
+    def watched(fabric: Any, module: Any, task: Any, optimizer: Any, batches: Any, **options: Any) -> Any:
+        rates = {group["lr"] for group in optimizer.param_groups}
+        names = [name for batch in batches for name in batch.study_ids]
+        seen.append({"stage": task.objective.stage, "rates": rates, "studies": names} | options)
+        return step(fabric, module, task, optimizer, batches, **options)
+
+    monkeypatch.setattr(loop, "training_step", watched)
+    return seen
+
+
+def test_every_stage_warms_up_and_falls_to_0(studies: Path, tmp_path: Path, steps: list[dict[str, Any]]) -> None:
+    recipe = tiny_recipe()
+    out = run(studies, tmp_path / "run", recipe)
+    for stage in loop.STAGES:
+        settings = getattr(recipe, stage)
+        rates = [step["rates"] for step in steps if step["stage"] == stage]
+        assert len(rates) == settings.epochs * STEPS
+        assert rates == [{learning_rate(settings, done, STEPS)} for done in range(len(rates))]
+        (first,), (last,) = rates[0], rates[-1]
+        assert first < 0.5 * settings.learning_rate
+        assert last < 0.3 * settings.learning_rate
+    logged = [record["learning_rate"] for record in read_metrics(out / "metrics.jsonl") if record["kind"] == "train"]
+    every = recipe.training.log_every
+    assert logged == pytest.approx([next(iter(step["rates"])) for step in steps[every - 1 :: every]], rel=1e-6)
+
+
+def test_the_bound_of_the_gradient_is_the_recipes(studies: Path, tmp_path: Path, steps: list[dict[str, Any]]) -> None:
+    run(studies, tmp_path / "run", tiny_recipe(training__clip=0.3, alignment__epochs=1, reconstruction__epochs=0))
+    assert {step["clip"] for step in steps} == {0.3}
+
+
+@pytest.mark.parametrize("accumulate", [4, 100])
+def test_a_shorter_last_group_of_micro_steps_is_trained_on_too(
+    accumulate: int, studies: Path, tmp_path: Path, steps: list[dict[str, Any]]
+) -> None:
+    recipe = tiny_recipe(training__accumulate=accumulate, alignment__epochs=1, reconstruction__epochs=0)
+    run(studies, tmp_path / "run", recipe)
+    sizes = [len(step["studies"]) for step in steps]
+    assert sizes == ([4 * BATCH, 2 * BATCH] if accumulate == 4 else [STEPS * BATCH])
+    assert len({name for step in steps for name in step["studies"]}) == TRAIN // BATCH * BATCH
+
+
+def test_a_figure_that_is_no_number_stops_before_the_next_checkpoint(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU a step does not look at its own loss; the loop does before anything is saved."""
+    step, count = loop.training_step, iter(range(100))
+
+    def spoiled(*args: Any, **options: Any) -> Any:
+        figures = step(*args, **options)
+        return figures | {"loss": torch.tensor(torch.nan)} if next(count) == STEPS else figures
+
+    monkeypatch.setattr(loop, "training_step", spoiled)
+    out = tmp_path / "run"
+    with pytest.raises(NonFiniteLoss, match="loss nan"):
+        run(studies, out, tiny_recipe())
+    assert max(int(path.stem.partition("-")[2]) for path in checkpoints(out / "state")) == STEPS
+
+
+def test_a_validation_loss_that_is_no_number_stops_and_is_not_saved(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "validate", lambda *_: {"loss": float("nan"), "global": float("nan")})
+    out = tmp_path / "run"
+    with pytest.raises(NonFiniteLoss, match="validation loss is not finite after alignment epoch 1"):
+        run(studies, out, tiny_recipe(training__checkpoint_every=1000))
+    assert not checkpoints(out / "state")
+    assert not (out / "state" / "best-alignment.safetensors").exists()
