@@ -90,7 +90,7 @@ def test_wrong_overrides(override, message):
 
 
 def test_something_trains_the_report_encoder():
-    load_recipe("default", ["objective.weight_global=0"])
+    load_recipe("default", ["objective.weight_global=0", "objective.sentence_gradient=0.5"])
     with pytest.raises(UserError, match=r"nothing would train .*; set objective\.sentence_gradient=1"):
         load_recipe("default", ["objective.weight_global=0", "objective.sentence_gradient=0"])
 

@@ -22,11 +22,11 @@ from objective_helpers import (
 )
 from torch import Tensor, nn
 
-from cmcgns.config import ObjectiveSettings
 from cmcgns.errors import UserError
 from cmcgns.objectives.cluster_bank import assign_two
 from cmcgns.objectives.cmcgns import CMCGNS, Stage, other_reports
 from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.objectives.local_report import Clusters, Pairs, contrast
 from cmcgns.objectives.masked_reconstruction import draw_hidden
 from cmcgns.training.checkpoint import load_weights, save_weights
 
@@ -284,10 +284,8 @@ def test_sentence_gradient_is_the_share_of_the_local_terms_that_reaches_the_sent
         torch.testing.assert_close(patches[share], patches[1.0], rtol=0, atol=0)
 
 
-def test_the_default_pushes_sentences_away_from_their_hard_negatives() -> None:
-    """With fixed sentences the bank's columns would have nothing to push."""
-    share = ObjectiveSettings().sentence_gradient
-    objective = build(sentence_gradient=share, mu=50.0, margin_weight=0.0).eval()  # the bank stays where it is
+def test_sentences_are_pushed_away_from_their_hard_negatives_as_published() -> None:
+    objective = build(sentence_gradient=1.0, mu=50.0, margin_weight=0.0).eval()  # the bank stays where it is
     start_bank(objective)
     batch = random_batch(COUNTS, 5)
     features = random_features(batch)
@@ -296,6 +294,25 @@ def test_the_default_pushes_sentences_away_from_their_hard_negatives() -> None:
     _, _, hard = assign_two(sentences, objective.bank.centroids, objective.bank.active)
     towards = (gradient[batch.sentence_mask] * objective.bank.centroids[hard]).sum(-1)
     assert (towards > 0).all()  # descent goes the other way
+
+
+def test_of_fixed_sentences_hard_negatives_only_weigh_what_the_images_learn() -> None:
+    """What docs/method.md says of sentence_gradient=0: no direction of a centroid enters the gradient of z2."""
+    z2 = unit(12, DIM, seed=1).requires_grad_()
+    rows = sentence_rows(unit(12, DIM), z2)
+    centroids = unit(4, DIM, seed=2)
+    clusters = Clusters.of(rows.z1, centroids, all_active(centroids))
+    pairs = Pairs.of(rows, clusters)
+    (gradient,) = torch.autograd.grad(contrast(rows, pairs, clusters, logit_scale=5.0, mu=3.0), z2)
+    logits = torch.cat([5 * rows.z1 @ z2.detach().T, _written_out_hard_columns(rows.z1, clusters, 5.0, 3.0)], dim=1)
+    share = logits.softmax(1)[:, :12] - torch.eye(12)
+    torch.testing.assert_close(gradient, 5 * share.T @ rows.z1 / 12, rtol=1e-4, atol=1e-6)
+
+
+def _written_out_hard_columns(z1: Tensor, clusters: Clusters, scale: float, mu: float) -> Tensor:
+    """(n, n) logits of every sentence's hard negative, -inf where it is the row's own cluster."""
+    columns = scale * clusters.cosines[:, clusters.hard] + torch.eye(len(z1)) * torch.tensor(mu).log()
+    return columns.masked_fill(clusters.hard[None, :] == clusters.own[:, None], -torch.inf)
 
 
 def test_fixed_sentences_leave_the_report_encoder_to_the_global_term() -> None:
