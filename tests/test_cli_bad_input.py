@@ -122,7 +122,8 @@ def test_unknown_encoders(run, folder, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert "Did you mean resnet18?" in refuse(run, folder, "--set", "image_encoder.name=resnett18")
-    assert "no tokenizer nobody/nothing" in refuse(run, folder, "--set", "report_encoder.name=nobody/nothing")
+    message = refuse(run, folder, "--set", "report_encoder.name=nobody/nothing")
+    assert "report_encoder.name: nobody/nothing is neither a folder" in message
 
 
 def test_weights_that_are_not_there(run, folder, tmp_path):

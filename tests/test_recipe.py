@@ -5,7 +5,7 @@ from pydantic import BaseModel
 
 from cmcgns.config import Recipe
 from cmcgns.errors import UserError
-from cmcgns.recipe import list_recipes, load_recipe, parse_recipe
+from cmcgns.recipe import describe_settings, list_recipes, load_recipe, parse_recipe
 from cmcgns.settings_file import known_keys
 
 
@@ -72,7 +72,7 @@ def test_overrides_are_typed_and_the_last_one_wins():
         ("traning.seed=3", r"traning is no setting\. Did you mean training\?"),
         ("batch_size=3", r"batch_size is no setting\. Did you mean training\.batch_size\?"),
         ("bank.clusters=3", r"bank is no setting\. Did you mean objective\.bank\?"),
-        ("qqqqqq=3", r"qqqqqq is no setting\.$"),
+        ("qqqqqq=3", r"qqqqqq is no setting\. `cmcgns recipes default` shows all"),
         ("training.batch_size=many", r"training\.batch_size: .*valid integer.*got 'many'"),
         ("training.batch_size=0", r"training\.batch_size: .*greater than 0.*got 0"),
         ("data.views=top", r"data\.views: .*'frontal' or 'all'.*got 'top'"),
@@ -87,6 +87,16 @@ def test_overrides_are_typed_and_the_last_one_wins():
 def test_wrong_overrides(override, message):
     with pytest.raises(UserError, match=message):
         load_recipe("default", [override])
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_the_settings_that_are_shown_are_a_recipe(name, tmp_path):
+    text = describe_settings(load_recipe(name, ["training.seed=7"]))
+    (tmp_path / "shown.yaml").write_text(text)
+    assert load_recipe(str(tmp_path / "shown.yaml")) == load_recipe(name, ["training.seed=7"])
+    keys = {line.split(":")[0].strip() for line in text.splitlines()}
+    assert {key.rpartition(".")[2] for key in known_keys(Recipe)} <= keys
+    assert "mu: 3.0  # weight of a sentence's own hard negative" in text
 
 
 def test_something_trains_the_report_encoder():

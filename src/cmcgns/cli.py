@@ -98,12 +98,18 @@ def demo(
 
 
 @app.command()
-def recipes() -> None:
-    """List the recipes that come with the package."""
-    from cmcgns.recipe import list_recipes
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Name of a recipe, or path of a YAML file.")] = None,
+    set_: Set = None,
+) -> None:
+    """List the recipes that come with the package, or show every setting of one with its meaning."""
+    from cmcgns.recipe import describe_settings, list_recipes, load_recipe
 
-    for name in list_recipes():
-        typer.echo(name)
+    if name is not None:
+        typer.echo(describe_settings(load_recipe(name, set_ or [])))
+        return
+    for each in list_recipes():
+        typer.echo(each)
 
 
 @app.command()

@@ -23,6 +23,9 @@ def summarise_judgements(
         chance: what guessing gives, by key, where it depends on the data.
     """
     guesses = {measure.key: measure.chance for measure in MEASURES} | dict(chance)
+    for row in pretrained:
+        if row.metric == "pointing_chance" and not row.label and not row.group:
+            guesses["grounding_pointing"] = row.value
     return {
         "chance": guesses,
         "pretrained": _summary(pretrained),

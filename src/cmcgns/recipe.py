@@ -1,12 +1,13 @@
 """Reading recipes: YAML by name or path, with overrides."""
 
 import difflib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cmcgns.config import Recipe
 from cmcgns.errors import UserError
@@ -44,6 +45,22 @@ def parse_recipe(settings: Any, source: str) -> Recipe:
         return Recipe.model_validate(_fill(settings, Recipe().model_dump()))
     except ValidationError as error:
         raise UserError(explain(error, Recipe, f"recipe {source}")) from None
+
+
+def describe_settings(recipe: Recipe) -> str:
+    """Every setting as YAML that can be read again, with its meaning as a comment."""
+    return "\n".join(_lines(recipe, ""))
+
+
+def _lines(settings: BaseModel, indent: str) -> Iterator[str]:
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            yield f"{indent}{name}:  # {str(type(value).__doc__).splitlines()[0]}"
+            yield from _lines(value, indent + "  ")
+        else:
+            meaning = f"  # {field.description}" if field.description else ""
+            yield f"{indent}{name}: {json.dumps(value)}{meaning}"
 
 
 def _read(name_or_path: str) -> dict[str, Any]:

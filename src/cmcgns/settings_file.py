@@ -102,6 +102,7 @@ def _explain(detail: dict[str, Any], model: type[BaseModel]) -> str:
         keys += sorted({known.rpartition(".")[0] for known in keys if "." in known})  # groups, as `objective.bank`
         same_name = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
         near = same_name[:1] or difflib.get_close_matches(key, keys, 1, cutoff=0.5)
-        return f"{key} is no setting." + (f" Did you mean {near[0]}?" if near else "")
+        hint = f" Did you mean {near[0]}?" if near else " `cmcgns recipes default` shows all of them."
+        return f"{key} is no setting.{hint}"
     message = detail["msg"].removeprefix("Value error, ")
     return f"{key}: {message} (got {detail['input']!r})" if key else message

@@ -90,9 +90,36 @@ def test_an_image_stands_in_one_row(folder, again):
 
 
 def test_a_study_belongs_to_one_patient(folder):
-    with pytest.raises(UserError, match="duplicate id: study_id s0 belongs to 2 patients"):
+    with pytest.raises(UserError, match=r"duplicate id: study_id s0 belongs to 2 patients \(rows 1, 2; 1 studies"):
         read(folder, rows(study_id=["s0", "s0", "s2", "s3"]))
     assert len(read(folder, rows(study_id=["s0", "s0", "s2", "s3"], patient_id=["p", "p", "q", "r"])).frame) == 4
+
+
+def test_different_reports_of_one_study_are_said_and_kept(folder, caplog):
+    shared = {"study_id": ["s0", "s0", "s2", "s2"], "patient_id": ["p", "p", "q", "q"]}
+    pairs = read(folder, rows(**shared, report=["Edema.", "Normal.", "Clear.", "Clear."]))
+    assert len(pairs.frame) == 4
+    assert "1 study ids have rows with different reports, for example s0 (rows 1, 2)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("Split", "split"), ("patientid", "patient_id"), ("Patient ID", "patient_id")]
+)
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.parquet"])
+def test_an_unused_column_with_nearly_the_right_name_is_said(folder, caplog, theirs, ours, name):
+    table = rows().drop(columns=[ours], errors="ignore").assign(**{theirs: "train"})
+    read(folder, table, name)
+    assert f"the column {theirs} is not used; if it is {ours}, say so with --set data.columns.{ours}={theirs}" in (
+        caplog.text
+    )
+    caplog.clear()
+    read(folder, table, name, columns={ours: theirs})
+    assert "is not used" not in caplog.text
+
+
+def test_columns_with_other_names_are_no_matter(folder, caplog):
+    read(folder, rows().assign(sex="F", label_Edema=1, findings_date="x"))
+    assert "is not used" not in caplog.text
 
 
 def test_missing_column_names_what_is_there_and_how_to_map(folder):

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cmcgns.check.run import run_checks
+from cmcgns.data.manifest import NUMBERS, TEXT
 from cmcgns.data.phantom import FINDINGS, make_study, write_dataset
 from cmcgns.errors import UserError
 
@@ -29,11 +31,11 @@ def test_counts_are_exact_and_no_patient_is_in_two_splits(written):
 
 
 def test_manifest_has_the_agreed_columns(written):
-    columns = "image_path study_id patient_id dataset view findings impression sex age split mask_path boxes"
-    sizes = "width height original_width original_height sha256"
     labels = [f"label_{label}" for label in FINDINGS]
-    assert set(written[1].columns) == {*columns.split(), *sizes.split(), *labels}
+    assert set(written[1].columns) == {*TEXT, *NUMBERS, *labels, "finding_map_path"}
     assert set(written[1]["dataset"]) == {"phantom"}
+    for name in ("study_id", "patient_id"):
+        assert written[1][name].str.match("^phantom:[^:]+$").all()
     assert (written[1][["width", "height", "original_width", "original_height"]] == 48).all(axis=None)
 
 
@@ -65,15 +67,24 @@ def test_rows_describe_the_files(written):
                 "width",
                 "height",
             }
-            with Image.open(out / row["mask_path"]) as mask:
-                assert np.array_equal(np.asarray(mask), study.mask)
+            with Image.open(out / row["mask_path"]) as mask, Image.open(out / row["finding_map_path"]) as finding_map:
+                assert np.array_equal(np.asarray(mask), np.where(study.mask > 0, 255, 0))
+                assert np.array_equal(np.asarray(finding_map), study.mask)
 
 
 def test_nothing_else_is_left_behind(written):
     out, table = written
-    assert sorted(path.name for path in out.iterdir()) == ["images", "manifest.parquet", "masks"]
+    assert sorted(path.name for path in out.iterdir()) == ["finding_maps", "images", "manifest.parquet", "masks"]
     assert len(list((out / "images").iterdir())) == len(table)
-    assert len(list((out / "masks").iterdir())) == (table["mask_path"] != "").sum()
+    for folder in ("masks", "finding_maps"):
+        assert len(list((out / folder).iterdir())) == (table["mask_path"] != "").sum()
+
+
+def test_its_own_check_finds_nothing_to_correct(written):
+    """A dataset that this package writes fits the contract that this package checks."""
+    report = run_checks([written[0]])
+    assert report.exit_code == 0
+    assert "ids-without-dataset" not in report.by_rule
 
 
 def test_workers_do_not_change_a_byte(written, tmp_path):

@@ -1,5 +1,6 @@
 """What the loop hands to a step, and when it stops."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,28 @@ def test_a_validation_loss_that_is_no_number_stops_and_is_not_saved(
         run(studies, out, tiny_recipe(training__checkpoint_every=1000))
     assert not checkpoints(out / "state")
     assert not (out / "state" / "best-alignment.safetensors").exists()
+
+
+def test_batches_with_a_single_sentence_are_counted(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lonely(loader: Any) -> Any:
+        for number, batch in enumerate(serve(loader)):
+            if number in (1, 3):
+                batch.sentence_mask[:] = False
+                batch.sentence_mask[0, 0] = True
+            yield batch
+
+    serve = loop.serve
+    monkeypatch.setattr(loop, "serve", lonely)
+    run(studies, tmp_path / "run", tiny_recipe(alignment__epochs=1, reconstruction__epochs=0))
+    assert "epoch 1: 2 batches held fewer than two sentences" in caplog.text
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert all(math.isfinite(record["loss"]) for record in records if "loss" in record)
+
+
+def test_a_bank_that_nothing_can_force_to_start_is_said_at_the_beginning(studies: Path, tmp_path: Path) -> None:
+    bank = {"clusters": 6, "start_from_step": 0, "start_by_step": 1000}
+    recipe = tiny_recipe(objective__bank=bank, reconstruction__epochs=0, alignment__epochs=1)
+    first = read_metrics(run(studies, tmp_path / "run", recipe) / "metrics.jsonl")[0]
+    assert first["message"].startswith(f"objective.bank.start_by_step is 1000, but the run has {STEPS} micro-steps")

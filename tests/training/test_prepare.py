@@ -11,7 +11,7 @@ from PIL import Image
 from cmcgns.data.order import BatchRequest
 from cmcgns.errors import UserError
 from cmcgns.recipe import load_recipe
-from cmcgns.training.prepare import prepare_data, summary, write_left_out
+from cmcgns.training.prepare import describe_batches, prepare_data, summary, write_left_out
 
 REPORTS = ["Large heart. No effusion.", "Normal.", "", "Clear lungs. Old fracture. Normal.", "Normal.", "Edema."]
 
@@ -44,7 +44,7 @@ def studies(prepared):
 
 def test_every_usable_row_is_in_one_of_the_two_sets(folder, caplog):
     prepared = prepare_data(settings(), folder)
-    assert (len(prepared.train), len(prepared.validation)) == (4, 1)
+    assert (len(prepared.train), len(prepared.validation)) == (3, 2)
     assert studies(prepared) == ["s0", "s1", "s3", "s4", "s5"]
     assert "1 rows left out: empty report (rows 3" in caplog.text
 
@@ -96,7 +96,7 @@ def test_no_readable_image(folder):
 
 def test_summary_counts(folder):
     facts = summary(prepare_data(settings(), folder))
-    assert (facts["train"], facts["validation"], facts["left_out"]) == (4, 1, {"empty report": 1})
+    assert (facts["train"], facts["validation"], facts["left_out"]) == (3, 2, {"empty report": 1})
     assert (facts["sentences"], facts["distinct_sentences"]) == (8, 6)
     json.dumps(facts)
     table = pd.read_csv(folder / "pairs.csv").dropna()
@@ -147,7 +147,26 @@ def test_a_saved_tokenizer_is_used_instead_of_a_new_one(folder, tmp_path):
     assert again.tokenizer.get_vocab() == prepared.tokenizer.get_vocab()
 
 
+def test_a_single_validation_study_cannot_choose_an_epoch_and_that_is_said(folder, caplog):
+    prepare_data(settings(), folder)
+    assert "a single validation study" not in caplog.text
+    table = pd.read_csv(folder / "pairs.csv").dropna().assign(split=["val", "train", "train", "train", "train"])
+    table.to_csv(folder / "pairs.csv", index=False)
+    prepare_data(settings(), folder)
+    assert "a single validation study: its L_global is always 0" in caplog.text
+
+
+def test_batches_say_who_sits_out_and_have_more_than_one_study():
+    assert describe_batches(settings("training.batch_size=4"), 8, 1) == "an epoch: 2 batches of 4"
+    text = describe_batches(settings("training.batch_size=4"), 13, 2)
+    assert text == "an epoch: 1 batches of 8; 5 of 13 studies sit out, others every time"
+    alone = settings("training.batch_size=1")
+    assert describe_batches(alone, 8, 2).startswith("an epoch: 4 batches of 2")
+    with pytest.raises(UserError, match=r"training\.batch_size is 1"):
+        describe_batches(alone, 8, 1)
+
+
 def test_fixed_shapes_are_the_bounds(folder):
     batch = everything(prepare_data(settings("data.max_tokens=20"), folder, fixed_shapes=True).train).check()
-    assert batch.token_ids.shape == (4, 20)
-    assert batch.sentence_mask.shape == (4, 12)
+    assert batch.token_ids.shape == (3, 20)
+    assert batch.sentence_mask.shape == (3, 12)

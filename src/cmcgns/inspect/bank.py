@@ -105,7 +105,11 @@ def draw_bank(material: Material) -> Figure:
     sizes.set_xlim(0.3, len(usage) + 0.7)
     style_plot(course, "Over training", "optimiser step", "%")
     for key, name, colour in (("bank_dead", "dead centroids", FAINT), ("bank_largest", "largest cluster", ORANGE)):
-        points = [(r["step"], 100 * r[key]) for r in material.records if r["kind"] == "validation" and key in r]
+        points = [
+            (record["step"], 100 * record[key])
+            for record in material.records
+            if record["kind"] == "validation" and record.get("bank_started") and key in record
+        ]
         steps, shares = [step for step, _ in points], [share for _, share in points]
         course.plot(steps, shares, color=colour, linewidth=2.2, marker="o", markersize=4.5, label=name)
     mark_events(course, material.records)

@@ -40,6 +40,14 @@ MEASURES = (
     Measure(
         "grounding_cnr", "grounding", "cnr_similarity", "phrase grounding, contrast-to-noise", "grounding\nCNR", 0.0
     ),
+    Measure(
+        "grounding_pointing",
+        "grounding",
+        "pointing_similarity",
+        "phrase grounding, pointing game",
+        "pointing\ngame",
+        None,
+    ),
     Measure("knn_auroc", "knn", "auroc", "nearest neighbours, 10 %, mean AUROC", "k-NN\nAUROC", 0.5),
     Measure("detection_map", "detection", "map", "detection, 10 %, mAP", "detection\nmAP", None),
     Measure(

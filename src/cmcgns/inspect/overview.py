@@ -27,7 +27,12 @@ from cmcgns.inspect.material import Material
 from cmcgns.inspect.measures import MEASURES
 from cmcgns.inspect.reconstructions import Rebuilt
 
-_BARS = MEASURES[:4]
+# Shares between 0 and 1; a contrast-to-noise ratio has no place on their axis.
+_BARS = tuple(
+    measure
+    for measure in MEASURES
+    if measure.key in ("linear_auroc", "zero_shot_auroc", "report_to_image_r10", "grounding_pointing")
+)
 _LEFT, _RIGHT = 0.02, 0.655  # of the pictures
 
 

@@ -26,6 +26,18 @@ def bank_warning(figures: dict[str, float], bank: ClusterBank) -> str | None:
     return f"cluster bank: {', '.join(found)}" if found else None
 
 
+def starts_too_late(objective: CMCGNS, steps: int) -> str | None:
+    """A warning when the latest start lies beyond the run's micro-steps, so that nothing forces it."""
+    bank = objective.bank
+    if not objective.uses_bank or bank.is_started or bank.start_by_step <= steps:
+        return None
+    return (
+        f"objective.bank.start_by_step is {bank.start_by_step}, but the run has {steps} micro-steps: the cluster "
+        "bank starts only if its conditions are met before "
+        f"(objective.bank.start_from_step is {bank.start_from_step})"
+    )
+
+
 def never_started(objective: CMCGNS) -> str | None:
     """What to say at the end of a run whose bank has not started; None if it has, or was never asked."""
     bank = objective.bank

@@ -3,22 +3,27 @@
 import time
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 _TERMS = ("loss", "global", "image", "report", "reconstruction")
 
 
 class RunConsole:
-    """A progress bar per stage on a terminal, a line per epoch elsewhere.
+    """On a terminal a progress bar per stage over a line with the loss terms; elsewhere a line per epoch.
 
     Args:
         quiet: print nothing.
+        console: for tests; standard output by default.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet, highlight=False)
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console(quiet=quiet, highlight=False)
+        self._live: Live | None = None
         self._bar: Progress | None = None
+        self._terms = Text(no_wrap=True, overflow="ellipsis")
         self._task: Any = None
         self._clock = time.perf_counter()
         self._pairs = 0
@@ -27,20 +32,23 @@ class RunConsole:
     def start_stage(self, name: str, total: int, done: int) -> None:
         """Open the bar of a stage."""
         self.end_stage()
-        self._clock, self._pairs = time.perf_counter(), 0
+        self.restart_clock()
         if not self.console.is_terminal:
-            self.console.print(f"{name}: {total - done} steps")
+            self.say(f"{name}: {total - done} steps")
             return
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
             console=self.console,
         )
-        self._bar.start()
-        self._task = self._bar.add_task(name, total=total, completed=done, figures="")
+        self._task = self._bar.add_task(name, total=total, completed=done, speed="")
+        self._terms.plain = ""
+        self._live = Live(Group(self._bar, self._terms), console=self.console, refresh_per_second=4)
+        self._live.start()
 
     def step(self, pairs: int, figures: dict[str, float] | None) -> None:
         """One step is done; figures come only when they were read from the device."""
@@ -54,8 +62,8 @@ class RunConsole:
         if figures is None:
             self._bar.update(self._task, advance=1)
             return
-        terms = "  ".join(f"{name} {figures[name]:.3f}" for name in _TERMS if name in figures)
-        self._bar.update(self._task, advance=1, figures=f"{terms}  {self.pairs_per_second:.0f} pairs/s")
+        self._terms.plain = terms(figures)
+        self._bar.update(self._task, advance=1, speed=f"{self.pairs_per_second:.0f} pairs/s")
 
     def restart_clock(self) -> None:
         """Leave validation and saving out of the throughput."""
@@ -63,19 +71,23 @@ class RunConsole:
 
     def epoch(self, stage: str, epoch: int, epochs: int, figures: dict[str, float]) -> None:
         """Validation of an epoch."""
-        terms = "  ".join(f"{name} {figures[name]:.3f}" for name in _TERMS if name in figures)
         recall = figures.get("report_to_image_r10", float("nan"))
-        self.console.print(
-            f"{stage} epoch {epoch}/{epochs}  validation: {terms}  report→image R@10 {recall:.3f}"
+        self.say(
+            f"{stage} epoch {epoch}/{epochs}  validation: {terms(figures)}  report→image R@10 {recall:.3f}"
             f"  [{self.pairs_per_second:.0f} pairs/s]"
         )
 
     def say(self, message: str) -> None:
-        """A line of its own."""
-        self.console.print(message)
+        """A line of its own; the terminal wraps it, a file does not."""
+        self.console.print(message, soft_wrap=True, markup=False)
 
     def end_stage(self) -> None:
         """Close the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = self._bar = None
+
+
+def terms(figures: dict[str, float]) -> str:
+    """The loss and its terms in one line of less than 80 characters."""
+    return "  ".join(f"{name} {figures[name]:.3f}" for name in _TERMS if name in figures)

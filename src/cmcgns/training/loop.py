@@ -1,5 +1,6 @@
 """The training loop: stages, epochs, steps; everything around a step that is not the method."""
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from cmcgns.data.stream import training_order
 from cmcgns.errors import UserError
 from cmcgns.objectives.cmcgns import Stage
 from cmcgns.task import Task
-from cmcgns.training.bank_health import bank_warning, never_started
+from cmcgns.training.bank_health import bank_warning, never_started, starts_too_late
 from cmcgns.training.checkpoint import (
     Progress,
     load_optimizer,
@@ -30,6 +31,8 @@ from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.signals import Interrupted, Interruption
 from cmcgns.training.step import NonFiniteLoss, check_finite, training_step
 from cmcgns.training.validate import validate
+
+logger = logging.getLogger(__name__)
 
 STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
 _EPOCH, _STEP = 1, 2  # what a seed is mixed for
@@ -67,6 +70,8 @@ class Loop:
             Interrupted: after a signal, with everything saved.
             NonFiniteLoss: with the study ids.
         """
+        if self.progress.global_step == 0:
+            self._warn_about_late_bank()
         with Interruption() as self.interruption:
             try:
                 while self.progress.stage < len(STAGES):
@@ -79,11 +84,18 @@ class Loop:
         if warning := never_started(self.task.objective):
             self.journal.event(self.task.objective.stage, warning)
 
+    def micro_steps(self) -> int:
+        """Batches of an epoch."""
+        return steps_per_epoch(len(self.train), self.recipe.training.batch_size, self.fabric.world_size)
+
     def steps(self) -> int:
         """Optimiser steps an epoch; the last one may have fewer micro-steps than the others."""
-        training = self.recipe.training
-        micro = steps_per_epoch(len(self.train), training.batch_size, self.fabric.world_size)
-        return math.ceil(micro / training.accumulate)
+        return math.ceil(self.micro_steps() / self.recipe.training.accumulate)
+
+    def _warn_about_late_bank(self) -> None:
+        epochs = sum(getattr(self.recipe, stage).epochs for stage in STAGES)
+        if warning := starts_too_late(self.task.objective, epochs * self.micro_steps()):
+            self.journal.event(STAGES[0], warning)
 
     def _run_stage(self, stage: Stage) -> None:
         settings: StageSettings = getattr(self.recipe, stage)
@@ -145,10 +157,17 @@ class Loop:
             ranks=self.fabric.world_size,
         )
         cuda = self.fabric.device.type == "cuda"
+        lonely = 0
         loader = serve(make_loader(self.train, order, self.recipe.data.workers, pin_memory=cuda))
         for _ in range(self.steps() - progress.step):
             group = [batch for _, batch in zip(range(training.accumulate), loader, strict=False)]
+            lonely += sum(int(batch.sentence_mask.sum()) < 2 for batch in group)  # still on the host
             yield [batch.to(self.fabric.device) for batch in group]
+        if lonely and self.recipe.objective.weight_report > 0:
+            logger.warning(
+                "epoch %d: %d batches held fewer than two sentences, so L_report had nothing to contrast there",
+                progress.epoch + 1, lonely,
+            )  # fmt: skip
 
     def _end_epoch(self, stage: Stage, settings: StageSettings, optimizer: Any) -> None:
         progress, training = self.progress, self.recipe.training

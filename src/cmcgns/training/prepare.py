@@ -15,6 +15,7 @@ from rich.progress import Progress
 from cmcgns.config import Recipe
 from cmcgns.data.dataset import PairDataset, StoredImages
 from cmcgns.data.images import load_images
+from cmcgns.data.order import steps_per_epoch
 from cmcgns.data.pairs import Pairs, assign_splits, read_pairs
 from cmcgns.data.report_tokens import tokenize_reports
 from cmcgns.data.reports import split_sentences
@@ -64,6 +65,12 @@ def prepare_data(
     tokenizer = _tokenizer(recipe, texts.loc[train], tokenizer_folder)
     tokens = tokenize_reports(texts, tokenizer, recipe.data.max_tokens, recipe.data.max_sentences)
     _warn_about_single_sentences(tokens.sentence_offsets, pairs)
+    if len(validation) < 2:
+        logger.warning(
+            "%s: a single validation study: its L_global is always 0 and cannot choose among epochs, so the last "
+            "one is taken; give more rows the validation split, or raise data.val_fraction",
+            pairs.source.name,
+        )
     names = pairs.frame["study_id"].tolist()
 
     def dataset(images: StoredImages, rows: pd.Index) -> PairDataset:
@@ -155,6 +162,24 @@ def describe(counts: dict[str, Any]) -> str:
         if number
     ]
     return "\n".join(lines)
+
+
+def describe_batches(recipe: Recipe, studies: int, ranks: int) -> str:
+    """How an epoch is cut into batches, and how many studies it does not see.
+
+    Raises:
+        UserError: not one batch, or batches of a single study.
+    """
+    training = recipe.training
+    together = training.batch_size * ranks
+    if together == 1 and recipe.objective.weight_global > 0:
+        raise UserError(
+            "training.batch_size is 1: an image would have no other report to be told apart from; set at least 2"
+        )
+    steps = steps_per_epoch(studies, training.batch_size, ranks)
+    text = f"an epoch: {steps} batches of {together}"
+    left = studies - steps * together
+    return f"{text}; {left} of {studies} studies sit out, others every time" if left else text
 
 
 def _tokenizer(recipe: Recipe, texts: Iterable[str], folder: Path | None) -> Any:

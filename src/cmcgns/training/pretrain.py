@@ -16,7 +16,7 @@ from cmcgns.training.initialise import check_source, first_task
 from cmcgns.training.journal import open_journal
 from cmcgns.training.launch import launch
 from cmcgns.training.loop import Loop
-from cmcgns.training.prepare import PreparedData, describe, prepare_data, summary, write_left_out
+from cmcgns.training.prepare import PreparedData, describe, describe_batches, prepare_data, summary, write_left_out
 from cmcgns.training.run_folder import RunFolder, describe_run
 from cmcgns.training.seen import write_seen
 
@@ -70,6 +70,7 @@ def pretrain(
     fixed = fabric.world_size > 1 or fabric.device.type == "cuda"
     prepared = prepare_data(recipe, data, tokenizer, fixed)
     _check_same_data(folder, prepared, resume)
+    batches = describe_batches(recipe, len(prepared.train), fabric.world_size)
     task = first_task(recipe, prepared, folder, latest, init)
     progress = read_progress(latest) if latest else Progress(ranks=fabric.world_size)
     if progress.ranks != fabric.world_size:
@@ -84,6 +85,7 @@ def pretrain(
         if latest is None or not folder.seen.is_file():  # a run that is older than this file gets it when it goes on
             folder.write_provenance({"seen": write_seen(folder, prepared, recipe, folder.read_init())})
         console.say(describe(summary(prepared)))
+        console.say(batches)
     with open_journal(folder, console, progress, fabric.is_global_zero) as journal:
         Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, progress, latest).run()
     if fabric.is_global_zero:

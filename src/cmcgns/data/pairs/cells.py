@@ -65,7 +65,34 @@ def check_ids(frame: pd.DataFrame, table: Path) -> None:
     patients = frame.groupby("study_id")["patient_id"].nunique()
     if (patients > 1).any():
         study = patients.index[patients > 1][0]
-        raise UserError(f"{table}: duplicate id: study_id {study} belongs to {patients[study]} patients")
+        rows = frame.loc[frame["study_id"] == study, "row"].tolist()
+        raise UserError(
+            f"{table}: duplicate id: study_id {study} belongs to {patients[study]} patients (rows {_some(rows)}; "
+            f"{(patients > 1).sum()} studies have several): give the studies of different patients ids of their own, "
+            "for example patient and study joined"
+        )
+
+
+def warn_about_reports(frame: pd.DataFrame, name: str) -> None:
+    """Say how many studies have rows with different reports.
+
+    Args:
+        frame: study_id, text, row.
+        name: of the table.
+    """
+    shared = frame[frame["study_id"].duplicated(keep=False)]
+    reports = shared.groupby("study_id")["text"].nunique()
+    several = reports.index[reports > 1]
+    if len(several):
+        rows = shared.loc[shared["study_id"] == several[0], "row"].tolist()
+        logger.warning(
+            "%s: %d study ids have rows with different reports, for example %s (rows %s): each row is its own pair",
+            name, len(several), several[0], _some(rows),
+        )  # fmt: skip
+
+
+def _some(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
 
 
 def _absolute(paths: pd.Series, root: Path) -> pd.Series:

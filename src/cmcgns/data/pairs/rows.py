@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow
 
 from cmcgns.config import DataSettings
-from cmcgns.data.pairs.cells import check_ids, fill_columns
+from cmcgns.data.pairs.cells import check_ids, fill_columns, warn_about_reports
 from cmcgns.data.pairs.table import TEXT_COLUMNS, find_table, read_columns
 from cmcgns.data.remote import is_url
 from cmcgns.data.reports import split_sentences
@@ -84,9 +84,11 @@ def read_pairs(
     pairs.frame["text"] = choose_text(pairs.frame, settings.text)
     pairs.frame = pairs.frame.drop(columns=list(TEXT_COLUMNS))  # `text` has them: a quarter of the memory
     pairs.leave_out(~_has_sentence(pairs.frame["text"]), "empty report")
+    warn_about_reports(pairs.frame, table.name)
     _check_files(pairs, settings.bad_images, exists)
     if len(pairs.frame) == 0:
-        raise UserError(f"{table}: no row is left to train on; see the reasons above")
+        why = "; the reasons stand above" if pairs.left_out else ": the table is empty"
+        raise UserError(f"{table}: no row is left to train on{why}")
     pyarrow.default_memory_pool().release_unused()  # intermediate columns: half as much again as the rows
     return pairs
 

@@ -62,7 +62,8 @@ def _hold_out(pairs: Pairs, train: pd.Index, fraction: float, seed: int) -> tupl
     patients = pd.Series(sorted(rows.unique()))  # sorted: the order of the table must not matter
     if len(patients) < 2:
         raise UserError(f"{pairs.source}: all training rows belong to one patient; none can be held out")
-    wanted = min(max(1, round(fraction * len(patients))), len(patients) - 1)
+    fewest = 2 if len(patients) > 3 else 1  # with a single study L_global is 0 and cannot choose among epochs
+    wanted = min(max(fewest, round(fraction * len(patients))), len(patients) - 1)
     held_out = patients.sample(wanted, random_state=np.random.default_rng(seed))
     is_val = rows.isin(held_out)
     logger.info("%s: %d of %d training patients held out", pairs.source.name, len(held_out), len(patients))

@@ -1,6 +1,8 @@
 """The table itself: which file is meant, and its columns under the names used here."""
 
 import difflib
+import logging
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +10,8 @@ import pyarrow
 import pyarrow.parquet
 
 from cmcgns.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("report", "findings", "impression")
 OPTIONAL_COLUMNS = ("study_id", "patient_id", "view", "split", "dataset")
@@ -52,7 +56,10 @@ def read_columns(table: Path, mapping: dict[str, str], everything: bool) -> pd.D
     Raises:
         UserError: not to be read, a mapping that does not fit, repeated columns, or no images or text.
     """
-    frame = _named(_read(table, None if everything else mapping), mapping, table)
+    frame = _read(table, None if everything else mapping)
+    names = pyarrow.parquet.read_schema(table).names if table.suffix == ".parquet" else list(frame.columns)
+    _warn_about_near_names([str(name) for name in names], mapping, table)
+    frame = _named(frame, mapping, table)
     if frame.columns.duplicated().any():
         raise UserError(f"{table}: column {frame.columns[frame.columns.duplicated()][0]} stands there twice")
     hint = f"found: {', '.join(map(str, frame.columns))}; map names with --set data.columns.<ours>=<yours>"
@@ -94,6 +101,25 @@ def _read_csv(table: Path) -> pd.DataFrame:
     frame = cells.iloc[1:].reset_index(drop=True)
     frame.columns = pd.Index([str(name).strip() for name in cells.iloc[0]])
     return frame
+
+
+def _warn_about_near_names(names: list[str], mapping: dict[str, str], table: Path) -> None:
+    """A column that is ignored although it is spelt almost like one that would be used."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", name.lower())
+
+    unknown = {plain(name): name for name in names if name not in _COLUMNS and name not in mapping.values()}
+    for wanted in _COLUMNS:
+        if wanted in names or wanted in mapping:
+            continue
+        near = difflib.get_close_matches(plain(wanted), unknown, 1, cutoff=0.9)
+        if near:
+            theirs = unknown[near[0]]
+            logger.warning(
+                "%s: the column %s is not used; if it is %s, say so with --set data.columns.%s=%s",
+                table.name, theirs, wanted, wanted, theirs,
+            )  # fmt: skip
 
 
 def _named(frame: pd.DataFrame, mapping: dict[str, str], table: Path) -> pd.DataFrame:

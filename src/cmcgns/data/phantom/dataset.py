@@ -17,11 +17,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from cmcgns.data.manifest import write_manifest
 from cmcgns.data.phantom.study import PATIENT_BLOCK, SMALLEST_SIZE, Study, make_study
 from cmcgns.errors import UserError
 
 Row = dict[str, str | int]
 
+NAME = "phantom"  # of the dataset
 _CHUNK = 64
 
 
@@ -31,7 +33,8 @@ def write_dataset(out: Path, counts: Mapping[str, int], *, seed: int = 0, size: 
     The files are the same for any number of workers.
 
     Args:
-        out: folder to fill with ``images/``, ``masks/`` (studies with findings) and ``manifest.parquet``.
+        out: folder to fill with ``images/``, ``masks/`` and ``finding_maps/`` (studies with findings; any finding is
+            255 in the one, each has its number in the other) and ``manifest.parquet``.
         counts: number of studies by name of split, such as ``{"train": 2000, "test": 500}``.
         seed: names the series of studies.
         size: height and width of the images in pixels.
@@ -45,7 +48,7 @@ def write_dataset(out: Path, counts: Mapping[str, int], *, seed: int = 0, size: 
     """
     manifest = out / "manifest.parquet"
     _check(manifest, counts, size, workers)
-    for folder in ("images", "masks"):
+    for folder in ("images", "masks", "finding_maps"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     tasks = _assign(counts)
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
@@ -55,10 +58,7 @@ def write_dataset(out: Path, counts: Mapping[str, int], *, seed: int = 0, size: 
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             rows = list(chain.from_iterable(pool.map(write, chunks)))
-    buffer = io.BytesIO()
-    pd.DataFrame(rows).to_parquet(buffer, index=False)
-    _replace(manifest, buffer.getvalue())
-    return manifest
+    return write_manifest(pd.DataFrame(rows), manifest)
 
 
 def _check(manifest: Path, counts: Mapping[str, int], size: int, workers: int) -> None:
@@ -92,32 +92,27 @@ def _write_chunk(out: Path, seed: int, size: int, tasks: Sequence[tuple[int, str
 def _write_studies(out: Path, seed: int, size: int, tasks: Sequence[tuple[int, str]]) -> Iterator[Row]:
     for index, split in tasks:
         study = make_study(seed, index, size)
-        image_path, mask_path = f"images/{study.study_id}.png", ""
+        paths = {"image_path": f"images/{study.study_id}.png", "mask_path": "", "finding_map_path": ""}
         image = _png(study.image)
-        _replace(out / image_path, image)
+        _replace(out / paths["image_path"], image)
         if study.findings:
-            mask_path = f"masks/{study.study_id}.png"
-            _replace(out / mask_path, _png(study.mask))
-        yield _row(study, split, size) | {
-            "image_path": image_path,
-            "mask_path": mask_path,
-            "sha256": hashlib.sha256(image).hexdigest(),
-        }
+            paths |= {f"{kind}_path": f"{kind}s/{study.study_id}.png" for kind in ("mask", "finding_map")}
+            _replace(out / paths["mask_path"], _png(np.where(study.mask > 0, 255, 0).astype(np.uint8)))
+            _replace(out / paths["finding_map_path"], _png(study.mask))
+        yield _row(study, split, size) | paths | {"sha256": hashlib.sha256(image).hexdigest()}
 
 
 def _row(study: Study, split: str, size: int) -> Row:
     row: Row = {
-        "image_path": "",
-        "study_id": study.study_id,
-        "patient_id": study.patient_id,
-        "dataset": "phantom",
+        "study_id": f"{NAME}:{study.study_id.removeprefix('phantom-')}",
+        "patient_id": f"{NAME}:{study.patient_id.removeprefix('phantom-')}",
+        "dataset": NAME,
         "view": study.view,
         "findings": study.findings_text,
         "impression": study.impression,
         "sex": study.sex,
         "age": study.age,
         "split": split,
-        "mask_path": "",
         "boxes": _boxes(study),
     }
     row |= {f"label_{label}": value for label, value in study.labels.items()}
