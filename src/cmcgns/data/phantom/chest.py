@@ -9,7 +9,7 @@ import numpy as np
 from cmcgns.data.phantom.anatomy import SIDES, Anatomy
 from cmcgns.data.phantom.canvas import AIR_CONTRAST, Chest
 from cmcgns.data.phantom.outlines import draw_body, draw_lung, draw_mediastinum
-from cmcgns.data.phantom.raster import Array, grain, pixel_centres, ramp, smooth_noise
+from cmcgns.data.phantom.raster import Array, clamp, grain, pixel_centres, ramp, smooth_noise
 from cmcgns.data.phantom.structures import draw_midline, draw_ribs, draw_shoulder, draw_soft_tissue
 from cmcgns.data.phantom.vessels import draw_vessels
 
@@ -53,5 +53,4 @@ def develop(chest: Chest, noise: np.random.Generator) -> Array:
     film *= 1 + np.float32(curve) * (1 - film)
     film += np.float32(anatomy.noise) * grain(noise, chest.size)
     film += np.float32(0.6 * anatomy.noise) * smooth_noise(noise, 40, chest.size)
-    result: Array = np.clip(film, 0.0, 1.0, out=film)
-    return result
+    return clamp(film, film)

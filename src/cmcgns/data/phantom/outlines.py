@@ -4,13 +4,13 @@ import numpy as np
 
 from cmcgns.data.phantom.anatomy import SIDES, Anatomy
 from cmcgns.data.phantom.canvas import Lung
-from cmcgns.data.phantom.raster import Array, bump, ramp
+from cmcgns.data.phantom.raster import Array, bump, clamp, ramp
 
 
 def _arch(rows: Array, centre: float, above: float, below: float) -> Array:
     """Half an ellipse on its side: 1 at ``centre``, 0 at ``above`` and ``below`` it."""
     reach = np.where(rows < centre, np.float32(above), np.float32(below))
-    arch: Array = np.sqrt(np.clip(1 - ((rows - np.float32(centre)) / reach) ** 2, 0, None))
+    arch: Array = np.sqrt(np.maximum(1 - ((rows - np.float32(centre)) / reach) ** 2, 0))
     return arch
 
 
@@ -41,9 +41,9 @@ def draw_mediastinum(
 def draw_body(anatomy: Anatomy, across: Array, down: Array, rows: Array, columns: Array) -> Array:
     """Soft tissue without lungs: trunk, neck and shoulders against a dark background."""
     lateral: Array = np.abs(columns)
-    shoulder: Array = np.float32(0.33) * (lateral - np.float32(0.13)).clip(0, None)
-    shoulder -= np.float32(0.6) * np.clip(0.135 - lateral, 0, None)
-    armpit: Array = np.clip(np.float32(0.46) - rows, 0, 1)
+    shoulder: Array = np.float32(0.33) * np.maximum(lateral - np.float32(0.13), 0)
+    shoulder -= np.float32(0.6) * np.maximum(0.135 - lateral, 0)
+    armpit: Array = clamp(np.float32(0.46) - rows)
     trunk: Array = np.float32(anatomy.lung_width + anatomy.wall) + np.float32(2.5) * armpit * armpit
     trunk += np.float32(0.02) * rows
     body = ramp(down - (shoulder - np.float32(0.015)), 0.03)
@@ -59,14 +59,14 @@ def draw_lung(
 ) -> Lung:
     """The cage and air of one lung, on the half of the canvas where it lies."""
     sign, size = SIDES[side], down.shape[0]
-    middle = int(np.clip(np.searchsorted(columns[0], 0.0), 1, size - 1))
+    middle = min(max(int(columns[0].searchsorted(0.0)), 1), size - 1)
     margin = 1 + int(0.06 * size)
     half = slice(0, min(size, middle + margin)) if sign < 0 else slice(max(0, middle - margin), size)
     lateral, height = sign * across[:, half], down[:, half]
     width = anatomy.lung_width * (1 + sign * anatomy.yaw)
-    upper = np.clip((0.66 - rows) / (0.66 - anatomy.apex), 0, 1)
+    upper = clamp((0.66 - rows) / (0.66 - anatomy.apex))
     wall = np.float32(width) * np.sqrt(1 - upper ** np.float32(2.4))
-    wall = wall * (0.95 + 0.08 * rows) - 0.3 * np.clip(rows - 0.70, 0, None) ** 2
+    wall = wall * (0.95 + 0.08 * rows) - 0.3 * np.maximum(rows - 0.70, 0) ** 2
     cage = ramp(wall - lateral, 0.014)
     cage *= ramp(lateral, 0.01)
     cage *= ramp(_diaphragm(anatomy, side, columns[:, half]) - height, 0.014)

@@ -44,12 +44,13 @@ def draw_ribs(chest: Chest, lung: Lung, silhouette: Array) -> None:
     spacing, phase, slope, contrast = chest.anatomy.ribs
     lateral = lung.lateral
     turn = 2 * np.pi / spacing
-    fall = np.float32(0.12 * slope) * lateral + np.float32(0.55 * slope) * lateral**2
+    squared = lateral**2
+    fall = np.float32(0.12 * slope) * lateral + np.float32(0.55 * slope) * squared
     fall *= np.float32(1.25) - np.float32(0.8) * (lung.down - np.float32(0.2))
     posterior = np.cos((lung.down - fall) * np.float32(turn) + np.float32(2 * np.pi * phase))
     posterior = ramp(posterior - np.float32(0.22), 0.5)
     posterior *= np.float32(1.35) - np.float32(0.45) * posterior  # cortex: edges denser than the marrow
-    rise = np.float32(0.62 * slope) * lateral - np.float32(0.5) * lateral**2
+    rise = np.float32(0.62 * slope) * lateral - np.float32(0.5) * squared
     anterior = np.cos((lung.down + rise) * np.float32(turn / 1.12) + np.float32(7 * phase))
     anterior = ramp(anterior - np.float32(0.15), 0.6)
     anterior *= np.float32(0.5) * ramp(lateral - np.float32(0.17), 0.14)

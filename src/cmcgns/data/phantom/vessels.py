@@ -3,7 +3,7 @@
 import numpy as np
 
 from cmcgns.data.phantom.anatomy import Anatomy
-from cmcgns.data.phantom.raster import Array, resize, smooth_noise, splat
+from cmcgns.data.phantom.raster import Array, even_steps, resize, smooth_noise, splat
 
 
 def draw_vessels(anatomy: Anatomy, size: int) -> Array:
@@ -35,7 +35,7 @@ def _grow(
     reach, bend, *turns = rng.random((8, len(angle), 1), dtype=np.float32)
     reach = np.float32(length) * (np.float32(0.7) + np.float32(0.45) * reach)
     bend = np.float32(1.3) * (bend - np.float32(0.5))
-    t = np.linspace(0, 1, steps, dtype=np.float32)
+    t = even_steps(steps)
     cosine, sine = np.cos(angle)[:, None], np.sin(angle)[:, None]
     along = reach * t
     aside = along * t * bend
@@ -49,8 +49,8 @@ def _grow(
     turn = np.concatenate(turns[:3], axis=1) * np.float32(0.5) + np.float32(0.3)
     turn *= np.sign(np.concatenate(turns[3:], axis=1) - np.float32(0.5))
     turn += angle[:, None] + bend * t[forks]
-    points = np.stack((across.ravel(), down.ravel(), weight.ravel()))
-    return points, np.stack((across[:, forks].ravel(), down[:, forks].ravel()), axis=1), turn.ravel()
+    points = np.array((across.ravel(), down.ravel(), weight.ravel()))
+    return points, np.array((across[:, forks].ravel(), down[:, forks].ravel())).T, turn.ravel()
 
 
 def _draw_branches(anatomy: Anatomy, points: Array, grid: int) -> Array:
