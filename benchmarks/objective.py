@@ -13,9 +13,9 @@ started: attention, the three losses and the bank's update, without encoders, po
 Each runs in a process of its own; the figures are medians after a warm-up. Memory is the highest resident set
 above the level after the imports: inputs, parameters, gradients and temporaries.
 
-Expected on 2 idle cores x86-64, `--threads 2`: plain / ours 6.6x in time and 8.5x in memory; ours / products 0.9x to
-1.3x in time. Ours takes 0.4 s and about 210 MB a step, plain 2.7 s and 1790 MB; allow half a minute in all.
-Use no more threads than there are idle cores: on busy ones the figures of all three grow apart.
+Expected on 2 idle cores x86-64, `--threads 2` (docs/results.md): plain / ours about 6x to 7x in time and 9x in
+memory; ours / products 0.9x to 1.3x in time. Ours takes 0.4 to 0.5 s and 200 MB a step, plain 2.4 to 3.2 s and
+1780 MB; allow half a minute in all.
 """
 
 import argparse

@@ -205,6 +205,8 @@ def bench_step(
 
 def _print_figures(figures: dict[str, Any]) -> None:
     for name, value in figures.items():
+        if name == "hours" and value < 1:
+            name, value = "minutes", 60 * value
         typer.echo(f"{name.replace('_', ' '):<36}{value:,.2f}")
 
 
