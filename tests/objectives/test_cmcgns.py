@@ -151,6 +151,8 @@ def test_another_study_is_one_whose_report_differs() -> None:
     assert found.all()
     assert not other_reports(torch.tensor([4, 4]))[1].any()
     assert not other_reports(torch.tensor([4]))[1].any()
+    with torch.no_grad():
+        assert "report_swapped" not in run(build().eval(), counts=(3,))
 
 
 def test_swapped_images_are_never_of_the_same_study() -> None:

@@ -183,9 +183,11 @@ class CMCGNS(nn.Module):
         """L_report with the image of another study, whose report differs, in evaluation.
 
         L_report can be solved without the image, because a sentence shapes its own attention weights. With another
-        image it should get clearly worse; a small difference means the shortcut.
+        image it should get clearly worse; a small difference means the shortcut. Nothing where all reports are equal.
         """
         partner, found = other_reports(batch.report_text)
+        if not bool(found.any()):
+            return {}
         rows = self._sentences(features, features.patches[partner], batch)
         rows = replace(rows, mask=(batch.sentence_mask & found[:, None]).flatten())
         return {"report_swapped": self.local_report_loss(rows)[0].detach()}

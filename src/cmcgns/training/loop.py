@@ -29,7 +29,7 @@ from cmcgns.training.journal import Journal
 from cmcgns.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.signals import Interrupted, Interruption
-from cmcgns.training.step import NonFiniteLoss, check_finite, training_step
+from cmcgns.training.step import NonFiniteLoss, check_recent, training_step
 from cmcgns.training.validate import validate
 
 logger = logging.getLogger(__name__)
@@ -137,12 +137,12 @@ class Loop:
             due = progress.global_step % training.checkpoint_every == 0
             asked = self._asked_to_stop(logs or due)
             if logs or due or asked:
-                self._check_recent(recent)
+                check_recent(recent)
             self._log(stage, settings, figures if logs else None, done)
             if (due or asked) and progress.step < self.steps():  # the end of an epoch saves by itself
                 self._checkpoint(optimizer)
                 self._leave_if(asked)
-        self._check_recent(recent)
+        check_recent(recent)
         self._end_epoch(stage, settings, optimizer)
 
     def _batches(self) -> Iterator[list[Batch]]:
@@ -215,13 +215,6 @@ class Loop:
         if had_started and not bank.is_started:
             message += ": they are older than the cluster bank's start, so it starts anew"
         self.journal.event("reconstruction", message)
-
-    def _check_recent(self, recent: list[Any]) -> None:
-        watched = [figures[name] for figures, _ in recent for name in ("loss", "gradient_norm") if name in figures]
-        if watched and not bool(torch.isfinite(torch.stack(watched)).all()):  # one read from the device
-            for figures, study_ids in recent:
-                check_finite(figures, study_ids)
-        recent.clear()
 
     def _log(self, stage: Stage, settings: StageSettings, figures: Any, done: int) -> None:
         pairs = self.recipe.training.batch_size * self.recipe.training.accumulate * self.fabric.world_size

@@ -60,8 +60,7 @@ def pretrain(
         folder.claim()  # before other processes start, which would wait for this one in vain
     fabric = launch(recipe, devices, nodes, accelerator)
     if resume and fabric.is_global_zero:
-        for leftover in folder.state.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
+        folder.remove_leftovers()
     if resume and latest is None:
         init = folder.read_init()  # starts over, from where it started before
     if init is not None:
@@ -81,9 +80,7 @@ def pretrain(
     if fabric.is_global_zero:
         if latest is None:
             folder.create(recipe, init)
-            _write_start(folder, recipe, prepared, task)
-        if latest is None or not folder.seen.is_file():  # a run that is older than this file gets it when it goes on
-            folder.write_provenance({"seen": write_seen(folder, prepared, recipe, folder.read_init())})
+        _write_start(folder, recipe, prepared, task, fresh=latest is None)
         console.say(describe(summary(prepared)))
         console.say(batches)
     with open_journal(folder, console, progress, fabric.is_global_zero) as journal:
@@ -117,7 +114,14 @@ def _check_same_data(folder: RunFolder, prepared: PreparedData, resume: bool) ->
         raise UserError(f"--resume: {prepared.pairs.source} has changed since the run started")
 
 
-def _write_start(folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: Task) -> None:
+def _write_start(folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: Task, fresh: bool) -> None:
+    if fresh:
+        _write_description(folder, recipe, prepared, task)
+    if fresh or not folder.seen.is_file():  # a run that is older than this file gets it when it goes on
+        folder.write_provenance({"seen": write_seen(folder, prepared, recipe, folder.read_init())})
+
+
+def _write_description(folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: Task) -> None:
     prepared.tokenizer.save_pretrained(str(folder.tokenizer))
     write_json(folder.report_encoder, task.model.report_encoder.config)
     folder.write_preprocess(recipe)

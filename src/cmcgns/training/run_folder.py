@@ -46,6 +46,11 @@ class RunFolder:
             raise UserError(f"--out {self.path} is not empty: go on with --resume, or choose another folder")
         self.path.mkdir(parents=True, exist_ok=True)
 
+    def remove_leftovers(self) -> None:
+        """Remove what a process that was killed while it wrote has left behind."""
+        for leftover in self.state.glob(".*.tmp"):
+            leftover.unlink()
+
     def create(self, recipe: Recipe, init: Path | None) -> None:
         """Write how the run starts; config.yaml comes last and makes it a run folder."""
         self.state.mkdir(exist_ok=True)

@@ -84,5 +84,21 @@ def check_finite(figures: dict[str, Tensor], study_ids: Sequence[str]) -> None:
     )
 
 
+def check_recent(recent: list[tuple[dict[str, Tensor], list[str]]]) -> None:
+    """Look at the figures of several steps with one read from the device, and forget them.
+
+    Args:
+        recent: figures and study ids of each step; emptied.
+
+    Raises:
+        NonFiniteLoss: as `check_finite`, of the first bad step.
+    """
+    watched = [figures[name] for figures, _ in recent for name in ("loss", "gradient_norm") if name in figures]
+    if watched and not bool(torch.isfinite(torch.stack(watched)).all()):
+        for figures, study_ids in recent:
+            check_finite(figures, study_ids)
+    recent.clear()
+
+
 def _is_finite(value: Tensor) -> bool:
     return bool(torch.isfinite(value.detach()))

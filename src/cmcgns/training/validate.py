@@ -1,5 +1,7 @@
 """Losses and retrieval on the validation rows."""
 
+from collections import Counter
+
 import torch
 
 from cmcgns.data.dataset import PairDataset, make_loader
@@ -30,12 +32,14 @@ def validate(
     training = task.training
     task.eval()
     sums: dict[str, torch.Tensor] = {}
+    studies: Counter[str] = Counter()  # a batch may have no value of a figure
     try:
         with local_only():
             for batch in make_loader(dataset, evaluation_order(len(dataset), batch_size)):
                 for name, value in task(batch.to(device)).items():
                     sums[name] = sums.get(name, torch.zeros((), device=device)) + value.float() * len(batch)
-        figures = {name: float(value) / len(dataset) for name, value in sums.items()}
+                    studies[name] += len(batch)
+        figures = {name: float(value) / studies[name] for name, value in sums.items()}
     finally:
         task.train(training)
     return figures | retrieval(task, dataset, batch_size, recall_limit, device)
