@@ -188,12 +188,13 @@ def test_numbers_out_of_range_are_refused_by_name(seed, index, size):
 
 
 @pytest.mark.slow
-def test_a_core_makes_at_least_a_hundred_studies_a_second():
+def test_a_core_makes_at_least_a_hundred_and_fifty_studies_a_second():
+    """Half of what is wanted (docs/results.md has the figure), in the thread's own time: others may be busy too."""
     make_study(0, 0)
     best = np.inf
-    for start in range(0, 250, 50):
-        begin = time.perf_counter()
+    for start in range(0, 500, 50):
+        begin = time.thread_time()
         for index in range(start, start + 50):
             make_study(0, index)
-        best = min(best, time.perf_counter() - begin)
-    assert 50 / best > 100
+        best = min(best, time.thread_time() - begin)
+    assert 50 / best > 150
