@@ -4,7 +4,7 @@
 
 Both arms use the recipe `demo` with the same number of epochs; the global arm sets the weights of the local terms
 to 0 and the reconstruction off. Two tables: one on the demo's own 500 test studies, one on fresh test sets of 500
-that nothing was ever chosen on (retrieval ranks within a set). Intervals: patient-clustered bootstrap of the test
+beside it (retrieval ranks within a set). Intervals: patient-clustered bootstrap of the test
 studies, the mean over seeds within every resample; differences are paired by test patient and by seed.
 """
 
