@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from cmcgns.data.dataset import make_loader, normalise_pixels
 from cmcgns.data.images import centre_crop, load_images
 from cmcgns.data.order import evaluation_order
-from cmcgns.evaluation.bootstrap import auroc_interval, mean_interval, paired_auroc_difference
+from cmcgns.evaluation.bootstrap import auroc_interval, interval_text, mean_interval, paired_auroc_difference
 from cmcgns.evaluation.embed import embed
-from cmcgns.evaluation.judge import interval_text
 from cmcgns.evaluation.probe import fit_probe
 from cmcgns.evaluation.retrieval import chance_recall, recall_at_k
 from cmcgns.pretrained import Pretrained, load, random_twin

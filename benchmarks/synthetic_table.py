@@ -18,10 +18,14 @@ from rich.console import Console
 
 from cmcgns.data.phantom import prompts
 from cmcgns.demo import COUNTS, make_studies
-from cmcgns.evaluation.bootstrap import Interval, Statistic, bootstrap_interval, paired_difference
-from cmcgns.evaluation.judge import Scores, interval_text, report_use, score
+from cmcgns.evaluation.bootstrap import Interval, Statistic, bootstrap_interval, interval_text, paired_difference
+from cmcgns.evaluation.fractions import nested_fraction
 from cmcgns.evaluation.metrics import FloatArray, RankedScores, mean_over_classes
+from cmcgns.evaluation.probe import LinearProbe, fit_probe
+from cmcgns.evaluation.report_use import report_use
+from cmcgns.evaluation.retrieval import chance_recall, recall_at_k
 from cmcgns.evaluation.study_set import StudySet, read_study_set
+from cmcgns.evaluation.zero_shot import zero_shot_scores
 from cmcgns.pretrained import Pretrained, load, random_twin
 from cmcgns.recipe import load_recipe
 from cmcgns.training.pretrain import pretrain
@@ -32,6 +36,23 @@ ARMS = {
     "full": [],
 }
 MEASURES = ("linear probe, 10 % of the labels, mean AUROC", "zero-shot, mean AUROC", "report -> image, R@10")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one encoder says about every test study.
+
+    Attributes:
+        linear: (n, C) logits of the probe, one array a draw of the labels.
+        zero_shot: (n, C).
+        recall: (n,) hits of report -> image at 10.
+        chance: expected recall at 10 of a random ranking.
+    """
+
+    linear: list[FloatArray]
+    zero_shot: FloatArray
+    recall: FloatArray
+    chance: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +86,29 @@ class Judged:
         return lambda counts: counts @ hits / counts.sum(1)
 
 
+def fit_probes(model: Pretrained, data: Path, fraction: float = 0.1, draws: int = 3) -> list[LinearProbe]:
+    """Linear probes on a share of the training patients' labels; validation chooses their L2 strength."""
+    train, validation = (read_study_set(data, split, model) for split in ("train", "val"))
+    learned, chosen = train.embed(model).pooled, validation.embed(model).pooled
+    chosen_rows = [nested_fraction(train.patients, train.labels, fraction, seed) for seed in range(draws)]
+    return [fit_probe(learned[rows], train.labels[rows], chosen, validation.labels) for rows in chosen_rows]
+
+
+def score(model: Pretrained, probes: Sequence[LinearProbe], test: StudySet) -> Scores:
+    """Score the studies of one test set."""
+    found = test.embed(model)
+    wanted = [prompts()[name] for name in test.label_names]
+    positive = [model.embed_text(list(texts)) for texts, _ in wanted]
+    negative = [model.embed_text(list(texts)) for _, texts in wanted]
+    ids = found.report_text
+    return Scores(
+        linear=[probe.logits(found.pooled) for probe in probes],
+        zero_shot=zero_shot_scores(found.image, positive, negative),
+        recall=recall_at_k(found.report, found.image, ids, ids, (10,))[10],
+        chance=chance_recall(ids, ids, 10),
+    )
+
+
 def together(parts: Sequence[Scores]) -> Scores:
     """Scores of several test sets as if they were one; recalls are of each set alone."""
     return Scores(
@@ -95,10 +139,10 @@ def train_missing(folder: Path, data: Path, seeds: int) -> None:
 
 def judge(model: Pretrained, data: Path, tests: Sequence[Path]) -> tuple[Scores, FloatArray, np.ndarray]:
     """Scores, labels and patients of all studies of the test sets."""
-    train, validation = (read_study_set(data, split, model) for split in ("train", "val"))
-    sets: list[StudySet] = [read_study_set(folder, "test", model) for folder in tests]
+    probes = fit_probes(model, data)
+    sets = [read_study_set(folder, "test", model) for folder in tests]
     patients = [np.char.add(f"{place}/", np.asarray(each.patients, str)) for place, each in enumerate(sets)]
-    scores = together([score(model, train, validation, each, prompts()) for each in sets])
+    scores = together([score(model, probes, each) for each in sets])
     return scores, np.concatenate([each.labels for each in sets]), np.concatenate(patients)
 
 

@@ -13,14 +13,15 @@ from cmcgns.config import Recipe
 from cmcgns.data.phantom import write_dataset
 from cmcgns.demo_results import summarise_judgements
 from cmcgns.errors import UserError
+from cmcgns.evaluation.bootstrap import interval_text
 from cmcgns.evaluation.command import judge_encoder
 from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.contract import Cell
 from cmcgns.evaluation.evaluate import EvaluateOptions
-from cmcgns.evaluation.judge import interval_text, report_use
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.evaluation.report import write_comparison
+from cmcgns.evaluation.report_use import report_use
 from cmcgns.evaluation.store import read_predictions
 from cmcgns.evaluation.study_set import read_study_set
 from cmcgns.files import write_json

@@ -36,11 +36,11 @@ def test_pitfall_04_output_is_linear_and_can_leave_the_pixel_range() -> None:
 
 def test_pitfall_01_a_token_changes_its_own_quadrant_most() -> None:
     decoder = ImageDecoder(8, 16, (4, 4), 16)
-    tokens = torch.randn(1, 16, 8, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randn(64, 16, 8, generator=torch.Generator().manual_seed(0))
     for position in range(16):
         changed = tokens.clone()
-        changed[0, position] += 3
-        difference = (decoder(changed) - decoder(tokens)).abs()[0, 0]
+        changed[:, position] += 3
+        difference = (decoder(changed) - decoder(tokens)).abs().mean((0, 1))
         by_quadrant = difference.unflatten(1, (2, 8)).unflatten(0, (2, 8)).sum((1, 3)).flatten()
         assert int(by_quadrant.argmax()) == 2 * (position // 8) + position % 4 // 2
 
@@ -52,3 +52,9 @@ def test_pitfall_02_changing_study_0_does_not_change_study_1() -> None:
     changed[0] += 1
     torch.testing.assert_close(decoder(tokens)[1], decoder(changed)[1], rtol=0, atol=1e-6)
     assert (decoder(tokens)[0] - decoder(changed)[0]).abs().max() > 1e-3
+
+
+def test_untrained_output_shows_no_grid_of_single_pixels() -> None:
+    image = ImageDecoder(8, 16, (2, 2), 16)(torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0)))
+    places = image.unflatten(3, (8, 2)).unflatten(2, (8, 2))
+    torch.testing.assert_close(places, places[:, :, :, :1, :, :1].expand_as(places), rtol=0, atol=0)

@@ -10,8 +10,8 @@ evaluation therefore have the intervals of :mod:`cmcgns.evaluation.intervals`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ __all__ = [
     "auroc_interval",
     "bootstrap_interval",
     "cluster_resample_counts",
+    "interval_text",
     "mean_interval",
     "paired_auroc_difference",
     "paired_difference",
@@ -54,6 +55,12 @@ class Interval:
     high: float
     n: int
     resamples: int
+
+
+def interval_text(interval: Mapping[str, float] | Interval, digits: int = 3) -> str:
+    """`0.912 (0.897 to 0.926)`."""
+    values = asdict(interval) if isinstance(interval, Interval) else interval
+    return f"{values['value']:.{digits}f} ({values['low']:.{digits}f} to {values['high']:.{digits}f})"
 
 
 def bootstrap_interval(

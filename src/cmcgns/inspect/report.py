@@ -23,9 +23,9 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
     Args:
         run: folder of a finished run.
         manifest: table or folder of pairs; its test split is shown, else validation, else the first rows.
-        results: `pretrained` and `random` (:func:`cmcgns.evaluation.judge.summarise`), `difference`
-            (:func:`~cmcgns.evaluation.judge.compare`), `report_use`
-            (:func:`~cmcgns.evaluation.judge.report_use`, or None), `seconds` by name and `counts` by split.
+        results: `pretrained`, `random` and `difference` (:func:`cmcgns.demo_results.summarise_judgements`),
+            `report_use` (:func:`cmcgns.evaluation.report_use.report_use`, or None), `seconds` by name and `counts`
+            by split.
             What is missing stays out of the page, which then says so.
         out: folder to fill with `report.html` and `pictures/`.
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,6 +32,11 @@ class ImageDecoder(nn.Module):
             for before, after in itertools.pairwise(widths)
         )
         self.output = nn.Conv2d(widths[-1], 4, 3, padding=1)
+        # The four values of a place start alike; otherwise a grid of single pixels lies over the image and stays for
+        # long (Aitken et al., arXiv 1707.02937).
+        with torch.no_grad():
+            self.output.weight.copy_(self.output.weight[:1].clone())
+            self.output.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, P, dim) tokens, row-major on the grid -> (B, 1, H, W)."""

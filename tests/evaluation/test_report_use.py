@@ -1,0 +1,102 @@
+"""What the report is worth to the reconstruction, measured with reconstructions whose errors are known."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cmcgns.data.order import BatchRequest
+from cmcgns.evaluation.report_use import report_use
+
+STUDIES, SIDE = 40, 8
+GRID = (2, 2)
+TEXT = np.arange(STUDIES) // 2  # reports come in equal pairs
+BOXED = np.arange(STUDIES) % 4 != 3
+
+
+class _Studies:
+    """Images full of the number of their report; a box in the upper left quarter of three in four."""
+
+    tokens = SimpleNamespace(report_text=TEXT)
+    rows = np.arange(STUDIES)
+
+    def __len__(self) -> int:
+        return STUDIES
+
+    def __getitem__(self, request: BatchRequest) -> Any:
+        value = torch.from_numpy(TEXT[request.rows]).float()
+        images = value[:, None, None, None].expand(-1, 1, SIDE, SIDE).clone()
+        images[:, :, SIDE // 2 :] = 99  # outside every box
+        mask = torch.ones(len(value), 1, dtype=torch.bool)
+        return _Batch(images=images, sentences=value[:, None, None], sentence_mask=mask)
+
+
+class _Batch(SimpleNamespace):
+    def to(self, device: object) -> "_Batch":
+        return self
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def _boxes() -> Tensor:
+    boxes = torch.zeros(STUDIES, 1, SIDE, SIDE, dtype=torch.bool)
+    boxes[BOXED, :, : SIDE // 2, : SIDE // 2] = True
+    return boxes
+
+
+def _encoder(rebuild: Any) -> Any:
+    def encode(batch: _Batch) -> Any:
+        patches = torch.zeros(len(batch), GRID[0] * GRID[1], 1)
+        return SimpleNamespace(patches=patches, sentences=batch.sentences, grid=GRID)
+
+    objective = SimpleNamespace(reconstruction=SimpleNamespace(reconstruct=rebuild), attention=None)
+    settings = SimpleNamespace(mask_ratio=0.5, mask="features")
+    return SimpleNamespace(
+        task=SimpleNamespace(model=encode, objective=objective, settings=settings), device=torch.device("cpu")
+    )
+
+
+def _studies() -> Any:
+    return SimpleNamespace(dataset=_Studies(), patients=np.arange(STUDIES), box_masks=_boxes)
+
+
+def _by_report(patches: Tensor, hidden: Tensor, sentences: Tensor, mask: Tensor, attention: object) -> Tensor:
+    return sentences[..., None].expand(-1, 1, SIDE, SIDE)
+
+
+def _without_report(patches: Tensor, hidden: Tensor, sentences: Tensor, mask: Tensor, attention: object) -> Tensor:
+    return torch.full((len(patches), 1, SIDE, SIDE), -1.0)
+
+
+def test_a_reconstruction_that_is_the_report_is_right_only_with_the_right_one() -> None:
+    found = report_use(_encoder(_by_report), _studies())
+    assert found["right"]["value"] == 0
+    assert found["other"]["value"] >= 1  # the numbers of two different reports differ by one or more
+    assert found["difference"]["low"] > 0
+
+
+def test_a_reconstruction_that_ignores_the_report_shows_no_difference() -> None:
+    found = report_use(_encoder(_without_report), _studies())
+    assert found["right"]["value"] > 1
+    assert found["difference"] == pytest.approx(
+        {"value": 0, "low": 0, "high": 0, "n": found["studies"], "resamples": 2000}
+    )
+
+
+def test_only_studies_with_hidden_pixels_inside_a_box_count() -> None:
+    # Four masks that hide half of four places miss the box's place in one study of sixteen.
+    found = report_use(_encoder(_by_report), _studies())
+    assert 0.75 * BOXED.sum() <= found["studies"] <= BOXED.sum()
+    alone = report_use(_encoder(_by_report), _studies(), draws=40)
+    assert alone["studies"] == BOXED.sum()
+
+
+def test_a_run_without_reconstruction_is_refused() -> None:
+    encoder = _encoder(_by_report)
+    encoder.task.objective.reconstruction = None
+    with pytest.raises(ValueError, match="no reconstruction"):
+        report_use(encoder, _studies())
