@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,16 @@ def parse_recipe(settings: Any, source: str) -> Recipe:
 def describe_settings(recipe: Recipe) -> str:
     """Every setting as YAML that can be read again, with its meaning as a comment."""
     return "\n".join(_lines(recipe, ""))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """`training.seed (0, now 1)` for every setting that two recipes, as nested mappings, do not share."""
+    for name in [*before, *(name for name in now if name not in before)]:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from differences(old, new, f"{above}{name}.")
+        elif old != new:
+            yield f"{above}{name} ({json.dumps(old)}, now {json.dumps(new)})"
 
 
 def _lines(settings: BaseModel, indent: str) -> Iterator[str]:

@@ -200,18 +200,41 @@ def test_changed_files_and_other_sizes_are_read_anew(tmp_path):
     assert load_images([str(path)], 4)[0].shape == (1, 4, 4)
 
 
-def test_unreadable_files_are_reported_by_position_and_not_cached(tmp_path):
+def test_unreadable_files_are_reported_by_position_and_tried_again(tmp_path, monkeypatch):
     good = save(np.full((8, 8), 9, np.uint8), tmp_path / "good.png")
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"")
     paths = [str(bad), str(good), str(tmp_path / "absent.png")]
-    pixels, errors = load_images(paths, 8)
-    assert list(errors) == [0, 2]
-    assert "bad.png: unreadable" in errors[0]
-    assert "absent.png: no such image" in errors[2]
-    assert not pixels[[0, 2]].any()
-    assert (pixels[1] == 9).all()
-    assert list((tmp_path / "cache").iterdir()) == []
+    reads = count_reads(monkeypatch)
+    for expected in (["absent.png", "bad.png", "good.png"], ["absent.png", "bad.png"]):
+        reads.clear()
+        pixels, errors = load_images(paths, 8)
+        assert sorted(reads) == expected, "what was read is not read again"
+        assert list(errors) == [0, 2]
+        assert "bad.png: unreadable" in errors[0]
+        assert "absent.png: no such image" in errors[2]
+        assert isinstance(pixels, np.memmap), "an array of many images must not fill the memory"
+        assert not pixels.flags.writeable
+        assert not pixels[[0, 2]].any()
+        assert (pixels[1] == 9).all()
+
+
+def test_an_image_that_can_be_read_later_is_not_taken_for_a_bad_one(tmp_path, monkeypatch):
+    paths = [str(save(np.full((8, 8), 9 + number, np.uint8), tmp_path / f"{number}.png")) for number in range(3)]
+
+    def denied(path, size):
+        if path.name == "1.png":
+            raise UserError(f"{path}: permission denied")
+        return read_image(path, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "read_image", denied)
+        assert list(load_images(paths, 8)[1]) == [1]
+    for _ in range(2):
+        pixels, errors = load_images(paths, 8)
+        assert errors == {}
+        assert pixels[:, 0, 0].tolist() == [9, 10, 11]
+    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".npy"]
 
 
 def test_nothing_half_written_stays_when_reading_is_interrupted(tmp_path, monkeypatch):

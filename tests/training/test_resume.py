@@ -88,7 +88,7 @@ def test_newest_checkpoints_are_kept_and_nothing_is_a_pickle(finished: Path) -> 
 
 
 def test_other_settings_are_refused(finished: Path, studies: Path) -> None:
-    with pytest.raises(UserError, match=r"differs in training.*--init"):
+    with pytest.raises(UserError, match=r"differs in training\.clip \(1\.0, now 0\.5\)\. Resume .*--init"):
         run(studies, finished, tiny_recipe(training__clip=0.5), resume=True)
 
 

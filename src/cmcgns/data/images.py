@@ -1,6 +1,7 @@
 """Radiographs from files: decoded and resized once, kept as one memory-mapped array."""
 
 import hashlib
+import json
 import mmap
 import os
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps
 
 from cmcgns.data.remote import open_image
 from cmcgns.errors import UserError
+from cmcgns.files import write_json
 
 MAX_PIXELS = 89_000_000  # Pillow calls more a decompression bomb; the largest digitised films have 40 million
 _CACHE_VERSION = 2  # to be raised whenever `read_image` gives other pixels
@@ -106,6 +108,7 @@ def load_images(
     """All images as one read-only array, built on first use and found again afterwards.
 
     The array's name depends on every path, file size and modification time, so a changed file is read anew.
+    Unreadable images stay black in it, and every call tries them again.
 
     Args:
         paths: image files or URLs.
@@ -116,18 +119,39 @@ def load_images(
         (n, size, size) uint8 memory map, and position -> message for unreadable images (black in the array).
     """
     file = cache_folder() / f"images-{size}-{_fingerprint(paths)}.npy"
-    if file.is_file():
-        return map_images(file), {}
+    unread = file.with_suffix(".unread.json")  # positions to try again: access may be granted, a server may be back
+    if not file.is_file():
+        errors = _build(file, unread, paths, size, progress or (lambda _: None))
+    elif unread.is_file():
+        array = np.load(file, mmap_mode="r+", allow_pickle=False)
+        errors = _fill(array, paths, size, json.loads(unread.read_text("utf-8")), lambda _: None)
+        _remember(unread, errors)
+    else:
+        errors = {}
+    return map_images(file), errors
+
+
+def _build(
+    file: Path, unread: Path, paths: Sequence[str], size: int, progress: Callable[[int], None]
+) -> dict[int, str]:
+    """Write a new array; returns position -> message for the images that cannot be read."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
-        errors = _fill(temporary, paths, size, progress or (lambda _: None))
-        if errors:  # an incomplete array is not kept: the files may be mended
-            return np.load(temporary, allow_pickle=False), errors
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(paths), size, size))
+        errors = _fill(array, paths, size, range(len(paths)), progress)
+        _remember(unread, errors)  # before the array has its name: an array alone is one without gaps
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-    return map_images(file), {}
+    return errors
+
+
+def _remember(unread: Path, errors: dict[int, str]) -> None:
+    if errors:
+        write_json(unread, list(errors))
+    else:
+        unread.unlink(missing_ok=True)
 
 
 def map_images(file: Path) -> Pixels:
@@ -138,9 +162,14 @@ def map_images(file: Path) -> Pixels:
     return array
 
 
-def _fill(file: Path, paths: Sequence[str], size: int, progress: Callable[[int], None]) -> dict[int, str]:
-    """Write all images into a new array file; returns position -> message for those that cannot be read."""
-    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(len(paths), size, size))
+def _fill(
+    array: "np.memmap[Any, Any]",
+    paths: Sequence[str],
+    size: int,
+    positions: Sequence[int],
+    progress: Callable[[int], None],
+) -> dict[int, str]:
+    """Read the images of some positions into an array; returns position -> message for those that cannot be read."""
     errors: dict[int, str] = {}
 
     def read_one(position: int) -> None:
@@ -150,7 +179,7 @@ def _fill(file: Path, paths: Sequence[str], size: int, progress: Callable[[int],
             errors[position] = str(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
-        for _ in pool.map(read_one, range(len(paths))):
+        for _ in pool.map(read_one, positions):
             progress(1)
     array.flush()
     return dict(sorted(errors.items()))

@@ -9,6 +9,7 @@ from cmcgns.config import Recipe
 from cmcgns.errors import UserError
 from cmcgns.files import sha256, write_json
 from cmcgns.models.card import write_card
+from cmcgns.recipe import differences
 from cmcgns.task import Task
 from cmcgns.training.checkpoint import Progress, checkpoints, read_progress, save_weights
 from cmcgns.training.console import RunConsole
@@ -96,10 +97,9 @@ def _latest_checkpoint(folder: RunFolder, recipe: Recipe) -> Path | None:
     """Newest checkpoint; None when the run was stopped before its first, and starts over."""
     before = folder.read_recipe()
     if before != recipe:
-        old, new = before.model_dump(), recipe.model_dump()
-        changed = [f"{group}" for group in new if old[group] != new[group]]
+        changed = ", ".join(differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
         raise UserError(
-            f"--resume: {folder.config} differs in {', '.join(changed)}. Resume with the settings of the run "
+            f"--resume: {folder.config} differs in {changed}. Resume with the settings of the run "
             "(its config.yaml can be given as RECIPE), or start a new run with --init"
         )
     found = checkpoints(folder.state)
