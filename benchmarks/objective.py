@@ -92,6 +92,7 @@ def objective(sizes: Sizes) -> CMCGNS:
         weight_report=1.0,
         reconstruction="off",
         sentence_gradient=1.0,
+        false_negatives="margin",  # as published, like the plain program
         bank=BankSettings(clusters=sizes.clusters),
     )
     side = math.isqrt(sizes.patches)

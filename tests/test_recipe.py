@@ -108,6 +108,7 @@ def test_something_trains_the_report_encoder():
 def test_released_arithmetic_refuses_switches_that_it_does_not_have():
     released = {
         "arithmetic": "released", "sentence_gradient": 1, "tau": 1, "learn_tau": "false", "duplicates": "false",
+        "false_negatives": "margin",
     }  # fmt: skip
     overrides = [f"objective.{name}={value}" for name, value in released.items()]
     load_recipe("default", overrides)

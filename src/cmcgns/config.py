@@ -104,7 +104,11 @@ class ObjectiveSettings(Settings):
     )
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
     negatives: Literal["in_batch", "hard", "cluster"] = "cluster"
-    false_negatives: Literal["keep", "margin", "mask", "soft"] = "margin"
+    false_negatives: Literal["keep", "margin", "mask", "soft"] = Field(
+        "soft",
+        description="how sentences of one cluster are treated: margin as published, soft weighs them down as they "
+        "are alike, mask leaves them out; nothing without negatives=cluster",
+    )
     duplicates: bool = Field(True, description="leave sentences of equal text out of the negatives")
     tau: Annotated[float, Field(gt=0)] = Field(0.1, description="temperature of L_report")
     learn_tau: bool = True
@@ -198,12 +202,6 @@ class Recipe(Settings):
         if self.data.max_tokens < 3:
             raise ValueError("data.max_tokens must be at least 3: [CLS], one word piece, [SEP]")
         self._fits_released()
-        treated = self.objective.false_negatives in ("mask", "soft")
-        if treated and self.objective.negatives != "cluster":
-            raise ValueError(
-                f"objective.false_negatives={self.objective.false_negatives} needs objective.negatives=cluster: "
-                "without clusters there are no false negatives to treat"
-            )
         return self
 
     def _fits_released(self) -> None:

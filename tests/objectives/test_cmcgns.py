@@ -231,9 +231,15 @@ def test_pitfall_12_exactly_the_trained_parameters_get_a_gradient(
         {},
         {"reconstruction": "image_only", "negatives": "in_batch"},
         {"mask": "pixels", "query": "unmasked"},
-        {"weight_global": 0.0, "attention": "softmax", "false_negatives": "soft"},
+        {"weight_global": 0.0, "attention": "softmax", "false_negatives": "margin"},
         {"weight_image": 0.0, "weight_report": 0.0, "reconstruction": "off"},
-        {"arithmetic": "released", "learn_tau": False, "tau": 1.0, "duplicates": False},
+        {
+            "arithmetic": "released",
+            "learn_tau": False,
+            "tau": 1.0,
+            "duplicates": False,
+            "false_negatives": "margin",
+        },
         {"sentence_gradient": 0.0},
         {"sentence_gradient": 0.1},
     ],
@@ -441,7 +447,7 @@ def test_attention_predictor_and_decoder_run_in_half_precision_under_autocast() 
 
 
 def test_unused_centroids_of_a_small_start_stay_out() -> None:
-    objective = build(bank={"clusters": 6})
+    objective = build(bank={"clusters": 6}, false_negatives="margin")
     z1, z2 = unit(8, DIM), unit(8, DIM, seed=1)
     objective.bank._start(unit(3, DIM, seed=2))
     rows = sentence_rows(z1, z2)

@@ -20,7 +20,7 @@ HALVES = (slice(0, 3), slice(3, 6))
 STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
 Found = dict[str, Tensor]
 VARIANTS: dict[str, dict[str, object]] = {
-    "margin": {},
+    "margin": {"false_negatives": "margin"},
     "soft": {"false_negatives": "soft", "attention": "softmax", "duplicates": False},
     "mask": {"false_negatives": "mask", "reconstruct": "everywhere"},
     "hard": {"negatives": "hard"},
