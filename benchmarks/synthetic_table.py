@@ -1,6 +1,6 @@
 """The table of docs/results.md: random encoder, global term alone, full method, on the demo's synthetic studies.
 
-    python benchmarks/synthetic_table.py runs/ --seeds 4 --fresh 8   # trains what is missing: 8 runs
+    python benchmarks/synthetic_table.py runs/ --seeds 12 --fresh 8   # trains what is missing: 24 runs
 
 Both arms use the recipe `demo` with the same number of epochs; the global arm sets the weights of the local terms
 to 0 and the reconstruction off. Two tables: one on the demo's own 500 test studies, one on fresh test sets of 500
@@ -24,7 +24,7 @@ from cmcgns.evaluation.metrics import FloatArray, RankedScores, mean_over_classe
 from cmcgns.evaluation.probe import LinearProbe, fit_probe
 from cmcgns.evaluation.report_use import report_use
 from cmcgns.evaluation.retrieval import chance_recall, recall_at_k
-from cmcgns.evaluation.study_set import StudySet, read_study_set
+from cmcgns.evaluation.study_set import read_study_set
 from cmcgns.evaluation.zero_shot import zero_shot_scores
 from cmcgns.pretrained import Pretrained, load, random_twin
 from cmcgns.recipe import load_recipe
@@ -40,50 +40,55 @@ MEASURES = ("linear probe, 10 % of the labels, mean AUROC", "zero-shot, mean AUR
 
 @dataclass(frozen=True)
 class Scores:
-    """What one encoder says about every test study.
+    """What one encoder says about every test study, and what is true of them.
 
     Attributes:
         linear: (n, C) logits of the probe, one array a draw of the labels.
         zero_shot: (n, C).
-        recall: (n,) hits of report -> image at 10.
+        recall: (n,) hits of report -> image at 10, within the study's own test set.
         chance: expected recall at 10 of a random ranking.
+        labels: (n, C).
+        patients: (n,) distinct among test sets.
     """
 
     linear: list[FloatArray]
     zero_shot: FloatArray
     recall: FloatArray
     chance: float
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What the runs of one arm say about a number of test sets, one after the other.
-
-    Attributes:
-        runs: scores of all studies, one a training seed.
-        labels: (n, C).
-        patients: (n,) distinct among the sets.
-    """
-
-    runs: Sequence[Scores]
     labels: FloatArray
     patients: np.ndarray
 
-    def statistics(self) -> list[Statistic]:
-        """One statistic a column of the table; means over seeds (and classes) within every resample."""
-        linear = [logits for run in self.runs for logits in run.linear]
-        return [
-            self._mean_auroc(linear),
-            self._mean_auroc([run.zero_shot for run in self.runs]),
-            self._mean_recall(np.mean([run.recall for run in self.runs], axis=0)),
-        ]
 
-    def _mean_auroc(self, scores: Sequence[FloatArray]) -> Statistic:
-        ranked = [RankedScores(each, self.labels) for each in scores]
+Runs = dict[str, list[list[Scores]]]
+"""By arm, seed of the training and test set."""
+
+
+def together(parts: Sequence[Scores]) -> Scores:
+    """Scores of several test sets as if they were one."""
+    return Scores(
+        linear=[np.concatenate(logits) for logits in zip(*(part.linear for part in parts), strict=True)],
+        zero_shot=np.concatenate([part.zero_shot for part in parts]),
+        recall=np.concatenate([part.recall for part in parts]),
+        chance=float(np.mean([part.chance for part in parts])),
+        labels=np.concatenate([part.labels for part in parts]),
+        patients=np.concatenate([part.patients for part in parts]),
+    )
+
+
+def statistics(seeds: Sequence[Scores]) -> list[Statistic]:
+    """One statistic a column of the table; means over seeds (and classes) within every resample."""
+    labels = seeds[0].labels
+
+    def mean_auroc(scores: Sequence[FloatArray]) -> Statistic:
+        ranked = [RankedScores(each, labels) for each in scores]
         return lambda counts: np.mean([mean_over_classes(each.auroc(counts)) for each in ranked], axis=0)
 
-    def _mean_recall(self, hits: FloatArray) -> Statistic:
-        return lambda counts: counts @ hits / counts.sum(1)
+    hits = np.mean([each.recall for each in seeds], axis=0)
+    return [
+        mean_auroc([logits for each in seeds for logits in each.linear]),
+        mean_auroc([each.zero_shot for each in seeds]),
+        lambda counts: counts @ hits / counts.sum(1),
+    ]
 
 
 def fit_probes(model: Pretrained, data: Path, fraction: float = 0.1, draws: int = 3) -> list[LinearProbe]:
@@ -94,8 +99,9 @@ def fit_probes(model: Pretrained, data: Path, fraction: float = 0.1, draws: int 
     return [fit_probe(learned[rows], train.labels[rows], chosen, validation.labels) for rows in chosen_rows]
 
 
-def score(model: Pretrained, probes: Sequence[LinearProbe], test: StudySet) -> Scores:
+def score(model: Pretrained, probes: Sequence[LinearProbe], folder: Path) -> Scores:
     """Score the studies of one test set."""
+    test = read_study_set(folder, "test", model)
     found = test.embed(model)
     wanted = [prompts()[name] for name in test.label_names]
     positive = [model.embed_text(list(texts)) for texts, _ in wanted]
@@ -106,16 +112,8 @@ def score(model: Pretrained, probes: Sequence[LinearProbe], test: StudySet) -> S
         zero_shot=zero_shot_scores(found.image, positive, negative),
         recall=recall_at_k(found.report, found.image, ids, ids, (10,))[10],
         chance=chance_recall(ids, ids, 10),
-    )
-
-
-def together(parts: Sequence[Scores]) -> Scores:
-    """Scores of several test sets as if they were one; recalls are of each set alone."""
-    return Scores(
-        linear=[np.concatenate(logits) for logits in zip(*(part.linear for part in parts), strict=True)],
-        zero_shot=np.concatenate([part.zero_shot for part in parts]),
-        recall=np.concatenate([part.recall for part in parts]),
-        chance=float(np.mean([part.chance for part in parts])),
+        labels=test.labels,
+        patients=np.char.add(f"{folder}/", np.asarray(test.patients, str)),
     )
 
 
@@ -137,33 +135,32 @@ def train_missing(folder: Path, data: Path, seeds: int) -> None:
                 pretrain(recipe, data, out, resume=(out / "config.yaml").exists())
 
 
-def judge(model: Pretrained, data: Path, tests: Sequence[Path]) -> tuple[Scores, FloatArray, np.ndarray]:
-    """Scores, labels and patients of all studies of the test sets."""
-    probes = fit_probes(model, data)
-    sets = [read_study_set(folder, "test", model) for folder in tests]
-    patients = [np.char.add(f"{place}/", np.asarray(each.patients, str)) for place, each in enumerate(sets)]
-    scores = together([score(model, probes, each) for each in sets])
-    return scores, np.concatenate([each.labels for each in sets]), np.concatenate(patients)
-
-
-def print_table(folder: Path, data: Path, tests: Sequence[Path], seeds: int) -> None:
-    """The table of all arms on some test sets."""
-    runs: dict[str, list[Scores]] = {"random": [], "global": [], "full": []}
+def judge(folder: Path, data: Path, tests: Sequence[Path], seeds: int) -> Runs:
+    """Score all runs, and the random start of each, on all test sets."""
+    runs: Runs = {"random": [], "global": [], "full": []}
     for seed in range(seeds):
-        for arm in ARMS:
-            model = load(folder / f"{arm}-{seed}")
-            found, labels, patients = judge(model, data, tests)
-            runs[arm].append(found)
-        runs["random"].append(judge(random_twin(model), data, tests)[0])
-    print(f"\n{len(labels)} test studies in {len(tests)} sets, {seeds} seeds of the training")
+        trained = {arm: load(folder / f"{arm}-{seed}") for arm in ARMS}
+        for arm, model in ({"random": random_twin(trained["full"])} | trained).items():
+            probes = fit_probes(model, data)
+            runs[arm].append([score(model, probes, test) for test in tests])
+    return runs
+
+
+def print_table(runs: Runs, tests: slice) -> None:
+    """The table of all arms on some of the test sets."""
+    found = {arm: [together(sets[tests]) for sets in seeds] for arm, seeds in runs.items()}
+    full, alone = found["full"], found["global"]
+    patients = full[0].patients
+    print(f"\n{len(patients)} test studies, {len(full)} seeds of the training; chance of R@10 {full[0].chance:.3f}")
     print("| encoder | " + " | ".join(MEASURES) + " |\n|---|---|---|---|")
-    measured = {name: Judged(each, labels, patients).statistics() for name, each in runs.items()}
-    for name, columns in measured.items():
-        print(row(name, [bootstrap_interval(each, patients) for each in columns]))
+    measured = {arm: statistics(seeds) for arm, seeds in found.items()}
+    for arm, columns in measured.items():
+        print(row(arm, [bootstrap_interval(each, patients) for each in columns]))
     for first, second in (("full", "random"), ("full", "global")):
         pairs = zip(measured[first], measured[second], strict=True)
         print(row(f"{first} - {second}", [paired_difference(a, b, patients) for a, b in pairs]))
-    print(f"chance of R@10: {runs['full'][0].chance:.3f}")
+    by_seed = [a.recall.mean() - b.recall.mean() for a, b in zip(full, alone, strict=True)]
+    print("R@10, full - global, by seed: " + ", ".join(f"{each:+.3f}" for each in by_seed))
 
 
 def main() -> None:
@@ -176,18 +173,19 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(stderr=True)
     data = make_studies(options.data or options.folder / "data", COUNTS, 0, console)
-    train_missing(options.folder, data, options.seeds)
-    print_table(options.folder, data, [data], options.seeds)
-    for seed in range(options.seeds):
-        model = load(options.folder / f"full-{seed}")
-        use = report_use(model, read_study_set(data, "test", model))["difference"]
-        print(f"seed {seed}: L1 inside hidden findings, other report - right one: {interval_text(use, 4)}")
     fresh = [
         make_studies(options.folder / f"test-{seed}", {"test": COUNTS["test"]}, seed, console)
         for seed in range(1, options.fresh + 1)
     ]
+    train_missing(options.folder, data, options.seeds)
+    runs = judge(options.folder, data, [data, *fresh], options.seeds)
+    print_table(runs, slice(0, 1))
     if fresh:
-        print_table(options.folder, data, fresh, options.seeds)
+        print_table(runs, slice(1, None))
+    for seed in range(options.seeds):
+        model = load(options.folder / f"full-{seed}")
+        use = report_use(model, read_study_set(data, "test", model))["difference"]
+        print(f"seed {seed}: L1 inside hidden findings, other report - right one: {interval_text(use, 4)}")
 
 
 if __name__ == "__main__":
