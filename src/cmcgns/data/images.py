@@ -122,9 +122,9 @@ def load_images(
     unread = file.with_suffix(".unread.json")  # positions to try again: access may be granted, a server may be back
     if not file.is_file():
         errors = _build(file, unread, paths, size, progress or (lambda _: None))
-    elif unread.is_file():
+    elif positions := _recall(unread):
         array = np.load(file, mmap_mode="r+", allow_pickle=False)
-        errors = _fill(array, paths, size, json.loads(unread.read_text("utf-8")), lambda _: None)
+        errors = _fill(array, paths, size, positions, lambda _: None)
         _remember(unread, errors)
     else:
         errors = {}
@@ -145,6 +145,13 @@ def _build(
     finally:
         temporary.unlink(missing_ok=True)
     return errors
+
+
+def _recall(unread: Path) -> list[int]:
+    try:
+        return [int(position) for position in json.loads(unread.read_text("utf-8"))]
+    except FileNotFoundError:  # also when another process has just read the last of them
+        return []
 
 
 def _remember(unread: Path, errors: dict[int, str]) -> None:
