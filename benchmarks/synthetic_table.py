@@ -1,6 +1,6 @@
 """The table of docs/results.md: random encoder, global term alone, full method, on the demo's synthetic studies.
 
-    python benchmarks/synthetic_table.py runs/ --seeds 12 --fresh 8   # trains what is missing: 24 runs
+    python benchmarks/synthetic_table.py runs/ --seeds 8 --fresh 8   # trains what is missing: 16 runs
 
 Both arms use the recipe `demo` with the same number of epochs; the global arm sets the weights of the local terms
 to 0 and the reconstruction off. Two tables: one on the demo's own 500 test studies, one on fresh test sets of 500
