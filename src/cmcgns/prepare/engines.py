@@ -1,13 +1,13 @@
 """Where the work is done: in this process, in a pool of processes, or on a Ray cluster. The work is the same."""
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from cmcgns.errors import UserError
+from cmcgns.processes import worker_pool
 
 Engine = Literal["pool", "ray"]
 Task = TypeVar("Task")
@@ -49,7 +49,7 @@ def _run_chunk(function: Callable[[Any], Any], chunk: Sequence[Any]) -> list[Any
 def _in_pool(run: Callable[[Any], list[Any]], chunks: Sequence[Any], workers: int) -> Iterator[list[Any]]:
     # A bounded number of chunks is under way, so that memory does not grow with the number of rows.
     waiting = iter(chunks)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         running: set[Future[list[Any]]] = {pool.submit(run, chunk) for chunk in islice(waiting, 4 * workers)}
         try:
             while running:

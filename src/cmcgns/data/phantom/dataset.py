@@ -5,11 +5,9 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from PIL import Image
 from cmcgns.data.manifest import write_manifest
 from cmcgns.data.phantom.study import PATIENT_BLOCK, SMALLEST_SIZE, Study, make_study
 from cmcgns.errors import UserError
+from cmcgns.processes import worker_pool
 
 Row = dict[str, str | int]
 
@@ -56,7 +55,7 @@ def write_dataset(out: Path, counts: Mapping[str, int], *, seed: int = 0, size: 
     if workers == 1:
         rows = list(chain.from_iterable(map(write, chunks)))
     else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with worker_pool(workers) as pool:
             rows = list(chain.from_iterable(pool.map(write, chunks)))
     return write_manifest(pd.DataFrame(rows), manifest)
 
