@@ -172,7 +172,9 @@ class CMCGNS(nn.Module):
                 members = rows.z2 if self.settings.bank.source == "cross_modal" else rows.z1
                 self.bank.observe(rows.z1, rows.z2, members, rows.mask, rows.text)
             loss, margin = self.local_report_loss(rows, use_bank)
-            figures = {"margin": margin.detach(), "tau": 1 / self.report_scale().detach()}
+            figures = {"tau": 1 / self.report_scale().detach()}
+            if self.settings.negatives == "cluster" and self.settings.false_negatives == "margin":
+                figures["margin"] = margin.detach()
             if self.settings.negatives != "in_batch":
                 figures |= self.bank.statistics()
             if not self.training:
