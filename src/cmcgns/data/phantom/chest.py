@@ -46,10 +46,10 @@ def develop(chest: Chest, noise: np.random.Generator) -> Array:
         density[:, lung.columns] += chest.vessels[:, lung.columns] * lung.air
     offset, gain, curve = anatomy.exposure
     density += np.float32(0.016) * smooth_noise(noise, 5, chest.size)
-    np.clip(density, 0.0, 1.15, out=density)
+    density.clip(0.0, 1.15, out=density)
     # A shoulder in the curve keeps bone and abdomen from clipping to flat white.
     film = np.float32(offset + 0.02) + np.float32(gain) * density * (np.float32(1.12) - np.float32(0.22) * density)
-    np.clip(film, 0.004, 1.0, out=film)
+    film.clip(0.004, 1.0, out=film)
     film *= 1 + np.float32(curve) * (1 - film)
     film += np.float32(anatomy.noise) * grain(noise, chest.size)
     film += np.float32(0.6 * anatomy.noise) * smooth_noise(noise, 40, chest.size)

@@ -14,7 +14,7 @@ def paint_object(chest: Chest, plan: FindingPlan) -> Array:
     """Metal or plastic: brighter and sharper than anything of the body."""
     shape = _OBJECTS[plan.kind](chest, plan)
     brightness = 0.80 if plan.kind in ("central line", "endotracheal tube") else 1.02
-    chest.density += np.clip(np.float32(brightness + 0.12) - chest.density, 0.12, None) * shape
+    chest.density += (np.float32(brightness + 0.12) - chest.density).clip(0.12) * shape
     return shape
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from cmcgns.data.phantom.anatomy import SIDES, Anatomy
 from cmcgns.data.phantom.canvas import Lung
-from cmcgns.data.phantom.raster import Array, bump, clamp, ramp
+from cmcgns.data.phantom.raster import Array, bump, clamp, ramp, window
 
 
 def _arch(rows: Array, centre: float, above: float, below: float) -> Array:
@@ -18,7 +18,7 @@ def draw_mediastinum(
     anatomy: Anatomy, across: Array, down: Array, rows: Array, heart_ratio: float
 ) -> tuple[Array, Array]:
     """The mediastinal silhouette with the heart, and the heart alone."""
-    base = float(np.mean(anatomy.diaphragm))
+    base = sum(anatomy.diaphragm) / 2
     width = heart_ratio * 2 * anatomy.lung_width
     left_heart = np.float32(0.66 * width) * _arch(rows, base - 0.055, 0.225, 0.16)
     right_heart = np.float32(0.34 * width) * _arch(rows, base - 0.12, 0.18, 0.2)
@@ -32,9 +32,11 @@ def draw_mediastinum(
     silhouette = ramp(left - across, 0.016)
     silhouette *= ramp(across + right, 0.014)
     top = base - 0.235
-    bottom = ramp(np.float32(base + 0.02) - down + np.float32(0.09) * across, 0.05)
-    heart = bottom * silhouette
-    heart *= ramp(rows - np.float32(top), 0.06)
+    heart = np.zeros_like(silhouette)
+    band = window(rows, top - 0.04, 2.0)  # nothing of the heart above it
+    bottom = ramp(np.float32(base + 0.02) - down[band] + np.float32(0.09) * across[band], 0.05)
+    bottom *= silhouette[band]
+    np.multiply(bottom, ramp(rows[band] - np.float32(top), 0.06), out=heart[band])
     return silhouette, heart
 
 
@@ -48,8 +50,8 @@ def draw_body(anatomy: Anatomy, across: Array, down: Array, rows: Array, columns
     trunk += np.float32(0.02) * rows
     body = ramp(down - (shoulder - np.float32(0.015)), 0.03)
     body *= ramp(trunk - np.abs(across), 0.025)
-    thickness = np.float32(0.70) + np.float32(0.12) * np.clip(rows - 0.6, 0, 0.3)
-    thickness = thickness - np.float32(0.16) * np.clip(0.2 - rows, 0, 0.2) - np.float32(0.35) * lateral**2
+    thickness = np.float32(0.70) + np.float32(0.12) * (rows - 0.6).clip(0, 0.3)
+    thickness = thickness - np.float32(0.16) * (0.2 - rows).clip(0, 0.2) - np.float32(0.35) * lateral**2
     body *= thickness
     return body
 
@@ -82,6 +84,6 @@ def _diaphragm(anatomy: Anatomy, side: str, columns: Array) -> Array:
     sign = SIDES[side]
     dome = anatomy.diaphragm[0 if sign < 0 else 1]
     offset = (sign * columns - np.float32(0.47 * anatomy.lung_width)) / np.float32(0.53 * anatomy.lung_width)
-    drop = np.where(offset > 0, 0.05 * offset**2 + 0.07 * np.clip(offset, 0, 1.1) ** 5, 0.035 * offset**2)
+    drop = np.where(offset > 0, 0.05 * offset**2 + 0.07 * offset.clip(0, 1.1) ** 5, 0.035 * offset**2)
     height: Array = (dome + drop).astype(np.float32)
     return height

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cmcgns.data.phantom.canvas import Chest, Lung
 from cmcgns.data.phantom.findings import FindingPlan
 from cmcgns.data.phantom.objects import paint_object
-from cmcgns.data.phantom.raster import Array, ramp, smooth_noise
+from cmcgns.data.phantom.raster import Array, clamp, ramp, smooth_noise
 
 CENTIMETRES = 36.0
 """Width of a nominal frame; turns a nodule's diameter in centimetres into relative units."""
@@ -52,7 +52,7 @@ def _paint_edema(chest: Chest, plan: FindingPlan) -> Array:
     visible = wing * (lung.air > 0.3)
     chest.fill(
         lung,
-        np.clip(np.float32(plan.amount) * wing * (1.15 + 0.35 * patches) + np.float32(plan.amount) * septa, 0, 0.9),
+        (np.float32(plan.amount) * wing * (1.15 + 0.35 * patches) + np.float32(plan.amount) * septa).clip(0, 0.9),
     )
     # Half of the haze's peak is where the wing still reads as abnormal.
     return _on_canvas(chest, lung, visible + np.float32(0.1) * (visible > 0.4))
@@ -93,11 +93,11 @@ def _paint_pneumothorax(chest: Chest, plan: FindingPlan) -> Array:
     """Air without vessels between the wall and a thin pleural line, deepest at the apex."""
     lung, apex = chest.lungs[plan.side], chest.anatomy.apex
     reach = {"small": 0.24, "moderate": 0.42, "large": 0.75}[plan.degree]
-    fade = np.clip(1 - (chest.rows - apex) / reach, 0, 1) ** np.float32(0.6)
+    fade = clamp(1 - (chest.rows - apex) / reach) ** np.float32(0.6)
     if plan.degree == "large":
         fade = np.sqrt(fade * fade + np.float32(0.2))
     # The dome's own curve makes a lateral depth thin at the top; lowering the collapsed apex restores it.
-    drop = 1 + 2.6 * np.clip(1 - (chest.rows - apex) / (2.8 * plan.amount + 0.04), 0, 1) ** 2
+    drop = 1 + 2.6 * clamp(1 - (chest.rows - apex) / (2.8 * plan.amount + 0.04)) ** 2
     depth = (np.float32(plan.amount) * fade * drop).astype(np.float32)
     beyond = depth - (lung.wall - lung.lateral)
     space = ramp(beyond, 0.012) * (fade > 0)
