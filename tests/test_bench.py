@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from cmcgns import bench, cli
+from cmcgns.bench_inputs import random_batch, random_task
 from cmcgns.config import Recipe
 from cmcgns.recipe import parse_recipe
 from cmcgns.task import Task
@@ -65,7 +66,7 @@ def test_work_beyond_the_encoders_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_batch_fills_the_padded_bounds() -> None:
-    batch = bench.random_batch(recipe(), 3, 100)
+    batch = random_batch(recipe(), 3, 100)
     assert batch.images.shape == (3, 1, 32, 32)
     assert bool(batch.token_mask.all())
     assert bool(batch.sentence_mask.all())
@@ -75,22 +76,22 @@ def test_batch_fills_the_padded_bounds() -> None:
 
 
 def test_fewer_words_than_sentences_leave_sentences_empty() -> None:
-    batch = bench.random_batch(recipe(data={"max_tokens": 5, "max_sentences": 8}), 2, 100)
+    batch = random_batch(recipe(data={"max_tokens": 5, "max_sentences": 8}), 2, 100)
     assert batch.sentence_mask.sum(1).tolist() == [3, 3]
     assert batch.sentence_text[:, 3:].eq(0).all()
 
 
 def test_every_trained_parameter_of_the_encoders_gets_a_gradient() -> None:
     """Otherwise the floor would be too low."""
-    task = bench.random_task(recipe())
+    task = random_task(recipe())
     module = bench.EncodersOnly(task.model)
-    module(bench.random_batch(recipe(), 4, 100))["loss"].backward()
+    module(random_batch(recipe(), 4, 100))["loss"].backward()
     assert all(p.grad is not None for p in module.parameters() if p.requires_grad)
     assert task.objective.bank.is_started
 
 
 def test_bert_base_is_built_without_a_hub() -> None:
-    task = bench.random_task(recipe(report_encoder={"name": "no/such-hub-name"}), "bert-base")
+    task = random_task(recipe(report_encoder={"name": "no/such-hub-name"}), "bert-base")
     config = task.model.report_encoder.config
     assert (config["hidden_size"], config["num_hidden_layers"], config["vocab_size"]) == (768, 12, 30522)
 

@@ -47,9 +47,9 @@ def evaluate(
 ) -> None:
     """Judge a frozen encoder: classification, detection, segmentation, zero-shot, retrieval, grounding."""
     shares = _fractions(fractions)  # before the imports, which take seconds
+    from cmcgns.evaluation.call import EvaluateOptions
     from cmcgns.evaluation.choose import choose
     from cmcgns.evaluation.command import run_evaluation
-    from cmcgns.evaluation.evaluate import EvaluateOptions
 
     options = EvaluateOptions(shares, seeds, allow_leakage, device)
     pairs = choose(protocol, data, set_ or [], finetune)

@@ -14,10 +14,10 @@ from cmcgns.data.phantom import write_dataset
 from cmcgns.demo_results import summarise_judgements
 from cmcgns.errors import UserError
 from cmcgns.evaluation.bootstrap import interval_text
+from cmcgns.evaluation.call import EvaluateOptions
 from cmcgns.evaluation.command import judge_encoder
 from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.contract import Cell
-from cmcgns.evaluation.evaluate import EvaluateOptions
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.evaluation.report import write_comparison

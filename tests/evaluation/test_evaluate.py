@@ -11,8 +11,9 @@ from rich.console import Console
 
 from cmcgns.errors import UserError
 from cmcgns.evaluation import command, evaluate, figures
+from cmcgns.evaluation.call import EvaluateOptions, Outcome
 from cmcgns.evaluation.choose import choose
-from cmcgns.evaluation.evaluate import EvaluateOptions, Outcome, run_protocols
+from cmcgns.evaluation.evaluate import run_protocols
 from cmcgns.evaluation.figures import figures_of
 from cmcgns.evaluation.progress import Progress
 from cmcgns.evaluation.store import cells_of, read_predictions

@@ -9,10 +9,10 @@ from evaluate_helpers import PretendTask, tiny_encoder, write_set
 from rich.console import Console
 
 from cmcgns.evaluation import command, evaluate, figures
+from cmcgns.evaluation.call import EvaluateOptions
 from cmcgns.evaluation.choose import choose
 from cmcgns.evaluation.classification import binary_measures
 from cmcgns.evaluation.contract import Cell, Job, Measure, Measures, Predictions
-from cmcgns.evaluation.evaluate import EvaluateOptions
 from cmcgns.evaluation.interval_table import NO_VARIATION
 from cmcgns.evaluation.results import ResultRow, read_results
 from cmcgns.evaluation.row_means import row_means

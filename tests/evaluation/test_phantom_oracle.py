@@ -12,10 +12,10 @@ from evaluate_helpers import tiny_encoder
 from rich.console import Console
 
 from cmcgns.data.phantom import write_dataset
+from cmcgns.evaluation.call import EvaluateOptions
 from cmcgns.evaluation.choose import choose
 from cmcgns.evaluation.command import judge_encoder
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.evaluate import EvaluateOptions
 from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.evaluation.task_data import TaskData
 

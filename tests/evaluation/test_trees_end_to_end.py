@@ -9,9 +9,9 @@ from evaluate_helpers import tiny_encoder, tiny_run
 from rich.console import Console
 
 from cmcgns.data.phantom.trees import write_tree
+from cmcgns.evaluation.call import EvaluateOptions
 from cmcgns.evaluation.choose import choose
 from cmcgns.evaluation.command import judge_encoder
-from cmcgns.evaluation.evaluate import EvaluateOptions
 from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.evaluation.results import read_results
 from cmcgns.prepare.run import PrepareOptions, prepare

@@ -17,7 +17,9 @@ from cmcgns.config import (
 )
 from cmcgns.data.batch import Batch
 from cmcgns.models.features import Features
+from cmcgns.objectives.cmcgns import CMCGNS, Stage
 from cmcgns.objectives.local_report import Clusters, Sentences
+from cmcgns.objectives.masked_reconstruction import draw_hidden
 from cmcgns.task import Task, build_task
 
 Golden = dict[str, Tensor]
@@ -94,6 +96,32 @@ def random_features(batch: Batch, *, dim: int = DIM, seed: int = 0) -> Features:
         report_global=unit(studies, dim, seed=seed + 3).requires_grad_(),
         grid=GRID,
     )
+
+
+STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
+COUNTS = (3, 5, 2, 4)
+HIDDEN = draw_hidden(len(COUNTS), GRID[0] * GRID[1], 0.5, torch.Generator().manual_seed(0))
+
+
+def small_objective(**changes: object) -> CMCGNS:
+    torch.manual_seed(0)
+    return CMCGNS(small_settings(**changes), GRID, SIZE)
+
+
+def start_bank(objective: CMCGNS) -> None:
+    objective.bank._start(unit(objective.bank.clusters, DIM, seed=50))
+
+
+def run_objective(
+    objective: CMCGNS, seed: int = 0, counts: tuple[int, ...] = COUNTS, bound: int = 5
+) -> dict[str, Tensor]:
+    """Losses of random studies."""
+    batch = random_batch(counts, bound, distinct=6, seed=seed)
+    features = random_features(batch, seed=seed)
+    if objective.training and objective.reconstructs:
+        features.hidden = HIDDEN[: len(counts)]
+    losses: dict[str, Tensor] = objective(features, batch)
+    return losses
 
 
 def part(batch: Batch, features: Features, rows: slice) -> tuple[Batch, Features]:

@@ -1,62 +1,43 @@
-"""The whole objective: which terms, which gradients, which precision, what evaluation leaves alone."""
+"""The whole objective: which terms, which precision, what evaluation leaves alone."""
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from objective_helpers import (
+    COUNTS,
     DIM,
     GRID,
+    HIDDEN,
     SIZE,
     all_active,
     random_batch,
     random_features,
+    run_objective,
     sentence_rows,
     slow_contrast,
     slow_margin,
+    small_objective,
     small_settings,
     small_task,
+    start_bank,
     unit,
 )
 from torch import Tensor, nn
 
 from cmcgns.errors import UserError
-from cmcgns.objectives.cluster_bank import assign_two
-from cmcgns.objectives.cmcgns import CMCGNS, Stage, other_reports
+from cmcgns.objectives.cmcgns import CMCGNS, other_reports
 from cmcgns.objectives.cross_attention import CrossModalAttention
-from cmcgns.objectives.local_report import Clusters, Pairs, contrast
-from cmcgns.objectives.masked_reconstruction import draw_hidden
 from cmcgns.training.checkpoint import load_weights, save_weights
-
-COUNTS = (3, 5, 2, 4)
-STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
-HIDDEN = draw_hidden(len(COUNTS), GRID[0] * GRID[1], 0.5, torch.Generator().manual_seed(0))
-
-
-def build(**changes: object) -> CMCGNS:
-    torch.manual_seed(0)
-    return CMCGNS(small_settings(**changes), GRID, SIZE)
-
-
-def start_bank(objective: CMCGNS) -> None:
-    objective.bank._start(unit(objective.bank.clusters, DIM, seed=50))
-
-
-def run(objective: CMCGNS, seed: int = 0, counts: tuple[int, ...] = COUNTS, bound: int = 5) -> dict[str, Tensor]:
-    batch = random_batch(counts, bound, distinct=6, seed=seed)
-    features = random_features(batch, seed=seed)
-    if objective.training and objective.reconstructs:
-        features.hidden = HIDDEN[: len(counts)]
-    losses: dict[str, Tensor] = objective(features, batch)
-    return losses
 
 
 @pytest.mark.parametrize("false_negatives", ["keep", "margin", "mask", "soft"])
 @pytest.mark.parametrize("duplicates", [True, False])
 def test_switches_choose_the_report_loss(false_negatives: str, duplicates: bool) -> None:
-    objective = build(false_negatives=false_negatives, duplicates=duplicates, tau=0.2, mu=2.0, margin_weight=0.7)
+    objective = small_objective(
+        false_negatives=false_negatives, duplicates=duplicates, tau=0.2, mu=2.0, margin_weight=0.7
+    )
     z1, z2 = unit(12, DIM), unit(12, DIM, seed=1)
     rows = sentence_rows(z1, z2, torch.arange(12) < 10, torch.arange(12) % 5)
     start_bank(objective)
@@ -79,34 +60,34 @@ def test_switches_choose_the_report_loss(false_negatives: str, duplicates: bool)
 
 def test_loss_is_the_weighted_sum_of_its_terms() -> None:
     weights = {"global": 0.5, "image": 2.0, "report": 3.0, "reconstruction": 10.0}
-    objective = build(**{f"weight_{name}": value for name, value in weights.items()})
+    objective = small_objective(**{f"weight_{name}": value for name, value in weights.items()})
     objective.set_stage("reconstruction")
-    losses = run(objective)
+    losses = run_objective(objective)
     torch.testing.assert_close(losses["loss"], torch.stack([w * losses[n] for n, w in weights.items()]).sum())
 
 
 @pytest.mark.parametrize("name", ["global", "image", "report", "reconstruction"])
 def test_a_term_of_weight_0_is_not_computed(name: str) -> None:
-    objective = build(**{f"weight_{name}": 0.0})
+    objective = small_objective(**{f"weight_{name}": 0.0})
     objective.set_stage("reconstruction")
-    losses = run(objective)
+    losses = run_objective(objective)
     assert name not in losses
     assert {"global", "image", "report", "reconstruction"} - {name} <= set(losses)
 
 
 def test_the_step_that_seeds_the_bank_is_still_in_batch() -> None:
-    seeding, in_batch = build(), build(negatives="in_batch")
+    seeding, in_batch = small_objective(), small_objective(negatives="in_batch")
     in_batch.load_state_dict(seeding.state_dict())
-    first = run(seeding)
+    first = run_objective(seeding)
     assert seeding.bank.is_started
-    torch.testing.assert_close(first["report"], run(in_batch)["report"])
-    assert (run(seeding)["report"] - first["report"]).abs() > 0.01
+    torch.testing.assert_close(first["report"], run_objective(in_batch)["report"])
+    assert (run_objective(seeding)["report"] - first["report"]).abs() > 0.01
 
 
 @pytest.mark.parametrize("source", ["cross_modal", "text"])
 def test_the_bank_clusters_its_source(source: str) -> None:
     bank = {"clusters": 4, "check_every": 1, "start_cosine": 1.0, "start_from_step": 0, "source": source}
-    objective = build(bank=bank)
+    objective = small_objective(bank=bank)
     batch = random_batch(COUNTS, 5)
     features = random_features(batch)
     objective(features, batch)
@@ -117,26 +98,26 @@ def test_the_bank_clusters_its_source(source: str) -> None:
 
 
 def test_pitfall_09_evaluation_does_not_move_the_bank() -> None:
-    objective = build()
-    run(objective)
+    objective = small_objective()
+    run_objective(objective)
     for started in (True, False):
         if not started:
-            objective = build()
+            objective = small_objective()
         objective.eval()
         before = {key: value.clone() for key, value in objective.bank.state_dict().items()}
         with torch.no_grad():
-            run(objective, seed=1)
+            run_objective(objective, seed=1)
         for key, value in objective.bank.state_dict().items():
             assert torch.equal(value, before[key]), key
         assert objective.bank.is_started is started
 
 
 def test_evaluation_compares_with_another_study_image() -> None:
-    objective = build()
-    assert "report_swapped" not in run(objective)
+    objective = small_objective()
+    assert "report_swapped" not in run_objective(objective)
     objective.eval()
     with torch.no_grad():
-        figures = run(objective)
+        figures = run_objective(objective)
         batch = random_batch(COUNTS, 5, distinct=6)
         features = random_features(batch)
         features.patches = features.patches.roll(-1, 0)
@@ -152,12 +133,12 @@ def test_another_study_is_one_whose_report_differs() -> None:
     assert not other_reports(torch.tensor([4, 4]))[1].any()
     assert not other_reports(torch.tensor([4]))[1].any()
     with torch.no_grad():
-        assert "report_swapped" not in run(build().eval(), counts=(3,))
+        assert "report_swapped" not in run_objective(small_objective().eval(), counts=(3,))
 
 
 def test_swapped_images_are_never_of_the_same_study() -> None:
     """A study with two images has two rows with the same report next to each other."""
-    objective = build().eval()
+    objective = small_objective().eval()
     batch = random_batch((3, 3, 2, 4), 5, distinct=6)
     batch = replace(batch, report_text=torch.tensor([0, 0, 1, 2]))
     features = random_features(batch)
@@ -195,155 +176,10 @@ def test_masks_are_drawn_from_the_seed_of_the_step() -> None:
     assert values[0] == values[1] != values[2]
 
 
-SWITCHES = tuple(itertools.product(("sigmoid", "softmax"), ("global", "image", "report", None), (True, False)))
-
-
-@pytest.mark.parametrize("negatives", ["in_batch", "hard", "cluster"])
-@pytest.mark.parametrize("false_negatives", ["keep", "margin", "mask", "soft"])
-@pytest.mark.parametrize("reconstruction", ["off", "image_only", "cross_modal"])
-@pytest.mark.parametrize("mask", ["features", "pixels"])
-def test_pitfall_12_exactly_the_trained_parameters_get_a_gradient(
-    negatives: str, false_negatives: str, reconstruction: str, mask: str
-) -> None:
-    for attention, without, learn_tau in SWITCHES:
-        zero = {} if without is None else {f"weight_{without}": 0.0}
-        objective = build(
-            negatives=negatives, false_negatives=false_negatives, reconstruction=reconstruction, mask=mask,
-            attention=attention, learn_tau=learn_tau, **zero,
-        )  # fmt: skip
-        start_bank(objective)
-        for stage in STAGES:
-            objective.set_stage(stage)
-            trained = {name for name, parameter in objective.named_parameters() if parameter.requires_grad}
-            objective.requires_grad_(True)  # the graph itself says what a stage reaches
-            objective.report_scale.requires_grad_(learn_tau)
-            objective.zero_grad(set_to_none=True)
-            run(objective)["loss"].backward()
-            reached = {name for name, parameter in objective.named_parameters() if parameter.grad is not None}
-            assert trained == reached, (stage, attention, without, learn_tau)
-            for name, parameter in objective.named_parameters():
-                assert parameter.grad is None or parameter.grad.isfinite().all(), name
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"reconstruction": "image_only", "negatives": "in_batch"},
-        {"mask": "pixels", "query": "unmasked"},
-        {"weight_global": 0.0, "attention": "softmax", "false_negatives": "margin"},
-        {"weight_image": 0.0, "weight_report": 0.0, "reconstruction": "off"},
-        {
-            "arithmetic": "released",
-            "learn_tau": False,
-            "tau": 1.0,
-            "duplicates": False,
-            "false_negatives": "margin",
-        },
-        {"sentence_gradient": 0.0},
-        {"sentence_gradient": 0.1},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("started", [False, True], ids=["before the bank", "with the bank"])
-def test_pitfall_12_every_trained_parameter_of_the_task_gets_a_gradient(
-    changes: dict[str, object], started: bool
-) -> None:
-    task = small_task(**changes)
-    batch = random_batch(COUNTS, 5, size=32)
-    if started:
-        start_bank(task.objective)
-    for stage in STAGES:
-        task.set_stage(stage)
-        task.zero_grad(set_to_none=True)
-        task(batch)["loss"].backward()
-        for name, parameter in task.named_parameters():
-            assert parameter.requires_grad == (parameter.grad is not None), (stage, name)
-            assert parameter.grad is None or parameter.grad.isfinite().all(), (stage, name)
-            if parameter.grad is not None and "bias" not in name:
-                assert parameter.grad.any(), (stage, name)
-
-
-@pytest.mark.parametrize("term", ["image", "report", "reconstruction"])
-@pytest.mark.parametrize("mask", ["features", "pixels"])
-def test_sentence_gradient_is_the_share_of_the_local_terms_that_reaches_the_sentences(term: str, mask: str) -> None:
-    """Values and the gradients of the patches are the same whatever the share."""
-    values, sentences, patches = {}, {}, {}
-    for share in (1.0, 0.25, 0.0):
-        objective = build(sentence_gradient=share, mask=mask)
-        objective.set_stage("reconstruction")
-        start_bank(objective)
-        batch = random_batch(COUNTS, 5, distinct=6)
-        features = random_features(batch)
-        features.hidden = HIDDEN
-        if mask == "pixels":
-            features.hidden_patches = features.patches
-        losses = objective(features, batch)
-        values[share] = {name: value.detach() for name, value in losses.items()}
-        sentences[share], patches[share] = torch.autograd.grad(
-            losses[term], (features.sentences, features.patches), allow_unused=True
-        )
-    assert sentences[0.0] is None
-    assert sentences[1.0].any()
-    assert patches[1.0].any()
-    torch.testing.assert_close(sentences[0.25], 0.25 * sentences[1.0])
-    for share in (0.25, 0.0):
-        torch.testing.assert_close(values[share], values[1.0], rtol=0, atol=0)
-        torch.testing.assert_close(patches[share], patches[1.0], rtol=0, atol=0)
-
-
-def test_sentences_are_pushed_away_from_their_hard_negatives_as_published() -> None:
-    objective = build(sentence_gradient=1.0, mu=50.0, margin_weight=0.0).eval()  # the bank stays where it is
-    start_bank(objective)
-    batch = random_batch(COUNTS, 5)
-    features = random_features(batch)
-    (gradient,) = torch.autograd.grad(objective(features, batch)["report"], features.sentences)
-    sentences = features.sentences.detach()[batch.sentence_mask]
-    _, _, hard = assign_two(sentences, objective.bank.centroids, objective.bank.active)
-    towards = (gradient[batch.sentence_mask] * objective.bank.centroids[hard]).sum(-1)
-    assert (towards > 0).all()  # descent goes the other way
-
-
-def test_of_fixed_sentences_hard_negatives_only_weigh_what_the_images_learn() -> None:
-    """What docs/method.md says of sentence_gradient=0: no direction of a centroid enters the gradient of z2."""
-    z2 = unit(12, DIM, seed=1).requires_grad_()
-    rows = sentence_rows(unit(12, DIM), z2)
-    centroids = unit(4, DIM, seed=2)
-    clusters = Clusters.of(rows.z1, centroids, all_active(centroids))
-    pairs = Pairs.of(rows, clusters)
-    (gradient,) = torch.autograd.grad(contrast(rows, pairs, clusters, logit_scale=5.0, mu=3.0), z2)
-    logits = torch.cat([5 * rows.z1 @ z2.detach().T, _written_out_hard_columns(rows.z1, clusters, 5.0, 3.0)], dim=1)
-    share = logits.softmax(1)[:, :12] - torch.eye(12)
-    torch.testing.assert_close(gradient, 5 * share.T @ rows.z1 / 12, rtol=1e-4, atol=1e-6)
-
-
-def _written_out_hard_columns(z1: Tensor, clusters: Clusters, scale: float, mu: float) -> Tensor:
-    """(n, n) logits of every sentence's hard negative, -inf where it is the row's own cluster."""
-    columns = scale * clusters.cosines[:, clusters.hard] + torch.eye(len(z1)) * torch.tensor(mu).log()
-    return columns.masked_fill(clusters.hard[None, :] == clusters.own[:, None], -torch.inf)
-
-
-def test_fixed_sentences_leave_the_report_encoder_to_the_global_term() -> None:
-    """Its gradients are those of L_global alone; the image encoder's are not."""
-    batch, gradients = random_batch(COUNTS, 5, size=32), []
-    for changes in ({"sentence_gradient": 0.0}, {"weight_image": 0.0, "weight_report": 0.0}):
-        task = small_task(**changes)
-        task(batch)["loss"].backward()
-        gradients.append({name: p.grad for name, p in task.model.named_parameters()})
-    full, alone = gradients
-    trained = {name: gradient for name, gradient in alone.items() if gradient is not None}
-    report_side = ("report_encoder", "token_projection", "sentence_pool")
-    report = [name for name in trained if name.startswith(report_side)]
-    assert all(any(name.startswith(part) for name in report) for part in report_side)
-    for name in report:
-        torch.testing.assert_close(full[name], trained[name], rtol=0, atol=0)
-    assert any(not torch.allclose(full[n], trained[n]) for n in trained if n.startswith("image_encoder"))
-
-
 def test_pitfall_11_weights_arrive_by_value_with_the_bank(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    source, target = CMCGNS(small_settings(), GRID, SIZE), build()
-    run(source)
+    source, target = CMCGNS(small_settings(), GRID, SIZE), small_objective()
+    run_objective(source)
     with torch.no_grad():
         source.logit_scale.logarithm.fill_(1.25)
     save_weights(tmp_path / "best.safetensors", source, {"epoch": 3})
@@ -351,7 +187,7 @@ def test_pitfall_11_weights_arrive_by_value_with_the_bank(tmp_path: Path) -> Non
     for key, value in source.state_dict().items():
         assert torch.equal(target.state_dict()[key], value), key
     assert target.bank.is_started
-    torch.testing.assert_close(run(target, seed=1)["loss"], run(source, seed=1)["loss"])
+    torch.testing.assert_close(run_objective(target, seed=1)["loss"], run_objective(source, seed=1)["loss"])
 
 
 @pytest.mark.parametrize(
@@ -365,8 +201,8 @@ def test_pitfall_11_weights_arrive_by_value_with_the_bank(tmp_path: Path) -> Non
 def test_pitfall_11_weights_that_do_not_fit_are_refused(
     changes: dict[str, object], complaint: str, tmp_path: Path
 ) -> None:
-    save_weights(tmp_path / "best.safetensors", build())
-    target = build(**changes)
+    save_weights(tmp_path / "best.safetensors", small_objective())
+    target = small_objective(**changes)
     before = {key: value.clone() for key, value in target.state_dict().items()}
     with pytest.raises(UserError, match="does not fit the model") as error:
         load_weights(tmp_path / "best.safetensors", target)
@@ -378,7 +214,7 @@ def test_pitfall_11_weights_that_do_not_fit_are_refused(
 @pytest.mark.parametrize("attention", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("counts", [(1,), (0,), (0, 2), (3, 0, 0)])
 def test_few_and_no_sentences_are_finite(arithmetic: str, attention: str, counts: tuple[int, ...]) -> None:
-    objective = build(arithmetic=arithmetic, attention=attention, learn_tau=arithmetic == "described")
+    objective = small_objective(arithmetic=arithmetic, attention=attention, learn_tau=arithmetic == "described")
     objective.set_stage("reconstruction")
     for started in (False, True):
         if started:
@@ -413,13 +249,13 @@ class FixedAttention(CrossModalAttention):
 def test_losses_and_bank_are_float32_under_autocast(false_negatives: str, training: bool) -> None:
     both = []
     for autocast in (False, True):
-        objective = build(false_negatives=false_negatives)
+        objective = small_objective(false_negatives=false_negatives)
         objective.attention = FixedAttention(DIM)
         objective.predictor = nn.Identity()  # type: ignore[assignment]
         start_bank(objective)
         objective.train(training)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            losses = run(objective)
+            losses = run_objective(objective)
         both.append(losses | objective.bank.state_dict())
     for name, value in both[0].items():
         assert both[1][name].dtype == value.dtype
@@ -427,7 +263,7 @@ def test_losses_and_bank_are_float32_under_autocast(false_negatives: str, traini
 
 
 def test_attention_predictor_and_decoder_run_in_half_precision_under_autocast() -> None:
-    objective = build()
+    objective = small_objective()
     objective.set_stage("reconstruction")
     start_bank(objective)
     found: dict[str, torch.dtype] = {}
@@ -435,19 +271,19 @@ def test_attention_predictor_and_decoder_run_in_half_precision_under_autocast() 
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.register_forward_hook(lambda _, __, output, name=name: found.update({name: output.dtype}))
     with torch.autocast("cpu", torch.bfloat16):
-        losses = run(objective)
+        losses = run_objective(objective)
     losses["loss"].backward()
     assert len(found) >= 10
     assert set(found.values()) == {torch.bfloat16}
     assert losses["loss"].dtype == torch.float32
-    reference = build()
+    reference = small_objective()
     reference.set_stage("reconstruction")
     start_bank(reference)
-    torch.testing.assert_close(losses["loss"], run(reference)["loss"], rtol=0.03, atol=0.05)
+    torch.testing.assert_close(losses["loss"], run_objective(reference)["loss"], rtol=0.03, atol=0.05)
 
 
 def test_unused_centroids_of_a_small_start_stay_out() -> None:
-    objective = build(bank={"clusters": 6}, false_negatives="margin")
+    objective = small_objective(bank={"clusters": 6}, false_negatives="margin")
     z1, z2 = unit(8, DIM), unit(8, DIM, seed=1)
     objective.bank._start(unit(3, DIM, seed=2))
     rows = sentence_rows(z1, z2)

@@ -89,7 +89,7 @@ def test_no_stage_one_means_stage_two_from_the_start(studies: Path, tmp_path: Pa
 def test_missing_best_weights_are_an_error_not_a_silence(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop.Loop, "_keep_best", lambda *_: None)
+    monkeypatch.setattr(loop, "keep_best", lambda *_: None)
     with pytest.raises(UserError, match="the best Stage I weights are missing"):
         run(studies, tmp_path / "run", tiny_recipe(alignment__epochs=1))
 

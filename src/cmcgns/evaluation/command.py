@@ -13,10 +13,11 @@ from rich.markup import escape
 
 from cmcgns.environment import describe_environment
 from cmcgns.errors import UserError
+from cmcgns.evaluation.call import EvaluateOptions, Outcome
 from cmcgns.evaluation.choose import Pair
 from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.evaluate import EvaluateOptions, Outcome, run_protocols
+from cmcgns.evaluation.evaluate import run_protocols
 from cmcgns.evaluation.figures import PRIMARY, figures_of_protocol
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.progress import Progress

@@ -36,6 +36,29 @@ def cell_folder(folder: Path, protocol: str) -> Path:
     return folder / CELLS / slug(protocol)
 
 
+def claim(folder: Path, name: str, sha256: str) -> None:
+    """Take a folder for results of one encoder; a second call of the same encoder goes on in it.
+
+    Raises:
+        UserError: it holds another encoder's results or something else, or cannot be written.
+    """
+    if (folder / ENCODER).is_file():
+        before = read_encoder(folder)
+        if before.get("sha256") != sha256:
+            raise UserError(
+                f"--out {folder} holds results of {before.get('encoder')} with other weights: choose another folder "
+                "(and `cmcgns compare A B` for both)"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out {folder} is not empty and holds no results: choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / ENCODER, {"encoder": name, "sha256": sha256})
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be written: {error.strerror}") from error
+
+
 def read_encoder(folder: Path) -> dict[str, str]:
     """Name (`encoder`) and `sha256` of the encoder that a folder judges.
 

@@ -14,17 +14,11 @@ from cmcgns.data.batch import Batch
 from cmcgns.data.dataset import PairDataset, make_loader, serve
 from cmcgns.data.order import mix, steps_per_epoch
 from cmcgns.data.stream import training_order
-from cmcgns.errors import UserError
 from cmcgns.objectives.cmcgns import Stage
 from cmcgns.task import Task
 from cmcgns.training.bank_health import bank_warning, never_started, starts_too_late
-from cmcgns.training.checkpoint import (
-    Progress,
-    load_optimizer,
-    load_weights,
-    save_checkpoint,
-    save_weights,
-)
+from cmcgns.training.best_weights import hand_over, keep_best
+from cmcgns.training.checkpoint import Progress, load_optimizer, save_checkpoint
 from cmcgns.training.journal import Journal
 from cmcgns.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from cmcgns.training.run_folder import RunFolder
@@ -102,8 +96,8 @@ class Loop:
         if settings.epochs == 0:
             return
         fresh = self.progress.epoch == 0 and self.progress.step == 0
-        if stage == "reconstruction" and fresh and self.resume_from is None:
-            self._hand_over()
+        if stage == "reconstruction" and fresh and self.resume_from is None and self.recipe.alignment.epochs:
+            self.journal.event(stage, hand_over(self.folder, self.task))
         self.task.set_stage(stage)
         module, optimizer = self.fabric.setup(self.task, build_optimizer(self.task, settings))
         if self.resume_from is not None:
@@ -135,7 +129,7 @@ class Loop:
                 self.journal.event(stage, "the cluster bank started")
             logs = progress.global_step % training.log_every == 0
             due = progress.global_step % training.checkpoint_every == 0
-            asked = self._asked_to_stop(logs or due)
+            asked = self.interruption.agreed(self.fabric, together=logs or due)
             if logs or due or asked:
                 check_recent(recent)
             self._log(stage, settings, figures if logs else None, done)
@@ -181,40 +175,15 @@ class Loop:
             self.journal.validation(stage, figures, settings.epochs)
             loss = figures["loss"]
             if stage == "alignment" and math.isfinite(loss):
-                self._keep_best(figures)
+                keep_best(self.folder, self.task, progress, figures)
             if warning := bank_warning(figures, self.task.objective.bank):
                 self.journal.event(stage, warning)
         # All ranks have to hear of it, or the others would wait at the next barrier.
         if not math.isfinite(self.fabric.broadcast(loss)):
             raise NonFiniteLoss(f"the validation loss is not finite after {stage} epoch {progress.epoch}")
         self._checkpoint(optimizer)
-        self._leave_if(self._asked_to_stop(True))
+        self._leave_if(self.interruption.agreed(self.fabric, together=True))
         self.journal.console.restart_clock()
-
-    def _keep_best(self, figures: dict[str, float]) -> None:
-        # By L_global: the total jumps when the bank starts, so it cannot rank epochs.
-        value = figures.get("global", -float(self.progress.epoch))
-        if value <= self.progress.best.get("global", float("inf")):  # of equal ones, such as all 0, the last
-            self.progress.best = {"global": value, "epoch": self.progress.epoch}
-            save_weights(self._best_file(), self.task, about=self.progress.best)
-
-    def _best_file(self) -> Path:
-        return self.folder.state / "best-alignment.safetensors"
-
-    def _hand_over(self) -> None:
-        """Start Stage II from the best weights of Stage I."""
-        file = self._best_file()
-        if not file.is_file():
-            if self.recipe.alignment.epochs:
-                raise UserError(f"{file}: the best Stage I weights are missing; start again in another folder")
-            return
-        bank = self.task.objective.bank
-        had_started = bank.is_started
-        best = load_weights(file, self.task)
-        message = f"weights of alignment epoch {best['epoch']} taken over"
-        if had_started and not bank.is_started:
-            message += ": they are older than the cluster bank's start, so it starts anew"
-        self.journal.event("reconstruction", message)
 
     def _log(self, stage: Stage, settings: StageSettings, figures: Any, done: int) -> None:
         pairs = self.recipe.training.batch_size * self.recipe.training.accumulate * self.fabric.world_size
@@ -237,18 +206,6 @@ class Loop:
                 self.recipe.training.keep_checkpoints,
             )
         self.fabric.barrier()
-
-    def _asked_to_stop(self, together: bool) -> int:
-        """The signal that was caught, 0 for none.
-
-        Ranks have to agree, or one would wait for the others for ever; they do when they come `together`.
-        """
-        caught = self.interruption.caught
-        if self.fabric.world_size == 1:
-            return caught
-        if not together:
-            return 0
-        return int(self.fabric.all_reduce(torch.tensor(caught, device=self.fabric.device), reduce_op="max"))
 
     def _leave_if(self, asked: int) -> None:
         if asked:

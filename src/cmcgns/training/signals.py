@@ -2,6 +2,9 @@
 
 import signal
 from types import FrameType, TracebackType
+from typing import Any
+
+import torch
 
 
 class Interruption:
@@ -26,6 +29,17 @@ class Interruption:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def agreed(self, fabric: Any, together: bool) -> int:
+        """The signal that was caught, 0 for none.
+
+        Ranks have to agree, or one would wait for the others for ever; they can only when they come `together`.
+        """
+        if fabric.world_size == 1:
+            return self.caught
+        if not together:
+            return 0
+        return int(fabric.all_reduce(torch.tensor(self.caught, device=fabric.device), reduce_op="max"))
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         if self.caught:
