@@ -5,7 +5,7 @@ import pytest
 
 from cmcgns.config import DataSettings
 from cmcgns.inspect.attention import _auroc, box_mask, enlarge
-from cmcgns.inspect.curves import bank_start, stage_change
+from cmcgns.inspect.curves import PANELS, bank_start, draw_panel, stage_change
 from cmcgns.inspect.figures import new_figure, save_picture, wrap
 from cmcgns.inspect.findings import _named
 from cmcgns.inspect.material import Box, _boxes_of_row
@@ -80,6 +80,28 @@ def test_stage_change_and_bank_start_come_from_the_log() -> None:
     ]
     assert (bank_start(records), stage_change(records)) == (4, 9)
     assert (bank_start(records[1:]), stage_change(records[:2])) == (None, None)
+
+
+@pytest.mark.parametrize(("key", "marks"), [("loss", [50, 100]), ("reconstruction", [100])])
+def test_panels_mark_only_the_steps_that_they_show(key: str, marks: list[int]) -> None:
+    """A curve that begins in Stage II is not squeezed to the side by a mark of Stage I."""
+    records: list[dict[str, object]] = [
+        {"kind": "event", "stage": "alignment", "step": 50, "message": "the cluster bank started"},
+        *({"kind": "train", "stage": "alignment", "step": step, "loss": 1.0} for step in range(5, 101, 5)),
+        {"kind": "validation", "stage": "alignment", "step": 100, "loss": 1.0},
+        *(
+            {"kind": "train", "stage": "reconstruction", "step": step, "loss": 1.0, "reconstruction": 0.5}
+            for step in range(101, 201)
+        ),
+        {"kind": "validation", "stage": "reconstruction", "step": 200, "loss": 1.0, "reconstruction": 0.5},
+    ]
+    axes = new_figure(4, 3).add_subplot()
+    (panel,) = (panel for panel in PANELS if panel.curves[0][0] == key)
+    draw_panel(axes, panel, records)
+    vertical = {int(line.get_xdata()[0]) for line in axes.lines if len(set(line.get_xdata())) == 1}  # type: ignore[index, call-overload]
+    assert vertical & {50, 100} == set(marks)
+    first, last = axes.get_xlim()
+    assert last - first < 1.2 * (195 if key == "loss" else 99)
 
 
 def test_numbers_become_text() -> None:

@@ -108,9 +108,10 @@ def draw_panel(axes: Axes, panel: Panel, records: Records) -> None:
 
 
 def mark_events(axes: Axes, records: Records) -> None:
-    """Vertical lines where Stage II began and where the bank started."""
+    """Vertical lines where Stage II began and where the bank started, if that is where the curves are."""
+    first, last = axes.get_xlim()
     for step, style in ((stage_change(records), "--"), (bank_start(records), ":")):
-        if step is not None:
+        if step is not None and first <= step <= last:
             axes.axvline(step, color=FAINT, linestyle=style, linewidth=1.3, zorder=0.5)
 
 
