@@ -68,6 +68,11 @@ class _Evaluation:
     progress: Progress
     outcome: Outcome = field(default_factory=Outcome)
 
+    @property
+    def cache(self) -> Path:
+        """Where features are kept between calls."""
+        return cache_folder() / "evaluation"
+
     def run(self, protocol: EvaluationProtocol, folder: Path) -> None:
         """Compute the missing cells of a protocol on a prepared dataset."""
         size = protocol.image_size or self.encoder.image_size
@@ -94,7 +99,7 @@ class _Evaluation:
 
     def _record(self, data: TaskData, sized: FrozenEncoder, step: Callable[[str, float], None]) -> str:
         """Refuse leakage, then write down what the cells are made from; their key."""
-        leakage = check_leakage(data, sized, cache_folder() / "evaluation", step)
+        leakage = check_leakage(data, sized, self.cache, step)
         refuse(leakage, self.options.allow_leakage, cell_folder(self.out, data.name) / "leakage.csv")
         self.outcome.protocols[data.name] = data.protocol
         self.outcome.leakage[data.name] = leakage.text
@@ -108,8 +113,7 @@ class _Evaluation:
         protocol = data.protocol
         settings = get_task(protocol.task).settings.model_validate(protocol.settings)
         scratch = cell_folder(self.out, data.name) / "unfinished"
-        cache = cache_folder() / "evaluation"
-        return Job(protocol, settings, sized, data, cells, cache, scratch, self.options.device, step)
+        return Job(protocol, settings, sized, data, cells, self.cache, scratch, self.options.device, step)
 
     def _run_cells(self, job: Job, task: Task, key: str) -> None:
         """All missing cells in one go, which shares work; if that fails, each of the rest alone."""

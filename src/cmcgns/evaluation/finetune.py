@@ -60,6 +60,13 @@ class _Course:
     best_loss: float = math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
 
+    def count(self, loss: float, model: nn.Module) -> None:
+        """Take in the validation loss of another epoch; the weights of the best one are kept."""
+        self.epoch += 1
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch = loss, self.epoch
+            self.best = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
 
 def finetune(
     job: Job,
@@ -92,11 +99,7 @@ def finetune(
     data, seed = job.data, cell.seed or 0
     if np.isnan(data.val.labels).all():
         raise UserError("no validation image has a label, so nothing can stop the training")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Classifier(job.encoder.trainable_copy(), job.encoder.width, len(data.label_names)).to(
-            job.encoder.device
-        )
+    model = _new_classifier(job, seed)
     groups = layer_groups(model, settings)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     course = _load(checkpoint, key, model, optimizer)
@@ -107,16 +110,22 @@ def finetune(
             raise UserError(
                 f"fine-tuning diverged in epoch {course.epoch + 1}: lower settings.finetuning.learning_rate"
             )
-        course.epoch += 1
-        if loss < course.best_loss:
-            course.best_loss, course.best_epoch = loss, course.epoch
-            course.best = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        course.count(loss, model)
         _save(checkpoint, key, model, optimizer, course)
         progress(course.epoch, loss)
     model.load_state_dict(course.best)
     linear = _logits(model, job.encoder, data.test, settings.batch_size).double().numpy()
     facts = {"epochs": course.epoch, "best_epoch": course.best_epoch, "validation_loss": round(course.best_loss, 6)}
     return linear if outcome == "binary" else one_against_rest(linear), facts | {"finetuned": True}
+
+
+def _new_classifier(job: Job, seed: int) -> Classifier:
+    """A copy of the encoder under a linear layer that starts at random."""
+    encoder = job.encoder
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Classifier(encoder.trainable_copy(), encoder.width, len(job.data.label_names))
+    return model.to(encoder.device)
 
 
 def layer_groups(model: Classifier, settings: FinetuneSettings) -> list[dict[str, Any]]:

@@ -72,11 +72,7 @@ def pretrain(
     _check_same_data(folder, prepared, resume)
     batches = describe_batches(recipe, len(prepared.train), fabric.world_size)
     task = first_task(recipe, prepared, folder, latest, init)
-    progress = read_progress(latest) if latest else Progress(ranks=fabric.world_size)
-    if progress.ranks != fabric.world_size:
-        raise UserError(
-            f"--resume: the run has {progress.ranks} rank(s), not {fabric.world_size}: the order would change"
-        )
+    progress = _progress_of(latest, fabric.world_size)
     console = RunConsole(quiet or not fabric.is_global_zero)
     if fabric.is_global_zero:
         if latest is None:
@@ -104,6 +100,14 @@ def _latest_checkpoint(folder: RunFolder, recipe: Recipe) -> Path | None:
         )
     found = checkpoints(folder.state)
     return found[-1] if found else None
+
+
+def _progress_of(latest: Path | None, ranks: int) -> Progress:
+    """Where the run stands; the start without a checkpoint."""
+    progress = read_progress(latest) if latest else Progress(ranks=ranks)
+    if progress.ranks != ranks:
+        raise UserError(f"--resume: the run has {progress.ranks} rank(s), not {ranks}: the order would change")
+    return progress
 
 
 def _check_same_data(folder: RunFolder, prepared: PreparedData, resume: bool) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from cmcgns.data.phantom.anatomy import SIDES, Anatomy
 from cmcgns.data.phantom.canvas import Lung
-from cmcgns.data.phantom.raster import Array, bump, clamp, ramp, window
+from cmcgns.data.phantom.raster import Array, bump, clamp, ramp
 
 
 def _arch(rows: Array, centre: float, above: float, below: float) -> Array:
@@ -32,11 +32,9 @@ def draw_mediastinum(
     silhouette = ramp(left - across, 0.016)
     silhouette *= ramp(across + right, 0.014)
     top = base - 0.235
-    heart = np.zeros_like(silhouette)
-    band = window(rows, top - 0.04, 2.0)  # nothing of the heart above it
-    bottom = ramp(np.float32(base + 0.02) - down[band] + np.float32(0.09) * across[band], 0.05)
-    bottom *= silhouette[band]
-    np.multiply(bottom, ramp(rows[band] - np.float32(top), 0.06), out=heart[band])
+    bottom = ramp(np.float32(base + 0.02) - down + np.float32(0.09) * across, 0.05)
+    heart = bottom * silhouette
+    heart *= ramp(rows - np.float32(top), 0.06)
     return silhouette, heart
 
 
