@@ -1,9 +1,9 @@
-"""What a change of the code's structure must not change: figures and files, as one JSON of hashes and numbers.
+"""What a change of structure must not change: figures and files, as one JSON of hashes and numbers.
 
     python benchmarks/unchanged.py before.json                        # before the change
-    python benchmarks/unchanged.py after.json --against before.json   # after it; status 1 and a list where they differ
+    python benchmarks/unchanged.py after.json --against before.json   # after it; status 1 where they differ
 
-Both on one machine, for floating point differs among processors; about four minutes on one core. Written down:
+Both on one machine, for floating point differs among processors; about one minute. Written down:
 
 - `objective`: every loss and gradient of the objective benchmark's inputs, for each switch of the ablation;
 - `golden`: the same on the golden inputs, in the described and the released arithmetic;

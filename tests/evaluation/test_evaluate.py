@@ -10,7 +10,8 @@ from evaluate_helpers import PretendTask, tiny_encoder, write_set
 from rich.console import Console
 
 from cmcgns.errors import UserError
-from cmcgns.evaluation import command, evaluate, figures
+from cmcgns.evaluation import command, figures
+from cmcgns.evaluation import evaluate as harness
 from cmcgns.evaluation.call import EvaluateOptions, Outcome
 from cmcgns.evaluation.choose import choose
 from cmcgns.evaluation.evaluate import run_protocols
@@ -30,7 +31,7 @@ def run(
     task: PretendTask, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, encoder=None, overrides=(), **options
 ) -> Outcome:
     monkeypatch.setenv("CMCGNS_CACHE", str(out.parent / "cache"))
-    for module in (evaluate, figures):
+    for module in (harness, figures):
         monkeypatch.setattr(module, "get_task", lambda name: task)
     pairs = choose("linear/v1", [data], overrides)
     options = EvaluateOptions(**{"fractions": (50.0, 100.0), "seeds": 2, **options})
@@ -254,7 +255,7 @@ def test_the_terminal_says_leakage_and_why_there_is_no_interval(
     monkeypatch.setenv("COLUMNS", "300")
     encoder, options = tiny_encoder(), EvaluateOptions((100.0,), 1, allow_leakage=True)
     monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
-    for module in (evaluate, figures):
+    for module in (harness, figures):
         monkeypatch.setattr(module, "get_task", lambda name: PretendTask())
     console = Console(width=300, highlight=False)
     judgement = command.judge_encoder(encoder, choose("linear/v1", [data]), tmp_path / "out", options, console)
@@ -274,7 +275,7 @@ def test_an_interruption_says_how_to_go_on(
 
     monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     encoder, pairs, options = tiny_encoder(), choose("linear/v1", [data]), EvaluateOptions((50.0, 100.0), 1)
-    for module in (evaluate, figures):
+    for module in (harness, figures):
         monkeypatch.setattr(module, "get_task", lambda name: Interrupted())
     with pytest.raises(KeyboardInterrupt):
         command.judge_encoder(encoder, pairs, tmp_path / "out", options, Console(width=300))

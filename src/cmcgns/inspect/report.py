@@ -92,9 +92,9 @@ def _curves(material: Material, pictures: _Pictures) -> dict[str, Any]:
 def _reconstructions(material: Material, pictures: _Pictures) -> dict[str, Any]:
     if absent := reconstructions.why_absent(material):
         return {"absent": absent}
-    examples = reconstructions.rebuild_examples(material)
-    figure = reconstructions.draw_reconstructions(material, examples)
-    return {"examples": examples, "picture": pictures.add("reconstructions", figure)}
+    rebuilt = reconstructions.rebuild_examples(material)
+    figure = reconstructions.draw_reconstructions(material, rebuilt)
+    return {"examples": rebuilt, "picture": pictures.add("reconstructions", figure)}
 
 
 def _attention(material: Material, pictures: _Pictures) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.text import Text
 
 _TERMS = ("loss", "global", "image", "report", "reconstruction")
@@ -22,7 +23,7 @@ class RunConsole:
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self.console = console or Console(quiet=quiet, highlight=False)
         self._live: Live | None = None
-        self._bar: Progress | None = None
+        self._bar: Bars | None = None
         self._terms = Text(no_wrap=True, overflow="ellipsis")
         self._task: Any = None
         self._clock = time.perf_counter()
@@ -36,7 +37,7 @@ class RunConsole:
         if not self.console.is_terminal:
             self.say(f"{name}: {total - done} steps")
             return
-        self._bar = Progress(
+        self._bar = Bars(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
