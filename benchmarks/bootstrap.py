@@ -19,9 +19,9 @@ import time
 import numpy as np
 import torch
 
-from cmcgns.evaluation.bootstrap import auroc_interval
-from cmcgns.evaluation.metrics import RankedScores
-from cmcgns.evaluation.resamples import count_chunks
+from cmcgns.metrics.bootstrap import auroc_interval
+from cmcgns.metrics.ranking import RankedScores
+from cmcgns.metrics.resamples import count_chunks
 
 TOLERANCE = 1e-6
 

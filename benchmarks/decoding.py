@@ -30,8 +30,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 
-from cmcgns.data.decode import decode_image
-from cmcgns.data.resize import resize, save_image
+from cmcgns.data.images.decode import decode_image
+from cmcgns.data.images.resize import resize, save_image
 
 LONG_SIDE = 512
 

@@ -24,7 +24,7 @@ SIZE = 64
 def build(folder: Path, rows: int) -> None:
     """A manifest as `prepare` writes it."""
     from cmcgns.data.manifest import write_manifest
-    from cmcgns.data.phantom import make_study
+    from cmcgns.phantom import make_study
 
     studies = [make_study(0, index, 32) for index in range(2000)]
     number = pd.Series(np.arange(rows)).astype("str")
@@ -55,13 +55,13 @@ def check(folder: Path) -> None:
 
 def load(folder: Path) -> None:
     """Rows, word pieces, data set, and the first hundred batches of a shuffled epoch."""
-    from cmcgns.config import DataSettings
-    from cmcgns.data.dataset import PairDataset, make_loader
-    from cmcgns.data.images import map_images
-    from cmcgns.data.order import TrainingOrder
-    from cmcgns.data.pairs import read_pairs
-    from cmcgns.data.report_tokens import tokenize_reports
-    from cmcgns.data.tokenizer import train_tokenizer
+    from cmcgns.data.images.cache import map_images
+    from cmcgns.data.pairs.dataset import PairDataset, make_loader
+    from cmcgns.data.pairs.order import TrainingOrder
+    from cmcgns.data.pairs.rows import read_pairs
+    from cmcgns.data.reports.tokenizer import train_tokenizer
+    from cmcgns.data.reports.tokens import tokenize_reports
+    from cmcgns.settings.config import DataSettings
 
     settings = DataSettings(image_size=SIZE, resize=SIZE)
     pairs = read_pairs(folder, settings, exists=lambda _: True, everything=False)

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cmcgns.evaluation.fractions import nested_fraction
-from cmcgns.evaluation.legacy_probe import LegacySettings, Lesson, train_probe
-from cmcgns.evaluation.metrics import mean_auroc
-from cmcgns.evaluation.probe import choose_dtype, fit_probe
+from cmcgns.evaluation.protocols.task_settings import LegacySettings
+from cmcgns.evaluation.subsets import nested_fraction
+from cmcgns.evaluation.tasks.linear.legacy import Lesson, train_probe
+from cmcgns.evaluation.tasks.linear.probe import choose_dtype, fit_probe
+from cmcgns.metrics.ranking import mean_auroc
 
 CLASSES, LATENT, CHUNK = 5, 256, 8192
 COMMON = (0.16, 0.12, 0.07, 0.25, 0.4)

@@ -20,14 +20,14 @@ import pandas as pd
 import torch
 from PIL import Image, ImageFilter
 
-from cmcgns.config import DataSettings
-from cmcgns.data.dataset import PairDataset, make_loader
 from cmcgns.data.manifest import read_manifest, write_manifest
-from cmcgns.data.report_tokens import tokenize_reports
-from cmcgns.data.shard_index import open_shards
-from cmcgns.data.shards import write_shards
-from cmcgns.data.stream import ShardImages, training_order
-from cmcgns.data.tokenizer import train_tokenizer
+from cmcgns.data.pairs.dataset import PairDataset, make_loader
+from cmcgns.data.reports.tokenizer import train_tokenizer
+from cmcgns.data.reports.tokens import tokenize_reports
+from cmcgns.data.shards.index import open_shards
+from cmcgns.data.shards.stream import ShardImages, training_order
+from cmcgns.data.shards.write import write_shards
+from cmcgns.settings.config import DataSettings
 
 SETTINGS = {
     "crop": {},

@@ -36,10 +36,10 @@ from torch import Tensor
 from torch.nn import functional
 
 import plain_released
-from cmcgns.config import BankSettings, ObjectiveSettings
-from cmcgns.data.batch import Batch
-from cmcgns.models.features import Features
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.model import Features
 from cmcgns.objectives.cmcgns import CMCGNS
+from cmcgns.settings.config import BankSettings, ObjectiveSettings
 
 Step = Callable[[], None]
 PROGRAMS = ("products", "ours", "plain")

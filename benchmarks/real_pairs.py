@@ -17,15 +17,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cmcgns.data.dataset import make_loader, normalise_pixels
-from cmcgns.data.images import centre_crop, load_images
-from cmcgns.data.order import evaluation_order
-from cmcgns.evaluation.bootstrap import auroc_interval, interval_text, mean_interval, paired_auroc_difference
-from cmcgns.evaluation.embed import embed
-from cmcgns.evaluation.probe import fit_probe
-from cmcgns.evaluation.retrieval import chance_recall, recall_at_k
+from cmcgns.data.images.cache import centre_crop, load_images
+from cmcgns.data.pairs.dataset import make_loader, normalise_pixels
+from cmcgns.data.pairs.order import evaluation_order
+from cmcgns.evaluation.tasks.linear.probe import fit_probe
+from cmcgns.metrics.bootstrap import auroc_interval, interval_text, mean_interval, paired_auroc_difference
+from cmcgns.metrics.retrieval import chance_recall, recall_at_k
+from cmcgns.models.model import embed
 from cmcgns.pretrained import Pretrained, load, random_twin
-from cmcgns.training.prepare import prepare_data
+from cmcgns.training.data import prepare_data
 
 
 @dataclass(frozen=True)

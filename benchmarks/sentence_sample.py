@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.data.reports import split_sentences
+from cmcgns.data.reports.text import split_sentences
 
 NEIGHBOUR = 45  # characters of a neighbour that are shown
 

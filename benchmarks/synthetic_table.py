@@ -16,18 +16,23 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from cmcgns.data.phantom import prompts
 from cmcgns.demo import COUNTS, make_studies
-from cmcgns.evaluation.bootstrap import Interval, Statistic, bootstrap_interval, interval_text, paired_difference
-from cmcgns.evaluation.fractions import nested_fraction
-from cmcgns.evaluation.metrics import FloatArray, RankedScores, mean_over_classes
-from cmcgns.evaluation.probe import LinearProbe, fit_probe
-from cmcgns.evaluation.report_use import report_use
-from cmcgns.evaluation.retrieval import chance_recall, recall_at_k
-from cmcgns.evaluation.study_set import read_study_set
-from cmcgns.evaluation.zero_shot import zero_shot_scores
+from cmcgns.evaluation.report_use import read_study_set, report_use
+from cmcgns.evaluation.subsets import nested_fraction
+from cmcgns.evaluation.tasks.linear.probe import LinearProbe, fit_probe
+from cmcgns.metrics.bootstrap import (
+    Interval,
+    Statistic,
+    bootstrap_interval,
+    interval_text,
+    paired_difference,
+)
+from cmcgns.metrics.ranking import FloatArray, RankedScores, mean_over_classes
+from cmcgns.metrics.retrieval import chance_recall, recall_at_k
+from cmcgns.phantom import language
 from cmcgns.pretrained import Pretrained, load, random_twin
-from cmcgns.recipe import load_recipe
+from cmcgns.pretrained.zero_shot import zero_shot_scores
+from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.pretrain import pretrain
 from cmcgns.training.run_folder import RunFolder
 
@@ -103,7 +108,7 @@ def score(model: Pretrained, probes: Sequence[LinearProbe], folder: Path) -> Sco
     """Score the studies of one test set."""
     test = read_study_set(folder, "test", model)
     found = test.embed(model)
-    wanted = [prompts()[name] for name in test.label_names]
+    wanted = [language()[name] for name in test.label_names]
     positive = [model.embed_text(list(texts)) for texts, _ in wanted]
     negative = [model.embed_text(list(texts)) for _, texts in wanted]
     ids = found.report_text

@@ -31,14 +31,14 @@ import pandas as pd
 import torch
 
 import objective as benchmark
-from cmcgns.config import BankSettings, ObjectiveSettings
-from cmcgns.data.batch import Batch
-from cmcgns.data.phantom import write_dataset
-from cmcgns.data.phantom.trees import tree_names, write_tree
-from cmcgns.models.features import Features
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.model import Features
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.local_report import Sentences
+from cmcgns.phantom import write_dataset
+from cmcgns.phantom.trees import tree_names, write_tree
+from cmcgns.settings.config import BankSettings, ObjectiveSettings
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 SWITCHES: list[dict[str, Any]] = [
@@ -165,7 +165,10 @@ def golden() -> Iterator[tuple[str, Any]]:
             loss, margin = module.local_report_loss(rows)
             gradients = torch.autograd.grad(loss, (z1, z2))
             found = {"loss": float(loss.detach()).hex(), "margin": float(margin.detach()).hex()}
-            yield f"{name} {arithmetic}", found | {f"z{n + 1}": array_hash(g.numpy()) for n, g in enumerate(gradients)}
+            yield (
+                f"{name} {arithmetic}",
+                found | {f"z{n + 1}": array_hash(g.numpy()) for n, g in enumerate(gradients)},
+            )
 
 
 def trees(work: Path) -> Iterator[tuple[str, Any]]:
@@ -218,7 +221,7 @@ def judged(work: Path) -> Iterator[tuple[str, Any]]:
 
 def call(*words: str | Path) -> None:
     """Run a verb in a process of its own, with one thread and a cache of its own."""
-    command = [sys.executable, "-c", "from cmcgns.cli import main; main()", *map(str, words)]
+    command = [sys.executable, "-c", "from cmcgns.cli.app import main; main()", *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, words))}\n{done.stdout[-3000:]}")

@@ -1,34 +1,88 @@
 """`cmcgns demo`: the main job on the built-in synthetic studies, from nothing to a report."""
 
+from __future__ import annotations
+
 import logging
 import os
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from cmcgns.config import Recipe
-from cmcgns.data.phantom import write_dataset
-from cmcgns.demo_results import summarise_judgements
-from cmcgns.errors import UserError
-from cmcgns.evaluation.bootstrap import interval_text
-from cmcgns.evaluation.call import EvaluateOptions
-from cmcgns.evaluation.command import judge_encoder
-from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
-from cmcgns.evaluation.contract import Cell
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import write_json
+from cmcgns.evaluation.compare import Comparison, compare_folders, write_comparison_rows
 from cmcgns.evaluation.open_encoder import open_encoder
-from cmcgns.evaluation.protocols import load_protocol
-from cmcgns.evaluation.report import write_comparison
-from cmcgns.evaluation.report_use import report_use
+from cmcgns.evaluation.protocols import Cell, load_protocol
+from cmcgns.evaluation.report_use import read_study_set, report_use
+from cmcgns.evaluation.results import ResultRow
+from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.store import read_predictions
-from cmcgns.evaluation.study_set import read_study_set
-from cmcgns.files import write_json
-from cmcgns.inspect.measures import MEASURES
-from cmcgns.inspect.report import write_report
+from cmcgns.metrics.bootstrap import interval_text
+from cmcgns.phantom import write_dataset
 from cmcgns.pretrained import load
+from cmcgns.reporting.evaluation.command import judge_encoder
+from cmcgns.reporting.evaluation.comparison import write_comparison
+from cmcgns.reporting.run_page.report import write_report
+from cmcgns.reporting.run_page.tables import MEASURES
+from cmcgns.settings.config import Recipe
 from cmcgns.training.pretrain import pretrain
+
+
+def summarise_judgements(
+    pretrained: Sequence[ResultRow], random: Sequence[ResultRow], comparison: Comparison, chance: Mapping[str, float]
+) -> dict[str, Any]:
+    """What :func:`cmcgns.reporting.run_page.report.write_report` shows of two judged encoders.
+
+    Args:
+        pretrained: result rows.
+        random: of the randomly initialised twin.
+        comparison: of the two.
+        chance: what guessing gives, by key, where it depends on the data.
+    """
+    guesses = {measure.key: measure.chance for measure in MEASURES} | dict(chance)
+    for row in pretrained:
+        if row.metric == "pointing_chance" and not row.label and not row.group:
+            guesses["grounding_pointing"] = row.value
+    return {
+        "chance": guesses,
+        "pretrained": _summary(pretrained),
+        "random": _summary(random),
+        "difference": {
+            measure.key: {"value": row.difference, "low": row.low, "high": row.high}
+            for measure in MEASURES
+            for row in comparison.rows
+            if row.metric == measure.metric and not row.label and _task(row.protocol, pretrained) == measure.task
+        },
+    }
+
+
+def _summary(rows: Sequence[ResultRow]) -> dict[str, Any]:
+    overall = [row for row in rows if row.seed is None and not row.group]
+    summary: dict[str, Any] = {"per_label": _per_label(overall)}
+    for measure in MEASURES:
+        for row in overall:
+            if (row.task, row.metric, row.label) == (measure.task, measure.metric, ""):
+                figures = asdict(row)
+                summary[measure.key] = {name: figures[name] for name in ("value", "low", "high", "n", "sd")}
+    return summary
+
+
+def _per_label(rows: Sequence[ResultRow]) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
+    for row in rows:
+        if row.label and row.metric == "auroc" and row.task in ("linear", "zero_shot"):
+            found.setdefault(row.label, {})[row.task] = row.value
+    return found
+
+
+def _task(protocol: str, rows: Sequence[ResultRow]) -> str:
+    return next((row.task for row in rows if row.protocol == protocol), "")
+
 
 COUNTS = {"train": 2000, "val": 200, "test": 500}
 IMAGE_SIZE = 128

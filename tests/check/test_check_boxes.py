@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from check_helpers import changed, found, rows, write
 
 from cmcgns.check.box_table import parse_boxes
 from cmcgns.data.manifest import conform
+from support.check import changed, found, rows, write
 
 
 def box(x: float, y: float, width: float, height: float) -> str:

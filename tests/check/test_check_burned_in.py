@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from check_helpers import picture
 from PIL import Image, ImageDraw
 
-from cmcgns.check.burned_in import TEXT_ROWS, count_text_rows
-from cmcgns.data.phantom import make_study
+from cmcgns.check.image_facts import TEXT_ROWS, count_text_rows
+from cmcgns.phantom import make_study
+from support.check import picture
 
 
 def chest(index: int, size: int = 512) -> Image.Image:

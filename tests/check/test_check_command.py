@@ -2,13 +2,13 @@
 
 import json
 
-from check_helpers import changed, rows, write
 from typer.testing import CliRunner
 
-from cmcgns.cli import app
-from cmcgns.config import DataSettings
+from cmcgns.cli.app import app
 from cmcgns.data.manifest import read_manifest
-from cmcgns.data.pairs import read_pairs
+from cmcgns.data.pairs.rows import read_pairs
+from cmcgns.settings.config import DataSettings
+from support.check import changed, rows, write
 
 
 def call(*words):

@@ -3,12 +3,19 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from check_helpers import picture
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from cmcgns.check.duplicates import DISTANCE, _within_distance, near_duplicates, perceptual_hash, signature, thumbnail
-from cmcgns.data.phantom import make_study
+from cmcgns.data.images.near_duplicates import (
+    DISTANCE,
+    _within_distance,
+    near_duplicates,
+    perceptual_hash,
+    signature,
+    thumbnail,
+)
+from cmcgns.phantom import make_study
+from support.check import picture
 
 
 def chest(index: int) -> Image.Image:

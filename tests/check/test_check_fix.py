@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from check_helpers import changed, rows, sha, write
 
 from cmcgns.check import fix, run_checks
+from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text, read_manifest
-from cmcgns.errors import UserError
+from support.check import changed, rows, sha, write
 
 
 def box(x: float, y: float, width: float, height: float) -> dict[str, object]:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from check_helpers import changed, found, picture, rows, write
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from cmcgns.check import images, run_checks
-from cmcgns.check.images import CACHE, measure_images
+from cmcgns.check import image_facts, run_checks
+from cmcgns.check.image_facts import CACHE, measure_images
 from cmcgns.check.metadata import dicom_patient_tags
+from support.check import changed, found, picture, rows, write
 
 
 def bomb(side: int) -> bytes:
@@ -133,8 +133,8 @@ def test_unchanged_files_are_measured_once(tmp_path: Path, monkeypatch: pytest.M
     (folder / "images/5.png").write_bytes(b"broken")
     first = run_checks([folder]).findings
     opened: list[str] = []
-    measure = images.measure
-    monkeypatch.setattr(images, "measure", lambda file: opened.append(file.name) or measure(file))
+    measure = image_facts.measure
+    monkeypatch.setattr(image_facts, "measure", lambda file: opened.append(file.name) or measure(file))
     assert run_checks([folder]).findings == first
     assert opened == ["5.png"]  # a broken file may have been mended
     Image.new("L", (100, 120), 7).save(folder / "images/2.png")

@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
-from check_helpers import changed, found, rows, write
 from PIL import Image
+
+from support.check import changed, found, rows, write
 
 
 def masked(folder: Path, **columns: int) -> Path:

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from check_helpers import changed, found, picture, rows, sha, write
 from PIL import Image
 
-from cmcgns.check.near_rules import _components
+from cmcgns.check.near import _components
 from cmcgns.data.manifest import write_manifest
+from support.check import changed, found, picture, rows, sha, write
 
 
 def resave(source: Path, target: Path, quality: int = 50) -> None:

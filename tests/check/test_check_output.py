@@ -3,12 +3,12 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
-from check_helpers import changed, rows, write
 from rich.console import Console
 
 from cmcgns.check import Report, print_report, report_json, run_checks, write_page, write_report_json
-from cmcgns.check.finding import Finding
 from cmcgns.check.output import severity_text
+from cmcgns.check.rule import Finding
+from support.check import changed, rows, write
 
 _VOID = {"meta", "br", "img", "hr", "link"}
 

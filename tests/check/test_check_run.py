@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from check_helpers import changed, rows, write
 
 from cmcgns.check import rules, run_checks
+from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import write_manifest
-from cmcgns.errors import UserError
+from support.check import changed, rows, write
 
 
 def test_rules_have_kebab_case_names_and_one_line(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from check_helpers import changed, found, rows, sha, write
 
 from cmcgns.check import run_checks
-from cmcgns.check.finding import MOST_GROUPS
+from cmcgns.check.rule import MOST_GROUPS
+from support.check import changed, found, rows, sha, write
 
 
 def test_a_good_manifest_has_no_finding(tmp_path: Path) -> None:

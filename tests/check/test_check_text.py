@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from check_helpers import changed, found, rows, write
 
 from cmcgns.check.identifiers import identifier_kinds
+from support.check import changed, found, rows, write
 
 DATES = [
     "Seen 12/03/2019.", "on 2019-03-12", "3/12/19 study", "12.03.2019", "am 12.03.19", "March 12, 2019",

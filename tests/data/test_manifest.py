@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import NUMBERS, TEXT, conform, image_file, label_columns, read_manifest, write_manifest
-from cmcgns.errors import UserError
 
 
 def rows(**changes):

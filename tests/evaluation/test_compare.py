@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.evaluation import compare
-from cmcgns.evaluation.bootstrap import mean_interval
 from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
-from cmcgns.evaluation.contract import Cell, Measure, Measures, Predictions
-from cmcgns.evaluation.interval_table import NO_VARIATION
+from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.store import write_predictions, write_protocol
+from cmcgns.metrics.bootstrap import mean_interval
+from cmcgns.metrics.interval_table import NO_VARIATION
+from cmcgns.metrics.measure import Measure, Measures
 
 PATIENTS = np.repeat([f"p{k}" for k in range(30)], 2)
 ROWS = np.array([f"image {k}" for k in range(60)])

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluate_helpers import PretendTask, tiny_encoder, write_set
 from rich.console import Console
 
-from cmcgns.errors import UserError
-from cmcgns.evaluation import command, figures
-from cmcgns.evaluation import evaluate as harness
-from cmcgns.evaluation.call import EvaluateOptions, Outcome
-from cmcgns.evaluation.choose import choose
-from cmcgns.evaluation.evaluate import run_protocols
+from cmcgns.common.errors import UserError
+from cmcgns.evaluation import figures
+from cmcgns.evaluation import run as harness
 from cmcgns.evaluation.figures import figures_of
 from cmcgns.evaluation.progress import Progress
+from cmcgns.evaluation.run import EvaluateOptions, Outcome, run_protocols
+from cmcgns.evaluation.select import choose
 from cmcgns.evaluation.store import cells_of, read_predictions
+from cmcgns.reporting.evaluation import command
+from support.evaluation import PretendTask, tiny_encoder, write_set
 
 NAME = "linear/v1@mine"
 

@@ -8,26 +8,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from evaluate_helpers import tiny_encoder, write_set
 
 from cmcgns.data.manifest import boxes_text, read_manifest, write_manifest
-from cmcgns.data.sources.base import SourceOptions, SplitRule
-from cmcgns.data.sources.siim import join_rows
-from cmcgns.evaluation import finetune
-from cmcgns.evaluation.contract import Cell, Job, Predictions
-from cmcgns.evaluation.detection.anchors import AnchorGrid, anchor_grid
-from cmcgns.evaluation.detection.boxes import read_boxes
-from cmcgns.evaluation.detection.decode import detect
-from cmcgns.evaluation.detection.figures import Judged
-from cmcgns.evaluation.detection.loss import detection_loss
-from cmcgns.evaluation.detection.settings import DetectionSettings
-from cmcgns.evaluation.fractions import nested_fraction
-from cmcgns.evaluation.protocols import EvaluationProtocol, TaskName, load_protocol
-from cmcgns.evaluation.segmentation.augment import draw_changes, turn_and_scale
-from cmcgns.evaluation.segmentation.overlap import overlap_measures
-from cmcgns.evaluation.segmentation.settings import SegmentationSettings
-from cmcgns.evaluation.task_data import TaskData
+from cmcgns.evaluation.contract import Job, Predictions
+from cmcgns.evaluation.data import TaskData
+from cmcgns.evaluation.protocols.protocol import Cell, EvaluationProtocol, TaskName, load_protocol
+from cmcgns.evaluation.protocols.task_settings import DetectionSettings, SegmentationSettings
+from cmcgns.evaluation.subsets import nested_fraction
 from cmcgns.evaluation.tasks import get_task
+from cmcgns.evaluation.tasks.detection.anchors import AnchorGrid, anchor_grid
+from cmcgns.evaluation.tasks.detection.boxes import read_boxes
+from cmcgns.evaluation.tasks.detection.cell import Judged
+from cmcgns.evaluation.tasks.detection.loss import detection_loss
+from cmcgns.evaluation.tasks.detection.predict import detect
+from cmcgns.evaluation.tasks.linear import finetune
+from cmcgns.evaluation.tasks.segmentation.sampling import draw_changes, turn_and_scale
+from cmcgns.metrics.overlap import overlap_measures
+from cmcgns.prepare.sources.base import SourceOptions, SplitRule
+from cmcgns.prepare.sources.siim import join_rows
+from support.evaluation import tiny_encoder, write_set
 
 BOX = boxes_text([{"label": "a", "x": 4, "y": 6, "width": 16, "height": 12}])
 HEAD = {"head_width": 8, "epochs": 1, "batch": 4}

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from linear_helpers import Encoder, make_job, oracle, write_images
 from PIL import Image
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.evaluation import features
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.features import pooled_features
+from support.linear import Encoder, make_job, oracle, write_images
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ RACE = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from linear_helpers import make_job, oracle
+from support.linear import make_job, oracle
 from cmcgns.evaluation import features
 features._BLOCK = features._BATCH = 12
 data, cache, start, out = map(Path, sys.argv[1:])
@@ -158,7 +158,7 @@ def test_two_processes_share_one_cache(tmp_path):
     expected = np.array(pooled_features(oracle(), images_of(folder, tmp_path), tmp_path / "alone"))
     outs = [tmp_path / name for name in ("first", "second")]
     command = [sys.executable, "-c", RACE, folder, tmp_path, tmp_path / "start"]
-    here = {"cwd": Path(__file__).parent, "stderr": subprocess.PIPE, "text": True}
+    here = {"cwd": Path(__file__).parents[1], "stderr": subprocess.PIPE, "text": True}
     with ExitStack() as stack:
         running = [stack.enter_context(subprocess.Popen([*map(str, command), str(out)], **here)) for out in outs]
         for process in running:

@@ -5,17 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluate_helpers import PretendTask, tiny_encoder, write_set
 from rich.console import Console
 
-from cmcgns.evaluation import command, evaluate, figures
-from cmcgns.evaluation.call import EvaluateOptions
-from cmcgns.evaluation.choose import choose
-from cmcgns.evaluation.classification import binary_measures
-from cmcgns.evaluation.contract import Cell, Job, Measure, Measures, Predictions
-from cmcgns.evaluation.interval_table import NO_VARIATION
+from cmcgns.evaluation import figures, run
+from cmcgns.evaluation.contract import Job, Predictions
+from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.results import ResultRow, read_results
-from cmcgns.evaluation.row_means import row_means
+from cmcgns.evaluation.run import EvaluateOptions
+from cmcgns.evaluation.select import choose
+from cmcgns.metrics.classification import binary_measures
+from cmcgns.metrics.grounding import row_means
+from cmcgns.metrics.interval_table import NO_VARIATION
+from cmcgns.metrics.measure import Measure, Measures
+from cmcgns.reporting.evaluation import command
+from support.evaluation import PretendTask, tiny_encoder, write_set
 
 TEST = 12  # test images, two of each patient
 
@@ -62,7 +65,7 @@ def judged(task: PretendTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     patients = [f"p{number}" for number in range(18)] + [f"t{number // 2}" for number in range(TEST)]
     data = write_set(tmp_path / "data", counts=(12, 6, TEST), patient_id=patients)
-    for module in (evaluate, figures):
+    for module in (run, figures):
         monkeypatch.setattr(module, "get_task", lambda name: task)
     options, out = EvaluateOptions((100.0,), 1), tmp_path / "out"
     command.judge_encoder(tiny_encoder(), choose("linear/v1", [data]), out, options, Console(quiet=True))

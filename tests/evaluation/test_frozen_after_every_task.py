@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from evaluate_helpers import tiny_run, write_set
 from torch import nn
 
 from cmcgns.data.manifest import boxes_text
-from cmcgns.evaluation.contract import Cell, Job
+from cmcgns.evaluation.contract import Job
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.protocols import EvaluationProtocol, TaskName
-from cmcgns.evaluation.task_data import TaskData
+from cmcgns.evaluation.protocols.protocol import Cell, EvaluationProtocol, TaskName
 from cmcgns.evaluation.tasks import get_task
+from support.evaluation import tiny_run, write_set
 
 BOX = boxes_text([{"label": "Edema", "x": 4, "y": 6, "width": 16, "height": 12}])
 EPOCH = {"epochs": 1, "patience": 1}

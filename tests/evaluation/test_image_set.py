@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text, write_manifest
-from cmcgns.errors import UserError
 from cmcgns.evaluation.image_set import read_image_set
 
 

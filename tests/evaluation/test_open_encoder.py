@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import save_file
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.evaluation import open_encoder as module
 from cmcgns.evaluation.open_encoder import open_encoder
 

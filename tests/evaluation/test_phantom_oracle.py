@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluate_helpers import tiny_encoder
 from rich.console import Console
 
-from cmcgns.data.phantom import write_dataset
-from cmcgns.evaluation.call import EvaluateOptions
-from cmcgns.evaluation.choose import choose
-from cmcgns.evaluation.command import judge_encoder
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import load_protocol
-from cmcgns.evaluation.task_data import TaskData
+from cmcgns.evaluation.run import EvaluateOptions
+from cmcgns.evaluation.select import choose
+from cmcgns.phantom import write_dataset
+from cmcgns.reporting.evaluation.command import judge_encoder
+from support.evaluation import tiny_encoder
 
 
 class Knowing(FrozenEncoder):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.evaluation.protocols import list_protocols, load_protocol, protocol_titles
 
 

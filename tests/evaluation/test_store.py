@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmcgns.errors import UserError
-from cmcgns.evaluation.contract import Cell, Predictions
+from cmcgns.common.errors import UserError
+from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.store import (
     cell_folder,
     cells_of,

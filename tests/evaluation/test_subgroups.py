@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmcgns.errors import UserError
-from cmcgns.evaluation.subgroups import subgroups
+from cmcgns.common.errors import UserError
+from cmcgns.evaluation.subsets import subgroups
 
 
 def masks(columns: object, groups: object) -> dict[str, np.ndarray]:

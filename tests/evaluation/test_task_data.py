@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluate_helpers import write_set
 
-from cmcgns.errors import UserError
-from cmcgns.evaluation.contract import Cell
-from cmcgns.evaluation.protocols import load_protocol
-from cmcgns.evaluation.task_data import TaskData
+from cmcgns.common.errors import UserError
+from cmcgns.evaluation.data import TaskData
+from cmcgns.evaluation.protocols import Cell, load_protocol
+from support.evaluation import write_set
 
 
 @pytest.fixture(autouse=True)

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from evaluate_helpers import tiny_encoder, tiny_run
 from rich.console import Console
 
-from cmcgns.data.phantom.trees import write_tree
-from cmcgns.evaluation.call import EvaluateOptions
-from cmcgns.evaluation.choose import choose
-from cmcgns.evaluation.command import judge_encoder
 from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.evaluation.results import read_results
+from cmcgns.evaluation.run import EvaluateOptions
+from cmcgns.evaluation.select import choose
+from cmcgns.phantom.trees import write_tree
 from cmcgns.prepare.run import PrepareOptions, prepare
+from cmcgns.reporting.evaluation.command import judge_encoder
+from support.evaluation import tiny_encoder, tiny_run
 
 SHORT = ("settings.epochs=1", "settings.patience=1", "image_size=64")
 # A small validation set may have no box, and a head of one epoch no detection above 0.5.

@@ -5,10 +5,10 @@ import timm
 import torch
 from torch import nn
 
-from cmcgns.config import ImageEncoderSettings
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.models.freeze import freeze_unreached
 from cmcgns.models.image_encoder import ImageEncoder
+from cmcgns.settings.config import ImageEncoderSettings
 
 SIZE = 64
 GRIDS = {

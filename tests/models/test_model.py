@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cmcgns.config import ImageEncoderSettings, ReportEncoderSettings
-from cmcgns.data.batch import Batch
+from cmcgns.data.pairs.batch import Batch
 from cmcgns.models import image_encoder, model, report_encoder
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import ReportEncoder
+from cmcgns.settings.config import ImageEncoderSettings, ReportEncoderSettings
 
 STUDIES, LENGTH, SENTENCES, DIM = 3, 12, 4, 16
 TEXT = ("token_ids", "token_mask", "token_sentence", "sentence_mask")
@@ -136,7 +136,9 @@ def test_pitfall_12_no_encoder_opens_a_data_set():
     for module in (model, image_encoder, report_encoder):
         for name in dir(module):
             origin = getattr(getattr(module, name), "__module__", "") or ""
-            assert not origin.startswith(("cmcgns.data.pairs", "cmcgns.data.dataset", "cmcgns.training")), name
+            assert not origin.startswith(
+                ("cmcgns.data.pairs.table", "cmcgns.data.pairs.dataset", "cmcgns.training")
+            ), name
     assert "data" not in inspect.signature(ImageReportModel.__init__).parameters
 
 

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmcgns.config import ImageEncoderSettings
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.pooling import AttentionPool
+from cmcgns.settings.config import ImageEncoderSettings
 
 Golden = dict[str, Tensor]
 

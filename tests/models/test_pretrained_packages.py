@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from transformers.utils import logging as transformers_logging
 
-from cmcgns.config import ImageEncoderSettings, ReportEncoderSettings
-from cmcgns.data.report_tokens import tokenize_reports
-from cmcgns.data.tokenizer import encode_sentences, load_tokenizer
+from cmcgns.data.reports.tokenizer import encode_sentences, load_tokenizer
+from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.report_encoder import ReportEncoder, pool_sentences
 from cmcgns.models.weights import load_image_weights, read_state_dict
+from cmcgns.settings.config import ImageEncoderSettings, ReportEncoderSettings
 
 
 def package_file(package, *parts):

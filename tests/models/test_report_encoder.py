@@ -7,9 +7,9 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 from transformers.utils import logging as transformers_logging
 
-from cmcgns.config import ReportEncoderSettings
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.models.report_encoder import ReportEncoder, pool_sentences
+from cmcgns.settings.config import ReportEncoderSettings
 
 SIZES = {
     "vocab_size": 50,

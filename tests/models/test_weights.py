@@ -8,7 +8,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.models.weights import check_keys, load_image_weights, read_state_dict
 
 

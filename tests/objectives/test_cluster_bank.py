@@ -5,10 +5,10 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
-from objective_helpers import Golden, assert_value, clusters_of, unit
 from torch import Tensor
 
 from cmcgns.objectives.cluster_bank import ClusterBank, assign_two, move_centroids
+from support.objectives import Golden, assert_value, clusters_of, unit
 
 
 def observe(

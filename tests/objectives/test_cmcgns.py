@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from objective_helpers import (
+from torch import Tensor, nn
+
+from cmcgns.common.errors import UserError
+from cmcgns.objectives.cmcgns import CMCGNS, other_reports
+from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.training.checkpoint import load_weights, save_weights
+from support.objectives import (
     COUNTS,
     DIM,
     GRID,
@@ -24,12 +30,6 @@ from objective_helpers import (
     start_bank,
     unit,
 )
-from torch import Tensor, nn
-
-from cmcgns.errors import UserError
-from cmcgns.objectives.cmcgns import CMCGNS, other_reports
-from cmcgns.objectives.cross_attention import CrossModalAttention
-from cmcgns.training.checkpoint import load_weights, save_weights
 
 
 @pytest.mark.parametrize("false_negatives", ["keep", "margin", "mask", "soft"])

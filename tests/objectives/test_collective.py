@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from objective_helpers import GRID, SIZE, part, random_batch, random_features, small_settings, small_task
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from cmcgns.objectives.cmcgns import CMCGNS, Stage
 from cmcgns.objectives.collective import gather, local_only, rank, sum_over_ranks, total, world_size
 from cmcgns.objectives.masked_reconstruction import draw_hidden
+from support.objectives import GRID, SIZE, part, random_batch, random_features, small_settings, small_task
 
 COUNTS, BOUND = (5, 4, 3, 1, 0, 2), 5  # 12 sentences on rank 0, 3 on rank 1
 HALVES = (slice(0, 3), slice(3, 6))

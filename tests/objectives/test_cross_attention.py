@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from objective_helpers import Golden, assert_value, section, unit
 from torch import Tensor
 
 from cmcgns.objectives.cross_attention import AttentionKind, CrossModalAttention
+from support.objectives import Golden, assert_value, section, unit
 
 
 def golden_attention(golden: Golden) -> CrossModalAttention:

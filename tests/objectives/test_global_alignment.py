@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from objective_helpers import Golden, assert_value, unit
 
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
+from support.objectives import Golden, assert_value, unit
 
 
 def test_golden_loss_of_embeddings_that_are_not_normalised(golden: Golden) -> None:

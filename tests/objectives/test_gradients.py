@@ -4,7 +4,11 @@ import itertools
 
 import pytest
 import torch
-from objective_helpers import (
+from torch import Tensor
+
+from cmcgns.objectives.cluster_bank import assign_two
+from cmcgns.objectives.local_report import Clusters, Pairs, contrast
+from support.objectives import (
     COUNTS,
     DIM,
     HIDDEN,
@@ -19,10 +23,6 @@ from objective_helpers import (
     start_bank,
     unit,
 )
-from torch import Tensor
-
-from cmcgns.objectives.cluster_bank import assign_two
-from cmcgns.objectives.local_report import Clusters, Pairs, contrast
 
 SWITCHES = tuple(itertools.product(("sigmoid", "softmax"), ("global", "image", "report", None), (True, False)))
 

@@ -2,10 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from objective_helpers import Golden, assert_gradient, assert_value, section, unit
 
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.local_image import Predictor, local_image_loss
+from support.objectives import Golden, assert_gradient, assert_value, section, unit
 
 
 def golden_predictor(golden: Golden) -> Predictor:

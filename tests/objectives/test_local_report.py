@@ -6,7 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from objective_helpers import (
+from torch import Tensor
+
+from cmcgns.objectives.local_report import Clusters, Pairs, Sentences, contrast, margin_loss, soft_weights
+from support.objectives import (
     Golden,
     assert_gradient,
     assert_value,
@@ -17,9 +20,6 @@ from objective_helpers import (
     slow_margin,
     unit,
 )
-from torch import Tensor
-
-from cmcgns.objectives.local_report import Clusters, Pairs, Sentences, contrast, margin_loss, soft_weights
 
 
 def later_steps(golden: Golden) -> range:
@@ -251,7 +251,7 @@ def test_pitfall_07_loss_can_fall_well_below_log_n() -> None:
     z = unit(512, 256)
     rows = sentence_rows(z, z)
     pairs, bound = Pairs.of(rows, None), math.log(512)
-    from cmcgns.config import ObjectiveSettings
+    from cmcgns.settings.config import ObjectiveSettings
 
     ours = float(contrast(rows, pairs, None, logit_scale=1 / ObjectiveSettings().tau))
     released = float(contrast(rows, pairs, None, logit_scale=1.0))

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from objective_helpers import DIM, GRID, SIZE, small_settings, unit
 from torch import Tensor
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, draw_hidden, to_pixels
+from support.objectives import DIM, GRID, SIZE, small_settings, unit
 
 PATCHES = GRID[0] * GRID[1]
 HIDDEN = torch.tensor([[True, False, False, True], [False, True, True, False]])

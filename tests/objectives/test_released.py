@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from objective_helpers import Golden, assert_gradient, assert_value, clusters_of, sentence_rows, small_settings, unit
 from torch import Tensor
 
-from cmcgns.config import BankSettings
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.local_report import Pairs, Sentences
 from cmcgns.objectives.released import released_contrast, released_margin
+from cmcgns.settings.config import BankSettings
+from support.objectives import Golden, assert_gradient, assert_value, clusters_of, sentence_rows, small_settings, unit
 
 
 def later_steps(golden: Golden) -> range:

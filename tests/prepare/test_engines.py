@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.prepare.engines import run_tasks
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cmcgns.data.phantom.trees import write_tree
 from cmcgns.evaluation.image_set import read_image_set
+from cmcgns.phantom.trees import write_tree
 from cmcgns.prepare.run import PrepareOptions, prepare
 
 BOXES = {"rsna", "object-cxr", "vindr"}

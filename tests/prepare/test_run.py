@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from cmcgns.config import DataSettings
+from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import read_manifest
-from cmcgns.data.pairs import read_pairs
-from cmcgns.data.sources.base import SourceTable
-from cmcgns.errors import UserError
+from cmcgns.data.pairs.rows import read_pairs
 from cmcgns.prepare import run
-from cmcgns.prepare.image_task import ImageResult
+from cmcgns.prepare.image import ImageResult
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.run import PrepareOptions, prepare, read_report
+from cmcgns.prepare.sources.base import SourceTable
+from cmcgns.settings.config import DataSettings
 
 OPTIONS = PrepareOptions(size=64, lossless=True)
 

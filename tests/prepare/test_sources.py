@@ -16,15 +16,15 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from cmcgns.config import DataSettings
 from cmcgns.data.manifest import label_columns, read_manifest
-from cmcgns.data.pairs import assign_splits, read_pairs
-from cmcgns.data.phantom.trees import tree_names, write_tree
-from cmcgns.data.phantom.trees.cases import Case, make_cases, region, side_view
-from cmcgns.data.reports import split_sentences
+from cmcgns.data.pairs.rows import assign_splits, read_pairs
+from cmcgns.data.reports.text import split_sentences
+from cmcgns.phantom.trees import tree_names, write_tree
+from cmcgns.phantom.trees.cases import Case, make_cases, region, side_view
 from cmcgns.prepare import run
 from cmcgns.prepare.run import PrepareOptions, prepare, read_report
-from cmcgns.recipe import load_recipe
+from cmcgns.settings.config import DataSettings
+from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.dry_run import dry_run
 
 STUDIES, SEED, SIZE, STORED = 24, 261, 96, 64  # the seed has every finding, hidden ones and uncertain ones

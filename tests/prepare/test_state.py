@@ -2,7 +2,7 @@
 
 import pytest
 
-from cmcgns.prepare.image_task import ImageResult, ImageSettings, ImageTask, stamp_of, target_name
+from cmcgns.prepare.image import ImageResult, ImageSettings, ImageTask, stamp_of, target_name
 from cmcgns.prepare.state import STATE, append_results, read_results, still_missing
 
 

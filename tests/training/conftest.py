@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_helpers import TRAIN, VALIDATION, run
 
-from cmcgns.data.phantom.dataset import write_dataset
+from cmcgns.phantom.dataset import write_dataset
+from support.training import TRAIN, VALIDATION, run
 
 
 @pytest.fixture(scope="session", autouse=True)

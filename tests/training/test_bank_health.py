@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cmcgns.config import BankSettings, ObjectiveSettings
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cmcgns import CMCGNS
+from cmcgns.settings.config import BankSettings, ObjectiveSettings
 from cmcgns.training.bank_health import bank_warning, never_started
 
 WELL = {"bank_started": 1.0, "bank_dead": 0.1, "bank_largest": 0.2, "mean_cosine": 0.1}

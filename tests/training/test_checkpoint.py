@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.training.checkpoint import (
     Progress,
     checkpoints,

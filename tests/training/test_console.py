@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from cmcgns.training.console import RunConsole
+from cmcgns.training.journal import RunConsole
 
 FIGURES = {"loss": 12.106, "global": 1.378, "image": -0.862, "report": 3.571, "reconstruction": 0.159, "tau": 0.1}
 

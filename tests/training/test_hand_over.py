@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from engine_helpers import STEPS, run, tiny_recipe
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.training import loop
-from cmcgns.training.metrics_log import read_metrics
+from cmcgns.training.journal import read_metrics
+from support.training import STEPS, run, tiny_recipe
 
 
 @pytest.fixture

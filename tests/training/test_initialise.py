@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from engine_helpers import assert_same_end, in_child, kill_at_step, run, run_with_fault, tiny_recipe
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.training import loop
+from support.training import assert_same_end, in_child, kill_at_step, run, run_with_fault, tiny_recipe
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from engine_helpers import run, tiny_recipe
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.training.checkpoint import checkpoints, read_progress
+from cmcgns.training.journal import read_metrics
 from cmcgns.training.launch import launch
-from cmcgns.training.metrics_log import read_metrics
+from support.training import run, tiny_recipe
 
 
 def test_unknown_accelerator_is_a_user_error() -> None:

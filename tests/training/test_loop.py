@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from engine_helpers import BATCH, STEPS, TRAIN, run, tiny_recipe
 
 from cmcgns.training import loop
 from cmcgns.training.checkpoint import checkpoints
-from cmcgns.training.metrics_log import read_metrics
-from cmcgns.training.optimizer import learning_rate
-from cmcgns.training.step import NonFiniteLoss
+from cmcgns.training.journal import read_metrics
+from cmcgns.training.step import NonFiniteLoss, learning_rate
+from support.training import BATCH, STEPS, TRAIN, run, tiny_recipe
 
 
 @pytest.fixture

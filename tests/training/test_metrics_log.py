@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cmcgns.training.metrics_log import MetricsLog, read_metrics
+from cmcgns.training.journal import MetricsLog, read_metrics
 
 
 def test_log_is_cut_back_and_goes_on(tmp_path: Path) -> None:

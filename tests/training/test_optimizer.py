@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from engine_helpers import tiny_recipe
 from torch import nn
 
-from cmcgns.config import StageSettings
-from cmcgns.task import build_task
-from cmcgns.training.optimizer import build_optimizer, learning_rate, set_learning_rate, trained_parameters
+from cmcgns.settings.config import StageSettings
+from cmcgns.training.step import build_optimizer, learning_rate, set_learning_rate, trained_parameters
+from cmcgns.training.task import build_task
+from support.training import tiny_recipe
 
 SETTINGS = StageSettings(epochs=5, learning_rate=1e-3, warmup_epochs=1.0, start_learning_rate=1e-5)
 

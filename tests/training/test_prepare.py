@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cmcgns.data.order import BatchRequest
-from cmcgns.errors import UserError
-from cmcgns.recipe import load_recipe
-from cmcgns.training.prepare import describe_batches, prepare_data, summary, write_left_out
+from cmcgns.common.errors import UserError
+from cmcgns.data.pairs.order import BatchRequest
+from cmcgns.settings.recipe import load_recipe
+from cmcgns.training.data import describe_batches, prepare_data, summary, write_left_out
 
 REPORTS = ["Large heart. No effusion.", "Normal.", "", "Clear lungs. Old fracture. Normal.", "Normal.", "Edema."]
 

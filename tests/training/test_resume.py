@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from engine_helpers import (
+from safetensors.torch import save_file
+
+from cmcgns.common.errors import UserError
+from cmcgns.training.checkpoint import checkpoints, read_progress
+from cmcgns.training.task import build_task
+from support.training import (
     STEPS,
     assert_same_end,
     in_child,
@@ -18,11 +23,6 @@ from engine_helpers import (
     run_with_fault,
     tiny_recipe,
 )
-from safetensors.torch import save_file
-
-from cmcgns.errors import UserError
-from cmcgns.task import build_task
-from cmcgns.training.checkpoint import checkpoints, read_progress
 
 # With checkpoint_every=4 and 6 steps an epoch: checkpoints after steps 4, 6, 8, 12 | 16, 18.
 FAULTS = {

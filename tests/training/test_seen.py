@@ -7,23 +7,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from engine_helpers import TRAIN, VALIDATION, in_child, kill_at_step, run, run_with_fault, tiny_recipe
 from numpy.typing import NDArray
 
-from cmcgns.check.duplicates import signature
-from cmcgns.check.squares import SIGNATURE
-from cmcgns.data.images import read_image
-from cmcgns.data.phantom.dataset import write_dataset
-from cmcgns.data.shards import write_shards
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.cache import read_image
+from cmcgns.data.images.near_duplicates import SIGNATURE, signature
+from cmcgns.data.shards.write import write_shards
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.leakage import check_leakage, refuse
 from cmcgns.evaluation.open_encoder import open_encoder
-from cmcgns.evaluation.protocols import EvaluationProtocol, SplitSettings
-from cmcgns.evaluation.task_data import TaskData
-from cmcgns.training.prepare import prepare_data
+from cmcgns.evaluation.protocols.protocol import EvaluationProtocol, SplitSettings
+from cmcgns.phantom.dataset import write_dataset
+from cmcgns.training.data import prepare_data
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen import write_seen
 from cmcgns.training.seen_file import SeenFile, open_seen, write_seen_file
+from support.training import TRAIN, VALIDATION, in_child, kill_at_step, run, run_with_fault, tiny_recipe
 
 SEEN = "seen.parquet"
 

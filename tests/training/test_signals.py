@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from engine_helpers import assert_same_end, command_line, in_child, run, signal_at_step, tiny_recipe
 
 from cmcgns.training.checkpoint import checkpoints, read_progress
-from cmcgns.training.signals import Interruption
+from cmcgns.training.launch import Interruption
+from support.training import assert_same_end, command_line, in_child, run, signal_at_step, tiny_recipe
 
 
 def pretrain_with_signals(studies: Path, folder: Path, step: int, *signals: int) -> tuple[int, str]:

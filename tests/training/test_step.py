@@ -9,21 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from engine_helpers import BATCH, SETTINGS, first_batch, tiny_recipe
 from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig
 
-from cmcgns.config import Recipe, ReportEncoderSettings, StageSettings
-from cmcgns.data.batch import Batch
-from cmcgns.data.order import mix
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.data.pairs.order import mix
 from cmcgns.models.report_encoder import ReportEncoder
-from cmcgns.task import Task, build_task
+from cmcgns.settings.config import Recipe, ReportEncoderSettings, StageSettings
+from cmcgns.training.data import PreparedData, prepare_data
 from cmcgns.training.dry_run import dry_run
-from cmcgns.training.optimizer import build_optimizer
-from cmcgns.training.prepare import PreparedData, prepare_data
-from cmcgns.training.step import NonFiniteLoss, check_finite, training_step
+from cmcgns.training.step import NonFiniteLoss, build_optimizer, check_finite, training_step
+from cmcgns.training.task import Task, build_task
+from support.training import BATCH, SETTINGS, first_batch, tiny_recipe
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from engine_helpers import (
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.shards.stream import HeldImages, ShardImages
+from cmcgns.data.shards.write import write_shards
+from cmcgns.training.data import prepare_data, summary
+from support.training import (
     STEPS,
     TRAIN,
     VALIDATION,
@@ -21,11 +26,6 @@ from engine_helpers import (
     run_with_fault,
     tiny_recipe,
 )
-
-from cmcgns.data.shards import write_shards
-from cmcgns.data.stream import HeldImages, ShardImages
-from cmcgns.errors import UserError
-from cmcgns.training.prepare import prepare_data, summary
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_shard_that_is_cut_stops_the_run_by_name(shards: Path, tmp_path: Path)
 def test_more_readers_than_shards_is_said(studies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_shards(studies, tmp_path / "shards", per_shard=100)
     prepared = prepare_data(tiny_recipe(data__workers=2), tmp_path / "shards")
-    from cmcgns.data.stream import training_order
+    from cmcgns.data.shards.stream import training_order
 
     with caplog.at_level(logging.WARNING):
         order = training_order(prepared.train, 8, 1)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from engine_helpers import BATCH, assert_same_end, run, tiny_recipe
 from safetensors.torch import load_file
 
-from cmcgns.config import Recipe
-from cmcgns.training.metrics_log import read_metrics
+from cmcgns.settings.config import Recipe
+from cmcgns.training.journal import read_metrics
+from support.training import BATCH, assert_same_end, run, tiny_recipe
 
 # No BatchNorm, whose statistics are those of a rank, and no dropout, which differs between the ranks.
 VIT = {
@@ -81,7 +81,9 @@ class Script:
     def __call__(self, out: Path, *more: str, wrap: str = WATCH) -> subprocess.CompletedProcess[str]:
         recipe, script = self.folder / "tiny.yaml", self.folder / f"script-{out.name}.py"
         recipe.write_text(yaml.safe_dump(vit_recipe().model_dump(mode="json")))
-        script.write_text(f"import torch\ntorch.set_num_threads(1)\n{wrap}\nfrom cmcgns.cli import main\nmain()\n")
+        script.write_text(
+            f"import torch\ntorch.set_num_threads(1)\n{wrap}\nfrom cmcgns.cli.app import main\nmain()\n"
+        )
         arguments = ["pretrain", str(recipe), "--data", str(self.studies), "--out", str(out)]
         return subprocess.run(
             [sys.executable, str(script), *arguments, "--accelerator=cpu", "--devices=2", *more],

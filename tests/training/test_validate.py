@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_helpers import BATCH, VALIDATION, first_batch, tiny_recipe
 
-from cmcgns.task import Task, build_task
-from cmcgns.training.prepare import PreparedData, prepare_data
+from cmcgns.training.data import PreparedData, prepare_data
+from cmcgns.training.task import Task, build_task
 from cmcgns.training.validate import validate
+from support.training import BATCH, VALIDATION, first_batch, tiny_recipe
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,11 @@ import numpy as np
 import pandas as pd
 
 SLACK = 1.0  # pixels: boxes are scaled with the image and rounded
+
+
 SIDES = ("x", "y", "width", "height")
+
+
 _CHUNK = 20_000  # rows parsed at once: memory stays flat
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.check.box_table import SIDES, SLACK, outside, sticks_out
-from cmcgns.check.finding import Finding, Loaded, each, positions, rule
+from cmcgns.check.rule import Finding, Loaded, each, positions, rule
 
 
 @rule("malformed-boxes", "boxes are not a JSON list of boxes")

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cmcgns.check.finding import RULES
 from cmcgns.check.fix import fix
 from cmcgns.check.output import print_report, write_page, write_report_json
+from cmcgns.check.rule import RULES
 from cmcgns.check.run import Report, run_checks
 
 

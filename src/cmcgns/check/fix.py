@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.check.box_table import parse_boxes, sticks_out
-from cmcgns.check.finding import positions
+from cmcgns.check.rule import positions
 from cmcgns.check.run import Report
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import write_json
 from cmcgns.data.manifest import boxes_text, read_manifest, write_manifest
-from cmcgns.errors import UserError
-from cmcgns.files import write_json
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,20 @@ _MONTH = (
     r"oct(?:ober)?|okt(?:ober)?|nov(?:ember)?|dec(?:ember)?|dez(?:ember)?|märz|mai|juni|juli|enero|febrero|marzo|"
     r"abril|mayo|junio|julio|agosto|septiembre|octubre|noviembre|diciembre|may)"
 )
+
+
 _LONG_MONTH = r"(?:january|february|march|april|june|july|august|september|october|november|december)"
+
+
 _YEAR = r"(?:19|20)\d\d"
+
+
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
+
+
 _MONTH_NUMBER = r"(?:0?[1-9]|1[0-2])"
+
+
 # What each kind looks like. Only what both RE2 (which searches a million reports in seconds) and `re` read alike.
 # A year alone, a day and month in figures ("10/12"), levels and sizes are no identifiers or too often something else.
 PATTERNS = {
@@ -54,6 +64,8 @@ PATTERNS = {
     ),
     "e-mail address": r"[\w.+-]+@[\w-]+\.\w\w+",
 }
+
+
 ANY = "|".join(f"(?:{pattern})" for pattern in PATTERNS.values())
 
 

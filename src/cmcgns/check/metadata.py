@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from cmcgns.check.identifiers import identifier_kinds
-from cmcgns.data.dicom import IDENTIFYING_TAGS
+from cmcgns.data.images.dicom import IDENTIFYING_TAGS
 
 # EXIF: ImageDescription, Artist, XPTitle, XPComment, XPAuthor, UserComment. Dates of the camera are no one's.
 _EXIF_TAGS = (0x010E, 0x013B, 0x9C9B, 0x9C9C, 0x9C9D, 0x9286)

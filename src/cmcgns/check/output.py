@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cmcgns.check.finding import RULES, SEVERITIES, Finding
+from cmcgns.check.rule import RULES, SEVERITIES, Finding
 from cmcgns.check.run import Report
-from cmcgns.files import write_json, write_text
+from cmcgns.common.files import write_json, write_text
 
 _IN_TABLE = 3
 _ON_PAGE = 50

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# Importing these registers their rules, in the order in which they are shown.
-from cmcgns.check import tables, text, boxes, image_rules, masks, near_rules  # isort: skip  # noqa: F401
-from cmcgns.check.finding import RULES, SEVERITIES, Finding, Loaded, Severity
-from cmcgns.check.images import measure_images
+from cmcgns.check import tables, text, boxes, image_rules, near  # isort: skip  # noqa: F401
+
+from cmcgns.check.image_facts import measure_images
+from cmcgns.check.rule import RULES, SEVERITIES, Finding, Loaded, Severity
+from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import read_manifest
-from cmcgns.errors import UserError
 
 
 @dataclass(frozen=True)

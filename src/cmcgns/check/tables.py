@@ -4,12 +4,17 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from cmcgns.check.finding import MOST_GROUPS, Finding, Loaded, each, positions, rule
-from cmcgns.check.groups import (
+from cmcgns.check.rule import (
+    MOST_GROUPS,
+    Finding,
+    Loaded,
     behind_first_row,
     behind_first_split,
+    each,
     group_findings,
     in_several_splits,
+    positions,
+    rule,
     spread_text,
     stack,
 )

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from cmcgns.check.finding import Finding, Loaded, each, positions, rule
 from cmcgns.check.identifiers import ANY, PATTERNS
+from cmcgns.check.rule import Finding, Loaded, each, positions, rule
 
 SECTIONS = ("findings", "impression", "report")
 

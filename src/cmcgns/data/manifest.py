@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.errors import UserError
-from cmcgns.files import write_bytes
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import write_bytes
 
 LABEL = "label_"
 VIEWS = ("AP", "PA", "FRONTAL", "LATERAL", "OTHER", "")  # FRONTAL: AP or PA, which of them is not known

@@ -18,13 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from cmcgns.errors import UserError
-from cmcgns.evaluation.contract import Cell, Measures, Predictions, Task
-from cmcgns.evaluation.interval_table import NO_VARIATION, PairedIntervals, none_if_undefined
-from cmcgns.evaluation.intervals import paired_intervals, seed_measures
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import write_text
+from cmcgns.evaluation.contract import Predictions, Task
+from cmcgns.evaluation.figures import seed_measures
+from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.store import cells_of, protocols_of, read_encoder, read_predictions, read_protocol
 from cmcgns.evaluation.tasks import get_task
-from cmcgns.files import write_text
+from cmcgns.metrics.interval_table import NO_VARIATION, PairedIntervals, none_if_undefined
+from cmcgns.metrics.intervals import paired_intervals
+from cmcgns.metrics.measure import Measures
 
 COMPARISON = "comparison.jsonl"
 

@@ -9,38 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from cmcgns.config import Settings
-from cmcgns.evaluation.metrics import FloatArray
-
-if TYPE_CHECKING:
-    from cmcgns.evaluation.encoder import FrozenEncoder
-    from cmcgns.evaluation.protocols import EvaluationProtocol
-    from cmcgns.evaluation.task_data import TaskData
-
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """One number of a table before it has a value: a label fraction and a seed.
-
-    Attributes:
-        fraction: per cent of the training patients; None for tasks that learn nothing.
-        seed: of the fraction and of the training; None for tasks that learn nothing.
-    """
-
-    fraction: float | None = None
-    seed: int | None = None
-
-    @property
-    def name(self) -> str:
-        """A file name."""
-        return "all" if self.fraction is None else f"{self.fraction:g}-percent-seed-{self.seed}"
+from cmcgns.evaluation.data import TaskData
+from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
+from cmcgns.metrics.measure import Array, Measures
+from cmcgns.settings.config import Settings
 
 
 @dataclass(frozen=True)
@@ -59,33 +37,6 @@ class Predictions:
     patients: npt.NDArray[np.str_]
     arrays: Mapping[str, Array]
     facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, order=True)
-class Measure:
-    """Name of a figure.
-
-    Attributes:
-        metric: for example `auroc`, `map`, `dice_positive`, `r@10`.
-        label: the class, or empty for the mean over classes and for what has none.
-    """
-
-    metric: str
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class Measures:
-    """Figures of one cell's predictions.
-
-    Attributes:
-        of: M names; the first is the one that a table shows.
-        compute: counts (R, n), how often each row was drawn, -> (R, M); NaN where a figure is undefined. Weights of 0
-            leave rows out, so subgroups need nothing of their own.
-    """
-
-    of: tuple[Measure, ...]
-    compute: Callable[[npt.NDArray[np.generic]], FloatArray]
 
 
 @dataclass(frozen=True)

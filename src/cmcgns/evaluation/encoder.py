@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmcgns.data.dataset import normalise_pixels
-from cmcgns.data.images import Pixels, centre_crop
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.cache import Pixels, centre_crop
+from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.pretrained import Pretrained
 

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import write_atomically
 from cmcgns.data.manifest import image_file
-from cmcgns.errors import UserError
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
-from cmcgns.files import write_atomically
 
 FloatArray = npt.NDArray[np.float32]
 Report = Callable[[float], None]

@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from cmcgns.evaluation.contract import Cell, Measure, Measures, Predictions
-from cmcgns.evaluation.interval_table import NO_VARIATION, MeasureIntervals
-from cmcgns.evaluation.intervals import measure_intervals, seed_measures
-from cmcgns.evaluation.protocols import EvaluationProtocol
-from cmcgns.evaluation.results import ResultRow
+from cmcgns.common.errors import UserError
+from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
+from cmcgns.evaluation.results import ReliabilityCurve, ResultRow
 from cmcgns.evaluation.store import cells_of, protocols_of, read_encoder, read_predictions, read_protocol
-from cmcgns.evaluation.subgroups import subgroups
+from cmcgns.evaluation.subsets import subgroups
 from cmcgns.evaluation.tasks import get_task
+from cmcgns.metrics.calibration import reliability
+from cmcgns.metrics.interval_table import NO_VARIATION, MeasureIntervals
+from cmcgns.metrics.intervals import measure_intervals
+from cmcgns.metrics.measure import Measure, Measures
+
+if TYPE_CHECKING:
+    from cmcgns.evaluation.contract import Predictions
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cmcgns.evaluation.contract import Task
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cmcgns.metrics.measure import Measures
+
+
+def reliability_of(folder: Path, names: Iterable[str] | None = None) -> list[ReliabilityCurve]:
+    """One curve a protocol that predicts probabilities: all classes together, most labels, first seed.
+
+    Args:
+        folder: of `cmcgns evaluate`.
+        names: of protocols; by default all with a finished cell.
+    """
+    curves = []
+    for name in protocols_of(folder) if names is None else names:
+        most = max(cell.fraction or 0 for cell in cells_of(folder, name))
+        cell = next(cell for cell in cells_of(folder, name) if (cell.fraction or 0) == most)
+        arrays = read_predictions(folder, name, cell).arrays
+        if "probabilities" not in arrays:
+            continue
+        found = reliability(arrays["probabilities"].reshape(-1, 1), arrays["labels"].reshape(-1, 1))
+        used = found.rows[0] > 0
+        values = (tuple(row[0][used].tolist()) for row in (found.probability, found.positive, found.rows))
+        curves.append(ReliabilityCurve(name, read_encoder(folder)["encoder"], "", cell.fraction, *values))
+    return curves
+
 
 PRIMARY = "primary: "  # what a note about it begins with
 
@@ -158,3 +194,31 @@ def _note(facts: Any, cautions: Sequence[str]) -> str:
         parts.append("not in the mean: " + ", ".join(f"{k} ({v})" if v else str(k) for k, v in listed))
     parts += [str(each) for each in facts.get("notes", [])]
     return ". ".join(parts)
+
+
+def seed_measures(task: Task, predictions: Sequence[Predictions]) -> list[Measures]:
+    """Figures of each seed; seeds that predict the same share one object, which is then computed once.
+
+    At 100 % of the labels a probe that is solved to convergence does not depend on its seed.
+
+    Args:
+        task: makes figures of predictions.
+        predictions: one a seed.
+
+    Raises:
+        UserError: the seeds judged different rows.
+    """
+    found: list[Measures] = []
+    for place, one in enumerate(predictions):
+        if not np.array_equal(one.rows, predictions[0].rows):
+            raise UserError("the seeds of a cell judged different rows: evaluate again into a new folder")
+        before = next((k for k in range(place) if _same(one, predictions[k])), None)
+        found.append(task.measures(one) if before is None else found[before])
+    return found
+
+
+def _same(one: Predictions, other: Predictions) -> bool:
+    if one.arrays.keys() != other.arrays.keys() or not np.array_equal(one.patients, other.patients):
+        return False
+    pairs = [(one.arrays[name], other.arrays[name]) for name in one.arrays]
+    return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)

@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from cmcgns.data.images import Pixels, load_images, place_in_square
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.cache import Pixels, load_images, place_in_square
 from cmcgns.data.manifest import LABEL, image_file, label_columns, read_manifest
-from cmcgns.errors import UserError
 
 UNCERTAIN = -1
 

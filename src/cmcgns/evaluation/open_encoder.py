@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from cmcgns.config import ImageEncoderSettings
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.evaluation.encoder import HALF, IMAGENET, FrozenEncoder, Statistics
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.weights import load_image_weights
 from cmcgns.pretrained import load, random_twin
+from cmcgns.settings.config import ImageEncoderSettings
 
 HELP = (
     "RUN (folder of a finished run), NAME@FILE (timm name and a timm or torchvision state dict), "

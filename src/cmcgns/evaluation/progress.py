@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from cmcgns.evaluation.contract import Cell
+from cmcgns.evaluation.protocols import Cell
 
 
 class Progress:

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from cmcgns.errors import UserError
-from cmcgns.evaluation.contract import Cell, Predictions
-from cmcgns.files import write_arrays, write_json
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import write_arrays, write_json
+from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.protocols import Cell
 
 CELLS, ENCODER, PROTOCOL = "cells", "encoder.json", "protocol.json"
 _ROWS, _PATIENTS = "rows", "patients"

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cmcgns.config import ImageEncoderSettings
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.models.freeze import freeze_unreached
 from cmcgns.models.weights import load_image_weights
+from cmcgns.settings.config import ImageEncoderSettings
 
 
 class ImageEncoder(nn.Module):

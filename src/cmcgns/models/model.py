@@ -1,13 +1,42 @@
-"""Both encoders with their projections: what is shipped at the end of a run."""
+"""Both encoders with their projections, what they hand to an objective, and embeddings of a whole data set."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cmcgns.data.batch import Batch
-from cmcgns.models.features import Features
+from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.pooling import AttentionPool, start_plain
 from cmcgns.models.report_encoder import ReportEncoder, pool_sentences
+
+
+@dataclass
+class Features:
+    """Embeddings of B studies.
+
+    Attributes:
+        patches: (B, P, D) unit patch tokens `f_I`, row-major on `grid`.
+        sentences: (B, M, D) sentence embeddings `f_R`; rows of padding are 0.
+        image_global: (B, D) unit image embeddings.
+        report_global: (B, D) unit report embeddings.
+        grid: (h, w) with h·w = P.
+        hidden: (B, P) true where reconstruction hides the position; None outside of it.
+        hidden_patches: (B, P, D) patch tokens of the image whose hidden regions were painted over; None
+            unless reconstruction masks pixels.
+    """
+
+    patches: Tensor
+    sentences: Tensor
+    image_global: Tensor
+    report_global: Tensor
+    grid: tuple[int, int]
+    hidden: Tensor | None = None
+    hidden_patches: Tensor | None = None
 
 
 class ImageReportModel(nn.Module):
@@ -71,3 +100,44 @@ class ImageReportModel(nn.Module):
         # An empty report has no direction, and normalising a vector near 0 would give it a gradient without bounds.
         pooled = pooled.masked_fill(~sentence_mask.any(1, keepdim=True), 0)
         return sentences, F.normalize(pooled, dim=-1)
+
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Row i of everything belongs to study i.
+
+    Attributes:
+        image: (n, D) unit image embeddings.
+        report: (n, D) unit report embeddings.
+        pooled: (n, C) the backbone's own pooled features, for probes.
+        report_text: (n,) equal numbers mean equal reports.
+    """
+
+    image: Floats
+    report: Floats
+    pooled: Floats
+    report_text: NDArray[np.int64]
+
+
+@torch.no_grad()
+def embed(model: ImageReportModel, batches: Iterable[Batch], device: torch.device | str = "cpu") -> Embeddings:
+    """Embed every batch with the model in eval mode; the mode is put back afterwards."""
+    training = model.training
+    model.eval()
+    parts: list[tuple[torch.Tensor, ...]] = []
+    try:
+        for host_batch in batches:
+            batch = host_batch.to(device)
+            pooled, tokens = model.image_encoder(batch.images)
+            _, report = model.encode_report(
+                batch.token_ids, batch.token_mask, batch.token_sentence, batch.sentence_mask
+            )
+            row = (model.pool_image(tokens), report, pooled)
+            parts.append((*(tensor.float().cpu() for tensor in row), host_batch.report_text))
+    finally:
+        model.train(training)
+    columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+    return Embeddings(*columns)

@@ -7,9 +7,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from cmcgns.config import ReportEncoderSettings
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.models.freeze import freeze_unreached
+from cmcgns.settings.config import ReportEncoderSettings
 
 SCRATCH = "random"
 _PLAIN_ATTENTION = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")

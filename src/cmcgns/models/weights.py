@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cmcgns.config import ObjectiveSettings
-from cmcgns.data.batch import Batch
-from cmcgns.models.features import Features
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.model import Features
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
@@ -16,6 +15,7 @@ from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.local_report import Clusters, Pairs, Sentences, contrast, margin_loss, soft_weights
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction
 from cmcgns.objectives.released import released_contrast, released_margin
+from cmcgns.settings.config import ObjectiveSettings
 
 Stage = Literal["alignment", "reconstruction"]
 

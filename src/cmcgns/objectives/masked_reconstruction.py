@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmcgns.config import ObjectiveSettings
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.models.decoder import ImageDecoder
 from cmcgns.objectives.collective import sum_over_ranks, total
 from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.settings.config import ObjectiveSettings
 
 
 def hidden_count(patches: int, ratio: float) -> int:

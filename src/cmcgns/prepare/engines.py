@@ -6,8 +6,8 @@ from functools import partial
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
-from cmcgns.errors import UserError
-from cmcgns.processes import worker_pool
+from cmcgns.common.errors import UserError
+from cmcgns.common.processes import worker_pool
 
 Engine = Literal["pool", "ray"]
 Task = TypeVar("Task")

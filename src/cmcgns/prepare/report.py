@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from cmcgns.common.files import write_text
 from cmcgns.data.manifest import LABEL, label_columns
-from cmcgns.data.sources.base import Source, SourceTable
-from cmcgns.files import write_text
+from cmcgns.prepare.sources.base import Source, SourceTable
 
 _SHOWN = 24  # thumbnails
 _LISTED = 200  # rows of the table of what was left out; the JSON has all of them
@@ -111,7 +111,7 @@ def _kind(reason: str) -> str:
 
 def write_report(path: Path, summary: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
     """Write the page: counts, histograms, sample thumbnails, what was left out and why."""
-    from cmcgns.inspect.page import page_template
+    from cmcgns.common.page import page_template
 
     rows = frame.sample(min(_SHOWN, len(frame)), random_state=0)
     samples = [

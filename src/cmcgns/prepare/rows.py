@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from cmcgns.data.sources.base import SourceTable
-from cmcgns.prepare.image_task import ImageResult
+from cmcgns.prepare.image import ImageResult
+from cmcgns.prepare.sources.base import SourceTable
 
 _SEEN = ("image_path", "mask_path", "width", "height", "original_width", "original_height", "sha256")
 

@@ -12,16 +12,16 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import write_json
 from cmcgns.data.manifest import write_manifest
-from cmcgns.data.section_rules import load_rules
-from cmcgns.data.sources import get_source
-from cmcgns.data.sources.base import SourceOptions, SourceTable, SplitRule
-from cmcgns.errors import UserError
-from cmcgns.files import write_json
+from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.prepare.engines import Engine, run_tasks
-from cmcgns.prepare.image_task import ImageResult, ImageSettings, ImageTask, prepare_image
+from cmcgns.prepare.image import ImageResult, ImageSettings, ImageTask, prepare_image
 from cmcgns.prepare.report import summarise, write_report
 from cmcgns.prepare.rows import manifest_rows
+from cmcgns.prepare.sources import get_source
+from cmcgns.prepare.sources.base import SourceOptions, SourceTable, SplitRule
 from cmcgns.prepare.state import append_results, read_results, still_missing
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     for note in table.notes:
         console.print(f"note: {note}")
     if options.shards:
-        from cmcgns.data.shards import write_shards
+        from cmcgns.data.shards.write import write_shards
 
         console.print(f"shards: {write_shards(out, out / SHARDS, options.shards)}")
     elif (out / SHARDS).is_dir():

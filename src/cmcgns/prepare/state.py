@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cmcgns.prepare.image_task import ImageResult, ImageSettings, ImageTask, stamp_of
+from cmcgns.prepare.image import ImageResult, ImageSettings, ImageTask, stamp_of
 
 logger = logging.getLogger(__name__)
 

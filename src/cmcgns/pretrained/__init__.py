@@ -1,6 +1,6 @@
 """Using a finished run: `cmcgns.load(run)`."""
 
-from cmcgns.pretrained.from_run import load, random_twin
-from cmcgns.pretrained.model import BATCH, Floats, Pretrained, Prompts
+from cmcgns.pretrained.embed import BATCH, Embedder, Floats
+from cmcgns.pretrained.load import Pretrained, load, random_twin
 
-__all__ = ["BATCH", "Floats", "Pretrained", "Prompts", "load", "random_twin"]
+__all__ = ["BATCH", "Embedder", "Floats", "Pretrained", "load", "random_twin"]

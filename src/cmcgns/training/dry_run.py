@@ -3,16 +3,15 @@
 import time
 from pathlib import Path
 
-from cmcgns.config import Recipe
-from cmcgns.data.dataset import make_loader
-from cmcgns.data.order import mix
-from cmcgns.data.stream import training_order
+from cmcgns.data.pairs.dataset import make_loader
+from cmcgns.data.pairs.order import mix
+from cmcgns.data.shards.stream import training_order
+from cmcgns.settings.config import Recipe
+from cmcgns.training.data import prepare_data
 from cmcgns.training.initialise import build_for
 from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.loop import STAGES
-from cmcgns.training.optimizer import build_optimizer
-from cmcgns.training.prepare import prepare_data
-from cmcgns.training.step import training_step
+from cmcgns.training.step import build_optimizer, training_step
 
 
 def dry_run(recipe: Recipe, data: Path | str, accelerator: str = "auto", steps: int = 2) -> dict[str, float]:

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from cmcgns.config import Recipe, ReportEncoderSettings
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.models.report_encoder import SCRATCH
 from cmcgns.models.weights import check_keys
-from cmcgns.task import Task, build_task
+from cmcgns.settings.config import Recipe, ReportEncoderSettings
 from cmcgns.training.checkpoint import load_task
-from cmcgns.training.prepare import PreparedData
+from cmcgns.training.data import PreparedData
 from cmcgns.training.run_folder import RunFolder
+from cmcgns.training.task import Task, build_task
 
 logger = logging.getLogger(__name__)
 

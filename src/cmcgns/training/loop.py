@@ -9,21 +9,26 @@ from typing import Any
 
 import torch
 
-from cmcgns.config import Recipe, StageSettings
-from cmcgns.data.batch import Batch
-from cmcgns.data.dataset import PairDataset, make_loader, serve
-from cmcgns.data.order import mix, steps_per_epoch
-from cmcgns.data.stream import training_order
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.data.pairs.dataset import PairDataset, make_loader, serve
+from cmcgns.data.pairs.order import mix, steps_per_epoch
+from cmcgns.data.shards.stream import training_order
 from cmcgns.objectives.cmcgns import Stage
-from cmcgns.task import Task
+from cmcgns.settings.config import Recipe, StageSettings
 from cmcgns.training.bank_health import bank_warning, never_started, starts_too_late
-from cmcgns.training.best_weights import hand_over, keep_best
-from cmcgns.training.checkpoint import Progress, load_optimizer, save_checkpoint
+from cmcgns.training.checkpoint import Progress, hand_over, keep_best, load_optimizer, save_checkpoint
 from cmcgns.training.journal import Journal
-from cmcgns.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from cmcgns.training.launch import Interrupted, Interruption
 from cmcgns.training.run_folder import RunFolder
-from cmcgns.training.signals import Interrupted, Interruption
-from cmcgns.training.step import NonFiniteLoss, check_recent, training_step
+from cmcgns.training.step import (
+    NonFiniteLoss,
+    build_optimizer,
+    check_recent,
+    learning_rate,
+    set_learning_rate,
+    training_step,
+)
+from cmcgns.training.task import Task
 from cmcgns.training.validate import validate
 
 logger = logging.getLogger(__name__)

@@ -5,21 +5,20 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cmcgns.config import Recipe
-from cmcgns.errors import UserError
-from cmcgns.files import sha256, write_json
-from cmcgns.models.card import write_card
-from cmcgns.recipe import differences
-from cmcgns.task import Task
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import sha256, write_json
+from cmcgns.settings.config import Recipe
+from cmcgns.settings.recipe import differences
+from cmcgns.training.card import write_card
 from cmcgns.training.checkpoint import Progress, checkpoints, read_progress, save_weights
-from cmcgns.training.console import RunConsole
+from cmcgns.training.data import PreparedData, describe, describe_batches, prepare_data, summary, write_left_out
 from cmcgns.training.initialise import check_source, first_task
-from cmcgns.training.journal import open_journal
+from cmcgns.training.journal import RunConsole, open_journal
 from cmcgns.training.launch import launch
 from cmcgns.training.loop import Loop
-from cmcgns.training.prepare import PreparedData, describe, describe_batches, prepare_data, summary, write_left_out
 from cmcgns.training.run_folder import RunFolder, describe_run
 from cmcgns.training.seen import write_seen
+from cmcgns.training.task import Task
 
 
 def pretrain(

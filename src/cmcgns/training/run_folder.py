@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from cmcgns.config import Recipe
-from cmcgns.environment import describe_environment
-from cmcgns.errors import UserError
-from cmcgns.files import sha256, write_json, write_text
-from cmcgns.recipe import parse_recipe
+from cmcgns.common.environment import describe_environment
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import sha256, write_json, write_text
+from cmcgns.settings.config import Recipe
+from cmcgns.settings.recipe import parse_recipe
 
 
 class RunFolder:

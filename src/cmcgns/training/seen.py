@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import Progress
 
-from cmcgns.check.squares import SIGNATURE, Signatures, square_signatures
-from cmcgns.config import Recipe
-from cmcgns.data.remote import is_url
-from cmcgns.data.stream import ShardImages
-from cmcgns.files import sha256
-from cmcgns.training.prepare import PreparedData
+from cmcgns.common.files import sha256
+from cmcgns.common.remote import is_url
+from cmcgns.data.images.near_duplicates import SIGNATURE, Signatures, square_signatures
+from cmcgns.data.shards.stream import ShardImages
+from cmcgns.settings.config import Recipe
+from cmcgns.training.data import PreparedData
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen_file import ROWS, SeenFile, open_seen, write_seen_file
 

@@ -18,10 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cmcgns.check.duplicates import SIDE, Thumbnails
-from cmcgns.check.squares import SIGNATURE, Signatures
-from cmcgns.errors import UserError
-from cmcgns.files import write_atomically
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import write_atomically
+from cmcgns.data.images.near_duplicates import SIDE, SIGNATURE, Signatures, Thumbnails
 
 TEXT = ("patient_id", "study_id", "dataset", "part", "sha256", "run")
 ROWS = 16_384  # held in memory at once: 35 MB of signatures

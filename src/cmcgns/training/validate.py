@@ -4,12 +4,12 @@ from collections import Counter
 
 import torch
 
-from cmcgns.data.dataset import PairDataset, make_loader
-from cmcgns.data.order import evaluation_order
-from cmcgns.evaluation.embed import embed
-from cmcgns.evaluation.retrieval import recall_at_k
+from cmcgns.data.pairs.dataset import PairDataset, make_loader
+from cmcgns.data.pairs.order import evaluation_order
+from cmcgns.metrics.retrieval import recall_at_k
+from cmcgns.models.model import embed
 from cmcgns.objectives.collective import local_only
-from cmcgns.task import Task
+from cmcgns.training.task import Task
 
 RECALLS = (1, 5, 10)
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from leakage_helpers import drawn
+
+from support.leakage import drawn
 
 
 @pytest.fixture(scope="session")

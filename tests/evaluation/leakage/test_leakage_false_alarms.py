@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from leakage_helpers import RANDOM, drawn, leakage_of, set_cells, task_data
 from PIL import Image
 
 from cmcgns.data.manifest import write_manifest
 from cmcgns.evaluation.leakage import check_leakage, refuse
+from support.leakage import RANDOM, drawn, leakage_of, set_cells, task_data
 
 
 def test_nothing_is_found_among_different_studies(judged: Path, pretraining: Path, tmp_path: Path) -> None:

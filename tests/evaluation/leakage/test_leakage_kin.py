@@ -4,11 +4,11 @@ import io
 from pathlib import Path
 
 import pytest
-from leakage_helpers import Change, altered, leakage_of
 from rich.console import Console
 
-from cmcgns.data.phantom.trees import write_tree
+from cmcgns.phantom.trees import write_tree
 from cmcgns.prepare.run import PrepareOptions, prepare
+from support.leakage import Change, altered, leakage_of
 
 KIN = [
     ("rsna", "rsna:a", "nih", "nih:7", "ids cannot be compared"),

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from leakage_helpers import Change, altered, judged_row, leakage_of, rows_of, with_cells
+
+from support.leakage import Change, altered, judged_row, leakage_of, rows_of, with_cells
 
 
 @pytest.mark.parametrize(("row", "where"), [(3, "pretraining"), (18, "pretraining validation")])

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from leakage_helpers import RANDOM, Change, alter, altered, judged_row, leakage_of, rows_of, set_cells, task_data
 from PIL import Image
 
-from cmcgns.check.squares import SIGNATURE
-from cmcgns.evaluation.leakage import check_leakage, compare, sides
-from cmcgns.files import sha256
+from cmcgns.common.files import sha256
+from cmcgns.data.images.near_duplicates import SIGNATURE
+from cmcgns.evaluation.leakage import check, check_leakage, sides
+from support.leakage import RANDOM, Change, alter, altered, judged_row, leakage_of, rows_of, set_cells, task_data
 
 
 @pytest.mark.parametrize("hashed", [True, False])
@@ -165,7 +165,7 @@ def test_pictures_of_many_blocks_are_those_of_comparing_everything(tmp_path: Pat
     other.frame.loc[[19, 47], "sha256"] = "other3"  # 47 is the file of row 3 again; 19 says so
     test.frame.loc[29, "sha256"] = "other20"
     test.frame.loc[11, "sha256"] = other.frame.loc[58, "sha256"] = ""  # not known: no equal hashes
-    found = compare.compare(test, other, tmp_path, lambda _: None)
+    found = check.compare(test, other, tmp_path, lambda _: None)
     assert sorted((row, each.kind, each.other_study) for row, each in found) == [
         (5, "picture", "other3"),
         (11, "picture", "other58"),

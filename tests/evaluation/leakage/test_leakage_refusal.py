@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from leakage_helpers import RANDOM, altered, judged_row, leakage_of, rows_of, task_data, with_cells
 
-from cmcgns.errors import UserError
+from cmcgns.common.errors import UserError
 from cmcgns.evaluation.leakage import Leakage, Overlap, check_leakage, refuse
+from support.leakage import RANDOM, altered, judged_row, leakage_of, rows_of, task_data, with_cells
 
 
 def overlap(kind: Any, where: str, image: str = "i1", correlation: float | None = None) -> Overlap:

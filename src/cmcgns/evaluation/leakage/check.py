@@ -3,18 +3,154 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cmcgns.data.images import cache_folder
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cmcgns.data.images.cache import cache_folder
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.leakage.compare import compare
-from cmcgns.evaluation.leakage.found import PRETRAINING, Caution, Leakage, Overlap
-from cmcgns.evaluation.leakage.kin import cautions_about_ids
-from cmcgns.evaluation.leakage.sides import Side, image_side, seen_side
-from cmcgns.evaluation.task_data import TaskData
+from cmcgns.evaluation.leakage.found import PRETRAINING, Caution, Kind, Leakage, Overlap
+from cmcgns.evaluation.leakage.sides import Side, image_side, same_pictures, seen_side
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen_file import SeenFile, open_seen
+
+# Datasets of images without patients, whose image ids other datasets take for patients' (COVIDx does so).
+_IMAGE_IDS = r"(?:rsna|siim):"
+SYNTHETIC = "phantom"
+"""Dataset of drawings, which resemble each other more than radiographs do: told apart by ids and files alone."""
+
+
+def compare(test: Side, other: Side, cache: Path, progress: Callable[[float], None]) -> list[tuple[int, Overlap]]:
+    """Everything that two sides share, with the row of the test image.
+
+    Args:
+        test: the images that are judged on.
+        other: those that were seen.
+        cache: folder for comparisons of pictures.
+        progress: called with the share that is done.
+
+    Returns:
+        Row of the test image and what was found about it: patients first, then files, then pictures.
+    """
+    people = _join(people_of(test.frame), people_of(other.frame), other.frame)
+    files = _join(_keys(test.frame["sha256"]), _keys(other.frame["sha256"]), other.frame)
+    pairs, correlations = same_pictures(test, other, cache, progress)
+    mine, theirs = (side.frame["sha256"].to_numpy()[pairs[:, end]] for end, side in enumerate((test, other)))
+    new = (mine != theirs) | (mine == "")  # the same file has been found already
+    drawn = [side.frame["dataset"].to_numpy()[pairs[:, end]] == SYNTHETIC for end, side in enumerate((test, other))]
+    new &= ~(drawn[0] & drawn[1])
+    found = list(_overlaps("patient", people, test, other)) + list(_overlaps("file", files, test, other))
+    return found + list(_overlaps("picture", pairs[new], test, other, correlations[new]))
+
+
+def people_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """`row` and `key` of the people in it; ids carry their dataset's name, empty ones are left out."""
+    patients = _keys(with_dataset(frame["patient_id"], frame["dataset"]))
+    studies = with_dataset(frame["study_id"], frame["dataset"])
+    return pd.concat([patients, _keys(studies.where(studies.str.match(_IMAGE_IDS), ""))]).drop_duplicates()
+
+
+def with_dataset(ids: pd.Series, datasets: pd.Series) -> pd.Series:
+    """Ids with the name of their dataset before a colon, if they have none and it is known."""
+    bare = (ids != "") & ~ids.str.contains(":", regex=False) & (datasets != "")
+    return ids.mask(bare, datasets + ":" + ids)
+
+
+def _keys(values: pd.Series) -> pd.DataFrame:
+    table = pd.DataFrame({"row": np.arange(len(values)), "key": values.to_numpy()})
+    return table[table["key"] != ""]
+
+
+def _join(test: pd.DataFrame, other: pd.DataFrame, frame: pd.DataFrame) -> NDArray[np.int64]:
+    """(p, 2) rows with equal keys: for every test row the first one of each place."""
+    other = other.assign(where=frame["where"].to_numpy()[other["row"]]).drop_duplicates(["key", "where"])
+    both = test.merge(other, on="key", suffixes=("", "_other")).drop_duplicates(["row", "where"])
+    pairs: NDArray[np.int64] = both[["row", "row_other"]].to_numpy(dtype=np.int64)
+    return pairs
+
+
+def _overlaps(
+    kind: Kind, pairs: NDArray[np.int64], test: Side, other: Side, correlations: NDArray[np.float32] | None = None
+) -> Iterator[tuple[int, Overlap]]:
+    mine = test.frame.iloc[pairs[:, 0]]
+    theirs = other.frame.iloc[pairs[:, 1]]
+    values = [None] * len(pairs) if correlations is None else [round(float(value), 4) for value in correlations]
+    columns = [mine[name] for name in ("image_path", "study_id", "patient_id")]
+    columns += [theirs[name] for name in ("where", "study_id", "patient_id")]
+    for row, value, *cells in zip(pairs[:, 0].tolist(), values, *columns, strict=True):
+        image, study, patient, where, other_study, other_patient = map(str, cells)
+        yield row, Overlap(kind, image, study, patient, where, other_study, other_patient, value)
+
+
+# RSNA's and SIIM's images come from NIH ChestX-ray14, a part of COVIDx from RSNA.
+_FROM_NIH = ("nih", "rsna", "siim", "covidx")
+# Collected at one place each; whatever else there is may hold public cases, as COVIDx does.
+_OF_THEIR_OWN = ("mimic-cxr", "openi", "chexpert", "object-cxr", "vindr", "phantom")
+
+
+def cautions_about_ids(test: pd.DataFrame, other: pd.DataFrame, name: str) -> Iterator[Caution]:
+    """What comparing ids cannot show.
+
+    Args:
+        test: rows with patient_id, study_id, dataset.
+        other: the same of the other side.
+        name: of the other side.
+    """
+    sides = _prefixes(test), _prefixes(other)
+    for one in sorted(sides[0]):
+        for another in sorted(sides[1]):
+            if _share_images(one, another) and not _comparable(one, another, sides[0][one], sides[1][another]):
+                yield Caution("kin", _kin_text(one, another, name))
+    for frame, side in ((test, "test"), (other, name)):
+        missing = int((frame["patient_id"] == "").sum())
+        if missing:
+            yield Caution("ids", f"{missing:,} of {len(frame):,} {side} images name no patient")
+    bare = (
+        ~other["patient_id"].str.contains(":", regex=False) & (other["dataset"] == "") & (other["patient_id"] != "")
+    )
+    if bare.any():
+        yield Caution(
+            "ids",
+            f"{int(bare.sum()):,} {name} images have patient ids without a dataset's name (first: "
+            f"{other['patient_id'][bare].iloc[0]}), which match no prepared dataset's: fill the column `dataset`",
+        )
+
+
+def _prefixes(frame: pd.DataFrame) -> dict[str, set[str]]:
+    """By dataset the names that its patients' ids begin with."""
+    ids = with_dataset(frame["patient_id"], frame["dataset"])
+    prefix = ids.str.partition(":")[0].where(ids.str.contains(":", regex=False), "")
+    dataset = frame["dataset"].mask(frame["dataset"] == "", prefix)
+    pairs = pd.DataFrame({"dataset": dataset, "prefix": prefix}).drop_duplicates()
+    return {str(name): set(rows["prefix"]) for name, rows in pairs.groupby("dataset") if name}
+
+
+def _share_images(one: str, another: str) -> bool:
+    if one in _FROM_NIH and another in _FROM_NIH:
+        return True
+    rest = {one, another} - {"covidx"}
+    return "covidx" in (one, another) and not rest & {*_OF_THEIR_OWN}
+
+
+def _comparable(one: str, another: str, mine: set[str], theirs: set[str]) -> bool:
+    """Whether both name the same kind of patients."""
+    return mine == theirs if one == another else mine == theirs == {"nih"}
+
+
+def _kin_text(one: str, another: str, name: str) -> str:
+    why = (
+        "hold images of NIH ChestX-ray14"
+        if one in _FROM_NIH and another in _FROM_NIH
+        else "may hold the same public cases"
+    )
+    mapping = "; with RSNA's mapping `cmcgns prepare rsna` names NIH's patients" if "rsna" in (one, another) else ""
+    whose = f"{one} (test) and {another} ({name}) both" if one != another else f"{one}, in test and in {name},"
+    return f"{whose} {why}, but their ids cannot be compared: only files and pictures were{mapping}"
+
 
 logger = logging.getLogger(__name__)
 

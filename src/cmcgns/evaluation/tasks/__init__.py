@@ -5,10 +5,10 @@ from importlib import import_module
 from cmcgns.evaluation.contract import Task
 
 _TASKS = {
-    "linear": "cmcgns.evaluation.tasks.linear",
+    "linear": "cmcgns.evaluation.tasks.linear.task",
     "knn": "cmcgns.evaluation.tasks.knn",
-    "detection": "cmcgns.evaluation.tasks.detection",
-    "segmentation": "cmcgns.evaluation.tasks.segmentation",
+    "detection": "cmcgns.evaluation.tasks.detection.task",
+    "segmentation": "cmcgns.evaluation.tasks.segmentation.task",
     "zero_shot": "cmcgns.evaluation.tasks.zero_shot",
     "retrieval": "cmcgns.evaluation.tasks.retrieval",
     "grounding": "cmcgns.evaluation.tasks.grounding",

@@ -4,49 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
 
-from cmcgns.config import Settings
-from cmcgns.errors import UserError
-from cmcgns.evaluation.contract import Array, Cell, Job, Measure, Measures, Predictions
+from cmcgns.common.errors import UserError
+from cmcgns.evaluation.contract import Job, Predictions
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.grounding import THRESHOLDS, box_masks, contrast_to_noise, mean_overlap, pointing_game
-from cmcgns.evaluation.joint_space import lacks_report_encoder, pretrained_of
-from cmcgns.evaluation.phrase_maps import MapKind, Phrases, embed_phrases, patch_maps, to_pixels, untrained
-from cmcgns.evaluation.phrases import PhraseKind, Unit, find_units
-from cmcgns.evaluation.prompts import PromptBook, PromptSource, load_prompts
-from cmcgns.evaluation.report_text import texts_of
-from cmcgns.evaluation.row_means import row_means
-from cmcgns.evaluation.task_data import TaskData
+from cmcgns.evaluation.protocols import Cell
+from cmcgns.evaluation.protocols.task_settings import GroundingSettings
+from cmcgns.evaluation.tasks.joint_space import lacks_report_encoder, pretrained_of, texts_of
+from cmcgns.evaluation.tasks.phrases import Unit, find_units
+from cmcgns.metrics.grounding import (
+    box_masks,
+    contrast_to_noise,
+    mean_overlap,
+    pointing_game,
+    row_means,
+)
+from cmcgns.metrics.measure import Array, Measure, Measures
+from cmcgns.pretrained.phrase_maps import MapKind, Phrases, embed_phrases, patch_maps, to_pixels, untrained
+from cmcgns.pretrained.prompts import PromptBook, load_prompts
+from cmcgns.settings.config import Settings
 
 _IMAGES = 32  # encoded at a time
 _PIXELS = 1 << 23  # of maps at a time
 _BY_LABEL = ("pointing_similarity", "pointing_attention", "pointing_chance", "cnr_similarity", "cnr_attention")
-
-
-class GroundingSettings(Settings):
-    """What is said, and how maps are made and judged."""
-
-    phrases: PhraseKind = Field(
-        "label", description="label: prompts of the boxes' labels; sentence: the boxes' own text or report sentences"
-    )
-    prompts: PromptSource = Field("built-in", description="as for zero-shot")
-    ensemble: bool = Field(True, description="label: mean map of all positive prompts; false: of the first one")
-    similarity: Literal["pooled", "patches"] = Field(
-        "pooled", description="pooled: patches in the space of the global embeddings; patches: f_I with f_R"
-    )
-    contrast: bool = Field(
-        True, description="similarity with the label's negative prompts is subtracted; attention stays as it is"
-    )
-    thresholds: Annotated[tuple[float, ...], Field(min_length=1)] = Field(THRESHOLDS, description="of the overlap")
-    overlap: Literal["stretched", "raw"] = Field(
-        "stretched", description="the thresholds apply to maps stretched to [0, 1], or as they are"
-    )
 
 
 class Grounding:

@@ -7,30 +7,25 @@ vote of the k nearest training images with weights exp(similarity / temperature)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from cmcgns.config import Settings
-from cmcgns.evaluation.classification import binary_measures, facts_of, skipped_classes
-from cmcgns.evaluation.contract import Cell, Job, Measures, Predictions
+from cmcgns.evaluation.contract import Job, Predictions
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.metrics import FloatArray
-from cmcgns.evaluation.task_data import TaskData
-from cmcgns.evaluation.tasks.linear import check_rows, features_of, lacks_labels
+from cmcgns.evaluation.protocols import Cell
+from cmcgns.evaluation.protocols.task_settings import KnnSettings
+from cmcgns.evaluation.tasks.linear.task import check_rows, features_of, lacks_labels
+from cmcgns.metrics.classification import binary_measures, facts_of, skipped_classes
+from cmcgns.metrics.measure import Measures
+from cmcgns.metrics.ranking import FloatArray
+from cmcgns.settings.config import Settings
 
 _CELLS = 1 << 24  # similarities held at once: 64 MB
-
-
-class KnnSettings(Settings):
-    """Who votes, and how loudly."""
-
-    k: Annotated[int, Field(ge=1)] = Field(20, description="neighbours; fewer where fewer images have the label")
-    temperature: Annotated[float, Field(gt=0)] = 0.07
 
 
 class Knn:

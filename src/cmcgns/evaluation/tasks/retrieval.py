@@ -4,44 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
-from cmcgns.config import Settings
-from cmcgns.errors import UserError
-from cmcgns.evaluation.contract import Array, Cell, Job, Measure, Measures, Predictions
+from cmcgns.common.errors import UserError
+from cmcgns.evaluation.contract import Job, Predictions
+from cmcgns.evaluation.data import TEXT_COLUMNS, TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.joint_space import Floats, embed_pixels, lacks_joint_space, pretrained_of
-from cmcgns.evaluation.metrics import IntArray
-from cmcgns.evaluation.prompts import PromptSource, load_prompts
-from cmcgns.evaluation.report_text import TextKind, right_groups, texts_of
-from cmcgns.evaluation.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k
-from cmcgns.evaluation.row_means import row_means
-from cmcgns.evaluation.task_data import TEXT_COLUMNS, TaskData
-
-Ks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
-
-
-class RetrievalSettings(Settings):
-    """What counts as right, and how far to look."""
-
-    ks: Ks = Field((1, 5, 10), description="of recall: is a right item among the k nearest?")
-    text: TextKind | Literal["recipe"] = Field(
-        "recipe", description="which text is the report; recipe: as in pretraining"
-    )
-    classes: bool = Field(
-        False, description="also precision at k by class (CheXpert-5x200, MIMIC-5x200): images with one of the labels"
-    )
-    class_ks: Ks = Field((1, 5, 10), description="of precision by class")
-    prompts: PromptSource = Field("built-in", description="positive sentences of the labels, found by their images")
-    limit: Annotated[int, Field(ge=2)] | None = Field(
-        None,
-        description="at most so many images, whole studies drawn by `seed`; recall depends on the gallery's size",
-    )
-    seed: Annotated[int, Field(ge=0)] = 0
+from cmcgns.evaluation.protocols import Cell
+from cmcgns.evaluation.protocols.task_settings import RetrievalSettings
+from cmcgns.evaluation.tasks.joint_space import (
+    Floats,
+    embed_pixels,
+    lacks_joint_space,
+    pretrained_of,
+    right_groups,
+    texts_of,
+)
+from cmcgns.metrics.grounding import row_means
+from cmcgns.metrics.measure import Array, Measure, Measures
+from cmcgns.metrics.ranking import IntArray
+from cmcgns.metrics.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k
+from cmcgns.pretrained.prompts import load_prompts
+from cmcgns.settings.config import Settings
 
 
 @dataclass(frozen=True)

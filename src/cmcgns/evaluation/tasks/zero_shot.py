@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
-from pydantic import Field
 
-from cmcgns.config import Settings
-from cmcgns.evaluation.classification import (
-    binary_measures,
-    check_exclusive,
-    multiclass_measures,
-)
-from cmcgns.evaluation.contract import Cell, Job, Measures, Predictions
+from cmcgns.evaluation.contract import Job, Predictions
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.joint_space import embed_pixels, lacks_joint_space, pretrained_of
-from cmcgns.evaluation.metrics import FloatArray
-from cmcgns.evaluation.prompts import PromptSource, load_prompts
-from cmcgns.evaluation.task_data import TaskData
-from cmcgns.evaluation.zero_shot import label_cosines, prompt_prototype, zero_shot_scores
-
-
-class ZeroShotSettings(Settings):
-    """What an image is compared with."""
-
-    prompts: PromptSource = Field(
-        "built-in",
-        description="built-in (evaluation/prompts.yaml), phantom (wording of the synthetic studies), template "
-        "(`{label}.` and `No {label}.`), a YAML file of the same form, or such a mapping itself",
-    )
-    ensemble: bool = Field(True, description="false: only the first sentence of each kind")
-    outcome: Literal["binary", "multiclass"] = Field(
-        "binary",
-        description="binary: each label by positive minus negative cosine; multiclass: the labels exclude each other "
-        "and the largest positive cosine wins",
-    )
+from cmcgns.evaluation.protocols import Cell
+from cmcgns.evaluation.protocols.task_settings import ZeroShotSettings
+from cmcgns.evaluation.tasks.joint_space import embed_pixels, lacks_joint_space, pretrained_of
+from cmcgns.metrics.classification import binary_measures, check_exclusive, multiclass_measures
+from cmcgns.metrics.measure import Measures
+from cmcgns.metrics.ranking import FloatArray
+from cmcgns.pretrained.prompts import load_prompts
+from cmcgns.pretrained.zero_shot import label_cosines, prompt_prototype, zero_shot_scores
+from cmcgns.settings.config import Settings
 
 
 class ZeroShot:

@@ -1,0 +1,247 @@
+"""What opening the stored images shows: measured once per file, kept beside the manifest.
+
+A cheap heuristic, not a reader: it looks for rows of pixels that cross many strokes, as a line of letters does. A
+side marker ("L", "R") has too few strokes. Faint, dark or tiny letters and single initials are missed; wires, grids
+and ruler marks may be taken for text. Hence a note, never more.
+"""
+
+import hashlib
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from cmcgns.check.metadata import personal_metadata
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import write_arrays
+from cmcgns.data.images.cache import MAX_PIXELS, Pixels
+from cmcgns.data.images.near_duplicates import SIDE, signature
+from cmcgns.data.manifest import image_file
+
+TEXT_ROWS = 5  # rows of pixels in a line that cross enough strokes
+_LONG_SIDE = 1024  # larger pictures are reduced
+_STROKE = 7  # pixels: strokes are thinner; `_slide` is written for 7
+_CONTRAST = 80  # of 255, above the surroundings
+_BRIGHT = 200  # of 255
+_WINDOW = 96  # pixels of a row looked at together
+_CROSSINGS = 7  # strokes in them: four letters or more
+_BORDER = 0.25  # of the sides; letters are burned into margins, leads and clips lie in the middle
+
+
+def count_text_rows(grey: NDArray[np.float32]) -> int:
+    """How many successive rows of pixels near the border cross many thin bright strokes.
+
+    Args:
+        grey: (height, width), any range.
+
+    Returns:
+        The longest run of such rows; :data:`TEXT_ROWS` or more hint at text.
+    """
+    low, high = float(grey.min()), float(grey.max())
+    if high <= low or min(grey.shape) < _STROKE:
+        return 0
+    image = Image.fromarray(((grey - low) * (255 / (high - low))).astype(np.uint8))
+    image.thumbnail((_LONG_SIDE, _LONG_SIDE), reducing_gap=2.0)
+    pixels = np.asarray(image)
+    surroundings = _slide(_slide(pixels, np.minimum), np.maximum)  # an opening: no thin stroke is left
+    strokes = (pixels >= _BRIGHT) & (pixels - surroundings >= _CONTRAST)  # an opening is nowhere brighter
+    starts = np.diff(strokes, axis=1, prepend=False) & strokes
+    many = np.flatnonzero(starts.sum(axis=1) >= _CROSSINGS)  # few rows, so the rest is done for these alone
+    if len(many) < TEXT_ROWS:
+        return 0
+    hits = np.zeros(starts.shape, dtype=bool)
+    hits[many] = _crossings(starts[many]) >= _CROSSINGS
+    return _longest_run(_near_border(hits))
+
+
+def _slide(pixels: Pixels, extreme: np.ufunc) -> Pixels:
+    """(h, w) -> (h, w): smallest or largest value of the square of 7 pixels a side round each, by doubling."""
+    for _ in range(2):
+        padded = np.pad(pixels, ((_STROKE // 2, _STROKE // 2), (0, 0)), mode="edge")
+        two = extreme(padded[1:], padded[:-1])
+        four = extreme(two[2:], two[:-2])
+        pixels = np.ascontiguousarray(extreme(four[3:], four[:-3]).T)
+    return pixels
+
+
+def _crossings(starts: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """(h, w) -> (h, w) number of strokes that begin in the window of a row that starts here."""
+    total = np.cumsum(np.pad(starts, ((0, 0), (1, _WINDOW))), axis=1, dtype=np.int32)
+    return total[:, _WINDOW:][:, : starts.shape[1]] - total[:, : starts.shape[1]]
+
+
+def _near_border(hits: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    height, width = hits.shape
+    top, left = round(height * _BORDER), round(width * _BORDER)
+    hits[top : height - top, left : max(left, width - left - _WINDOW)] = False
+    return hits
+
+
+def _longest_run(hits: NDArray[np.bool_]) -> int:
+    """Longest run of rows that hit in the same strip; strips overlap by half a window."""
+    longest = 0
+    for left in range(0, hits.shape[1], _WINDOW // 2):
+        rows = hits[:, left : left + _WINDOW].any(axis=1)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], rows, [False]])))
+        if len(edges):
+            longest = max(longest, int((edges[1::2] - edges[::2]).max()))
+    return longest
+
+
+CACHE = "check-cache.npz"
+_VERSION = 1  # to be raised whenever a measurement changes
+_FACTS = np.dtype(
+    [
+        ("width", np.int32),
+        ("height", np.int32),
+        ("low", np.float32),
+        ("high", np.float32),
+        ("text_rows", np.int32),
+        ("metadata", "U120"),
+        ("hashes", np.uint64, (2, 4)),
+        ("thumbnails", np.uint8, (2, SIDE, SIDE)),
+    ]
+)
+Grey = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Of every row of a manifest.
+
+    Attributes:
+        facts: (n,) structured array: width, height, lowest and highest value, rows of burned-in text (hint), kinds of
+            identifiers in the file's own tags, hashes and thumbnails; zeros where the image was not read.
+        problems: position -> why the image cannot be read.
+        skipped: positions of images that are not opened: URLs and empty paths.
+    """
+
+    facts: NDArray[np.void]
+    problems: dict[int, str]
+    skipped: list[int] = field(default_factory=list)
+
+    @property
+    def read(self) -> NDArray[np.bool_]:
+        """(n,) whether the image was read."""
+        mask = np.ones(len(self.facts), dtype=bool)
+        mask[[*self.problems, *self.skipped]] = False
+        return mask
+
+
+def open_grey(file: Path) -> tuple[Image.Image, Grey]:
+    """An image and its pixels, decoded to the last, as (height, width) float32.
+
+    Raises:
+        UserError: whatever is wrong with the file, in one line without its name.
+    """
+    try:
+        image = Image.open(file)
+        if image.width * image.height > MAX_PIXELS:
+            raise UserError(f"{image.width}×{image.height} pixels are more than the bound {MAX_PIXELS}")
+        with image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+        if upright.mode == "P":
+            upright = upright.convert("RGBA")
+        wide = upright.mode.startswith("I") or upright.mode == "F"
+        return upright, np.asarray(upright if wide else upright.convert("L"), dtype=np.float32)
+    except FileNotFoundError:
+        raise UserError("no such file") from None
+    except (
+        Exception
+    ) as error:  # decoders raise whatever they come upon: OSError, struct.error, zlib.error, KeyError …
+        raise UserError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+
+
+def measure(file: Path) -> NDArray[np.void]:
+    """Facts of one image as a structured scalar array ().
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    image, grey = open_grey(file)
+    facts = np.zeros((), dtype=_FACTS)
+    facts["height"], facts["width"] = grey.shape
+    facts["low"], facts["high"] = np.nanmin(grey), np.nanmax(grey)
+    facts["text_rows"] = count_text_rows(grey)
+    facts["metadata"] = ", ".join(sorted(personal_metadata(image)))
+    if facts["high"] > facts["low"]:
+        facts["hashes"], facts["thumbnails"] = signature(grey)
+    return facts
+
+
+def measure_images(
+    folder: Path, image_paths: Sequence[str], progress: Callable[[int], None] | None = None
+) -> ImageFacts:
+    """Facts of all images of a manifest; unchanged files are found in the cache of an earlier call.
+
+    Args:
+        folder: the manifest's.
+        image_paths: as in the manifest.
+        progress: called with the number of images done since the last call.
+    """
+    files = [image_file(folder, path) for path in image_paths]
+    skipped = [row for row, path in enumerate(image_paths) if not path or "://" in path]
+    keys = np.array([_key(file) for file in files], dtype=np.uint64)
+    facts = np.zeros(len(files), dtype=_FACTS)
+    known = _fill_from_cache(folder / CACHE, keys, facts)
+    todo = sorted(set(np.flatnonzero(~known).tolist()) - set(skipped))
+    problems: dict[int, str] = {}
+
+    def measure_one(row: int) -> None:
+        try:
+            facts[row] = measure(Path(files[row]))
+        except UserError as error:
+            problems[row] = str(error)
+
+    # Pillow decodes outside the interpreter lock; its warnings would name no file.
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(measure_one, todo):
+            if progress:
+                progress(1)
+    result = ImageFacts(facts, dict(sorted(problems.items())), skipped)
+    if len(problems) < len(todo):
+        _write_cache(folder / CACHE, keys[result.read], facts[result.read])
+    return result
+
+
+def _key(file: str) -> int:
+    """A number that changes when the file does; 0 if there is none."""
+    try:
+        stat = Path(file).stat()
+    except (OSError, ValueError):
+        return 0
+    text = f"{_VERSION}\0{file}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    return (
+        int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big") or 1
+    )
+
+
+def _fill_from_cache(file: Path, keys: NDArray[np.uint64], facts: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Put known facts in place; returns which are known. A cache that cannot be read counts as none."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            known_keys, known_facts = stored["keys"], stored["facts"]
+        if known_facts.dtype != _FACTS or len(known_keys) != len(known_facts) or not len(known_keys):
+            return np.zeros(len(keys), dtype=bool)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return np.zeros(len(keys), dtype=bool)
+    order = np.argsort(known_keys)
+    places = order[np.minimum(np.searchsorted(known_keys[order], keys), len(order) - 1)]
+    known: NDArray[np.bool_] = (known_keys[places] == keys) & (keys != 0)
+    facts[known] = known_facts[places[known]]
+    return known
+
+
+def _write_cache(file: Path, keys: NDArray[np.uint64], facts: NDArray[np.void]) -> None:
+    try:
+        write_arrays(file, {"keys": keys, "facts": facts})
+    except OSError:  # a folder that may only be read is checked all the same, if slowly again
+        return

@@ -1,0 +1,1 @@
+"""Files, errors, processes: what every other folder may use."""

@@ -1,0 +1,156 @@
+"""Files by path or URL alike: s3://, gs://, az://, http(s)://, file:// and memory:// through fsspec.
+
+Credentials and options are fsspec's own (environment variables such as FSSPEC_S3_ANON=true, or its configuration
+files). Everything is read whole, with a bound; nothing is written.
+"""
+
+import io
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import write_bytes
+
+MAX_IMAGE = 2**26  # bytes of one stored image
+ATTEMPTS = 3  # of a remote read: one dropped connection must not end a run of days
+# The protocols that are read, and the package that fsspec needs for each.
+PACKAGES = {
+    "file": "", "memory": "", "http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
+    "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
+}  # fmt: skip
+_FOLDED = re.compile(r"^([a-z][a-z0-9]+):/(?=[^/])")
+
+
+class NamedBytes(io.BytesIO):
+    """A file in memory that messages can name.
+
+    Args:
+        content: of the file.
+        name: path, URL or member of a shard.
+    """
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.label = name
+
+    def __str__(self) -> str:
+        return self.label
+
+
+def is_url(location: Path | str) -> bool:
+    """Whether fsspec is to read it."""
+    return "://" in str(location)
+
+
+def location_of(data: Path | str) -> str:
+    """A path or URL as text; a URL that went through `Path`, which folds slashes, is mended."""
+    text = str(data)
+    folded = _FOLDED.match(text)
+    if folded is None or folded[1] not in PACKAGES or Path(text).exists():
+        return text
+    return f"{folded[1]}://{'/' if folded[1] == 'file' else ''}{text[folded.end() :]}"
+
+
+def join(folder: str, name: str) -> str:
+    """A file in a folder, both as path or URL."""
+    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else str(Path(folder) / name)
+
+
+def open_url(location: Path | str) -> Any:
+    """Open a path or URL for reading.
+
+    Returns:
+        An open binary file, to be used with `with`.
+
+    Raises:
+        UserError: missing file or bucket, no permission, unknown protocol, or a protocol whose package is missing.
+    """
+    url = str(location)
+    try:
+        if not is_url(url):
+            return Path(url).open("rb")
+        import fsspec
+
+        protocol = _protocol(url)
+        # One request for the whole of an http file; by default fsspec asks for ranges, which not every server knows.
+        options = {"block_size": 0} if protocol in ("http", "https") else {}
+        return fsspec.open(url, "rb", **options).open()
+    except ImportError as error:
+        package = PACKAGES[_protocol(url)]
+        raise UserError(f"{url}: reading {_protocol(url)}:// needs a package: pip install {package}") from error
+    except FileNotFoundError as error:
+        cause = error.__cause__  # fsspec says of a server that it cannot reach that the file is missing
+        if cause is not None and getattr(cause, "status", 0 if isinstance(cause, OSError) else 404) != 404:
+            raise cause from None
+        raise UserError(f"{url}: no such file") from None
+
+
+def read_bytes(location: Path | str, bound: int, cut: bool = False) -> bytes:
+    """The content of a file; remote ones are tried three times.
+
+    Args:
+        location: path or URL.
+        bound: bytes; a longer file is refused.
+        cut: or cut there.
+
+    Raises:
+        UserError: cannot be read, or longer than the bound.
+    """
+    attempts = ATTEMPTS if is_url(location) else 1
+    for attempt in range(1, attempts + 1):
+        try:
+            with open_url(location) as file:
+                content = _read(file, bound + 1)
+            break
+        except UserError:
+            raise
+        except Exception as error:  # each of fsspec's file systems has errors of its own
+            if attempt == attempts:
+                tried = f" (tried {attempts} times)" if attempts > 1 else ""
+                raise UserError(f"{location}: cannot be read{tried}: {type(error).__name__}: {error}") from error
+            time.sleep(2 ** (attempt - 1))
+    if cut:
+        return content[:bound]
+    if len(content) > bound:
+        raise UserError(f"{location}: more than the bound of {bound:,} bytes")
+    return content
+
+
+def open_image(location: Path | str) -> Path | NamedBytes:
+    """What `read_image` can open: a path, or a URL's content in memory.
+
+    Raises:
+        UserError: a URL that cannot be read.
+    """
+    return NamedBytes(read_bytes(location, MAX_IMAGE), str(location)) if is_url(location) else Path(location)
+
+
+def fetch(location: str, target: Path, bound: int) -> Path:
+    """Copy a remote file; a local one stays where it is.
+
+    Returns:
+        The local path.
+    """
+    if not is_url(location):
+        return Path(location)
+    write_bytes(target, read_bytes(location, bound))
+    return target
+
+
+def _read(file: Any, most: int) -> bytes:
+    """Up to so many bytes; one `read` of a stream may give fewer."""
+    parts, length = [], 0
+    while length < most and (part := file.read(most - length)):
+        parts.append(part)
+        length += len(part)
+    return b"".join(parts)
+
+
+def _protocol(url: str) -> str:
+    protocol = url.split("://", 1)[0]
+    if protocol not in PACKAGES or "::" in url:
+        known = ", ".join(f"{name}://" for name in PACKAGES)
+        raise UserError(f"{url}: not a URL that is read here ({known}; no chained ones)")
+    return protocol

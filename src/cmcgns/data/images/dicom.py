@@ -1,0 +1,223 @@
+"""DICOM radiographs to gray arrays that look as a viewer shows them.
+
+What happens to a stored value, in this order (DICOM PS3.3 C.7.6.3, C.11.1, C.11.2 and PS3.4 N.2):
+
+1. Bits that are not in use are masked; signed values get their sign (BitsStored, HighBit, PixelRepresentation).
+2. Modality LUT: the sequence, else rescale slope and intercept.
+3. VOI: the first item of the VOI LUT sequence; else the first window centre and width by the VOI LUT function
+   (LINEAR, LINEAR_EXACT, SIGMOID); else, and where the window is unusable, the range of the content: smallest to
+   largest value, pixel padding left aside. Unsigned pictures of up to 8 bits without rescale or VOI stay as they
+   are. The tag `voi` names which of these was applied.
+4. MONOCHROME1 is inverted.
+
+The steps act on a table of all possible stored values (`cmcgns.data.images.voi`); the pixels are looked up once.
+"""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.apart import decode_apart
+from cmcgns.data.images.resize import Gray, check_size
+from cmcgns.data.images.voi import gray_table
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+DICOM_MARK = b"DICM"
+KEPT_TAGS = (
+    "ViewPosition", "Laterality", "ImageLaterality", "PatientSex", "PatientAge", "PatientID", "StudyInstanceUID",
+    "SeriesInstanceUID", "SOPInstanceUID", "Modality", "BodyPartExamined", "BurnedInAnnotation",
+    "PatientIdentityRemoved", "PhotometricInterpretation", "BitsStored", "Rows", "Columns",
+)  # fmt: skip
+# Direct identifiers of PS3.15 Annex E as radiographs carry them; not PatientID, which every dataset needs.
+IDENTIFYING_TAGS = (
+    "PatientName", "PatientBirthDate", "PatientBirthName", "PatientMotherBirthName", "OtherPatientIDs",
+    "OtherPatientNames", "PatientAddress", "PatientTelephoneNumbers", "MedicalRecordLocator", "MilitaryRank",
+    "AccessionNumber", "AdmissionID", "InstitutionName", "InstitutionAddress", "ReferringPhysicianName",
+    "PerformingPhysicianName", "RequestingPhysician", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy",
+    "OperatorsName", "PatientComments",
+)  # fmt: skip
+_PIXEL_TAGS = (
+    "SamplesPerPixel", "PlanarConfiguration", "BitsAllocated", "HighBit", "PixelRepresentation", "NumberOfFrames",
+    "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelData", "FloatPixelData",
+    "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+)  # fmt: skip
+# Of several decoders pydicom takes the first by the alphabet, GDCM. OpenJPEG is faster for JPEG 2000; for JPEG Pillow
+# is the safe one, because GDCM ends the whole process at some damaged streams, and is therefore kept apart.
+_PREFERRED = {
+    "1.2.840.10008.1.2.4.50": "pillow",
+    "1.2.840.10008.1.2.4.51": "pillow",
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",
+    "1.2.840.10008.1.2.4.91": "pylibjpeg",
+}
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_NAMELESS = {"", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "ANON", "NONE", "REMOVED", "UNKNOWN", "XXX"}
+
+
+def looks_like_dicom(content: bytes) -> bool:
+    """Whether bytes begin as a DICOM file: with its preamble, or, as old ones do, with group 0002 or 0008."""
+    bare = content[:1] in (b"\x02", b"\x08") and content[1:2] == b"\x00" and len(content) >= 8
+    return content[128:132] == DICOM_MARK or bare
+
+
+def read_dicom(content: bytes, path: Path, bits: int = 8) -> tuple[Gray, dict[str, str]]:
+    """Decode a DICOM file of one gray or RGB frame.
+
+    Args:
+        content: the file.
+        path: named in messages.
+        bits: 8 or 16, of the result.
+
+    Returns:
+        (H,W) uint8 or uint16, and what the file says: `KEPT_TAGS` that are filled, `voi`, `transfer_syntax`, and
+        `identifying`: names (never values) of filled identifying tags, comma-separated.
+
+    Raises:
+        UserError: pydicom or a decoder is missing, no pixels, several frames, too large, or unusable values.
+        Exception: pydicom's own, for anything else that is wrong with the file.
+    """
+    if bits not in (8, 16):
+        raise ValueError(f"bits is {bits}; 8 or 16 are possible")
+    if _DEFLATED in content[:65536]:  # pydicom would inflate it without a bound
+        raise UserError(f"{path}: deflated transfer syntax; convert the file to Explicit VR Little Endian first")
+    dataset = _parse(content, path)
+    _check_header(dataset, path)
+    stored = _decode_frame(dataset, path)
+    tags = _tags(dataset)
+    if stored.ndim == 3:
+        return _gray_of_colour(stored, bits), tags | {"voi": "none (colour)"}
+    table, voi = gray_table(dataset, stored, path)
+    high = 2**bits - 1
+    levels = (table * high + 0.5).astype(np.uint8 if bits == 8 else np.uint16)
+    return levels[stored], tags | {"voi": voi}
+
+
+def _parse(content: bytes, path: Path) -> "Dataset":
+    try:
+        import pydicom
+    except ImportError as error:
+        raise UserError(f"{path}: reading DICOM needs pydicom; pip install 'cmcgns[dicom]'") from error
+    from io import BytesIO
+
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    wanted: list[Any] = [*KEPT_TAGS, *IDENTIFYING_TAGS, *_PIXEL_TAGS]
+    dataset = pydicom.dcmread(BytesIO(content), force=True, specific_tags=wanted)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset
+
+
+def _check_header(dataset: "Dataset", path: Path) -> None:
+    if "PixelData" not in dataset or not dataset.PixelData:
+        raise UserError(f"{path}: DICOM file without pixels (PixelData)")
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames > 1:
+        raise UserError(f"{path}: {frames} frames; a radiograph has one (multi-frame files are not read)")
+    for name in ("Rows", "Columns", "BitsAllocated", "BitsStored", "PhotometricInterpretation"):
+        if dataset.get(name) in (None, ""):
+            raise UserError(f"{path}: DICOM file without {name}")
+    check_size(int(dataset.Columns), int(dataset.Rows), path)
+    samples, allocated, stored = (
+        int(dataset.get(name) or 1) for name in ("SamplesPerPixel", "BitsAllocated", "BitsStored")
+    )
+    if allocated not in (8, 16) or not 1 <= stored <= allocated or (samples == 3 and allocated != 8):
+        raise UserError(f"{path}: {stored} of {allocated} bits with {samples} samples a pixel are not read")
+    colour = str(dataset.PhotometricInterpretation).strip()
+    if samples not in (1, 3) or (samples == 1) != colour.startswith("MONOCHROME"):
+        raise UserError(f"{path}: PhotometricInterpretation {colour} with {samples} samples a pixel is not read")
+    needed = int(dataset.Columns) * int(dataset.Rows) * allocated // 8 * (2 if colour.endswith("422") else samples)
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated and len(dataset.PixelData) < needed:
+        raise UserError(f"{path}: truncated pixels ({len(dataset.PixelData)} of {needed} bytes)")
+
+
+def _decode_frame(dataset: "Dataset", path: Path) -> NDArray[Any]:
+    """Stored values: (H,W) uint8 or uint16 with their bits as they stand, or (H,W,3) uint8 RGB."""
+    from pydicom.encaps import get_frame
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise UserError(f"{path}: transfer syntax {syntax.name} is not a picture that can be read") from None
+    if not decoder.is_available:
+        raise UserError(f"{path}: no decoder for {syntax.name} is installed; pip install 'cmcgns[dicom]'")
+    if syntax.is_encapsulated:
+        _check_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1), dataset, path)
+    preferred = _PREFERRED.get(syntax, "")
+    plugin = preferred if preferred in decoder.available_plugins else ""
+    colour = int(dataset.get("SamplesPerPixel") or 1) == 3
+    options: dict[str, Any] = {"correct_unused_bits": False}  # the table does it, and knows of HighBit
+
+    def decode() -> NDArray[Any]:
+        return decoder.as_array(dataset, raw=not colour, decoding_plugin=plugin, **options)[0]
+
+    by_gdcm = not plugin and "gdcm" in decoder.available_plugins
+    values = _decode_with_gdcm(decode, dataset, path) if by_gdcm else decode()
+    return values if colour else values.astype(f"u{values.dtype.itemsize}", copy=False)
+
+
+def _decode_with_gdcm(decode: Callable[[], NDArray[Any]], dataset: "Dataset", path: Path) -> NDArray[Any]:
+    """JPEG Lossless and JPEG-LS, for which there is no other free decoder."""
+    importlib.import_module("gdcm")  # once here, not in every child
+    samples = int(dataset.get("SamplesPerPixel") or 1)
+    shape = (int(dataset.Rows), int(dataset.Columns)) + ((samples,) if samples > 1 else ())
+    return decode_apart(decode, shape, np.dtype(f"u{int(dataset.BitsAllocated) // 8}"), path)
+
+
+def _check_codestream(stream: bytes, dataset: "Dataset", path: Path) -> None:
+    """A compressed picture has a header of its own, and decoders trust it: it must state what the file states."""
+    expected = (int(dataset.Columns), int(dataset.Rows), int(dataset.get("SamplesPerPixel") or 1))
+    found = _jpeg_size(stream) if stream.startswith(b"\xff\xd8") else _jpeg_2000_size(stream)
+    if found is not None and found != expected:
+        raise UserError(
+            f"{path}: the compressed picture is {found}, its DICOM header says {expected} (width, height, samples)"
+        )
+    if stream[:2] in (b"\xff\x4f", b"\xff\xd8") and b"\xff\xd9" not in stream[-16:]:
+        raise UserError(f"{path}: truncated pixels (the compressed picture has no end marker)")
+
+
+def _jpeg_2000_size(stream: bytes) -> tuple[int, int, int] | None:
+    """Width, height and samples by the SIZ segment, which may follow JP2 boxes; None: there is none (RLE)."""
+    start = stream.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if start < 0:
+        return None
+    right, bottom, left, top = (int.from_bytes(stream[start + k : start + k + 4], "big") for k in (8, 12, 16, 20))
+    return right - left, bottom - top, int.from_bytes(stream[start + 40 : start + 42], "big")
+
+
+def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
+    """Width, height and samples by the start-of-frame segment of JPEG and JPEG-LS; None: there is none."""
+    at = 2
+    while at + 10 <= len(stream) and stream[at] == 0xFF:
+        marker = stream[at + 1]
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            height, width = (int.from_bytes(stream[at + k : at + k + 2], "big") for k in (5, 7))
+            return width, height, stream[at + 9]
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return None
+
+
+def _gray_of_colour(rgb: NDArray[Any], bits: int) -> Gray:
+    from PIL import Image
+
+    gray = np.asarray(Image.fromarray(rgb).convert("L"))
+    return gray if bits == 8 else gray.astype(np.uint16) * np.uint16(257)
+
+
+def _tags(dataset: "Dataset") -> dict[str, str]:
+    kept = {name: str(dataset.get(name)).strip() for name in KEPT_TAGS if dataset.get(name) not in (None, "")}
+    known = _NAMELESS | {kept.get("PatientID", "").upper()}
+    filled = (name for name in IDENTIFYING_TAGS if dataset.get(name) is not None)
+    named = [name for name in filled if str(dataset.get(name)).strip("^ []'\"").upper() not in known]
+    return kept | {"identifying": ",".join(named), "transfer_syntax": dataset.file_meta.TransferSyntaxUID.name}

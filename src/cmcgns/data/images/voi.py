@@ -1,0 +1,139 @@
+"""From stored DICOM values to brightness: modality LUT, VOI LUT or window, MONOCHROME1.
+
+All steps act on a table of every value that a pixel can hold: at most 65,536 numbers in full precision, instead of
+millions of pixels. What is done in which order is told in `cmcgns.data.images.dicom`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmcgns.common.errors import UserError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+Values: TypeAlias = NDArray[np.float64]
+Stored: TypeAlias = NDArray[np.int64]
+
+
+def gray_table(dataset: "Dataset", pixels: NDArray[Any], path: Path) -> tuple[Values, str]:
+    """Brightness of every value that a pixel can hold.
+
+    Args:
+        dataset: header of the file.
+        pixels: (H,W) uint8 or uint16, the bits as they are stored.
+        path: named in messages.
+
+    Returns:
+        (256,) or (65536,) brightness from 0 (black) to 1 (white) by the pixel's bits, and which VOI that is, e.g.
+        `window 2048/4096`.
+
+    Raises:
+        UserError: the rescale or a lookup table is unusable.
+    """
+    stored = _stored_values(dataset, pixels.dtype.itemsize * 8)
+    modality, changed = _modality_values(dataset, stored, path)
+    if dataset.get("VOILUTSequence"):
+        table, voi = _apply_lut(dataset.VOILUTSequence[0], modality, path, scale=True), "lut"
+    elif (window := _window(dataset, modality)) is not None:
+        table, voi = window, f"window {_first(dataset.get('WindowCenter'))}/{_first(dataset.get('WindowWidth'))}"
+    else:
+        used = int(dataset.BitsStored)
+        plain = not changed and used <= 8 and not dataset.get("PixelRepresentation")
+        low, high = (0.0, float(2**used - 1)) if plain else _content_range(dataset, pixels, stored, modality)
+        table = _clip((modality - low) / max(high - low, 1e-9))
+        voi = f"range {low:g}..{high:g}" + (", window unusable" if dataset.get("WindowWidth") is not None else "")
+    inverted = str(dataset.PhotometricInterpretation).strip() == "MONOCHROME1"
+    return (1 - table if inverted else table), voi
+
+
+def _stored_values(dataset: "Dataset", bits: int) -> Stored:
+    """What each of the 2^bits patterns of a pixel's bits stands for."""
+    used = int(dataset.BitsStored)
+    patterns: Stored = np.arange(2**bits, dtype=np.int64)
+    highest = dataset.get("HighBit")
+    if highest is not None and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        patterns >>= max(0, int(highest) + 1 - used)
+    values: Stored = patterns & (2**used - 1)
+    if dataset.get("PixelRepresentation"):
+        values[values >= 2 ** (used - 1)] -= 2**used
+    return values
+
+
+def _modality_values(dataset: "Dataset", stored: Stored, path: Path) -> tuple[Values, bool]:
+    """Values after the modality LUT, and whether it changed any."""
+    if dataset.get("ModalityLUTSequence"):
+        return _apply_lut(dataset.ModalityLUTSequence[0], stored.astype(np.float64), path), True
+    slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
+    slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+    if not (np.isfinite(slope) and np.isfinite(intercept) and slope != 0):
+        raise UserError(f"{path}: RescaleSlope {slope:g} with RescaleIntercept {intercept:g} is unusable")
+    return stored.astype(np.float64) * slope + intercept, (slope, intercept) != (1, 0)
+
+
+def _window(dataset: "Dataset", values: Values) -> Values | None:
+    """Brightness by the first window (PS3.3 C.11.2.1.2 and C.11.2.1.3); None: there is none, or it is unusable."""
+    centre, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
+    if centre is None or width is None or not (np.isfinite(centre) and np.isfinite(width) and width > 0):
+        return None
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -500, 500)))
+    if function == "LINEAR_EXACT":
+        return _clip((values - centre) / width + 0.5)
+    if function != "LINEAR" or width < 1:
+        return None
+    if width == 1:
+        return (values > centre - 0.5).astype(np.float64)
+    return _clip((values - (centre - 0.5)) / (width - 1) + 0.5)
+
+
+def _clip(brightness: Values) -> Values:
+    return np.clip(brightness, 0, 1)
+
+
+def _content_range(dataset: "Dataset", pixels: NDArray[Any], stored: Stored, modality: Values) -> tuple[float, float]:
+    """Smallest and largest modality value in a picture, padding left aside unless there is nothing else."""
+    padding, limit = _number(dataset, "PixelPaddingValue"), _number(dataset, "PixelPaddingRangeLimit")
+    between = modality[pixels.min() : int(pixels.max()) + 1]
+    if padding is None and len({*np.sign(np.diff(between))}) <= 1:  # the common case, and ten times faster
+        return float(between.min()), float(between.max())
+    present = np.zeros(len(stored), dtype=bool)
+    present[pixels] = True
+    if padding is not None:
+        ends = sorted((padding, padding if limit is None else limit))
+        counted = present & ~((stored >= ends[0]) & (stored <= ends[1]))
+        present = counted if counted.any() else present
+    return float(modality[present].min()), float(modality[present].max())
+
+
+def _apply_lut(item: "Dataset", values: Values, path: Path, scale: bool = False) -> Values:
+    """Look values up in an item of a modality or VOI LUT sequence (PS3.3 C.11.1.1.1); `scale`: to 0..1."""
+    entries, first, bits = (int(number) for number in item.LUTDescriptor)
+    entries = entries or 65536
+    data = item.LUTData
+    if isinstance(data, bytes):  # 8-bit entries are packed, or one in each 16-bit word
+        words = ">u2" if item.original_encoding[1] is False else "<u2"
+        data = np.frombuffer(data, words if len(data) >= 2 * entries else np.uint8)
+    found = np.atleast_1d(np.asarray(data, dtype=np.float64))
+    if len(found) < entries:
+        raise UserError(f"{path}: lookup table of {len(found)} values, its LUTDescriptor says {entries}")
+    found = found[:entries]
+    looked_up = found[np.clip(np.rint(values - first), 0, entries - 1).astype(np.int64)]
+    return looked_up / max(2.0**bits - 1, found.max()) if scale else looked_up
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else value
+
+
+def _number(dataset: "Dataset", keyword: str) -> float | None:
+    """The first number in an element; None: absent or empty; NaN: not a number."""
+    try:
+        value = _first(dataset.get(keyword))
+        return None if value in (None, "") else float(value)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return float("nan")

@@ -1,0 +1,189 @@
+"""Radiographs and tokenized reports, served in whole batches."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.cache import Pixels
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.data.pairs.order import BatchRequest
+from cmcgns.data.reports.tokens import ReportTokens, drop_sentences, trim
+from cmcgns.settings.config import DataSettings
+
+
+class StoredImages(Protocol):
+    """An array of all images, or what reads them when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, S, S)."""
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """(b,) rows -> (b, S, S) uint8."""
+
+
+class PairDataset(Dataset[Batch]):
+    """Serves `BatchRequest -> Batch`.
+
+    Args:
+        images: (n, S, S) uint8, may be memory-mapped, or read from shards.
+        tokens: the n reports.
+        study_ids: n names.
+        rows: the rows that belong to this split; requests count within them.
+        settings: crop, affine and jitter.
+        fixed_shapes: pad to the bounds of the settings instead of the batch's own (ranks must agree on shapes,
+            and a GPU prefers few of them).
+    """
+
+    def __init__(
+        self,
+        images: StoredImages,
+        tokens: ReportTokens,
+        study_ids: Sequence[str],
+        rows: NDArray[np.int64],
+        settings: DataSettings,
+        fixed_shapes: bool = False,
+    ) -> None:
+        self.images, self.tokens, self.study_ids = images, tokens, list(study_ids)
+        self.rows, self.settings, self.fixed_shapes = np.asarray(rows), settings, fixed_shapes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, request: BatchRequest) -> Batch:
+        rows = self.rows[request.rows]
+        draws = None
+        if request.epoch_seed is not None:
+            draws = _epoch_draws(request.epoch_seed, len(self.rows))[request.rows]
+        bounds = (self.settings.max_tokens, self.settings.max_sentences) if self.fixed_shapes else ()
+        arrays = self.tokens.padded(rows, *bounds)
+        if request.epoch_seed is not None and self.settings.sentence_dropout > 0:
+            chances = _sentence_draws(request.epoch_seed, len(self.rows), self.settings.max_sentences)
+            chances = chances[request.rows, : arrays["sentence_mask"].shape[1]]
+            drop_sentences(arrays, chances, self.settings.sentence_dropout, self.tokens.padding)
+            if not self.fixed_shapes:
+                trim(arrays)
+        names = tuple(self.study_ids[row] for row in rows)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return Batch(images=self._view(rows, draws, request), study_ids=names, **tensors)
+
+    def _view(
+        self, rows: NDArray[np.int64], draws: NDArray[np.float64] | None, request: BatchRequest
+    ) -> torch.Tensor:
+        stored, offsets = self.images[rows], self._offsets(draws, len(rows))
+        if request.epoch_seed is not None and self.settings.affine > 0:
+            turns = _affine_draws(request.epoch_seed, len(self.rows))[request.rows]
+            normalised = affine_crop(stored, offsets, turns, self.settings.image_size, self.settings.affine)
+        else:
+            size = self.settings.image_size
+            crops = [image[y : y + size, x : x + size] for image, (y, x) in zip(stored, offsets, strict=True)]
+            normalised = normalise_pixels(np.stack(crops))
+        jitter = self.settings.intensity_jitter
+        if draws is not None and jitter > 0:
+            change = torch.from_numpy((2 * draws[:, 2:, None, None] - 1) * jitter).float()
+            normalised = (normalised * (1 + change[:, 0]) + change[:, 1]).clamp_(-1, 1)
+        return normalised[:, None]
+
+    def _offsets(self, draws: NDArray[np.float64] | None, studies: int) -> NDArray[np.int64]:
+        """(B, 2) row and column where the crops begin."""
+        slack = self.images.shape[1] - self.settings.image_size
+        if draws is not None and self.settings.random_crop:
+            return np.minimum((draws[:, :2] * (slack + 1)).astype(np.int64), slack)
+        return np.full((studies, 2), slack // 2)
+
+
+def affine_crop(
+    stored: Pixels, offsets: NDArray[np.int64], draws: NDArray[np.float64], size: int, strength: float
+) -> torch.Tensor:
+    """Crops of pictures that are turned, scaled and shifted about the crop's centre; bilinear, black outside.
+
+    Args:
+        stored: (B, S, S) uint8.
+        offsets: (B, 2) row and column where the crops begin.
+        draws: (B, 4) in [0, 1): angle, scale, shift down, shift right.
+        size: side of the crops.
+        strength: largest angle in radians, relative change of scale, and shift as a share of the crop.
+
+    Returns:
+        (B, size, size) float, -1 to 1.
+    """
+    change = (2 * draws - 1) * strength
+    angle, scale = change[:, 0], 1 + change[:, 1]
+    centre = offsets + (size - 1) / 2 - change[:, 2:] * size
+    # A pixel of the crop at (v, u) from its centre comes from (y, x) in the stored picture.
+    cosine, sine = np.cos(angle) / scale, np.sin(angle) / scale
+    # grid_sample counts from -1 to 1 between the outer edges of the picture.
+    place, unit = np.arange(size) - (size - 1) / 2, 2 / stored.shape[1]
+    along_u = np.stack([cosine[:, None] * place, sine[:, None] * place], -1) * unit
+    along_v = np.stack([-sine[:, None] * place, cosine[:, None] * place], -1) * unit
+    along_v += ((centre[:, ::-1] + 0.5) * unit - 1)[:, None]
+    u, v = torch.from_numpy(along_u).float()[:, None], torch.from_numpy(along_v).float()[:, :, None]
+    result, grid = torch.empty(len(stored), size, size), torch.empty(1, size, size, 2)
+    for index, image in enumerate(stored):  # one at a time stays in the processor's cache
+        torch.add(v[index], u[index], out=grid[0])
+        pixels = torch.from_numpy(np.asarray(image)).float()[None, None]
+        result[index] = torch.nn.functional.grid_sample(pixels, grid, align_corners=False)[0, 0]
+    return result.div_(127.5).sub_(1)
+
+
+def normalise_pixels(pixels: Pixels) -> torch.Tensor:
+    """Gray values 0 to 255 -> -1 to 1 (mean = standard deviation = 0.5)."""
+    return torch.from_numpy(pixels).float().div_(127.5).sub_(1)
+
+
+@lru_cache(maxsize=2)
+def _epoch_draws(epoch_seed: int, studies: int) -> NDArray[np.float64]:
+    """(n, 4) uniform numbers: row, column, contrast, brightness of every study in this epoch.
+
+    Drawn for all studies at once, so that a study's view depends neither on its batch nor on the number of ranks.
+    """
+    return np.random.default_rng([epoch_seed, 1]).random((studies, 4))
+
+
+@lru_cache(maxsize=2)
+def _affine_draws(epoch_seed: int, studies: int) -> NDArray[np.float64]:
+    """(n, 4) uniform numbers: angle, scale, shift down, shift right of every study in this epoch."""
+    return np.random.default_rng([epoch_seed, 3]).random((studies, 4))
+
+
+@lru_cache(maxsize=2)
+def _sentence_draws(epoch_seed: int, studies: int, sentences: int) -> NDArray[np.float32]:
+    """(n, M) uniform numbers of every study's sentences in this epoch."""
+    return np.random.default_rng([epoch_seed, 2]).random((studies, sentences), dtype=np.float32)
+
+
+def make_loader(dataset: PairDataset, order: Any, workers: int = 0, pin_memory: bool = False) -> DataLoader[Batch]:
+    """A loader whose items are whole batches, in the given order.
+
+    Args:
+        dataset: serves the requests.
+        order: iterable of `BatchRequest` with a length.
+        workers: loader processes.
+        pin_memory: page-locked copies, for a GPU.
+    """
+    return DataLoader(
+        dataset,
+        sampler=order,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def serve(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """The batches of a loader; a worker's user error comes with its own message alone, not with a traceback in it.
+
+    Raises:
+        UserError: an image that cannot be read.
+    """
+    try:
+        yield from loader
+    except UserError as error:
+        raise UserError(str(error).rpartition(f"{UserError.__module__}.UserError: ")[2].strip()) from None

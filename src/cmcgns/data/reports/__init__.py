@@ -1,0 +1,1 @@
+"""Reports: from text to word pieces."""

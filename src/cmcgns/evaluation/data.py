@@ -1,0 +1,207 @@
+"""The rows that a protocol talks about: splits, fractions, images, labels."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.manifest import LABEL, image_file, read_manifest
+from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of
+from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
+from cmcgns.evaluation.subsets import nested_fraction
+from cmcgns.metrics.ranking import IntArray
+
+PARTS = ("train", "val", "test")
+TEXT_COLUMNS = ("findings", "impression", "report")
+_HINTS = {
+    "train": "`cmcgns prepare` writes splits, and `--set split.train=[NAME]` names another one",
+    "val": "`--set split.val=[]` takes validation patients out of train",
+    "test": "`--set split.test=[val] --set split.val=[]` tests on val and takes validation patients out of train",
+}
+
+
+class TaskData:
+    """One prepared dataset as one protocol sees it.
+
+    Args:
+        protocol: splits, labels, views.
+        folder: with `manifest.parquet`, or the manifest.
+        image_size: side of the encoder's input.
+        resize: long side of an image before the crop; equal to `image_size` for protocols that use whole images.
+
+    Attributes:
+        frame: rows of all three splits, with a column `part`.
+        split_rule: v1, legacy, or any where nobody says.
+        label_names: C names.
+
+    Raises:
+        UserError: a split without rows, labels that the manifest does not have, or splits of another rule.
+    """
+
+    def __init__(self, protocol: EvaluationProtocol, folder: Path, image_size: int, resize: int) -> None:
+        self.protocol, self.folder = protocol, folder
+        self.image_size, self.resize = image_size, image_size if protocol.whole_image else resize
+        frame = read_manifest(folder)
+        self.dataset = _dataset_of(frame, folder, protocol)
+        self.split_rule = _check_rule(frame, folder, protocol)
+        if protocol.views == "frontal":
+            frame = frame[~frame["view"].isin(["LATERAL", "OTHER"])]
+        self.frame = _with_parts(frame, folder, protocol).reset_index(drop=True)
+        _check_test_rows(self.frame, folder)
+        self.label_names = _label_names(self.frame, folder, protocol)
+        _check_labels(self.frame, folder, self.label_names)
+
+    @property
+    def name(self) -> str:
+        """For tables: the protocol's id, and the dataset where the protocol does not say which."""
+        return self.protocol.id if self.protocol.dataset else f"{self.protocol.id}@{self.dataset}"
+
+    @cached_property
+    def split_sha256(self) -> str:
+        """Of which image is in which part; the same for everyone who prepared the same data in the same way."""
+        rows = (self.frame["part"] + " " + self.frame["study_id"] + " " + self.frame["source"]).sort_values()
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+    @cached_property
+    def content_sha256(self) -> str:
+        """Of everything that the rows say and of the image files' names and hashes."""
+        columns = ["part", "image_path", "sha256", "study_id", "patient_id", "boxes", "mask_path", *TEXT_COLUMNS]
+        columns += [f"label_{name}" for name in self.label_names]
+        digest = hashlib.sha256(f"{self.split_sha256} {self.image_size} {self.resize}".encode())
+        hashes = pd.util.hash_pandas_object(self.frame[columns].astype("str"), index=False)
+        digest.update(hashes.to_numpy().tobytes())
+        unknown = self.frame.loc[
+            self.frame["sha256"] == "", "image_path"
+        ]  # then its file must say whether it changed
+        for path in unknown:
+            file = Path(image_file(self.folder if self.folder.is_dir() else self.folder.parent, path))
+            if file.is_file():
+                digest.update(f"{file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def train(self) -> ImageSet:
+        """Training rows; all of them, a fraction is :meth:`fraction_rows`."""
+        return self._part("train")
+
+    @cached_property
+    def val(self) -> ImageSet:
+        """Validation rows: they choose strengths and epochs."""
+        return self._part("val")
+
+    @cached_property
+    def test(self) -> ImageSet:
+        """Test rows: they choose nothing."""
+        return self._part("test")
+
+    def counts(self) -> dict[str, int]:
+        """Images of each part."""
+        return {part: int((self.frame["part"] == part).sum()) for part in PARTS}
+
+    def fraction_rows(self, cell: Cell, strata: np.ndarray | None = None) -> IntArray:
+        """Row numbers of `train` that a cell may learn from.
+
+        Smaller fractions of one seed lie within larger ones, stratified by the labels.
+
+        Args:
+            cell: fraction and seed.
+            strata: (n, C) 1, 0 or NaN, in place of the labels (boxes or masks that are there or not).
+        """
+        labels = self.train.labels if strata is None else strata
+        rows = len(self.train)
+        if cell.fraction is None or cell.fraction == 100:
+            return np.arange(rows)
+        groups = self.train.patients if self.protocol.fraction_of == "patients" else np.arange(rows).astype(str)
+        return nested_fraction(groups, labels, cell.fraction / 100, cell.seed or 0)
+
+    def _part(self, part: str) -> ImageSet:
+        frame = self.frame[self.frame["part"] == part].reset_index(drop=True)
+        protocol = self.protocol
+        base = self.folder if self.folder.is_dir() else self.folder.parent
+        return image_set_of(
+            frame, base, self.resize, self.label_names, protocol.uncertain, protocol.empty_labels == "negative"
+        )
+
+
+def _dataset_of(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol) -> str:
+    names = sorted({str(name) for name in frame["dataset"]})
+    if protocol.dataset and names != [protocol.dataset]:
+        raise UserError(f"{protocol.id} is about {protocol.dataset}, but {folder} holds {', '.join(names)}")
+    return "+".join(names) or folder.name
+
+
+def _check_rule(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol) -> str:
+    """The rule of the splits; a legacy protocol on v1 splits (or the other way round) would be neither."""
+    wanted, column = protocol.split.rule, protocol.split.column
+    if column not in frame:
+        raise UserError(f"{folder}: no column {column}, from which {protocol.id} takes its splits")
+    found = sorted({str(rule) for rule in frame["split_rule"]} - {""})
+    if wanted != "any" and found and found != [wanted]:
+        raise UserError(
+            f"{folder} was prepared with --split {found[0]}, but {protocol.id} needs {wanted}: prepare it once more "
+            f"into another folder with --split {wanted}"
+        )
+    return found[0] if len(found) == 1 else wanted
+
+
+def _with_parts(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol) -> pd.DataFrame:
+    """The rows of the three splits, with a column `part`."""
+    split = protocol.split
+    values = frame[split.column].fillna("").astype(str)
+    part = pd.Series("", index=frame.index, dtype="str")
+    for name, wanted in (("train", split.train), ("val", split.val), ("test", split.test)):
+        part[values.isin(wanted)] = name
+    if not split.val:
+        part[_held_out(frame[part == "train"], split.validation_share, split.seed)] = "val"
+    frame = frame.assign(part=part)
+    for name in PARTS:
+        if name not in set(part) and (name == "test" or protocol.learns):
+            there = ", ".join(sorted(set(values) - {""})) or "none"
+            what = f"{protocol.id} needs rows of split {name}, column {split.column} has: {there}"
+            raise UserError(f"{folder}: {what}. {_HINTS[name]}")
+    return frame[part != ""]
+
+
+def _check_test_rows(frame: pd.DataFrame, folder: Path) -> None:
+    """Every test row counts once, and predictions are told apart by the file that they are about."""
+    test = frame[frame["part"] == "test"]
+    names = test["source"].where(test["source"] != "", test["image_path"])
+    twice = names[names.duplicated()]
+    if len(twice):
+        raise UserError(
+            f"{folder}: {len(twice):,} test rows name the same file (column source) as another one, first: "
+            f"{twice.iloc[0]}; leave one row of each in the manifest"
+        )
+
+
+def _check_labels(frame: pd.DataFrame, folder: Path, names: list[str]) -> None:
+    for name in names:
+        values = frame[f"{LABEL}{name}"]
+        wrong = frame[values.notna() & ~values.isin([0, 1, UNCERTAIN])]
+        if len(wrong):
+            row = wrong.iloc[0]
+            raise UserError(
+                f"{folder}: {LABEL}{name} is {row[LABEL + name]} in {row['study_id']} ({len(wrong):,} such rows); "
+                "labels are 1, 0, -1 (uncertain) or empty"
+            )
+
+
+def _held_out(train: pd.DataFrame, share: float, seed: int) -> pd.Index:
+    """Rows of a share of the training patients, drawn by patient."""
+    patients = np.array(sorted(set(train["patient_id"])))
+    drawn = np.random.default_rng(seed).permutation(patients)[: max(1, round(share * len(patients)))]
+    return train.index[train["patient_id"].isin(drawn)]
+
+
+def _label_names(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol) -> list[str]:
+    there = [str(name).removeprefix("label_") for name in frame if str(name).startswith("label_")]
+    missing = [name for name in (*protocol.labels, *protocol.uncertain) if name not in there]
+    if missing:
+        found = ", ".join(there) or "none"
+        raise UserError(f"{folder}: {protocol.id} needs the label {missing[0]} (found: {found})")
+    return list(protocol.labels) or there

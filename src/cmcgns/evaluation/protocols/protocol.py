@@ -1,0 +1,191 @@
+"""Protocols: named, versioned descriptions of an evaluation, one YAML file each."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from cmcgns.common.errors import UserError
+from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS
+from cmcgns.settings.config import Settings
+from cmcgns.settings.yaml import apply_overrides, explain, parse_mapping, read_mapping_file
+
+TaskName = Literal["linear", "knn", "detection", "segmentation", "zero_shot", "retrieval", "grounding"]
+
+
+class SplitSettings(Settings):
+    """Who is in which split."""
+
+    rule: Literal["v1", "legacy", "any"] = Field(
+        "v1", description="`cmcgns prepare --split` that the manifest must come from; any: whatever it says"
+    )
+    column: str = Field("split", description="column of the manifest; `split_detection` for RSNA's legacy boxes")
+    train: list[str] = Field(["train"])
+    val: list[str] = Field(["val"], description="empty: `validation_share` of the training patients")
+    test: list[str] = Field(["test"])
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class EvaluationProtocol(Settings):
+    """One protocol."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9.+-]*$")]
+    title: str
+    task: TaskName
+    dataset: str = Field("", description="name in the manifest's column `dataset`; empty: any")
+    release: str = ""
+    split: SplitSettings = SplitSettings()
+    views: Literal["frontal", "all"] = "frontal"
+    labels: list[str] = Field([], description="empty: all that the manifest has")
+    uncertain: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field({}, description="what -1 means; else not used")
+    empty_labels: Literal["unknown", "negative"] = "unknown"
+    image_size: Annotated[int, Field(ge=16)] | None = Field(None, description="null: the encoder's own")
+    whole_image: bool = Field(False, description="false: resized and cropped at the centre as in pretraining")
+    fractions: list[Annotated[float, Field(gt=0, le=100)]] = Field([1, 10, 100], description="per cent")
+    fraction_of: Literal["patients", "images"] = "patients"
+    seeds: Annotated[int, Field(ge=1)] = 3
+    settings: dict[str, Any] = Field({}, description="of the task; see docs/evaluation.md")
+    primary: str = Field("", description="the metric that tables show; empty: the task's first")
+    anchors: dict[str, list[float | None]] = Field(
+        {}, description="published values of `primary` x 100, one a fraction of 1, 10, 100 %"
+    )
+    notes: list[str] = Field([])
+
+    @field_validator("fractions")
+    @classmethod
+    def _rising(cls, value: list[float]) -> list[float]:
+        return sorted(set(value))
+
+    @property
+    def learns(self) -> bool:
+        """Whether the task is trained, so that there are fractions, seeds, training and validation rows."""
+        return self.task in ("linear", "knn", "detection", "segmentation")
+
+    @property
+    def sha256(self) -> str:
+        """Of everything that decides a result."""
+        content = self.model_dump(mode="json", exclude={"title", "anchors", "notes", "release", "fractions", "seeds"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One number of a table before it has a value: a label fraction and a seed.
+
+    Attributes:
+        fraction: per cent of the training patients; None for tasks that learn nothing.
+        seed: of the fraction and of the training; None for tasks that learn nothing.
+    """
+
+    fraction: float | None = None
+    seed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """A file name."""
+        return "all" if self.fraction is None else f"{self.fraction:g}-percent-seed-{self.seed}"
+
+
+def list_protocols() -> list[str]:
+    """Ids of the protocols that come with the package."""
+    files = (file.name for file in resources.files(__package__).iterdir() if file.name.endswith(".yaml"))
+    names = (file.removesuffix(".yaml").rpartition("-") for file in files)
+    return sorted(f"{name}/{version}" for name, _, version in names)
+
+
+def protocol_titles() -> dict[str, str]:
+    """Id and title of the protocols that come with the package; no task's libraries are imported for that."""
+    return {name: str(_read(name)["title"]) for name in list_protocols()}
+
+
+def load_protocol(name: str, overrides: Sequence[str] = ()) -> EvaluationProtocol:
+    """A protocol by id or from a YAML file.
+
+    A file may say `base: rsna-linear/v1` and then states only what differs; its `id` must be its own.
+
+    Args:
+        name: `rsna-linear/v1` (`rsna-linear` means the same), or the path of a YAML file.
+        overrides: `key=value`, for example `split.test=[val]`; the id then ends in `+` and a hash of the change.
+
+    Raises:
+        UserError: unknown protocol or key, or a wrong value; names it.
+    """
+    content = _read(name)
+    apply_overrides(content, overrides)
+    if overrides:
+        digest = hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:6]
+        content["id"] = f"{content.get('id', '')}+{digest}"
+    _inline_prompts(content, name)
+    try:
+        protocol = EvaluationProtocol.model_validate(content)
+    except ValidationError as error:
+        raise UserError(explain(error, EvaluationProtocol, f"protocol {name}")) from None
+    settings = TASK_SETTINGS[protocol.task]
+    try:
+        settings.model_validate(protocol.settings)
+    except ValidationError as error:
+        raise UserError(explain(error, settings, f"protocol {name}, settings")) from None
+    return protocol
+
+
+def _inline_prompts(content: dict[str, Any], name: str) -> None:
+    """Put a file of prompts into the protocol itself: what it says decides results, so it belongs into the hash."""
+    settings = content.get("settings")
+    prompts = settings.get("prompts") if isinstance(settings, dict) else None
+    if isinstance(settings, dict) and isinstance(prompts, str) and prompts.endswith((".yaml", ".yml")):
+        if not Path(prompts).is_file():
+            raise UserError(f"protocol {name}: settings.prompts: {prompts}: no such file")
+        content["settings"] = settings | {"prompts": read_mapping_file(Path(prompts))}
+
+
+def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return _read_file(path, above)
+    known = list_protocols()
+    name = f"{name}/v1" if f"{name}/v1" in known else name
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(
+            f"no protocol is called {name}.{hint} `cmcgns protocols list` shows all; a protocol file ends in .yaml"
+        )
+    file = resources.files(__package__) / f"{name.replace('/', '-')}.yaml"
+    return parse_mapping(file.read_text("utf-8"), name)
+
+
+def _read_file(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A file with what its `base` says; `above` are the files that it is the base of."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such protocol file")
+    if path.resolve() in above:
+        raise UserError(f"{path}: is its own `base`")
+    content = read_mapping_file(path)
+    base = content.pop("base", None)
+    if content.get("id") in list_protocols():
+        raise UserError(f"{path}: needs an `id` of its own; {content['id']} comes with the package")
+    if base is None:
+        return content
+    beside = path.parent / str(base)
+    inherited = _read(str(beside if beside.is_file() else base), (*above, path.resolve()))
+    if content.get("id", inherited.get("id")) == inherited.get("id"):
+        raise UserError(f"{path}: needs an `id` of its own, so that nobody takes its results for those of {base}")
+    content.setdefault("title", f"{inherited['title']} ({content['id']})")  # two columns must not have one heading
+    return _merge(inherited, content)
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged

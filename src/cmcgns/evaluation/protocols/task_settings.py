@@ -1,0 +1,210 @@
+"""What a protocol may set for each kind of evaluation; the defaults are those of v1."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cmcgns.metrics.grounding import THRESHOLDS
+from cmcgns.pretrained.prompts import PromptSource
+from cmcgns.settings.config import Positive, Settings, Weight
+
+Overlap = Annotated[float, Field(gt=0, le=1)]
+
+
+class DetectionSettings(Settings):
+    """How the head is trained and judged."""
+
+    head_width: Annotated[int, Field(ge=8)] = Field(512, description="channels at the coarsest level, halved upwards")
+    epochs: Positive = 50
+    patience: Positive = Field(10, description="epochs without a better validation before training stops")
+    choose_by: Literal["loss", "map"] = Field("loss", description="validation figure that chooses the epoch")
+    batch: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    weight_decay: Weight = 1e-6
+    ious: list[Overlap] = Field([0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75], min_length=1)
+    nms: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="a box overlapping a better one by more is left out"
+    )
+    max_detections: Positive = Field(100, description="of an image")
+    confidence_floor: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="lower scores are left out")
+    skip_empty: bool = Field(False, description="leave out images without a detection or without a box (legacy)")
+    cache_gib: Weight = Field(
+        64, description="maps of a split that take more are not kept on disk but computed for every batch"
+    )
+
+
+Channels = Annotated[list[Positive], Field(min_length=1)]
+
+
+class SegmentationSettings(Settings):
+    """What is drawn, by which decoder, and how that is trained; the defaults are those of v1."""
+
+    target: Literal["masks", "boxes"] = Field("masks", description="boxes: filled, a pixel belongs if half covered")
+    decoder: Literal["auto", "unet", "naive", "pup"] = Field(
+        "auto", description="auto: unet over a pyramid of maps, pup (SETR) over a transformer's last map"
+    )
+    unet_channels: Channels = Field([256, 128, 64, 32, 16], description="of U-Net's blocks, coarsest first")
+    pup_channels: Channels = Field(
+        [512, 256, 128, 64], description="of the progressive upsampling's steps; naive uses the first"
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = Field(5e-4, description="of AdamW, constant")
+    weight_decay: Weight = 0.05
+    batch_size: Positive = 16
+    epochs: Positive = Field(50, description="at most")
+    shortest_epoch: Positive = Field(
+        16, description="batches: a few images are shown again and again until an epoch has as many"
+    )
+    patience: Positive = Field(10, description="epochs without a better validation before training stops")
+    stop_on: Literal["loss", "dice"] = Field(
+        "loss", description="what validation looks at: the loss over all its pixels, or the mean Dice with empties"
+    )
+    focal_weight: Weight = Field(10.0, description="of the focal loss; -log Dice has 1")
+    focal_gamma: Weight = 2.0
+    dice_over: Literal["batch", "image"] = Field(
+        "batch", description="Dice in the loss: of all pixels of a batch together, or the mean of -log over images"
+    )
+    balance: Literal["each_epoch", "once", "none"] = Field(
+        "each_epoch",
+        description="train on all images with a mask and at most as many without, drawn in each epoch or once",
+    )
+    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="a pixel above it is inside")
+    augment_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="of training images that are turned and scaled at random; their maps cannot be kept"
+    )
+    augment_degrees: Annotated[float, Field(ge=0, le=180)] = Field(10.0, description="largest turn either way")
+    augment_scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="largest relative change of scale")
+    cache_limit: Annotated[int, Field(ge=0)] = Field(
+        2048, description="MiB of memory for maps of the frozen encoder; images beyond it are encoded once an epoch"
+    )
+
+
+class KnnSettings(Settings):
+    """Who votes, and how loudly."""
+
+    k: Annotated[int, Field(ge=1)] = Field(20, description="neighbours; fewer where fewer images have the label")
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+
+
+class ZeroShotSettings(Settings):
+    """What an image is compared with."""
+
+    prompts: PromptSource = Field(
+        "built-in",
+        description="built-in (pretrained/prompts.yaml), phantom (wording of the synthetic studies), template "
+        "(`{label}.` and `No {label}.`), a YAML file of the same form, or such a mapping itself",
+    )
+    ensemble: bool = Field(True, description="false: only the first sentence of each kind")
+    outcome: Literal["binary", "multiclass"] = Field(
+        "binary",
+        description="binary: each label by positive minus negative cosine; multiclass: the labels exclude each other "
+        "and the largest positive cosine wins",
+    )
+
+
+TextKind = Literal["auto", "sections", "report"]
+
+
+PhraseKind = Literal["label", "sentence"]
+
+
+Ks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+
+
+class RetrievalSettings(Settings):
+    """What counts as right, and how far to look."""
+
+    ks: Ks = Field((1, 5, 10), description="of recall: is a right item among the k nearest?")
+    text: TextKind | Literal["recipe"] = Field(
+        "recipe", description="which text is the report; recipe: as in pretraining"
+    )
+    classes: bool = Field(
+        False, description="also precision at k by class (CheXpert-5x200, MIMIC-5x200): images with one of the labels"
+    )
+    class_ks: Ks = Field((1, 5, 10), description="of precision by class")
+    prompts: PromptSource = Field("built-in", description="positive sentences of the labels, found by their images")
+    limit: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="at most so many images, whole studies drawn by `seed`; recall depends on the gallery's size",
+    )
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class GroundingSettings(Settings):
+    """What is said, and how maps are made and judged."""
+
+    phrases: PhraseKind = Field(
+        "label", description="label: prompts of the boxes' labels; sentence: the boxes' own text or report sentences"
+    )
+    prompts: PromptSource = Field("built-in", description="as for zero-shot")
+    ensemble: bool = Field(True, description="label: mean map of all positive prompts; false: of the first one")
+    similarity: Literal["pooled", "patches"] = Field(
+        "pooled", description="pooled: patches in the space of the global embeddings; patches: f_I with f_R"
+    )
+    contrast: bool = Field(
+        True, description="similarity with the label's negative prompts is subtracted; attention stays as it is"
+    )
+    thresholds: Annotated[tuple[float, ...], Field(min_length=1)] = Field(THRESHOLDS, description="of the overlap")
+    overlap: Literal["stretched", "raw"] = Field(
+        "stretched", description="the thresholds apply to maps stretched to [0, 1], or as they are"
+    )
+
+
+class LegacySettings(Settings):
+    """How the layer is trained."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-6
+    batch_size: Annotated[int, Field(ge=1)] = 48
+    epochs: Annotated[int, Field(ge=1)] = Field(100, description="at most")
+    patience: Annotated[int, Field(ge=1)] = Field(10, description="epochs without a lower validation loss")
+
+
+class FinetuneSettings(Settings):
+    """How encoder and layer are trained."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="of the encoder's last layers")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.75, description="factor of the learning rate from one stage or block to the one before it; 1: all alike"
+    )
+    head_learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="of the linear layer")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    epochs: Annotated[int, Field(ge=1)] = Field(20, description="at most")
+    patience: Annotated[int, Field(ge=1)] = Field(5, description="epochs without a lower validation loss")
+
+
+L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+Outcome = Literal["binary", "multiclass"]
+
+
+class LinearSettings(Settings):
+    """How the layer on top is found."""
+
+    solver: Literal["lbfgs", "adamw"] = Field(
+        "lbfgs", description="lbfgs: logistic regression to convergence; adamw: trained as `adamw` says (legacy)"
+    )
+    outcome: Outcome = Field("binary", description="multiclass: the labels exclude each other, one softmax over them")
+    l2_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        list(L2_GRID), description="strengths among which validation chooses (lbfgs)"
+    )
+    adamw: LegacySettings = LegacySettings()
+    finetune: bool = Field(False, description="train the encoder too, as `finetuning` says; no linear probe then")
+    finetuning: FinetuneSettings = FinetuneSettings()
+    precision: Literal["auto", "float32", "float64"] = Field(
+        "auto", description="of lbfgs; auto: float64 where there are few rows, float32 else"
+    )
+
+
+TASK_SETTINGS: dict[str, type[Settings]] = {
+    "linear": LinearSettings,
+    "knn": KnnSettings,
+    "detection": DetectionSettings,
+    "segmentation": SegmentationSettings,
+    "zero_shot": ZeroShotSettings,
+    "retrieval": RetrievalSettings,
+    "grounding": GroundingSettings,
+}

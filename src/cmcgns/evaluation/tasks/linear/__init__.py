@@ -1,0 +1,1 @@
+"""Linear classification on frozen features, and fine-tuning."""

@@ -1,0 +1,200 @@
+"""COCO's matching of detections with boxes, and average precision of a weighted test set.
+
+Lin et al., Microsoft COCO, ECCV 2014, and its evaluation program: from the best detection of an image down, each
+takes the free box that it overlaps most, if by at least the threshold; of equal overlaps the later box.
+
+Detections are matched and sorted once. Between two right detections precision only falls, so its envelope is known
+from the right ones; of the others it matters only how much they weigh in between: one segmented sum a resample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
+
+_CHUNK_CELLS = 1 << 22  # images × thresholds × boxes at once
+_BELOW_ONE = 1 - 1e-10  # a threshold of 1 must forgive rounding
+
+
+def match(
+    image: IntArray,
+    boxes: npt.NDArray[np.floating],
+    truth_image: IntArray,
+    truth_boxes: npt.NDArray[np.floating],
+    thresholds: Sequence[float],
+) -> BoolArray:
+    """Which detections are right.
+
+    Args:
+        image: (m,) image of each detection, rising; within an image by falling score.
+        boxes: (m, 4) x0, y0, x1, y1.
+        truth_image: (g,) image of each marked box, rising.
+        truth_boxes: (g, 4).
+        thresholds: T intersections over union.
+
+    Returns:
+        (T, m).
+    """
+    hits = np.zeros((len(thresholds), len(image)), dtype=bool)
+    both = np.intersect1d(image, truth_image)
+    if len(both) == 0:
+        return hits
+    first, count = _spans(image, both)
+    truth_first, truth_count = _spans(truth_image, both)
+    order = np.argsort(truth_count, kind="stable")  # images of few boxes do not pay for those of many
+    step = max(1, _CHUNK_CELLS // (len(thresholds) * int(truth_count.max())))
+    limits = np.minimum(np.asarray(thresholds, dtype=np.float64), _BELOW_ONE)
+    for start in range(0, len(order), step):
+        part = order[start : start + step]
+        truth, there = _padded(truth_boxes, truth_first[part], truth_count[part])
+        _match_images(hits, boxes, first[part], count[part], truth, there, limits)
+    return hits
+
+
+def _spans(image: IntArray, wanted: IntArray) -> tuple[IntArray, IntArray]:
+    """Where each image's entries begin, and how many there are."""
+    first = np.searchsorted(image, wanted, side="left")
+    return first, np.searchsorted(image, wanted, side="right") - first
+
+
+def _padded(boxes: npt.NDArray[np.floating], first: IntArray, count: IntArray) -> tuple[FloatArray, BoolArray]:
+    places = np.arange(int(count.max()))
+    there = places < count[:, None]
+    return boxes[np.where(there, first[:, None] + places, 0)].astype(np.float64), there
+
+
+def _match_images(
+    hits: BoolArray,
+    boxes: npt.NDArray[np.floating],
+    first: IntArray,
+    count: IntArray,
+    truth: FloatArray,
+    there: BoolArray,
+    limits: FloatArray,
+) -> None:
+    """Fill (T, m) `hits` for some images: truth (I, K, 4), there (I, K). One step for each rank of a detection."""
+    free = np.repeat(there[:, None], len(limits), axis=1)  # (I, T, K)
+    for rank in range(int(count.max())):
+        images = np.flatnonzero(rank < count)
+        detection = first[images] + rank
+        overlap = _iou(boxes[detection].astype(np.float64), truth[images])[:, None]
+        allowed = free[images] & (overlap >= limits[:, None])
+        ranked = np.where(allowed, overlap, -1.0)[..., ::-1]
+        chosen = ranked.shape[2] - 1 - ranked.argmax(axis=2)  # the later of equals
+        hit = allowed.any(axis=2)
+        hits[:, detection] = hit.T
+        row, threshold = np.nonzero(hit)
+        free[images[row], threshold, chosen[row, threshold]] = False
+
+
+def _iou(box: FloatArray, truth: FloatArray) -> FloatArray:
+    """(I, 4), (I, K, 4) -> (I, K)."""
+    low = np.maximum(box[:, None, :2], truth[..., :2])
+    high = np.minimum(box[:, None, 2:], truth[..., 2:])
+    both = np.prod(np.clip(high - low, 0, None), axis=-1)
+    area, other = (
+        np.prod(box[:, 2:] - box[:, :2], axis=-1)[:, None],
+        np.prod(truth[..., 2:] - truth[..., :2], axis=-1),
+    )
+    either = area + other - both
+    return np.asarray(np.divide(both, either, out=np.zeros_like(both), where=either > 0))
+
+
+RECALLS = np.linspace(0, 1, 101)
+"""COCO's points of the precision-recall curve."""
+_CHUNK = 128  # resamples at once
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of R resamples at T thresholds; NaN where no box was drawn.
+
+    Attributes:
+        precision: (R, T) average precision.
+        recall: (R, T) share of the boxes that any detection finds.
+        sensitivity: (R, T) share of the boxes found at the score that lets one false alarm an image through (a point
+            of the free-response ROC curve).
+    """
+
+    precision: FloatArray
+    recall: FloatArray
+    sensitivity: FloatArray
+
+
+class RankedDetections:
+    """Matched detections, sorted once.
+
+    Args:
+        image: (m,) image of each detection.
+        scores: (m,); of equal scores the earlier counts as higher, as in COCO's program.
+        hits: (T, m) which are right.
+        truths: (n,) boxes of each image.
+    """
+
+    def __init__(
+        self, image: IntArray, scores: npt.NDArray[np.floating], hits: BoolArray, truths: npt.NDArray[np.integer]
+    ) -> None:
+        order = np.argsort(-scores, kind="stable")
+        right = np.flatnonzero(hits[:, order].any(axis=0))  # right at any threshold
+        self.truths = torch.from_numpy(truths.astype(np.float64))
+        last = int(right[-1]) + 1 if len(right) else 0  # whatever comes later changes nothing
+        self._image = torch.from_numpy(image[order[:last]].astype(np.int64))
+        # A segment ends with a right detection.
+        self._starts = torch.from_numpy(np.concatenate([[0], right[:-1] + 1]).astype(np.int64)[: len(right)])
+        self._right_image = torch.from_numpy(image[order[right]].astype(np.int64))
+        self._right_at = [torch.from_numpy(np.flatnonzero(row)) for row in hits[:, order[right]]]
+
+    def figures(self, weights: npt.NDArray[np.generic]) -> Figures:
+        """Figures of each resample.
+
+        Args:
+            weights: (R, n), how often each image was drawn; any weights ≥ 0 will do.
+        """
+        parts = [self._chunk(weights[start : start + _CHUNK]) for start in range(0, len(weights), _CHUNK)]
+        columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+        return Figures(*columns)
+
+    def _chunk(self, weights: npt.NDArray[np.generic]) -> tuple[Tensor, Tensor, Tensor]:
+        weight = torch.from_numpy(np.ascontiguousarray(weights.T, dtype=np.float64))  # (n, R)
+        boxes, images = self.truths @ weight, weight.sum(0)
+        if len(self._starts):
+            ranked = functional.embedding_bag(self._image, weight, self._starts, mode="sum").cumsum(0)
+        else:
+            ranked = weight.new_zeros(0, weight.shape[1])
+        right = weight[self._right_image]
+        each = [_at_threshold(right[at].cumsum(0), ranked[at], boxes, images) for at in self._right_at]
+        undefined = boxes == 0
+        precision, recall, sensitivity = (
+            torch.stack(column, 1).masked_fill(undefined[:, None], torch.nan) for column in zip(*each, strict=True)
+        )
+        return precision, recall, sensitivity
+
+
+def _at_threshold(right: Tensor, ranked: Tensor, boxes: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Average precision, recall and sensitivity (R,).
+
+    Args:
+        right: (P, R) weight of the right detections up to each of them, from the best down.
+        ranked: (P, R) weight of all detections up to there.
+        boxes: (R,) weight of the boxes.
+        images: (R,) weight of the images.
+    """
+    if len(right) == 0:
+        return boxes.new_zeros(boxes.shape), boxes.new_zeros(boxes.shape), boxes.new_zeros(boxes.shape)
+    some = boxes.clamp(min=torch.finfo(boxes.dtype).tiny)
+    precision = torch.where(ranked > 0, right / ranked.clamp(min=torch.finfo(ranked.dtype).tiny), 0)
+    envelope = precision.flip(0).cummax(0).values.flip(0)
+    recall = right / some
+    reached = torch.searchsorted(torch.from_numpy(RECALLS), recall, right=True)  # points at or below this recall
+    points = reached.diff(dim=0, prepend=reached.new_zeros(1, reached.shape[1]))
+    average = (points * envelope).sum(0) / len(RECALLS)
+    allowed = torch.where(ranked - right <= images, recall, 0).amax(0)
+    return average, recall[-1], allowed

@@ -1,0 +1,143 @@
+"""Write synthetic studies as a dataset: images, masks and a manifest."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from cmcgns.common.errors import UserError
+from cmcgns.common.processes import worker_pool
+from cmcgns.data.manifest import write_manifest
+from cmcgns.phantom.study import PATIENT_BLOCK, SMALLEST_SIZE, Study, make_study
+
+Row = dict[str, str | int]
+
+NAME = "phantom"  # of the dataset
+_CHUNK = 64
+
+
+def write_dataset(out: Path, counts: Mapping[str, int], *, seed: int = 0, size: int = 128, workers: int = 1) -> Path:
+    """Write ``counts[split]`` studies for every split below ``out``; no patient is in two splits.
+
+    The files are the same for any number of workers.
+
+    Args:
+        out: folder to fill with ``images/``, ``masks/`` and ``finding_maps/`` (studies with findings; any finding is
+            255 in the one, each has its number in the other) and ``manifest.parquet``.
+        counts: number of studies by name of split, such as ``{"train": 2000, "test": 500}``.
+        seed: names the series of studies.
+        size: height and width of the images in pixels.
+        workers: number of processes.
+
+    Returns:
+        Path of the manifest, one row per image, boxes in pixels as JSON.
+
+    Raises:
+        UserError: if ``out`` already has a manifest or a number is out of range.
+    """
+    manifest = out / "manifest.parquet"
+    _check(manifest, counts, size, workers)
+    for folder in ("images", "masks", "finding_maps"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    tasks = _assign(counts)
+    chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
+    write = partial(_write_chunk, out, seed, size)
+    if workers == 1:
+        rows = list(chain.from_iterable(map(write, chunks)))
+    else:
+        with worker_pool(workers) as pool:
+            rows = list(chain.from_iterable(pool.map(write, chunks)))
+    return write_manifest(pd.DataFrame(rows), manifest)
+
+
+def _check(manifest: Path, counts: Mapping[str, int], size: int, workers: int) -> None:
+    if manifest.exists():
+        raise UserError(f"{manifest} exists already; choose another folder or remove that dataset first")
+    for split, count in counts.items():
+        if count < 0:
+            raise UserError(f"split {split!r} asks for {count} studies; a count must not be negative")
+    if not sum(counts.values()):
+        raise UserError("no study was asked for; give counts such as {'train': 2000, 'test': 500}")
+    if size < SMALLEST_SIZE:
+        raise UserError(f"size {size} is too small for a synthetic radiograph; take {SMALLEST_SIZE} or more")
+    if workers < 1:
+        raise UserError(f"workers is {workers}; take 1 or more")
+
+
+def _assign(counts: Mapping[str, int]) -> list[tuple[int, str]]:
+    """Study indices by split; each split starts a new block of patients, so none is in two splits."""
+    tasks: list[tuple[int, str]] = []
+    start = 0
+    for split, count in counts.items():
+        tasks += [(index, split) for index in range(start, start + count)]
+        start += -(-count // PATIENT_BLOCK) * PATIENT_BLOCK
+    return tasks
+
+
+def _write_chunk(out: Path, seed: int, size: int, tasks: Sequence[tuple[int, str]]) -> list[Row]:
+    return list(_write_studies(out, seed, size, tasks))
+
+
+def _write_studies(out: Path, seed: int, size: int, tasks: Sequence[tuple[int, str]]) -> Iterator[Row]:
+    for index, split in tasks:
+        study = make_study(seed, index, size)
+        paths = {"image_path": f"images/{study.study_id}.png", "mask_path": "", "finding_map_path": ""}
+        image = _png(study.image)
+        _replace(out / paths["image_path"], image)
+        if study.findings:
+            paths |= {f"{kind}_path": f"{kind}s/{study.study_id}.png" for kind in ("mask", "finding_map")}
+            _replace(out / paths["mask_path"], _png(np.where(study.mask > 0, 255, 0).astype(np.uint8)))
+            _replace(out / paths["finding_map_path"], _png(study.mask))
+        yield _row(study, split, size) | paths | {"sha256": hashlib.sha256(image).hexdigest()}
+
+
+def _row(study: Study, split: str, size: int) -> Row:
+    row: Row = {
+        "study_id": f"{NAME}:{study.study_id.removeprefix('phantom-')}",
+        "patient_id": f"{NAME}:{study.patient_id.removeprefix('phantom-')}",
+        "dataset": NAME,
+        "view": study.view,
+        "findings": study.findings_text,
+        "impression": study.impression,
+        "sex": study.sex,
+        "age": study.age,
+        "split": split,
+        "boxes": _boxes(study),
+    }
+    row |= {f"label_{label}": value for label, value in study.labels.items()}
+    return row | {"width": size, "height": size, "original_width": size, "original_height": size}
+
+
+def _boxes(study: Study) -> str:
+    boxes = []
+    for finding in study.findings:
+        fields = asdict(finding)
+        x, y, width, height = fields.pop("box")
+        boxes.append(fields | {"x": x, "y": y, "width": width, "height": height})
+    return json.dumps(boxes)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that a reader never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,233 @@
+"""One synthetic study: patient, image, report and ground truth from a seed and an index.
+
+Outlines are one-dimensional profiles (a border per row or per column), so drawing is a few broadcast
+operations, and tilt is applied as two small shears.
+
+Nothing depends on how many studies are made or in which order: every random stream is keyed by the seed and
+by the study's or the patient's own number.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmcgns.common.errors import UserError
+from cmcgns.phantom.anatomy import AIR_CONTRAST, SIDES, Anatomy, Chest, draw_anatomy
+from cmcgns.phantom.findings import FINDINGS, FindingPlan, draw_findings
+from cmcgns.phantom.language import write_report
+from cmcgns.phantom.painting import paint_finding
+from cmcgns.phantom.raster import Array, bounding_box, clamp, grain, pixel_centres, ramp, smooth_noise
+from cmcgns.phantom.structures import (
+    draw_body,
+    draw_lung,
+    draw_mediastinum,
+    draw_midline,
+    draw_ribs,
+    draw_shoulder,
+    draw_soft_tissue,
+    draw_vessels,
+)
+
+
+def draw_chest(anatomy: Anatomy, size: int, heart_ratio: float) -> Chest:
+    """Rasterise a chest whose heart takes ``heart_ratio`` of the thoracic width; (size, size) arrays."""
+    centres = pixel_centres(size)
+    x, y = centres[None, :] - np.float32(anatomy.centre[0]), centres[:, None] - np.float32(anatomy.centre[1])
+    columns, rows = x / np.float32(anatomy.scale[0]), y / np.float32(anatomy.scale[1]) + np.float32(0.5)
+    across = columns - (rows - np.float32(0.5)) * np.float32(anatomy.tilt / anatomy.scale[0])
+    down = rows + columns * np.float32(anatomy.tilt / anatomy.scale[1])
+    silhouette, heart = draw_mediastinum(anatomy, across, down, rows, heart_ratio)
+    density = draw_body(anatomy, across, down, rows, columns)
+    lungs = {}
+    for side in SIDES:
+        lungs[side] = lung = draw_lung(anatomy, side, across, down, rows, columns, silhouette)
+        density[:, lung.columns] -= np.float32(AIR_CONTRAST) * lung.air
+    visible = ramp(rows - np.float32(0.13), 0.16) * ramp(np.float32(0.80) - rows, 0.16)
+    density += np.float32(0.05) * visible * silhouette
+    density += np.float32(0.05) * heart
+    chest = Chest(anatomy, size, across, down, rows, columns, density, draw_vessels(anatomy, size), heart, lungs)
+    draw_midline(chest)
+    for lung in lungs.values():
+        draw_soft_tissue(chest, lung)
+        draw_ribs(chest, lung, silhouette[:, lung.columns])
+        draw_shoulder(chest, lung)
+    return chest
+
+
+def develop(chest: Chest, noise: np.random.Generator) -> Array:
+    """Add vessels and grain, then expose: gray values in [0, 1], bright where dense, shape (H, W)."""
+    anatomy, density = chest.anatomy, chest.density
+    for lung in chest.lungs.values():
+        density[:, lung.columns] += chest.vessels[:, lung.columns] * lung.air
+    offset, gain, curve = anatomy.exposure
+    density += np.float32(0.016) * smooth_noise(noise, 5, chest.size)
+    density.clip(0.0, 1.15, out=density)
+    # A shoulder in the curve keeps bone and abdomen from clipping to flat white.
+    film = np.float32(offset + 0.02) + np.float32(gain) * density * (np.float32(1.12) - np.float32(0.22) * density)
+    film.clip(0.004, 1.0, out=film)
+    film *= 1 + np.float32(curve) * (1 - film)
+    film += np.float32(anatomy.noise) * grain(noise, chest.size)
+    film += np.float32(0.6 * anatomy.noise) * smooth_noise(noise, 40, chest.size)
+    return clamp(film, film)
+
+
+PATIENT_BLOCK = 12
+"""Patients never straddle a multiple of this many study indices."""
+
+SMALLEST_SIZE = 32
+
+_PARTITION, _PATIENT, _POSE, _TRUTH, _REPORT, _GRAIN = range(6)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A finding as drawn: ``box`` is (x, y, width, height) in pixels, tight round the finding's own mask.
+
+    ``certain`` says whether the report states the finding outright; it is present either way.
+    """
+
+    label: str
+    side: str
+    place: str
+    degree: str
+    certain: bool
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A synthetic study with ground truth.
+
+    ``image`` is (H, W) grayscale with dense tissue bright; ``mask`` (H, W) is a label map, 0 for background
+    and ``1 + FINDINGS.index(label)`` elsewhere, where later findings cover earlier ones.
+    """
+
+    study_id: str
+    patient_id: str
+    image: NDArray[np.uint8]
+    findings_text: str
+    impression: str
+    findings: tuple[Finding, ...]
+    mask: NDArray[np.uint8]
+    sex: str
+    age: int
+    view: str
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """1 or 0 for each of :data:`FINDINGS`."""
+        present = {finding.label for finding in self.findings}
+        return {label: int(label in present) for label in FINDINGS}
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """Everything about a study except its pixels."""
+
+    study_id: str
+    patient_id: str
+    sex: str
+    age: int
+    view: str
+    anatomy: Anatomy
+    findings: tuple[FindingPlan, ...]
+    findings_text: str
+    impression: str
+    grain: tuple[int, ...]
+
+    def without(self, labels: Collection[str]) -> "StudyPlan":
+        """The counterfactual: same patient, pose and noise without ``labels``; the text stays as it was."""
+        return replace(self, findings=tuple(plan for plan in self.findings if plan.label not in labels))
+
+
+def make_study(seed: int, index: int, size: int = 128) -> Study:
+    """Make the study number ``index`` of the endless series that ``seed`` names.
+
+    Args:
+        seed: names the series; not negative.
+        index: number of the study in the series; not negative.
+        size: height and width of the image in pixels, at least 32.
+
+    Raises:
+        UserError: if one of the numbers is out of range.
+    """
+    if size < SMALLEST_SIZE:
+        raise UserError(f"size {size} is too small for a synthetic radiograph; take {SMALLEST_SIZE} or more")
+    plan = plan_study(seed, index)
+    image, mask, boxes = render(plan, size)
+    findings = tuple(
+        Finding(item.label, item.side, item.place, item.degree, item.certain, box)
+        for item, box in zip(plan.findings, boxes, strict=True)
+    )
+    return Study(
+        plan.study_id,
+        plan.patient_id,
+        image,
+        plan.findings_text,
+        plan.impression,
+        findings,
+        mask,
+        plan.sex,
+        plan.age,
+        plan.view,
+    )
+
+
+def plan_study(seed: int, index: int) -> StudyPlan:
+    """Draw patient, anatomy, findings and report of a study without drawing its image."""
+    if seed < 0 or index < 0:
+        raise UserError(f"seed {seed} and index {index} must not be negative")
+    block, number = patient_of(seed, index)
+    patient = np.random.default_rng((seed, _PATIENT, block, number))
+    sex, age = ("F" if patient.random() < 0.48 else "M"), int(patient.triangular(18, 62, 96))
+    study = np.random.default_rng((seed, _POSE, index))
+    view = "AP" if study.random() < 0.35 else "PA"
+    anatomy = draw_anatomy(patient, study, sex, view)
+    findings = draw_findings(np.random.default_rng((seed, _TRUTH, index)))
+    text, impression = write_report(np.random.default_rng((seed, _REPORT, index)), findings)
+    return StudyPlan(
+        study_id=f"phantom-{seed}-{index:06d}",
+        patient_id=f"phantom-{seed}-p{block:05d}{number:02d}",
+        sex=sex,
+        age=age,
+        view=view,
+        anatomy=anatomy,
+        findings=findings,
+        findings_text=text,
+        impression=impression,
+        grain=(seed, _GRAIN, index),
+    )
+
+
+def patient_of(seed: int, index: int) -> tuple[int, int]:
+    """Block and number within it of the patient to whom a study belongs; one to three studies a patient."""
+    block, position = divmod(index, PATIENT_BLOCK)
+    return block, _partition(seed, block)[position]
+
+
+@lru_cache(maxsize=64)
+def _partition(seed: int, block: int) -> list[int]:
+    """The patient's number for each study of a block."""
+    rng = np.random.default_rng((seed, _PARTITION, block))
+    counts = 1 + np.searchsorted((0.72, 0.92), rng.random(PATIENT_BLOCK))
+    numbers: list[int] = np.repeat(np.arange(PATIENT_BLOCK), counts)[:PATIENT_BLOCK].tolist()
+    return numbers
+
+
+def render(
+    plan: StudyPlan, size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[tuple[float, float, float, float]]]:
+    """Draw a plan: image (size, size), label map (size, size) and one box per finding, in pixels."""
+    ratios = [item.amount for item in plan.findings if item.label == "Cardiomegaly"]
+    chest = draw_chest(plan.anatomy, size, ratios[0] if ratios else plan.anatomy.heart_ratio)
+    mask = np.zeros((size, size), np.uint8)
+    boxes = []
+    for item in plan.findings:
+        region = paint_finding(chest, item)
+        mask[region] = 1 + FINDINGS.index(item.label)
+        boxes.append(bounding_box(region))
+    film = develop(chest, np.random.default_rng(plan.grain))
+    return (film * np.float32(255) + np.float32(0.5)).astype(np.uint8), mask, boxes

@@ -1,0 +1,152 @@
+"""What happens to one image: decode at full size, resize once, write, and note what was seen."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import sha256
+from cmcgns.data.images.cache import white_of
+
+# What a manifest needs; no identifier of a person is kept, only the names of the tags that hold one.
+_KEPT_TAGS = (
+    "ViewPosition", "Laterality", "ImageLaterality", "PatientSex", "PatientAge", "BurnedInAnnotation", "identifying",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One image to prepare; small, because it travels to worker processes.
+
+    Attributes:
+        source: file relative to the root.
+        mask: how the mask is made (JSON of `SourceTable`), or empty.
+    """
+
+    source: str
+    mask: str = ""
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """What all images of a call share.
+
+    Attributes:
+        root: the dataset's folder.
+        out: the prepared folder.
+        size: long side of the stored image; smaller images stay as they are.
+        lossless: PNG (8 or 16 bit, as the source) instead of JPEG.
+    """
+
+    root: str
+    out: str
+    size: int = 512
+    lossless: bool = False
+
+    @property
+    def key(self) -> str:
+        """Results of another key are not taken over."""
+        return f"{self.size}-{'png' if self.lossless else 'jpeg95'}"
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What became of one image.
+
+    Attributes:
+        source: as in the task.
+        stamp: size and time of the source file and what was asked for; a changed file is prepared anew.
+        error: why the image is left out; empty if it was prepared.
+        image_path, mask_path: relative to the prepared folder.
+        tags: what the file itself says (DICOM).
+    """
+
+    source: str
+    stamp: str
+    error: str = ""
+    image_path: str = ""
+    mask_path: str = ""
+    width: int = 0
+    height: int = 0
+    original_width: int = 0
+    original_height: int = 0
+    sha256: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> "ImageResult":
+        """Read a line again.
+
+        Raises:
+            ValueError, TypeError: the line is torn or of another version.
+        """
+        values: dict[str, Any] = json.loads(line)
+        return cls(**values)
+
+
+def stamp_of(task: ImageTask, settings: ImageSettings) -> str:
+    """Changes whenever the source file, its mask or the settings change; empty for a missing file."""
+    try:
+        stat = (Path(settings.root) / task.source).stat()
+    except OSError:
+        return ""
+    mask = hashlib.blake2b(task.mask.encode(), digest_size=6).hexdigest() if task.mask else ""
+    return f"{settings.key}-{stat.st_size}-{stat.st_mtime_ns}-{mask}"
+
+
+def prepare_image(task: ImageTask, settings: ImageSettings) -> ImageResult:
+    """Prepare one image; whatever is wrong with it becomes the result's `error`."""
+    stamp = stamp_of(task, settings)
+    try:
+        return _prepare(task, settings, stamp)
+    except UserError as error:
+        return ImageResult(task.source, stamp, error=str(error))
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        # A library's own complaint about one file must not end a run over 377,000.
+        return ImageResult(task.source, stamp, error=f"{task.source}: {type(error).__name__}: {error}")
+
+
+def target_name(source: str, suffix: str) -> str:
+    """`ab/name-0123456789ab.jpg`: unique for the path, in one of 256 folders."""
+    digest = hashlib.blake2b(source.encode(), digest_size=6).hexdigest()
+    return f"{digest[:2]}/{Path(source).stem[:80]}-{digest}{suffix}"
+
+
+def _white(high: int, tags: dict[str, str]) -> int:
+    """The value that means white; a 16-bit PNG often keeps 10 to 14 bits, which would come out black."""
+    return white_of(int(tags["highest"])) if "highest" in tags else high
+
+
+def _prepare(task: ImageTask, settings: ImageSettings, stamp: str) -> ImageResult:
+    from cmcgns.data.images.decode import decode_image, inside
+    from cmcgns.data.images.masks import mask_from_source, resize_mask, save_mask
+    from cmcgns.data.images.resize import resize, save_image
+
+    root, out = Path(settings.root), Path(settings.out)
+    path = inside(root, root / task.source)
+    decoded = decode_image(path, at_least=settings.size, bits=16 if settings.lossless else 8)
+    pixels = resize(decoded.pixels, settings.size)
+    height, width = pixels.shape
+    image_path = "images/" + target_name(task.source, ".png" if settings.lossless else ".jpg")
+    save_image(pixels, _white(decoded.high, decoded.tags), out / image_path, settings.lossless)
+    mask_path = ""
+    if task.mask:
+        mask = mask_from_source(json.loads(task.mask), root)
+        if mask.shape[0] * decoded.width != mask.shape[1] * decoded.height:
+            raise UserError(
+                f"{task.source}: the mask is {mask.shape[1]}×{mask.shape[0]}, which is no scaled copy of the image's "
+                f"{decoded.width}×{decoded.height}"
+            )
+        mask_path = "masks/" + target_name(task.source, ".png")
+        save_mask(resize_mask(mask, (height, width)), out / mask_path)
+    return ImageResult(
+        task.source, stamp, "", image_path, mask_path, width, height,
+        decoded.width, decoded.height, sha256(path),
+        {name: decoded.tags[name] for name in _KEPT_TAGS if decoded.tags.get(name)},
+    )  # fmt: skip

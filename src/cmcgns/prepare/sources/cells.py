@@ -1,0 +1,166 @@
+"""Cells of datasets' tables: labels, ages, sexes and boxes, checked row by row."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from cmcgns.data.manifest import LABEL, NUMBERS, TEXT, boxes_text
+from cmcgns.prepare.sources.base import SourceTable, read_table
+
+PLACE = "_place"  # column of the readers: file and row, for messages
+_MISSING = ("", "nan", "na", "n/a", "none", "null", "<na>")
+_AGE = re.compile(r"(\d{1,3})(?:\.\d*)?\s*([YMWD]?)")
+_SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
+
+
+def read_rows(path: Path, left_out: list[dict[str, str]], required: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A csv file with a column that names file and row (the first row below the header is row 1).
+
+    Args:
+        path: the file.
+        left_out: rows with NUL bytes, the mark of a damaged file, are added here.
+        required: columns that must be there.
+
+    Raises:
+        UserError: as `read_table`.
+    """
+    return number_rows(read_table(path, required), path.name, left_out)
+
+
+def number_rows(rows: pd.DataFrame, name: str, left_out: list[dict[str, str]]) -> pd.DataFrame:
+    """The rows with the column `PLACE`, without those that have NUL bytes."""
+    damaged = pd.Series(False, index=rows.index)
+    for column in rows.columns:
+        damaged |= rows[column].str.contains("\0", regex=False)
+    places = name + ", row " + pd.Series(range(1, len(rows) + 1), index=rows.index).astype("str")
+    left_out += [{"where": place, "reason": "NUL bytes: the file is damaged"} for place in places[damaged]]
+    return rows.assign(**{PLACE: places})[~damaged].reset_index(drop=True)
+
+
+def leave_out_each(table: SourceTable, bad: pd.Series, reasons: pd.Series) -> None:
+    """Take rows out of a table whose frame has `PLACE`, each with its own reason."""
+    table.left_out += [
+        {"where": str(place), "reason": str(reason)}
+        for place, reason in zip(table.frame.loc[bad, PLACE], reasons[bad], strict=True)
+    ]
+    table.frame = table.frame[~bad].reset_index(drop=True)
+
+
+def is_missing(cells: pd.Series) -> pd.Series:
+    """(n,) Boolean: the cell is empty, or says so ("nan", "None")."""
+    return cells.str.strip().str.lower().isin(_MISSING)
+
+
+def read_labels(table: SourceTable, columns: Mapping[str, str]) -> None:
+    """Make label columns from text; rows with other values than 1, 0, -1 or nothing are left out.
+
+    Args:
+        table: its frame has `PLACE`.
+        columns: label column -> column of text.
+    """
+    for ours, theirs in columns.items():
+        values, bad = label_values(table.frame[theirs])
+        if bad.any():
+            cells = table.frame[theirs].astype("str")
+            leave_out_each(table, bad, f"{theirs} is " + cells.map(repr) + "; 1, 0, -1 or nothing is expected")
+            values = values[~bad].reset_index(drop=True)
+        table.frame[ours] = values
+
+
+def label_values(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """(n,) Int8 labels (missing: not stated), and (n,) Boolean: the cell holds something else."""
+    numbers = cells.map({cell: _label(cell) for cell in cells.unique()}).astype("float64")
+    bad = numbers == math.inf
+    return numbers.where(~bad).astype("Int8"), bad
+
+
+def _label(cell: str) -> float:
+    """1, 0 or -1; NaN for nothing, infinity for anything else."""
+    text = cell.strip().lower()
+    if text in _MISSING:
+        return math.nan
+    try:
+        number = float({"true": "1", "false": "0"}.get(text, text))
+    except ValueError:
+        return math.inf
+    return number if number in (1, 0, -1) else math.inf
+
+
+def ages(cells: pd.Series) -> pd.Series:
+    """(n,) Int32 years from "58", "58.0", "058Y", "011M"; missing where unreadable or above 120."""
+
+    def years(cell: str) -> int | None:
+        match = _AGE.fullmatch(cell.strip().upper())
+        if match is None:
+            return None
+        number = {"M": int(match[1]) // 12, "W": 0, "D": 0}.get(match[2], int(match[1]))
+        return number if number <= 120 else None
+
+    return cells.map({cell: years(cell) for cell in cells.unique()}).astype("Int32")
+
+
+def sexes(cells: pd.Series) -> pd.Series:
+    """(n,) F, M or empty."""
+    return cells.str.strip().str.lower().map(_SEXES).fillna("").astype("str")
+
+
+def drop_bad_boxes(boxes: pd.DataFrame, left_out: list[dict[str, str]]) -> pd.DataFrame:
+    """The boxes that have an area; others are left out, their images stay.
+
+    Args:
+        boxes: text or numbers in x, y, width, height, and `PLACE`.
+        left_out: bad ones are added here.
+    """
+    sides = ["x", "y", "width", "height"]
+    numbers = boxes[sides].apply(pd.to_numeric, errors="coerce")
+    finite = numbers.map(math.isfinite).all(axis=1)
+    positive = (numbers["width"] > 0) & (numbers["height"] > 0)
+    for bad, reason in ((~finite, "box is not four numbers"), (finite & ~positive, "box without area")):
+        left_out += [{"where": str(place), "reason": reason} for place in boxes.loc[bad, PLACE]]
+    good = finite & positive
+    kept: pd.DataFrame = boxes.drop(columns=sides).join(numbers)[good].reset_index(drop=True)
+    return kept
+
+
+def boxes_by_image(boxes: pd.DataFrame, extra: tuple[str, ...] = ()) -> dict[str, str]:
+    """Image -> its boxes as JSON.
+
+    Args:
+        boxes: columns image, label, x, y, width, height and the extra ones.
+        extra: columns that a box keeps where they are not empty.
+    """
+    groups: dict[str, list[dict[str, object]]] = {}
+    for image, *values in boxes[["image", "label", "x", "y", "width", "height", *extra]].itertuples(index=False):
+        box = dict(zip(("label", "x", "y", "width", "height", *extra), values, strict=True))
+        groups.setdefault(image, []).append({name: value for name, value in box.items() if value != ""})
+    return {image: boxes_text(members) for image, members in groups.items()}
+
+
+def box_fault(text: str) -> str:
+    """What is wrong with a cell of boxes in JSON; empty if nothing is."""
+    try:
+        boxes = json.loads(text)
+    except (ValueError, RecursionError):
+        return "boxes are not JSON"
+    if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
+        return "boxes are not a list of {label, x, y, width, height}"
+    for number, box in enumerate(boxes, start=1):
+        sides = [box.get(side) for side in ("x", "y", "width", "height")]
+        if not all(isinstance(side, int | float) and not isinstance(side, bool) for side in sides):
+            return f"box {number} has no numbers x, y, width, height"
+        if not all(map(math.isfinite, sides)) or min(sides[2:]) <= 0:
+            return f"box {number} is not finite or without area (x, y, width, height: {sides})"
+    return ""
+
+
+def finish(table: SourceTable) -> SourceTable:
+    """The table with the manifest's columns only, and other splits (`split_…`)."""
+    names = [str(name) for name in table.frame]
+    known = {*TEXT, *NUMBERS, "mask"}
+    kept = [name for name in names if name in known or name.startswith((LABEL, "split_"))]
+    table.frame = table.frame[kept].reset_index(drop=True)
+    return table

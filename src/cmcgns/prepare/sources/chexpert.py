@@ -1,0 +1,153 @@
+"""CheXpert: 224,316 radiographs with 14 labels drawn from reports; validation and test sets read by radiologists."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cmcgns.data.manifest import LABEL
+from cmcgns.data.vocabulary import CHEXPERT_FINDINGS
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
+from cmcgns.prepare.sources.cells import PLACE, ages, finish, leave_out_each, read_labels, read_rows, sexes
+from cmcgns.prepare.sources.listing import existing_files
+
+VALIDATION_SHARE = 0.025  # of the training patients: about 5,600 of 223,414 images
+LEGACY_VALIDATION_ROWS = 5000
+_DETAILS = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
+_KEY = r"((patient\d+)/study\d+/view\d+_\w+)\.\w+$"  # the end of a path, the same in every release
+_STUDY = r"(patient\d+/study\d+)/?$"
+
+
+def read(root: Path, options: SourceOptions) -> SourceTable:
+    """Rows of train.csv, valid.csv and, where they are there, of the test set's labels.
+
+    Images are found by patient, study and view, so that all releases fit: `-small`, the full one, and the full one in
+    its batches.
+
+    Raises:
+        UserError: a table is missing or malformed.
+    """
+    folder = find(root, "train.csv", "*/train.csv", "*/*/train.csv").parent
+    table = SourceTable(pd.DataFrame())
+    images = _index(existing_files(root, left_out=table.left_out), folder.relative_to(root).as_posix())
+    required = ("Path", *_DETAILS, *CHEXPERT_FINDINGS)
+    parts = {name: read_rows(folder / f"{name}.csv", table.left_out, required) for name in ("train", "valid")}
+    parts["test"] = _test_rows(root, images, table.left_out)
+    table.frame = pd.concat([rows.assign(_part=name) for name, rows in parts.items()], ignore_index=True)
+    _name(table, images)
+    read_labels(table, {LABEL + finding: finding for finding in CHEXPERT_FINDINGS})
+    held = _five_by_200(root, table.left_out)
+    table.frame["split"] = _splits(table, options, held)
+    if held:  # a column of its own: these images are in no split, and are what retrieval by class is tested on
+        listed = table.frame["_key"].isin(held) & (table.frame["_part"] == "train")
+        table.frame["split_5x200"] = listed.map({True: "test", False: ""})
+    table.leave_out(table.frame["source"] == "", table.frame[PLACE], "no such image")
+    return finish(table)
+
+
+def _index(files: set[str], folder: str) -> pd.Series:
+    """`patient/study/view` -> image; a file of the tables' own folder goes before those of another release."""
+    paths = pd.Series(sorted(files, key=lambda path: (not path.startswith(f"{folder}/"), path)), dtype="str")
+    keys = paths.str.extract(_KEY)[0]
+    return pd.Series(paths.to_numpy(), index=keys.to_numpy())[lambda s: s.index.notna() & ~s.index.duplicated()]
+
+
+def _test_rows(root: Path, images: pd.Series, left_out: list[dict[str, str]]) -> pd.DataFrame:
+    """Labels of the 500 test studies: `test_labels.csv` has a row per image, `groundtruth.csv` one per study."""
+    names = ("test_labels.csv", "groundtruth.csv")
+    found = [path for name in names for place in ("", "*/", "*/*/") for path in sorted(root.glob(place + name))]
+    if not found:
+        return pd.DataFrame()
+    rows = read_rows(found[0], left_out, CHEXPERT_FINDINGS)
+    if "Path" in rows:
+        return rows
+    if "Study" not in rows:
+        rows = read_rows(found[0], left_out, ("Path",))  # says what is missing
+    keys = pd.DataFrame({"Path": images.to_numpy(), "_study": images.index.str.rpartition("/").get_level_values(0)})
+    return rows.assign(_study=rows["Study"].str.extract(_STUDY)[0]).merge(keys, on="_study", how="left").fillna("")
+
+
+def _name(table: SourceTable, images: pd.Series) -> None:
+    """Ids, image, view, sex and age; rows whose path names no patient, study and view are left out."""
+    names = table.frame["Path"].fillna("").str.extract(_KEY)
+    table.frame = table.frame.assign(_key=names[0], _patient=names[1])
+    paths = table.frame["Path"].fillna("").astype("str")
+    leave_out_each(
+        table, names[0].isna(), "Path is " + paths.map(repr) + "; …/patient00001/study1/view1_… is expected"
+    )
+    frame = table.frame
+    details = frame.reindex(columns=list(_DETAILS)).fillna("").astype("str")
+    side = details["Frontal/Lateral"].where(details["Frontal/Lateral"] != "", frame["_key"].str.rpartition("_")[2])
+    beam = details["AP/PA"].where(details["AP/PA"].isin(("AP", "PA")), "FRONTAL")
+    table.frame = frame.assign(
+        dataset="chexpert",
+        source=frame["_key"].map(images).astype(object).fillna("").astype("str"),
+        patient_id="chexpert:" + frame["_patient"],
+        study_id="chexpert:" + frame["_key"].str.rpartition("/")[0],
+        view=beam.where(side.str.lower() == "frontal", "LATERAL"),
+        sex=sexes(details["Sex"]),
+        age=ages(details["Age"]).where(details["Age"] != "0"),  # 0 stands for unknown: all patients are adults
+    )
+
+
+def _five_by_200(root: Path, left_out: list[dict[str, str]]) -> set[str]:
+    """Keys of CheXpert-5x200, which serves retrieval, where its list is there."""
+    found = [path for place in ("", "*/") for path in sorted(root.glob(place + "chexpert_5x200.csv"))]
+    return set(read_rows(found[0], left_out, ("Path",))["Path"].str.extract(_KEY)[0].dropna()) if found else set()
+
+
+def _splits(table: SourceTable, options: SourceOptions, held: set[str]) -> pd.Series:
+    frame = table.frame
+    train, valid, test = (frame["_part"] == part for part in ("train", "valid", "test"))
+    split = pd.Series("", index=frame.index, dtype="str")
+    kept = train & frame["_key"].isin(held)
+    if options.split == "legacy":
+        split[train & ~kept] = "train"
+        split[_legacy_validation(frame[train & ~kept], options.seed)] = "val"
+        split[valid] = "test"
+        split[frame["view"] == "LATERAL"] = ""
+        table.notes.append(
+            "legacy split: by row (patients are in train and val), test = valid.csv, frontal images only"
+        )
+    else:
+        kept = train & frame["_patient"].isin(frame.loc[kept, "_patient"])
+        shares = {"train": 1 - VALIDATION_SHARE, "val": VALIDATION_SHARE}
+        split[train] = draw_splits(frame.loc[train, "patient_id"], options.seed, shares)
+        split[kept] = ""
+        labelled = bool((test & (frame["source"] != "")).any())
+        split[test if labelled else valid] = "test"
+        table.notes.append(
+            f"v1 split: val is {VALIDATION_SHARE:.1%} of the training patients, seed {options.seed}; test is "
+            + ("the 500-study test set (valid.csv is in no split)" if labelled else "the official valid.csv")
+        )
+    if held:
+        whose = "" if options.split == "legacy" else "and the other images of their patients "
+        table.notes.append(f"CheXpert-5x200: {int(kept.sum())} training images {whose}are in no split")
+    else:
+        table.notes.append("chexpert_5x200.csv is not there: its images are part of the training set")
+    return split
+
+
+def _legacy_validation(frame: pd.DataFrame, seed: int) -> pd.Index:
+    """5,000 rows at random (a tenth, if there are few), whatever their order in the file."""
+    ordered = frame.sort_values("_key").index
+    size = min(LEGACY_VALIDATION_ROWS, len(ordered) // 10)
+    return ordered[np.random.default_rng(seed).choice(len(ordered), size, replace=False)]
+
+
+SOURCE = Source(
+    name="chexpert",
+    title="CheXpert: A Large Chest X-Ray Dataset and Competition (CheXpert-v1.0)",
+    task="linear evaluation, zero-shot classification",
+    licence="Stanford University Dataset Research Use Agreement (non-commercial, registration)",
+    size="439 GB (CheXpert-v1.0), 11 GB (CheXpert-v1.0-small)",
+    url="https://stanfordmlgroup.github.io/competitions/chexpert/",
+    layout=(
+        "CheXpert-v1.0-small/train.csv, valid.csv (or CheXpert-v1.0/, or its batches as unpacked)",
+        "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg",
+        "CheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg",
+        "CheXpert/test_labels.csv or groundtruth.csv, CheXpert/test/… (optional: the test set, with CheXlocalize)",
+        "chexpert_5x200.csv (optional: images kept for retrieval)",
+    ),
+    read=read,
+)

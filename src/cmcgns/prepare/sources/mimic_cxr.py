@@ -1,0 +1,235 @@
+"""MIMIC-CXR-JPG and MIMIC-CXR: radiographs and reports of Beth Israel Deaconess Medical Center, Boston."""
+
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.reports.section_rules import SectionRules, load_rules
+from cmcgns.data.reports.sections import remove_marks, split_sections
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, read_table
+
+MAX_REPORT = 1_000_000  # bytes; real reports have a few thousand
+REPORT = re.compile(r"(?:.*/)?files/p\d\d/p\d{8}/s(\d{8})\.txt")
+Reports = dict[str, Callable[[], bytes]]  # study -> what reads its report
+
+
+def read_file(path: Path) -> bytes:
+    """A report, cut behind the bound."""
+    with path.open("rb") as file:
+        return file.read(MAX_REPORT + 1)
+
+
+def zipped_reports(root: Path) -> Reports:
+    """The reports in `mimic-cxr-reports.zip`; none without it.
+
+    Raises:
+        UserError: it is no readable zip file.
+    """
+    file = root / "mimic-cxr-reports.zip"
+    if not file.is_file():
+        return {}
+    try:
+        archive = zipfile.ZipFile(file)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} cannot be read as a zip file ({error}); download it again") from error
+    members = ((REPORT.fullmatch(info.filename), info) for info in archive.infolist())
+    return {match[1]: partial(_read_member, archive, info) for match, info in members if match}
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with archive.open(info) as content:  # what the directory says of the size is not trusted
+        return content.read(MAX_REPORT + 1)
+
+
+def add_reports(table: SourceTable, reports: Reports, rules: SectionRules) -> None:
+    """Give every image findings, impression and text of its study; leave out those whose report cannot be used.
+
+    Args:
+        table: its frame has `study_id` and `where`.
+        reports: of all studies.
+        rules: for sections and marks.
+    """
+    studies = table.frame["study_id"].unique().tolist()
+    with ThreadPoolExecutor(8) as pool:  # reports are tiny files, often on a network drive
+        texts = dict(zip(studies, pool.map(lambda study: _sections(reports.get(study), rules), studies), strict=True))
+    problems = table.frame["study_id"].map({study: parts[3] for study, parts in texts.items()})
+    for reason in sorted(set(problems) - {""}):
+        table.leave_out(problems == reason, table.frame["where"], reason)
+        problems = problems[problems != reason].reset_index(drop=True)
+    for place, column in enumerate(("findings", "impression", "report")):  # last: they are most of the memory
+        table.frame[column] = table.frame["study_id"].map({study: parts[place] for study, parts in texts.items()})
+
+
+def _sections(read_bytes: Callable[[], bytes] | None, rules: SectionRules) -> tuple[str, str, str, str]:
+    """Findings, impression and whole text of a report, and why it cannot be used."""
+    if read_bytes is None:
+        return "", "", "", "its report is not there"
+    try:
+        content = read_bytes()
+        text = "\n".join(content.decode("utf-8-sig").splitlines())
+    except UnicodeDecodeError:
+        return "", "", "", "its report is not UTF-8 text"
+    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError):
+        return "", "", "", "its report cannot be read (damaged or encrypted)"
+    if len(content) > MAX_REPORT:
+        return "", "", "", f"its report has more than {MAX_REPORT:,} bytes"
+    sections = split_sections(text, rules)
+    findings, impression = sections.get("findings", ""), sections.get("impression", "")
+    problem = "" if findings or impression else "its report has neither findings nor impression"
+    return findings, impression, remove_marks(text, rules).strip(), problem
+
+
+_IMAGE = re.compile(r"(?:.*/)?files/p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:jpg|dcm)")
+_VIEWS = {"AP": "AP", "PA": "PA", "LATERAL": "LATERAL", "LL": "LATERAL", "": ""}
+_SPLITS = {"train": "train", "validate": "val", "test": "test", "": ""}
+_VALUES = {"1.0": 1, "1": 1, "0.0": 0, "0": 0, "-1.0": -1, "-1": -1, "": None}
+_LABELS = (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
+    "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
+)  # fmt: skip
+_KEYS = ("dicom_id", "subject_id", "study_id")
+
+
+def read(root: Path, options: SourceOptions) -> SourceTable:
+    """Every image whose report is there.
+
+    Args:
+        root: the folder with `files` and the tables.
+        options: the rules for sections; the official split serves both split rules.
+
+    Raises:
+        UserError: no images, no reports, or a table that cannot be read.
+    """
+    images, loose = _walk(root)
+    if images.empty:
+        raise UserError(f"{root}: there is no image like files/p10/p10000032/s50414267/*.jpg (or .dcm)")
+    reports = zipped_reports(root) | loose
+    if not reports:
+        raise UserError(
+            f"{root}: no reports; put mimic-cxr-reports.zip there or unpack it (files/p10/…/s50414267.txt)"
+        )
+    table = _rows(root, images)
+    _add_split(root, table)
+    _add_labels(root, table)
+    add_reports(table, reports, load_rules(options.rules))
+    frame = table.frame.drop(columns=["dicom_id", "subject_id", "where"])
+    frame["dataset"] = "mimic-cxr"
+    frame["patient_id"] = "mimic-cxr:p" + table.frame["subject_id"]
+    frame["study_id"] = "mimic-cxr:s" + table.frame["study_id"]
+    table.frame = frame
+    return table
+
+
+def _walk(root: Path) -> tuple[pd.DataFrame, Reports]:
+    """Images and loose reports by one walk; asking for 377,110 files by name would take much longer."""
+    images: list[tuple[str, ...]] = []
+    reports: Reports = {}
+    for folder, _, names in os.walk(root):
+        below = Path(folder).relative_to(root).as_posix()
+        for name in names:
+            path = f"{below}/{name}"
+            if match := _IMAGE.fullmatch(path):
+                images.append((path, match[3], match[1], match[2]))
+            elif match := REPORT.fullmatch(path):
+                reports[match[1]] = partial(read_file, Path(folder, name))
+    frame = pd.DataFrame(images, columns=["source", *_KEYS], dtype="str")
+    frame = frame.sort_values("source", ascending=False).drop_duplicates("dicom_id")  # .jpg rather than .dcm
+    return frame.sort_values("source", ignore_index=True), reports
+
+
+def _table(root: Path, kind: str) -> Path | None:
+    """The newest `mimic-cxr-2.…-kind.csv` or `.csv.gz`, in the root or one folder below."""
+    found = [*root.glob(f"mimic-cxr-2.*-{kind}.csv*"), *root.glob(f"*/mimic-cxr-2.*-{kind}.csv*")]
+    tables = [file for file in found if file.name.endswith((".csv", ".csv.gz"))]
+    return max(tables, key=lambda file: file.name, default=None)
+
+
+def _rows(root: Path, images: pd.DataFrame) -> SourceTable:
+    """One row per image that the tables know; without tables, one per image file."""
+    file = _table(root, "metadata") or _table(root, "split")
+    if file is None:
+        note = (
+            "view: no metadata table is there; DICOM files may state it when the images are read, else it stays empty"
+        )
+        return SourceTable(images.assign(view="", where=images["source"]), notes=[note])
+    listed = read_table(file, _KEYS).fillna("")
+    stated = (
+        listed["ViewPosition"].str.strip().str.upper() if "ViewPosition" in listed else pd.Series("", listed.index)
+    )
+    number = pd.Series(range(1, len(listed) + 1)).astype("str")
+    rows = listed[list(_KEYS)].assign(
+        view=stated.map(_VIEWS).fillna("OTHER"),
+        where=f"{file.name}, row " + number + " (" + listed["dicom_id"] + ")",
+        source=listed["dicom_id"].map(images.set_index("dicom_id")["source"]),
+    )
+    unlisted = images.loc[~images["dicom_id"].isin(listed["dicom_id"]), "source"]
+    table = SourceTable(rows, [{"where": path, "reason": f"{file.name} does not list it"} for path in unlisted])
+    if "ViewPosition" not in listed:
+        table.notes.append(f"view: {file.name} does not state it; mimic-cxr-2.0.0-metadata.csv.gz does")
+    table.leave_out(rows.duplicated("dicom_id"), rows["where"], "the image is listed twice")
+    table.leave_out(table.frame["source"].isna(), table.frame["where"], "the image is not there")
+    return table
+
+
+def _add_split(root: Path, table: SourceTable) -> None:
+    file = _table(root, "split")
+    if file is None:
+        table.frame["split"] = ""
+        table.notes.append("split: empty, because mimic-cxr-2.0.0-split.csv.gz (of MIMIC-CXR-JPG) is not there")
+        return
+    listed = read_table(file, ("dicom_id", "split")).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
+    stated = table.frame["dicom_id"].map(listed).fillna("").str.strip()
+    table.frame["split"] = stated.map(_SPLITS)
+    table.leave_out(table.frame["split"].isna(), table.frame["where"], f"{file.name} gives no known split")
+    table.notes.append("split: the official one, by patient, under v1 and legacy alike")
+
+
+def _add_labels(root: Path, table: SourceTable) -> None:
+    """14 labels of the study: CheXpert's, else NegBio's; a radiologist's become columns of their own."""
+    file = _table(root, "chexpert") or _table(root, "negbio")
+    if file is None:
+        table.notes.append("labels: none, because mimic-cxr-2.0.0-chexpert.csv.gz is not there")
+    else:
+        table.notes.append(f"labels: {file.name}")
+        _join_labels(table, file, "label_")
+    if tested := _table(root, "test-set-labeled"):
+        table.notes.append(f"radiologist_…: labels by a radiologist for a part of the test split, {tested.name}")
+        _join_labels(table, tested, "radiologist_")
+
+
+def _join_labels(table: SourceTable, file: Path, prefix: str) -> None:
+    listed = read_table(file, ("study_id",)).rename(columns={"Airspace Opacity": "Lung Opacity"})
+    listed = listed.drop_duplicates("study_id").set_index("study_id")
+    for label in _LABELS:
+        if label not in listed:
+            raise UserError(f"{file}: missing column {label}")
+        stated = table.frame["study_id"].map(listed[label]).fillna("").str.strip()
+        table.frame[prefix + label] = stated.map(_VALUES).astype("Int8")
+        wrong = ~stated.isin(list(_VALUES))
+        table.leave_out(wrong, table.frame["where"], f"{label} in {file.name} is none of 1.0, 0.0, -1.0 and empty")
+
+
+SOURCE = Source(
+    name="mimic-cxr",
+    title="MIMIC-CXR-JPG - chest radiographs with structured labels; reports: MIMIC-CXR Database",
+    task="pretraining",
+    licence="PhysioNet Credentialed Health Data License 1.5.0 (training and a data use agreement are required)",
+    size="570 GB as JPG, 4.7 TB as DICOM",
+    url="https://physionet.org/content/mimic-cxr-jpg/",
+    layout=(
+        "files/p10/p10000032/s50414267/<dicom_id>.jpg (or .dcm of https://physionet.org/content/mimic-cxr/)",
+        "mimic-cxr-2.0.0-metadata.csv.gz, -split.csv.gz, -chexpert.csv.gz (or -negbio.csv.gz); .csv serves as well",
+        "mimic-cxr-2.1.0-test-set-labeled.csv (if wanted)",
+        "mimic-cxr-reports.zip of https://physionet.org/content/mimic-cxr/ as it is, or unpacked: "
+        "files/p10/p10000032/s50414267.txt or mimic-cxr-reports/files/…",
+    ),
+    read=read,
+)

@@ -1,0 +1,152 @@
+"""NIH ChestX-ray14: 112,120 frontal radiographs of 30,805 patients, 14 labels drawn from reports, 984 boxes."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.manifest import LABEL
+from cmcgns.data.vocabulary import normalise_views
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
+from cmcgns.prepare.sources.cells import (
+    PLACE,
+    ages,
+    boxes_by_image,
+    drop_bad_boxes,
+    finish,
+    leave_out_each,
+    number_rows,
+    read_rows,
+    sexes,
+)
+from cmcgns.prepare.sources.listing import by_name, existing_files
+
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+_NORMAL = "No Finding"
+_FOLDER = re.compile(r"(^|/)images(_\d+)?/[^/]+$")  # not those of copies in other sizes, which the boxes do not fit
+_BOX_HEADER = ["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"]  # "Bbox [x,y,w,h]" cut at its commas
+
+
+def read(root: Path, options: SourceOptions) -> SourceTable:
+    """Rows of `Data_Entry_2017*.csv` with the boxes of `BBox_List_2017.csv`, if that is there.
+
+    Raises:
+        UserError: a table is missing or malformed.
+    """
+    table = SourceTable(pd.DataFrame())
+    path = find(root, "Data_Entry_2017*.csv", "*/Data_Entry_2017*.csv")
+    required = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
+    rows = read_rows(path, table.left_out, required)
+    files = existing_files(root, left_out=table.left_out)
+    names = by_name(filter(_FOLDER.search, files), (".png",))
+    image = rows["Image Index"].str.strip()
+    sex = rows.get("Patient Gender", rows.get("Patient Sex", pd.Series("", index=rows.index)))
+    view, _ = normalise_views(rows["View Position"])
+    number = pd.to_numeric(rows["Patient ID"], errors="coerce").astype("Float64")
+    table.frame = rows.assign(
+        dataset="nih",
+        _image=image,
+        source=image.map(names).astype(object).fillna("").astype("str"),
+        patient_id="nih:" + number.where(number % 1 == 0).astype("Int64").astype("str"),
+        study_id="nih:" + image.str.replace(r"\.\w+$", "", regex=True),
+        view=view,
+        sex=sexes(sex),
+        age=ages(rows["Patient Age"]),
+        boxes=image.map(_boxes(root, table.left_out)).astype(object).fillna("").astype("str"),
+    )
+    wrong = ~(number % 1 == 0).fillna(False).astype(bool)
+    leave_out_each(table, wrong, "Patient ID is " + rows["Patient ID"].map(repr) + "; a whole number is expected")
+    _read_findings(table)
+    _split(table, path.parent, options)
+    table.leave_out(table.frame["source"] == "", table.frame[PLACE], "no such image")
+    return finish(table)
+
+
+def _read_findings(table: SourceTable) -> None:
+    """14 labels from `A|B`; "No Finding" makes all of them 0."""
+    cells = table.frame["Finding Labels"].str.strip()
+    parts = {cell: {part.strip() for part in cell.split("|")} for cell in cells.unique()}
+    for finding in FINDINGS:
+        table.frame[LABEL + finding] = cells.map({cell: int(finding in found) for cell, found in parts.items()})
+    known = {*FINDINGS, _NORMAL}
+    strange = {cell: ", ".join(map(repr, sorted(found - known))) for cell, found in parts.items()}
+    unknown = cells.map(strange)
+    leave_out_each(table, unknown != "", "Finding Labels has the unknown " + unknown)
+
+
+def _boxes(root: Path, left_out: list[dict[str, str]]) -> dict[str, str]:
+    """Image -> boxes in pixels of the published 1024 px images; images that are not listed were not annotated."""
+    found = [path for place in ("", "*/") for path in sorted(root.glob(place + "BBox_List_2017*.csv"))]
+    if not found:
+        return {}
+    path = found[0]
+    try:
+        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as csv: {str(error).strip()}") from error
+    header = [str(name).strip() for name in cells.iloc[0]]  # three nameless columns follow in the official file
+    if header[: len(_BOX_HEADER)] != _BOX_HEADER:
+        raise UserError(f"{path}: the header is {','.join(header)!r}; {','.join(_BOX_HEADER)!r} is expected")
+    boxes = (
+        cells.iloc[1:, :6].set_axis(["image", "label", "x", "y", "width", "height"], axis=1).reset_index(drop=True)
+    )
+    boxes = number_rows(boxes, path.name, left_out)
+    boxes["label"] = boxes["label"].replace("Infiltrate", "Infiltration")  # two spellings of one finding
+    return boxes_by_image(drop_bad_boxes(boxes, left_out))
+
+
+def _split(table: SourceTable, folder: Path, options: SourceOptions) -> None:
+    """The official lists, with a part of the training patients for validation; drawn if there are no lists."""
+    frame = table.frame
+    frame["split_rule"] = "v1"  # there is no legacy one
+    lists = [folder / "train_val_list.txt", folder / "test_list.txt"]
+    if not all(path.is_file() for path in lists):
+        shares = {"train": 0.7, "val": 0.1, "test": 0.2}
+        frame["split"] = draw_splits(frame["patient_id"], options.seed, shares)
+        table.notes.append("train_val_list.txt and test_list.txt are not both there: 70/10/20 drawn by patient")
+        return
+    train, test = (frame["_image"].isin(set(path.read_text("utf-8-sig").split())) for path in lists)
+    frame["split"] = pd.Series("", index=frame.index, dtype="str").mask(test, "test")
+    frame.loc[train, "split"] = draw_splits(
+        frame.loc[train, "patient_id"], options.seed, {"train": 0.875, "val": 0.125}
+    )
+    table.notes.append(f"official split; val is 12.5% of its training patients, drawn by seed {options.seed}")
+    if options.split == "legacy":
+        table.notes.append("no legacy split is defined for nih; v1 is used")
+    unlisted = int((~train & ~test).sum())
+    if unlisted:
+        table.notes.append(f"{unlisted} images are in neither list and in no split")
+    leave_out_each(table, train & test, pd.Series("in train_val_list.txt and in test_list.txt", index=frame.index))
+
+
+SOURCE = Source(
+    name="nih",
+    title="NIH ChestX-ray14 (ChestXray-NIHCC)",
+    task="linear evaluation, detection",
+    licence="no restrictions on use; cite Wang et al., CVPR 2017, name the NIH Clinical Center and link to its page",
+    size="42 GB",
+    url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+    layout=(
+        "Data_Entry_2017_v2020.csv (or Data_Entry_2017.csv)",
+        "BBox_List_2017.csv (optional: boxes of 880 images)",
+        "train_val_list.txt, test_list.txt",
+        "images/00000001_000.png, or images_001/images/00000001_000.png … images_012/images/…",
+    ),
+    read=read,
+)

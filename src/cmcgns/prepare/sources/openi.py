@@ -1,0 +1,215 @@
+"""Open-i: the chest radiographs and reports of Indiana University, as XML and PNG or in the csv form."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pandas as pd
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.reports.section_rules import load_rules
+from cmcgns.data.reports.sections import remove_marks
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, read_table
+
+MAX_REPORT = 1_000_000  # bytes; real ones have some ten thousand
+COLUMNS = ("study", "findings", "impression", "mesh")
+
+
+def read_xml(root: Path) -> tuple[pd.DataFrame, SourceTable]:
+    """All reports of `ecgen-radiology`, and the images that they name.
+
+    Args:
+        root: the folder with `ecgen-radiology`, or one above it.
+
+    Returns:
+        One row per report (`COLUMNS`), and one per image: study, name, view, where. A file that is no report is left
+        out with the reason.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = next(
+        (path for path in (root / "ecgen-radiology", *root.glob("*/ecgen-radiology")) if path.is_dir()), None
+    )
+    if folder is None:
+        raise UserError(f"{root}: neither ecgen-radiology (of NLMCXR_reports.tgz) nor indiana_reports.csv is there")
+    reports: list[dict[str, str]] = []
+    images: list[dict[str, str]] = []
+    left_out: list[dict[str, str]] = []
+    seen: set[str] = set()
+    for file in sorted(folder.glob("*.xml")):
+        where = file.relative_to(root).as_posix()
+        try:
+            report, found = _parse(file)
+            if report["study"] in seen:
+                raise UserError("the report is there twice")
+        except UserError as error:
+            left_out.append({"where": where, "reason": str(error)})
+            continue
+        seen.add(report["study"])
+        reports.append(report)
+        images += [image | {"study": report["study"], "where": f"{where} ({image['name']})"} for image in found]
+    frame = pd.DataFrame(images, columns=["study", "name", "view", "where"], dtype="str")
+    note = "view: the XML form states none per image; known only where the caption names a single one, else empty"
+    return pd.DataFrame(reports, columns=list(COLUMNS), dtype="str"), SourceTable(frame, left_out, [note])
+
+
+class _Builder(ElementTree.TreeBuilder):
+    """Refuses document types before their entities can be expanded."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:  # noqa: ARG002 - the parser's call
+        raise UserError("it declares a document type, as reports never do; entities are not expanded")
+
+
+def _parse(file: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """A report and its images.
+
+    Raises:
+        UserError: too large, no XML, or with a document type; the message does not name the file.
+    """
+    with file.open("rb") as content:
+        data = content.read(MAX_REPORT + 1)
+    if len(data) > MAX_REPORT:
+        raise UserError(f"it has more than {MAX_REPORT:,} bytes")
+    parser = ElementTree.XMLParser(target=_Builder())
+    try:
+        parser.feed(data)
+        tree = parser.close()
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise error if isinstance(error, UserError) else UserError(f"it is no readable XML ({error})") from error
+    uid = tree.find("uId")
+    study = (uid.get("id", "") if uid is not None else "").removeprefix("CXR") or file.stem
+    report = {
+        "study": study,
+        "findings": "\n\n".join(_abstract(tree, "FINDINGS")),
+        "impression": "\n\n".join(_abstract(tree, "IMPRESSION")),
+        "mesh": "; ".join(_text(major) for major in tree.iterfind("MeSH/major")),
+    }
+    images = [
+        {"name": f"{image.get('id', '').strip()}.png", "view": _stated_view(image.findtext("caption") or "")}
+        for image in tree.iter("parentImage")
+    ]
+    return report, images
+
+
+def _abstract(tree: ElementTree.Element, label: str) -> Iterator[str]:
+    texts = (_text(part) for part in tree.iter("AbstractText") if part.get("Label", "").upper() == label)
+    return (text for text in texts if text)
+
+
+def _text(element: ElementTree.Element) -> str:
+    return "".join(element.itertext()).strip()
+
+
+def _stated_view(caption: str) -> str:
+    """The view, if the caption names just one: "Xray Chest PA and Lateral" is about both images of a study."""
+    words = set(caption.upper().replace(",", " ").split())
+    views = {"PA", "AP", "LATERAL"} & words
+    return views.pop() if len(views) == 1 else ""
+
+
+FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
+_PROJECTIONS = {"frontal": "FRONTAL", "lateral": "LATERAL", "": ""}
+
+
+def read(root: Path, options: SourceOptions) -> SourceTable:
+    """Every image of a report with findings or an impression.
+
+    Args:
+        root: the folder with `indiana_reports.csv`, or with `ecgen-radiology`.
+        options: the seed of the split by patient, and the rules for marks.
+
+    Raises:
+        UserError: neither form is there, or a table that cannot be read.
+    """
+    reports, table = _read_csv(root) if (root / "indiana_reports.csv").is_file() else read_xml(root)
+    rules = load_rules(options.rules)
+    # Drawn from all reports, so that the split does not depend on which images are there.
+    reports["split"] = draw_splits("openi:CXR" + reports["study"], options.seed, FRACTIONS)
+    for section in ("findings", "impression"):
+        reports[section] = [remove_marks(text, rules).strip() for text in reports[section]]
+    _join(root, table, reports)
+    table.frame["dataset"] = "openi"
+    table.frame["study_id"] = "openi:CXR" + table.frame["study"]
+    table.frame["patient_id"] = table.frame["study_id"]
+    table.frame = table.frame.drop(columns=["study", "name", "where"])
+    table.notes.append(
+        f"split: none is published; drawn by patient with seed {options.seed} (80 % train, 10 % val, 10 % test), "
+        "under v1 and legacy alike; every report counts as a patient, because patients are not named"
+    )
+    return table
+
+
+def _join(root: Path, table: SourceTable, reports: pd.DataFrame) -> None:
+    """Give every image its file and its report; leave out what lacks one."""
+    images = _images(root)
+    table.left_out += [
+        {"where": path, "reason": "no report names it"} for path in images[~images.index.isin(table.frame["name"])]
+    ]
+    pictured = reports["study"].isin(table.frame["study"])
+    table.left_out += [
+        {"where": f"CXR{study}", "reason": "the report names no image"} for study in reports.loc[~pictured, "study"]
+    ]
+    table.frame["source"] = table.frame["name"].map(images)
+    table.frame = table.frame.merge(reports, on="study", how="left").assign(row=range(len(table.frame)))
+    frame = table.frame
+    for reason, bad in (
+        ("the image is named twice", frame.duplicated("name")),
+        ("the image is not there", frame["source"].isna()),
+        ("its report is not there", frame["split"].isna()),
+        ("its report has neither findings nor impression", frame["findings"] + frame["impression"] == ""),
+    ):
+        table.leave_out(bad.loc[table.frame["row"]], table.frame["where"], reason)
+    table.frame = table.frame.drop(columns="row")
+
+
+def _images(root: Path) -> pd.Series:
+    """File name -> path below the root, of all PNG files; of equal names the first in order."""
+    paths = [
+        Path(folder, name).relative_to(root).as_posix()
+        for folder, _, names in os.walk(root)
+        for name in names
+        if name.lower().endswith(".png")
+    ]
+    series = pd.Series(sorted(paths), dtype="str")
+    series.index = pd.Index([path.rsplit("/", 1)[-1] for path in series], dtype="str")
+    return series[~series.index.duplicated()]
+
+
+def _read_csv(root: Path) -> tuple[pd.DataFrame, SourceTable]:
+    listed = read_table(root / "indiana_reports.csv", ("uid", "MeSH", "findings", "impression"))
+    file = root / "indiana_projections.csv"
+    images = read_table(file, ("uid", "filename", "projection")).fillna("")
+    reports = listed.rename(columns={"uid": "study", "MeSH": "mesh"})[list(COLUMNS)].fillna("")
+    repeated = reports.duplicated("study")
+    table = SourceTable(
+        pd.DataFrame(
+            {
+                "study": images["uid"].str.strip(),
+                "name": images["filename"].str.strip(),
+                "view": images["projection"].str.strip().str.lower().map(_PROJECTIONS).fillna("OTHER"),
+                "where": f"{file.name}, row " + pd.Series(range(1, len(images) + 1)).astype("str"),
+            }
+        ),
+        [{"where": f"indiana_reports.csv, row {i + 1}", "reason": "the uid stands there twice"}
+         for i in repeated.index[repeated]],
+    )  # fmt: skip
+    return reports[~repeated].reset_index(drop=True), table
+
+
+SOURCE = Source(
+    name="openi",
+    title="Indiana University Chest X-ray Collection (Open-i, National Library of Medicine)",
+    task="pretraining",
+    licence="CC BY-NC-ND 4.0",
+    size="see the official page (7,470 images, 3,955 reports)",
+    url="https://openi.nlm.nih.gov/faq#collection",
+    layout=(
+        "ecgen-radiology/1.xml … (unpacked NLMCXR_reports.tgz)",
+        "NLMCXR_png/CXR1_1_IM-0001-3001.png … (unpacked NLMCXR_png.tgz)",
+        "or the csv form (https://www.kaggle.com/datasets/raddar/chest-xrays-indiana-university): "
+        "indiana_reports.csv, indiana_projections.csv, images/images_normalized/*.png",
+    ),
+    read=read,
+)

@@ -1,0 +1,213 @@
+"""RSNA Pneumonia Detection Challenge, stage 2: labels and boxes, and the NIH patients behind the images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.manifest import boxes_text
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find, read_table
+from cmcgns.prepare.sources.cells import PLACE, leave_out_each, number_rows
+from cmcgns.prepare.sources.listing import existing_files
+from cmcgns.prepare.sources.siim import published_splits
+
+MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
+_PATTERNS = (MAPPING, "*mapping*.json", "*mapping*.csv", "*mapping*.csv.gz")
+
+
+def find_mapping(root: Path) -> Path | None:
+    """The mapping in the dataset's folder under its own name, else the first file that is called a mapping."""
+    return next((path for pattern in _PATTERNS for path in sorted(root.glob(pattern))), None)
+
+
+def read_mapping(file: Path) -> pd.Series:
+    """Challenge image -> NIH image, e.g. "00001280_003.png"; images that a file maps twice are not in it.
+
+    Args:
+        file: RSNA's json (a list of records with `subset_img_id` and `img_id`), or a csv file with the columns
+            `rsna_patientId` and `nih_index`.
+
+    Raises:
+        UserError: unreadable, or of another structure; names the missing key.
+    """
+    if ".csv" in file.name:
+        pairs = read_table(file, ("rsna_patientId", "nih_index"))[["rsna_patientId", "nih_index"]]
+        pairs = pairs.set_axis(["subset_img_id", "img_id"], axis=1)
+    else:
+        pairs = _mapping_records(file)
+    pairs = pairs.astype("str").apply(lambda column: column.str.strip()).drop_duplicates()
+    unique = pairs.drop_duplicates("subset_img_id", keep=False)
+    return pd.Series(unique["img_id"].to_numpy(), index=unique["subset_img_id"])
+
+
+def _mapping_records(file: Path) -> pd.DataFrame:
+    try:
+        records = json.loads(file.read_text("utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read as json: {error}") from error
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise UserError(f"{file}: a list of records is expected, each with `subset_img_id` and `img_id`")
+    for key in ("subset_img_id", "img_id"):
+        number = next((number for number, record in enumerate(records, 1) if key not in record), None)
+        if number:
+            found = ", ".join(map(str, records[number - 1]))
+            raise UserError(f"{file}: record {number} has no key {key} (found: {found[:200]})")
+    return pd.DataFrame(records, columns=["subset_img_id", "img_id"])
+
+
+FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
+BOX = ["x", "y", "width", "height"]
+LABELS, CLASSES, IMAGES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "stage_2_train_images"
+
+
+def read(root: Path, options: SourceOptions) -> SourceTable:
+    """One row per labelled image that lies on disk, with its boxes in pixels of the DICOM image (1024×1024).
+
+    A challenge `patientId` is an image. With RSNA's mapping to NIH images the patients are NIH's (`nih:1280`), and
+    v1 splits them 70/15/15, stratified by the label. `legacy` repeats the published draws by image, seed 0: `split`
+    of the linear probe (70/15/15), and `split_detection` of detection and segmentation (60/20/20: 16,010, 5,337 and
+    5,337 images). No split depends on which image files are there.
+
+    Raises:
+        UserError: a missing file, table without its columns, or mapping of another structure.
+    """
+    file = find(root, LABELS, f"{LABELS}.gz")
+    rows = read_table(file, ("patientId", *BOX, "Target"))
+    table = images_of(rows, file.name)
+    _add_classes(table, root)
+    _add_patients(table, root)
+    _add_splits(table, options)
+    find(root, f"{IMAGES}/")
+    _add_files(table, root, set(rows["patientId"].str.strip()), file.name)
+    table.frame = table.frame.drop(columns="image")
+    return table
+
+
+def images_of(rows: pd.DataFrame, name: str) -> SourceTable:
+    """The rows of boxes as one row per image, sorted by id: label, boxes, published splits.
+
+    Args:
+        rows: columns patientId, x, y, width, height, Target; text.
+        name: of the file, for messages.
+    """
+    table = SourceTable(pd.DataFrame())
+    cells = number_rows(rows, name, table.left_out).apply(lambda column: column.str.strip())
+    numbers = cells[BOX].apply(pd.to_numeric, errors="coerce").astype(float)
+    published = pd.Series(sorted(set(cells["patientId"]) - {""}), dtype="str")
+    table.frame = cells[[PLACE, "patientId", "Target"]].join(numbers)
+    faults = _faults(cells, numbers)
+    leave_out_each(table, faults != "", faults)
+    targets = table.frame.groupby("patientId", sort=True)["Target"].first()
+    boxed = table.frame[table.frame["Target"] == "1"]
+    boxes = [{"label": "Lung Opacity"} | box for box in boxed[BOX].to_dict("records")]
+    texts = pd.Series(boxes, index=boxed.index, dtype=object).groupby(boxed["patientId"]).agg(boxes_text)
+    images = pd.Series(targets.index, dtype="str")
+    table.frame = pd.DataFrame(
+        {
+            "image": images,
+            "study_id": "rsna:" + images,
+            "dataset": "rsna",
+            "view": "FRONTAL",
+            "label_Pneumonia": targets.astype(int).to_numpy(),
+            "boxes": images.map(texts).astype(object).fillna("[]").astype("str"),
+            "split": images.map(pd.Series(published_splits(len(published), 0.3), index=published)),
+            "split_detection": images.map(pd.Series(published_splits(len(published), 0.4), index=published)),
+        }
+    )
+    return table
+
+
+def _faults(cells: pd.DataFrame, numbers: pd.DataFrame) -> pd.Series:
+    """What is wrong with each row, empty if nothing. A wrong row takes its image along: its boxes would lack one."""
+    images, targets = cells["patientId"], cells["Target"]
+    stated = ~cells[BOX].isin(["", "nan", "NaN"])
+    wrong = {  # the first that holds is reported
+        "empty patientId": images == "",
+        "Target is neither 0 nor 1": ~targets.isin(["0", "1"]),
+        "the rows of this image disagree about Target": targets.groupby(images).transform("nunique") > 1,
+        "a box with a value that is no number": (stated & ~np.isfinite(numbers)).any(axis=1),
+        "Target is 1, but the box is missing or incomplete": (targets == "1") & ~stated.all(axis=1),
+        "Target is 0, but there is a box": (targets == "0") & stated.any(axis=1),
+        "a box with a negative corner": (numbers[["x", "y"]] < 0).any(axis=1),
+        "a box without width or height": (numbers[["width", "height"]] <= 0).any(axis=1),
+    }
+    faults = pd.Series("", index=cells.index, dtype="str")
+    for reason, rows in reversed(wrong.items()):
+        faults = faults.mask(rows, reason)
+    beside = (faults != "").groupby(images).transform("any") & (faults == "")
+    return faults.mask(beside, "another row of this image is wrong")
+
+
+def _add_classes(table: SourceTable, root: Path) -> None:
+    """Add `rsna_class`: Normal, No Lung Opacity / Not Normal, or Lung Opacity; empty where it is not known."""
+    file = next((path for path in (root / CLASSES, root / f"{CLASSES}.gz") if path.is_file()), None)
+    if file is None:
+        table.frame["rsna_class"] = ""
+        table.notes.append(f"{CLASSES} is not there: `rsna_class` is empty")
+        return
+    pairs = read_table(file, ("patientId", "class"))[["patientId", "class"]]
+    pairs = pairs.apply(lambda column: column.str.strip()).drop_duplicates()
+    several = pairs["patientId"].duplicated(keep=False)
+    if several.any():
+        table.notes.append(
+            f"{file.name}: {pairs['patientId'][several].nunique()} images with two classes; left empty"
+        )
+    classes = pairs[~several].set_index("patientId")["class"]
+    table.frame["rsna_class"] = table.frame["image"].map(classes).astype(object).fillna("").astype("str")
+
+
+def _add_patients(table: SourceTable, root: Path) -> None:
+    """Add `patient_id` and `nih_image`; with a mapping, images that it does not name are left out."""
+    file = find_mapping(root)
+    if file is None:
+        table.frame["patient_id"] = table.frame["study_id"]
+        table.notes.append(f"image-level split: without {MAPPING} the patients behind the images are not known")
+        return
+    frame = table.frame
+    frame["nih_image"] = frame["image"].map(read_mapping(file))
+    numbers = frame["nih_image"].str.extract(r"^(\d{1,12})_\d+(?:\.png)?$")[0].astype("Int64")
+    frame["patient_id"] = "nih:" + numbers.astype("str")
+    reason = f"{file.name} does not say which NIH image it is, so its patient is not known"
+    table.leave_out(numbers.isna(), frame["study_id"], reason)
+
+
+def _add_splits(table: SourceTable, options: SourceOptions) -> None:
+    """Replace the published splits by v1's, or keep them."""
+    frame = table.frame
+    if options.split == "legacy":
+        shared = int(frame.groupby("patient_id")["split"].nunique().gt(1).sum())
+        table.notes.append(
+            f"legacy split: by image, seed 0, as published; {shared} patients are in more than one split"
+        )
+        return
+    frame["split"] = draw_splits(frame["patient_id"], options.seed, FRACTIONS, frame["label_Pneumonia"])
+    table.frame = frame.drop(columns="split_detection")
+
+
+def _add_files(table: SourceTable, root: Path, named: set[str], name: str) -> None:
+    """Add `source`; leave out images without a file, and name the files that the table does not name."""
+    files = {file for file in existing_files(root, [IMAGES], table.left_out) if file.endswith(".dcm")}
+    table.frame["source"] = f"{IMAGES}/" + table.frame["image"] + ".dcm"
+    table.leave_out(~table.frame["source"].isin(files), table.frame["source"], "no such file")
+    unnamed = sorted(files - {f"{IMAGES}/{image}.dcm" for image in named})
+    table.left_out += [{"where": file, "reason": f"{name} does not name it"} for file in unnamed]
+
+
+SOURCE = Source(
+    name="rsna",
+    title="RSNA Pneumonia Detection Challenge (2018)",
+    task="linear probe, detection, segmentation",
+    licence="rules of the challenge; RSNA allows any purpose with attribution; images: NIH ChestX-ray14, to be cited",
+    size="3.7 GB; 26,684 labelled images (stage 2, training)",
+    url="https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge",
+    layout=(
+        f"{IMAGES}/<patientId>.dcm (of {IMAGES}.zip)",
+        LABELS,
+        CLASSES,
+        f"{MAPPING} (which NIH image each one is; without it the split is by image), linked from "
+        "https://www.rsna.org/artificial-intelligence/ai-image-challenge/rsna-pneumonia-detection-challenge-2018",
+    ),
+    read=read,
+)

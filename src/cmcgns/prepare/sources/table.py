@@ -1,0 +1,199 @@
+"""A table of one's own: csv or parquet, with a mapping from the manifest's column names to the table's."""
+
+import difflib
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.manifest import LABEL, TEXT
+from cmcgns.data.vocabulary import normalise_views
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, read_table
+from cmcgns.prepare.sources.cells import (
+    PLACE,
+    ages,
+    box_fault,
+    finish,
+    is_missing,
+    leave_out_each,
+    number_rows,
+    read_labels,
+    sexes,
+)
+from cmcgns.prepare.sources.listing import existing_files, relative_paths
+
+COLUMNS = (*(name for name in TEXT if name not in ("source", "sha256")), "age")
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_SPLITS |= dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val")
+_SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+_SUFFIXES = (".csv", ".csv.gz", ".parquet")
+
+
+def read(root: Path, options: SourceOptions) -> SourceTable:
+    """Rows of the one table in the root, or of the file that the root is; paths are relative to the table's folder.
+
+    Only `image_path` is needed. Labels are the columns `label_…`, own or mapped; splits stay as they are and are
+    drawn by patient where they are missing.
+
+    Raises:
+        UserError: no table, several, an unreadable one, or a mapping to columns that are not there.
+    """
+    file = _find_table(root)
+    table = SourceTable(pd.DataFrame())
+    theirs = _read_file(file)
+    ours = _map_columns(theirs, options.columns, file)
+    unused = sorted(set(theirs.columns) - set(ours.values()))
+    table.frame = number_rows(theirs[list(ours.values())].set_axis(list(ours), axis=1), file.name, table.left_out)
+    if unused:
+        table.notes.append(f"columns that are not used: {', '.join(unused)}")
+    _check_files(table, file.parent)
+    labels = [name for name in ours if name.startswith(LABEL)]
+    read_labels(table, {name: name for name in labels})
+    _check_boxes(table)
+    _describe(table, options.dataset or "table")
+    _split(table, options.seed)
+    return finish(table)
+
+
+def _find_table(root: Path) -> Path:
+    if root.is_file():
+        return root
+    found = (
+        [path for path in sorted(root.iterdir()) if path.name.lower().endswith(_SUFFIXES)] if root.is_dir() else []
+    )
+    if not found:
+        raise UserError(f"{root}: no table (*{', *'.join(_SUFFIXES)}) is there")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UserError(f"{root}: {len(found)} tables ({names}); name one as the root, e.g. {found[0]}")
+    return found[0]
+
+
+def _read_file(file: Path) -> pd.DataFrame:
+    """All cells as text, missing ones empty."""
+    if not file.name.lower().endswith(".parquet"):
+        frame = read_table(file)
+        if len(frame.columns) == 1 and any(mark in frame.columns[0] for mark in ";\t|"):
+            raise UserError(f"{file}: columns are separated by semicolons, tabs or bars; save it with commas")
+        return frame
+    try:
+        frame = pd.read_parquet(file)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file} cannot be read as parquet: {error}") from error
+    return pd.DataFrame(
+        {str(name): frame[name].astype("str").where(frame[name].notna(), "") for name in frame.columns}
+    )
+
+
+def _map_columns(frame: pd.DataFrame, mapping: dict[str, str], file: Path) -> dict[str, str]:
+    """Our column -> the table's, for all columns that are used."""
+    for ours, theirs in mapping.items():
+        if ours not in COLUMNS and not ours.startswith(LABEL):
+            raise UserError(f"column mapping: {ours!r} is no column of a manifest{_nearest(ours, list(COLUMNS))}")
+        if theirs not in frame:
+            raise UserError(f"{file}: no column {theirs!r} (for {ours}){_nearest(theirs, list(frame.columns))}")
+    own = {str(name): str(name) for name in frame if name in COLUMNS or str(name).startswith(LABEL)}
+    used = own | mapping
+    if "image_path" not in used:
+        hint = _nearest("image_path", list(frame.columns))
+        raise UserError(f"{file}: no column image_path{hint}; map it: image_path=<column with the image files>")
+    return used
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f" (there are: {', '.join(names)})"
+
+
+def _check_files(table: SourceTable, folder: Path) -> None:
+    """Images and masks must be there, below the table's folder."""
+    named = [name for name in ("image_path", "mask_path") if name in table.frame]
+    for name in named:
+        cells = table.frame[name].str.strip()
+        paths, leaves = relative_paths(cells.mask(is_missing(cells), ""), folder)
+        table.frame[name] = paths
+        leave_out_each(table, leaves, f"{name} " + cells + " leaves the root")
+    table.leave_out(table.frame["image_path"] == "", table.frame[PLACE], "no image_path")
+    known = {str(path) for name in named for path in table.frame[name].unique() if path}
+    folders = sorted({path.partition("/")[0] if "/" in path else "" for path in known})
+    files = existing_files(folder, [""] if "" in folders else folders, table.left_out)
+    for name in named:
+        paths = table.frame[name]
+        leave_out_each(table, (paths != "") & ~paths.isin(files), f"no such file: {name} " + paths)
+    table.frame["source"] = table.frame["image_path"]
+    if "mask_path" in named:
+        masks = table.frame.pop("mask_path")
+        table.frame["mask"] = masks.map({path: json.dumps({"file": path}) if path else "" for path in masks.unique()})
+
+
+def _check_boxes(table: SourceTable) -> None:
+    if "boxes" in table.frame:
+        cells = table.frame["boxes"].str.strip()
+        cells = cells.mask(is_missing(cells), "")
+        faults = cells.map({cell: box_fault(cell) if cell else "" for cell in cells.unique()}).astype("str")
+        table.frame["boxes"] = cells
+        leave_out_each(table, faults != "", faults)
+
+
+def _describe(table: SourceTable, name_of_dataset: str) -> None:
+    """Ids with the dataset's name in front, view, sex, age."""
+    frame = table.frame
+    empty = pd.Series("", index=frame.index, dtype="str")
+    dataset = frame["dataset"].str.strip() if "dataset" in frame else empty
+    frame["dataset"] = dataset.mask(dataset == "", name_of_dataset)
+    own = frame["image_path"].str.replace(r"\.\w+$", "", regex=True)
+    for name in ("patient_id", "study_id"):
+        ids = frame[name].str.strip() if name in frame else empty
+        nameless = is_missing(ids)
+        if name == "patient_id" and nameless.any():
+            table.notes.append(f"{int(nameless.sum())} rows without patient_id: each image counts as its own patient")
+        ids = ids.mask(nameless, own)
+        frame[name] = ids.where(ids.str.contains(":", regex=False), frame["dataset"] + ":" + ids)
+    if "view" not in frame:
+        frame["view"] = ""
+    frame["view"], unknown = normalise_views(frame["view"])
+    if unknown:
+        table.notes.append(f"unknown views, kept as OTHER: {', '.join(map(repr, unknown))}")
+    if "sex" in frame:
+        frame["sex"] = sexes(frame["sex"])
+    if "age" in frame:
+        stated = ~is_missing(frame["age"])
+        frame["age"] = ages(frame["age"])
+        unread = int((stated & frame["age"].isna()).sum())
+        if unread:
+            table.notes.append(f"{unread} ages are not a number of years up to 120 and are left empty")
+
+
+def _split(table: SourceTable, seed: int) -> None:
+    """Splits as they are; where they are missing, the patient's, else drawn by patient."""
+    if "split" not in table.frame:
+        table.frame["split"] = ""
+    cells = table.frame["split"].str.strip()
+    table.frame["split"] = cells.mask(is_missing(cells), "").str.lower().map({"": "", **_SPLITS})
+    unknown = table.frame["split"].isna()
+    leave_out_each(table, unknown, "split is " + cells.map(repr) + "; train, val or test is expected")
+    frame = table.frame
+    open_rows = frame["split"] == ""
+    if not open_rows.any():
+        return
+    stated = frame[~open_rows].drop_duplicates("patient_id").set_index("patient_id")["split"]
+    drawn = draw_splits(frame.loc[open_rows, "patient_id"], seed, _SHARES)
+    frame.loc[open_rows, "split"] = frame.loc[open_rows, "patient_id"].map(stated).fillna(drawn)
+    shares = "/".join(f"{share:.0%}" for share in _SHARES.values())
+    table.notes.append(f"{int(open_rows.sum())} rows without split: {shares} drawn by patient, seed {seed}")
+
+
+SOURCE = Source(
+    name="table",
+    title="A table of one's own",
+    task="anything its columns serve",
+    licence="yours",
+    size="any",
+    url="",
+    layout=(
+        "one table (*.csv, *.csv.gz or *.parquet), a row per image",
+        "the image files, named by image_path relative to the table",
+    ),
+    read=read,
+)

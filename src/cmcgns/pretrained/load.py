@@ -1,0 +1,104 @@
+"""A finished run in use: `cmcgns.load(run)`, and the same encoders with random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.pictures import Picture
+from cmcgns.data.reports.tokenizer import load_tokenizer
+from cmcgns.pretrained.embed import Embedder, Floats
+from cmcgns.pretrained.phrase_maps import MapKind, phrase_map
+from cmcgns.training.checkpoint import load_weights
+from cmcgns.training.run_folder import RunFolder
+from cmcgns.training.task import build_task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cmcgns.pretrained.zero_shot import Prompts
+
+
+class Pretrained(Embedder):
+    """A pretrained pair of encoders: what :class:`Embedder` has, and findings and places by name."""
+
+    def zero_shot(self, paths: Picture | Sequence[Picture], labels: Sequence[str] | Prompts) -> pd.DataFrame:
+        """How much more each radiograph resembles "{finding}" than "no {finding}", without any training on labels.
+
+        Args:
+            paths: one picture, or several.
+            labels: names, whose sentences are built in (`cmcgns/pretrained/prompts.yaml`; for others "{label}." and
+                "No {label}."), or label -> (sentences that state it, sentences that deny it).
+
+        Returns:
+            One row a picture, one column a label: softmax over the two at the run's own temperature. That ranks
+            pictures; it is calibrated for nothing.
+
+        Raises:
+            UserError: unreadable picture, no label, or a prompt without a word.
+        """
+        from cmcgns.pretrained.zero_shot import compare_prompts  # imports pandas, which embedding does not need
+
+        return compare_prompts(self, paths, labels)
+
+    def ground(self, path: Picture, phrase: str, against: str = "", kind: MapKind = "pooled") -> Floats:
+        """Where in a radiograph a phrase belongs.
+
+        The encoder sees the whole picture, squeezed to its input size, nothing cropped away.
+
+        Args:
+            path: the picture.
+            phrase: for example "Small left pleural effusion."
+            against: a sentence whose map is subtracted, for example "No pleural effusion."; leaves what speaks for
+                the phrase rather than for its subject.
+            kind: `pooled` or `patches` (cosines), or `attention` (weights): :mod:`cmcgns.pretrained.phrase_maps`.
+
+        Returns:
+            (H, W), one value for every pixel of the picture, interpolated between the patches.
+
+        Raises:
+            UserError: unreadable picture, phrase without a word, or a map that this run did not train.
+        """
+        return phrase_map(self, path, phrase, against, kind)
+
+
+def load(run: str | Path, device: str = "cpu") -> Pretrained:
+    """Load a finished run.
+
+    Args:
+        run: run folder.
+        device: where to put the weights.
+
+    Raises:
+        UserError: no run folder, not finished, or weights that do not fit its settings.
+    """
+    folder = RunFolder(Path(run))
+    recipe = folder.read_recipe()
+    if not folder.model.is_file():
+        raise UserError(f"{folder.path}: model.safetensors is missing; finish the run with --resume")
+    tokenizer = load_tokenizer(str(folder.tokenizer))
+    config = json.loads(folder.report_encoder.read_text("utf-8"))
+    task = build_task(recipe, len(tokenizer), config, load_weights=False)
+    load_weights(folder.model, task)
+    model = Pretrained(task.to(device), tokenizer, recipe)
+    model.folder = folder.path
+    return model
+
+
+def random_twin(model: Pretrained, seed: int | None = None) -> Pretrained:
+    """The same architecture and tokenizer with random weights.
+
+    Args:
+        model: the run.
+        seed: of the weights; by default another one than the run's.
+    """
+    torch.manual_seed(model.recipe.training.seed + 1 if seed is None else seed)
+    settings = model.recipe.image_encoder.model_copy(update={"weights": None})
+    recipe = model.recipe.model_copy(update={"image_encoder": settings})
+    config = model.task.model.report_encoder.config
+    return Pretrained(build_task(recipe, len(model.tokenizer), config), model.tokenizer, recipe)

@@ -1,0 +1,124 @@
+"""Where in the image a phrase belongs: one value a patch, by similarity or by attention.
+
+Three ways, none of which is trained with boxes:
+
+- `pooled`: cosine of the phrase's global embedding with each patch, sent alone through the value and output maps of
+  the image's attention pool and its projection (Zhou et al., ECCV 2022, section 3.2, for CLIP). The position
+  embedding is left out: the map says what a patch shows, not where findings usually are.
+- `patches`: cosine of the phrase's sentence embedding f_R with the patch's f_I. No loss of the method compares the
+  two directly.
+- `attention`: the weight that the sentence gives to the patch in the cross-modal attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.cache import place_in_square
+from cmcgns.data.images.pictures import Picture, picture_size, read_picture
+from cmcgns.data.pairs.dataset import normalise_pixels
+from cmcgns.pretrained.embed import Embedder, Floats
+
+MapKind = Literal["pooled", "patches", "attention"]
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """K phrases, embedded.
+
+    Attributes:
+        local: (K, D) mean of their sentence embeddings f_R.
+        pooled: (K, D) their global embeddings, unit vectors.
+    """
+
+    local: Tensor
+    pooled: Tensor
+
+
+def embed_phrases(model: Embedder, texts: Sequence[str]) -> Phrases:
+    """Embed phrases of one or more sentences.
+
+    Raises:
+        UserError: a text without a word.
+    """
+    local, pooled = model.encode_texts(texts)
+    return Phrases(local, pooled)
+
+
+def untrained(model: Embedder, kind: MapKind) -> str:
+    """Why the run cannot give this map: the loss that would have trained it was off; empty if it can."""
+    weight = "weight_global" if kind == "pooled" else "weight_report"
+    return f"the run has objective.{weight} 0" if getattr(model.recipe.objective, weight) == 0 else ""
+
+
+@torch.no_grad()
+def patch_maps(model: Embedder, tokens: Tensor, phrases: Phrases, kind: MapKind) -> Tensor:
+    """One map for every image and phrase.
+
+    Args:
+        model: the run.
+        tokens: (B, P, C) of its image encoder.
+        phrases: K phrases.
+        kind: see above.
+
+    Returns:
+        (B, K, P): cosines, or attention weights.
+    """
+    net = model.task.model
+    if kind == "pooled":
+        pool = net.image_pool
+        dense = F.normalize(net.image_projection(pool.c_proj(pool.v_proj(tokens))), dim=-1)
+        return phrases.pooled @ dense.transpose(1, 2)
+    patches = net.project_patches(tokens)
+    if kind == "patches":
+        return F.normalize(phrases.local, dim=-1) @ patches.transpose(1, 2)
+    sentences = phrases.local.expand(len(tokens), -1, -1)
+    everyone = torch.ones(sentences.shape[:2], dtype=torch.bool, device=tokens.device)
+    weights: Tensor = model.task.objective.attention.image_to_text(patches, sentences, everyone)[1]
+    return weights
+
+
+def to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, P) maps over a square grid, row-major -> (N, H, W), interpolated between the patches' centres.
+
+    Raises:
+        UserError: P is no square number.
+    """
+    side = math.isqrt(maps.shape[1])
+    if side * side != maps.shape[1]:
+        raise UserError(f"{maps.shape[1]} patches form no square grid")
+    grid = maps.unflatten(1, (1, side, side))
+    return F.interpolate(grid, size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+@torch.no_grad()
+def phrase_map(model: Embedder, path: Picture, phrase: str, against: str, kind: MapKind) -> Floats:
+    """The map of :meth:`cmcgns.pretrained.Pretrained.ground`; its arguments and errors.
+
+    Returns:
+        (H, W), as large as the picture.
+    """
+    if reason := untrained(model, kind):
+        raise UserError(f"ground: no map of kind {kind}: {reason}")
+    pixels = read_picture(path, model.recipe.data.image_size)[None]
+    tokens = model.task.model.image_encoder.tokens(normalise_pixels(pixels)[:, None].to(model.device))
+    maps = patch_maps(model, tokens, embed_phrases(model, [phrase, *([against] if against else [])]), kind)[0]
+    values = maps[0] - maps[1] if against else maps[0]
+    return _unpadded(values, *picture_size(path))
+
+
+def _unpadded(values: torch.Tensor, width: int, height: int) -> Floats:
+    """(P,) of the square that the encoder saw -> (height, width) of the picture inside it."""
+    side = max(width, height)
+    _, left, top = place_in_square(width, height, side)
+    square = to_pixels(values[None], (side, side))[0].cpu().numpy()
+    return np.ascontiguousarray(square[top : top + height, left : left + width])

@@ -1,0 +1,121 @@
+"""Sentences that state or deny a finding: the file `prompts.yaml` beside this one, a user's own, or a template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.reports.text import split_sentences
+from cmcgns.settings.config import Settings
+from cmcgns.settings.yaml import explain, parse_mapping, read_mapping_file
+
+Sentences = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class LabelPrompts(Settings):
+    """What is said of one label."""
+
+    also: tuple[str, ...] = Field((), description="other names of the same label")
+    positive: Sentences = Field(description="sentences that state the finding")
+    negative: Sentences = Field(description="sentences that deny it")
+    words: tuple[str, ...] = Field((), description="a sentence about it holds one; empty: the label and its names")
+
+
+PromptSource = str | dict[str, LabelPrompts]
+"""`built-in`, `phantom` (wording of the synthetic studies), `template`, a YAML file, or the prompts themselves."""
+_FILES = {"built-in": "prompts.yaml", "phantom": "prompts-phantom.yaml"}
+SOURCES = (*_FILES, "template")
+
+
+@dataclass(frozen=True)
+class PromptBook:
+    """Prompts by label.
+
+    Attributes:
+        name: where they are from.
+        entries: by label in lower case with single blanks; other names are keys of their own.
+    """
+
+    name: str
+    entries: Mapping[str, LabelPrompts]
+
+    def knows(self, label: str) -> bool:
+        """Whether the label has sentences of its own; else :meth:`of` fills the template."""
+        return _key(label) in self.entries
+
+    def of(self, label: str) -> LabelPrompts:
+        """Sentences of a label; of an unknown one `{label}.` and `No {label}.`."""
+        found = self.entries.get(_key(label))
+        if found is not None:
+            return found
+        name = " ".join(label.replace("_", " ").split())
+        inside = name if name[:2].isupper() else name[:1].lower() + name[1:]  # "No COPD.", but "No calcification."
+        return LabelPrompts(positive=(f"{name}.",), negative=(f"No {inside}.",))
+
+    def unknown(self, labels: Iterable[str]) -> list[str]:
+        """Labels that only the template serves."""
+        return [label for label in labels if not self.knows(label)]
+
+    def pattern(self, label: str) -> re.Pattern[str]:
+        """Finds what a sentence about the label holds, as a whole word, in any case."""
+        entry = self.entries.get(_key(label))
+        words = entry.words if entry else ()
+        if not words:
+            words = (label.replace("_", " "), *(entry.also if entry else ()))
+        return re.compile(r"\b(?:" + "|".join(re.escape(word) for word in words) + r")\b", re.IGNORECASE)
+
+
+def load_prompts(source: PromptSource = "built-in") -> PromptBook:
+    """Prompts by name, from a file or as they stand.
+
+    Args:
+        source: see :data:`PromptSource`.
+
+    Raises:
+        UserError: no such file, wrong keys, a label given twice, or a sentence without a word; names it.
+    """
+    if not isinstance(source, str):
+        return _book("the protocol's own prompts", source)
+    if source == "template":
+        return PromptBook(source, {})
+    if source in _FILES:
+        text = (resources.files(__package__) / _FILES[source]).read_text("utf-8")
+        return _book(source, _validate(parse_mapping(text, _FILES[source]), _FILES[source]))
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise UserError(f"prompts: {source} is neither a file nor one of {', '.join(SOURCES)}")
+    return _book(str(path), _validate(read_mapping_file(path), str(path)))
+
+
+def _validate(content: Mapping[Any, Any], where: str) -> dict[str, LabelPrompts]:
+    entries = {}
+    for label, value in content.items():
+        try:
+            entries[str(label)] = LabelPrompts.model_validate(value)
+        except ValidationError as error:
+            raise UserError(explain(error, LabelPrompts, f"{where}, label {label}")) from None
+    return entries
+
+
+def _book(name: str, labels: Mapping[str, LabelPrompts]) -> PromptBook:
+    entries: dict[str, LabelPrompts] = {}
+    for label, entry in labels.items():
+        for text in (*entry.positive, *entry.negative):
+            if not split_sentences(text):
+                raise UserError(f"{name}: label {label} has a prompt without a word: {text!r}")
+        for key in map(_key, (label, *entry.also)):
+            if key in entries:
+                raise UserError(f"{name}: label {key} is given twice (names and other names must be unlike)")
+            entries[key] = entry
+    return PromptBook(name, entries)
+
+
+def _key(label: str) -> str:
+    return " ".join(label.replace("_", " ").casefold().split())

@@ -1,0 +1,257 @@
+"""From result rows to tables: summary, the paper's, further metrics, classes, subgroups, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from cmcgns.evaluation.results import ResultRow
+from cmcgns.reporting.evaluation.names import (
+    CALIBRATION,
+    DASH,
+    ProtocolName,
+    fraction_name,
+    is_number,
+    metric_name,
+    number,
+    protocol_title,
+)
+from cmcgns.reporting.evaluation.notices import Kept
+from cmcgns.reporting.evaluation.selection import Selection
+from cmcgns.reporting.evaluation.tables import Block, Entry, Line, Notes, Table, entry
+
+PUBLISHED_FRACTIONS = (1.0, 10.0, 100.0)
+Counts = Mapping[str, Callable[[ResultRow], str]]  # by the heading of a column
+PUBLISHED_NOTE = (
+    "Published figures: copied from papers, measured under the legacy protocol by other hands, without intervals. "
+    "Copied tables disagree by several points: orientation only."
+)
+
+
+def main_table(selection: Selection, protocols: Sequence[str], title: str, named: bool = True) -> Table:
+    """The paper's table: one row an encoder, one block of fractions a protocol, published figures below.
+
+    Args:
+        selection: the rows.
+        protocols: columns; either all legacy or none of them.
+        title: of the table.
+        named: whether columns say the protocol; not where the heading above does.
+    """
+    notes = Notes()
+    blocks = [_block(selection, name, named) for name in protocols]
+    lines = []
+    for encoder in selection.encoders:
+        cells = []
+        for name in protocols:
+            for fraction in selection.fractions(name):
+                row = selection.find(name, encoder, selection.primary(name), fraction=fraction)
+                cells.append(_entry(selection, row, name, fraction, notes))
+        if any(encoder in selection.encoders_of(name) for name in protocols):
+            lines.append(Line(encoder, tuple(cells)))
+    published = _published(selection, protocols)
+    listed = notes.listed() + ([("", PUBLISHED_NOTE)] if published else [])
+    return Table(title, "Encoder", tuple(blocks), lines + published, listed)
+
+
+def _block(selection: Selection, protocol: str, named: bool) -> Block:
+    metric = metric_name(selection.primary(protocol))
+    columns = tuple(fraction_name(fraction) or "value" for fraction in selection.fractions(protocol))
+    if not named:
+        return Block(metric, "", columns)
+    return Block(f"{protocol_title(protocol, selection.about)}: {metric}", protocol, columns)
+
+
+def metric_table(selection: Selection, protocol: str, metrics: Sequence[str], title: str) -> Table:
+    """Metrics of one protocol over all classes: a row for each metric and encoder."""
+    encoders = selection.encoders_of(protocol)
+    about = [(metric_name(metric), encoder, metric, "", "") for metric in metrics for encoder in encoders]
+    return _rows_table(selection, protocol, title, "Metric", about, selection.fractions(protocol), {})
+
+
+def class_table(selection: Selection, protocol: str) -> Table:
+    """The primary metric of each class."""
+    metric = selection.primary(protocol)
+    encoders = selection.encoders_of(protocol)
+    labels = ["", *selection.labels(protocol, metric)]
+    about = [(label or "mean over classes", encoder, metric, label, "") for label in labels for encoder in encoders]
+    fractions, title = selection.fractions(protocol), f"{metric_name(metric)} by class"
+    return _rows_table(selection, protocol, title, "Class", about, fractions, _class_counts(selection, protocol))
+
+
+def class_metrics_table(selection: Selection, protocol: str, metrics: Sequence[str]) -> Table:
+    """Further metrics of each class at the largest fraction: a column for each metric."""
+    fraction = selection.fractions(protocol)[-1]
+    labels = list(dict.fromkeys(label for metric in metrics for label in selection.labels(protocol, metric)))
+    notes, lines = Notes(), list[Line]()
+    for label in labels:
+        for encoder in selection.encoders_of(protocol):
+            found = [selection.find(protocol, encoder, metric, label, fraction=fraction) for metric in metrics]
+            cells = tuple(_entry(selection, row, protocol, fraction, notes) for row in found)
+            lines.append(Line(label, cells, encoder))
+    at = f", {fraction_name(fraction)} of the labels" if fraction is not None else ""
+    block = Block("", protocol, tuple(metric_name(metric) for metric in metrics))
+    return _with_details(selection, Table(f"Further metrics by class{at}", "Class", (block,), lines, notes.listed()))
+
+
+def subgroup_table(selection: Selection, protocol: str) -> Table:
+    """The primary metric in each subgroup, everyone first."""
+    metric = selection.primary(protocol)
+    encoders = selection.encoders_of(protocol)
+    groups = ["", *selection.groups(protocol, metric)]
+    about = [(group or "everyone", encoder, metric, "", group) for group in groups for encoder in encoders]
+    fractions = selection.fractions(protocol)
+    title = f"{metric_name(metric)} in subgroups"
+    counts = {"test rows": lambda row: f"{row.n:,}", "patients": lambda row: f"{row.patients:,}"}
+    return _rows_table(selection, protocol, title, "Subgroup", about, fractions, counts)
+
+
+def calibration_metrics(selection: Selection, protocol: str) -> list[str]:
+    """Which of the calibration metrics the protocol has."""
+    return [metric for metric in CALIBRATION if metric in selection.metrics(protocol)]
+
+
+def further_metrics(selection: Selection, protocol: str) -> list[str]:
+    """All metrics but the primary one and those of calibration."""
+    return [metric for metric in selection.metrics(protocol)[1:] if metric not in CALIBRATION]
+
+
+def _rows_table(
+    selection: Selection,
+    protocol: str,
+    title: str,
+    first: str,
+    about: Iterable[tuple[str, str, str, str, str]],
+    fractions: Sequence[float | None],
+    counts: Counts,
+) -> Table:
+    """A table with a row for each (name, encoder, metric, label, group) and a column for each fraction."""
+    notes, lines = Notes(), list[Line]()
+    for name, encoder, metric, label, group in about:
+        found = [selection.find(protocol, encoder, metric, label, group, fraction) for fraction in fractions]
+        there = [row for row in found if row]
+        if not there:
+            continue
+        cells = [
+            _entry(selection, row, protocol, fraction, notes) for row, fraction in zip(found, fractions, strict=True)
+        ]
+        cells = [*_counts(there, counts), *cells]
+        lines.append(Line(name, tuple(cells), encoder))
+    columns = [fraction_name(fraction) or "value" for fraction in fractions]
+    block = Block("", protocol, (*counts, *columns))
+    return _with_details(selection, Table(title, first, (block,), lines, notes.listed()))
+
+
+def _counts(rows: Sequence[ResultRow], counts: Counts) -> list[Entry]:
+    """Counts of a line; one without figures has the counts of its row, which may be everyone's."""
+    known = [row for row in rows if is_number(row.value)]
+    return [Entry(count(known[-1]) if known else DASH) for count in counts.values()]
+
+
+def _class_counts(selection: Selection, protocol: str) -> Counts:
+    """Positives of each class where they are known; else its rows where classes differ in them."""
+    everything = [
+        row for row in selection.of(protocol) if row.metric == selection.primary(protocol) and not row.group
+    ]
+    if any(row.positives is not None for row in everything):
+        return {"positives": lambda row: "" if row.positives is None else f"{row.positives:,} of {row.n:,}"}
+    return {"test rows": lambda row: f"{row.n:,}"} if len({row.n for row in everything}) > 1 else {}
+
+
+def _with_details(selection: Selection, table: Table) -> Table:
+    """Encoders have a column of their own where there are several; without it where there is one."""
+    if len(selection.encoders) > 1:
+        table.second = "Encoder"
+    else:
+        table.lines = [Line(line.name, line.entries) for line in table.lines]
+    return table
+
+
+def _entry(selection: Selection, row: ResultRow | None, protocol: str, fraction: float | None, notes: Notes) -> Entry:
+    about = selection.about.get(protocol)
+    seeds = about.seeds if about is not None and fraction is not None else 0
+    return entry(row, selection.why_missing(protocol, fraction), notes, seeds)
+
+
+def _published(selection: Selection, protocols: Sequence[str]) -> list[Line]:
+    """A line for every published model; none beside anything but legacy protocols."""
+    legacy = [name for name in protocols if ProtocolName.parse(name).is_legacy and name in selection.about]
+    models = dict.fromkeys(model for name in legacy for model in selection.about[name].anchors)
+    lines = []
+    for model in models:
+        cells = []
+        for name in protocols:
+            values = selection.about[name].anchors.get(model, []) if name in legacy else []
+            known = dict(zip(PUBLISHED_FRACTIONS, values, strict=False))
+            found = [known.get(fraction or 0) for fraction in selection.fractions(name)]
+            cells += [Entry("") if value is None else Entry(number(value / 100)) for value in found]
+        if any(cell.value for cell in cells):
+            lines.append(Line(model, tuple(cells), published=True))
+    return lines
+
+
+_SHARES = 3  # of the labels; more are in the sections
+
+
+def primary_table(selection: Selection, kept: Kept) -> Table:
+    """The primary figure of every protocol and encoder, with what guessing gets and how much was judged.
+
+    Args:
+        selection: the rows.
+        kept: what a random ranking gets in retrieval.
+    """
+    notes, shares = Notes(), _shares(selection)
+    one = len([share for share in shares if share is not None]) < 2  # then a column says it
+    names = ["Labels", "Value"] if one else [fraction_name(share) or "No labels" for share in shares]
+    lines = [
+        _line(selection, kept, name, encoder, None if one else shares, notes)
+        for name in selection.protocols
+        for encoder in selection.encoders_of(name)
+    ]
+    block = Block("", "", ("Measure", *names, "Chance", "Test rows", "Patients"))
+    table = Table("Primary figures", "Protocol", (block,), lines, notes.listed() + _about_shares(selection, shares))
+    table.second = "Encoder" if len(selection.encoders) > 1 else ""
+    return table
+
+
+def _shares(selection: Selection) -> list[float | None]:
+    """What learns nothing first, then at most three shares of the labels: smallest, middle, largest."""
+    found = {fraction for name in selection.protocols for fraction in selection.fractions(name)}
+    learned = sorted(fraction for fraction in found if fraction is not None)
+    if len(learned) > _SHARES:
+        learned = [learned[0], learned[len(learned) // 2], learned[-1]]
+    return [*([None] if None in found else []), *learned]
+
+
+def _about_shares(selection: Selection, shares: Sequence[float | None]) -> list[tuple[str, str]]:
+    found = {fraction for name in selection.protocols for fraction in selection.fractions(name)}
+    text = "Labels, in per cent: the share that a head or classifier on the encoder was trained on."
+    texts = [text] if found != {None} else []
+    if left := sorted(fraction for fraction in found - set(shares) if fraction is not None):
+        texts.append(f"Further shares are in the sections below: {', '.join(map(fraction_name, left))}.")
+    return [("", text) for text in texts]
+
+
+def _line(
+    selection: Selection,
+    kept: Kept,
+    protocol: str,
+    encoder: str,
+    shares: Sequence[float | None] | None,
+    notes: Notes,
+) -> Line:
+    """One protocol and encoder; without shares, its only one is named in a column."""
+    theirs = selection.fractions(protocol)
+    metric, about = selection.primary(protocol), selection.about.get(protocol)
+    rows = {share: selection.find(protocol, encoder, metric, fraction=share) for share in theirs}
+    cells = [Entry(fraction_name(theirs[0]) or "none")] if shares is None else []
+    for share in theirs if shares is None else shares:
+        row, seeds = rows.get(share), about.seeds if about is not None and share is not None else 0
+        shown = replace(row, sd=None) if row else None  # sd is in the sections
+        cell = entry(shown, selection.why_missing(protocol, share), notes, seeds)
+        cells.append(cell if share in theirs else Entry(""))
+    last = [row for row in rows.values() if row][-1:]
+    level = kept.chance(selection, last[0]) if last else None
+    counts = [(f"{row.n:,}", f"{row.patients:,}") for row in last] or [(DASH, DASH)]
+    ends = (DASH if level is None else number(level), *counts[0])
+    entries = (Entry(metric_name(metric)), *cells, *map(Entry, ends))
+    return Line(protocol_title(protocol, selection.about), entries, encoder, code=protocol)

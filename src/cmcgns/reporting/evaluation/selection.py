@@ -1,0 +1,183 @@
+"""Which rows of the results a table shows, and what they were measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from cmcgns.evaluation.protocols import EvaluationProtocol
+from cmcgns.evaluation.results import ResultRow
+from cmcgns.reporting.evaluation.names import DASH, is_number, paper_order
+
+Key = tuple[str, str, str, str, str, float | None]
+
+
+class Selection:
+    """Result rows, found by what they are about.
+
+    Args:
+        rows: of any number of encoders and protocols; rows of single seeds and means over seeds.
+        protocols: by the name in the rows.
+        failures: protocol, cell and message of what went wrong.
+
+    Attributes:
+        rows: all of them.
+        protocols: names in the order of the paper.
+        encoders: names in the order of the rows; equal names of unlike weights are told apart by their hash.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[ResultRow],
+        protocols: Mapping[str, EvaluationProtocol],
+        failures: Iterable[tuple[str, str, str]] = (),
+    ) -> None:
+        self.rows, self.about = tuple(rows), protocols
+        self._failed = {(protocol, cell.partition("-percent")[0] if cell else "") for protocol, cell, _ in failures}
+        tasks = {row.protocol: row.task for row in rows}
+        self.tasks = tasks
+        self.protocols = sorted(tasks, key=lambda name: paper_order(name, tasks[name]))
+        self.encoders = list(dict.fromkeys(self.encoder_of(row) for row in rows))
+
+    @cached_property
+    def _ambiguous(self) -> set[str]:
+        hashes: dict[str, set[str]] = {}
+        for row in self.rows:
+            hashes.setdefault(row.encoder, set()).add(row.encoder_sha256)
+        return {name for name, found in hashes.items() if len(found) > 1}
+
+    @cached_property
+    def _shown(self) -> dict[Key, ResultRow]:
+        """Means over seeds; where there is none, the first seed."""
+        shown: dict[Key, ResultRow] = {}
+        for row in self.rows:
+            key = (row.protocol, self.encoder_of(row), row.metric, row.label, row.group, row.fraction)
+            if key not in shown or (row.seed is None and shown[key].seed is not None):
+                shown[key] = row
+        return shown
+
+    def encoder_of(self, row: ResultRow) -> str:
+        """Name of a row's encoder in tables."""
+        return f"{row.encoder} ({row.encoder_sha256[:8]})" if row.encoder in self._ambiguous else row.encoder
+
+    def find(
+        self,
+        protocol: str,
+        encoder: str,
+        metric: str,
+        label: str = "",
+        group: str = "",
+        fraction: float | None = None,
+    ) -> ResultRow | None:
+        """The row that a table shows."""
+        return self._shown.get((protocol, encoder, metric, label, group, fraction))
+
+    def of(self, protocol: str) -> list[ResultRow]:
+        """What tables can show of a protocol: no single seeds beside their mean."""
+        return [row for key, row in self._shown.items() if key[0] == protocol]
+
+    def primary(self, protocol: str) -> str:
+        """The metric that stands for the protocol."""
+        rows = self.of(protocol)
+        wanted = getattr(self.about.get(protocol), "primary", "")
+        chosen = [row.metric for row in rows if row.primary] or [row.metric for row in rows if row.metric == wanted]
+        return chosen[0] if chosen else rows[0].metric
+
+    def metrics(self, protocol: str) -> list[str]:
+        """The primary one first, then in the order of the rows."""
+        return list(dict.fromkeys([self.primary(protocol), *(row.metric for row in self.of(protocol))]))
+
+    def fractions(self, protocol: str) -> list[float | None]:
+        """Rising; [None] for what learns nothing."""
+        found = {row.fraction for row in self.of(protocol)}
+        return sorted(found, key=lambda fraction: -1.0 if fraction is None else fraction)
+
+    def learns(self, protocol: str) -> bool:
+        """Whether there are fractions."""
+        return any(row.fraction is not None for row in self.of(protocol))
+
+    def labels(self, protocol: str, metric: str) -> list[str]:
+        """Classes with a figure of their own; empty where a single class repeats the mean."""
+        found = list(
+            dict.fromkeys(r.label for r in self.of(protocol) if r.label and r.metric == metric and not r.group)
+        )
+        if len(found) == 1:
+            return [] if self._repeats_mean(protocol, metric) else found
+        return found
+
+    def groups(self, protocol: str, metric: str) -> list[str]:
+        """Subgroups with a figure of the primary metric over all classes."""
+        rows = [row for row in self.of(protocol) if row.group and row.metric == metric and not row.label]
+        return list(dict.fromkeys(row.group for row in rows))
+
+    def groups_with_figures(self, protocol: str) -> list[str]:
+        """Those of :meth:`groups` that have a value at the largest fraction."""
+        metric, fraction = self.primary(protocol), self.fractions(protocol)[-1]
+        found = {row.group for row in self.of(protocol) if row.fraction == fraction and row.metric == metric
+                 and not row.label and is_number(row.value)}  # fmt: skip
+        return [group for group in self.groups(protocol, metric) if group in found]
+
+    def encoders_of(self, protocol: str) -> list[str]:
+        """Encoders with a row of the protocol."""
+        there = {self.encoder_of(row) for row in self.of(protocol)}
+        return [name for name in self.encoders if name in there]
+
+    def why_missing(self, protocol: str, fraction: float | None) -> str:
+        """Why there is no row: it failed, or nobody asked for it."""
+        cells = {"", "all" if fraction is None else f"{fraction:g}"}
+        failed = any(
+            (name, cell) in self._failed for cell in cells for name in (protocol, protocol.partition("@")[0])
+        )
+        return "failed" if failed else "not run"
+
+    def _repeats_mean(self, protocol: str, metric: str) -> bool:
+        rows = [row for row in self.of(protocol) if row.metric == metric and not row.group]
+        means = {(self.encoder_of(row), row.fraction): row.value for row in rows if not row.label}
+        return all(means.get((self.encoder_of(row), row.fraction), row) == row.value for row in rows if row.label)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The test rows of a protocol; `encoders` is empty where there is only one."""
+
+    protocol: str
+    encoders: str
+    dataset: str
+    split: str
+    n: int
+    patients: int
+    seeds: str
+    resamples: str
+    leakage: str
+
+
+def sources(selection: Selection, protocols: Iterable[str]) -> list[Source]:
+    """One for every protocol and split; encoders that were judged on the same share one."""
+    found: dict[tuple[str, str, str, int, int, str], list[ResultRow]] = {}
+    for row in (row for name in protocols for row in _means(selection, name)):
+        key = (row.protocol, row.dataset, row.split, row.n, row.patients, row.leakage)
+        found.setdefault(key, []).append(row)
+    listed = []
+    for (protocol, dataset, split, n, patients, leakage), of in found.items():
+        names = list(dict.fromkeys(selection.encoder_of(row) for row in of))
+        several = len(selection.encoders) > 1
+        encoders = "" if not several else "all" if len(names) == len(selection.encoders) else ", ".join(names)
+        seeds = extent(row.seeds for row in of) if any(row.fraction is not None for row in of) else DASH
+        resamples = extent(row.resamples for row in of)
+        listed.append(Source(protocol, encoders, dataset, split, n, patients, seeds, resamples, leakage))
+    return listed
+
+
+def extent(values: Iterable[int]) -> str:
+    """`3`, or `2 to 3`."""
+    found = sorted(set(values))
+    ends = [f"{value:,}" for value in (found[0], found[-1])]
+    return ends[0] if len(found) == 1 else " to ".join(ends)
+
+
+def _means(selection: Selection, protocol: str) -> list[ResultRow]:
+    """The primary figure over all classes and everyone, which says how many rows were judged."""
+    everyone = [row for row in selection.of(protocol) if not row.group]
+    primary = selection.primary(protocol)
+    return [row for row in everyone if row.metric == primary and not row.label] or everyone

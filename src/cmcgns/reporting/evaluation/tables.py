@@ -1,0 +1,223 @@
+"""What a page is made of, before it becomes Markdown or HTML: tables, chapters, pictures, folds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from matplotlib.figure import Figure
+
+from cmcgns.evaluation.results import ResultRow
+from cmcgns.reporting.evaluation.names import DASH, is_number, number, span, with_span
+from cmcgns.reporting.evaluation.selection import Source
+
+UNDEFINED = "undefined on these test rows"
+LEAKED = "leakage: the top of the page says what was seen before"
+NO_INTERVAL = "no interval: it needs two or more patients and resamples in which the figure is defined"
+LEAK = "†"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell: value, its interval, its spread over seeds, the marks of its notes; whether it is from a result row."""
+
+    value: str
+    interval: str = ""
+    spread: str = ""
+    marks: tuple[str, ...] = ()
+    is_result: bool = False
+
+    @property
+    def text(self) -> str:
+        """All in one line, without the marks."""
+        return ", ".join(part for part in (with_span(self.value, self.interval), self.spread) if part)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row: what it is about, and its cells.
+
+    Attributes:
+        name: e.g. the encoder.
+        detail: e.g. the encoder where `name` is a metric; empty if there is nothing to add.
+        published: copied from a paper, not measured.
+        code: a protocol's name, where the line is about one.
+    """
+
+    name: str
+    entries: tuple[Entry, ...]
+    detail: str = ""
+    published: bool = False
+    code: str = ""
+
+    def relabel(self, marks: Mapping[str, str]) -> Line:
+        """The line with other marks; those without a new one are left out."""
+        entries = (replace(cell, marks=tuple(marks[m] for m in cell.marks if m in marks)) for cell in self.entries)
+        return replace(self, entries=tuple(entries))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Columns that belong together under one heading."""
+
+    title: str
+    code: str
+    columns: tuple[str, ...]
+
+
+@dataclass
+class Table:
+    """A table with everything that must be printed with it.
+
+    Attributes:
+        title: above the table.
+        first: heading of the first column.
+        second: heading of the column of the lines' details; empty if there is none.
+        notes: mark and text; no mark: it holds for the whole table.
+    """
+
+    title: str
+    first: str
+    blocks: tuple[Block, ...]
+    lines: list[Line]
+    notes: list[tuple[str, str]]
+    second: str = ""
+
+    def __post_init__(self) -> None:
+        """A note that every figure of the table has needs no mark."""
+        cells = [cell for line in self.lines if not line.published for cell in line.entries if cell.is_result]
+        if not cells or all(cell.value == DASH for cell in cells):
+            return
+        common = set.intersection(*(set(cell.marks) for cell in cells)) - {LEAK}
+        if common:
+            rest = [mark for mark, _ in self.notes if mark not in common | {"", LEAK}]
+            marks = {LEAK: LEAK} | {mark: letters(index) for index, mark in enumerate(rest)}
+            self.lines = [line.relabel(marks) for line in self.lines]
+            self.notes = [(marks.get(mark, ""), text) for mark, text in self.notes]
+
+    @property
+    def columns(self) -> int:
+        """Without the first and the second."""
+        return sum(len(block.columns) for block in self.blocks)
+
+
+@dataclass
+class Notes:
+    """Footnotes of one table: equal texts share a letter."""
+
+    marks: dict[str, str] = field(default_factory=dict)
+    leaked: bool = False
+
+    def mark(self, text: str) -> str:
+        """The letter of a note."""
+        return self.marks.setdefault(text, letters(len(self.marks)))
+
+    def listed(self) -> list[tuple[str, str]]:
+        """Mark and text of each."""
+        return ([(LEAK, LEAKED)] if self.leaked else []) + [(mark, text) for text, mark in self.marks.items()]
+
+
+def entry(row: ResultRow | None, missing: str, notes: Notes, expected_seeds: int = 0) -> Entry:
+    """The cell of a row.
+
+    Args:
+        row: None where there is none.
+        missing: why there is none.
+        notes: of the table; grows.
+        expected_seeds: of the protocol; fewer are said.
+    """
+    if row is None:
+        return Entry(DASH, spread=missing)
+    marks = []
+    if row.leakage:
+        notes.leaked = True
+        marks.append(LEAK)
+    if row.value is None or not is_number(row.value):
+        marks.append(notes.mark(row.note or UNDEFINED))
+        return Entry(DASH, marks=tuple(marks), is_result=True)
+    interval = span(row.low, row.high)
+    if row.note:
+        marks.append(notes.mark(row.note))
+    elif not interval:
+        marks.append(notes.mark(NO_INTERVAL))
+    return Entry(number(row.value), interval, spread(row, expected_seeds), tuple(marks), is_result=True)
+
+
+def spread(row: ResultRow, expected: int = 0) -> str:
+    """`sd 0.004`, with the number of seeds where it is not the expected one."""
+    parts = [] if row.sd is None or not is_number(row.sd) else [f"sd {number(row.sd)}"]
+    if row.seed is not None and expected > 1:
+        parts.append(f"seed {row.seed} only")
+    elif row.fraction is not None and row.seeds < expected:
+        parts.append(f"{row.seeds} of {expected} seeds")
+    return ", ".join(parts)
+
+
+def letters(index: int) -> str:
+    """0 -> a, 25 -> z, 26 -> aa."""
+    first, last = divmod(index, 26)
+    return (letters(first - 1) if first else "") + chr(ord("a") + last)
+
+
+def chunks(names: Sequence[str], size: int) -> list[list[str]]:
+    """At most so many at a time, in order."""
+    return [list(names[start : start + size]) for start in range(0, len(names), size)]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot with its words."""
+
+    name: str
+    figure: Figure
+    alt: str
+    caption: str
+
+    @property
+    def width(self) -> int:
+        """On the page, in pixels."""
+        return round(self.figure.get_figwidth() * 98)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Tables and pictures that are shown on demand."""
+
+    title: str
+    inside: tuple[Table | Picture, ...]
+
+
+@dataclass
+class Part:
+    """Tables and pictures under one heading.
+
+    Attributes:
+        title: the heading.
+        code: a protocol's name, where it is about one.
+        text: below the heading.
+        sources: what everything in it was measured on; empty where an earlier part says it.
+        blocks: in order.
+    """
+
+    title: str
+    code: str = ""
+    text: str = ""
+    sources: list[Source] = field(default_factory=list)
+    blocks: list[Table | Picture | Fold] = field(default_factory=list)
+
+
+@dataclass
+class Section:
+    """A chapter of the page."""
+
+    anchor: str
+    title: str
+    text: str = ""
+    parts: list[Part] = field(default_factory=list)
+
+
+def pictures_of(sections: Iterable[Section]) -> Iterator[Picture]:
+    """All pictures, folded ones too, in the order of the page."""
+    for block in (block for section in sections for part in section.parts for block in part.blocks):
+        inside = block.inside if isinstance(block, Fold) else (block,)
+        yield from (one for one in inside if isinstance(one, Picture))

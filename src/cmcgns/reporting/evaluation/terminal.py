@@ -1,0 +1,122 @@
+"""The tables that `cmcgns evaluate` and `compare` print: names stay recognisable where the terminal is narrow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from cmcgns.evaluation.compare import Comparison, ComparisonRow
+from cmcgns.evaluation.results import ResultRow
+from cmcgns.reporting.evaluation.names import is_chance, lower_is_better
+from cmcgns.reporting.evaluation.verdicts import verdict_of
+
+_LEAST = 9  # letters that a column of names keeps
+_GAP = 2  # letters between columns
+_NAMES = 2  # the first columns
+_PIECE = re.compile(r"[^-/@_+]*[-/@_+]?")
+
+Lines = Sequence[Sequence[str]]
+
+
+def figures_table(rows: Iterable[ResultRow], width: int) -> Table:
+    """Figures of an evaluation.
+
+    Args:
+        rows: a line each.
+        width: of the terminal, in letters.
+    """
+    lines = [
+        (row.protocol, row.metric, _share(row.fraction), _with_interval(row.value, row.low, row.high), f"{row.n:,}")
+        for row in rows
+    ]
+    title = "95 % intervals: patient-clustered bootstrap; mean over seeds"
+    return _table(title, ("protocol", "figure", "%", "value", "rows"), lines, width)
+
+
+def differences_table(comparison: Comparison, width: int) -> Table:
+    """The primary differences of a comparison, and which encoder their intervals favour.
+
+    Args:
+        comparison: first (A) minus second (B).
+        width: of the terminal, in letters.
+    """
+    rows = [row for row in comparison.rows if row.primary and not is_chance(row.metric)]
+    heads = ("protocol", "figure", "%", "A", "B", "A - B", "verdict")
+    lines = [_difference(row, " ") for row in rows]
+    if _room(heads, lines, width) < _widest(heads, lines, 0) + _widest(heads, lines, 1):
+        lines = [_difference(row, "\n") for row in rows]  # leaves more to the names
+    table = _table(f"A: {comparison.first}, B: {comparison.second}; paired 95 % intervals", heads, lines, width)
+    lower = dict.fromkeys(row.metric for row in rows if lower_is_better(row.metric))
+    table.caption = f"lower is better: {', '.join(lower)}" if lower else None
+    return table
+
+
+def in_lines(name: str, width: int) -> str:
+    """A name in lines of at most `width` letters, broken after the signs that join its parts.
+
+    A part that is longer loses its middle.
+    """
+    lines = [""]
+    for part in _PIECE.findall(name):
+        if len(part) > width:
+            part = f"{part[: width // 2]}…{part[len(part) - (width - 1 - width // 2) :]}"
+        if len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _table(title: str, heads: Sequence[str], lines: Lines, width: int) -> Table:
+    """Columns of names share what the figures leave."""
+    room = _room(heads, lines, width)
+    first, second = (_widest(heads, lines, column) for column in range(_NAMES))
+    is_narrow = first + second > room
+    if is_narrow:
+        first = max(_LEAST, min(first, room - min(second, room // 2)))
+        second = max(_LEAST, min(second, room - first))
+    table = Table(
+        title=escape(title), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0),
+        leading=1 if is_narrow else 0,
+    )  # fmt: skip
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for protocol, figure, *rest in lines:
+        table.add_row(escape(in_lines(protocol, first)), escape(in_lines(figure, second)), *rest)
+    return table
+
+
+def _room(heads: Sequence[str], lines: Lines, width: int) -> int:
+    """Letters that are left to the names."""
+    figures = sum(_widest(heads, lines, column) for column in range(_NAMES, len(heads)))
+    return width - figures - _GAP * (len(heads) - 1)
+
+
+def _widest(heads: Sequence[str], lines: Lines, column: int) -> int:
+    cells = (heads[column], *(line[column] for line in lines))
+    return max(len(part) for cell in cells for part in cell.split("\n"))
+
+
+def _difference(row: ComparisonRow, between: str) -> tuple[str, ...]:
+    difference = _with_interval(row.difference, row.low, row.high, "+", between)
+    verdict = verdict_of(row).replace(" ", between)
+    return row.protocol, row.metric, _share(row.fraction), _number(row.a), _number(row.b), difference, verdict
+
+
+def _share(fraction: float | None) -> str:
+    return "" if fraction is None else f"{fraction:g}"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.3f}"
+
+
+def _with_interval(
+    value: float | None, low: float | None, high: float | None, sign: str = "", between: str = " "
+) -> str:
+    if value is None or low is None or high is None:
+        return _number(value, sign)
+    return f"{_number(value, sign)}{between}({_number(low, sign)} to {_number(high, sign)})"

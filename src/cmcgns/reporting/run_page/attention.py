@@ -1,0 +1,211 @@
+"""Where a sentence looks in the image, beside the place of the finding it states."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cmcgns.metrics.bootstrap import Interval, mean_interval
+from cmcgns.reporting.run_page.material import Floats, Material
+from cmcgns.reporting.style import (
+    INK,
+    OVERLAY,
+    SMALL,
+    TEXT,
+    Box,
+    draw_boxes,
+    new_figure,
+    range_bar,
+    show_map,
+    show_radiograph,
+    wrap,
+)
+
+_WORDS = {
+    "Effusion": r"effusion|pleural fluid",
+    "Pneumothorax": r"pneumothorax",
+    "Consolidation": r"consolidation|airspace|pneumonia|focal opacity",
+    "Nodule": r"nodul",
+    "Cardiomegaly": r"cardiomegaly|\bheart\b|\bcardiac\b",
+    "Edema": r"edema|congestion",
+    "Foreign Object": r"pacemaker|catheter|central line|tube|foreign|\bring\b|coin",
+}
+_DENIED = re.compile(r"\b(no|not|without|normal|unremarkable|clear|sharp|within normal limits|resolved)\b", re.I)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence that states a finding, and the boxes of what it names."""
+
+    row: int
+    sentence: int
+    label: str
+    boxes: tuple[Box, ...]
+
+
+def statements(material: Material) -> list[Statement]:
+    """All sentences that state a finding with a box, in order; a sentence of two findings counts once for each."""
+    found = []
+    for row, boxes in enumerate(material.boxes):
+        for label in dict.fromkeys(box.label for box in boxes):
+            for number, sentence in enumerate(material.sentences[row]):
+                named = _named(sentence, label, boxes)
+                if named:
+                    found.append(Statement(row, number, label, named))
+    return found
+
+
+def choose_statements(material: Material, count: int) -> list[Statement]:
+    """The first statement of every label, then the second ones, no study twice: nothing is chosen by its result."""
+    by_label: dict[str, list[Statement]] = {}
+    for statement in statements(material):
+        by_label.setdefault(statement.label, []).append(statement)
+    chosen: list[Statement] = []
+    while len(chosen) < count and any(by_label.values()):
+        for label in sorted(by_label):
+            taken = {statement.row for statement in chosen}
+            by_label[label] = [statement for statement in by_label[label] if statement.row not in taken]
+            if by_label[label] and len(chosen) < count:
+                chosen.append(by_label[label].pop(0))
+    return chosen
+
+
+def choose_rows(material: Material, count: int) -> list[int]:
+    """Studies to show: those of the chosen statements, or the first ones where no finding has a box."""
+    rows = [statement.row for statement in choose_statements(material, count)]
+    return rows or list(range(min(count, len(material))))
+
+
+def _named(sentence: str, label: str, boxes: list[Box]) -> tuple[Box, ...]:
+    words = _WORDS.get(label, re.escape(label.lower()))
+    if not re.search(words, sentence, re.I) or _DENIED.search(sentence):
+        return ()
+    sides = {side for side in ("left", "right") if re.search(rf"\b{side}\b", sentence, re.I)}
+    return tuple(
+        box
+        for box in boxes
+        if box.label == label and (not sides or box.side in sides or box.side not in ("left", "right"))
+    )
+
+
+@dataclass(frozen=True)
+class SentenceMaps:
+    """Maps (h, w) over the patch grid for one sentence.
+
+    Attributes:
+        statement: the sentence and its boxes.
+        weights: attention weights of the sentence.
+        similarity: cosine of each patch f_I with what the sentence collected, f_I2R.
+    """
+
+    statement: Statement
+    weights: Floats
+    similarity: Floats
+
+
+def why_absent(material: Material) -> str:
+    """Why there is nothing to show, or an empty text."""
+    if material.model.recipe.objective.weight_report == 0:
+        return "The run was made without the local report loss (weight 0), so no sentence learned where to look."
+    if not any(material.boxes):
+        return "The table gives no finding boxes, so there is no true place to compare with."
+    if not statements(material):
+        return "No sentence was found that states a finding with a box."
+    return ""
+
+
+def attention_examples(material: Material, count: int = 6) -> list[SentenceMaps]:
+    """Maps of the first sentences that state each finding."""
+    return [sentence_maps(material, statement) for statement in choose_statements(material, count)]
+
+
+@torch.no_grad()
+def sentence_maps(material: Material, statement: Statement) -> SentenceMaps:
+    """Both maps of a sentence."""
+    patches = material.patches[statement.row][None]
+    sentences = material.sentence_features[statement.row][None]
+    mask = torch.ones(sentences.shape[:2], dtype=torch.bool)
+    attended, weights = material.model.task.objective.attention.image_to_text(patches, sentences, mask)
+    cosine = F.cosine_similarity(patches[0], attended[0, statement.sentence][None], dim=-1)
+    return SentenceMaps(
+        statement,
+        weights[0, statement.sentence].unflatten(0, material.grid).numpy(),
+        cosine.unflatten(0, material.grid).numpy(),
+    )
+
+
+def localisation(material: Material) -> dict[str, Interval] | None:
+    """How well the maps find the boxes: share of (inside, outside) pixel pairs ranked right, 0.5 by chance.
+
+    Returns:
+        Means over all sentences that state a finding, with 95 % intervals (patients are drawn); None with
+        fewer than two patients.
+    """
+    values, patients = [], []
+    for statement in statements(material):
+        inside = box_mask(statement.boxes)
+        if inside.any() and not inside.all():
+            maps = sentence_maps(material, statement)
+            values.append([_auroc(enlarge(m), inside) for m in (maps.weights, maps.similarity)])
+            patients.append(material.patients[statement.row])
+    if len(set(patients)) < 2:
+        return None
+    weights, similarity = np.array(values).T
+    return {"weights": mean_interval(weights, patients), "similarity": mean_interval(similarity, patients)}
+
+
+def enlarge(values: Floats, side: int = 64) -> Floats:
+    """(h, w) -> (side, side), interpolated between the patches' centres."""
+    tensor = torch.from_numpy(values)[None, None]
+    return F.interpolate(tensor, size=(side, side), mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def box_mask(boxes: Sequence[Box], side: int = 64) -> NDArray[np.bool_]:
+    """(side, side) true inside any box."""
+    mask = np.zeros((side, side), dtype=bool)
+    for box in boxes:
+        x0, y0, x1, y1 = (round(value * side) for value in (box.x0, box.y0, box.x1, box.y1))
+        mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def _auroc(values: Floats, inside: NDArray[np.bool_]) -> float:
+    """Mann-Whitney statistic with ties counted half."""
+    ordered, positive = np.sort(values[~inside]), values[inside]
+    below, up_to = (np.searchsorted(ordered, positive, side=side) for side in ("left", "right"))
+    return float((below + up_to).mean() / (2 * len(ordered)))
+
+
+def draw_attention(material: Material, examples: list[SentenceMaps]) -> Figure:
+    """Two sentences a row, three pictures each: the finding's box, attention weights, similarity."""
+    lines = -(-len(examples) // 2)
+    height = 3.2 * lines + 0.15
+    figure = new_figure(13, height)
+    outer = figure.add_gridspec(
+        lines, 2, left=0.012, right=0.988, top=1 - 0.72 / height, bottom=0.34 / height, wspace=0.05, hspace=0.6
+    )
+    for number, maps in enumerate(examples):
+        inner = outer[divmod(number, 2)].subgridspec(1, 3, wspace=0.04)
+        plots = [figure.add_subplot(inner[column]) for column in range(3)]
+        image, boxes = material.fine_pixels(maps.statement.row), maps.statement.boxes
+        for axes in plots:
+            show_radiograph(axes, image)
+        for axes, values in zip(plots[1:], (maps.weights, maps.similarity), strict=True):
+            overlay = show_map(
+                axes, enlarge(values, 256), cmap=OVERLAY, vmin=float(values.min()), vmax=float(values.max())
+            )
+            range_bar(axes, overlay)
+        for axes in plots:
+            draw_boxes(axes, boxes)
+        sentence = material.sentences[maps.statement.row][maps.statement.sentence]
+        plots[0].text(0, 1.16, wrap(f"“{sentence}”", 68, 2), fontsize=TEXT, color=INK, fontweight="bold",
+                      transform=plots[0].transAxes, va="bottom", linespacing=1.25)  # fmt: skip
+        heads = (f"box: {maps.statement.label}", "attention weight", "similarity")
+        for axes, head in zip(plots, heads, strict=True):
+            axes.set_title(head, fontsize=SMALL, color=INK, loc="left", pad=4)
+    return figure

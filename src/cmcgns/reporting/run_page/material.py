@@ -1,0 +1,178 @@
+"""What the pictures are made of: a finished run, its log, and some studies with their features."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.cache import load_images, read_image
+from cmcgns.data.pairs.dataset import PairDataset
+from cmcgns.data.pairs.order import evaluation_order
+from cmcgns.data.pairs.rows import read_pairs
+from cmcgns.data.reports.text import split_sentences
+from cmcgns.data.reports.tokens import tokenize_reports
+from cmcgns.pretrained import Pretrained, load
+from cmcgns.reporting.style import Box
+from cmcgns.settings.config import DataSettings
+from cmcgns.training.journal import read_metrics
+from cmcgns.training.run_folder import RunFolder
+
+Floats = NDArray[np.float32]
+_STUDIES = 1000  # enough to look at; features of all of them are kept in memory
+
+
+@dataclass(frozen=True)
+class Material:
+    """A run and the studies it is shown on; entry i of everything belongs to study i.
+
+    Attributes:
+        model: the pretrained encoders and the objective.
+        records: metrics.jsonl.
+        provenance: provenance.json.
+        split: where the studies come from.
+        source: the data set that the table names.
+        dataset: the studies as batches.
+        patients: (n,) patient ids.
+        paths: image files.
+        texts: reports.
+        sentences: the sentences that the model reads of each report.
+        boxes: findings with a place; empty where the table has none.
+        image: (n, D) unit image embeddings.
+        report: (n, D) unit report embeddings.
+        patches: (n, P, D) f_I.
+        sentence_features: per study (m, D) f_R.
+        grid: (h, w) of the patches.
+    """
+
+    model: Pretrained
+    records: list[dict[str, Any]]
+    provenance: dict[str, Any]
+    split: str
+    source: str
+    dataset: PairDataset
+    patients: NDArray[np.object_]
+    paths: list[str]
+    texts: list[str]
+    sentences: list[list[str]]
+    boxes: list[list[Box]]
+    image: Tensor
+    report: Tensor
+    patches: Tensor
+    sentence_features: list[Tensor]
+    grid: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def report_text(self) -> NDArray[np.int64]:
+        """(n,) equal numbers mean equal reports."""
+        return self.dataset.tokens.report_text
+
+    def pixels(self, row: int) -> Floats:
+        """(S, S) what the encoder sees, in [-1, 1]."""
+        settings = self.dataset.settings
+        return _crop(np.asarray(self.dataset.images[row]), settings, 1)
+
+    def fine_pixels(self, row: int, times: int = 4) -> Floats:
+        """The same view of the file, in more pixels than the encoder gets."""
+        settings = self.dataset.settings
+        times = max(1, min(times, 320 // settings.image_size))
+        return _crop(read_image(Path(self.paths[row]), settings.resize * times), settings, times)
+
+
+def gather(run: Path, manifest: Path) -> Material:
+    """Load a finished run and the studies to show: the test split, else validation, else the first rows.
+
+    Raises:
+        UserError: no finished run, or a manifest or image that cannot be read.
+    """
+    model, folder = load(run), RunFolder(run)
+    data = model.recipe.data
+    frame, split = _choose_rows(read_pairs(manifest, data).frame, data)
+    images, errors = load_images(frame["image_path"].tolist(), data.resize)
+    if errors:
+        raise UserError(f"{manifest}: {len(errors)} images cannot be read, first: {next(iter(errors.values()))}")
+    texts = frame["text"].tolist()
+    tokens = tokenize_reports(texts, model.tokenizer, data.max_tokens, data.max_sentences)
+    dataset = PairDataset(images, tokens, frame["study_id"].tolist(), np.arange(len(frame)), data)
+    kept = np.diff(tokens.sentence_offsets)
+    return Material(
+        model=model,
+        records=read_metrics(folder.metrics),
+        provenance=json.loads(folder.provenance.read_text("utf-8")) if folder.provenance.is_file() else {},
+        split=split,
+        source=str(frame["dataset"].iloc[0]),
+        dataset=dataset,
+        patients=frame["patient_id"].to_numpy(dtype=object),
+        paths=frame["image_path"].tolist(),
+        texts=texts,
+        sentences=[split_sentences(text)[:count] for text, count in zip(texts, kept, strict=True)],
+        boxes=_read_boxes(frame, data),
+        **_encode(model, dataset),
+    )
+
+
+def _choose_rows(frame: pd.DataFrame, data: DataSettings) -> tuple[pd.DataFrame, str]:
+    for split in ("test", data.val_split):
+        rows = frame[frame["split"] == split]
+        if len(rows):
+            return rows.head(_STUDIES).reset_index(drop=True), str(split)
+    return frame.head(_STUDIES).reset_index(drop=True), "all"
+
+
+@torch.no_grad()
+def _encode(model: Pretrained, dataset: PairDataset) -> dict[str, Any]:
+    image, report, patches, sentences = [], [], [], []
+    for request in evaluation_order(len(dataset), 64):
+        batch = dataset[request]
+        features = model.task.model(batch)
+        image.append(features.image_global)
+        report.append(features.report_global)
+        patches.append(features.patches)
+        for rows, mask in zip(features.sentences, batch.sentence_mask, strict=True):
+            sentences.append(rows[mask])
+    return {
+        "image": F.normalize(torch.cat(image), dim=-1),
+        "report": F.normalize(torch.cat(report), dim=-1),
+        "patches": torch.cat(patches),
+        "sentence_features": sentences,
+        "grid": model.task.model.image_encoder.grid,
+    }
+
+
+def _read_boxes(frame: pd.DataFrame, data: DataSettings) -> list[list[Box]]:
+    """Boxes are in pixels of the file, which was resized by its long side, padded and cropped at the centre."""
+    if not {"boxes", "width", "height"} <= set(frame.columns):
+        return [[] for _ in range(len(frame))]
+    columns = (frame["boxes"], frame["width"], frame["height"])
+    return [_boxes_of_row(text, int(w), int(h), data) for text, w, h in zip(*columns, strict=True)]
+
+
+def _boxes_of_row(text: object, width: int, height: int, data: DataSettings) -> list[Box]:
+    scale, slack = data.resize / max(width, height), (data.resize - data.image_size) // 2
+    left = (data.resize - round(width * scale)) // 2 - slack
+    top = (data.resize - round(height * scale)) // 2 - slack
+    boxes = []
+    for box in json.loads(text) if isinstance(text, str) and text else []:
+        x0, y0 = box["x"] * scale + left, box["y"] * scale + top
+        corners = (x0, y0, x0 + box["width"] * scale, y0 + box["height"] * scale)
+        x0, y0, x1, y1 = (min(max(corner / data.image_size, 0.0), 1.0) for corner in corners)
+        if x1 > x0 and y1 > y0:
+            label, side, degree = (str(box.get(name, "")) for name in ("label", "side", "degree"))
+            boxes.append(Box(x0, y0, x1, y1, label, side, degree))
+    return boxes
+
+
+def _crop(pixels: NDArray[np.uint8], data: DataSettings, times: int) -> Floats:
+    first, size = (data.resize - data.image_size) // 2 * times, data.image_size * times
+    inside = slice(first, first + size)
+    return pixels[inside, inside].astype(np.float32) / 127.5 - 1

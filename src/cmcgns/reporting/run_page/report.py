@@ -1,0 +1,139 @@
+"""The page to look at after a run: what was learned, shown on studies that were not trained on."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cmcgns.common.files import write_text
+from cmcgns.common.page import page_template
+from cmcgns.reporting.run_page import attention, bank, curves, examples, tables
+from cmcgns.reporting.run_page.material import Floats, Material, gather
+from cmcgns.reporting.run_page.overview import draw_overview
+from cmcgns.reporting.style import save_picture
+
+
+def thumbnail(image: Floats) -> Markup:
+    """An (S, S) image in [-1, 1] as PNG data for a page."""
+    buffer = io.BytesIO()
+    Image.fromarray(((image + 1) * 127.5).round().clip(0, 255).astype(np.uint8)).save(buffer, format="PNG")
+    return Markup("data:image/png;base64,") + Markup(base64.b64encode(buffer.getvalue()).decode())
+
+
+def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) -> Path:
+    """Write a page about a finished run: one HTML file that needs nothing else, and its pictures as PNG.
+
+    Args:
+        run: folder of a finished run.
+        manifest: table or folder of pairs; its test split is shown, else validation, else the first rows.
+        results: `pretrained`, `random` and `difference` (:func:`cmcgns.demo.summarise_judgements`),
+            `report_use` (:func:`cmcgns.evaluation.report_use.report_use`, or None), `seconds` by name and `counts`
+            by split.
+            What is missing stays out of the page, which then says so.
+        out: folder to fill with `report.html` and `pictures/`.
+
+    Returns:
+        Path of `report.html`.
+
+    Raises:
+        UserError: no finished run, or data that cannot be read.
+    """
+    material = gather(run, manifest)
+    pictures = _Pictures(out / "pictures")
+    sections = {
+        "curves": _curves(material, pictures),
+        "reconstructions": _reconstructions(material, pictures),
+        "attention": _attention(material, pictures),
+        "bank": _bank(material, pictures),
+        "retrieval": _retrieval(material, pictures),
+    }
+    overview = draw_overview(
+        material, sections["attention"].get("maps", []), sections["reconstructions"].get("examples", []), results
+    )
+    recipe = material.model.recipe
+    page = page_template("cmcgns.reporting.run_page", "report.html.j2").render(
+        material=material,
+        recipe=recipe,
+        summary=tables.describe_recipe(recipe),
+        settings=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
+        overview=pictures.add("overview", overview),
+        headline=tables.headline(results),
+        labels=tables.per_label(results),
+        results=results,
+        interval=tables.interval,
+        duration=tables.duration,
+        clear=tables.leaves_out_zero,
+        masks=examples.DRAWS,
+        synthetic=material.source == "phantom",
+        **sections,
+    )
+    path = out / "report.html"
+    write_text(path, page)
+    return path
+
+
+class _Pictures:
+    """Writes figures as files and hands them to the page as data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, name: str, figure: Figure) -> Markup:
+        content = save_picture(figure, self.folder / f"{name}.png").read_bytes()
+        return Markup("data:image/png;base64,") + Markup(base64.b64encode(content).decode())
+
+
+def _curves(material: Material, pictures: _Pictures) -> dict[str, Any]:
+    if not curves.has_curves(material.records):
+        return {"absent": "The run logged nothing: it was shorter than training.log_every and one epoch."}
+    return {
+        "picture": pictures.add("curves", curves.draw_curves(material.records)),
+        "swapped": any("report_swapped" in record for record in material.records),
+    }
+
+
+def _reconstructions(material: Material, pictures: _Pictures) -> dict[str, Any]:
+    if absent := examples.why_absent(material):
+        return {"absent": absent}
+    rebuilt = examples.rebuild_examples(material)
+    figure = examples.draw_reconstructions(material, rebuilt)
+    return {"examples": rebuilt, "picture": pictures.add("reconstructions", figure)}
+
+
+def _attention(material: Material, pictures: _Pictures) -> dict[str, Any]:
+    if absent := attention.why_absent(material):
+        return {"absent": absent}
+    maps = attention.attention_examples(material)
+    return {
+        "maps": maps,
+        "picture": pictures.add("attention", attention.draw_attention(material, maps)),
+        "localisation": attention.localisation(material),
+    }
+
+
+def _bank(material: Material, pictures: _Pictures) -> dict[str, Any]:
+    if absent := bank.why_absent(material):
+        return {"absent": absent}
+    return {
+        "picture": pictures.add("bank", bank.draw_bank(material)),
+        "facts": bank.bank_facts(material),
+        "start": curves.bank_start(material.records),
+        "clusters": bank.largest_clusters(material),
+    }
+
+
+def _retrieval(material: Material, pictures: _Pictures) -> dict[str, Any]:
+    if material.model.recipe.objective.weight_global == 0:
+        return {"absent": "The run was made without the global loss (weight 0), so whole reports were not aligned."}
+    found = examples.images_for_reports(material)
+    reverse = examples.reports_for_images(material)
+    return {
+        "picture": pictures.add("retrieval", examples.draw_retrieval(material, found)),
+        "reverse": [(item, thumbnail(material.fine_pixels(item.row))) for item in reverse],
+    }

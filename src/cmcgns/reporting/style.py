@@ -1,0 +1,135 @@
+"""The look that all pictures share: colours, type sizes, radiographs, boxes, saving."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+# Okabe and Ito (2008): told apart with every kind of colour vision.
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+INK, FAINT, GRID = "#22303C", "#6B7885", "#E4E8EC"
+BOX, HIDDEN = "#4FB7FF", "#6F8AA3"
+TITLE, TEXT, SMALL = 12.5, 11.0, 9.5  # points
+DPI = 115
+
+# From nothing to a strong colour, so that the radiograph shows through where the value is low. The boxes are blue,
+# which every kind of colour vision tells from it.
+OVERLAY = LinearSegmentedColormap.from_list(
+    "overlay", [(1.0, 0.9, 0.55, 0.0), (1.0, 0.8, 0.3, 0.18), (1.0, 0.6, 0.1, 0.5), (0.85, 0.25, 0.0, 0.8)]
+)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A finding's place, in fractions of the encoder's input, and what it is."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    label: str
+    side: str
+    degree: str
+
+    @property
+    def details(self) -> str:
+        """Side and degree for people, as `right, small`."""
+        return ", ".join(part for part in (self.side, self.degree) if part not in ("", "none"))
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure of so many inches; no global state of matplotlib is touched."""
+    return Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+
+
+def save_picture(figure: Figure, path: Path) -> Path:
+    """Write a PNG that holds nothing but the picture, so that equal figures give equal files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=figure.dpi, metadata={"Software": None})
+    return path
+
+
+def style_plot(axes: Axes, title: str, xlabel: str = "", ylabel: str = "") -> None:
+    """A quiet plot: title at the left, light grid, no frame."""
+    axes.set_title(title, loc="left", fontsize=TITLE, color=INK, fontweight="bold", pad=9)
+    axes.set_xlabel(xlabel, fontsize=TEXT, color=FAINT)
+    axes.set_ylabel(ylabel, fontsize=TEXT, color=FAINT)
+    axes.tick_params(labelsize=SMALL, colors=FAINT, length=0)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(GRID)
+
+
+def show_radiograph(axes: Axes, image: NDArray[np.float32], title: str = "") -> None:
+    """A gray image in the encoder's range, -1 black and 1 white, on axes without ticks."""
+    axes.imshow(image, cmap="gray", vmin=-1, vmax=1, interpolation="bicubic", extent=_extent(1.0))
+    _bare(axes, title)
+
+
+def show_map(axes: Axes, values: NDArray[np.float32], title: str = "", **options: Any) -> Any:
+    """A map over the same unit square as the radiograph; returns what a colour bar needs."""
+    _bare(axes, title)
+    return axes.imshow(values, extent=_extent(1.0), **options)
+
+
+def draw_boxes(axes: Axes, boxes: Sequence[Box], colour: str = BOX, width: float = 1.6) -> None:
+    """Outline findings; boxes are fractions of the image's sides."""
+    for box in boxes:
+        corner, size = (box.x0, box.y0), (box.x1 - box.x0, box.y1 - box.y0)
+        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="black", linewidth=width + 1.4, alpha=0.45))
+        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=width))
+
+
+def cover(axes: Axes, hidden: NDArray[np.bool_]) -> None:
+    """Lay a flat colour over hidden pixels (S, S)."""
+    colours = ListedColormap([(0, 0, 0, 0), HIDDEN])
+    axes.imshow(hidden, cmap=colours, vmin=0, vmax=1, interpolation="nearest", extent=_extent(1.0))
+
+
+def add_legend(axes: Axes) -> None:
+    """A legend that stays readable on top of lines."""
+    legend = axes.legend(fontsize=SMALL, labelcolor=INK, handlelength=1.4, framealpha=0.9, edgecolor="none")
+    legend.set_zorder(5)
+
+
+def range_bar(axes: Axes, image: Any, digits: int = 3) -> None:
+    """A thin colour bar right below, which names the smallest and the largest value."""
+    inset = axes.inset_axes((0.0, -0.09, 1.0, 0.04))
+    bar = axes.figure.colorbar(image, cax=inset, orientation="horizontal")
+    low, high = image.get_clim()
+    bar.set_ticks([low, high], labels=[f"{end:.{digits}f}".replace("-", "−") for end in (low, high)])
+    bar.outline.set_visible(False)
+    inset.tick_params(labelsize=SMALL - 1, colors=FAINT, length=0, pad=2)
+    first, last = inset.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
+
+
+def wrap(text: str, width: int, lines: int = 3) -> str:
+    """Break text into at most so many lines; what does not fit ends in dots."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
+
+
+def _bare(axes: Axes, title: str) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlim(0, 1)
+    axes.set_ylim(1, 0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=TEXT, color=INK, pad=6)
+
+
+def _extent(side: float) -> tuple[float, float, float, float]:
+    return (0.0, side, side, 0.0)

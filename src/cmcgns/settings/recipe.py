@@ -1,0 +1,97 @@
+"""Reading recipes: YAML by name or path, with overrides."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from cmcgns.common.errors import UserError
+from cmcgns.settings.config import Recipe
+from cmcgns.settings.yaml import apply_overrides, explain, parse_mapping, read_mapping_file
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("cmcgns.settings.recipes")
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `key=value` overrides.
+
+    Args:
+        name_or_path: name of a shipped recipe, or path of a YAML file.
+        overrides: such as `training.batch_size=32`; values are read as YAML.
+
+    Raises:
+        UserError: unknown recipe, unknown key, wrong type, unreadable YAML.
+    """
+    settings = _read(name_or_path)
+    apply_overrides(settings, overrides)
+    return parse_recipe(settings, source=name_or_path)
+
+
+def parse_recipe(settings: Any, source: str) -> Recipe:
+    """Check settings read from `source`.
+
+    Raises:
+        UserError: one line for every offending key.
+    """
+    try:
+        return Recipe.model_validate(_fill(settings, Recipe().model_dump()))
+    except ValidationError as error:
+        raise UserError(explain(error, Recipe, f"recipe {source}")) from None
+
+
+def describe_settings(recipe: Recipe) -> str:
+    """Every setting as YAML that can be read again, with its meaning as a comment."""
+    return "\n".join(_lines(recipe, ""))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """`training.seed (0, now 1)` for every setting that two recipes, as nested mappings, do not share."""
+    for name in [*before, *(name for name in now if name not in before)]:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from differences(old, new, f"{above}{name}.")
+        elif old != new:
+            yield f"{above}{name} ({json.dumps(old)}, now {json.dumps(new)})"
+
+
+def _lines(settings: BaseModel, indent: str) -> Iterator[str]:
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            yield f"{indent}{name}:  # {str(type(value).__doc__).splitlines()[0]}"
+            yield from _lines(value, indent + "  ")
+        else:
+            meaning = f"  # {field.description}" if field.description else ""
+            yield f"{indent}{name}: {json.dumps(value)}{meaning}"
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
+    path = Path(name_or_path)
+    if name_or_path in list_recipes():
+        text = resources.files("cmcgns.settings.recipes").joinpath(f"{name_or_path}.yaml").read_text("utf-8")
+        return parse_mapping(text, name_or_path)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return read_mapping_file(path)
+    near = difflib.get_close_matches(name_or_path, list_recipes(), 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise UserError(
+        f"no recipe {name_or_path}: give the path of a .yaml file or one of {', '.join(list_recipes())}.{hint}"
+    )
+
+
+def _fill(settings: Any, defaults: Any) -> Any:
+    """Settings with the defaults of the recipe where they say nothing.
+
+    A stage's defaults differ from those of its type: naming its learning rate must not change its epochs.
+    """
+    if not isinstance(settings, dict) or not isinstance(defaults, dict):
+        return settings
+    return defaults | {key: _fill(value, defaults.get(key)) for key, value in settings.items()}

@@ -1,0 +1,261 @@
+"""`cmcgns bench step`: what a whole training step costs beside its encoders alone, on random data."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.model import ImageReportModel
+from cmcgns.models.report_encoder import SCRATCH
+from cmcgns.objectives.cluster_bank import ClusterBank
+from cmcgns.objectives.cmcgns import Stage
+from cmcgns.settings.config import Recipe, StageSettings
+from cmcgns.training.launch import launch, peak_memory
+from cmcgns.training.step import build_optimizer, training_step
+from cmcgns.training.task import Task, build_task
+
+ReportConfig = Literal["bert-base"]
+_FIRST_WORD = 5  # behind the special word pieces
+
+
+def random_task(recipe: Recipe, report_config: ReportConfig | None = None) -> Task:
+    """Model and objective at random, in train mode, with a bank that has started."""
+    config: dict[str, Any] | None = None
+    if report_config == "bert-base":
+        from transformers import BertConfig
+
+        config = BertConfig().to_dict()
+    scratch = config is None and recipe.report_encoder.name == SCRATCH
+    task = build_task(recipe, recipe.report_encoder.vocabulary if scratch else 1, config, load_weights=False)
+    _start_bank(task.objective.bank)
+    return task.train()
+
+
+def random_batch(recipe: Recipe, studies: int, vocabulary: int) -> Batch:
+    """Studies of the recipe's shapes: every place for a word piece and, as far as these go, a sentence is taken.
+
+    Args:
+        recipe: image size and bounds of reports.
+        studies: B.
+        vocabulary: size of the tokenizer.
+    """
+    data = recipe.data
+    words = data.max_tokens - 2
+    sentences = min(data.max_sentences, words)
+    owner = torch.full((data.max_tokens,), -1)
+    owner[1:-1] = torch.arange(words) * sentences // words
+    mask = (torch.arange(data.max_sentences) < sentences).expand(studies, -1)
+    text = torch.arange(1, 1 + studies * data.max_sentences).view(studies, -1)
+    return Batch(
+        images=torch.rand(studies, 1, data.image_size, data.image_size) * 2 - 1,
+        token_ids=torch.randint(min(_FIRST_WORD, vocabulary - 1), vocabulary, (studies, data.max_tokens)),
+        token_mask=torch.ones(studies, data.max_tokens, dtype=torch.bool),
+        token_sentence=owner.expand(studies, -1).contiguous(),
+        sentence_mask=mask.contiguous(),
+        sentence_text=torch.where(mask, text, 0),
+        report_text=torch.arange(1, 1 + studies),
+        study_ids=tuple(f"random-{number}" for number in range(studies)),
+    ).check()
+
+
+def _start_bank(bank: ClusterBank) -> None:
+    centroids = F.normalize(torch.randn_like(bank.centroids), dim=-1)
+    started = {"centroids": centroids, "active": torch.ones_like(bank.active), "started": torch.tensor(True)}
+    bank.load_state_dict(bank.state_dict() | started)
+
+
+_WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """One measurement.
+
+    Attributes:
+        device: name of the GPU or CPU.
+        precision: of the recipe.
+        torch: version.
+        stage: whose step was timed.
+        batch_size: pairs an optimiser step.
+        image_size, max_tokens, max_sentences: the padded bounds, all of them filled.
+        steps: how many were timed; times are medians.
+        whole_seconds, encoders_seconds: of a step.
+        whole_pairs_per_second, encoders_pairs_per_second: throughput.
+        ratio: whole step over encoders only.
+        beyond_encoders: share of the whole step that is not the encoders.
+        whole_memory_mib, encoders_memory_mib: peak of the GPU's allocator, or of the process on a CPU.
+        host_synchronisation: the operation of a step for which the host waits for the GPU, "none", or
+            "not measured" on a CPU.
+    """
+
+    device: str
+    precision: str
+    torch: str
+    stage: Stage
+    batch_size: int
+    image_size: int
+    max_tokens: int
+    max_sentences: int
+    steps: int
+    whole_seconds: float
+    encoders_seconds: float
+    whole_pairs_per_second: float
+    encoders_pairs_per_second: float
+    ratio: float
+    beyond_encoders: float
+    whole_memory_mib: float
+    encoders_memory_mib: float
+    host_synchronisation: str
+
+
+class EncodersOnly(nn.Module):
+    """Both encoders with a trivial loss on their tokens: the floor of any step that trains them.
+
+    Args:
+        model: whose encoders are used.
+    """
+
+    def __init__(self, model: ImageReportModel) -> None:
+        super().__init__()
+        self.image_encoder, self.report_encoder = model.image_encoder, model.report_encoder
+
+    def seed_step(self, seed: int) -> None:
+        """Nothing is random but dropout."""
+
+    def after_step(self) -> None:
+        """Nothing follows a step."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """A scalar that every used parameter of the encoders has a part in."""
+        image = self.image_encoder.tokens(batch.images).mean(1)
+        report = self.report_encoder(batch.token_ids, batch.token_mask).mean(1)
+        return {"loss": image.float().square().mean() + report.float().square().mean()}
+
+
+def bench_step(
+    recipe: Recipe,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    steps: int = 10,
+    stage: Stage | None = None,
+    report_config: ReportConfig | None = None,
+) -> StepFigures:
+    """Time the whole training step and an encoders-only step of the same recipe, one after the other.
+
+    The bank has started, every sentence and word piece of the padded bounds is there, and no data are loaded.
+
+    Args:
+        recipe: the settings.
+        device: auto, cpu or cuda.
+        batch_size: studies of a micro-step; None takes the recipe's.
+        steps: how many to time, after a warm-up.
+        stage: None takes reconstruction if the recipe has epochs of it.
+        report_config: build the report encoder at random from a well-known configuration, whatever its name says.
+    """
+    fabric = launch(recipe, 1, 1, device)
+    torch.manual_seed(recipe.training.seed)
+    task = random_task(recipe, report_config)
+    stage = stage or ("reconstruction" if recipe.reconstruction.epochs else "alignment")
+    task.set_stage(stage)
+    studies = batch_size or recipe.training.batch_size
+    batch = random_batch(recipe, studies, task.model.report_encoder.config["vocab_size"]).to(fabric.device)
+    settings: StageSettings = getattr(recipe, stage)
+    encoders = _measure(fabric, EncodersOnly(task.model), batch, recipe, settings, steps)
+    whole = _measure(fabric, task, batch, recipe, settings, steps)
+    pairs = studies * recipe.training.accumulate
+    return StepFigures(
+        device=device_name(fabric.device),
+        precision=recipe.training.precision,
+        torch=torch.__version__,
+        stage=stage,
+        batch_size=pairs,
+        image_size=recipe.data.image_size,
+        max_tokens=recipe.data.max_tokens,
+        max_sentences=recipe.data.max_sentences,
+        steps=steps,
+        whole_seconds=whole.seconds,
+        encoders_seconds=encoders.seconds,
+        whole_pairs_per_second=pairs / whole.seconds,
+        encoders_pairs_per_second=pairs / encoders.seconds,
+        ratio=whole.seconds / encoders.seconds,
+        beyond_encoders=1 - encoders.seconds / whole.seconds,
+        whole_memory_mib=whole.memory_mib,
+        encoders_memory_mib=encoders.memory_mib,
+        host_synchronisation=whole.host_synchronisation,
+    )
+
+
+def describe(figures: StepFigures) -> str:
+    """The measurement as lines for people."""
+    values = asdict(figures)
+    shown = {
+        name.replace("_", " "): f"{value:,.3f}" if isinstance(value, float) else str(value)
+        for name, value in values.items()
+    }
+    return "\n".join(f"{name:<28}{value}" for name, value in shown.items())
+
+
+def device_name(device: torch.device) -> str:
+    """What a reader knows the device by."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+@dataclass(frozen=True)
+class _Measured:
+    seconds: float
+    memory_mib: float
+    host_synchronisation: str
+
+
+def _measure(
+    fabric: Any, module: Any, batch: Batch, recipe: Recipe, settings: StageSettings, steps: int
+) -> _Measured:
+    cuda = fabric.device.type == "cuda"
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(fabric.device)
+    wrapped, optimizer = fabric.setup(module, build_optimizer(module, settings))
+    module.train()
+    group = [batch] * recipe.training.accumulate
+
+    def step() -> None:
+        training_step(fabric, wrapped, module, optimizer, group, seed=0, clip=recipe.training.clip)
+
+    for _ in range(_WARM_UP):
+        step()
+    seconds = [_seconds(step, fabric.device) for _ in range(steps)]
+    memory = peak_memory(fabric.device)
+    waits = _host_synchronisation(step) if cuda else "not measured"
+    return _Measured(statistics.median(seconds), memory, waits)
+
+
+def _seconds(step: Callable[[], None], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _host_synchronisation(step: Callable[[], None]) -> str:
+    """What a step waits for on the host, or "none"."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return "none"

@@ -1,0 +1,198 @@
+"""From a table on disk to the data sets and the tokenizer of a run."""
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.cache import load_images
+from cmcgns.data.pairs.dataset import PairDataset, StoredImages
+from cmcgns.data.pairs.order import steps_per_epoch
+from cmcgns.data.pairs.rows import Pairs, assign_splits, read_pairs
+from cmcgns.data.reports.text import split_sentences
+from cmcgns.data.reports.tokenizer import load_tokenizer, train_tokenizer
+from cmcgns.data.reports.tokens import tokenize_reports
+from cmcgns.data.shards.index import AGAIN, ShardFolder, open_shards
+from cmcgns.data.shards.stream import ShardImages
+from cmcgns.models.report_encoder import SCRATCH
+from cmcgns.settings.config import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PreparedData:
+    """Everything a run reads.
+
+    Attributes:
+        pairs: the usable rows, and those left out.
+        train, validation: data sets.
+        tokenizer: transformers tokenizer.
+    """
+
+    pairs: Pairs
+    train: PairDataset
+    validation: PairDataset
+    tokenizer: Any
+
+
+def prepare_data(
+    recipe: Recipe, data: Path | str, tokenizer_folder: Path | None = None, fixed_shapes: bool = False
+) -> PreparedData:
+    """Read table and images, tokenize, split. Of shards only the validation images are read now.
+
+    Args:
+        recipe: the settings.
+        data: table or folder; or a folder of shards, as path or URL.
+        tokenizer_folder: a saved tokenizer; None loads the encoder's own or trains one on the training rows.
+        fixed_shapes: pad every batch to the bounds of the settings.
+    """
+    shards = open_shards(data)
+    pairs = (
+        read_pairs(Path(data), recipe.data, everything=False) if shards is None else read_shard_pairs(shards, recipe)
+    )
+    images: StoredImages = read_all_images(pairs, recipe) if shards is None else shard_images(shards, pairs, recipe)
+    train, validation = assign_splits(pairs, recipe.data, recipe.training.seed)
+    texts = pairs.frame["text"]  # not as a list: a million Python strings take 0.3 GB
+    tokenizer = _tokenizer(recipe, texts.loc[train], tokenizer_folder)
+    tokens = tokenize_reports(texts, tokenizer, recipe.data.max_tokens, recipe.data.max_sentences)
+    _warn_about_single_sentences(tokens.sentence_offsets, pairs)
+    if len(validation) < 2:
+        logger.warning(
+            "%s: a single validation study: its L_global is always 0 and cannot choose among epochs, so the last "
+            "one is taken; give more rows the validation split, or raise data.val_fraction",
+            pairs.source.name,
+        )
+    names = pairs.frame["study_id"].tolist()
+
+    def dataset(images: StoredImages, rows: pd.Index) -> PairDataset:
+        return PairDataset(images, tokens, names, rows.to_numpy(), recipe.data, fixed_shapes)
+
+    held = _hold(images, validation.to_numpy()) if isinstance(images, ShardImages) else images
+    return PreparedData(pairs, dataset(images, train), dataset(held, validation), tokenizer)
+
+
+def read_shard_pairs(shards: ShardFolder, recipe: Recipe) -> Pairs:
+    """Rows of the shards' manifest; their source is the index, whose content changes with every shard's."""
+    pairs = read_pairs(shards.manifest, recipe.data, exists=lambda _: True)
+    pairs.source = shards.index
+    return pairs
+
+
+def shard_images(shards: ShardFolder, pairs: Pairs, recipe: Recipe) -> ShardImages:
+    """The images of the rows, still in their shards.
+
+    Raises:
+        UserError: the manifest is not that of shards.
+    """
+    if "shard" not in pairs.frame:
+        raise UserError(f"{shards.manifest}: missing column shard; {AGAIN}")
+    members = np.array([path.rsplit("/", 1)[1] for path in pairs.frame["image_path"]])
+    return ShardImages(shards, pairs.frame["shard"].to_numpy(dtype=object), members, recipe.data.resize)
+
+
+def _hold(images: ShardImages, rows: NDArray[np.int64]) -> StoredImages:
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("reading validation images", total=len(rows))
+        return images.load(rows, lambda n: progress.advance(bar, n))
+
+
+def read_all_images(pairs: Pairs, recipe: Recipe) -> Any:
+    """Resized images of every usable row, from the cache or the files.
+
+    Raises:
+        UserError: unreadable images, unless they are to be left out.
+    """
+    paths = pairs.frame["image_path"].tolist()
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("reading images", total=len(paths))
+        images, errors = load_images(paths, recipe.data.resize, lambda n: progress.advance(bar, n))
+    if not errors:
+        return images
+    if recipe.data.bad_images == "stop":
+        rows = pairs.frame["row"]
+        shown = "\n  ".join(f"row {rows[i]}: {text}" for i, text in list(errors.items())[:10])
+        raise UserError(
+            f"{pairs.source}: {len(errors)} images cannot be read:\n  {shown}\n"
+            "Replace them, or leave these rows out with --set data.bad_images=leave_out"
+        )
+    bad = np.zeros(len(paths), dtype=bool)
+    bad[list(errors)] = True
+    pairs.leave_out(pd.Series(bad), "unreadable image")
+    return images[~bad]
+
+
+def write_left_out(pairs: Pairs, path: Path) -> None:
+    """Write the rows that are not used, with their reasons."""
+    pd.DataFrame(pairs.left_out, columns=["row", "image_path", "reason"]).to_csv(path, index=False)
+
+
+def summary(prepared: PreparedData) -> dict[str, Any]:
+    """Counts for provenance and console."""
+    reasons = pd.Series([row["reason"] for row in prepared.pairs.left_out], dtype=str).value_counts()
+    tokens = prepared.train.tokens
+    return {
+        "train": len(prepared.train),
+        "validation": len(prepared.validation),
+        "left_out": json.loads(reasons.to_json()),
+        "shortened_reports": tokens.shortened,
+        "sentences": int(tokens.sentence_offsets[-1]),
+        "distinct_sentences": len(np.unique(tokens.sentence_text)),
+    }
+
+
+def describe(counts: dict[str, Any]) -> str:
+    """The counts of `summary` as two or three lines for a person."""
+    lines = [
+        f"{counts['train']} training and {counts['validation']} validation studies, "
+        f"{counts['sentences']} sentences ({counts['distinct_sentences']} distinct)"
+    ]
+    lines += [f"  left out: {number} rows, {reason}" for reason, number in counts["left_out"].items()]
+    lines += [
+        f"  shortened: {number} reports (too many {kind})"
+        for kind, number in counts["shortened_reports"].items()
+        if number
+    ]
+    return "\n".join(lines)
+
+
+def describe_batches(recipe: Recipe, studies: int, ranks: int) -> str:
+    """How an epoch is cut into batches, and how many studies it does not see.
+
+    Raises:
+        UserError: not one batch, or batches of a single study.
+    """
+    training = recipe.training
+    together = training.batch_size * ranks
+    if together == 1 and recipe.objective.weight_global > 0:
+        raise UserError(
+            "training.batch_size is 1: an image would have no other report to be told apart from; set at least 2"
+        )
+    steps = steps_per_epoch(studies, training.batch_size, ranks)
+    text = f"an epoch: {steps} batches of {together}"
+    left = studies - steps * together
+    return f"{text}; {left} of {studies} studies sit out, others every time" if left else text
+
+
+def _tokenizer(recipe: Recipe, texts: Iterable[str], folder: Path | None) -> Any:
+    if folder is not None:
+        return load_tokenizer(str(folder))
+    name = recipe.report_encoder.name
+    if name == SCRATCH:
+        sentences = {sentence for text in texts for sentence in split_sentences(text)}
+        return train_tokenizer(sentences, recipe.report_encoder.vocabulary)
+    return load_tokenizer(name)
+
+
+def _warn_about_single_sentences(offsets: Any, pairs: Pairs) -> None:
+    single = int((np.diff(offsets) == 1).sum())
+    if single == len(pairs.frame):
+        logger.warning("%s: every report is a single sentence", pairs.source.name)

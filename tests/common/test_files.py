@@ -1,0 +1,77 @@
+"""A file is either whole or not there."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cmcgns.common.files import sha256, write_atomically, write_json, write_text
+
+
+def test_content_arrives_and_nothing_else_stays(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.txt"
+    write_text(path, "größe\n")
+    assert path.read_bytes() == "größe\n".encode()
+    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path, error):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def check(temporary: Path) -> None:
+        assert temporary != path
+        assert temporary.parent == path.parent, "a rename across file systems would not be atomic"
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+
+    write_atomically(path, check)
+    assert path.read_text() == "new"
+
+
+def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: calls.append("fsync") or fsync(handle))
+    monkeypatch.setattr(Path, "replace", lambda *a: calls.append("replace") or replace(*a))
+    write_text(tmp_path / "a.txt", "x")
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+def test_others_may_read_as_the_umask_says(tmp_path):
+    def private(temporary: Path) -> None:
+        temporary.write_text("x")
+        temporary.chmod(0o600)
+
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a", private)
+        assert os.umask(0o027) == 0o027, "the umask is as before"
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_json_is_readable_and_hashes_are_those_of_the_content(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"größe": [1, None], "path": Path("x")})
+    assert json.loads(path.read_text("utf-8")) == {"größe": [1, None], "path": "x"}
+    assert "größe" in path.read_text("utf-8")
+    assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,198 @@
+"""Paths and URLs read alike; what cannot be read is named with the way out."""
+
+import io
+import sys
+import threading
+from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cmcgns.common import remote
+from cmcgns.common.errors import UserError
+from cmcgns.common.remote import NamedBytes, is_url, join, location_of, open_image, open_url, read_bytes
+from cmcgns.data.images.cache import read_image
+from cmcgns.data.pairs.dataset import make_loader
+from cmcgns.data.shards.index import open_shards
+from cmcgns.data.shards.stream import training_order
+from cmcgns.data.shards.write import write_shards
+from support.shards import STORED, array_of, images_of, jpeg, pair_dataset, write_prepared
+
+fsspec = pytest.importorskip("fsspec")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path, monkeypatch):
+    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+
+@pytest.fixture
+def memory():
+    yield fsspec.filesystem("memory")
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A plain web server, which knows no ranges, over a folder."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def copyfile(self, source, outputfile):
+            with suppress(ConnectionError):  # a reader that has enough hangs up
+                super().copyfile(source, outputfile)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_path_and_every_url_give_the_same_bytes(tmp_path, memory, web):
+    content = np.random.default_rng(0).bytes(200_000)
+    (tmp_path / "a b.bin").write_bytes(content)
+    memory.pipe("/folder/a.bin", content)
+    places = (tmp_path / "a b.bin", f"file://{tmp_path}/a b.bin", "memory://folder/a.bin", f"{web}/a%20b.bin")
+    for place in places:
+        assert read_bytes(place, 200_000) == content
+        with open_url(place) as file:
+            assert file.read(7) == content[:7]
+        with pytest.raises(UserError, match="more than the bound of 199,999 bytes"):
+            read_bytes(place, 199_999)
+
+
+def test_a_missing_file_is_named(tmp_path, web):
+    for place in (tmp_path / "no.bin", "memory://no.bin", f"file://{tmp_path}/no.bin", f"{web}/no.bin"):
+        with pytest.raises(UserError, match=r"no\.bin: no such file"):
+            read_bytes(place, 10)
+
+
+@pytest.mark.parametrize(
+    ("url", "package"), [("s3://bucket/x.jpg", "s3fs"), ("gs://bucket/x.jpg", "gcsfs"), ("az://c/x.jpg", "adlfs")]
+)
+def test_a_missing_package_is_named(url, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(UserError, match=rf"{url}: reading .*:// needs a package: pip install {package}"):
+        read_bytes(url, 10)
+
+
+@pytest.mark.parametrize(
+    "url", ["nothing://x", "zip://a.jpg::http://x/y.zip", "reference://x", "memory://a::file://b"]
+)
+def test_other_protocols_and_chains_are_refused(url):
+    with pytest.raises(UserError, match="not a URL that is read here"):
+        read_bytes(url, 10)
+
+
+def test_a_folder_or_a_dead_server_is_a_message(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: IsADirectoryError"):
+        read_bytes(tmp_path, 10)
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9/x: cannot be read \(tried 3 times\): ClientConnector"):
+        read_bytes("http://127.0.0.1:9/x", 10)
+
+
+def test_a_dropped_connection_is_tried_again(monkeypatch):
+    answers = iter([ConnectionResetError("gone"), io.BytesIO(b"content")])
+
+    def opened(_):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(remote, "open_url", opened)
+    assert read_bytes("http://x/y", 10) == b"content"
+
+
+def test_urls_that_went_through_path_are_mended(tmp_path):
+    for url in ("s3://bucket/a/b", "http://host:80/a", "memory://a", f"file://{tmp_path}/x"):
+        assert location_of(url) == url
+        assert location_of(Path(url)) == url
+    for path in ("data/pairs.csv", "/a/b", "C:/x", "x:/y", "odd:/y"):
+        assert location_of(Path(path)) == path
+        assert not is_url(location_of(path))
+    assert join("s3://bucket/a/", "x.tar") == "s3://bucket/a/x.tar"
+    assert join("a/b", "x.tar") == "a/b/x.tar"
+
+
+def test_an_image_of_a_url_is_the_one_of_the_file(tmp_path, memory):
+    (tmp_path / "x.jpg").write_bytes(jpeg(77))
+    memory.pipe("/x.jpg", jpeg(77))
+    memory.pipe("/bad.jpg", b"text")
+    assert open_image(tmp_path / "x.jpg") == tmp_path / "x.jpg"
+    opened = open_image("memory://x.jpg")
+    assert np.array_equal(read_image(opened, 16), read_image(tmp_path / "x.jpg", 16))
+    with pytest.raises(UserError, match=r"memory://bad\.jpg: unreadable image"):
+        read_image(open_image("memory://bad.jpg"), 16)
+    with Image.open(NamedBytes(jpeg(), "name")) as image:
+        assert image.size == (STORED, STORED)
+
+
+@pytest.fixture
+def shards(tmp_path):
+    prepared = write_prepared(tmp_path / "prepared", {"train": 13, "val": 2})
+    write_shards(prepared, tmp_path / "shards", per_shard=3)
+    return tmp_path / "shards"
+
+
+def test_shards_of_a_url_are_those_of_the_folder(shards, memory):
+    for file in shards.iterdir():
+        memory.pipe(f"/bucket/set/{file.name}", file.read_bytes())
+    expected = array_of(shards.parent / "prepared")
+    for location in ("memory://bucket/set", "memory://bucket/set/", Path("memory://bucket/set"), f"file://{shards}"):
+        images = images_of(location)
+        assert np.array_equal(images[np.arange(15)], expected)
+        assert images.folder.index.read_bytes() == (shards / "shards.json").read_bytes()
+
+
+def test_the_manifest_is_copied_once_and_again_when_it_is_damaged(shards, memory, monkeypatch):
+    for file in shards.iterdir():
+        memory.pipe(f"/set/{file.name}", file.read_bytes())
+    manifest = open_shards("memory://set").manifest
+    monkeypatch.setattr("cmcgns.data.shards.index.fetch", None)
+    assert open_shards("memory://set").manifest == manifest
+    monkeypatch.undo()
+    monkeypatch.setenv("CMCGNS_CACHE", str(manifest.parents[2]))
+    manifest.write_bytes(b"half")
+    assert open_shards("memory://set").manifest.read_bytes() == (shards / "manifest.parquet").read_bytes()
+    memory.pipe("/set/manifest.parquet", b"other")
+    manifest.write_bytes(b"half")
+    with pytest.raises(UserError, match=r"memory://set/manifest\.parquet: missing, or not the one"):
+        open_shards("memory://set")
+
+
+def test_a_url_without_shards_is_named(web):
+    for location in ("memory://nothing", f"{web}/nothing"):
+        with pytest.raises(
+            UserError, match=r"shards\.json: no such file \(a URL is expected to be a folder of shards\)"
+        ):
+            open_shards(location)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streaming_over_http_gives_the_batches_of_the_folder(shards, web, workers):
+    """The parent has read from the server before the workers start, which must not hang."""
+    near = pair_dataset(images_of(shards), shards, workers=workers)
+    far = pair_dataset(images_of(f"{web}/shards"), shards, workers=workers)
+    assert len(far.images[np.array([0])]) == 1
+    expected = list(make_loader(near, training_order(near, 2, 5), workers))
+    found = list(make_loader(far, training_order(far, 2, 5), workers))
+    assert [batch.study_ids for batch in found] == [batch.study_ids for batch in expected]
+    assert all((a.images == b.images).all() for a, b in zip(found, expected, strict=True))
+
+
+def test_a_shard_that_is_missing_on_the_server_is_named(shards, web):
+    (shards / "train-000000.tar").unlink()
+    images = images_of(f"{web}/shards")
+    with pytest.raises(UserError, match=rf"{web}/shards/train-000000\.tar: no such file"):
+        images[np.flatnonzero(images.shard_of_row == 0)[:1]]

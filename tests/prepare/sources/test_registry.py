@@ -1,0 +1,38 @@
+"""Every dataset has a reader and says where it comes from."""
+
+import importlib.util
+import re
+
+import pytest
+
+from cmcgns.common.errors import UserError
+from cmcgns.prepare.sources import get_source, source_names
+
+NAMES = ["mimic-cxr", "openi", "chexpert", "rsna", "covidx", "siim", "object-cxr", "nih", "vindr", "table"]
+
+
+def test_names() -> None:
+    assert source_names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_source_is_described(name: str) -> None:
+    module = f"cmcgns.prepare.sources.{name.replace('-', '_')}"
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not there")
+    source = get_source(name)
+    assert source.name == name
+    assert all((source.title, source.task, source.licence, source.size, source.layout))
+    assert name == "table" or re.match(r"https://\S+$", source.url)
+    assert callable(source.read)
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("mimic", "mimic-cxr"), ("NIH", "nih"), ("object_cxr", "object-cxr")])
+def test_nearest_name(wrong: str, right: str) -> None:
+    with pytest.raises(UserError, match=f"did you mean '{right}'"):
+        get_source(wrong)
+
+
+def test_no_nearest_name() -> None:
+    with pytest.raises(UserError, match=r"no dataset is called 'zzzz'; \(known: mimic-cxr, "):
+        get_source("zzzz")

@@ -1,0 +1,177 @@
+"""A table of one's own."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.manifest import read_manifest
+from support.trees import column, manifest_of, read_source, reasons, write_image, write_text
+
+BOX = '{"label": "opacity", "x": 1, "y": 2, "width": 3, "height": 4}'
+
+
+def write_table(root: Path, *rows: str, name: str = "own.csv") -> Path:
+    """The table, and eight images a.png … h.png in images/."""
+    for letter in "abcdefgh":
+        write_image(root / "images" / f"{letter}.png")
+    return write_text(root / name, *rows)
+
+
+def test_only_image_path_is_needed(tmp_path: Path) -> None:
+    write_table(tmp_path, "image_path", "images/a.png", "./images//b.png", "images\\c.png")
+    table = read_source("table", tmp_path)
+    assert list(table.frame["source"]) == ["images/a.png", "images/b.png", "images/c.png"]
+    assert list(table.frame["patient_id"]) == ["table:images/a", "table:images/b", "table:images/c"]
+    assert set(table.frame["split"]) <= {"train", "val", "test"}
+    assert "each image counts as its own patient" in reasons(table)
+
+
+def test_mapping_labels_views_ids(tmp_path: Path) -> None:
+    write_table(
+        tmp_path,
+        "file,patient,projection,Pneumonia,label_Edema,years,gender,where,hospital,free",
+        "images/a.png,7,AP Supine,1.0,-1,058Y,female,train,clinic,text",
+        "images/b.png,other:8,LL,0,,1000,m,Validation,clinic,text",
+    )
+    columns = {
+        "image_path": "file", "patient_id": "patient", "view": "projection", "label_Pneumonia": "Pneumonia",
+        "age": "years", "sex": "gender", "split": "where", "dataset": "hospital",
+    }  # fmt: skip
+    table = read_source("table", tmp_path, columns=columns)
+    frame = table.frame
+    assert list(frame["patient_id"]) == ["clinic:7", "other:8"]
+    assert list(frame["study_id"]) == ["clinic:images/a", "clinic:images/b"]
+    assert list(frame["view"]) == ["AP", "LATERAL"]
+    assert list(frame["split"]) == ["train", "val"]
+    assert list(frame["sex"]) == ["F", "M"]
+    assert frame["age"].isna().tolist() == [False, True]
+    assert list(frame["label_Pneumonia"]) == [1, 0]
+    assert column(table, "label_Edema") == {"images/a.png": -1, "images/b.png": None}
+    assert "free" not in frame
+    assert "columns that are not used: free" in reasons(table)
+    assert "1 ages are not" in reasons(table)
+    read_manifest(manifest_of(table, tmp_path / "manifest.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({}, "no column image_path; did you mean 'image_file'"),
+        ({"image_path": "image_fil"}, "no column 'image_fil' .* did you mean 'image_file'"),
+        ({"image_pth": "image_file"}, "'image_pth' is no column of a manifest; did you mean 'image_path'"),
+    ],
+)
+def test_nearest_names(tmp_path: Path, columns: dict[str, str], words: str) -> None:
+    write_table(tmp_path, "image_file,label_A", "images/a.png,1")
+    with pytest.raises(UserError, match=words.replace("(", r"\(")):
+        read_source("table", tmp_path, columns=columns)
+
+
+def test_parquet_and_the_file_itself_as_root(tmp_path: Path) -> None:
+    file = write_table(tmp_path, "image_path,label_A,label_B,age", "images/a.png,1,0,60", "images/b.png,,-1,")
+    frame = pd.read_csv(file)
+    frame["label_A"] = frame["label_A"] == 1
+    frame.to_parquet(tmp_path / "own.parquet")
+    with pytest.raises(UserError, match=r"2 tables \(own.csv, own.parquet\)"):
+        read_source("table", tmp_path)
+    table = read_source("table", tmp_path / "own.parquet")
+    assert list(table.frame["label_A"]) == [1, 0]
+    assert list(table.frame["label_B"]) == [0, -1]
+    assert column(table, "age") == {"images/a.png": 60, "images/b.png": None}
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(UserError, match=r"broken\.parquet cannot be read"):
+        read_source("table", tmp_path / "broken.parquet")
+
+
+def test_splits_stay_and_are_drawn_where_missing(tmp_path: Path) -> None:
+    rows = ["image_path,patient_id,split", "images/a.png,1,test", "images/b.png,1,", "images/c.png,2,train"]
+    write_table(tmp_path, *rows, "images/d.png,3,", "images/e.png,3,")
+    table = read_source("table", tmp_path)
+    split = column(table, "split")
+    assert [split[f"images/{letter}.png"] for letter in "abc"] == ["test", "test", "train"]
+    assert split["images/d.png"] == split["images/e.png"] != ""
+    assert "3 rows without split" in reasons(table)
+
+
+def test_boxes_and_masks(tmp_path: Path) -> None:
+    write_image(tmp_path / "masks" / "a.png")
+    quoted = BOX.replace('"', '""')
+    write_table(
+        tmp_path,
+        "image_path,boxes,mask_path",
+        f'images/a.png,"[{quoted}]",masks/a.png',
+        "images/b.png,[],",
+        "images/c.png,,masks/none.png",
+        f'images/d.png,"[{quoted.replace("3", "NaN")}]",',
+        f'images/e.png,"[{quoted.replace("4", "-4")}]",',
+        "images/f.png,[[1, 2, 3, 4]],".replace("[[1, 2, 3, 4]]", '"[[1, 2, 3, 4]]"'),
+        "images/g.png,{broken,",
+    )
+    table = read_source("table", tmp_path)
+    assert column(table, "mask") == {"images/a.png": json.dumps({"file": "masks/a.png"}), "images/b.png": ""}
+    assert json.loads(str(column(table, "boxes")["images/a.png"])) == [json.loads(BOX)]
+    assert column(table, "boxes")["images/b.png"] == "[]"
+    assert {entry["where"]: entry["reason"] for entry in table.left_out} == {
+        "own.csv, row 3": "no such file: mask_path masks/none.png",
+        "own.csv, row 4": "box 1 is not finite or without area (x, y, width, height: [1, 2, nan, 4])",
+        "own.csv, row 5": "box 1 is not finite or without area (x, y, width, height: [1, 2, 3, -4])",
+        "own.csv, row 6": "boxes are not a list of {label, x, y, width, height}",
+        "own.csv, row 7": "boxes are not JSON",
+    }
+
+
+def test_paths_and_links_stay_below_the_root(tmp_path: Path) -> None:
+    outside = write_image(tmp_path / "outside" / "secret.png")
+    root = tmp_path / "root"
+    write_table(
+        root,
+        "image_path",
+        "images/a.png",
+        str(root / "images/b.png"),
+        "../outside/secret.png",
+        str(outside),
+        "images/../../outside/secret.png",
+        "images/link.png",
+        "linked/secret.png",
+        "images/gone.png",
+        "",
+        "nan",
+    )
+    (root / "images" / "link.png").symlink_to(outside)
+    (root / "linked").symlink_to(outside.parent)
+    table = read_source("table", root)
+    assert list(table.frame["source"]) == ["images/a.png", "images/b.png"]
+    text = reasons(table)
+    assert text.count("leaves the root") == 3 + 2
+    assert "images/link.png: symbolic link that leaves the root" in text
+    assert "own.csv, row 8: no such file: image_path images/gone.png" in text
+    assert text.count("no image_path") == 1  # the empty line is no row
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("CMCGNS_DEV_DATA" not in os.environ, reason="CMCGNS_DEV_DATA is not set")
+@pytest.mark.parametrize(
+    ("name", "columns", "rows"),
+    [
+        ("nih/labels.csv", {"label_Pneumonia": "Pneumonia", "label_Edema": "Edema"}, 824),
+        ("case_notes/pairs.csv", {}, 268),
+        ("lung_masks/masks.csv", {}, 186),
+    ],
+)
+def test_real_tables(tmp_path: Path, name: str, columns: dict[str, str], rows: int) -> None:
+    file = Path(os.environ["CMCGNS_DEV_DATA"]) / name
+    table = read_source("table", file, columns=columns)
+    assert len(table.frame) == rows
+    assert not table.left_out
+    assert set(table.frame["view"]) <= {"AP", "PA", "LATERAL", ""}
+    theirs = pd.read_csv(file, dtype=str, keep_default_na=False)
+    assert list(table.frame["split"]) == list(theirs["split"])
+    assert not any("unknown views" in note for note in table.notes)
+    for ours, column_name in columns.items():
+        assert list(table.frame[ours]) == list(theirs[column_name].astype(int))
+    assert ("mask" in table.frame) == ("mask_path" in theirs)
+    assert len(read_manifest(manifest_of(table, tmp_path / "manifest.parquet"))) == rows

@@ -1,0 +1,87 @@
+"""Sentences for every label of the public datasets, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.vocabulary import CHEXPERT_FINDINGS
+from cmcgns.pretrained.prompts import LabelPrompts, load_prompts
+
+NIH = [
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
+    "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+]  # fmt: skip
+VINDR = ["Aortic enlargement", "ILD", "Nodule/Mass", "Pleural effusion", "Pulmonary fibrosis", "Lung cavity"]
+OTHERS = ["Normal", "COVID-19", "Lung Opacity", "Foreign Object"]
+
+
+def test_labels_of_public_datasets_have_several_sentences_of_both_kinds() -> None:
+    book = load_prompts()
+    labels = [*CHEXPERT_FINDINGS, *NIH, *VINDR, *OTHERS, *load_prompts("phantom").entries]
+    assert book.unknown(labels) == []
+    assert all(min(len(book.of(label).positive), len(book.of(label).negative)) >= 3 for label in labels)
+
+
+def test_no_sentence_both_states_and_denies_a_finding() -> None:
+    for label, entry in load_prompts().entries.items():
+        assert not set(entry.positive) & set(entry.negative), label
+
+
+@pytest.mark.parametrize("label", ["PLEURAL EFFUSION", "pleural_effusion", "Effusion", " effusion"])
+def test_case_underscores_and_other_names_make_no_difference(label: str) -> None:
+    book = load_prompts()
+    assert book.of(label) is book.of("Pleural Effusion")
+
+
+def test_an_unknown_label_gets_the_template() -> None:
+    book = load_prompts()
+    assert book.unknown(["Edema", "Scimitar_Sign"]) == ["Scimitar_Sign"]
+    entry = book.of("Scimitar_Sign")
+    assert (entry.positive, entry.negative) == (("Scimitar Sign.",), ("No scimitar Sign.",))
+    assert load_prompts("template").of("COPD").negative == ("No COPD.",)
+
+
+def test_words_find_sentences_about_a_label() -> None:
+    book = load_prompts()
+    assert book.pattern("Effusion").search("Small left pleural EFFUSION.")
+    assert not book.pattern("Mass").search("A massive effusion.")
+    assert book.pattern("Scimitar_Sign").search("A scimitar sign is seen.")
+
+
+def test_the_phantoms_wording_is_a_source() -> None:
+    book = load_prompts("phantom")
+    assert "There is pulmonary edema." in book.of("Edema").positive
+    assert book.pattern("Edema").search("Vascular congestion.")
+
+
+def test_a_file_and_a_mapping_replace_the_built_in_sentences(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("Goitre: {also: [Struma], positive: [There is a goitre.], negative: [No goitre.]}\n")
+    assert load_prompts(str(file)).of("struma").positive == ("There is a goitre.",)
+    assert load_prompts(str(file)).unknown(["Edema"]) == ["Edema"]
+    own = {"Goitre": LabelPrompts(positive=("Goitre.",), negative=("No goitre.",))}
+    assert load_prompts(own).of("goitre").positive == ("Goitre.",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Goitre: {positive: [Goitre.]}", "label Goitre.*negative"),
+        ("Goitre: {positive: [], negative: [No.]}", "label Goitre"),
+        ("Goitre: {positive: [Goitre.], negativ: [No goitre.], negative: [No.]}", "Did you mean negative"),
+        ("Goitre: {positive: ['?!'], negative: [No.]}", "label Goitre has a prompt without a word"),
+        ("A: {also: [b], positive: [A.], negative: [No.]}\nB: {positive: [B.], negative: [No.]}", "b is given twice"),
+        ("- a", "a mapping"),
+    ],
+)
+def test_a_wrong_file_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        load_prompts(str(file))
+
+
+def test_a_missing_file_names_the_choices() -> None:
+    with pytest.raises(UserError, match="neither a file nor one of built-in, phantom, template"):
+        load_prompts("bulit-in")

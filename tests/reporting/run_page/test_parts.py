@@ -1,0 +1,119 @@
+"""What the pictures are computed from."""
+
+import numpy as np
+import pytest
+
+from cmcgns.reporting.run_page.attention import _auroc, _named, box_mask, enlarge
+from cmcgns.reporting.run_page.curves import PANELS, bank_start, draw_panel, stage_change
+from cmcgns.reporting.run_page.material import _boxes_of_row
+from cmcgns.reporting.run_page.tables import duration, interval, leaves_out_zero, number
+from cmcgns.reporting.style import Box, new_figure, save_picture, wrap
+from cmcgns.settings.config import DataSettings
+
+
+def box(label: str, side: str = "none", degree: str = "small") -> Box:
+    return Box(0.25, 0.5, 0.75, 1.0, label, side, degree)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "label", "expected"),
+    [
+        ("There is a small left pleural effusion.", "Effusion", ["left"]),
+        ("Small bilateral pleural effusions.", "Effusion", ["left", "right"]),
+        ("A small right pleural effusion cannot be excluded.", "Effusion", ["right"]),
+        ("No pleural effusion.", "Effusion", []),
+        ("The right costophrenic angle is sharp.", "Effusion", []),
+        ("Large right pneumothorax.", "Effusion", []),
+    ],
+)
+def test_sentence_names_the_boxes_of_its_side(sentence: str, label: str, expected: list[str]) -> None:
+    boxes = [box("Effusion", "left"), box("Effusion", "right"), box("Nodule", "left")]
+    assert [found.side for found in _named(sentence, label, boxes)] == expected
+
+
+def test_retrocardiac_consolidation_is_no_cardiomegaly() -> None:
+    boxes = [box("Cardiomegaly"), box("Consolidation", "left")]
+    sentence = "Moderate consolidation in the left retrocardiac region."
+    assert _named(sentence, "Cardiomegaly", boxes) == ()
+    assert _named(sentence, "Consolidation", boxes) == (boxes[1],)
+
+
+def test_unknown_label_is_looked_for_by_its_name() -> None:
+    assert _named("Hilar fibrosis is present.", "Fibrosis", [box("Fibrosis")])
+
+
+def test_boxes_follow_resize_padding_and_crop() -> None:
+    data = DataSettings(image_size=64, resize=72)
+    text = '[{"x": 0, "y": 0, "width": 200, "height": 50, "label": "Nodule", "side": "none", "degree": "mild"}]'
+    (found,) = _boxes_of_row(text, 200, 100, data)  # scaled by 0.36: 72 wide, 36 high, 18 px of black above
+    assert (found.x0, found.x1) == (0, 1)
+    assert found.y0 == pytest.approx((18 - 4) / 64)
+    assert found.y1 == pytest.approx((18 + 18 - 4) / 64)
+    assert found.details == "mild"
+    assert _boxes_of_row("[]", 200, 100, data) == []
+    assert _boxes_of_row(float("nan"), 200, 100, data) == []
+
+
+def test_auroc_of_a_map_counts_pairs() -> None:
+    rng = np.random.default_rng(0)
+    values, inside = rng.integers(0, 5, (6, 6)).astype(np.float32), rng.random((6, 6)) < 0.4
+    pairs = [(a > b) + 0.5 * (a == b) for a in values[inside] for b in values[~inside]]
+    assert _auroc(values, inside) == pytest.approx(np.mean(pairs))
+
+
+def test_enlarged_map_keeps_its_corner_and_place() -> None:
+    values = np.zeros((4, 4), dtype=np.float32)
+    values[3, 0] = 1
+    large = enlarge(values, 64)
+    assert large.shape == (64, 64)
+    assert large[-1, 0] == 1
+    assert large[0].max() == 0
+    assert box_mask([box("Nodule")], 8).sum() == 4 * 4
+
+
+def test_stage_change_and_bank_start_come_from_the_log() -> None:
+    records = [
+        {"kind": "event", "stage": "alignment", "step": 4, "message": "the cluster bank started"},
+        {"kind": "validation", "stage": "alignment", "epoch": 1, "step": 9},
+        {"kind": "validation", "stage": "reconstruction", "epoch": 1, "step": 12},
+    ]
+    assert (bank_start(records), stage_change(records)) == (4, 9)
+    assert (bank_start(records[1:]), stage_change(records[:2])) == (None, None)
+
+
+@pytest.mark.parametrize(("key", "marks"), [("loss", [50, 100]), ("reconstruction", [100])])
+def test_panels_mark_only_the_steps_that_they_show(key: str, marks: list[int]) -> None:
+    """A curve that begins in Stage II is not squeezed to the side by a mark of Stage I."""
+    records: list[dict[str, object]] = [
+        {"kind": "event", "stage": "alignment", "step": 50, "message": "the cluster bank started"},
+        *({"kind": "train", "stage": "alignment", "step": step, "loss": 1.0} for step in range(5, 101, 5)),
+        {"kind": "validation", "stage": "alignment", "step": 100, "loss": 1.0},
+        *(
+            {"kind": "train", "stage": "reconstruction", "step": step, "loss": 1.0, "reconstruction": 0.5}
+            for step in range(101, 201)
+        ),
+        {"kind": "validation", "stage": "reconstruction", "step": 200, "loss": 1.0, "reconstruction": 0.5},
+    ]
+    axes = new_figure(4, 3).add_subplot()
+    (panel,) = (panel for panel in PANELS if panel.curves[0][0] == key)
+    draw_panel(axes, panel, records)
+    vertical = {int(line.get_xdata()[0]) for line in axes.lines if len(set(line.get_xdata())) == 1}  # type: ignore[index, call-overload]
+    assert vertical & {50, 100} == set(marks)
+    first, last = axes.get_xlim()
+    assert last - first < 1.2 * (195 if key == "loss" else 99)
+
+
+def test_numbers_become_text() -> None:
+    values = {"value": -0.01, "low": -0.02, "high": 0.005}
+    assert interval(values, signed=True) == "−0.010 (−0.020 to +0.005)"
+    assert interval(None) == number(None) == number(float("nan")) == "–"
+    assert not leaves_out_zero(values)
+    assert not leaves_out_zero(None)
+    assert leaves_out_zero(values | {"high": -0.001})
+    assert (duration(4.2), duration(212)) == ("4 s", "3 min 32 s")
+    assert wrap("one two three four", 8, 2) == "one two\nthree …"
+
+
+def test_equal_figures_give_equal_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    first, second = (save_picture(new_figure(1, 1), tmp_path / name / "a.png") for name in "xy")
+    assert first.read_bytes() == second.read_bytes()

@@ -1,0 +1,187 @@
+"""The page about a run: every section, on tiny runs with and without the parts it shows."""
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cmcgns.phantom import write_dataset
+from cmcgns.reporting.run_page.report import write_report
+from cmcgns.settings.recipe import load_recipe
+from cmcgns.training.pretrain import pretrain
+
+SECTIONS = ("overview", "results", "curves", "reconstructions", "attention", "bank", "retrieval", "settings")
+PICTURES = {"attention", "bank", "curves", "overview", "reconstructions", "retrieval"}
+TINY = (
+    "data.image_size=32",
+    "data.resize=36",
+    "image_encoder.options={channels: [8, 8, 16, 16]}",
+    "report_encoder={layers: 1, width: 16, heads: 2, vocabulary: 300}",
+    "objective.dim=16",
+    "objective.decoder_width=8",
+    "objective.bank={clusters: 4, start_from_step: 0, start_by_step: 2, check_every: 1}",
+    "alignment.epochs=1",
+    "reconstruction.epochs=1",
+    "training.batch_size=16",
+    "training.log_every=1",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studies")
+    write_dataset(folder, {"train": 48, "val": 16, "test": 24}, size=64)
+    table = folder / "manifest.parquet"
+    frame = pd.read_parquet(table)
+    test = frame.index[frame["split"] == "test"]
+    frame.loc[test, "findings"] = frame.loc[test, "findings"] + " Heart & <b>great vessels</b> seen."
+    frame.to_parquet(table)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CMCGNS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pretrain(load_recipe("demo", TINY), data, tmp_path_factory.mktemp("runs") / "full", quiet=True)
+
+
+def results(clear: bool = True) -> dict[str, Any]:
+    def interval(value: float, half: float = 0.01) -> dict[str, float]:
+        return {"value": value, "low": value - half, "high": value + half, "n": 24, "resamples": 2000}
+
+    def summary(value: float) -> dict[str, Any]:
+        return {
+            "linear_auroc": interval(value),
+            "zero_shot_auroc": interval(value),
+            "report_to_image_r10": interval(value),
+            "per_label": {"Effusion": {"linear": value, "zero_shot": float("nan")}},
+        }
+
+    difference = {
+        key: interval(0.25 if clear else 0.001) for key in ("linear_auroc", "zero_shot_auroc", "report_to_image_r10")
+    }
+    return {
+        "chance": {"linear_auroc": 0.5, "report_to_image_r10": 0.42},
+        "pretrained": summary(0.875),
+        "random": summary(0.625),
+        "difference": difference,
+        "report_use": {"right": interval(0.2), "other": interval(0.3), "difference": interval(0.1), "studies": 11},
+        "seconds": {"pretrain": 65.0},
+        "counts": {"train": 48, "val": 16, "test": 24},
+    }
+
+
+def section(page: str, name: str) -> str:
+    found = re.search(rf'<section id="{name}">(.*?)</section>', page, re.S)
+    assert found, f"no section {name}"
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def report(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(run, data, results(), tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> str:
+    return report.read_text("utf-8")
+
+
+def test_every_section_is_there_and_shown(page: str) -> None:
+    for name in SECTIONS:
+        assert "absent" not in section(page, name), name
+
+
+def test_pictures_are_files_and_in_the_page(report: Path, page: str) -> None:
+    files = {path.stem: path for path in (report.parent / "pictures").iterdir()}
+    assert set(files) == PICTURES
+    for path in files.values():
+        assert base64.b64encode(path.read_bytes()).decode() in page
+    with Image.open(files["overview"]) as overview:
+        assert overview.size == (1600, 1000)
+
+
+def test_page_asks_for_nothing_from_outside(page: str) -> None:
+    assert not re.search(r"https?://|//[a-z]+\.|<script|<link|@import", page)
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)"', page))
+
+
+def test_report_text_is_escaped(page: str) -> None:
+    assert "Heart &amp; &lt;b&gt;great vessels&lt;/b&gt; seen." in page
+    assert "<b>great" not in page
+
+
+def test_results_are_bold_only_where_the_interval_leaves_out_zero(
+    page: str, run: Path, data: Path, tmp_path: Path
+) -> None:
+    table = section(page, "results")
+    assert table.count("<strong>+0.250 (+0.240 to +0.260)</strong>") == 3
+    assert "0.875 (0.865 to 0.885)" in table
+    assert "0.420" in table
+    unclear = write_report(run, data, results(clear=False), tmp_path).read_text("utf-8")
+    assert "<strong>" not in section(unclear, "results")
+    assert "+0.001 (−0.009 to +0.011)" in section(unclear, "results")
+
+
+def test_undefined_label_is_a_dash(page: str) -> None:
+    assert "<td>–</td>" in section(page, "results")
+
+
+def test_use_of_the_report_is_stated(page: str) -> None:
+    text = " ".join(section(page, "reconstructions").split())
+    assert "Over 11 test studies" in text
+    assert "+0.1000 (+0.0900 to +0.1100)" in text
+    assert "saw the whole image" in text
+
+
+def test_provenance_and_settings_are_shown(run: Path, page: str) -> None:
+    provenance = json.loads((run / "provenance.json").read_text("utf-8"))
+    assert provenance["model_sha256"] in page
+    assert "mask_ratio: 0.5" in section(page, "settings")
+    assert "synthetic" in section(page, "settings")
+
+
+def test_parts_that_a_run_lacks_say_why(data: Path, tmp_path: Path) -> None:
+    changes = ("objective.reconstruction='off'", "reconstruction.epochs=0", "objective.weight_image=0",
+               "objective.weight_report=0")  # fmt: skip
+    run = pretrain(load_recipe("demo", (*TINY, *changes)), data, tmp_path / "run", quiet=True)
+    page = write_report(run, data, results() | {"report_use": None}, tmp_path / "report").read_text("utf-8")
+    assert "without masked reconstruction" in section(page, "reconstructions")
+    assert "without the local report loss" in section(page, "attention")
+    assert "without the cluster bank" in section(page, "bank")
+    assert {path.stem for path in (tmp_path / "report/pictures").iterdir()} == {"curves", "overview", "retrieval"}
+
+
+def test_bank_that_never_started_is_explained(data: Path, tmp_path: Path) -> None:
+    changes = ("objective.bank.start_by_step=1000", "objective.bank.start_cosine=-1", "reconstruction.epochs=0")
+    run = pretrain(load_recipe("demo", (*TINY, *changes)), data, tmp_path / "run", quiet=True)
+    page = write_report(run, data, results(), tmp_path / "report").read_text("utf-8")
+    assert "never started" in section(page, "bank")
+    assert "did not train it" in section(page, "reconstructions")
+
+
+def test_table_without_labels_and_boxes(run: Path, data: Path, tmp_path: Path) -> None:
+    frame = pd.read_parquet(data / "manifest.parquet")
+    frame["image_path"] = [str(data / path) for path in frame["image_path"]]
+    plain = frame[["image_path", "study_id", "findings", "impression", "split"]]
+    plain.to_csv(tmp_path / "pairs.csv", index=False)
+    page = write_report(run, tmp_path / "pairs.csv", {}, tmp_path / "report").read_text("utf-8")
+    assert "no labels" in section(page, "results")
+    assert "no finding boxes" in section(page, "attention")
+    assert "absent" not in section(page, "retrieval")
+    assert "synthetic" not in section(page, "settings")
+
+
+def test_same_run_gives_the_same_page(run: Path, data: Path, page: str, tmp_path: Path) -> None:
+    assert write_report(run, data, results(), tmp_path).read_text("utf-8") == page

@@ -1,0 +1,186 @@
+"""Recipes: what is shipped parses, what is wrong is named with the nearest right name."""
+
+import pytest
+from pydantic import BaseModel
+
+from cmcgns.common.errors import UserError
+from cmcgns.settings.config import Recipe
+from cmcgns.settings.recipe import describe_settings, list_recipes, load_recipe, parse_recipe
+from cmcgns.settings.yaml import known_keys
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_shipped_recipes_parse_and_carry_their_name(name):
+    assert load_recipe(name).name == name
+
+
+def test_the_default_recipe_is_the_defaults():
+    assert load_recipe("default") == Recipe()
+    assert {"default", "demo"} <= set(list_recipes())
+
+
+def leaves(content, prefix=""):
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def test_known_keys_are_all_keys():
+    keys = known_keys(Recipe)
+    assert sorted(keys) == sorted(leaves(Recipe().model_dump()))
+    assert {"name", "data.columns", "objective.bank.clusters", "alignment.epochs"} <= set(keys)
+
+
+@pytest.mark.parametrize("key", [key for key in known_keys(Recipe) if key != "data.columns"])
+def test_every_key_can_be_set_and_the_value_arrives(key):
+    """What the default says again is accepted under that name, and groups are kept apart."""
+    value = Recipe().model_dump()
+    for part in key.split("."):
+        value = value[part]
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+    assert load_recipe("default", [f"{key}={text}"]) == Recipe()
+
+
+def test_overrides_are_typed_and_the_last_one_wins():
+    recipe = load_recipe(
+        "demo",
+        [
+            "training.batch_size=8",
+            "alignment.learning_rate=1e-4",
+            "objective.bank.rate=0.5",
+            "data.val_split=null",
+            "data.columns.image_path=Path to image",
+            "objective.duplicates=false",
+            "training.batch_size=16",
+        ],
+    )
+    assert recipe.training.batch_size == 16
+    assert recipe.alignment.learning_rate == 1e-4
+    assert recipe.objective.bank.rate == 0.5
+    assert recipe.objective.bank.clusters == load_recipe("demo").objective.bank.clusters
+    assert recipe.data.val_split is None
+    assert recipe.data.columns == {"image_path": "Path to image"}
+    assert recipe.objective.duplicates is False
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.batchsize=3", r"training\.batchsize is no setting\. Did you mean training\.batch_size\?"),
+        ("traning.seed=3", r"traning is no setting\. Did you mean training\?"),
+        ("batch_size=3", r"batch_size is no setting\. Did you mean training\.batch_size\?"),
+        ("bank.clusters=3", r"bank is no setting\. Did you mean objective\.bank\?"),
+        ("qqqqqq=3", r"qqqqqq is no setting\. `cmcgns recipes default` shows all"),
+        ("training.batch_size=many", r"training\.batch_size: .*valid integer.*got 'many'"),
+        ("training.batch_size=0", r"training\.batch_size: .*greater than 0.*got 0"),
+        ("data.views=top", r"data\.views: .*'frontal' or 'all'.*got 'top'"),
+        ("data=3", r"data: .*got 3"),
+        ("name.first=3", r"--set name\.first: name is a value, not a group"),
+        ("training.batch_size", r"expected key=value, for example training\.batch_size=32"),
+        ("training.batch_size=[1", r"--set training\.batch_size=\[1: the value is not valid YAML"),
+        ("data.resize=100", r"data\.resize \(100\) is smaller than data\.image_size \(224\)"),
+        ("objective.dim=100", "must be divisible by 8"),
+    ],
+)
+def test_wrong_overrides(override, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe("default", [override])
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_the_settings_that_are_shown_are_a_recipe(name, tmp_path):
+    text = describe_settings(load_recipe(name, ["training.seed=7"]))
+    (tmp_path / "shown.yaml").write_text(text)
+    assert load_recipe(str(tmp_path / "shown.yaml")) == load_recipe(name, ["training.seed=7"])
+    keys = {line.split(":")[0].strip() for line in text.splitlines()}
+    assert {key.rpartition(".")[2] for key in known_keys(Recipe)} <= keys
+    assert "mu: 3.0  # weight of a sentence's own hard negative" in text
+
+
+def test_something_trains_the_report_encoder():
+    load_recipe("default", ["objective.weight_global=0", "objective.sentence_gradient=0.5"])
+    with pytest.raises(UserError, match=r"nothing would train .*; set objective\.sentence_gradient=1"):
+        load_recipe("default", ["objective.weight_global=0", "objective.sentence_gradient=0"])
+
+
+def test_released_arithmetic_refuses_switches_that_it_does_not_have():
+    released = {
+        "arithmetic": "released", "sentence_gradient": 1, "tau": 1, "learn_tau": "false", "duplicates": "false",
+        "false_negatives": "margin",
+    }  # fmt: skip
+    overrides = [f"objective.{name}={value}" for name, value in released.items()]
+    load_recipe("default", overrides)
+    load_recipe("default", [*overrides, "objective.negatives=in_batch"])
+    for wrong in ("sentence_gradient=0.1", "tau=0.05", "learn_tau=true", "duplicates=true", "false_negatives=keep",
+                  "negatives=hard"):  # fmt: skip
+        name = wrong.partition("=")[0]
+        with pytest.raises(UserError, match=rf"released has no such switches: set objective\.{name}="):
+            load_recipe("default", [*overrides, f"objective.{wrong}"])
+    with pytest.raises(UserError, match=r"set .*sentence_gradient=1\.0, .*tau=1\.0, .*learn_tau=false"):
+        load_recipe("default", ["objective.arithmetic=released"])
+
+
+def test_every_mistake_is_listed_at_once():
+    with pytest.raises(UserError) as caught:
+        load_recipe("default", ["training.sed=1", "data.image_sise=2", "alignment.epochs=-1"])
+    assert len(str(caught.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"data: [1", "is not valid YAML"),
+        (b"data:\n\timage_size: 1", "is not valid YAML"),
+        (b"- a\n- b", "holds a list; a mapping of settings is expected"),
+        (b"name: caf\xe9", "is not UTF-8 text"),
+        (b"!!python/object/apply:os.getcwd []", "is not valid YAML"),
+        (b"data: {resize: 300}\ndata: {image_size: 64}", "not valid YAML: data is given twice"),
+        (b"training:\n  seed: 1\n  seed: 2", "not valid YAML: seed is given twice"),
+        (b"training: {batch_size: 8, batchsize: 9}", "Did you mean training.batch_size"),
+    ],
+)
+def test_wrong_files(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe(str(path))
+    assert "mine.yaml" in str(caught.value)
+
+
+def test_an_empty_file_is_the_default(tmp_path):
+    path = tmp_path / "mine.yml"
+    path.write_text("# nothing\n")
+    assert load_recipe(str(path)) == Recipe()
+
+
+def test_unknown_recipes_name_the_nearest(tmp_path):
+    with pytest.raises(UserError, match=r"no recipe dmo: .*one of default, demo.*Did you mean demo\?"):
+        load_recipe("dmo")
+    with pytest.raises(UserError, match="no recipe"):
+        load_recipe(str(tmp_path / "absent.yaml"))
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(UserError, match="no recipe"):
+        load_recipe(str(tmp_path / "folder.yaml"))
+
+
+def test_a_recipe_survives_its_own_dump():
+    recipe = load_recipe("demo", ["data.columns.report=text"])
+    assert parse_recipe(recipe.model_dump(mode="json"), "dump") == recipe
+
+
+def test_settings_cannot_be_changed_behind_the_back_of_their_checks():
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().training.batch_size = 0
+
+
+def groups(model):
+    yield model
+    for field in model.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from groups(field.annotation)
+
+
+def test_every_group_of_settings_says_what_it_is():
+    assert all(group.__doc__ and len(group.__doc__) > 8 for group in groups(Recipe))

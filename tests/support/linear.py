@@ -1,0 +1,123 @@
+"""A dataset whose images say what their labels are, and an encoder that reads it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cmcgns.data.manifest import write_manifest
+from cmcgns.evaluation.contract import Job, Predictions
+from cmcgns.evaluation.data import TaskData
+from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
+from cmcgns.evaluation.tasks import get_task
+
+SIDE, CLASSES = 16, ("A", "B", "C")
+
+
+class Body(nn.Module):
+    """Means of a grid of places: an oracle for images whose places are the labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(16)
+        self.layer1 = nn.Conv2d(16, 16, 1)
+        self.calls = 0
+        with torch.no_grad():
+            self.layer1.weight.copy_(torch.eye(16)[:, :, None, None])
+            self.layer1.bias.zero_()
+        self.feature_info = [None]
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(B, 1, 16, 16) -> (B, 16, 4, 4): the 16 values of a block of 4 x 4 pixels are channels."""
+        self.calls += 1
+        maps: Tensor = self.layer1(self.norm(nn.functional.pixel_unshuffle(images, 4)))
+        return maps
+
+    def forward_intermediates(self, images: Tensor, **options: Any) -> list[Tensor]:
+        """The only map."""
+        del options
+        return [self.forward_features(images)]
+
+
+class Encoder(nn.Module):
+    """What `FrozenEncoder` expects of an image encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.width, self.channels = Body(), 16, 1
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled features and tokens."""
+        tokens = self.body.forward_features(images).flatten(2).transpose(1, 2)
+        return tokens.mean(1), tokens
+
+
+def oracle() -> FrozenEncoder:
+    return FrozenEncoder("oracle", Encoder(), SIDE, SIDE)
+
+
+def write_images(
+    folder: Path, counts: tuple[int, int, int] = (120, 40, 60), exclusive: bool = False, random: bool = False
+) -> Path:
+    """Each class lights its own of the 16 places of every block; or nothing does (`random`)."""
+    rng, rows = np.random.default_rng(0), []
+    (folder / "images").mkdir(parents=True)
+    parts = np.repeat(["train", "val", "test"], counts)
+    for number, part in enumerate(parts):
+        labels = (rng.random(3) < 0.4).astype(int)
+        if exclusive:
+            labels = np.eye(3, dtype=int)[rng.integers(3)]
+        block = rng.integers(60, 120, 16)
+        block[:3] += 0 if random else 80 * labels
+        pixels = np.tile(block.reshape(4, 4), (4, 4)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
+        rows.append(
+            {
+                "image_path": f"images/{number}.png", "study_id": f"d:{number}", "patient_id": f"d:{number // 2}",
+                "dataset": "d", "view": "PA", "split": part, "width": SIDE, "height": SIDE,
+                **{f"label_{name}": int(value) for name, value in zip(CLASSES, labels, strict=True)},
+            }
+        )  # fmt: skip
+    write_manifest(pd.DataFrame(rows), folder / "manifest.parquet")
+    return folder
+
+
+def change_labels(folder: Path, change: Any) -> None:
+    """Rewrite the manifest as `change(frame)` says."""
+    frame = pd.read_parquet(folder / "manifest.parquet")
+    write_manifest(change(frame), folder / "manifest.parquet")
+
+
+def make_job(
+    folder: Path,
+    tmp_path: Path,
+    task: str = "linear",
+    settings: dict[str, Any] | None = None,
+    cells: tuple[Cell, ...] = (Cell(100, 0),),
+    encoder: FrozenEncoder | None = None,
+) -> Job:
+    encoder = encoder or oracle()
+    protocol = EvaluationProtocol(
+        id="x/v1", title="x", task=task, split={"rule": "any"}, settings=settings or {}, labels=list(CLASSES)
+    )
+    data = TaskData(protocol, folder, encoder.image_size, encoder.resize)
+    parsed = get_task(task).settings.model_validate(settings or {})
+    return Job(
+        protocol, parsed, encoder, data, cells, tmp_path / "features", tmp_path / "scratch", "cpu", lambda *_: None
+    )
+
+
+def run(job: Job) -> dict[Cell, Predictions]:
+    return dict(get_task(job.protocol.task).run(job))
+
+
+def figures(job: Job, predictions: Predictions, counts: np.ndarray | None = None) -> dict[tuple[str, str], float]:
+    measures = get_task(job.protocol.task).measures(predictions)
+    counts = np.ones((1, len(predictions.rows))) if counts is None else counts
+    values = measures.compute(counts)[0]
+    return {(measure.metric, measure.label): float(value) for measure, value in zip(measures.of, values, strict=True)}

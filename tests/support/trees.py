@@ -1,0 +1,86 @@
+"""Tiny files for trees in the datasets' official layouts."""
+
+import io
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cmcgns.data.manifest import conform, write_manifest
+from cmcgns.prepare.sources import get_source
+from cmcgns.prepare.sources.base import SourceOptions, SourceTable
+
+
+def pixels(seed: int = 0, height: int = 8, width: int = 6) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def write_image(path: Path, seed: int = 0) -> Path:
+    """JPEG or PNG, by the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_encoded("PNG" if path.suffix.lower() == ".png" else "JPEG", seed))
+    return path
+
+
+@cache
+def _encoded(kind: str, seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(seed)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_dicom(path: Path, seed: int = 0) -> Path:
+    """Uncompressed 8-bit radiograph."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    values = pixels(seed)
+    data.Rows, data.Columns = values.shape
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation, data.SamplesPerPixel = 7, 0, 1
+    data.PhotometricInterpretation = "MONOCHROME2"
+    data.PixelData = values.tobytes()
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_text(path: Path, *lines: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+def read_source(name: str, root: Path, **options: object) -> SourceTable:
+    """What the reader gives, after the promises that hold for every reader were checked."""
+    table = get_source(name).read(root, SourceOptions(**options))  # type: ignore[arg-type]
+    assert (table.frame["source"] != "").all()
+    assert all(((root if root.is_dir() else root.parent) / path).is_file() for path in table.frame["source"])
+    assert table.frame["patient_id"].str.contains(":", regex=False).all()
+    assert table.frame["study_id"].str.contains(":", regex=False).all()
+    assert all(set(entry) == {"where", "reason"} for entry in table.left_out)
+    conform(table.frame.assign(image_path=table.frame["source"]), name)
+    return table
+
+
+def manifest_of(table: SourceTable, path: Path) -> Path:
+    """The rows as `prepare` would write them, without its work on images."""
+    return write_manifest(table.frame.assign(image_path=table.frame["source"]), path)
+
+
+def column(table: SourceTable, name: str, by: str = "source") -> dict[str, object]:
+    """Image -> cell, missing ones as None."""
+    values = table.frame[name]
+    return {key: None if pd.isna(value) else value for key, value in zip(table.frame[by], values, strict=True)}
+
+
+def reasons(table: SourceTable) -> str:
+    """All that was left out or noted, as one text."""
+    return "\n".join([*(f"{entry['where']}: {entry['reason']}" for entry in table.left_out), *table.notes])
