@@ -53,6 +53,11 @@ def test_missing_values_are_a_group_of_their_own() -> None:
     assert found["sex=unknown"].sum() == 20
 
 
+def test_spellings_of_one_sex_and_one_view_are_one_group() -> None:
+    columns = {"sex": ["F", "female", "m", "M"] * 10, "view": ["LL", "LAT", "PA", "pa"] * 10}
+    assert list(masks(columns, np.arange(40))) == ["sex=F", "sex=M", "view=LATERAL", "view=PA"]
+
+
 def test_what_does_not_divide_the_rows_makes_no_group() -> None:
     found = subgroups({"sex": ["F"] * 40, "age": [np.nan] * 40, "other": list(range(40))}, np.arange(40))
     assert found == ([], [])

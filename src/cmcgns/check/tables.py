@@ -18,7 +18,8 @@ from cmcgns.check.rule import (
     spread_text,
     stack,
 )
-from cmcgns.data.manifest import SPLITS, VIEWS, label_columns
+from cmcgns.data.manifest import SPLITS, label_columns
+from cmcgns.data.vocabulary import VIEWS
 
 _FRONTAL_SHARE = 0.95  # above it the other views are taken for strays
 

@@ -11,7 +11,6 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_bytes
 
 LABEL = "label_"
-VIEWS = ("AP", "PA", "FRONTAL", "LATERAL", "OTHER", "")  # FRONTAL: AP or PA, which of them is not known
 SPLITS = ("train", "val", "test", "")
 
 # Text columns; missing values are empty strings.

@@ -11,6 +11,7 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import LABEL, image_file, read_manifest
+from cmcgns.data.vocabulary import is_frontal
 from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.subsets import nested_fraction
@@ -50,7 +51,7 @@ class TaskData:
         self.dataset = _dataset_of(frame, folder, protocol)
         self.split_rule = _check_rule(frame, folder, protocol)
         if protocol.views == "frontal":
-            frame = frame[~frame["view"].isin(["LATERAL", "OTHER"])]
+            frame = frame[is_frontal(frame["view"])]
         self.frame = _with_parts(frame, folder, protocol).reset_index(drop=True)
         _check_test_rows(self.frame, folder)
         self.label_names = _label_names(self.frame, folder, protocol)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.vocabulary import is_missing, parse_sexes, parse_view
 from cmcgns.metrics.bootstrap import patient_index
 from cmcgns.metrics.ranking import BoolArray, IntArray, check_labels
 
@@ -106,7 +107,7 @@ def subgroups(columns: pd.DataFrame | Mapping[str, Sequence[Any]], groups: npt.A
 
     Args:
         columns: `sex`, `age` (years), `view` of the n rows, as in the manifest, each optional. Empty text, missing
-            values and the words None, nan, <NA> are unknown.
+            values and words that stand for them (None, nan, <NA>) are unknown, and so is a sex other than F or M.
         groups: (n,) patient ids.
 
     Raises:
@@ -136,7 +137,11 @@ def _text(values: Any, column: str, rows: int) -> npt.NDArray[np.str_]:
     if len(series) != rows:
         raise UserError(f"column {column} has {len(series)} values for {rows} rows")
     text = series.where(series.notna(), "").astype(str).str.strip()
-    return text.where(~text.isin(["", "None", "nan", "NaN", "<NA>"]), UNKNOWN).to_numpy(dtype=np.str_)
+    if column == "sex":
+        text = parse_sexes(text)
+    if column == "view":
+        text = text.map({cell: cell if (view := parse_view(cell)) is None else view for cell in text.unique()})
+    return text.mask(is_missing(text), UNKNOWN).to_numpy(dtype=np.str_)
 
 
 def _bands(values: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from cmcgns.data.vocabulary import parse_age, parse_sex, parse_view
 from cmcgns.prepare.image import ImageResult
 from cmcgns.prepare.sources.base import SourceTable
 
@@ -49,28 +50,13 @@ def manifest_rows(table: SourceTable, results: Mapping[str, ImageResult]) -> pd.
 def _seen(result: ImageResult) -> dict[str, object]:
     row: dict[str, object] = {name: getattr(result, name) for name in (*_SEEN, "error")}
     tags = result.tags
-    row["tag_view"] = _view(tags.get("ViewPosition", ""))
-    row["tag_sex"] = {"M": "M", "F": "F"}.get(tags.get("PatientSex", "").strip().upper()[:1], "")
-    row["tag_age"] = _years(tags.get("PatientAge", ""))
+    row["tag_view"] = parse_view(tags.get("ViewPosition", "")) or ""
+    row["tag_sex"] = parse_sex(tags.get("PatientSex", ""))
+    age = parse_age(tags.get("PatientAge", ""))
+    row["tag_age"] = "" if age is None else str(age)
     row["laterality"] = tags.get("ImageLaterality", "") or tags.get("Laterality", "")
     row["identifying_tags"] = tags.get("identifying", "")
     return row
-
-
-def _view(position: str) -> str:
-    """DICOM's ViewPosition in the manifest's words."""
-    position = position.strip().upper()
-    if position in ("AP", "PA"):
-        return position
-    return "LATERAL" if position in ("LL", "RL", "LATERAL", "LAT") else ""
-
-
-def _years(age: str) -> str:
-    """DICOM's age string, e.g. `058Y`; months, weeks and days are years below one and more."""
-    number, unit = age.strip()[:-1], age.strip()[-1:].upper()
-    if not number.isdigit() or unit not in "YMWD":
-        return age.strip() if age.strip().isdigit() else ""
-    return str(int(int(number) / {"Y": 1, "M": 12, "W": 52, "D": 365}[unit]))
 
 
 def _scale_boxes(text: str, width: int, height: int, original_width: int, original_height: int) -> str:

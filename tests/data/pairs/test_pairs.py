@@ -233,6 +233,16 @@ def test_lateral_views_are_left_out_unless_wanted(folder, caplog):
     assert len(read(folder, table, views="all").frame) == 4
 
 
+@pytest.mark.parametrize("view", ["LAT", "OBLIQUE", "LAO", "rao", "AP axial", "left_lateral", "Swimmers"])
+def test_views_are_known_by_the_words_that_prepare_knows(folder, view):
+    assert read(folder, rows(view=["PA", view, "AP", ""])).frame["row"].tolist() == [1, 3, 4]
+
+
+def test_a_view_in_unknown_words_is_kept_and_named(folder, caplog):
+    assert len(read(folder, rows(view=["PA", "skyline", "AP", ""])).frame) == 4
+    assert "2 rows have no known view and are kept as frontal ('skyline')" in caplog.text
+
+
 def test_sections_come_before_the_whole_report(folder):
     table = rows(
         findings=["Big heart.", "", "", ""], impression=["CHF.", "Normal.", "", ""], report=["r0.", "r1.", "r2.", ""]

@@ -10,9 +10,11 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import conform
+from cmcgns.data.vocabulary import CHEXPERT_FINDINGS
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable
-from cmcgns.prepare.sources.mimic_cxr import _LABELS, MAX_REPORT, SOURCE
+from cmcgns.prepare.sources.mimic_cxr import MAX_REPORT, SOURCE
 
+LABELS = sorted(CHEXPERT_FINDINGS)
 FIRST, SECOND = "files/p10/p10000032/s50414267", "files/p11/p11000011/s53189527"
 IMAGES = {
     "02aa804e-bde0afdd-112c0b34-7bc16630-4e384014": (FIRST, "PA", "train"),
@@ -64,7 +66,7 @@ def split() -> Rows:
 
 
 def labels(first: str = "-1.0") -> Rows:
-    head = ("subject_id", "study_id", *_LABELS)
+    head = ("subject_id", "study_id", *LABELS)
     return [head, (*ids(FIRST), first, "1.0", "0.0", *[""] * 11)]
 
 
@@ -113,7 +115,7 @@ def test_every_layout_gives_the_same_rows(end: str, reports: str, tmp_path: Path
     assert frame["report"][0].startswith(
         "FINAL REPORT\n EXAMINATION:  CHEST (PA AND LAT)\n \n INDICATION: F with cough"
     )
-    assert [frame[f"label_{label}"][0] for label in _LABELS[:3]] == [-1, 1, 0]
+    assert [frame[f"label_{label}"][0] for label in LABELS[:3]] == [-1, 1, 0]
     assert frame.filter(like="label_").shape == (6, 14)
     assert frame.filter(like="label_").iloc[2:].isna().all(axis=None)
     assert not {"dicom_id", "where", "problem", "age", "sex"} & set(frame)
@@ -144,7 +146,7 @@ def test_negbio_stands_in_for_chexpert(tmp_path: Path) -> None:
 
 def test_labels_of_the_radiologist_have_their_own_columns(tmp_path: Path) -> None:
     build(tmp_path)
-    head = ("study_id", *(label.replace("Lung Opacity", "Airspace Opacity") for label in _LABELS))
+    head = ("study_id", *(label.replace("Lung Opacity", "Airspace Opacity") for label in LABELS))
     write(tmp_path / "mimic-cxr-2.1.0-test-set-labeled.csv", csv([head, ("53189527", *["1.0"] * 14)]))
     frame = read(tmp_path).frame
     assert frame["radiologist_Lung Opacity"].isna().tolist() == [True] * 2 + [False] * 4

@@ -20,11 +20,10 @@ from cmcgns.data.pairs.table import (
     warn_about_reports,
 )
 from cmcgns.data.reports.text import split_sentences
+from cmcgns.data.vocabulary import is_frontal, parse_views
 from cmcgns.settings.config import DataSettings
 
 logger = logging.getLogger(__name__)
-
-_NOT_FRONTAL = ("L", "LL", "LATERAL", "RL", "LEFT LATERAL", "RIGHT LATERAL", "OTHER")
 
 
 @dataclass
@@ -117,11 +116,15 @@ def choose_text(frame: pd.DataFrame, kind: str) -> pd.Series:
 
 
 def _keep_frontal(pairs: Pairs) -> None:
-    lateral = pairs.frame["view"].str.upper().isin(_NOT_FRONTAL)
-    pairs.leave_out(lateral, "not a frontal view (data.views=all keeps it)")
-    unknown = (~pairs.frame["view"].str.contains("AP|PA|FRONTAL", case=False)).sum()
-    if unknown:
-        logger.info("%s: %d rows have no known view and are kept as frontal", pairs.source.name, unknown)
+    pairs.leave_out(~is_frontal(pairs.frame["view"]), "not a frontal view (data.views=all keeps it)")
+    views, unknown = parse_views(pairs.frame["view"])
+    number = (~views.isin(("AP", "PA", "FRONTAL"))).sum()
+    if number:
+        logger.log(
+            logging.WARNING if unknown else logging.INFO,
+            "%s: %d rows have no known view and are kept as frontal (%s)",
+            pairs.source.name, number, ", ".join(map(repr, unknown[:5])) or "none is stated",
+        )  # fmt: skip
 
 
 def _has_sentence(texts: pd.Series) -> pd.Series:

@@ -2,19 +2,16 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from cmcgns.data.manifest import LABEL, NUMBERS, TEXT, boxes_text
+from cmcgns.data.vocabulary import MISSING
 from cmcgns.prepare.sources.base import SourceTable, read_table
 
 PLACE = "_place"  # column of the readers: file and row, for messages
-_MISSING = ("", "nan", "na", "n/a", "none", "null", "<na>")
-_AGE = re.compile(r"(\d{1,3})(?:\.\d*)?\s*([YMWD]?)")
-_SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
 
 
 def read_rows(path: Path, left_out: list[dict[str, str]], required: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -50,11 +47,6 @@ def leave_out_each(table: SourceTable, bad: pd.Series, reasons: pd.Series) -> No
     table.frame = table.frame[~bad].reset_index(drop=True)
 
 
-def is_missing(cells: pd.Series) -> pd.Series:
-    """(n,) Boolean: the cell is empty, or says so ("nan", "None")."""
-    return cells.str.strip().str.lower().isin(_MISSING)
-
-
 def read_labels(table: SourceTable, columns: Mapping[str, str]) -> None:
     """Make label columns from text; rows with other values than 1, 0, -1 or nothing are left out.
 
@@ -81,31 +73,13 @@ def label_values(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
 def _label(cell: str) -> float:
     """1, 0 or -1; NaN for nothing, infinity for anything else."""
     text = cell.strip().lower()
-    if text in _MISSING:
+    if text in MISSING:
         return math.nan
     try:
         number = float({"true": "1", "false": "0"}.get(text, text))
     except ValueError:
         return math.inf
     return number if number in (1, 0, -1) else math.inf
-
-
-def ages(cells: pd.Series) -> pd.Series:
-    """(n,) Int32 years from "58", "58.0", "058Y", "011M"; missing where unreadable or above 120."""
-
-    def years(cell: str) -> int | None:
-        match = _AGE.fullmatch(cell.strip().upper())
-        if match is None:
-            return None
-        number = {"M": int(match[1]) // 12, "W": 0, "D": 0}.get(match[2], int(match[1]))
-        return number if number <= 120 else None
-
-    return cells.map({cell: years(cell) for cell in cells.unique()}).astype("Int32")
-
-
-def sexes(cells: pd.Series) -> pd.Series:
-    """(n,) F, M or empty."""
-    return cells.str.strip().str.lower().map(_SEXES).fillna("").astype("str")
 
 
 def drop_bad_boxes(boxes: pd.DataFrame, left_out: list[dict[str, str]]) -> pd.DataFrame:

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.data.manifest import LABEL
-from cmcgns.data.vocabulary import CHEXPERT_FINDINGS
+from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_ages, parse_sexes
 from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
-from cmcgns.prepare.sources.cells import PLACE, ages, finish, leave_out_each, read_labels, read_rows, sexes
+from cmcgns.prepare.sources.cells import PLACE, finish, leave_out_each, read_labels, read_rows
 from cmcgns.prepare.sources.listing import existing_files
 
 VALIDATION_SHARE = 0.025  # of the training patients: about 5,600 of 223,414 images
@@ -85,8 +85,8 @@ def _name(table: SourceTable, images: pd.Series) -> None:
         patient_id="chexpert:" + frame["_patient"],
         study_id="chexpert:" + frame["_key"].str.rpartition("/")[0],
         view=beam.where(side.str.lower() == "frontal", "LATERAL"),
-        sex=sexes(details["Sex"]),
-        age=ages(details["Age"]).where(details["Age"] != "0"),  # 0 stands for unknown: all patients are adults
+        sex=parse_sexes(details["Sex"]),
+        age=parse_ages(details["Age"]).where(details["Age"] != "0"),  # 0 stands for unknown: all patients are adults
     )
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.reports.section_rules import SectionRules, load_rules
 from cmcgns.data.reports.sections import remove_marks, split_sections
+from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_views
 from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, read_table
 
 MAX_REPORT = 1_000_000  # bytes; real reports have a few thousand
@@ -88,13 +89,8 @@ def _sections(read_bytes: Callable[[], bytes] | None, rules: SectionRules) -> tu
 
 
 _IMAGE = re.compile(r"(?:.*/)?files/p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:jpg|dcm)")
-_VIEWS = {"AP": "AP", "PA": "PA", "LATERAL": "LATERAL", "LL": "LATERAL", "": ""}
 _SPLITS = {"train": "train", "validate": "val", "test": "test", "": ""}
 _VALUES = {"1.0": 1, "1": 1, "0.0": 0, "0": 0, "-1.0": -1, "-1": -1, "": None}
-_LABELS = (
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
-    "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
-)  # fmt: skip
 _KEYS = ("dicom_id", "subject_id", "study_id")
 
 
@@ -161,12 +157,9 @@ def _rows(root: Path, images: pd.DataFrame) -> SourceTable:
         )
         return SourceTable(images.assign(view="", where=images["source"]), notes=[note])
     listed = read_table(file, _KEYS).fillna("")
-    stated = (
-        listed["ViewPosition"].str.strip().str.upper() if "ViewPosition" in listed else pd.Series("", listed.index)
-    )
     number = pd.Series(range(1, len(listed) + 1)).astype("str")
     rows = listed[list(_KEYS)].assign(
-        view=stated.map(_VIEWS).fillna("OTHER"),
+        view=parse_views(listed["ViewPosition"])[0] if "ViewPosition" in listed else "",
         where=f"{file.name}, row " + number + " (" + listed["dicom_id"] + ")",
         source=listed["dicom_id"].map(images.set_index("dicom_id")["source"]),
     )
@@ -208,7 +201,7 @@ def _add_labels(root: Path, table: SourceTable) -> None:
 def _join_labels(table: SourceTable, file: Path, prefix: str) -> None:
     listed = read_table(file, ("study_id",)).rename(columns={"Airspace Opacity": "Lung Opacity"})
     listed = listed.drop_duplicates("study_id").set_index("study_id")
-    for label in _LABELS:
+    for label in sorted(CHEXPERT_FINDINGS):
         if label not in listed:
             raise UserError(f"{file}: missing column {label}")
         stated = table.frame["study_id"].map(listed[label]).fillna("").str.strip()

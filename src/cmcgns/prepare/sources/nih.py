@@ -7,18 +7,16 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import LABEL
-from cmcgns.data.vocabulary import normalise_views
+from cmcgns.data.vocabulary import parse_ages, parse_sexes, parse_views
 from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
 from cmcgns.prepare.sources.cells import (
     PLACE,
-    ages,
     boxes_by_image,
     drop_bad_boxes,
     finish,
     leave_out_each,
     number_rows,
     read_rows,
-    sexes,
 )
 from cmcgns.prepare.sources.listing import by_name, existing_files
 
@@ -57,7 +55,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     names = by_name(filter(_FOLDER.search, files), (".png",))
     image = rows["Image Index"].str.strip()
     sex = rows.get("Patient Gender", rows.get("Patient Sex", pd.Series("", index=rows.index)))
-    view, _ = normalise_views(rows["View Position"])
+    view, _ = parse_views(rows["View Position"])
     number = pd.to_numeric(rows["Patient ID"], errors="coerce").astype("Float64")
     table.frame = rows.assign(
         dataset="nih",
@@ -66,8 +64,8 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         patient_id="nih:" + number.where(number % 1 == 0).astype("Int64").astype("str"),
         study_id="nih:" + image.str.replace(r"\.\w+$", "", regex=True),
         view=view,
-        sex=sexes(sex),
-        age=ages(rows["Patient Age"]),
+        sex=parse_sexes(sex),
+        age=parse_ages(rows["Patient Age"]),
         boxes=image.map(_boxes(root, table.left_out)).astype(object).fillna("").astype("str"),
     )
     wrong = ~(number % 1 == 0).fillna(False).astype(bool)

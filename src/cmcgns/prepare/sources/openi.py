@@ -10,6 +10,7 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.reports.sections import remove_marks
+from cmcgns.data.vocabulary import parse_views
 from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, read_table
 
 MAX_REPORT = 1_000_000  # bytes; real ones have some ten thousand
@@ -110,7 +111,6 @@ def _stated_view(caption: str) -> str:
 
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
-_PROJECTIONS = {"frontal": "FRONTAL", "lateral": "LATERAL", "": ""}
 
 
 def read(root: Path, options: SourceOptions) -> SourceTable:
@@ -188,7 +188,7 @@ def _read_csv(root: Path) -> tuple[pd.DataFrame, SourceTable]:
             {
                 "study": images["uid"].str.strip(),
                 "name": images["filename"].str.strip(),
-                "view": images["projection"].str.strip().str.lower().map(_PROJECTIONS).fillna("OTHER"),
+                "view": parse_views(images["projection"])[0],
                 "where": f"{file.name}, row " + pd.Series(range(1, len(images) + 1)).astype("str"),
             }
         ),

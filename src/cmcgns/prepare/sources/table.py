@@ -8,18 +8,15 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import LABEL, TEXT
-from cmcgns.data.vocabulary import normalise_views
+from cmcgns.data.vocabulary import is_missing, parse_ages, parse_sexes, parse_views
 from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, read_table
 from cmcgns.prepare.sources.cells import (
     PLACE,
-    ages,
     box_fault,
     finish,
-    is_missing,
     leave_out_each,
     number_rows,
     read_labels,
-    sexes,
 )
 from cmcgns.prepare.sources.listing import existing_files, relative_paths
 
@@ -152,14 +149,14 @@ def _describe(table: SourceTable, name_of_dataset: str) -> None:
         frame[name] = ids.where(ids.str.contains(":", regex=False), frame["dataset"] + ":" + ids)
     if "view" not in frame:
         frame["view"] = ""
-    frame["view"], unknown = normalise_views(frame["view"])
+    frame["view"], unknown = parse_views(frame["view"])
     if unknown:
         table.notes.append(f"unknown views, kept as OTHER: {', '.join(map(repr, unknown))}")
     if "sex" in frame:
-        frame["sex"] = sexes(frame["sex"])
+        frame["sex"] = parse_sexes(frame["sex"])
     if "age" in frame:
         stated = ~is_missing(frame["age"])
-        frame["age"] = ages(frame["age"])
+        frame["age"] = parse_ages(frame["age"])
         unread = int((stated & frame["age"].isna()).sum())
         if unread:
             table.notes.append(f"{unread} ages are not a number of years up to 120 and are left empty")
