@@ -23,6 +23,8 @@ def test_a_good_manifest_has_no_finding(tmp_path: Path) -> None:
         ("repeated-images", "error", "image_path", {2: "images/1.png"}, [(1, 2)]),
         ("studies-of-several-patients", "error", "study_id", {2: "set:s1"}, [(1, 2)]),
         ("patients-across-splits", "error", "patient_id", {1: "set:p4"}, [(1, 4)]),
+        ("patients-across-splits", "error", "patient_id", {1: "set:17.0", 4: " set:17"}, [(1, 4)]),
+        ("likely-twin-patients", "warning", "patient_id", {1: "set:P 02"}, [(1, 2)]),
         ("same-file-across-splits", "error", "sha256", {1: sha("set4")}, [(1, 4)]),
         ("same-file", "warning", "sha256", {1: sha("set0")}, [(0, 1)]),
         ("unknown-split", "error", "split", {0: "valid", 5: "Train"}, [(0,), (5,)]),
@@ -63,6 +65,27 @@ def test_patients_across_manifests(tmp_path: Path) -> None:
     ]
     assert "patient set:p3" in findings[0].message
     assert str(second / "manifest.parquet") in findings[0].message
+
+
+def test_a_patient_whose_number_became_a_float_is_in_both_manifests(tmp_path: Path) -> None:
+    """One gap makes a column of whole numbers one of floats."""
+    first = write(tmp_path / "a", rows(4).assign(patient_id=["101", "102", "103", "104"]))
+    (tmp_path / "b").mkdir()
+    frame = rows(4, "other").assign(patient_id=[103.0, None, 105.0, 106.0])
+    frame.to_parquet(tmp_path / "b" / "manifest.parquet")
+    findings = found([first, tmp_path / "b"], "patients-across-splits")
+    assert [(finding.rows, finding.drop) for finding in findings] == [((2,), ()), ((0,), (0,))]
+    assert "patient 103 is in" in findings[0].message
+
+
+def test_likely_twins_are_found_across_manifests_and_kept(tmp_path: Path) -> None:
+    first = write(tmp_path / "a", rows(4))
+    second = write(tmp_path / "b", changed(rows(4, "other"), "patient_id", {3: "SET:p01"}))
+    findings = found([first, second], "likely-twin-patients")
+    assert [(finding.manifest.parent.name, finding.rows, finding.drop) for finding in findings] == [
+        ("a", (1,), ()), ("b", (3,), ()),
+    ]  # fmt: skip
+    assert findings[0].message == "'set:p1' and 'SET:p01' may be one patient"
 
 
 def test_same_file_across_manifests_and_splits(tmp_path: Path) -> None:

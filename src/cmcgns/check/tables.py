@@ -18,6 +18,7 @@ from cmcgns.check.rule import (
     spread_text,
     stack,
 )
+from cmcgns.data.ids import twin_keys
 from cmcgns.data.manifest import SPLITS, label_columns
 from cmcgns.data.vocabulary import VIEWS
 
@@ -105,6 +106,22 @@ def patients_across_splits(manifests: Sequence[Loaded]) -> Iterator[Finding]:
         "error",
         lambda rows: f"patient {rows['name'].iloc[0]} is in {spread_text(rows, manifests)}",
         "patients in several splits",
+    )
+
+
+@rule("likely-twin-patients", "patient_ids that differ only in leading zeros, case or blanks")
+def likely_twin_patients(manifests: Sequence[Loaded]) -> Iterator[Finding]:
+    """One patient under two spellings, within and across manifests; nobody but the user can say so."""
+    table = stack(manifests, "patient_id")
+    table["key"] = pd.factorize(twin_keys(table["name"]))[0]
+    spellings = table.drop_duplicates("name")
+    table = table[table["key"].isin(spellings["key"][spellings["key"].duplicated()])]
+    yield from group_findings(
+        manifests,
+        table.assign(drop=False),
+        "warning",
+        lambda rows: f"{' and '.join(map(repr, rows['name'].unique()[:3]))} may be one patient",
+        "patients in several spellings",
     )
 
 

@@ -9,6 +9,8 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_bytes
+from cmcgns.data.ids import canonical_ids
+from cmcgns.data.tables import as_text, read_table
 
 LABEL = "label_"
 SPLITS = ("train", "val", "test", "")
@@ -62,7 +64,8 @@ def conform(frame: pd.DataFrame, where: str) -> pd.DataFrame:
         raise UserError(f"{where}: missing column {missing[0]} (a manifest needs {', '.join(REQUIRED)})")
     columns: dict[str, pd.Series] = {}
     for name in TEXT:
-        columns[name] = _as_text(frame[name]) if name in frame else pd.Series("", index=frame.index, dtype="str")
+        read = canonical_ids if name in ("patient_id", "study_id") else as_text
+        columns[name] = read(frame[name]) if name in frame else pd.Series("", index=frame.index, dtype="str")
     for name in NUMBERS:
         values = frame[name] if name in frame else pd.Series(pd.NA, index=frame.index)
         columns[name] = _as_integers(values, 2**31 - 1, name, where).astype("Int32")
@@ -70,10 +73,6 @@ def conform(frame: pd.DataFrame, where: str) -> pd.DataFrame:
         columns[name] = _as_integers(frame[name], 127, name, where).astype("Int8")
     columns |= {str(name): frame[name] for name in frame.columns if str(name) not in columns}
     return pd.DataFrame(columns)
-
-
-def _as_text(values: pd.Series) -> pd.Series:
-    return values.astype("str").where(values.notna(), "").str.strip()
 
 
 def _as_integers(values: pd.Series, bound: int, name: str, where: str) -> pd.Series:
@@ -114,11 +113,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise UserError(f"{file}: no such manifest; `cmcgns prepare` writes one")
     if file.suffix == ".csv":
         raise UserError(f"{file} is no manifest but a table; `cmcgns prepare table --root {file}` makes one of it")
-    try:
-        frame = pd.read_parquet(file)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
-    return conform(frame, str(file))
+    return conform(read_table(file), str(file))
 
 
 def boxes_text(boxes: Iterable[dict[str, object]]) -> str:

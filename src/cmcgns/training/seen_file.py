@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_atomically
+from cmcgns.data.ids import canonical_ids
 from cmcgns.data.images.near_duplicates import SIDE, SIGNATURE, Signatures, Thumbnails
 
 TEXT = ("patient_id", "study_id", "dataset", "part", "sha256", "run")
@@ -47,7 +48,7 @@ class SeenFile:
         """patient_id, study_id, dataset, part (train or val), sha256, run (empty, or the one it started from)."""
         try:
             frame: pd.DataFrame = pq.read_table(self.path, columns=list(TEXT)).to_pandas().astype("str")
-            return frame
+            return frame.assign(**{name: canonical_ids(frame[name]) for name in ("patient_id", "study_id")})
         except (OSError, ValueError, pa.ArrowException) as error:
             raise _unreadable(self.path, error) from error
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.rows import assign_splits, read_pairs
-from cmcgns.data.pairs.table import find_table
+from cmcgns.data.pairs.table import TABLE_NAMES
 from cmcgns.data.reports.text import split_sentences
+from cmcgns.data.tables import find_table
 from cmcgns.settings.config import DataSettings
 
 
@@ -212,14 +213,14 @@ def test_which_table_is_meant(folder):
     with pytest.raises(UserError, match="no such file"):
         find_table(folder / "nothing")
     with pytest.raises(UserError, match="found: none"):
-        find_table(folder)
+        find_table(folder, TABLE_NAMES)
     (folder / "a.csv").touch()
-    assert find_table(folder).name == "a.csv"
+    assert find_table(folder, TABLE_NAMES).name == "a.csv"
     (folder / "b.csv").touch()
     with pytest.raises(UserError, match=r"found: a\.csv, b\.csv\); name the file"):
-        find_table(folder)
+        find_table(folder, TABLE_NAMES)
     (folder / "pairs.csv").touch()
-    assert find_table(folder).name == "pairs.csv"
+    assert find_table(folder, TABLE_NAMES).name == "pairs.csv"
     with pytest.raises(UserError, match=r"\.csv or \.parquet table is expected"):
         read_pairs(folder / "0.png", DataSettings())
 

@@ -1,5 +1,7 @@
 """The leakage guard finds patients by their ids, wherever they were seen, and says where ids are missing."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -83,3 +85,33 @@ def test_patients_of_covidx_that_are_images_of_rsna_are_found(
     assert {(each.kind, each.patient, each.other_study) for each in found} == {
         ("patient", f"rsna:i{row}", f"rsna:i{row}") for row in range(40, 44)
     }
+
+
+@pytest.mark.parametrize("spelling", [float, "{}.0".format, " {} ".format])
+def test_a_patient_whose_number_became_a_float_is_the_same_patient(
+    spelling: Callable[[int], object], judged: Path, pretraining: Path, tmp_path: Path
+) -> None:
+    """One gap makes a column of whole numbers one of floats."""
+    test = altered(judged, tmp_path / "judged", lambda frame, _: frame.assign(patient_id=_numbers(frame, str)))
+    data = shutil.copytree(pretraining, tmp_path / "data")
+    frame = rows_of(data).iloc[:12].assign(split="train", dataset="drawn")
+    patients = pd.Series([spelling(32 + row) for row in range(11)] + [None])
+    frame.assign(patient_id=patients).to_parquet(data / "manifest.parquet")
+    assert leakage_of(test, data, tmp_path / "run", "zero_shot").counts() == {"patient": 11}
+
+
+def test_patients_spelt_almost_alike_are_said_and_not_merged(judged: Path, pretraining: Path, tmp_path: Path) -> None:
+    test = altered(judged, tmp_path / "judged", lambda frame, _: frame.assign(patient_id=_numbers(frame, str)))
+    data = altered(
+        pretraining, tmp_path / "data", lambda frame, _: frame.assign(patient_id=_numbers(frame, "{:07d}".format, 32))
+    )
+    leakage = leakage_of(test, data, tmp_path / "run", "zero_shot")
+    assert leakage.findings == []
+    (caution,) = [each for each in leakage.cautions if "leading zeros" in each.text]
+    assert caution.kind == "ids"
+    assert caution.text.startswith("12 test patients have ids that differ from pretraining ones")
+    assert "(first: 'drawn:32' and 'drawn:0000032')" in caution.text
+
+
+def _numbers(frame: pd.DataFrame, spelling: Callable[[int], object], first: int = 0) -> list[object]:
+    return [spelling(first + row) for row in range(len(frame))]

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.prepare.sources.base import SourceTable, draw_splits, find, read_table
+from cmcgns.data.tables import read_table
+from cmcgns.prepare.sources.base import SourceTable, draw_splits, find
 
 
 def test_a_table_is_text_whatever_marks_and_line_ends_it_has(tmp_path):

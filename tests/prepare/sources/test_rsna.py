@@ -14,7 +14,8 @@ from sklearn.model_selection import train_test_split
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import conform
-from cmcgns.prepare.sources.base import SourceOptions, SourceTable, read_table
+from cmcgns.data.tables import read_table
+from cmcgns.prepare.sources.base import SourceOptions, SourceTable
 from cmcgns.prepare.sources.rsna import SOURCE, images_of, read_mapping
 
 V1, LEGACY = SourceOptions(), SourceOptions(split="legacy")

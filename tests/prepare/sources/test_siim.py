@@ -15,7 +15,8 @@ from sklearn.model_selection import train_test_split
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.masks import decode_rle, encode_rle, mask_from_source
 from cmcgns.data.manifest import conform
-from cmcgns.prepare.sources.base import SourceOptions, SourceTable, read_table
+from cmcgns.data.tables import read_table
+from cmcgns.prepare.sources.base import SourceOptions, SourceTable
 from cmcgns.prepare.sources.siim import SOURCE, join_rows, published_share, published_splits
 
 UID = "1.2.276.0.7230010.3.1.{}.8323329.{}.1517875201.850819"

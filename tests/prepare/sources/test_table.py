@@ -76,7 +76,7 @@ def test_parquet_and_the_file_itself_as_root(tmp_path: Path) -> None:
     frame = pd.read_csv(file)
     frame["label_A"] = frame["label_A"] == 1
     frame.to_parquet(tmp_path / "own.parquet")
-    with pytest.raises(UserError, match=r"2 tables \(own.csv, own.parquet\)"):
+    with pytest.raises(UserError, match=r"found: own\.csv, own\.parquet\); name the file"):
         read_source("table", tmp_path)
     table = read_source("table", tmp_path / "own.parquet")
     assert list(table.frame["label_A"]) == [1, 0]

@@ -12,14 +12,15 @@ import pyarrow
 from cmcgns.common.errors import UserError
 from cmcgns.common.remote import is_url
 from cmcgns.data.pairs.table import (
+    TABLE_NAMES,
     TEXT_COLUMNS,
     check_ids,
     fill_columns,
-    find_table,
     read_columns,
     warn_about_reports,
 )
 from cmcgns.data.reports.text import split_sentences
+from cmcgns.data.tables import find_table
 from cmcgns.data.vocabulary import is_frontal, parse_views
 from cmcgns.settings.config import DataSettings
 
@@ -78,7 +79,7 @@ def read_pairs(
     Raises:
         UserError: no table, missing columns, repeated images, missing image files.
     """
-    table = find_table(path)
+    table = find_table(path, TABLE_NAMES)
     frame = read_columns(table, settings.columns, everything)
     frame["row"] = range(1, len(frame) + 1)
     pairs = Pairs(fill_columns(frame, table), table)

@@ -7,41 +7,18 @@ import re
 from pathlib import Path
 
 import pandas as pd
-import pyarrow
-import pyarrow.parquet
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.ids import canonical_ids
 from cmcgns.data.manifest import image_file
+from cmcgns.data.tables import SUFFIXES, as_text, is_parquet, parquet_columns, read_table
 
 logger = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("report", "findings", "impression")
 OPTIONAL_COLUMNS = ("study_id", "patient_id", "view", "split", "dataset")
 _COLUMNS = ("image_path", *TEXT_COLUMNS, *OPTIONAL_COLUMNS)
-_TABLE_NAMES = ("manifest.parquet", "manifest.csv", "pairs.parquet", "pairs.csv")
-
-
-def find_table(path: Path) -> Path:
-    """The table meant by a path.
-
-    Args:
-        path: a table, or a folder with a table of a known name or a single one.
-
-    Raises:
-        UserError: there is none, or several.
-    """
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise UserError(f"--data {path}: no such file or folder")
-    for name in _TABLE_NAMES:
-        if (path / name).is_file():
-            return path / name
-    tables = sorted(file for file in path.iterdir() if file.suffix in (".csv", ".parquet"))
-    if len(tables) != 1:
-        found = ", ".join(file.name for file in tables) or "none"
-        raise UserError(f"--data {path}: one csv or parquet table is expected there (found: {found}); name the file")
-    return tables[0]
+TABLE_NAMES = ("manifest.parquet", "manifest.csv", "pairs.parquet", "pairs.csv")
 
 
 def read_columns(table: Path, mapping: dict[str, str], everything: bool) -> pd.DataFrame:
@@ -58,9 +35,11 @@ def read_columns(table: Path, mapping: dict[str, str], everything: bool) -> pd.D
     Raises:
         UserError: not to be read, a mapping that does not fit, repeated columns, or no images or text.
     """
-    frame = _read(table, None if everything else mapping)
-    names = pyarrow.parquet.read_schema(table).names if table.suffix == ".parquet" else list(frame.columns)
-    _warn_about_near_names([str(name) for name in names], mapping, table)
+    if not table.name.lower().endswith(SUFFIXES):
+        raise UserError(f"{table}: a .csv or .parquet table is expected")
+    names = parquet_columns(table) if is_parquet(table) else []
+    frame = read_table(table, columns=None if everything else _wanted(names, mapping))
+    _warn_about_near_names(names or list(frame.columns), mapping, table)
     frame = _named(frame, mapping, table)
     if frame.columns.duplicated().any():
         raise UserError(f"{table}: column {frame.columns[frame.columns.duplicated()][0]} stands there twice")
@@ -72,37 +51,11 @@ def read_columns(table: Path, mapping: dict[str, str], everything: bool) -> pd.D
     return frame
 
 
-def _read(table: Path, mapping: dict[str, str] | None) -> pd.DataFrame:
-    """All columns, or with a mapping of names only those that pretraining knows."""
-    try:
-        if table.suffix == ".parquet":
-            return _read_parquet(table, mapping)
-        if table.suffix == ".csv":
-            return _read_csv(table)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{table} cannot be read: {error}") from error
-    raise UserError(f"{table}: a .csv or .parquet table is expected")
-
-
-def _read_parquet(table: Path, mapping: dict[str, str] | None) -> pd.DataFrame:
-    names = None
-    if mapping is not None:
-        known = {mapping.get(name, name) for name in _COLUMNS}
-        found = pyarrow.parquet.read_schema(table).names
-        wanted = {*mapping.values(), mapping.get("image_path", "image_path")}
-        if wanted <= set(found):  # else the message about what is missing shall list all that is there
-            names = [name for name in found if name in known]
-    frame = pd.read_parquet(table, columns=names)
-    pyarrow.default_memory_pool().release_unused()
-    return frame
-
-
-def _read_csv(table: Path) -> pd.DataFrame:
-    # Without a header pandas takes rows longer than the column names for rows with an index, and shifts them.
-    cells = pd.read_csv(table, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    frame = cells.iloc[1:].reset_index(drop=True)
-    frame.columns = pd.Index([str(name).strip() for name in cells.iloc[0]])
-    return frame
+def _wanted(names: list[str], mapping: dict[str, str]) -> list[str] | None:
+    """Columns that pretraining knows; None, all, where one is not there: the message shall list what is."""
+    known = {mapping.get(name, name) for name in _COLUMNS}
+    wanted = {*mapping.values(), mapping.get("image_path", "image_path")}
+    return [name for name in names if name in known] if wanted <= set(names) else None
 
 
 def _warn_about_near_names(names: list[str], mapping: dict[str, str], table: Path) -> None:
@@ -152,8 +105,9 @@ def fill_columns(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
         UserError: a row without an image; names the first.
     """
     for column in (*TEXT_COLUMNS, *OPTIONAL_COLUMNS):
-        frame[column] = _as_text(frame[column]) if column in frame else ""
-    paths = _as_text(frame["image_path"])
+        read = canonical_ids if column in ("study_id", "patient_id") else as_text
+        frame[column] = read(frame[column]) if column in frame else ""
+    paths = as_text(frame["image_path"])
     empty = frame.loc[paths == "", "row"]
     if len(empty):
         raise UserError(f"{table}: image_path is empty in row {empty.iloc[0]} ({len(empty)} rows)")
@@ -226,13 +180,3 @@ def _absolute(paths: pd.Series, root: Path) -> pd.Series:
     if paths.str.contains(r"^/|//|(?:^|/)\.{1,2}(?:/|$)").any():
         return pd.Series([image_file(root, path) for path in paths], index=paths.index, dtype="str")
     return f"{root}/" + paths
-
-
-def _as_text(values: pd.Series) -> pd.Series:
-    """Stripped strings; missing values of any spelling are empty, and 12.0 in a column with gaps is 12 again."""
-    if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 == 0).all():
-        values = values.astype("Int64")
-    if not isinstance(values.dtype, pd.StringDtype):  # else no detour over Python objects: a million take 0.1 GB
-        values = values.astype(object).where(values.notna(), "").astype(str)
-    text = values.fillna("").str.strip()
-    return text.mask(text.str.lower() == "nan", "")

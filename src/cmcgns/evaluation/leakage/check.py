@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cmcgns.data.ids import twins_between
 from cmcgns.data.images.cache import cache_folder
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
@@ -109,6 +110,13 @@ def cautions_about_ids(test: pd.DataFrame, other: pd.DataFrame, name: str) -> It
         missing = int((frame["patient_id"] == "").sum())
         if missing:
             yield Caution("ids", f"{missing:,} of {len(frame):,} {side} images name no patient")
+    twins = twins_between(*(with_dataset(frame["patient_id"], frame["dataset"]) for frame in (test, other)))
+    if len(twins):
+        yield Caution(
+            "ids",
+            f"{twins['id'].nunique():,} test patients have ids that differ from {name} ones in leading zeros, case "
+            f"or blanks alone (first: {twins['id'][0]!r} and {twins['other'][0]!r}); spell alike what is the same",
+        )
     bare = (
         ~other["patient_id"].str.contains(":", regex=False) & (other["dataset"] == "") & (other["patient_id"] != "")
     )

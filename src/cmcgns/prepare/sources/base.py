@@ -4,7 +4,7 @@ A reader is one file: `read(root, options) -> SourceTable`, and a `SOURCE` that 
 It reads tables and names image files; it opens no image (that is done once, by `prepare`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -88,38 +88,6 @@ class Source:
     url: str
     layout: tuple[str, ...]
     read: Callable[[Path, SourceOptions], SourceTable]
-
-
-def read_table(path: Path, required: Iterable[str] = (), strip_names: bool = True) -> pd.DataFrame:
-    """A csv file (or .csv.gz) as text: every cell a string, missing ones empty; byte order marks and CRLF are fine.
-
-    Args:
-        path: the file.
-        required: columns that must be there.
-        strip_names: remove blanks around column names.
-
-    Raises:
-        UserError: missing file, no header, repeated or missing columns, rows longer than the header, not text.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        cells = pd.read_csv(
-            path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig", compression="infer",
-            low_memory=False,
-        )  # fmt: skip
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as csv: {str(error).strip()}") from error
-    names = [str(name).strip() if strip_names else str(name) for name in cells.iloc[0]]
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        raise UserError(f"{path}: column {repeated[0]!r} stands there twice")
-    missing = [name for name in required if name not in names]
-    if missing:
-        raise UserError(f"{path}: missing column {missing[0]} (found: {', '.join(names)})")
-    frame = cells.iloc[1:].reset_index(drop=True)
-    frame.columns = pd.Index(names)
-    return frame
 
 
 def find(root: Path, *patterns: str) -> Path:

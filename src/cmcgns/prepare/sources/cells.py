@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.data.manifest import LABEL, NUMBERS, TEXT, boxes_text
+from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import MISSING
-from cmcgns.prepare.sources.base import SourceTable, read_table
+from cmcgns.prepare.sources.base import SourceTable
 
 PLACE = "_place"  # column of the readers: file and row, for messages
 

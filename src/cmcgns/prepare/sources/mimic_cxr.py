@@ -14,8 +14,9 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.reports.section_rules import SectionRules, load_rules
 from cmcgns.data.reports.sections import remove_marks, split_sections
+from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_views
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, read_table
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable
 
 MAX_REPORT = 1_000_000  # bytes; real reports have a few thousand
 REPORT = re.compile(r"(?:.*/)?files/p\d\d/p\d{8}/s(\d{8})\.txt")
@@ -156,7 +157,7 @@ def _rows(root: Path, images: pd.DataFrame) -> SourceTable:
             "view: no metadata table is there; DICOM files may state it when the images are read, else it stays empty"
         )
         return SourceTable(images.assign(view="", where=images["source"]), notes=[note])
-    listed = read_table(file, _KEYS).fillna("")
+    listed = read_table(file, _KEYS)
     number = pd.Series(range(1, len(listed) + 1)).astype("str")
     rows = listed[list(_KEYS)].assign(
         view=parse_views(listed["ViewPosition"])[0] if "ViewPosition" in listed else "",

@@ -7,6 +7,7 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import LABEL
+from cmcgns.data.tables import read_cells
 from cmcgns.data.vocabulary import parse_ages, parse_sexes, parse_views
 from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
 from cmcgns.prepare.sources.cells import (
@@ -94,10 +95,7 @@ def _boxes(root: Path, left_out: list[dict[str, str]]) -> dict[str, str]:
     if not found:
         return {}
     path = found[0]
-    try:
-        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as csv: {str(error).strip()}") from error
+    cells = read_cells(path)
     header = [str(name).strip() for name in cells.iloc[0]]  # three nameless columns follow in the official file
     if header[: len(_BOX_HEADER)] != _BOX_HEADER:
         raise UserError(f"{path}: the header is {','.join(header)!r}; {','.join(_BOX_HEADER)!r} is expected")

@@ -7,7 +7,8 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find, read_table
+from cmcgns.data.tables import read_table
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
 from cmcgns.prepare.sources.cells import PLACE, leave_out_each, number_rows
 from cmcgns.prepare.sources.listing import existing_files
 from cmcgns.prepare.sources.siim import published_share

@@ -10,8 +10,9 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.reports.sections import remove_marks
+from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import parse_views
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, read_table
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits
 
 MAX_REPORT = 1_000_000  # bytes; real ones have some ten thousand
 COLUMNS = ("study", "findings", "impression", "mesh")
@@ -180,8 +181,8 @@ def _images(root: Path) -> pd.Series:
 def _read_csv(root: Path) -> tuple[pd.DataFrame, SourceTable]:
     listed = read_table(root / "indiana_reports.csv", ("uid", "MeSH", "findings", "impression"))
     file = root / "indiana_projections.csv"
-    images = read_table(file, ("uid", "filename", "projection")).fillna("")
-    reports = listed.rename(columns={"uid": "study", "MeSH": "mesh"})[list(COLUMNS)].fillna("")
+    images = read_table(file, ("uid", "filename", "projection"))
+    reports = listed.rename(columns={"uid": "study", "MeSH": "mesh"})[list(COLUMNS)]
     repeated = reports.duplicated("study")
     table = SourceTable(
         pd.DataFrame(

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.masks import NO_MASK, SIIM_SIDE, parse_rle
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find, read_table
+from cmcgns.data.tables import read_table
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
 from cmcgns.prepare.sources.cells import PLACE, leave_out_each, number_rows
 from cmcgns.prepare.sources.listing import existing_files
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.ids import canonical_ids
 from cmcgns.data.manifest import LABEL, TEXT
+from cmcgns.data.tables import as_text, find_table, read_table
 from cmcgns.data.vocabulary import is_missing, parse_ages, parse_sexes, parse_views
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, read_table
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits
 from cmcgns.prepare.sources.cells import (
     PLACE,
     box_fault,
@@ -24,7 +26,6 @@ COLUMNS = (*(name for name in TEXT if name not in ("source", "sha256")), "age")
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _SPLITS |= dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val")
 _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
-_SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 
 def read(root: Path, options: SourceOptions) -> SourceTable:
@@ -36,9 +37,10 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     Raises:
         UserError: no table, several, an unreadable one, or a mapping to columns that are not there.
     """
-    file = _find_table(root)
+    file = find_table(root)
     table = SourceTable(pd.DataFrame())
-    theirs = _read_file(file)
+    cells = read_table(file)
+    theirs = pd.DataFrame({str(name): as_text(cells[name]) for name in cells})
     ours = _map_columns(theirs, options.columns, file)
     unused = sorted(set(theirs.columns) - set(ours.values()))
     table.frame = number_rows(theirs[list(ours.values())].set_axis(list(ours), axis=1), file.name, table.left_out)
@@ -51,36 +53,6 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     _describe(table, options.dataset or "table")
     _split(table, options.seed)
     return finish(table)
-
-
-def _find_table(root: Path) -> Path:
-    if root.is_file():
-        return root
-    found = (
-        [path for path in sorted(root.iterdir()) if path.name.lower().endswith(_SUFFIXES)] if root.is_dir() else []
-    )
-    if not found:
-        raise UserError(f"{root}: no table (*{', *'.join(_SUFFIXES)}) is there")
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise UserError(f"{root}: {len(found)} tables ({names}); name one as the root, e.g. {found[0]}")
-    return found[0]
-
-
-def _read_file(file: Path) -> pd.DataFrame:
-    """All cells as text, missing ones empty."""
-    if not file.name.lower().endswith(".parquet"):
-        frame = read_table(file)
-        if len(frame.columns) == 1 and any(mark in frame.columns[0] for mark in ";\t|"):
-            raise UserError(f"{file}: columns are separated by semicolons, tabs or bars; save it with commas")
-        return frame
-    try:
-        frame = pd.read_parquet(file)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{file} cannot be read as parquet: {error}") from error
-    return pd.DataFrame(
-        {str(name): frame[name].astype("str").where(frame[name].notna(), "") for name in frame.columns}
-    )
 
 
 def _map_columns(frame: pd.DataFrame, mapping: dict[str, str], file: Path) -> dict[str, str]:
@@ -141,8 +113,8 @@ def _describe(table: SourceTable, name_of_dataset: str) -> None:
     frame["dataset"] = dataset.mask(dataset == "", name_of_dataset)
     own = frame["image_path"].str.replace(r"\.\w+$", "", regex=True)
     for name in ("patient_id", "study_id"):
-        ids = frame[name].str.strip() if name in frame else empty
-        nameless = is_missing(ids)
+        ids = canonical_ids(frame[name]) if name in frame else empty
+        nameless = ids == ""
         if name == "patient_id" and nameless.any():
             table.notes.append(f"{int(nameless.sum())} rows without patient_id: each image counts as its own patient")
         ids = ids.mask(nameless, own)
