@@ -8,7 +8,7 @@ from functools import cached_property
 
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow
-from cmcgns.reporting.evaluation.names import DASH, is_number, paper_order
+from cmcgns.reporting.evaluation.names import DASH, extent, is_number, paper_order
 
 Key = tuple[str, str, str, str, str, float | None]
 
@@ -167,13 +167,6 @@ def sources(selection: Selection, protocols: Iterable[str]) -> list[Source]:
         resamples = extent(row.resamples for row in of)
         listed.append(Source(protocol, encoders, dataset, split, n, patients, seeds, resamples, leakage))
     return listed
-
-
-def extent(values: Iterable[int]) -> str:
-    """`3`, or `2 to 3`."""
-    found = sorted(set(values))
-    ends = [f"{value:,}" for value in (found[0], found[-1])]
-    return ends[0] if len(found) == 1 else " to ".join(ends)
 
 
 def _means(selection: Selection, protocol: str) -> list[ResultRow]:

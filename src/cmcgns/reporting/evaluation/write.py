@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import DictLoader, Environment
-from markupsafe import Markup
-from matplotlib.figure import Figure
-
 from cmcgns.common.files import write_text
+from cmcgns.common.page import page_template
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ReliabilityCurve, ResultRow
 from cmcgns.reporting.evaluation import markdown
 from cmcgns.reporting.evaluation.build import primary_table
-from cmcgns.reporting.evaluation.names import protocol_title
+from cmcgns.reporting.evaluation.names import protocol_title, to_csv
 from cmcgns.reporting.evaluation.notices import leak_notice, read_kept, statements
 from cmcgns.reporting.evaluation.sections import make_sections
 from cmcgns.reporting.evaluation.selection import Selection
 from cmcgns.reporting.evaluation.tables import pictures_of
-from cmcgns.reporting.style import save_picture
-
-_HERE = "cmcgns.reporting.evaluation"
-
-
-def render_page(name: str, **content: Any) -> str:
-    """Fill a template of this package; everything is escaped.
-
-    Args:
-        name: `report.html.j2` or `comparison.html.j2`.
-        content: what the template names.
-    """
-    texts = {"parts": _text(_HERE, "parts.html.j2"), "page": _text(_HERE, name)}
-    styles = {
-        "css": Markup(_text("cmcgns.common", "page.css")),
-        "more": Markup(_text(_HERE, "report.css")),
-    }
-    page = Environment(autoescape=True, loader=DictLoader(texts), trim_blocks=True, lstrip_blocks=True)
-    return page.get_template("page").render(**styles, **content)
-
-
-def _text(package: str, name: str) -> str:
-    return resources.files(package).joinpath(name).read_text("utf-8")
-
+from cmcgns.reporting.style import save_pictures
 
 _KINDS = ("fractions", "metrics", "classes", "subgroups", "reliability")
 
@@ -97,37 +66,9 @@ def write_report(
     write_text(folder / "results.csv", to_csv((field.name for field in fields(ResultRow)), map(asdict, rows)))
     write_text(folder / "report.md", markdown.render(**content))
     path = folder / "report.html"
-    write_text(path, render_page("report.html.j2", images=images, **content))
+    template = page_template("cmcgns.reporting.evaluation", "report.html.j2", "report.css", trim=True)
+    write_text(path, template.render(images=images, **content))
     return path
-
-
-def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """One line a row, full precision; what is missing is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def save_pictures(folder: Path, figures: Mapping[str, Figure], kinds: Sequence[str]) -> dict[str, Markup]:
-    """Write figures as `pictures/NAME.png`; their content by name, for pages that hold it.
-
-    Args:
-        folder: of the report.
-        figures: by name.
-        kinds: how names begin; pictures of these kinds that an earlier report left are removed, others stay.
-    """
-    place = folder / "pictures"
-    for old in (path for kind in kinds for path in place.glob(f"{kind}-*.png")):
-        old.unlink()
-    images = {}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names in scripts that the font lacks
-        for name, figure in figures.items():
-            content = save_picture(figure, place / f"{name}.png").read_bytes()
-            images[name] = Markup("data:image/png;base64,") + Markup(base64.b64encode(content).decode())
-    return images
 
 
 def _title(selection: Selection) -> str:
