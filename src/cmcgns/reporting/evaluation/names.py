@@ -166,6 +166,11 @@ def fraction_name(fraction: float | None) -> str:
     return "" if fraction is None else f"{fraction:g} %"
 
 
+def of_the_labels(fraction: float | None) -> str:
+    """`10 % of the labels`, or empty for what learns nothing."""
+    return "" if fraction is None else f"{fraction_name(fraction)} of the labels"
+
+
 def protocol_title(name: str, protocols: Mapping[str, EvaluationProtocol]) -> str:
     """The protocol's own title and, where the protocol names no dataset, the dataset; its name if it is not known."""
     protocol = protocols.get(name)
