@@ -19,8 +19,9 @@ import time
 import numpy as np
 import torch
 
-from cmcgns.metrics.bootstrap import auroc_interval
-from cmcgns.metrics.ranking import RankedScores
+from cmcgns.metrics.intervals import interval_text, measure_intervals
+from cmcgns.metrics.measure import Measure, Measures
+from cmcgns.metrics.ranking import RankedScores, mean_over_classes
 from cmcgns.metrics.resamples import count_chunks
 
 TOLERANCE = 1e-6
@@ -61,13 +62,15 @@ def main() -> int:
     options = parser.parse_args()
     scores, labels, groups = material(options.rows, options.classes, options.patients)
     start, processor = time.perf_counter(), time.process_time()
-    interval = auroc_interval(scores, labels, groups, options.resamples)
+    ranked = RankedScores(scores, labels)
+    measures = Measures((Measure("auroc"),), lambda counts: mean_over_classes(ranked.auroc(counts))[:, None])
+    found = measure_intervals([measures], groups, resamples=options.resamples, logit=False)
     seconds, processor = time.perf_counter() - start, time.process_time() - processor
     size = f"{options.rows:,} rows of {len(np.unique(groups)):,} patients × {options.classes} classes"
     with_threads = f"{seconds:.1f} s with {torch.get_num_threads()} threads"
     print(f"{options.resamples:,} resamples of {size}: {with_threads} (limit {options.limit:g} s)")
     print(f"{processor:.1f} s of processor time, which other work on the machine does not change")
-    print(f"mean AUROC {interval.value:.4f} ({interval.low:.4f} to {interval.high:.4f})")
+    print(f"mean AUROC {interval_text(found.mean.intervals()[0], 4)}")
     failed = seconds > options.limit
     try:
         difference = largest_difference(scores, labels, groups, options.compared)

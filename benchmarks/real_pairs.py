@@ -21,7 +21,9 @@ from cmcgns.data.images.cache import centre_crop, load_images
 from cmcgns.data.pairs.dataset import make_loader, normalise_pixels
 from cmcgns.data.pairs.order import evaluation_order
 from cmcgns.evaluation.tasks.linear.probe import fit_probe
-from cmcgns.metrics.bootstrap import auroc_interval, interval_text, mean_interval, paired_auroc_difference
+from cmcgns.metrics.intervals import interval_text, mean_interval, measure_intervals, paired_intervals
+from cmcgns.metrics.measure import Measure, Measures
+from cmcgns.metrics.ranking import RankedScores, mean_over_classes
 from cmcgns.metrics.retrieval import chance_recall, recall_at_k
 from cmcgns.models.model import embed
 from cmcgns.pretrained import Pretrained, load, random_twin
@@ -73,6 +75,12 @@ def probe_scores(model: Pretrained, table: Labelled) -> NDArray[np.float64]:
     return probe.logits(features[rows["val"]])
 
 
+def mean_area(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> Measures:
+    """The mean AUROC."""
+    ranked = RankedScores(scores, labels)
+    return Measures((Measure("auroc"),), lambda counts: mean_over_classes(ranked.auroc(counts))[:, None])
+
+
 def retrieval_on_training_pairs(model: Pretrained, run: Path, pairs: Path) -> None:
     """Print recall at 1 in both directions, with intervals, and chance."""
     prepared = prepare_data(model.recipe, pairs, run / "tokenizer")
@@ -105,11 +113,13 @@ def main() -> None:
         table = read_labelled(options.labels, options.label, options.seed)
         tests = table.part == "val"
         labels, patients = table.labels[tests], table.patients[tests]
-        ours, random = probe_scores(model, table), probe_scores(random_twin(model), table)
+        ours, random = (mean_area(probe_scores(each, table), labels) for each in (model, random_twin(model)))
         print(f"{options.label}: {int(labels.sum())} positive of {len(labels)} test images")
-        print(f"pretrained AUROC {interval_text(auroc_interval(ours, labels, patients))}")
-        print(f"random     AUROC {interval_text(auroc_interval(random, labels, patients))}")
-        print(f"difference       {interval_text(paired_auroc_difference(ours, random, labels, patients))}")
+        for name, measures in (("pretrained", ours), ("random    ", random)):
+            found = measure_intervals([measures], patients, logit=False).mean
+            print(f"{name} AUROC {interval_text(found.intervals()[0])}")
+        paired = paired_intervals([ours], [random], patients).difference
+        print(f"difference       {interval_text(paired.intervals()[0])}")
 
 
 if __name__ == "__main__":

@@ -20,13 +20,8 @@ from cmcgns.demo import COUNTS, make_studies
 from cmcgns.evaluation.report_use import read_study_set, report_use
 from cmcgns.evaluation.subsets import nested_fraction
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, fit_probe
-from cmcgns.metrics.bootstrap import (
-    Interval,
-    Statistic,
-    bootstrap_interval,
-    interval_text,
-    paired_difference,
-)
+from cmcgns.metrics.intervals import IntervalTable, interval_text, measure_intervals, paired_intervals
+from cmcgns.metrics.measure import Array, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, RankedScores, mean_over_classes
 from cmcgns.metrics.retrieval import chance_recall, recall_at_k
 from cmcgns.phantom import language
@@ -80,20 +75,20 @@ def together(parts: Sequence[Scores]) -> Scores:
     )
 
 
-def statistics(seeds: Sequence[Scores]) -> list[Statistic]:
-    """One statistic a column of the table; means over seeds (and classes) within every resample."""
+def measures(seeds: Sequence[Scores]) -> Measures:
+    """A figure for each column of the table; means over seeds (and classes) within every resample."""
     labels = seeds[0].labels
-
-    def mean_auroc(scores: Sequence[FloatArray]) -> Statistic:
-        ranked = [RankedScores(each, labels) for each in scores]
-        return lambda counts: np.mean([mean_over_classes(each.auroc(counts)) for each in ranked], axis=0)
-
-    hits = np.mean([each.recall for each in seeds], axis=0)
-    return [
-        mean_auroc([logits for each in seeds for logits in each.linear]),
-        mean_auroc([each.zero_shot for each in seeds]),
-        lambda counts: counts @ hits / counts.sum(1),
+    ranked = [
+        [RankedScores(logits, labels) for each in seeds for logits in each.linear],
+        [RankedScores(each.zero_shot, labels) for each in seeds],
     ]
+    hits = np.mean([each.recall for each in seeds], axis=0)
+
+    def compute(counts: Array) -> FloatArray:
+        areas = [np.mean([mean_over_classes(each.auroc(counts)) for each in column], axis=0) for column in ranked]
+        return np.stack([*areas, counts @ hits / counts.sum(1)], axis=1)
+
+    return Measures(tuple(map(Measure, MEASURES)), compute)
 
 
 def fit_probes(model: Pretrained, data: Path, fraction: float = 0.1, draws: int = 3) -> list[LinearProbe]:
@@ -122,9 +117,9 @@ def score(model: Pretrained, probes: Sequence[LinearProbe], folder: Path) -> Sco
     )
 
 
-def row(name: str, intervals: Sequence[Interval]) -> str:
+def row(name: str, table: IntervalTable) -> str:
     """A line of a Markdown table."""
-    return f"| {name} | " + " | ".join(interval_text(each) for each in intervals) + " |"
+    return f"| {name} | " + " | ".join(map(interval_text, table.intervals())) + " |"
 
 
 def train_missing(folder: Path, data: Path, seeds: int) -> None:
@@ -158,12 +153,12 @@ def print_table(runs: Runs, tests: slice) -> None:
     patients = full[0].patients
     print(f"\n{len(patients)} test studies, {len(full)} seeds of the training; chance of R@10 {full[0].chance:.3f}")
     print("| encoder | " + " | ".join(MEASURES) + " |\n|---|---|---|---|")
-    measured = {arm: statistics(seeds) for arm, seeds in found.items()}
+    measured = {arm: measures(seeds) for arm, seeds in found.items()}
     for arm, columns in measured.items():
-        print(row(arm, [bootstrap_interval(each, patients) for each in columns]))
+        print(row(arm, measure_intervals([columns], patients, logit=False).mean))
     for first, second in (("full", "random"), ("full", "global")):
-        pairs = zip(measured[first], measured[second], strict=True)
-        print(row(f"{first} - {second}", [paired_difference(a, b, patients) for a, b in pairs]))
+        paired = paired_intervals([measured[first]], [measured[second]], patients)
+        print(row(f"{first} - {second}", paired.difference))
     by_seed = [a.recall.mean() - b.recall.mean() for a, b in zip(full, alone, strict=True)]
     print("R@10, full - global, by seed: " + ", ".join(f"{each:+.3f}" for each in by_seed))
 

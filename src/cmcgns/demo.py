@@ -22,7 +22,7 @@ from cmcgns.evaluation.report_use import read_study_set, report_use
 from cmcgns.evaluation.results import ResultRow
 from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.store import read_predictions
-from cmcgns.metrics.bootstrap import interval_text
+from cmcgns.metrics.intervals import interval_text
 from cmcgns.phantom import write_dataset
 from cmcgns.pretrained import load
 from cmcgns.reporting.evaluation.command import judge_encoder

@@ -14,9 +14,8 @@ from cmcgns.evaluation.results import ResultRow, read_results
 from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.select import choose
 from cmcgns.metrics.classification import binary_measures
-from cmcgns.metrics.grounding import row_means
-from cmcgns.metrics.interval_table import NO_VARIATION
-from cmcgns.metrics.measure import Measure, Measures
+from cmcgns.metrics.intervals import NO_VARIATION
+from cmcgns.metrics.measure import Measure, Measures, row_means
 from cmcgns.reporting.evaluation import command
 from support.evaluation import PretendTask, tiny_encoder, write_set
 

@@ -1,19 +1,13 @@
 import numpy as np
+import numpy.typing as npt
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from cmcgns.common.errors import UserError
 from cmcgns.metrics import resamples
-from cmcgns.metrics.bootstrap import (
-    Interval,
-    auroc_interval,
-    bootstrap_interval,
-    cluster_resample_counts,
-    mean_interval,
-    paired_auroc_difference,
-    paired_difference,
-    patient_index,
-)
+from cmcgns.metrics.intervals import Interval, interval_text, mean_interval, measure_intervals, paired_intervals
+from cmcgns.metrics.resamples import patient_index, percentile_ends
+from support.bootstrap import cluster_resample_counts, of_areas, of_values
 
 
 def clustered(seed: int, patients: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,6 +30,21 @@ def scored(seed: int = 0, n: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarr
     rng = np.random.default_rng(seed)
     labels = (rng.random((n, 3)) < [0.5, 0.3, 0.1]).astype(float)
     return rng.normal(size=(n, 3)) + labels, labels, rng.integers(0, n // 2, size=n).astype(str)
+
+
+def area_interval(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """Percentile interval of the mean area."""
+    found = measure_intervals([of_areas(scores, labels)], groups, None, resamples, seed, logit=False)
+    return found.mean.intervals()[0]
+
+
+def paired_areas(
+    first: npt.ArrayLike, second: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike, resamples: int
+) -> Interval:
+    sides = ([of_areas(scores, labels)] for scores in (first, second))
+    return paired_intervals(*sides, groups, None, resamples).difference.intervals()[0]
 
 
 def test_whole_patients_are_drawn_and_as_many_as_there_are() -> None:
@@ -85,7 +94,7 @@ def test_coverage_is_nominal() -> None:
 
 def test_auroc_interval_matches_scikit_learn_resample_by_resample() -> None:
     scores, labels, groups = scored()
-    interval = auroc_interval(scores, labels, groups, 60, seed=5)
+    interval = area_interval(scores, labels, groups, 60, seed=5)
     expected = []
     for counts in cluster_resample_counts(groups, 60, seed=5):
         drawn = np.repeat(np.arange(len(labels)), counts)
@@ -98,7 +107,7 @@ def test_auroc_interval_matches_scikit_learn_resample_by_resample() -> None:
 def test_a_class_lost_in_a_resample_is_left_out_of_its_mean() -> None:
     labels = np.array([[1, 1], [0, 0], [1, 0], [0, 0]])
     scores = np.array([[2.0, 0.0], [1.0, 1.0], [2.0, 1.0], [1.0, 1.0]])  # areas 1 and 0
-    interval = auroc_interval(scores, labels, np.arange(4), 500, seed=0)
+    interval = area_interval(scores, labels, np.arange(4), 500, seed=0)
     assert interval.value == 0.5
     assert (interval.low, interval.high) == (0.0, 1.0)  # where one class alone was left, its area is the mean
     assert 0 < interval.resamples < 500  # in the others neither class was left
@@ -106,39 +115,35 @@ def test_a_class_lost_in_a_resample_is_left_out_of_its_mean() -> None:
 
 def test_paired_difference_of_equals_is_zero_and_is_narrower_than_unpaired() -> None:
     scores, labels, groups = scored(2, 200)
-    assert paired_auroc_difference(scores, scores, labels, groups, 200) == Interval(0.0, 0.0, 0.0, 200, 200)
+    same = paired_areas(scores, scores, labels, groups, 200)
+    assert (same.value, same.n, same.resamples) == (0.0, 200, 0)
+    assert np.isnan([same.low, same.high]).all()  # the same in every resample: no interval
     noisy = scores + 0.2 * np.random.default_rng(0).normal(size=scores.shape)
-    one, other = (auroc_interval(s, labels, groups, 500) for s in (scores, noisy))
-    paired = paired_auroc_difference(scores, noisy, labels, groups, 500)
+    one, other = (area_interval(s, labels, groups, 500) for s in (scores, noisy))
+    paired = paired_areas(scores, noisy, labels, groups, 500)
     assert paired.value == pytest.approx(one.value - other.value)
     assert paired.high - paired.low < 0.6 * (one.high - one.low)
-    swapped = paired_auroc_difference(noisy, scores, labels, groups, 500)
+    swapped = paired_areas(noisy, scores, labels, groups, 500)
     np.testing.assert_allclose([swapped.low, swapped.high], [-paired.high, -paired.low], atol=1e-12)
 
 
 def test_paired_difference_takes_any_statistics() -> None:
     values, groups = clustered(3, 50)
-    found = paired_difference(
-        lambda counts: counts @ (values + 1) / counts.sum(axis=1),
-        lambda counts: counts @ values / counts.sum(axis=1),
-        groups,
-        resamples=50,
-    )
-    np.testing.assert_allclose([found.value, found.low, found.high], 1)
+    doubled = paired_intervals([of_values(2 * values)], [of_values(values)], groups, None, 50).difference
+    alone = mean_interval(values, groups, 50)
+    np.testing.assert_allclose(doubled.records()[0], [alone.value, alone.low, alone.high, 50])
 
 
 def test_a_wider_level_gives_a_wider_interval() -> None:
     values, groups = clustered(4, 50)
-    narrow, wide = (
-        bootstrap_interval(lambda c: c @ values / c.sum(axis=1), groups, resamples=500, level=level)
-        for level in (0.5, 0.99)
-    )
-    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+    counts = cluster_resample_counts(groups, 500)
+    narrow, wide = (percentile_ends(of_values(values).compute(counts), level) for level in (0.5, 0.99))
+    assert wide[0] < narrow[0] < values.mean() < narrow[1] < wide[1]
 
 
 def test_one_patient_has_no_interval_but_can_be_counted() -> None:
     assert (cluster_resample_counts(["p", "p"], 5) == 1).all()
-    with pytest.raises(UserError, match="at least two patients"):
+    with pytest.raises(UserError, match="at least two"):
         mean_interval([0.1, 0.2], ["p", "p"])
 
 
@@ -167,11 +172,19 @@ def test_other_bad_input_is_refused() -> None:
         mean_interval([1.0, np.nan], ["a", "b"])
     with pytest.raises(UserError, match="must both be"):
         mean_interval([1.0], ["a", "b"])
-    with pytest.raises(UserError, match="patient ids of shape"):
-        auroc_interval([[1.0], [2.0]], [[0], [1]], ["a"])
-    with pytest.raises(UserError, match="on the sample itself"):
-        auroc_interval([[1.0], [2.0]], [[1], [1]], ["a", "b"])
+    with pytest.raises(UserError, match="weights must be"):
+        area_interval([[1.0], [2.0]], [[0], [1]], ["a"])
     with pytest.raises(UserError, match="resamples must be 1"):
         mean_interval([1.0, 2.0], ["a", "b"], resamples=0)
-    with pytest.raises(UserError, match="level"):
-        bootstrap_interval(lambda c: c.sum(axis=1), ["a", "b"], level=95)
+
+
+def test_values_that_are_all_equal_have_an_interval_of_no_width() -> None:
+    assert mean_interval([0.5] * 4, list("abcd"), 20) == Interval(0.5, 0.5, 0.5, 4, 20)
+
+
+def test_a_figure_without_an_interval_is_printed_alone() -> None:
+    assert interval_text(Interval(0.9123, 0.8971, 0.9256, 40, 2000)) == "0.912 (0.897 to 0.926)"
+    assert interval_text(Interval(-0.01, -0.02, 0.03, 40, 2000), 2) == "-0.01 (-0.02 to 0.03)"
+    assert interval_text({"value": 1.0, "low": None, "high": None}) == "1.000 (no interval)"
+    assert interval_text({"value": None, "low": None, "high": None}) == "undefined"
+    assert interval_text(Interval(0.5, float("nan"), float("nan"), 4, 0)) == "0.500 (no interval)"

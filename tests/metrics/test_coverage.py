@@ -7,10 +7,9 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from cmcgns.metrics.interval_table import percentile_ends
 from cmcgns.metrics.intervals import measure_intervals, paired_intervals
-from cmcgns.metrics.measure import Measure, Measures
-from cmcgns.metrics.ranking import FloatArray, RankedScores, mean_over_classes
+from cmcgns.metrics.measure import Measures
+from support.bootstrap import of_areas, of_values
 
 NORMAL = NormalDist()
 
@@ -36,15 +35,6 @@ Draw = Callable[[np.random.Generator], Sample]
 def images(rng: np.random.Generator, patients: int) -> np.ndarray:
     """One to five images a patient."""
     return np.repeat(np.arange(patients), rng.integers(1, 6, size=patients))
-
-
-def of_areas(scores: np.ndarray, labels: np.ndarray) -> Measures:
-    ranked = RankedScores(scores, labels)
-    return Measures((Measure("auroc"),), lambda counts: mean_over_classes(ranked.auroc(counts))[:, None])
-
-
-def of_values(values: np.ndarray) -> Measures:
-    return Measures((Measure("mean"),), lambda counts: (counts @ values / counts.sum(axis=1))[:, None])
 
 
 def area(patients: int, truth: float, prevalence: float, classes: int = 1, better: float | None = None) -> Draw:
@@ -143,13 +133,6 @@ def test_percentiles_alone_would_not_where_areas_are_high() -> None:
     hits = 0
     for seed in range(200):
         sample = CASES["high area, 12 positive patients"](np.random.default_rng(seed))
-        drawn: list[FloatArray] = []
-
-        def keep(counts: np.ndarray, sample: Sample = sample, drawn: list[FloatArray] = drawn) -> FloatArray:
-            drawn.append(sample.measures[0].compute(counts))
-            return drawn[-1]
-
-        measure_intervals([Measures(sample.measures[0].of, keep)], sample.groups, None, 300, seed)
-        low, high, _ = percentile_ends(np.concatenate(drawn[1:]))
-        hits += bool(low[0] <= sample.truth <= high[0])
+        table = measure_intervals(sample.measures, sample.groups, None, 300, seed, logit=False).mean
+        hits += bool(table.low[0] <= sample.truth <= table.high[0])
     assert hits / 200 < 0.9

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics.grounding import box_masks, contrast_to_noise, mean_overlap, pointing_game
+from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.pretrained.phrase_maps import to_pixels
 
 

@@ -7,11 +7,19 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.figures import seed_measures
 from cmcgns.metrics import resamples
-from cmcgns.metrics.bootstrap import Interval, auroc_interval, mean_interval, paired_auroc_difference
-from cmcgns.metrics.interval_table import none_if_undefined, percentile_ends, share_ends, table_of
-from cmcgns.metrics.intervals import measure_intervals, paired_intervals
+from cmcgns.metrics.intervals import (
+    NO_VARIATION,
+    ONE_PATIENT,
+    Interval,
+    mean_interval,
+    measure_intervals,
+    none_if_undefined,
+    paired_intervals,
+)
 from cmcgns.metrics.measure import Measure, Measures
 from cmcgns.metrics.ranking import RankedScores, mean_over_classes
+from cmcgns.metrics.resamples import percentile_ends, share_ends
+from support.bootstrap import mean_area, percentile_interval
 
 
 class Counted:
@@ -49,11 +57,11 @@ def undefined(names: Sequence[str]) -> Measures:
 def test_all_figures_agree_with_one_at_a_time() -> None:
     one = Counted(0)
     found = measure_intervals([one.measures], one.groups, resamples=300, seed=7)
-    area = auroc_interval(one.scores, one.labels, one.groups, 300, 7)
+    area = percentile_interval(mean_area(one.scores, one.labels), one.groups, 300, 7)
     mean = mean_interval(one.values, one.groups, 300, 7)
     assert [found.mean.records()[column] for column in (0, 3)] == [as_share(area, 40), as_share(mean, 40)]
-    assert (found.rows, found.patients, found.reason) == (120, 40, "")
-    assert found.of == one.measures.of
+    assert (found.mean.rows, found.mean.patients, found.mean.reasons) == (120, 40, ("",) * 4)
+    assert found.mean.of == one.measures.of
     np.testing.assert_array_equal(found.seeds[0].low, found.mean.low)
     assert np.isnan(found.sd).all()
 
@@ -113,9 +121,9 @@ def test_a_subgroup_is_as_if_the_others_were_not_there() -> None:
     one = Counted(4)
     inside = np.arange(120) >= 45
     found = measure_intervals([one.measures], one.groups, inside, 200, 5)
-    alone = auroc_interval(one.scores[inside], one.labels[inside], one.groups[inside], 200, 5)
+    alone = percentile_interval(mean_area(one.scores[inside], one.labels[inside]), one.groups[inside], 200, 5)
     assert found.mean.records()[0] == as_share(alone, 25)
-    assert (found.rows, found.patients) == (75, 25)
+    assert (found.mean.rows, found.mean.patients) == (75, 25)
     everyone = measure_intervals([one.measures], one.groups, np.full(120, True), 200, 5)
     np.testing.assert_array_equal(
         everyone.mean.low, measure_intervals([one.measures], one.groups, None, 200, 5).mean.low
@@ -153,16 +161,17 @@ def test_one_patient_has_values_but_no_interval() -> None:
     found = measure_intervals([one.measures], ["p"] * 120)
     assert [record[1:] for record in found.mean.records()] == [(None, None, 0)] * 4
     assert not np.isnan(found.mean.value).any()
-    assert "one patient" in found.reason
+    assert found.mean.reasons == (ONE_PATIENT,) * 4
     paired = paired_intervals([one.measures], [Counted(7).measures], ["p"] * 120)
-    assert (paired.reason, paired.patients) == (found.reason, 1)
+    assert (paired.difference.reasons, paired.difference.patients) == (found.mean.reasons, 1)
     assert paired.difference.value[0] == paired.first[0] - paired.second[0]
 
 
 def test_paired_difference_agrees_with_one_at_a_time() -> None:
     one, other = Counted(8), Counted(9)
     found = paired_intervals([one.measures], [other.measures], one.groups, None, 300, 3)
-    expected = paired_auroc_difference(one.scores, other.scores, one.labels, one.groups, 300, 3)
+    areas = [mean_area(each.scores, one.labels) for each in (one, other)]
+    expected = percentile_interval(lambda counts: areas[0](counts) - areas[1](counts), one.groups, 300, 3)
     assert found.difference.records()[0] == pytest.approx((expected.value, expected.low, expected.high, 300))
     swapped = paired_intervals([other.measures], [one.measures], one.groups, None, 300, 3)
     np.testing.assert_allclose(swapped.difference.low, -found.difference.high)
@@ -183,7 +192,7 @@ def test_an_encoder_is_no_better_than_itself() -> None:
     found = paired_intervals([one.measures, one.measures], [one.measures] * 3, one.groups, resamples=50)
     assert [record[1:] for record in found.difference.records()] == [(None, None, 0)] * 4
     np.testing.assert_allclose(found.difference.value, 0, atol=1e-15)
-    assert found.difference.flat.all()
+    assert found.difference.reasons == (NO_VARIATION,) * 4
     assert one.calls == 4
 
 
@@ -191,7 +200,7 @@ def test_only_common_figures_are_compared() -> None:
     one = Counted(11)
     turned = Measures(one.measures.of[::-1][:2], lambda counts: one.measures.compute(counts)[:, ::-1][:, :2])
     found = paired_intervals([one.measures, one.measures], [turned], one.groups, resamples=20)
-    assert found.of == (Measure("auroc", "B"), Measure("score"))
+    assert found.difference.of == (Measure("auroc", "B"), Measure("score"))
     np.testing.assert_allclose(found.difference.value, 0, atol=1e-15)
     assert one.calls == 4
     with pytest.raises(UserError, match="no figure in common"):
@@ -255,7 +264,7 @@ def test_a_figure_that_is_the_same_in_every_resample_has_no_interval(constant: f
     measures = Measures((Measure("recall"), Measure("other")), compute)
     found = measure_intervals([measures], np.repeat(np.arange(20), 2), resamples=300).mean
     assert found.records()[0] == (pytest.approx(constant), None, None, 0)
-    assert found.flat.tolist() == [True, False]
+    assert found.reasons == (NO_VARIATION, "")
     assert found.low[1] < found.value[1] < found.high[1]
     assert found.resamples[1] == 300
 
@@ -264,23 +273,28 @@ def test_one_deviating_patient_is_enough_for_an_interval() -> None:
     values = np.r_[0.0, np.ones(29)]
     measures = Measures((Measure("recall"),), lambda counts: (counts @ values / counts.sum(axis=1))[:, None])
     found = measure_intervals([measures], np.arange(30), resamples=300).mean
-    assert not found.flat.any()
+    assert not any(found.reasons)
     assert 0 < found.low[0] < found.value[0] < found.high[0] <= 1
 
 
 def test_an_undefined_figure_is_not_called_flat() -> None:
-    found = table_of((Measure("a"), Measure("b")), np.array([np.nan, 0.5]), np.full((9, 2), [0.5, np.nan]), 5)
-    assert not found.flat.any()
+    def compute(counts: np.ndarray) -> np.ndarray:
+        return np.full((len(counts), 2), [np.nan, 0.5] if len(counts) == 1 else [0.5, np.nan])
+
+    found = measure_intervals([Measures((Measure("a"), Measure("b")), compute)], np.arange(5), resamples=9).mean
+    assert not any(found.reasons)
     assert np.isnan(found.low).all()
 
 
 def test_figures_without_bounds_have_percentile_intervals() -> None:
-    drawn = np.random.default_rng(0).beta(9, 1, size=(500, 3)) * [1, 1, 2]
+    values = np.random.default_rng(0).beta(9, 1, size=(50, 3)) * [1, 1, 2]
     of = (Measure("dice"), Measure("cnr"), Measure("median_rank"))
-    found = table_of(of, drawn.mean(axis=0), drawn, 50)
-    low, high, _ = percentile_ends(drawn)
-    assert (found.low == low).tolist() == [False, True, True]
-    assert (found.high == high).tolist() == [False, True, True]
+    measures = Measures(of, lambda counts: counts @ values / counts.sum(axis=1, keepdims=True))
+    found, plain = (measure_intervals([measures], np.arange(50), logit=logit).mean for logit in (True, False))
+    for table, same in ((found, [False, True, True]), (plain, [True, True, True])):
+        alone = [mean_interval(column, np.arange(50)) for column in values.T]
+        np.testing.assert_array_equal(np.isclose(table.low, [each.low for each in alone], rtol=1e-12), same)
+        np.testing.assert_array_equal(np.isclose(table.high, [each.high for each in alone], rtol=1e-12), same)
 
 
 def test_bad_input_is_refused() -> None:

@@ -25,8 +25,7 @@ from cmcgns.evaluation.figures import seed_measures
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.store import cells_of, protocols_of, read_encoder, read_predictions, read_protocol
 from cmcgns.evaluation.tasks import get_task
-from cmcgns.metrics.interval_table import NO_VARIATION, PairedIntervals, none_if_undefined
-from cmcgns.metrics.intervals import paired_intervals
+from cmcgns.metrics.intervals import PairedIntervals, none_if_undefined, paired_intervals
 from cmcgns.metrics.measure import Measures
 
 COMPARISON = "comparison.jsonl"
@@ -162,11 +161,11 @@ def _both(
 def _rows(
     found: PairedIntervals, cells: list[Cell], name: str, dataset: str, primary: str, note: str
 ) -> Iterator[ComparisonRow]:
-    a, b = none_if_undefined(found.first), none_if_undefined(found.second)
-    shown = primary or found.of[0].metric
-    for m, (difference, low, high, used) in enumerate(found.difference.records()):
-        measure = found.of[m]
-        reasons = (found.reason, NO_VARIATION if found.difference.flat[m] else "", note)
+    table = found.difference
+    shown = primary or table.of[0].metric
+    values = zip(none_if_undefined(found.first), none_if_undefined(found.second), strict=True)
+    columns = zip(table.of, values, table.records(), table.reasons, strict=True)
+    for measure, (a, b), (difference, low, high, used), reason in columns:
         yield ComparisonRow(
             protocol=name,
             dataset=dataset,
@@ -174,17 +173,17 @@ def _rows(
             metric=measure.metric,
             label=measure.label,
             primary=measure.metric == shown and not measure.label,
-            a=a[m],
-            b=b[m],
+            a=a,
+            b=b,
             difference=difference,
             low=low,
             high=high,
-            n=found.rows,
-            patients=found.patients,
+            n=table.rows,
+            patients=table.patients,
             seeds=len(cells),
             resamples=used,
             clear=low is not None and high is not None and (low > 0 or high < 0),
-            note="; ".join(text for text in reasons if text),
+            note="; ".join(text for text in (reason, note) if text),
         )
 
 

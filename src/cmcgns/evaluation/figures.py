@@ -6,33 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.contract import Predictions, Task
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.results import ReliabilityCurve, ResultRow
 from cmcgns.evaluation.store import cells_of, protocols_of, read_encoder, read_predictions, read_protocol
 from cmcgns.evaluation.subsets import subgroups
 from cmcgns.evaluation.tasks import get_task
-from cmcgns.metrics.calibration import reliability
-from cmcgns.metrics.interval_table import NO_VARIATION, MeasureIntervals
-from cmcgns.metrics.intervals import measure_intervals
+from cmcgns.metrics.classification import reliability
+from cmcgns.metrics.intervals import IntervalTable, measure_intervals, none_if_undefined
 from cmcgns.metrics.measure import Measure, Measures
-
-if TYPE_CHECKING:
-    from cmcgns.evaluation.contract import Predictions
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cmcgns.evaluation.contract import Task
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cmcgns.metrics.measure import Measures
+from cmcgns.metrics.ranking import FloatArray
 
 
 def reliability_of(folder: Path, names: Iterable[str] | None = None) -> list[ReliabilityCurve]:
@@ -124,13 +113,11 @@ def _read(folder: Path, name: str, record: dict[str, Any], cells: tuple[Cell, ..
 
 def _overall(judged: _Judged, resamples: int) -> Iterator[ResultRow]:
     found = measure_intervals(judged.measures, judged.predictions[0].patients, resamples=resamples)
-    yield from _rows(judged, found)
-    if len(judged.cells) == 1:
-        return
-    for cell, table in zip(judged.cells, found.seeds, strict=True):
-        template = replace(judged.template, seed=cell.seed)
-        alone = replace(found, mean=table, sd=np.full(len(found.of), np.nan))
-        yield from _rows(replace(judged, template=template, cells=(cell,)), alone)
+    yield from _rows(judged, found.mean, found.sd)
+    if len(judged.cells) > 1:
+        for cell, table in zip(judged.cells, found.seeds, strict=True):
+            template = replace(judged.template, seed=cell.seed)
+            yield from _rows(replace(judged, template=template, cells=(cell,)), table)
 
 
 def _of_subgroups(judged: _Judged, about: dict[str, list[Any]], resamples: int) -> Iterator[ResultRow]:
@@ -141,17 +128,18 @@ def _of_subgroups(judged: _Judged, about: dict[str, list[Any]], resamples: int) 
     found, too_small = subgroups(frame.reset_index(drop=True), judged.predictions[0].patients)
     for name, mask in found:
         intervals = measure_intervals(judged.measures, judged.predictions[0].patients, mask, resamples)
-        template = replace(judged.template, group=name, n=int(mask.sum()), patients=intervals.patients)
-        yield from (row for row in _rows(replace(judged, template=template), intervals) if not row.label)
+        template = replace(judged.template, group=name, n=intervals.mean.rows, patients=intervals.mean.patients)
+        rows = _rows(replace(judged, template=template), intervals.mean, intervals.sd)
+        yield from (row for row in rows if not row.label)
     for text in too_small:
         yield replace(judged.template, group=text, metric=judged.primary, primary=True, note="too small a subgroup")
 
 
-def _rows(judged: _Judged, found: MeasureIntervals) -> Iterator[ResultRow]:
-    columns = zip(found.of, found.mean.records(), found.mean.flat.tolist(), found.sd.tolist(), strict=True)
-    for measure, (value, low, high, used), flat, spread in columns:
+def _rows(judged: _Judged, table: IntervalTable, sd: FloatArray | None = None) -> Iterator[ResultRow]:
+    spreads = none_if_undefined(np.full(len(table.of), np.nan) if sd is None else sd)
+    columns = zip(table.of, table.records(), table.reasons, spreads, strict=True)
+    for measure, (value, low, high, used), reason, spread in columns:
         template = _with_counts(judged.template, judged.predictions[0], measure)
-        reasons = (template.note, found.reason, NO_VARIATION if flat else "")
         yield replace(
             template,
             metric=measure.metric,
@@ -162,8 +150,8 @@ def _rows(judged: _Judged, found: MeasureIntervals) -> Iterator[ResultRow]:
             high=high,
             resamples=used,
             seeds=len(judged.cells),
-            sd=None if np.isnan(spread) else spread,
-            note=". ".join(part for part in reasons if part),
+            sd=spread,
+            note=". ".join(part for part in (template.note, reason) if part),
         )
 
 

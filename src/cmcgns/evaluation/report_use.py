@@ -16,7 +16,7 @@ from cmcgns.data.pairs.dataset import PairDataset, make_loader
 from cmcgns.data.pairs.order import BatchRequest, evaluation_order
 from cmcgns.data.pairs.rows import read_pairs
 from cmcgns.data.reports.tokens import tokenize_reports
-from cmcgns.metrics.bootstrap import mean_interval
+from cmcgns.metrics.intervals import mean_interval
 from cmcgns.models.model import Embeddings, embed
 from cmcgns.objectives.masked_reconstruction import draw_hidden, to_pixels
 from cmcgns.pretrained import Pretrained

@@ -11,8 +11,8 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.vocabulary import is_missing, parse_sexes, parse_view
-from cmcgns.metrics.bootstrap import patient_index
 from cmcgns.metrics.ranking import BoolArray, IntArray, check_labels
+from cmcgns.metrics.resamples import patient_index
 
 
 def nested_fraction(groups: npt.ArrayLike, labels: npt.ArrayLike, fraction: float, seed: int) -> IntArray:

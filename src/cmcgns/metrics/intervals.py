@@ -1,43 +1,126 @@
-"""Intervals of all figures of a cell, or of the difference of two encoders, from one pass over the resamples.
+"""Figures with their 95 % intervals: many at once, from one pass over the resamples.
 
-Every figure is computed on the same resamples: whole patients, drawn with replacement. Where a resample leaves a
-figure undefined (no positive was drawn), that resample does not count for it, and `resamples` says how many did.
-What is the same in every resample has no interval (:func:`cmcgns.metrics.interval_table.table_of`).
-Figures between 0 and 1 have intervals on the logit scale
-(:func:`cmcgns.metrics.interval_table.share_ends`), other figures and differences have percentile intervals.
+Every figure is computed on the same resamples. Where a resample leaves a figure undefined (no positive was drawn),
+that resample does not count for it, and `resamples` says how many did. What is the same in every resample has no
+interval. Differences have percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
+13), figures between 0 and 1 intervals on the logit scale (:func:`cmcgns.metrics.resamples.share_ends`): with few
+patients (below about 30), or an area above 0.95 with few positives, percentile intervals are too narrow and lie too
+low.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics.interval_table import MeasureIntervals, PairedIntervals, difference_table, table_of
+from cmcgns.metrics.measure import Measure, Measures, row_means
 from cmcgns.metrics.ranking import FloatArray, IntArray
-from cmcgns.metrics.resamples import count_chunks, patient_index
+from cmcgns.metrics.resamples import Resampled, percentile_ends, resample, share_ends
 
-if TYPE_CHECKING:
-    from cmcgns.metrics.measure import Measure, Measures
-
+NO_SHARES = ("cnr",)
+"""Beginnings of the names of figures that may happen to lie between 0 and 1 but have no bounds there."""
+NO_VARIATION = "no interval: no variation among the resamples"
 ONE_PATIENT = "all rows are of one patient: an interval needs at least two"
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class _Resampled:
-    values: FloatArray  # (S, M) on the sample itself
-    drawn: FloatArray  # (S, R, M); R = 0 where nothing could be drawn
+class Interval:
+    """A number with its interval.
+
+    Attributes:
+        value: the figure of the sample itself.
+        low: lower end.
+        high: upper end.
+        n: rows of the sample.
+        resamples: resamples behind the ends; those in which the figure was undefined are not among them.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    resamples: int
+
+
+def interval_text(interval: Mapping[str, float | None] | Interval, digits: int = 3) -> str:
+    """`0.912 (0.897 to 0.926)`; in words where there is no interval, or no figure (None or NaN)."""
+    values = asdict(interval) if isinstance(interval, Interval) else interval
+    value, *ends = (
+        "" if number is None or np.isnan(number) else f"{number:.{digits}f}"
+        for number in (values["value"], values["low"], values["high"])
+    )
+    return f"{value} ({' to '.join(ends) if all(ends) else 'no interval'})" if value else "undefined"
+
+
+@dataclass(frozen=True)
+class IntervalTable:
+    """M figures with their 95 % intervals.
+
+    Attributes:
+        of: M names.
+        value: (M,); NaN where the figure is undefined on the sample itself.
+        low: (M,) lower ends; NaN where there is none.
+        high: (M,) upper ends.
+        resamples: (M,) behind the ends; 0 where there is none.
+        reasons: M, why there is no interval although there may be a value; empty if there is one.
+        rows: how many were judged.
+        patients: among them.
+    """
+
+    of: tuple[Measure, ...]
+    value: FloatArray
+    low: FloatArray
+    high: FloatArray
+    resamples: IntArray
+    reasons: tuple[str, ...]
     rows: int
     patients: int
 
-    @property
-    def reason(self) -> str:
-        return ONE_PATIENT if self.patients < 2 else ""
+    def records(self) -> list[tuple[float | None, float | None, float | None, int]]:
+        """M times value, low, high, resamples; None in place of NaN, as JSON wants it."""
+        columns = [none_if_undefined(column) for column in (self.value, self.low, self.high)]
+        return list(zip(*columns, self.resamples.tolist(), strict=True))
+
+    def intervals(self) -> list[Interval]:
+        """M figures one by one."""
+        columns = (column.tolist() for column in (self.value, self.low, self.high, self.resamples))
+        return [Interval(value, low, high, self.rows, used) for value, low, high, used in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True)
+class MeasureIntervals:
+    """All figures of one protocol and fraction.
+
+    Attributes:
+        seeds: each seed alone, S tables.
+        mean: mean over the seeds and its interval, which says how the mean would vary with other patients; how it
+            varies with the seed says `sd`. Undefined where a seed is.
+        sd: (M,) standard deviation over the seeds (divisor S - 1); NaN for a single seed.
+    """
+
+    seeds: tuple[IntervalTable, ...]
+    mean: IntervalTable
+    sd: FloatArray
+
+
+@dataclass(frozen=True)
+class PairedIntervals:
+    """Differences of two encoders in every figure that both have.
+
+    Attributes:
+        first: (M,) figures of the first encoder, mean over its seeds; NaN where undefined.
+        second: (M,) of the second.
+        difference: first - second, with the paired interval.
+    """
+
+    first: FloatArray
+    second: FloatArray
+    difference: IntervalTable
 
 
 def measure_intervals(
@@ -46,6 +129,7 @@ def measure_intervals(
     mask: npt.ArrayLike | None = None,
     resamples: int = 2000,
     seed: int = 0,
+    logit: bool = True,
 ) -> MeasureIntervals:
     """Every figure with its 95 % interval, for each seed and for the mean over seeds.
 
@@ -55,23 +139,21 @@ def measure_intervals(
         mask: (n,) true for the rows of a subgroup: only they count, and only their patients are drawn. None: all.
         resamples: how many resamples.
         seed: of the draws.
+        logit: intervals of figures between 0 and 1 on the logit scale; False: percentile intervals for all.
 
     Raises:
         UserError: no seeds, seeds with different figures, an empty mask, or bad ids.
     """
-    of = _names(measures)
+    if not measures:
+        raise UserError("no finished cell to take figures from")
+    of = measures[0].of
     if any(one.of != of for one in measures):
         raise UserError("the seeds have different figures: evaluate again into a new folder")
-    found = _resample(measures, groups, mask, resamples, seed)
-    undefined = np.full(len(of), np.nan)
+    found = resample(measures, of, groups, mask, resamples, seed)
     return MeasureIntervals(
-        of,
-        tuple(table_of(of, *pair, found.patients) for pair in zip(found.values, found.drawn, strict=True)),
-        table_of(of, found.values.mean(axis=0), found.drawn.mean(axis=0), found.patients),
-        found.values.std(axis=0, ddof=1) if len(measures) > 1 else undefined,
-        found.rows,
-        found.patients,
-        found.reason,
+        tuple(_table(of, *pair, found, logit) for pair in zip(found.values, found.drawn, strict=True)),
+        _table(of, found.values.mean(axis=0), found.drawn.mean(axis=0), found, logit),
+        found.values.std(axis=0, ddof=1) if len(measures) > 1 else np.full(len(of), np.nan),
     )
 
 
@@ -99,72 +181,66 @@ def paired_intervals(
     Raises:
         UserError: as :func:`measure_intervals`, or no figure in common.
     """
-    shared = set.intersection(*(set(one.of) for one in [*first, *second]))
-    of = tuple(name for name in _names(first) if name in shared)
-    if not of or not second:
-        raise UserError("the two have no figure in common")
-    found_a, found_b = (_resample(_only(side, of), groups, mask, resamples, seed) for side in (first, second))
-    value_a, value_b = found_a.values.mean(axis=0), found_b.values.mean(axis=0)
-    difference = difference_table(value_a - value_b, found_a.drawn.mean(axis=0) - found_b.drawn.mean(axis=0))
-    return PairedIntervals(of, value_a, value_b, difference, found_a.rows, found_a.patients, found_a.reason)
-
-
-def _resample(
-    measures: Sequence[Measures], groups: npt.ArrayLike, mask: npt.ArrayLike | None, resamples: int, seed: int
-) -> _Resampled:
-    """All figures of all seeds, on the sample and on the resamples; each distinct object once a chunk."""
-    ids = np.asarray(groups)
-    rows = _rows(mask, len(ids))
-    _, patients = patient_index(ids[rows])
-    distinct = list({id(one): one for one in measures}.values())
-    place = [next(k for k, other in enumerate(distinct) if other is one) for one in measures]
-    sample = np.zeros((1, len(ids)), dtype=np.int32)
-    sample[0, rows] = 1
-    values = np.stack([_compute(one, sample)[0] for one in distinct])
-    chunks: list[FloatArray] = [np.empty((len(distinct), 0, values.shape[1]))]
-    for part in count_chunks(ids[rows], resamples, seed) if patients > 1 else ():
-        counts = part
-        if len(rows) < len(ids):
-            table = np.zeros((len(ids), len(part)), dtype=np.int32)
-            table[rows] = part.T
-            counts = table.T
-        chunks.append(np.stack([_compute(one, counts) for one in distinct]))
-    drawn = np.concatenate(chunks, axis=1)
-    return _Resampled(values[place], drawn[place], len(rows), patients)
-
-
-def _rows(mask: npt.ArrayLike | None, n: int) -> IntArray:
-    if mask is None:
-        return np.arange(n)
-    inside = np.asarray(mask)
-    if inside.dtype != bool or inside.shape != (n,):
-        raise UserError(f"a subgroup must be ({n},) of Booleans, not {inside.shape} of {inside.dtype}")
-    if not inside.any():
-        raise UserError("the subgroup has no rows")
-    return np.flatnonzero(inside)
-
-
-def _names(measures: Sequence[Measures]) -> tuple[Measure, ...]:
-    if not measures:
+    if not first or not second:
         raise UserError("no finished cell to take figures from")
-    return measures[0].of
+    shared = set.intersection(*(set(one.of) for one in [*first, *second]))
+    of = tuple(name for name in first[0].of if name in shared)
+    if not of:
+        raise UserError("the two have no figure in common")
+    found = [resample(side, of, groups, mask, resamples, seed) for side in (first, second)]
+    value_a, value_b = (each.values.mean(axis=0) for each in found)
+    drawn_a, drawn_b = (each.drawn.mean(axis=0) for each in found)
+    difference = _table(of, value_a - value_b, drawn_a - drawn_b, found[0], logit=False)
+    return PairedIntervals(value_a, value_b, difference)
 
 
-def _compute(measures: Measures, counts: npt.NDArray[np.int32]) -> FloatArray:
-    found = np.asarray(measures.compute(counts), dtype=np.float64)
-    if found.shape != (len(counts), len(measures.of)):
-        raise ValueError(f"{len(measures.of)} figures of {len(counts)} resamples came as {found.shape}")
-    return found
+def mean_interval(values: npt.ArrayLike, groups: npt.ArrayLike, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Mean of one value a row (an error, a hit) with its 95 % percentile interval, of no width where all are equal.
+
+    Args:
+        values: (n,) finite.
+        groups: (n,) patient id of each row.
+        resamples: how many resamples.
+        seed: of the draws.
+
+    Raises:
+        UserError: shapes differ, a value is not finite, bad ids, or a single patient.
+    """
+    value = np.asarray(values, dtype=np.float64)
+    if value.shape != np.shape(groups):
+        raise UserError(f"values {value.shape} and patient ids {np.shape(groups)} must both be (n,)")
+    if not np.isfinite(value).all():
+        raise UserError(f"value of row {np.flatnonzero(~np.isfinite(value))[0]} is not finite")
+    measures = row_means({Measure("mean"): value})
+    found = resample([measures], measures.of, groups, None, resamples, seed)
+    if found.patients < 2:
+        raise UserError(ONE_PATIENT)
+    low, high, used = percentile_ends(found.drawn[0])
+    return Interval(float(found.values[0, 0]), float(low[0]), float(high[0]), found.rows, int(used[0]))
 
 
-def _only(measures: Sequence[Measures], of: tuple[Measure, ...]) -> list[Measures]:
-    """Some of the figures; a repeated object stays a repeated object."""
-    kept: dict[int, Measures] = {}
-    for one in measures:
-        columns = [one.of.index(name) for name in of]
-        kept.setdefault(id(one), replace(one, of=of, compute=partial(_columns, one, columns)))
-    return [kept[id(one)] for one in measures]
+def _table(
+    of: tuple[Measure, ...], value: FloatArray, drawn: FloatArray, found: Resampled, logit: bool
+) -> IntervalTable:
+    """Figures (M,) with intervals from those of the resamples (R, M).
+
+    What is undefined on the sample itself has no interval either, whatever its resamples are. Nor has a figure that
+    is the same in every resample, such as a recall of 0: patients who are all alike say nothing of how others may
+    differ, and an interval of no width would claim certainty.
+    """
+    low, high, used = percentile_ends(drawn)
+    flat = high - low <= _ROUNDING * np.maximum(1, np.abs(high))
+    if logit:
+        named = np.array([not one.metric.startswith(NO_SHARES) for one in of])
+        share = named & ~flat & (value >= 0) & (value <= 1) & (low >= 0) & (high <= 1)
+        low[share], high[share] = share_ends(value[share], low[share], high[share], found.patients)
+    undefined = np.isnan(value)
+    without = undefined | flat
+    low, high, used = np.where(without, np.nan, low), np.where(without, np.nan, high), np.where(without, 0, used)
+    reasons = np.where(flat & ~undefined, NO_VARIATION, ONE_PATIENT if found.patients < 2 else "")
+    return IntervalTable(of, value, low, high, used, tuple(reasons.tolist()), found.rows, found.patients)
 
 
-def _columns(measures: Measures, columns: list[int], counts: npt.NDArray[np.generic]) -> FloatArray:
-    return measures.compute(counts)[:, columns]
+def none_if_undefined(values: FloatArray) -> list[float | None]:
+    """Numbers for JSON: None in place of NaN."""
+    return [None if np.isnan(value) else float(value) for value in values]

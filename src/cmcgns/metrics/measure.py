@@ -1,8 +1,8 @@
-"""Names of figures, and how they are computed from resampled rows."""
+"""Figures by name, each a function of how often every row counts: what an interval is computed from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,3 +39,33 @@ class Measures:
 
     of: tuple[Measure, ...]
     compute: Callable[[npt.NDArray[np.generic]], FloatArray]
+
+
+def row_means(values: Mapping[Measure, Array]) -> Measures:
+    """Weighted means over the rows that have a value.
+
+    Args:
+        values: (n,) of each figure, NaN where a row has none.
+
+    Returns:
+        Figures in the order given; NaN where no row with a value has weight.
+    """
+    table = np.stack([np.asarray(column, dtype=np.float64) for column in values.values()], axis=1)
+    defined = ~np.isnan(table)
+    filled, there = np.where(defined, table, 0.0), defined.astype(np.float64)
+
+    def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
+        weights = np.asarray(counts, dtype=np.float64)
+        total, weight = weights @ filled, weights @ there
+        return np.asarray(np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0))
+
+    return Measures(tuple(values), compute)
+
+
+def joined(parts: Sequence[Measures]) -> Measures:
+    """Several groups of figures as one."""
+
+    def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
+        return np.concatenate([part.compute(counts) for part in parts], axis=1)
+
+    return Measures(tuple(measure for part in parts for measure in part.of), compute)

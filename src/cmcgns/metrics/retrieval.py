@@ -35,7 +35,7 @@ def recall_at_k(
 
     Returns:
         For each k the hits (n,), 1.0 or 0.0: their mean is the recall, and
-        :func:`cmcgns.metrics.bootstrap.mean_interval` gives its interval.
+        :func:`cmcgns.metrics.intervals.mean_interval` gives its interval.
 
     Raises:
         UserError: shapes disagree, an embedding is zero or not finite, a k < 1, a query without a right item.

@@ -1,12 +1,15 @@
 """The look that all pictures share: colours, type sizes, radiographs, boxes, saving."""
 
+import base64
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
@@ -19,6 +22,8 @@ INK, FAINT, GRID = "#22303C", "#6B7885", "#E4E8EC"
 BOX, HIDDEN = "#4FB7FF", "#6F8AA3"
 TITLE, TEXT, SMALL = 12.5, 11.0, 9.5  # points
 DPI = 115
+
+_SQUARE = (0.0, 1.0, 1.0, 0.0)  # left, right, bottom, top
 
 # From nothing to a strong colour, so that the radiograph shows through where the value is low. The boxes are blue,
 # which every kind of colour vision tells from it.
@@ -57,6 +62,26 @@ def save_picture(figure: Figure, path: Path) -> Path:
     return path
 
 
+def save_pictures(folder: Path, figures: Mapping[str, Figure], kinds: Sequence[str]) -> dict[str, Markup]:
+    """Write figures as `pictures/NAME.png`; their content by name, for pages that hold it.
+
+    Args:
+        folder: of the report.
+        figures: by name.
+        kinds: how names begin; pictures of these kinds that an earlier report left are removed, others stay.
+    """
+    place = folder / "pictures"
+    for old in (path for kind in kinds for path in place.glob(f"{kind}-*.png")):
+        old.unlink()
+    images = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names in scripts that the font lacks
+        for name, figure in figures.items():
+            content = save_picture(figure, place / f"{name}.png").read_bytes()
+            images[name] = Markup("data:image/png;base64,") + Markup(base64.b64encode(content).decode())
+    return images
+
+
 def style_plot(axes: Axes, title: str, xlabel: str = "", ylabel: str = "") -> None:
     """A quiet plot: title at the left, light grid, no frame."""
     axes.set_title(title, loc="left", fontsize=TITLE, color=INK, fontweight="bold", pad=9)
@@ -72,14 +97,14 @@ def style_plot(axes: Axes, title: str, xlabel: str = "", ylabel: str = "") -> No
 
 def show_radiograph(axes: Axes, image: NDArray[np.float32], title: str = "") -> None:
     """A gray image in the encoder's range, -1 black and 1 white, on axes without ticks."""
-    axes.imshow(image, cmap="gray", vmin=-1, vmax=1, interpolation="bicubic", extent=_extent(1.0))
+    axes.imshow(image, cmap="gray", vmin=-1, vmax=1, interpolation="bicubic", extent=_SQUARE)
     _bare(axes, title)
 
 
 def show_map(axes: Axes, values: NDArray[np.float32], title: str = "", **options: Any) -> Any:
     """A map over the same unit square as the radiograph; returns what a colour bar needs."""
     _bare(axes, title)
-    return axes.imshow(values, extent=_extent(1.0), **options)
+    return axes.imshow(values, extent=_SQUARE, **options)
 
 
 def draw_boxes(axes: Axes, boxes: Sequence[Box], colour: str = BOX, width: float = 1.6) -> None:
@@ -93,7 +118,7 @@ def draw_boxes(axes: Axes, boxes: Sequence[Box], colour: str = BOX, width: float
 def cover(axes: Axes, hidden: NDArray[np.bool_]) -> None:
     """Lay a flat colour over hidden pixels (S, S)."""
     colours = ListedColormap([(0, 0, 0, 0), HIDDEN])
-    axes.imshow(hidden, cmap=colours, vmin=0, vmax=1, interpolation="nearest", extent=_extent(1.0))
+    axes.imshow(hidden, cmap=colours, vmin=0, vmax=1, interpolation="nearest", extent=_SQUARE)
 
 
 def add_legend(axes: Axes) -> None:
@@ -129,7 +154,3 @@ def _bare(axes: Axes, title: str) -> None:
         spine.set_visible(False)
     if title:
         axes.set_title(title, fontsize=TEXT, color=INK, pad=6)
-
-
-def _extent(side: float) -> tuple[float, float, float, float]:
-    return (0.0, side, side, 0.0)

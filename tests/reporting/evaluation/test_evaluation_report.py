@@ -17,7 +17,7 @@ from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.results import ResultRow
 from cmcgns.evaluation.store import write_predictions, write_protocol
 from cmcgns.reporting.evaluation.names import number, span
-from cmcgns.reporting.evaluation.write import write_report
+from cmcgns.reporting.evaluation.report import write_evaluation
 from support.result_rows import (
     ENCODERS,
     make_failures,
@@ -34,7 +34,7 @@ ODD = "a|b *c* _d_ `e` <script>alert(1)</script> [f](javascript:g) $h$ & 名"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     provenance = {"command": ["cmcgns", "evaluate"], "packages": {"torch": "2.15"}}
-    write_report(
+    write_evaluation(
         folder, make_rows(), make_protocols(), make_failures(), make_skipped(), provenance, make_reliability()
     )
     return folder
@@ -57,7 +57,7 @@ def row(**changes: object) -> ResultRow:
 
 def write(folder: Path, *rows: ResultRow, **options: object) -> tuple[str, str]:
     """Markdown and page of a few rows."""
-    page = write_report(folder, rows, make_protocols(), **options)  # type: ignore[arg-type]
+    page = write_evaluation(folder, rows, make_protocols(), **options)  # type: ignore[arg-type]
     return (folder / "report.md").read_text("utf-8"), page.read_text("utf-8")
 
 
@@ -229,7 +229,7 @@ def test_a_published_figure_has_the_scale_of_the_measured_one(tmp_path: Path) ->
 def test_a_changed_or_new_protocol_has_no_published_figures(tmp_path: Path, name: str) -> None:
     protocols = make_protocols()
     protocols[name] = protocols["chexpert-linear/legacy"].model_copy(update={"id": name})
-    write_report(tmp_path, [row(protocol=name)], protocols)
+    write_evaluation(tmp_path, [row(protocol=name)], protocols)
     assert "MGCA" not in (tmp_path / "report.md").read_text("utf-8")
     assert "MGCA" not in (tmp_path / "report.html").read_text("utf-8")
 
@@ -396,7 +396,7 @@ def test_the_page_needs_nothing_else(folder: Path) -> None:
 def test_equal_rows_give_equal_files(tmp_path: Path) -> None:
     rows = [one for one in make_rows(ENCODERS[:1]) if one.protocol in ("rsna-linear/legacy", "rsna-detection/v1")]
     for name in ("first", "second"):
-        write_report(tmp_path / name, rows, make_protocols(), make_failures())
+        write_evaluation(tmp_path / name, rows, make_protocols(), make_failures())
     files = sorted(path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*"))
     assert len(files) > 5
     for file in files:
@@ -420,7 +420,7 @@ def test_a_report_without_any_result(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_protocol_that_is_not_at_hand(tmp_path: Path) -> None:
-    write_report(tmp_path, [row(protocol="mine/v7")], {})
+    write_evaluation(tmp_path, [row(protocol="mine/v7")], {})
     assert "0.812 (0.791 to 0.835)" in (tmp_path / "report.md").read_text("utf-8")
 
 

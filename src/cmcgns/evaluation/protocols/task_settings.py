@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cmcgns.metrics.grounding import THRESHOLDS
+from cmcgns.metrics.overlap import THRESHOLDS
 from cmcgns.pretrained.prompts import PromptSource
 from cmcgns.settings.config import Positive, Settings, Weight
 

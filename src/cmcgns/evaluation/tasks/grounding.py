@@ -18,14 +18,8 @@ from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import GroundingSettings
 from cmcgns.evaluation.tasks.joint_space import lacks_report_encoder, pretrained_of, texts_of
 from cmcgns.evaluation.tasks.phrases import Unit, find_units
-from cmcgns.metrics.grounding import (
-    box_masks,
-    contrast_to_noise,
-    mean_overlap,
-    pointing_game,
-    row_means,
-)
-from cmcgns.metrics.measure import Array, Measure, Measures
+from cmcgns.metrics.measure import Array, Measure, Measures, row_means
+from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.pretrained.phrase_maps import MapKind, Phrases, embed_phrases, patch_maps, to_pixels, untrained
 from cmcgns.pretrained.prompts import PromptBook, load_prompts
 from cmcgns.settings.config import Settings

@@ -23,8 +23,7 @@ from cmcgns.evaluation.tasks.joint_space import (
     right_groups,
     texts_of,
 )
-from cmcgns.metrics.grounding import row_means
-from cmcgns.metrics.measure import Array, Measure, Measures
+from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.ranking import IntArray
 from cmcgns.metrics.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k
 from cmcgns.pretrained.prompts import load_prompts

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
 from cmcgns.evaluation.results import ResultRow
 from cmcgns.reporting.evaluation.names import (
     CALIBRATION,
     DASH,
-    ProtocolName,
     fraction_name,
     is_number,
     metric_name,
     number,
+    of_the_labels,
     protocol_title,
 )
 from cmcgns.reporting.evaluation.notices import Kept
@@ -22,6 +24,7 @@ from cmcgns.reporting.evaluation.tables import Block, Entry, Line, Notes, Table,
 
 PUBLISHED_FRACTIONS = (1.0, 10.0, 100.0)
 Counts = Mapping[str, Callable[[ResultRow], str]]  # by the heading of a column
+Query = tuple[str, dict[str, Any]]  # name of a line or column, and what :meth:`Selection.find` looks for
 PUBLISHED_NOTE = (
     "Published figures: copied from papers, measured under the legacy protocol by other hands, without intervals. "
     "Copied tables disagree by several points: orientation only."
@@ -63,46 +66,38 @@ def _block(selection: Selection, protocol: str, named: bool) -> Block:
 
 def metric_table(selection: Selection, protocol: str, metrics: Sequence[str], title: str) -> Table:
     """Metrics of one protocol over all classes: a row for each metric and encoder."""
-    encoders = selection.encoders_of(protocol)
-    about = [(metric_name(metric), encoder, metric, "", "") for metric in metrics for encoder in encoders]
-    return _rows_table(selection, protocol, title, "Metric", about, selection.fractions(protocol), {})
+    lines: list[Query] = [(metric_name(metric), {"metric": metric}) for metric in metrics]
+    return _rows_table(selection, protocol, title, "Metric", lines, _shares_of(selection, protocol))
 
 
 def class_table(selection: Selection, protocol: str) -> Table:
     """The primary metric of each class."""
     metric = selection.primary(protocol)
-    encoders = selection.encoders_of(protocol)
     labels = ["", *selection.labels(protocol, metric)]
-    about = [(label or "mean over classes", encoder, metric, label, "") for label in labels for encoder in encoders]
-    fractions, title = selection.fractions(protocol), f"{metric_name(metric)} by class"
-    return _rows_table(selection, protocol, title, "Class", about, fractions, _class_counts(selection, protocol))
+    lines: list[Query] = [(label or "mean over classes", {"metric": metric, "label": label}) for label in labels]
+    title, shares = f"{metric_name(metric)} by class", _shares_of(selection, protocol)
+    return _rows_table(selection, protocol, title, "Class", lines, shares, _class_counts(selection, protocol))
 
 
 def class_metrics_table(selection: Selection, protocol: str, metrics: Sequence[str]) -> Table:
     """Further metrics of each class at the largest fraction: a column for each metric."""
     fraction = selection.fractions(protocol)[-1]
-    labels = list(dict.fromkeys(label for metric in metrics for label in selection.labels(protocol, metric)))
-    notes, lines = Notes(), list[Line]()
-    for label in labels:
-        for encoder in selection.encoders_of(protocol):
-            found = [selection.find(protocol, encoder, metric, label, fraction=fraction) for metric in metrics]
-            cells = tuple(_entry(selection, row, protocol, fraction, notes) for row in found)
-            lines.append(Line(label, cells, encoder))
-    at = f", {fraction_name(fraction)} of the labels" if fraction is not None else ""
-    block = Block("", protocol, tuple(metric_name(metric) for metric in metrics))
-    return _with_details(selection, Table(f"Further metrics by class{at}", "Class", (block,), lines, notes.listed()))
+    labels = dict.fromkeys(label for metric in metrics for label in selection.labels(protocol, metric))
+    columns: list[Query] = [(metric_name(metric), {"metric": metric, "fraction": fraction}) for metric in metrics]
+    share = of_the_labels(fraction)
+    title = f"Further metrics by class{', ' if share else ''}{share}"
+    lines: list[Query] = [(label, {"label": label}) for label in labels]
+    return _rows_table(selection, protocol, title, "Class", lines, columns, keep_empty=True)
 
 
 def subgroup_table(selection: Selection, protocol: str) -> Table:
     """The primary metric in each subgroup, everyone first."""
     metric = selection.primary(protocol)
-    encoders = selection.encoders_of(protocol)
     groups = ["", *selection.groups(protocol, metric)]
-    about = [(group or "everyone", encoder, metric, "", group) for group in groups for encoder in encoders]
-    fractions = selection.fractions(protocol)
-    title = f"{metric_name(metric)} in subgroups"
-    counts = {"test rows": lambda row: f"{row.n:,}", "patients": lambda row: f"{row.patients:,}"}
-    return _rows_table(selection, protocol, title, "Subgroup", about, fractions, counts)
+    lines: list[Query] = [(group or "everyone", {"metric": metric, "group": group}) for group in groups]
+    title, shares = f"{metric_name(metric)} in subgroups", _shares_of(selection, protocol)
+    counts: Counts = {"test rows": lambda row: f"{row.n:,}", "patients": lambda row: f"{row.patients:,}"}
+    return _rows_table(selection, protocol, title, "Subgroup", lines, shares, counts)
 
 
 def calibration_metrics(selection: Selection, protocol: str) -> list[str]:
@@ -115,30 +110,43 @@ def further_metrics(selection: Selection, protocol: str) -> list[str]:
     return [metric for metric in selection.metrics(protocol)[1:] if metric not in CALIBRATION]
 
 
+def _shares_of(selection: Selection, protocol: str) -> list[Query]:
+    """A column for each fraction."""
+    return [(fraction_name(share) or "value", {"fraction": share}) for share in selection.fractions(protocol)]
+
+
 def _rows_table(
     selection: Selection,
     protocol: str,
     title: str,
     first: str,
-    about: Iterable[tuple[str, str, str, str, str]],
-    fractions: Sequence[float | None],
-    counts: Counts,
+    lines: Iterable[Query],
+    columns: Sequence[Query],
+    counts: Counts | None = None,
+    keep_empty: bool = False,
 ) -> Table:
-    """A table with a row for each (name, encoder, metric, label, group) and a column for each fraction."""
-    notes, lines = Notes(), list[Line]()
-    for name, encoder, metric, label, group in about:
-        found = [selection.find(protocol, encoder, metric, label, group, fraction) for fraction in fractions]
-        there = [row for row in found if row]
-        if not there:
-            continue
-        cells = [
-            _entry(selection, row, protocol, fraction, notes) for row, fraction in zip(found, fractions, strict=True)
-        ]
-        cells = [*_counts(there, counts), *cells]
-        lines.append(Line(name, tuple(cells), encoder))
-    columns = [fraction_name(fraction) or "value" for fraction in fractions]
-    block = Block("", protocol, (*counts, *columns))
-    return _with_details(selection, Table(title, first, (block,), lines, notes.listed()))
+    """A table with lines for each encoder, which has a column of its own where there are several.
+
+    Args:
+        selection: the rows.
+        protocol: of the figures.
+        title: of the table.
+        first: heading of the first column.
+        lines: what each line is about.
+        columns: what each column is about.
+        counts: further columns before the figures.
+        keep_empty: whether a line without any row is shown.
+    """
+    notes, shown, counts = Notes(), list[Line](), counts or {}
+    several = len(selection.encoders) > 1
+    for (name, of), encoder in product(lines, selection.encoders_of(protocol)):
+        found = [(query, selection.find(protocol, encoder, **of, **query)) for _, query in columns]
+        there = [row for _, row in found if row]
+        if there or keep_empty:
+            cells = (_entry(selection, row, protocol, query["fraction"], notes) for query, row in found)
+            shown.append(Line(name, (*_counts(there, counts), *cells), encoder if several else ""))
+    block = Block("", protocol, (*counts, *(heading for heading, _ in columns)))
+    return Table(title, first, (block,), shown, notes.listed(), "Encoder" if several else "")
 
 
 def _counts(rows: Sequence[ResultRow], counts: Counts) -> list[Entry]:
@@ -157,31 +165,19 @@ def _class_counts(selection: Selection, protocol: str) -> Counts:
     return {"test rows": lambda row: f"{row.n:,}"} if len({row.n for row in everything}) > 1 else {}
 
 
-def _with_details(selection: Selection, table: Table) -> Table:
-    """Encoders have a column of their own where there are several; without it where there is one."""
-    if len(selection.encoders) > 1:
-        table.second = "Encoder"
-    else:
-        table.lines = [Line(line.name, line.entries) for line in table.lines]
-    return table
-
-
 def _entry(selection: Selection, row: ResultRow | None, protocol: str, fraction: float | None, notes: Notes) -> Entry:
-    about = selection.about.get(protocol)
-    seeds = about.seeds if about is not None and fraction is not None else 0
-    return entry(row, selection.why_missing(protocol, fraction), notes, seeds)
+    missing = selection.why_missing(protocol, fraction)
+    return entry(row, missing, notes, selection.expected_seeds(protocol, fraction))
 
 
 def _published(selection: Selection, protocols: Sequence[str]) -> list[Line]:
     """A line for every published model; none beside anything but legacy protocols."""
-    legacy = [name for name in protocols if ProtocolName.parse(name).is_legacy and name in selection.about]
-    models = dict.fromkeys(model for name in legacy for model in selection.about[name].anchors)
+    models = dict.fromkeys(model for name in protocols for model in selection.published(name))
     lines = []
     for model in models:
         cells = []
         for name in protocols:
-            values = selection.about[name].anchors.get(model, []) if name in legacy else []
-            known = dict(zip(PUBLISHED_FRACTIONS, values, strict=False))
+            known = dict(zip(PUBLISHED_FRACTIONS, selection.published(name).get(model, []), strict=False))
             found = [known.get(fraction or 0) for fraction in selection.fractions(name)]
             cells += [Entry("") if value is None else Entry(number(value / 100)) for value in found]
         if any(cell.value for cell in cells):
@@ -241,14 +237,13 @@ def _line(
 ) -> Line:
     """One protocol and encoder; without shares, its only one is named in a column."""
     theirs = selection.fractions(protocol)
-    metric, about = selection.primary(protocol), selection.about.get(protocol)
+    metric = selection.primary(protocol)
     rows = {share: selection.find(protocol, encoder, metric, fraction=share) for share in theirs}
     cells = [Entry(fraction_name(theirs[0]) or "none")] if shares is None else []
     for share in theirs if shares is None else shares:
-        row, seeds = rows.get(share), about.seeds if about is not None and share is not None else 0
+        row = rows.get(share)
         shown = replace(row, sd=None) if row else None  # sd is in the sections
-        cell = entry(shown, selection.why_missing(protocol, share), notes, seeds)
-        cells.append(cell if share in theirs else Entry(""))
+        cells.append(_entry(selection, shown, protocol, share, notes) if share in theirs else Entry(""))
     last = [row for row in rows.values() if row][-1:]
     level = kept.chance(selection, last[0]) if last else None
     counts = [(f"{row.n:,}", f"{row.patients:,}") for row in last] or [(DASH, DASH)]

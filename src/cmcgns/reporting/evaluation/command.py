@@ -23,8 +23,8 @@ from cmcgns.evaluation.run import EvaluateOptions, Outcome, run_protocols
 from cmcgns.evaluation.select import Pair
 from cmcgns.evaluation.store import protocols_of, read_protocol
 from cmcgns.reporting.evaluation.comparison import write_comparison
+from cmcgns.reporting.evaluation.report import write_evaluation
 from cmcgns.reporting.evaluation.terminal import differences_table, figures_table
-from cmcgns.reporting.evaluation.write import write_report
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def judge_encoder(
         console.print(f"interrupted: {out} keeps what is finished, and the same command goes on", markup=False)
         raise
     write_results(out, rows)
-    report = write_report(
+    report = write_evaluation(
         out,
         rows,
         protocols_in(out, rows),

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from cmcgns.common.files import write_text
+from cmcgns.common.page import page_template
 from cmcgns.evaluation.compare import Comparison, ComparisonRow
-from cmcgns.reporting.evaluation.comparison_markdown import render
 from cmcgns.reporting.evaluation.forest import draw_differences
-from cmcgns.reporting.evaluation.names import fraction_name, is_chance, is_number, metric_name, paper_order
-from cmcgns.reporting.evaluation.notices import FEW_PATIENTS, LeakNotice
-from cmcgns.reporting.evaluation.selection import extent
-from cmcgns.reporting.evaluation.verdicts import ProtocolTables, describe, leaks_of, tally
-from cmcgns.reporting.evaluation.write import render_page, save_pictures, to_csv
+from cmcgns.reporting.evaluation.markdown import code, escape, fold, grid, listed, warning
+from cmcgns.reporting.evaluation.names import (
+    DASH,
+    TASKS,
+    extent,
+    fraction_name,
+    is_chance,
+    is_number,
+    lower_is_better,
+    metric_name,
+    number,
+    paper_order,
+    signed,
+    span,
+    to_csv,
+)
+from cmcgns.reporting.evaluation.notices import FEW_PATIENTS, LeakNotice, few_patients
+from cmcgns.reporting.style import save_pictures
 
 _MAIN = "comparison-primary"
+A_BETTER, B_BETTER, NOT_CLEAR, UNDEFINED = "A better", "B better", "not clear", "undefined"
+
+
+@dataclass(frozen=True)
+class DifferenceLine:
+    """A line of a table: a row as text."""
+
+    protocol: str
+    metric: str
+    label: str
+    fraction: str
+    a: str
+    b: str
+    difference: str
+    interval: str
+    verdict: str
+    is_clear: bool
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
@@ -37,22 +68,62 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
         "title": f"{comparison.first} against {comparison.second}",
         "first": comparison.first,
         "second": comparison.second,
-        "leaks": LeakNotice(leaks_of(rows), consequence="These figures may be too high, and differences with them."),
+        "leaks": LeakNotice(_leaks(rows), consequence="These figures may be too high, and differences with them."),
         "summary": _summary(rows, primary),
-        "primary": [describe(row) for row in primary],
+        "primary": [_line(row) for row in primary],
         "statements": _statements(rows),
         "tables": _tables(rows),
         "only_in_one": list(comparison.only_in_one),
     }
-    images = save_pictures(folder, _figures(primary), ("comparison",))
-    write_text(
-        folder / "comparison.csv",
-        to_csv((field.name for field in fields(ComparisonRow)), map(asdict, comparison.rows)),
-    )
-    write_text(folder / "comparison.md", render(f"pictures/{_MAIN}.png" if images else "", **content))
+    images = save_pictures(folder, _forest_plot(primary), ("comparison",))
+    columns = (field.name for field in fields(ComparisonRow))
+    write_text(folder / "comparison.csv", to_csv(columns, map(asdict, comparison.rows)))
+    write_text(folder / "comparison.md", _markdown(f"pictures/{_MAIN}.png" if images else "", content))
+    template = page_template("cmcgns.reporting.evaluation", "comparison.html.j2", "report.css", trim=True)
     path = folder / "comparison.html"
-    write_text(path, render_page("comparison.html.j2", image=images.get(_MAIN), **content))
+    write_text(path, template.render(image=images.get(_MAIN), **content))
     return path
+
+
+def verdict_of(row: ComparisonRow) -> str:
+    """Whom the interval of A - B favours; a difference in a figure where lower is better favours the lower."""
+    if not is_number(row.difference):
+        return UNDEFINED
+    if not row.clear:
+        return NOT_CLEAR
+    return A_BETTER if (row.difference > 0) != lower_is_better(row.metric) else B_BETTER
+
+
+def _line(row: ComparisonRow) -> DifferenceLine:
+    """A row as text; the metric says if lower is better."""
+    a, b = (number(value) if is_number(value) else DASH for value in (row.a, row.b))
+    return DifferenceLine(
+        protocol=row.protocol,
+        metric=metric_name(row.metric) + (" (lower is better)" if lower_is_better(row.metric) else ""),
+        label=row.label,
+        fraction=fraction_name(row.fraction) or "none",
+        a=a,
+        b=b,
+        difference=signed(row.difference) if is_number(row.difference) else DASH,
+        interval=span(row.low, row.high, signed) or DASH,
+        verdict=verdict_of(row),
+        is_clear=row.clear,
+    )
+
+
+def _tally(rows: Sequence[ComparisonRow]) -> str:
+    """`A better in 5 of 8, B better in 1, not clear in 2`; the last two kinds only where there are some."""
+    counts = Counter(map(verdict_of, rows))
+    rest = [B_BETTER, *(kind for kind in (NOT_CLEAR, UNDEFINED) if counts[kind])]
+    return ", ".join(
+        [f"{A_BETTER} in {counts[A_BETTER]} of {len(rows)}", *(f"{kind} in {counts[kind]}" for kind in rest)]
+    )
+
+
+def _leaks(rows: Iterable[ComparisonRow]) -> list[str]:
+    """What was seen before, of each protocol: the end of the rows' notes."""
+    found = ((row.protocol, *row.note.partition("LEAKAGE ")) for row in rows)
+    return list(dict.fromkeys(f"`{protocol}`: {text}" for protocol, _, sign, text in found if sign))
 
 
 def _summary(rows: Sequence[ComparisonRow], primary: Sequence[ComparisonRow]) -> list[str]:
@@ -60,70 +131,98 @@ def _summary(rows: Sequence[ComparisonRow], primary: Sequence[ComparisonRow]) ->
     if not rows:
         return []
     clear = sum(row.clear for row in rows)
-    found = [f"Primary figures: {tally(primary)}."] if primary else []
+    found = [f"Primary figures: {_tally(primary)}."] if primary else []
     found.append(
-        f"All figures, classes included: {tally(rows)}. {clear} of {len(rows)} differences are clear; were the two "
+        f"All figures, classes included: {_tally(rows)}. {clear} of {len(rows)} differences are clear; were the two "
         f"alike, about {0.05 * len(rows):.0f} of {len(rows)} would be by chance."
     )
     return found
 
 
 def _statements(rows: Sequence[ComparisonRow]) -> list[str]:
-    found = [
+    few = sorted({f"{row.protocol} ({row.patients})" for row in rows if row.patients < FEW_PATIENTS})
+    return [
         "A difference is A minus B, taken on the same resamples of the same test patients, with its 95 % interval. "
         "Patients that are hard for both cancel.",
         "One is called better, and the difference is set off, where the interval leaves out 0. It says nothing about "
         "how the two would differ had they been pretrained again with another seed.",
         "Decide beforehand which figure counts: among many, some are clear by chance.",
+        *few_patients(few),
     ]
-    few = sorted({f"{row.protocol} ({row.patients})" for row in rows if row.patients < FEW_PATIENTS})
-    if few:
-        found.append(f"Fewer than {FEW_PATIENTS} test patients: {', '.join(few)}. Their intervals are too narrow.")
-    return found
 
 
-def _tables(rows: Iterable[ComparisonRow]) -> list[ProtocolTables]:
+def _tables(rows: Iterable[ComparisonRow]) -> list[dict[str, Any]]:
+    """Of each protocol: its name, on what it was measured, figures over all classes, of single ones, and notes."""
     grouped: dict[str, list[ComparisonRow]] = {}
     for row in rows:
         grouped.setdefault(row.protocol, []).append(row)
     return [
-        ProtocolTables(
-            name,
-            _measured([row for row in of if not row.label] or of),
-            [describe(row) for row in of if not row.label],
-            [describe(row) for row in of if row.label],
-            list(dict.fromkeys(row.note for row in of if row.note)),
-        )
+        {
+            "name": name,
+            "measured": _measured([row for row in of if not row.label] or of),
+            "overall": [_line(row) for row in of if not row.label],
+            "classes": [_line(row) for row in of if row.label],
+            "notes": list(dict.fromkeys(row.note for row in of if row.note)),
+        }
         for name, of in grouped.items()
     ]
 
 
 def _measured(rows: Sequence[ComparisonRow]) -> str:
-    counts = (f"{extent(row.n for row in rows)} test rows", f"{extent(row.patients for row in rows)} patients")
-    learned = [row.seeds for row in rows if row.fraction is not None]
-    seeds = f", {_several(extent(learned), 'seed')} that both have" if learned else ""
-    return f"Measured on {' of '.join(counts)}{seeds}, {extent(row.resamples for row in rows)} resamples."
+    counts = f"{extent(row.n for row in rows)} test rows of {extent(row.patients for row in rows)} patients"
+    learned = extent(row.seeds for row in rows if row.fraction is not None)
+    seeds = f", {learned} {'seed' if learned == '1' else 'seeds'} that both have" if learned else ""
+    return f"Measured on {counts}{seeds}, {extent(row.resamples for row in rows)} resamples."
 
 
-def _several(count: str, name: str) -> str:
-    return f"{count} {name}" if count == "1" else f"{count} {name}s"
-
-
-def _figures(primary: Sequence[ComparisonRow]) -> dict[str, Any]:
-    """A forest plot of the primary figures."""
+def _forest_plot(primary: Sequence[ComparisonRow]) -> dict[str, Any]:
     names, points = [], []
     for row in primary:
-        if row.difference is None or row.low is None or row.high is None or not is_number(row.difference):
-            continue
-        about = (row.protocol, metric_name(row.metric), fraction_name(row.fraction))
-        names.append(", ".join(part for part in about if part))
-        points.append((row.difference, row.low, row.high, row.clear))
+        if is_number(row.difference) and row.low is not None and row.high is not None:
+            about = (row.protocol, metric_name(row.metric), fraction_name(row.fraction))
+            names.append(", ".join(part for part in about if part))
+            points.append((row.difference, row.low, row.high, row.clear))
     return {_MAIN: draw_differences(names, points, "Difference: A minus B")} if names else {}
 
 
 def _order(name: str) -> tuple[int, int, int, str]:
     """By the task that the protocol's own name ends in."""
     base = name.partition("/")[0].replace("-", "_")
-    tasks = ("linear", "knn", "detection", "segmentation", "zero_shot", "retrieval", "grounding")
-    task = next((task for task in tasks if base.endswith(task)), "")
-    return paper_order(name, task)
+    return paper_order(name, next((task for task in TASKS if base.endswith(task)), ""))
+
+
+def _markdown(picture: str, content: Mapping[str, Any]) -> str:
+    """The report for GitHub; `picture` is a path, or empty."""
+    first, second = escape(content["first"]), escape(content["second"])
+
+    def lines(shown: Sequence[DifferenceLine], before: str = "") -> list[str]:
+        heads = [
+            "Metric",
+            "Labels",
+            f"A: {content['first']}",
+            f"B: {content['second']}",
+            "A − B",
+            "95 % interval",
+            "Verdict",
+        ]
+        return (
+            [grid([before, *heads] if before else heads, (_cells(line, before) for line in shown))] if shown else []
+        )
+
+    parts = [f"# {escape(content['title'])}", f"A is {first}, B is {second}.", *warning(content["leaks"])]
+    parts += listed("Verdict", map(escape, content["summary"])) + lines(content["primary"], "Protocol")
+    parts += [f"![Paired differences]({picture})"] if picture else []
+    parts += listed("How to read the differences", map(escape, content["statements"]))
+    for table in content["tables"]:
+        parts += [f"## {code(table['name'])}", escape(table["measured"]), *lines(table["overall"])]
+        parts += listed("", map(escape, table["notes"]))
+        parts += fold("By class", lines(table["classes"], "Class")) if table["classes"] else []
+    parts += listed("Not compared", map(escape, content["only_in_one"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(line: DifferenceLine, before: str) -> list[str]:
+    named = {"Protocol": [code(line.protocol)], "Class": [escape(line.label)]}.get(before, [])
+    texts = [escape(text) for text in (line.metric, line.fraction, line.a, line.b)]
+    difference = f"**{line.difference}**" if line.is_clear else line.difference
+    return [*named, *texts, difference, line.interval, line.verdict]

@@ -44,7 +44,7 @@ def render(
     parts = [f"# {escape(title)}", escape(lead), *warning(leaks)]
     parts += [f"## {primary.title}", *table(primary)[1:]] if primary else []
     parts += [_sentence(leaks.line)] if not leaks.findings else []
-    parts += _list("How to read the figures", map(_sentence, statements))
+    parts += listed("How to read the figures", map(_sentence, statements))
     for section in sections:
         parts += [f"## {escape(section.title)}", escape(section.text)]
         for part in section.parts:
@@ -52,10 +52,10 @@ def render(
             parts += [escape(part.text), *sources(part.sources)]
             for block in part.blocks:
                 parts += _fold(block) if isinstance(block, Fold) else _block(block)
-    parts += _list("Failed", (f"{code(name)} {code(cell)}: {escape(text)}" for name, cell, text in failures))
-    parts += _list("Skipped", (f"{_codes(names)}: {escape(reason)}" for names, reason in skipped))
-    parts += _list("Protocols", map(_protocol, protocols))
-    parts += _list("Where this comes from", (f"{escape(key)}: {escape(value)}" for key, value in provenance.items()))
+    parts += listed("Failed", (f"{code(name)} {code(cell)}: {escape(text)}" for name, cell, text in failures))
+    parts += listed("Skipped", (f"{_codes(names)}: {escape(reason)}" for names, reason in skipped))
+    parts += listed("Protocols", map(_protocol, protocols))
+    parts += listed("Where this comes from", (f"{escape(key)}: {escape(value)}" for key, value in provenance.items()))
     parts.append(
         "All figures, single seeds and classes within subgroups included, are in [results.csv](results.csv)."
     )
@@ -95,6 +95,12 @@ def grid(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A table of cells that are Markdown already; heads are plain text."""
     rows = [[escape(head) for head in heads], ["---"] * len(heads), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def listed(title: str, items: Iterable[str]) -> list[str]:
+    """A heading, if there is one, and items that are Markdown already; nothing if there are none."""
+    lines = [f"- {item}" for item in items]
+    return [*([f"## {title}"] if title else []), "\n".join(lines)] if lines else []
 
 
 def sources(of: Sequence[Source]) -> list[str]:
@@ -156,11 +162,6 @@ def _protocol(about: Mapping[str, Any]) -> str:
 
 def _sentence(text: str) -> str:
     return escape(text).replace("\\`", "`")
-
-
-def _list(title: str, items: Iterable[str]) -> list[str]:
-    lines = [f"- {item}" for item in items]
-    return [f"## {title}", "\n".join(lines)] if lines else []
 
 
 def _line(text: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from cmcgns.evaluation.protocols import EvaluationProtocol
 
@@ -30,14 +32,29 @@ def is_number(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def span(low: float | None, high: float | None) -> str:
+def span(low: float | None, high: float | None, show: Callable[[float], str] = number) -> str:
     """`0.851 to 0.893`; empty if an end is missing."""
-    return f"{number(low)} to {number(high)}" if is_number(low) and is_number(high) else ""
+    return f"{show(low)} to {show(high)}" if is_number(low) and is_number(high) else ""
+
+
+def extent(values: Iterable[int]) -> str:
+    """`3`, or `2 to 3`; empty if there are none."""
+    found = sorted(set(values))
+    return " to ".join(f"{value:,}" for value in dict.fromkeys(found[:1] + found[-1:]))
 
 
 def with_span(value: str, interval: str) -> str:
     """`0.872 (0.851 to 0.893)`."""
     return f"{value} ({interval})" if interval else value
+
+
+def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """One line a row, full precision; what is missing is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 TASKS = {
@@ -147,6 +164,11 @@ def is_chance(metric: str) -> bool:
 def fraction_name(fraction: float | None) -> str:
     """`10 %`, or empty for what learns nothing."""
     return "" if fraction is None else f"{fraction:g} %"
+
+
+def of_the_labels(fraction: float | None) -> str:
+    """`10 % of the labels`, or empty for what learns nothing."""
+    return "" if fraction is None else f"{fraction_name(fraction)} of the labels"
 
 
 def protocol_title(name: str, protocols: Mapping[str, EvaluationProtocol]) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.results import ResultRow
 from cmcgns.evaluation.store import ENCODER, cells_of, read_predictions, read_protocol
-from cmcgns.reporting.evaluation.names import ProtocolName, protocol_title
-from cmcgns.reporting.evaluation.selection import Selection, extent
+from cmcgns.reporting.evaluation.names import ProtocolName, extent, protocol_title
+from cmcgns.reporting.evaluation.selection import Selection
 
 TITLE = "Leakage: the encoder or its training has seen part of what it is tested on"
 CONSEQUENCE = "Figures marked † may be too high: they also measure what was remembered."
@@ -140,7 +140,7 @@ def statements(selection: Selection) -> list[str]:
     """Sentences that hold for these rows; the general ones first."""
     if not selection.rows:
         return ["There is no figure to read: nothing was finished."]
-    found = [*_general(selection), *_few_patients(selection), *_chexpert(selection)]
+    found = [*_general(selection), *_small_tests(selection), *_chexpert(selection)]
     if any(ProtocolName.parse(name).is_legacy for name in selection.protocols):
         found.append(
             "Published figures stand beside legacy protocols only. They are copied, other hands measured them, they "
@@ -168,23 +168,22 @@ def _general(selection: Selection) -> list[str]:
     return found
 
 
-def _few_patients(selection: Selection) -> list[str]:
+def few_patients(names: Iterable[str], where: str = "test patients") -> list[str]:
+    """A warning about tests or subgroups that are small; empty where there are none."""
+    shown = ", ".join(names)
+    return [f"Fewer than {FEW_PATIENTS} {where}: {shown}. Their intervals are too narrow."] if shown else []
+
+
+def _small_tests(selection: Selection) -> list[str]:
     rows = [row for row in selection.rows if not row.label and row.value is not None and row.patients < FEW_PATIENTS]
     few = {row.protocol: row.patients for row in rows if not row.group}
     counts: dict[str, list[int]] = {}
     for row in rows:
         if row.group:
             counts.setdefault(row.group, []).append(row.patients)
-    groups = [f"{group} ({extent(found)})" for group, found in counts.items()]
-    found = []
-    if few:
-        names = ", ".join(f"{protocol_title(name, selection.about)} ({count})" for name, count in few.items())
-        found.append(f"Fewer than {FEW_PATIENTS} test patients: {names}. Their intervals are too narrow.")
-    if groups:
-        found.append(
-            f"Fewer than {FEW_PATIENTS} patients in subgroups: {', '.join(groups)}. Their intervals are too narrow."
-        )
-    return found
+    tests = (f"{protocol_title(name, selection.about)} ({count})" for name, count in few.items())
+    groups = (f"{group} ({extent(found)})" for group, found in counts.items())
+    return [*few_patients(tests), *few_patients(groups, "patients in subgroups")]
 
 
 def _chexpert(selection: Selection) -> list[str]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from cmcgns.evaluation.results import ReliabilityCurve, ResultRow
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.reporting.evaluation import build
-from cmcgns.reporting.evaluation.names import ProtocolName, fraction_name, is_number, metric_name, protocol_title
+from cmcgns.reporting.evaluation.names import fraction_name, is_number, metric_name, of_the_labels, protocol_title
 from cmcgns.reporting.evaluation.selection import Selection
 from cmcgns.reporting.style import (
     BLUE,
@@ -117,9 +117,7 @@ def draw_bars(selection: Selection, protocols: Sequence[str]) -> Figure:
         metrics = [selection.primary(name), *build.further_metrics(selection, name)]
         found = {m: [selection.find(name, e, m, fraction=fraction) for e in selection.encoders] for m in metrics}
         metrics = [metric for metric in metrics if _within_unit(found[metric])]
-        title_panel(
-            axes, f"{protocol_title(name, selection.about)}, {fraction_name(fraction)} of the labels", width=46
-        )
+        title_panel(axes, f"{protocol_title(name, selection.about)}, {of_the_labels(fraction)}", width=46)
         width = 0.8 / len(selection.encoders)
         for index in range(len(selection.encoders)):
             places = np.arange(len(metrics)) + (index - (len(selection.encoders) - 1) / 2) * width
@@ -201,9 +199,7 @@ def _within_unit(rows: Sequence[ResultRow | None]) -> bool:
 
 def _draw_published(axes: Axes, selection: Selection, name: str) -> None:
     """Published figures, in gray, beside the legacy protocol alone."""
-    if not ProtocolName.parse(name).is_legacy or name not in selection.about:
-        return
-    for number, (model, values) in enumerate(selection.about[name].anchors.items()):
+    for number, (model, values) in enumerate(selection.published(name).items()):
         found = zip(build.PUBLISHED_FRACTIONS, values, strict=False)
         points = [(place, value / 100) for place, value in found if value is not None]
         if points:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow
-from cmcgns.reporting.evaluation.names import DASH, is_number, paper_order
+from cmcgns.reporting.evaluation.names import DASH, ProtocolName, extent, is_number, paper_order
 
 Key = tuple[str, str, str, str, str, float | None]
 
@@ -123,6 +123,15 @@ class Selection:
         there = {self.encoder_of(row) for row in self.of(protocol)}
         return [name for name in self.encoders if name in there]
 
+    def published(self, protocol: str) -> Mapping[str, Sequence[float | None]]:
+        """Published figures by model, in per cent at 1, 10 and 100 % of the labels; none but for legacy protocols."""
+        known = protocol in self.about and ProtocolName.parse(protocol).is_legacy
+        return self.about[protocol].anchors if known else {}
+
+    def expected_seeds(self, protocol: str, fraction: float | None) -> int:
+        """How many the protocol asks for; 0 where it is not known, or nothing is learnt."""
+        return self.about[protocol].seeds if protocol in self.about and fraction is not None else 0
+
     def why_missing(self, protocol: str, fraction: float | None) -> str:
         """Why there is no row: it failed, or nobody asked for it."""
         cells = {"", "all" if fraction is None else f"{fraction:g}"}
@@ -167,13 +176,6 @@ def sources(selection: Selection, protocols: Iterable[str]) -> list[Source]:
         resamples = extent(row.resamples for row in of)
         listed.append(Source(protocol, encoders, dataset, split, n, patients, seeds, resamples, leakage))
     return listed
-
-
-def extent(values: Iterable[int]) -> str:
-    """`3`, or `2 to 3`."""
-    found = sorted(set(values))
-    ends = [f"{value:,}" for value in (found[0], found[-1])]
-    return ends[0] if len(found) == 1 else " to ".join(ends)
 
 
 def _means(selection: Selection, protocol: str) -> list[ResultRow]:

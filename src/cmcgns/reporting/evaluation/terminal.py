@@ -11,8 +11,8 @@ from rich.table import Table
 
 from cmcgns.evaluation.compare import Comparison, ComparisonRow
 from cmcgns.evaluation.results import ResultRow
+from cmcgns.reporting.evaluation.comparison import verdict_of
 from cmcgns.reporting.evaluation.names import is_chance, lower_is_better
-from cmcgns.reporting.evaluation.verdicts import verdict_of
 
 _LEAST = 9  # letters that a column of names keeps
 _GAP = 2  # letters between columns

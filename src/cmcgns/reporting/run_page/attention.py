@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cmcgns.metrics.bootstrap import Interval, mean_interval
+from cmcgns.metrics.intervals import Interval, mean_interval
 from cmcgns.reporting.run_page.material import Floats, Material
 from cmcgns.reporting.style import (
     INK,

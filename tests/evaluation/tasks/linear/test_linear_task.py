@@ -9,7 +9,7 @@ from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import LinearSettings
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.evaluation.tasks.linear import probe
-from cmcgns.metrics.bootstrap import cluster_resample_counts
+from support.bootstrap import cluster_resample_counts
 from support.linear import CLASSES, change_labels, figures, make_job, oracle, run, write_images
 
 ADAMW = {"solver": "adamw", "adamw": {"learning_rate": 0.05, "epochs": 20}}
