@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cmcgns.pretrained import Pretrained
 
-__all__ = ["load"]
+__all__ = ["__version__", "load"]
+
+__version__ = "0.1.0.dev0"
 
 
 def load(run: str | Path, device: str = "cpu") -> "Pretrained":

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import cmcgns
 from cmcgns.cli import app
 from cmcgns.settings.recipe import list_recipes
 
@@ -150,6 +151,17 @@ def test_out_is_needed_and_resume_excludes_init(run, folder, tmp_path):
     assert (status, "give one of them" in error) == (2, True)
 
 
+@pytest.mark.parametrize("more", [("--devices=2",), ("--nodes=2",), ("--resume",), ("--init", "run")])
+def test_a_dry_run_is_one_process_from_the_start(run, folder, more):
+    assert "--dry-run looks at one process and a fresh start" in refuse(run, folder, *more)
+
+
+@pytest.mark.parametrize("pair", ["image_path", "=Path", "image_path="])
+def test_columns_are_pairs(run, folder, tmp_path, pair):
+    status, error, _ = run("prepare", "table", "--root", folder, "--out", tmp_path / "o", "--column", pair)
+    assert (status, f"error: --column {pair}: OURS=THEIRS is expected" in error) == (2, True)
+
+
 def test_resuming_what_is_no_run(run, folder, tmp_path):
     status, error, _ = run("pretrain", "demo", "--data", folder, "--out", tmp_path / "r", "--resume", *TINY)
     assert (status, "is no run folder" in error) == (2, True)
@@ -158,7 +170,20 @@ def test_resuming_what_is_no_run(run, folder, tmp_path):
 def test_help_names_every_verb_and_option(run):
     status, _, output = run("--help")
     assert status == 0
-    assert {"pretrain", "recipes"} <= set(output.split())
+    verbs = {
+        "prepare",
+        "check",
+        "phantom",
+        "pretrain",
+        "recipes",
+        "bench",
+        "evaluate",
+        "compare",
+        "protocols",
+        "report",
+        "demo",
+    }
+    assert verbs <= set(output.split())
     status, _, output = run("pretrain", "--help")
     assert status == 0
     for option in ("--data", "--out", "--set", "--resume", "--init", "--dry-run"):
@@ -179,4 +204,4 @@ def test_a_process_of_its_own_ends_the_same_way(tmp_path):
 def test_the_version_is_printed(run):
     code, _, output = run("--version")
     assert code == 0
-    assert output.strip() == metadata.version("cmcgns")
+    assert output.strip() == cmcgns.__version__ == metadata.version("cmcgns")

@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command()(evaluate)
     app.command()(compare)
+    app.command()(report)
     app.add_typer(protocols)
 
 
@@ -65,6 +66,17 @@ def compare(
     from cmcgns.reporting.evaluation.command import run_comparison
 
     run_comparison(first, second, out)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for report.html and pictures; RUN/report.")] = None,
+) -> None:
+    """Show what a run learned, on studies that it did not train on: curves, bank, examples, attention."""
+    from cmcgns.reporting.run_page.report import write_report
+
+    typer.echo(f"written: {write_report(run, data, {}, out or run / 'report')}")
 
 
 @protocols.command("list")

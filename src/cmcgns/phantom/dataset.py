@@ -3,8 +3,7 @@
 import hashlib
 import io
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import write_bytes
 from cmcgns.common.processes import worker_pool
 from cmcgns.data.manifest import write_manifest
 from cmcgns.phantom.study import PATIENT_BLOCK, SMALLEST_SIZE, Study, make_study
@@ -85,20 +85,19 @@ def _assign(counts: Mapping[str, int]) -> list[tuple[int, str]]:
 
 
 def _write_chunk(out: Path, seed: int, size: int, tasks: Sequence[tuple[int, str]]) -> list[Row]:
-    return list(_write_studies(out, seed, size, tasks))
-
-
-def _write_studies(out: Path, seed: int, size: int, tasks: Sequence[tuple[int, str]]) -> Iterator[Row]:
+    """Draw some studies; a reader never sees half of a file."""
+    rows = []
     for index, split in tasks:
         study = make_study(seed, index, size)
-        paths = {"image_path": f"images/{study.study_id}.png", "mask_path": "", "finding_map_path": ""}
-        image = _png(study.image)
-        _replace(out / paths["image_path"], image)
+        pictures = {"image": study.image}
         if study.findings:
-            paths |= {f"{kind}_path": f"{kind}s/{study.study_id}.png" for kind in ("mask", "finding_map")}
-            _replace(out / paths["mask_path"], _png(np.where(study.mask > 0, 255, 0).astype(np.uint8)))
-            _replace(out / paths["finding_map_path"], _png(study.mask))
-        yield _row(study, split, size) | paths | {"sha256": hashlib.sha256(image).hexdigest()}
+            pictures |= {"mask": np.where(study.mask > 0, 255, 0).astype(np.uint8), "finding_map": study.mask}
+        files = {kind: (f"{kind}s/{study.study_id}.png", _png(pixels)) for kind, pixels in pictures.items()}
+        for name, content in files.values():
+            write_bytes(out / name, content, durable=False)
+        paths = {f"{kind}_path": files.get(kind, ("",))[0] for kind in ("image", "mask", "finding_map")}
+        rows.append(_row(study, split, size) | paths | {"sha256": hashlib.sha256(files["image"][1]).hexdigest()})
+    return rows
 
 
 def _row(study: Study, split: str, size: int) -> Row:
@@ -131,13 +130,3 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

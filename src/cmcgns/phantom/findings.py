@@ -31,15 +31,7 @@ _CHANCES = {
     "Nodule": 0.21,
     "Foreign Object": 0.21,
 }
-_PAINT_ORDER = (
-    "Cardiomegaly",
-    "Edema",
-    "Effusion",
-    "Consolidation",
-    "Pneumothorax",
-    "Nodule",
-    "Foreign Object",
-)
+_PAINT_ORDER = tuple(_CHANCES)
 _GRADES = ("mild", "moderate", "severe")
 _SIZES = ("small", "moderate", "large")
 _ZONES = {"upper zone": 0.27, "mid zone": 0.46, "lower zone": 0.64, "retrocardiac region": 0.63}
@@ -106,6 +98,11 @@ def _taken(plans: list[FindingPlan], label: str) -> dict[str, FindingPlan]:
     return {plan.side: plan for plan in plans if plan.label == label}
 
 
+def _avoid(busy: set[str], side: str) -> str:
+    """The other side where only this one is busy."""
+    return (set(SIDES) - busy).pop() if busy == {side} else side
+
+
 def _hidden(plans: list[FindingPlan], side: str) -> bool:
     """Whether an enlarged heart covers the lower zone of the lung on ``side``."""
     return side == "left" and bool(_taken(plans, "Cardiomegaly"))
@@ -122,20 +119,16 @@ def _plan_edema(rng: np.random.Generator, _: list[FindingPlan]) -> list[FindingP
     certain = _certain(rng, grade)
     reach = ((0.13, 0.17), (0.15, 0.20), (0.19, 0.24))[grade]
     place = "diffuse" if grade == 2 else "perihilar"
-    return [
-        FindingPlan(
-            "Edema",
-            side,
-            place,
-            _GRADES[grade],
-            certain,
-            centre=(0.13, 0.47),
-            extent=(reach[0] * rng.uniform(0.9, 1.1), reach[1] * rng.uniform(0.9, 1.1)),
-            amount=(0.24, 0.38, 0.54)[grade] * rng.uniform(0.9, 1.1),
-            texture=texture,
-        )
-        for side in SIDES
-    ]
+    plans = []
+    for side in SIDES:
+        extent = (reach[0] * rng.uniform(0.9, 1.1), reach[1] * rng.uniform(0.9, 1.1))
+        plans.append(
+            FindingPlan(
+                "Edema", side, place, _GRADES[grade], certain, centre=(0.13, 0.47), extent=extent,
+                amount=(0.24, 0.38, 0.54)[grade] * rng.uniform(0.9, 1.1), texture=texture,
+            )
+        )  # fmt: skip
+    return plans
 
 
 def _plan_effusion(rng: np.random.Generator, _: list[FindingPlan]) -> list[FindingPlan]:
@@ -175,23 +168,18 @@ def _consolidation_at(rng: np.random.Generator, side: str, place: str, grade: in
     elif side == "left" and place == "lower zone":
         lateral = rng.uniform(0.25, 0.28)  # clear of the heart, which is the retrocardiac region's
     return FindingPlan(
-        "Consolidation",
-        side,
-        place,
-        _SIZES[grade],
-        _certain(rng, grade),
+        "Consolidation", side, place, _SIZES[grade], _certain(rng, grade),
         centre=(lateral, _ZONES[place] + rng.uniform(-0.03, 0.03)),
         extent=(radius, radius * rng.uniform(0.75, 1.1)),
         amount=(0.62, 0.76, 0.88)[grade],
         texture=int(rng.integers(2**31)),
-    )
+    )  # fmt: skip
 
 
 def _plan_pneumothorax(rng: np.random.Generator, plans: list[FindingPlan]) -> list[FindingPlan]:
     side, grade = _draw_side(rng), _draw_grade(rng)
     busy = _taken(plans, "Consolidation").keys() | _taken(plans, "Effusion").keys()
-    if side in busy and len(busy) == 1:
-        side = "left" if side == "right" else "right"
+    side = _avoid(busy, side)
     if side in busy:
         grade = 0  # so that the other finding of this lung keeps its place
     place = ("apex", "apicolateral", "hemithorax")[grade]
@@ -200,10 +188,7 @@ def _plan_pneumothorax(rng: np.random.Generator, plans: list[FindingPlan]) -> li
 
 
 def _plan_nodule(rng: np.random.Generator, plans: list[FindingPlan]) -> list[FindingPlan]:
-    side = _draw_side(rng)
-    busy = _taken(plans, "Consolidation").keys() | _taken(plans, "Pneumothorax").keys()
-    if side in busy and len(busy) == 1:
-        side = "left" if side == "right" else "right"
+    side = _avoid(_taken(plans, "Consolidation").keys() | _taken(plans, "Pneumothorax").keys(), _draw_side(rng))
     grade = _draw_grade(rng)
     fluid = _taken(plans, "Effusion").get(side)
     zones = ["upper zone", "mid zone", *["lower zone"] * (not _hidden(plans, side))]
@@ -212,17 +197,8 @@ def _plan_nodule(rng: np.random.Generator, plans: list[FindingPlan]) -> list[Fin
     place = zones[int(rng.integers(len(zones)))]
     low, high = {"upper zone": (0.15, 0.22), "mid zone": (0.19, 0.27), "lower zone": (0.26, 0.29)}[place]
     diameter = round(float(rng.uniform(*((1.2, 1.7), (1.8, 2.4), (2.5, 3.0))[grade])), 1)
-    return [
-        FindingPlan(
-            "Nodule",
-            side,
-            place,
-            _SIZES[grade],
-            _certain(rng, grade),
-            centre=(rng.uniform(low, high), _ZONES[place] + rng.uniform(-0.04, 0.04)),
-            amount=diameter,
-        )
-    ]
+    certain, centre = _certain(rng, grade), (rng.uniform(low, high), _ZONES[place] + rng.uniform(-0.04, 0.04))
+    return [FindingPlan("Nodule", side, place, _SIZES[grade], certain, centre=centre, amount=diameter)]
 
 
 def _plan_object(rng: np.random.Generator, _: list[FindingPlan]) -> list[FindingPlan]:
@@ -230,22 +206,14 @@ def _plan_object(rng: np.random.Generator, _: list[FindingPlan]) -> list[Finding
     side = "left" if kind == "pacemaker" and rng.random() < 0.8 else _draw_side(rng)
     places = {"pacemaker": "chest wall", "central line": "superior vena cava", "endotracheal tube": "trachea"}
     zone = ("upper zone", "mid zone", "lower zone")[int(rng.integers(3))]
-    return [
-        FindingPlan(
-            "Foreign Object",
-            "none" if kind == "endotracheal tube" else side,
-            places.get(kind, zone),
-            "none",
-            True,
-            kind=kind,
-            centre=(rng.uniform(0.17, 0.27), _ZONES[zone] + rng.uniform(-0.05, 0.05)),
-            extent=(rng.uniform(0.028, 0.036), rng.uniform(-0.02, 0.02)),
-        )
-    ]
+    side = "none" if kind == "endotracheal tube" else side
+    centre = (rng.uniform(0.17, 0.27), _ZONES[zone] + rng.uniform(-0.05, 0.05))
+    extent = (rng.uniform(0.028, 0.036), rng.uniform(-0.02, 0.02))
+    place = places.get(kind, zone)
+    return [FindingPlan("Foreign Object", side, place, "none", True, kind=kind, centre=centre, extent=extent)]
 
 
-_Planner = Callable[[np.random.Generator, list[FindingPlan]], list[FindingPlan]]
-_PLANNERS: dict[str, _Planner] = {
+_PLANNERS: dict[str, Callable[[np.random.Generator, list[FindingPlan]], list[FindingPlan]]] = {
     "Effusion": _plan_effusion,
     "Pneumothorax": _plan_pneumothorax,
     "Consolidation": _plan_consolidation,

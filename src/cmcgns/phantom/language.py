@@ -4,12 +4,17 @@ Most sentences of real reports are normal ones from a small stock, repeated verb
 """
 
 from collections.abc import Sequence
+from importlib import resources
+from typing import Any
 
 import numpy as np
+import yaml
 
 from cmcgns.phantom.findings import FindingPlan
-from cmcgns.phantom.wording import BILATERAL, NORMAL, NORMAL_IMPRESSIONS, OBJECTS, POSITIVE, REST_IMPRESSIONS, SIDED
 
+_WORDING: dict[str, Any] = yaml.safe_load(
+    resources.files("cmcgns.phantom").joinpath("wording.yaml").read_text("utf-8")
+)
 _MOST_SENTENCES = 9
 _IN_LUNG = frozenset({"Consolidation", "Edema", "Nodule", "Effusion", "Pneumothorax"})
 _ADJECTIVES = {"apex": "apical", "hemithorax": "apicobasal"}
@@ -45,25 +50,30 @@ def _group(plans: Sequence[FindingPlan]) -> list[list[FindingPlan]]:
 def _describe(rng: np.random.Generator, group: Sequence[FindingPlan]) -> str:
     plan = group[0]
     if plan.kind:
-        wordings = OBJECTS[plan.kind]
+        wordings = _WORDING["objects"][plan.kind]
     else:
-        wordings = (BILATERAL if len(group) > 1 else POSITIVE)[plan.label][0 if plan.certain else 1]
+        labels = _WORDING["bilateral" if len(group) > 1 else "positive"]
+        wordings = labels[plan.label]["certain" if plan.certain else "uncertain"]
     place = _ADJECTIVES.get(plan.place, plan.place) if plan.label == "Pneumothorax" else plan.place
-    text = wordings[int(rng.integers(len(wordings)))]
-    text = text.format(side=plan.side, place=place, degree=plan.degree, size=plan.amount)
+    text = _draw(rng, wordings).format(side=plan.side, place=place, degree=plan.degree, size=plan.amount)
     return text[0].upper() + text[1:]
+
+
+def _draw(rng: np.random.Generator, sentences: Sequence[str]) -> str:
+    return sentences[int(rng.integers(len(sentences)))]
 
 
 def _draw_normal(rng: np.random.Generator, present: frozenset[str], count: int) -> list[str]:
     """Up to ``count`` true normal sentences, never denying the same label twice."""
     lines: list[str] = []
     denied: set[str] = set()
-    for i in rng.permutation(len(NORMAL)):
-        text, denies = NORMAL[int(i)]
-        if denies & present or denies & denied:
+    normal = list(_WORDING["normal"].items())
+    for i in rng.permutation(len(normal)):
+        text, denies = normal[int(i)]
+        if not (present | denied).isdisjoint(denies):
             continue
         lines.append(text)
-        denied |= denies
+        denied |= set(denies)
         if len(lines) == count:
             break
     return lines
@@ -75,8 +85,8 @@ def _sided_normal(rng: np.random.Generator, plans: Sequence[FindingPlan]) -> lis
     if len(busy) != 1 or rng.random() > 0.35:
         return []
     healthy = "left" if busy == {"right"} else "right"
-    wordings = SIDED["Effusion"] if "Effusion" in {plan.label for plan in plans} else SIDED["lung"]
-    return [wordings[int(rng.integers(len(wordings)))].format(side=healthy)]
+    kind = "Effusion" if "Effusion" in {plan.label for plan in plans} else "lung"
+    return [_draw(rng, _WORDING["sided"][kind]).format(side=healthy)]
 
 
 def _impression(
@@ -88,13 +98,13 @@ def _impression(
 ) -> list[str]:
     """At most ``room`` sentences; the finding left out of the other section is always among them."""
     if present <= {"Foreign Object"}:
-        normal = NORMAL_IMPRESSIONS[:2] if present else NORMAL_IMPRESSIONS
-        return [*(_describe(rng, group) for group in order), normal[int(rng.integers(len(normal)))]]
+        normal = _WORDING["normal_impressions"][: 2 if present else None]
+        return [*(_describe(rng, group) for group in order), _draw(rng, normal)]
     most = len(order) - 1 if len(order) > 2 and rng.random() < 0.4 else len(order)
     first = [skipped] if skipped >= 0 else []
     keep = first + [i for i in range(len(order)) if i != skipped]
     lines = [_describe(rng, order[i]) for i in keep[: min(most, room)]]
-    rest = [text for text, denies in REST_IMPRESSIONS if not denies & present]
+    rest = [text for text, denies in _WORDING["rest_impressions"].items() if present.isdisjoint(denies)]
     if len(lines) < min(3, room) and rest and rng.random() < 0.35:
-        lines.append(rest[int(rng.integers(len(rest)))])
+        lines.append(_draw(rng, rest))
     return lines

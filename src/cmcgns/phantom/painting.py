@@ -183,8 +183,7 @@ def _paint_nodule(chest: Chest, plan: FindingPlan) -> Array:
     return _on_canvas(chest, lung, disc)
 
 
-_Painter = Callable[[Chest, FindingPlan], Array]
-_PAINTERS: dict[str, _Painter] = {
+_PAINTERS: dict[str, Callable[[Chest, FindingPlan], Array]] = {
     "Effusion": _paint_effusion,
     "Pneumothorax": _paint_pneumothorax,
     "Consolidation": _paint_consolidation,

@@ -163,17 +163,9 @@ def make_study(seed: int, index: int, size: int = 128) -> Study:
         for item, box in zip(plan.findings, boxes, strict=True)
     )
     return Study(
-        plan.study_id,
-        plan.patient_id,
-        image,
-        plan.findings_text,
-        plan.impression,
-        findings,
-        mask,
-        plan.sex,
-        plan.age,
-        plan.view,
-    )
+        plan.study_id, plan.patient_id, image, plan.findings_text, plan.impression, findings, mask,
+        plan.sex, plan.age, plan.view,
+    )  # fmt: skip
 
 
 def plan_study(seed: int, index: int) -> StudyPlan:
@@ -188,17 +180,9 @@ def plan_study(seed: int, index: int) -> StudyPlan:
     anatomy = draw_anatomy(patient, study, sex, view)
     findings = draw_findings(np.random.default_rng((seed, _TRUTH, index)))
     text, impression = write_report(np.random.default_rng((seed, _REPORT, index)), findings)
+    study_id, patient_id = f"phantom-{seed}-{index:06d}", f"phantom-{seed}-p{block:05d}{number:02d}"
     return StudyPlan(
-        study_id=f"phantom-{seed}-{index:06d}",
-        patient_id=f"phantom-{seed}-p{block:05d}{number:02d}",
-        sex=sex,
-        age=age,
-        view=view,
-        anatomy=anatomy,
-        findings=findings,
-        findings_text=text,
-        impression=impression,
-        grain=(seed, _GRAIN, index),
+        study_id, patient_id, sex, age, view, anatomy, findings, text, impression, grain=(seed, _GRAIN, index)
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -107,6 +108,21 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     left_out = len(table.left_out)
     console.print(f"{len(frame):,} images in {manifest}, {left_out:,} left out; see {out / 'report.html'}")
     return manifest
+
+
+def read_column_names(pairs: Sequence[str]) -> dict[str, str]:
+    """Names of columns as the command line takes them, `OURS=THEIRS` each.
+
+    Raises:
+        UserError: a pair without one of its halves.
+    """
+    names = {}
+    for pair in pairs:
+        ours, _, theirs = pair.partition("=")
+        if not (ours and theirs):
+            raise UserError(f"--column {pair}: OURS=THEIRS is expected, for example image_path=Path")
+        names[ours] = theirs
+    return names
 
 
 def _source_options(options: PrepareOptions) -> SourceOptions:

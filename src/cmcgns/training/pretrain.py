@@ -54,6 +54,8 @@ def pretrain(
         Interrupted: after SIGTERM or SIGINT, with the state saved.
         NonFiniteLoss: with the study ids of the batch.
     """
+    if resume and init:
+        raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
     folder = RunFolder(out)
     latest = _latest_checkpoint(folder, recipe) if resume else None
     if not resume and not int(os.environ.get("LOCAL_RANK", 0)):

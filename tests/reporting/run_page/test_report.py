@@ -3,17 +3,25 @@
 import base64
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from cmcgns.cli.app import app
+from cmcgns.common.errors import UserError
+from cmcgns.data.shards.write import write_shards
 from cmcgns.phantom import write_dataset
+from cmcgns.pretrained import load
+from cmcgns.reporting.run_page.material import gather
 from cmcgns.reporting.run_page.report import write_report
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.pretrain import pretrain
+from cmcgns.training.run_folder import RunFolder
 
 SECTIONS = ("overview", "results", "curves", "reconstructions", "attention", "bank", "retrieval", "settings")
 PICTURES = {"attention", "bank", "curves", "overview", "reconstructions", "retrieval"}
@@ -177,10 +185,83 @@ def test_table_without_labels_and_boxes(run: Path, data: Path, tmp_path: Path) -
     plain = frame[["image_path", "study_id", "findings", "impression", "split"]]
     plain.to_csv(tmp_path / "pairs.csv", index=False)
     page = write_report(run, tmp_path / "pairs.csv", {}, tmp_path / "report").read_text("utf-8")
-    assert "no labels" in section(page, "results")
+    assert "No results of an evaluation" in section(page, "results")
     assert "no finding boxes" in section(page, "attention")
     assert "absent" not in section(page, "retrieval")
     assert "synthetic" not in section(page, "settings")
+
+
+def report_verb(*words: object) -> Any:
+    return CliRunner().invoke(app, ["report", *map(str, words)])
+
+
+def test_a_run_is_shown_by_its_verb(run: Path, data: Path) -> None:
+    answer = report_verb(run, "--data", data)
+    assert (answer.exit_code, answer.output) == (0, f"written: {run / 'report' / 'report.html'}\n")
+    page = (run / "report" / "report.html").read_text("utf-8")
+    assert "24 studies of the split “test”, none of which was trained on" in page
+    assert "No results of an evaluation" in section(page, "results")
+    for name in set(SECTIONS) - {"results"}:
+        assert "absent" not in section(page, name), name
+
+
+def plain_table(data: Path, folder: Path, split: str = "train") -> Path:
+    """Images and reports of a split, and nothing that says so."""
+    frame = pd.read_parquet(data / "manifest.parquet").query("split == @split")
+    frame["image_path"] = [str(data / path) for path in frame["image_path"]]
+    frame[["image_path", "findings", "impression"]].to_csv(folder / "plain.csv", index=False)
+    return folder / "plain.csv"
+
+
+def test_of_a_table_without_splits_the_held_out_studies_are_shown(data: Path, tmp_path: Path) -> None:
+    table = plain_table(data, tmp_path)
+    run = pretrain(load_recipe("demo", (*TINY, "data.val_fraction=0.2")), table, tmp_path / "run", quiet=True)
+    studies = gather(load(run), RunFolder(run), table)
+    seen = pd.read_parquet(run / "seen.parquet", columns=["study_id", "part"])
+    assert sorted(studies.dataset.study_ids) == sorted(seen.query("part == 'val'")["study_id"])
+    assert (studies.unseen, studies.shown) == (True, f"{len(studies)} studies of the table")
+
+
+def test_studies_that_were_trained_on_are_known_by_file_too(run: Path, data: Path, tmp_path: Path) -> None:
+    frame = pd.read_parquet(data / "manifest.parquet").query("split == 'train'")
+    frame["image_path"] = [str(data / path) for path in frame["image_path"]]
+    frame["study_id"], frame["patient_id"], frame["split"] = frame["image_path"], frame["image_path"], "test"
+    frame.to_parquet(tmp_path / "renamed.parquet")
+    with pytest.raises(UserError, match="trained on all of its studies; give --data"):
+        write_report(run, tmp_path / "renamed.parquet", {}, tmp_path / "report")
+
+
+def test_a_run_without_its_records_is_shown(run: Path, data: Path, tmp_path: Path) -> None:
+    """Published runs may lack seen.parquet, and anything else that only the page wants."""
+    bare = tmp_path / "bare"
+    shutil.copytree(run, bare, ignore=shutil.ignore_patterns("seen.parquet", "metrics.jsonl", "provenance.json"))
+    page = write_report(bare, data, {}, tmp_path / "one").read_text("utf-8")
+    assert "Nothing was logged" in section(page, "curves")
+    assert "none of which was trained on" in page  # they are test studies all the same
+    page = write_report(bare, plain_table(data, tmp_path), {}, tmp_path / "two").read_text("utf-8")
+    assert "no seen.parquet, so they may have been trained on" in page
+
+
+def test_an_unfinished_run_is_refused_before_anything_is_written(run: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("model.safetensors"))
+    with pytest.raises(UserError, match=r"model\.safetensors is missing; finish the run with --resume"):
+        write_report(tmp_path / "run", data, {}, tmp_path / "out")
+    with pytest.raises(UserError, match="is no run folder"):
+        write_report(tmp_path / "nothing", data, {}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_a_folder_that_cannot_be_written_is_refused(run: Path, data: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"--out .*{out} cannot be written .*choose another folder"):
+        write_report(run, data, {}, tmp_path / out)
+
+
+def test_shards_are_refused_with_the_way_out(run: Path, data: Path, tmp_path: Path) -> None:
+    write_shards(data, tmp_path / "shards", 50)
+    with pytest.raises(UserError, match="shards, which the page cannot read: give the folder"):
+        write_report(run, tmp_path / "shards", {}, tmp_path / "out")
 
 
 def test_same_run_gives_the_same_page(run: Path, data: Path, page: str, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from cmcgns.common.errors import UserError
 from cmcgns.phantom.trees.boxes import write_object_cxr, write_rsna, write_siim, write_vindr
 from cmcgns.phantom.trees.cases import Case, make_cases
-from cmcgns.phantom.trees.labels import write_chexpert, write_covidx, write_nih
-from cmcgns.phantom.trees.pairs import write_mimic_cxr, write_openi
+from cmcgns.phantom.trees.labels import write_chexpert, write_covidx, write_mimic_cxr, write_nih, write_openi
 
 __all__ = ["tree_names", "write_tree"]
 

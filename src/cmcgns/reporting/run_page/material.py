@@ -16,14 +16,16 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.images.cache import load_images, read_image
 from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.pairs.order import evaluation_order
-from cmcgns.data.pairs.rows import read_pairs
+from cmcgns.data.pairs.rows import Pairs, read_pairs
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.reports.tokens import tokenize_reports
-from cmcgns.pretrained import Pretrained, load
+from cmcgns.data.shards.index import open_shards
+from cmcgns.pretrained import Pretrained
 from cmcgns.reporting.style import Box
 from cmcgns.settings.config import DataSettings
 from cmcgns.training.journal import read_metrics
 from cmcgns.training.run_folder import RunFolder
+from cmcgns.training.seen_file import SeenFile, open_seen
 
 Floats = NDArray[np.float32]
 _STUDIES = 1000  # enough to look at; features of all of them are kept in memory
@@ -37,7 +39,8 @@ class Material:
         model: the pretrained encoders and the objective.
         records: metrics.jsonl.
         provenance: provenance.json.
-        split: where the studies come from.
+        split: where the studies come from; empty: rows of a table without such splits.
+        unseen: whether the run is known not to have trained on them.
         source: the data set that the table names.
         dataset: the studies as batches.
         patients: (n,) patient ids.
@@ -56,6 +59,7 @@ class Material:
     records: list[dict[str, Any]]
     provenance: dict[str, Any]
     split: str
+    unseen: bool
     source: str
     dataset: PairDataset
     patients: NDArray[np.object_]
@@ -77,27 +81,28 @@ class Material:
         """(n,) equal numbers mean equal reports."""
         return self.dataset.tokens.report_text
 
-    def pixels(self, row: int) -> Floats:
-        """(S, S) what the encoder sees, in [-1, 1]."""
-        settings = self.dataset.settings
-        return _crop(np.asarray(self.dataset.images[row]), settings, 1)
+    @property
+    def shown(self) -> str:
+        """The studies in words."""
+        return f"{len(self)} studies of the {f'split “{self.split}”' if self.split else 'table'}"
 
     def fine_pixels(self, row: int, times: int = 4) -> Floats:
-        """The same view of the file, in more pixels than the encoder gets."""
+        """(S, S) what the encoder sees, in [-1, 1], in more pixels than it gets."""
         settings = self.dataset.settings
         times = max(1, min(times, 320 // settings.image_size))
         return _crop(read_image(Path(self.paths[row]), settings.resize * times), settings, times)
 
 
-def gather(run: Path, manifest: Path) -> Material:
-    """Load a finished run and the studies to show: the test split, else validation, else the first rows.
+def gather(model: Pretrained, folder: RunFolder, manifest: Path) -> Material:
+    """A run's log and studies that it did not train on: of the test split, else of validation, else any.
 
     Raises:
-        UserError: no finished run, or a manifest or image that cannot be read.
+        UserError: a manifest or image that cannot be read, or no study that is new to the run.
     """
-    model, folder = load(run), RunFolder(run)
-    data = model.recipe.data
-    frame, split = _choose_rows(read_pairs(manifest, data).frame, data)
+    if open_shards(manifest) is not None:
+        raise UserError(f"{manifest} holds shards, which the page cannot read: give the folder that they come from")
+    data, seen = model.recipe.data, open_seen(folder.seen)
+    frame, split = _choose_rows(read_pairs(manifest, data), data, seen)
     images, errors = load_images(frame["image_path"].tolist(), data.resize)
     if errors:
         raise UserError(f"{manifest}: {len(errors)} images cannot be read, first: {next(iter(errors.values()))}")
@@ -107,9 +112,10 @@ def gather(run: Path, manifest: Path) -> Material:
     kept = np.diff(tokens.sentence_offsets)
     return Material(
         model=model,
-        records=read_metrics(folder.metrics),
+        records=read_metrics(folder.metrics) if folder.metrics.is_file() else [],
         provenance=json.loads(folder.provenance.read_text("utf-8")) if folder.provenance.is_file() else {},
         split=split,
+        unseen=seen is not None or split not in ("", data.train_split),
         source=str(frame["dataset"].iloc[0]),
         dataset=dataset,
         patients=frame["patient_id"].to_numpy(dtype=object),
@@ -121,12 +127,28 @@ def gather(run: Path, manifest: Path) -> Material:
     )
 
 
-def _choose_rows(frame: pd.DataFrame, data: DataSettings) -> tuple[pd.DataFrame, str]:
+def _choose_rows(pairs: Pairs, data: DataSettings, seen: SeenFile | None) -> tuple[pd.DataFrame, str]:
+    """The first rows that were not trained on, and their split."""
+    frame = pairs.frame if seen is None else pairs.frame[~_trained_on(pairs, seen.frame)]
     for split in ("test", data.val_split):
         rows = frame[frame["split"] == split]
         if len(rows):
             return rows.head(_STUDIES).reset_index(drop=True), str(split)
-    return frame.head(_STUDIES).reset_index(drop=True), "all"
+    if len(frame) == 0:
+        raise UserError(f"{pairs.source}: the run was trained on all of its studies; give --data with other ones")
+    return frame.head(_STUDIES).reset_index(drop=True), ""
+
+
+def _trained_on(pairs: Pairs, seen: pd.DataFrame) -> pd.Series:
+    """Rows whose patient, study or file is a training one; ids count within a data set, missing ones are no ids."""
+    frame, trained = pairs.frame, seen[seen["part"] == "train"]
+    below = frame["study_id"].str.removeprefix(f"{pairs.source.parent.resolve()}/")  # a path stands for a missing id
+    found = (frame["dataset"] + "\n" + below).isin(trained["dataset"] + "\n" + trained["study_id"])
+    known = trained[trained["patient_id"] != ""]
+    found |= (frame["dataset"] + "\n" + frame["patient_id"]).isin(known["dataset"] + "\n" + known["patient_id"])
+    if "sha256" in frame:
+        found |= frame["sha256"].isin(set(trained["sha256"]) - {""})
+    return found
 
 
 @torch.no_grad()

@@ -41,22 +41,24 @@ def draw_overview(
 ) -> Figure:
     """1600 × 1000 pixels: sentences on radiographs, rebuilt images, curves, results.
 
-    Without reconstructions there are twice as many radiographs; without maps these are plain.
+    Without reconstructions there are twice as many radiographs; without maps they stand below their reports; without
+    results there is one curve more.
     """
     figure = new_figure(16, 10)
     figure.set_dpi(100)
     title = "Radiographs and reports, pretrained together"
     figure.text(_LEFT, 0.949, title, fontsize=22, color=INK, fontweight="bold")
-    subtitle = f"run “{material.model.recipe.name}”, {len(material)} studies of the split “{material.split}”"
+    subtitle = f"run “{material.model.recipe.name}”, {material.shown}"
     figure.text(_LEFT, 0.917, subtitle, fontsize=TEXT + 1.5, color=FAINT)
     _sentences(figure, material, maps, rows=1 if rebuilt else 2)
     if rebuilt:
         _rebuilt(figure, material, rebuilt)
     right = figure.add_gridspec(3, 1, left=0.715, right=0.985, top=0.915, bottom=0.065, hspace=0.5)
     figure.text(0.715, 0.972, _legend(material), fontsize=SMALL + 0.5, color=FAINT)
-    for place, panel in enumerate(_panels(material)):
+    judged = bool(results.get("pretrained"))
+    for place, panel in enumerate(_panels(material, 2 if judged else 3)):
         draw_panel(figure.add_subplot(right[place]), panel, material.records)
-    if results.get("pretrained"):
+    if judged:
         _bars(figure.add_subplot(right[2]), results)
     return figure
 
@@ -66,8 +68,11 @@ def _sentences(figure: Figure, material: Material, maps: list[SentenceMaps], row
         rows, 3, left=_LEFT, right=_RIGHT, top=0.797, bottom=0.462 if rows == 1 else 0.03, wspace=0.04, hspace=0.2
     )
     if not maps:
+        _heading(figure, 0.867, "Studies", "below the first sentence of their reports")
         for row in range(min(3 * rows, len(material))):
-            show_radiograph(figure.add_subplot(grid[divmod(row, 3)]), material.fine_pixels(row))
+            axes = figure.add_subplot(grid[divmod(row, 3)])
+            show_radiograph(axes, material.fine_pixels(row))
+            _quote(axes, material.sentences[row][0])
         return
     _heading(figure, 0.867, "Where sentences look", "orange: attention weight, stretched · blue box: the finding")
     for number, example in enumerate(maps[: 3 * rows]):
@@ -76,8 +81,11 @@ def _sentences(figure: Figure, material: Material, maps: list[SentenceMaps], row
         values = example.weights
         show_map(axes, enlarge(values, 256), cmap=OVERLAY, vmin=float(values.min()), vmax=float(values.max()))
         draw_boxes(axes, example.statement.boxes, width=2.4)
-        sentence = material.sentences[example.statement.row][example.statement.sentence]
-        axes.set_title(wrap(f"“{sentence}”", 42, 2), fontsize=TEXT + 0.5, color=INK, loc="left", pad=7)
+        _quote(axes, material.sentences[example.statement.row][example.statement.sentence])
+
+
+def _quote(axes: Axes, sentence: str) -> None:
+    axes.set_title(wrap(f"“{sentence}”", 42, 2), fontsize=TEXT + 0.5, color=INK, loc="left", pad=7)
 
 
 def _rebuilt(figure: Figure, material: Material, rebuilt: list[Rebuilt]) -> None:
@@ -105,12 +113,12 @@ def _legend(material: Material) -> str:
     return " · ".join(parts)
 
 
-def _panels(material: Material) -> list[Panel]:
-    """The two most telling curves that the run has."""
+def _panels(material: Material, count: int) -> list[Panel]:
+    """The most telling curves that the run has."""
     logged = {key for record in material.records for key in record}
     wanted = ("Global alignment", "Retrieval, validation", "Total loss")
     by_title = {panel.title: panel for panel in PANELS if panel.curves[0][0] in logged}
-    return [by_title[title] for title in wanted if title in by_title][:2]
+    return [by_title[title] for title in wanted if title in by_title][:count]
 
 
 def _heading(figure: Figure, height: float, title: str, note: str) -> None:

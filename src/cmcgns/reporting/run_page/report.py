@@ -2,6 +2,7 @@
 
 import base64
 import io
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_text
 from cmcgns.common.page import page_template
+from cmcgns.pretrained import load
 from cmcgns.reporting.run_page import attention, bank, curves, examples, tables
 from cmcgns.reporting.run_page.material import Floats, Material, gather
 from cmcgns.reporting.run_page.overview import draw_overview
 from cmcgns.reporting.style import save_picture
+from cmcgns.training.run_folder import RunFolder
 
 
 def thumbnail(image: Floats) -> Markup:
@@ -31,7 +35,8 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
 
     Args:
         run: folder of a finished run.
-        manifest: table or folder of pairs; its test split is shown, else validation, else the first rows.
+        manifest: table or folder of pairs; studies of its test split that the run did not train on are shown, else
+            of validation, else of the whole.
         results: `pretrained`, `random` and `difference` (:func:`cmcgns.demo.summarise_judgements`),
             `report_use` (:func:`cmcgns.evaluation.report_use.report_use`, or None), `seconds` by name and `counts`
             by split.
@@ -42,10 +47,12 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
         Path of `report.html`.
 
     Raises:
-        UserError: no finished run, or data that cannot be read.
+        UserError: no finished run, data that cannot be read, only studies that were trained on, or a folder that
+            cannot be written.
     """
-    material = gather(run, manifest)
-    pictures = _Pictures(out / "pictures")
+    model = load(run)
+    pictures = _Pictures(_writable(out))
+    material = gather(model, RunFolder(run), manifest)
     sections = {
         "curves": _curves(material, pictures),
         "reconstructions": _reconstructions(material, pictures),
@@ -78,6 +85,16 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
     return path
 
 
+def _writable(out: Path) -> Path:
+    """The folder of pictures, made before minutes are spent on them."""
+    try:
+        (out / "pictures").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            return out / "pictures"
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another folder") from None
+
+
 class _Pictures:
     """Writes figures as files and hands them to the page as data."""
 
@@ -91,7 +108,7 @@ class _Pictures:
 
 def _curves(material: Material, pictures: _Pictures) -> dict[str, Any]:
     if not curves.has_curves(material.records):
-        return {"absent": "The run logged nothing: it was shorter than training.log_every and one epoch."}
+        return {"absent": "Nothing was logged: the run was shorter than training.log_every, or has no metrics.jsonl."}
     return {
         "picture": pictures.add("curves", curves.draw_curves(material.records)),
         "swapped": any("report_swapped" in record for record in material.records),

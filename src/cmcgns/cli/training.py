@@ -1,0 +1,101 @@
+"""The command line's verbs for training: pretrain, recipes, bench."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cmcgns.common.errors import UserError
+
+bench = typer.Typer(name="bench", help="Measure speed and memory.", no_args_is_help=True)
+
+Recipe = Annotated[str, typer.Argument(help="Name of a recipe, or path of a YAML file.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, for example training.batch_size=32.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command()(pretrain)
+    app.command()(recipes)
+    app.add_typer(bench)
+
+
+def pretrain(
+    recipe: Recipe,
+    data: Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; new, unless --resume.")] = None,
+    set_: Set = None,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
+    init: Annotated[Path | None, typer.Option(help="Run folder whose weights a new run starts from.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Two steps, then memory, speed and time of the whole.")] = False,
+    devices: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a GPU.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Pretrain on pairs of radiographs and reports."""
+    from cmcgns.settings.recipe import load_recipe
+
+    settings = load_recipe(recipe, set_ or [])
+    if dry_run:
+        from cmcgns.training.dry_run import describe
+        from cmcgns.training.dry_run import dry_run as estimate
+
+        fresh = init is None and not resume
+        typer.echo(describe(estimate(settings, data, accelerator, processes=devices * nodes, fresh=fresh)))
+        return
+    if out is None:
+        raise UserError("--out RUN is needed (only --dry-run does without)")
+    from cmcgns.training import pretrain as engine
+
+    engine.pretrain(
+        settings, data, out,
+        resume=resume, init=init, devices=devices, nodes=nodes, accelerator=accelerator,
+    )  # fmt: skip
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Name of a recipe, or path of a YAML file.")] = None,
+    set_: Set = None,
+) -> None:
+    """List the recipes that come with the package, or show every setting of one with its meaning."""
+    from cmcgns.settings.recipe import describe_settings, list_recipes, load_recipe
+
+    if name is not None:
+        typer.echo(describe_settings(load_recipe(name, set_ or [])))
+        return
+    for each in list_recipes():
+        typer.echo(each)
+
+
+@bench.command("step")
+def bench_step(
+    recipe: Recipe,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch: Annotated[int | None, typer.Option(min=2, help="Studies a micro-step; the recipe's by default.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to time, after a warm-up.")] = 10,
+    stage: Annotated[
+        Literal["alignment", "reconstruction"] | None,
+        typer.Option(help="By default reconstruction, if the recipe has epochs of it."),
+    ] = None,
+    report_config: Annotated[
+        Literal["bert-base"] | None,
+        typer.Option(help="Build this report encoder at random, whatever the recipe names (needs no network)."),
+    ] = None,
+    set_: Set = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file too.")] = None,
+) -> None:
+    """Time the whole training step beside its encoders alone, on random data."""
+    from dataclasses import asdict
+
+    from cmcgns.settings.recipe import load_recipe
+
+    settings = load_recipe(recipe, set_ or [])
+    from cmcgns.common.files import write_json
+    from cmcgns.training import bench as program
+
+    figures = program.bench_step(
+        settings, device=device, batch_size=batch, steps=steps, stage=stage, report_config=report_config
+    )
+    typer.echo(program.describe(figures))
+    if json is not None:
+        write_json(json, asdict(figures))
