@@ -103,6 +103,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--parts", default=",".join(PARTS), help="some of " + ", ".join(PARTS))
     parser.add_argument("--out", type=Path, help="write the JSON to this file too, after every part")
     chosen = parser.parse_args(arguments)
+    if chosen.device == "cpu" and not chosen.tiny:
+        parser.error("--device cpu needs --tiny: the steps of full size would take hours")
     names = list(dict.fromkeys(["machine", *chosen.parts.split(",")]))
     if unknown := [name for name in names if name not in PARTS]:
         parser.error(f"--parts: no part is called {', '.join(unknown)}; the parts are {', '.join(PARTS)}")

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+import cmcgns
 from cmcgns.phantom import write_dataset
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import load_recipe
@@ -34,6 +35,7 @@ from golden import agreement
 from unchanged import RECIPE
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(cmcgns.__file__).parent
 TESTS = "tests/benchmarks/test_gpu_benchmark.py"
 STEP = ["data.max_tokens=128", "training.batch_size=128", "training.precision=bf16-mixed"]
 TINY_STEP = ["data.max_tokens=32", "training.batch_size=4", "training.precision=bf16-mixed"]
@@ -86,9 +88,9 @@ def synchronisations(step: Callable[[], Any], watch: Callable[[str], Any]) -> di
 
     def note(message: Any, _: Any, filename: str, lineno: int, *__: Any) -> None:
         if "synchronizing" in str(message) and "prototype" not in str(message):
-            ours = [frame for frame in traceback.extract_stack() if "/cmcgns/" in frame.filename]
-            places = [(frame.filename.rpartition("/cmcgns/")[2], frame.lineno) for frame in ours[-1:]]
-            found[" < ".join(f"{name}:{line}" for name, line in [(Path(filename).name, lineno), *places])] += 1
+            frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_stack()]
+            ours = [(file.relative_to(PACKAGE), line) for file, line in frames if file.is_relative_to(PACKAGE)]
+            found[" < ".join(f"{file}:{line}" for file, line in [(Path(filename).name, lineno), *ours[-1:]])] += 1
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from cmcgns.objectives.local_image import Predictor
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -76,10 +79,17 @@ def test_part_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert found["seconds"] < 30
 
 
-def test_unknown_part_is_refused() -> None:
-    result = call("--parts", "golden,speed")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--parts", "golden,speed"), "no part is called speed"),
+        (("--device", "cpu"), "--device cpu needs --tiny"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: tuple[str, ...], message: str) -> None:
+    result = call(*arguments)
     assert result.returncode == 2
-    assert "no part is called speed" in result.stderr
+    assert message in result.stderr
 
 
 def test_waits_are_counted_by_place() -> None:
@@ -94,6 +104,16 @@ def test_waits_are_counted_by_place() -> None:
     assert list(found.values()) == [2]
     assert next(iter(found)).startswith("test_gpu_benchmark.py:")
     assert modes == ["warn", "default"]
+
+
+def test_wait_is_placed_at_the_innermost_line_of_the_package() -> None:
+    def wait(module: Any, *_: Any) -> None:
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+
+    predictor = Predictor(8)
+    predictor.output.register_forward_hook(wait)
+    (place,) = parts.synchronisations(lambda: predictor(torch.zeros(1, 8)), lambda _: None)
+    assert re.fullmatch(r"test_gpu_benchmark\.py:\d+ < objectives/local_image\.py:\d+", place)
 
 
 def test_deviation_is_in_units_of_the_tolerance() -> None:
