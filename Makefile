@@ -31,6 +31,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python benchmarks/architecture.py --check
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
