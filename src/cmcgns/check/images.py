@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cmcgns.check.image_facts import TEXT_ROWS, open_grey
 from cmcgns.check.rule import Finding, Loaded, joint_rule, rule
-from cmcgns.check.tables import across_splits, group_findings, places, split_rank
+from cmcgns.check.tables import across_splits, by_preference, group_findings, places, stack
 from cmcgns.check.text import dicom_patient_tags, is_dicom
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.near_duplicates import connected, near_duplicates
@@ -141,27 +140,15 @@ def _near_groups(manifests: Sequence[Loaded]) -> pd.DataFrame:
 
     Files that are the same byte by byte are left to the rules about sha256: one of each stands for the others.
     """
-    table, hashes, thumbnails = _candidates(manifests)
-    pairs, correlations = near_duplicates(hashes, thumbnails)
+    table = stack(manifests, "image_path")
+    facts = np.concatenate([loaded.images.facts for loaded in manifests])
+    comparable = np.concatenate([loaded.images.read for loaded in manifests]) & (facts["high"] > facts["low"])
+    table["sha256"] = pd.concat([loaded.frame["sha256"] for loaded in manifests], ignore_index=True)
+    table = by_preference(table[comparable[table.index]])
+    table = table[(table["sha256"] == "") | ~table.duplicated("sha256")].sort_index()
+    pairs, correlations = near_duplicates(facts["hashes"][table.index], facts["thumbnails"][table.index])
     lowest = np.ones(len(table))
     for end in (0, 1):
         np.minimum.at(lowest, pairs[:, end], correlations)
     table = table.assign(key=connected(len(table), pairs), correlation=lowest)
     return table[np.isin(np.arange(len(table)), pairs)]
-
-
-def _candidates(manifests: Sequence[Loaded]) -> tuple[pd.DataFrame, NDArray[np.uint64], NDArray[np.uint8]]:
-    """The pictures to compare, a row each with `name`, `split`, `rank`, `manifest` and `row`; hashes; thumbnails."""
-    parts, facts = [], []
-    for number, loaded in enumerate(manifests):
-        values = loaded.images.facts
-        rows = np.flatnonzero(loaded.images.read & (values["high"] > values["low"]))
-        frame = loaded.frame.iloc[rows]
-        part = frame[["image_path", "split", "sha256"]].rename(columns={"image_path": "name"})
-        parts.append(part.assign(rank=split_rank(frame["split"]), manifest=number, row=rows))
-        facts.append(values[rows])
-    table = pd.concat(parts, ignore_index=True)
-    order = table.sort_values(["rank", "manifest", "row"], kind="stable")
-    kept = order.index[(order["sha256"] == "") | ~order.duplicated("sha256")].sort_values()
-    measured = np.concatenate(facts)[kept.to_numpy()]
-    return table.loc[kept].reset_index(drop=True), measured["hashes"], measured["thumbnails"]

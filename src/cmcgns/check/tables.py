@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cmcgns.check.rule import Finding, Loaded, Severity, joint_rule, rule
 from cmcgns.data.manifest import SPLITS, VIEWS, label_columns
@@ -39,7 +38,7 @@ def repeated_images(loaded: Loaded) -> Iterator[Finding]:
     """The same image_path twice; the row of test, else val, else the first is kept."""
     return group_findings(
         [loaded],
-        _repeated(_stack([loaded], "image_path")),
+        _repeated(stack([loaded], "image_path")),
         "error",
         lambda rows: f"image {rows['name'].iloc[0]} stands in {len(rows)} rows",
         "images that stand in several rows",
@@ -49,7 +48,7 @@ def repeated_images(loaded: Loaded) -> Iterator[Finding]:
 @rule("studies-of-several-patients", "a study_id belongs to more than one patient")
 def studies_of_several_patients(loaded: Loaded) -> Iterator[Finding]:
     """Ids that are repeated by mistake; nobody but the user can say which row is right."""
-    table = _stack([loaded], "study_id")
+    table = stack([loaded], "study_id")
     table["patient"] = pd.factorize(loaded.frame["patient_id"])[0][table["row"].to_numpy()]
     return group_findings(
         [loaded],
@@ -65,7 +64,7 @@ def studies_in_several_manifests(manifests: Sequence[Loaded]) -> Iterator[Findin
     """The same study prepared twice, or two data sets under one name."""
     if len(manifests) < 2:
         return
-    table = _spread(_stack(manifests, "study_id"), "manifest")
+    table = _spread(stack(manifests, "study_id"), "manifest")
     for number, rows in table.groupby("manifest"):
         others = ", ".join(str(manifests[other].file) for other in table["manifest"].unique() if other != number)
         message = f"{rows['key'].nunique():,} studies are also in {others}"
@@ -77,7 +76,7 @@ def patients_across_splits(manifests: Sequence[Loaded]) -> Iterator[Finding]:
     """Within and across manifests; `fix` keeps the rows of test, else of val."""
     return group_findings(
         manifests,
-        across_splits(_stack(manifests, "patient_id")),
+        across_splits(stack(manifests, "patient_id")),
         "error",
         lambda rows: f"patient {rows['name'].iloc[0]} is in {places(rows, manifests)}",
         "patients in several splits",
@@ -87,14 +86,14 @@ def patients_across_splits(manifests: Sequence[Loaded]) -> Iterator[Finding]:
 @joint_rule("same-file-across-splits", "the same source file is in more than one of train, val and test")
 def same_file_across_splits(manifests: Sequence[Loaded]) -> Iterator[Finding]:
     """By sha256, within and across manifests; `fix` keeps the rows of test, else of val."""
-    table = across_splits(_stack(manifests, "sha256"))
+    table = across_splits(stack(manifests, "sha256"))
     return _file_findings(manifests, table, "error", "files in several splits")
 
 
 @joint_rule("same-file", "the same source file is in several rows of one split")
 def same_file(manifests: Sequence[Loaded]) -> Iterator[Finding]:
     """By sha256, within and across manifests; `fix` keeps the first row."""
-    table = _stack(manifests, "sha256")
+    table = stack(manifests, "sha256")
     table = _repeated(table.assign(key=table["key"] * (_NO_SPLIT + 1) + table["rank"]))
     return _file_findings(manifests, table, "warning", "files in several rows")
 
@@ -177,14 +176,18 @@ def group_findings(
             yield loaded.finding(severity, message, part["row"], part["row"][part["drop"]])
 
 
-def _stack(manifests: Sequence[Loaded], column: str) -> pd.DataFrame:
-    """One row per manifest row with a non-empty key: `key` (code), `name`, `split`, `rank`, `manifest`, `row`."""
+def stack(manifests: Sequence[Loaded], column: str) -> pd.DataFrame:
+    """One row per manifest row with a non-empty key.
+
+    `name` is the cell, `key` its code, `rank` 0 in test, 1 in val, 2 in train and 3 elsewhere. The index counts the
+    rows of all manifests.
+    """
     parts = [
         pd.DataFrame(
             {
                 "name": loaded.frame[column].to_numpy(),
                 "split": loaded.frame["split"].astype("category").to_numpy(),
-                "rank": split_rank(loaded.frame["split"]),
+                "rank": loaded.frame["split"].map(_RANKS).fillna(_NO_SPLIT).to_numpy().astype(np.int8),
                 "manifest": np.full(len(loaded.frame), number, dtype=np.int32),
                 "row": np.arange(len(loaded.frame)),
             }
@@ -195,12 +198,6 @@ def _stack(manifests: Sequence[Loaded], column: str) -> pd.DataFrame:
     table["split"] = table["split"].astype("str")
     table = table[table["name"] != ""]
     return table.assign(key=pd.factorize(table["name"])[0])
-
-
-def split_rank(splits: "pd.Series[str]") -> NDArray[np.int8]:
-    """(n,) 0 test, 1 val, 2 train, 3 anything else."""
-    ranks: NDArray[np.int8] = splits.map(_RANKS).fillna(_NO_SPLIT).to_numpy().astype(np.int8)
-    return ranks
 
 
 def _spread(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -221,7 +218,12 @@ def across_splits(table: pd.DataFrame) -> pd.DataFrame:
 def _repeated(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of keys with several rows; `drop` is true of all but the first, by split and then by place."""
     table = table[table.duplicated("key", keep=False)]
-    return table.assign(drop=table.sort_values(["rank", "manifest", "row"], kind="stable").duplicated("key"))
+    return table.assign(drop=by_preference(table).duplicated("key"))
+
+
+def by_preference(table: pd.DataFrame) -> pd.DataFrame:
+    """The same rows, first those that are kept rather: by split, then by place."""
+    return table.sort_values(["rank", "manifest", "row"], kind="stable")
 
 
 def places(rows: pd.DataFrame, manifests: Sequence[Loaded]) -> str:
