@@ -1,19 +1,14 @@
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cmcgns.check.box_table import parse_boxes
-from cmcgns.data.manifest import conform
-from support.check import changed, found, rows, write
+from cmcgns.check.boxes import parse_boxes
+from cmcgns.data.manifest import boxes_text, conform
+from support.check import box, changed, found, rows, write
 
-
-def box(x: float, y: float, width: float, height: float) -> str:
-    return json.dumps([{"label": "opacity", "x": x, "y": y, "width": width, "height": height}])
-
-
-GOOD = [box(0, 0, 100, 120), box(-0.5, 10, 20, 20), box(90, 100, 11, 21), "[]", ""]
+GOOD_BOXES = [box(0, 0, 100, 120), box(-0.5, 10, 20, 20), box(90, 100, 11, 21)]
+GOOD = [*(boxes_text([good]) for good in GOOD_BOXES), "[]", ""]
 
 
 @pytest.mark.parametrize(
@@ -24,21 +19,21 @@ GOOD = [box(0, 0, 100, 120), box(-0.5, 10, 20, 20), box(90, 100, 11, 21), "[]", 
         ("malformed-boxes", "[[1, 2, 3, 4]]"),
         ("malformed-boxes", "null"),
         ("malformed-boxes", "[],[]"),
-        ("impossible-box", box(float("nan"), 1, 2, 3)),
-        ("impossible-box", box(float("inf"), 1, 2, 3)),
+        ("impossible-box", boxes_text([box(float("nan"), 1, 2, 3)])),
+        ("impossible-box", boxes_text([box(float("inf"), 1, 2, 3)])),
         ("impossible-box", '[{"x": 1, "y": 2, "width": 3}]'),
         ("impossible-box", '[{"x": "1", "y": 2, "width": 3, "height": 4}]'),
         ("impossible-box", '[{"x": 1, "y": 2, "width": null, "height": 4}]'),
         ("impossible-box", '[{"x": 1, "y": 2, "width": true, "height": 4}]'),
         ("impossible-box", f'[{{"x": 1{"0" * 400}, "y": 2, "width": 3, "height": 4}}]'),
-        ("impossible-box", box(1, 1, 0, 5)),
-        ("impossible-box", box(10, 10, -5, 5)),
-        ("box-outside", box(100, 1, 5, 5)),
-        ("box-outside", box(1, 500, 5, 5)),
-        ("box-outside", box(-10, 1, 9, 5)),
-        ("box-sticks-out", box(90, 10, 20, 20)),
-        ("box-sticks-out", box(-5, 10, 20, 20)),
-        ("box-sticks-out", box(5, 110, 20, 12)),
+        ("impossible-box", boxes_text([box(1, 1, 0, 5)])),
+        ("impossible-box", boxes_text([box(10, 10, -5, 5)])),
+        ("box-outside", boxes_text([box(100, 1, 5, 5)])),
+        ("box-outside", boxes_text([box(1, 500, 5, 5)])),
+        ("box-outside", boxes_text([box(-10, 1, 9, 5)])),
+        ("box-sticks-out", boxes_text([box(90, 10, 20, 20)])),
+        ("box-sticks-out", boxes_text([box(-5, 10, 20, 20)])),
+        ("box-sticks-out", boxes_text([box(5, 110, 20, 12)])),
     ],
 )
 def test_each_bad_box_is_found_by_one_rule_and_good_rows_are_not(tmp_path: Path, rule: str, bad: str) -> None:
@@ -51,13 +46,13 @@ def test_each_bad_box_is_found_by_one_rule_and_good_rows_are_not(tmp_path: Path,
 
 
 def test_boxes_of_images_of_unknown_size_are_not_judged_by_it(tmp_path: Path) -> None:
-    frame = changed(rows(2), "boxes", {0: box(500, 500, 20, 20)}).drop(columns=["width", "height"])
+    frame = changed(rows(2), "boxes", {0: boxes_text([box(500, 500, 20, 20)])}).drop(columns=["width", "height"])
     assert found(write(tmp_path, frame), "box-outside") == []
 
 
 def test_the_table_has_all_boxes_in_order() -> None:
-    two = json.dumps(json.loads(box(1, 2, 3, 4)) + json.loads(box(5, 6, 7, 8)))
-    frame = conform(changed(rows(4), "boxes", {0: "", 1: two, 2: "broken", 3: box(9, 8, 7, 6)}), "test")
+    cells = {0: "", 1: boxes_text([box(1, 2, 3, 4), box(5, 6, 7, 8)]), 2: "broken", 3: boxes_text([box(9, 8, 7, 6)])}
+    frame = conform(changed(rows(4), "boxes", cells), "test")
     table, malformed = parse_boxes(frame)
     assert malformed == [2]
     assert table["row"].tolist() == [1, 1, 3]

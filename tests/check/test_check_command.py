@@ -36,6 +36,14 @@ def test_errors_end_with_1_and_are_written_and_cleaned(tmp_path):
     assert len(read_pairs(cleaned, DataSettings()).frame) == 5, "pretraining opens it"
 
 
+def test_names_of_folders_are_no_markup(tmp_path):
+    folder = write(tmp_path / "a[red]b", rows())
+    done = call(folder, "--no-images", "--out", tmp_path / "out[bold]", "--fix")
+    said = done.output.replace("\n", "")  # long paths are folded
+    for name in (f"{tmp_path}/out[bold]/check.html", f"{folder}/manifest.cleaned.parquet"):
+        assert name in said
+
+
 def test_rules_can_be_listed_skipped_and_images_left_closed(tmp_path):
     folder = write(tmp_path / "a", changed(rows(), "patient_id", {0: "set:p5"}))  # no image is there
     assert "near-duplicate" in call("--list-rules").output

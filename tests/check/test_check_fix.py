@@ -7,11 +7,7 @@ import pytest
 from cmcgns.check import fix, run_checks
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text, read_manifest
-from support.check import changed, rows, sha, write
-
-
-def box(x: float, y: float, width: float, height: float) -> dict[str, object]:
-    return {"label": "opacity", "x": x, "y": y, "width": width, "height": height}
+from support.check import box, changed, rows, sha, write
 
 
 def faulty(folder: Path) -> Path:

@@ -7,20 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmcgns.check import rules, run_checks
+from cmcgns.check import RULES, run_checks
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import write_manifest
 from support.check import changed, rows, write
 
 
 def test_rules_have_kebab_case_names_and_one_line(tmp_path: Path) -> None:
-    listed = rules()
-    assert len(listed) > 20
-    for name, description in listed.items():
+    assert len(RULES) > 20
+    for name, rule in RULES.items():
         assert name == name.lower().strip("-").replace("_", "-").replace(" ", "-")
-        assert description
-        assert "\n" not in description
-    assert run_checks([write(tmp_path, rows(), images=True)]).ran == tuple(listed)
+        assert rule.description
+        assert "\n" not in rule.description
+    assert run_checks([write(tmp_path, rows(), images=True)]).ran == tuple(RULES)
 
 
 def test_skipped_rules_do_not_run(tmp_path: Path) -> None:

@@ -67,6 +67,11 @@ def changed(frame: pd.DataFrame, column: str, values: dict[int, Any]) -> pd.Data
     return frame
 
 
+def box(x: float, y: float, width: float, height: float) -> dict[str, object]:
+    """A box as the manifest keeps it."""
+    return {"label": "opacity", "x": x, "y": y, "width": width, "height": height}
+
+
 def found(folders: Path | Sequence[Path], rule: str, images: bool = False) -> list[Finding]:
     """Findings of one rule."""
     folders = [folders] if isinstance(folders, Path) else folders

@@ -1,23 +1,7 @@
 """Checks of manifests and the images they name: what is wrong, how badly, where, and a cleaned copy."""
 
-from cmcgns.check.fix import Cleaned, fix
-from cmcgns.check.output import print_report, report_json, write_page, write_report_json
-from cmcgns.check.rule import Finding, rules
-from cmcgns.check.run import Report, run_checks
-from cmcgns.data.images.near_duplicates import near_duplicates, perceptual_hash, signature
+from cmcgns.check.report import Report, print_report, report_json, write_page
+from cmcgns.check.rule import RULES, Finding
+from cmcgns.check.run import Cleaned, fix, run_checks
 
-__all__ = [
-    "Cleaned",
-    "Finding",
-    "Report",
-    "fix",
-    "near_duplicates",
-    "perceptual_hash",
-    "print_report",
-    "report_json",
-    "rules",
-    "run_checks",
-    "signature",
-    "write_page",
-    "write_report_json",
-]
+__all__ = ["RULES", "Cleaned", "Finding", "Report", "fix", "print_report", "report_json", "run_checks", "write_page"]

@@ -1,55 +1,149 @@
-"""Checks of the boxes that manifests keep as JSON."""
+"""The boxes that manifests keep as JSON: as one table of numbers, rules about them, clipping."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cmcgns.check.box_table import SIDES, SLACK, outside, sticks_out
-from cmcgns.check.rule import Finding, Loaded, each, positions, rule
+from cmcgns.check.rule import Finding, Loaded, Severity, positions, rule
+from cmcgns.data.manifest import boxes_text
+
+SIDES = ["x", "y", "width", "height"]
+SLACK = 1.0  # pixels: boxes are scaled with the image and rounded
+_CHUNK = 20_000  # rows parsed at once: memory stays flat
+
+
+def parse_boxes(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
+    """All boxes of a manifest as numbers.
+
+    Returns:
+        One row per box: `row` (position in the manifest), `x`, `y`, `width`, `height` (NaN where there is no number),
+        `image_width`, `image_height` (NaN where the manifest does not say); and the rows that hold no list of boxes.
+    """
+    texts = frame["boxes"]
+    stated = np.flatnonzero(((texts != "") & (texts != "[]")).to_numpy(dtype=bool))
+    rows: list[int] = []
+    numbers: list[tuple[float, ...]] = []
+    malformed: list[int] = []
+    for start in range(0, len(stated), _CHUNK):
+        chunk = stated[start : start + _CHUNK]
+        for row, boxes in zip(chunk.tolist(), _parse(texts.iloc[chunk].tolist()), strict=True):
+            if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
+                malformed.append(row)
+                continue
+            rows += [row] * len(boxes)
+            numbers += [tuple(_number(box.get(side)) for side in SIDES) for box in boxes]
+    table = pd.DataFrame(np.array(numbers, dtype=np.float64).reshape(-1, 4), columns=SIDES)
+    table.insert(0, "row", np.array(rows, dtype=np.int64))
+    for name in ("width", "height"):
+        sizes = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        table[f"image_{name}"] = sizes[table["row"].to_numpy()]
+    return table, malformed
+
+
+def _parse(texts: list[str]) -> list[object]:
+    """What the cells hold; None where one is no JSON."""
+    try:
+        lists: list[object] = json.loads(f"[{','.join(texts)}]")  # one call for good rows
+    except (ValueError, RecursionError):
+        lists = []
+    return lists if len(lists) == len(texts) else [_parse_one(text) for text in texts]
+
+
+def _parse_one(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return np.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return np.nan
 
 
 @rule("malformed-boxes", "boxes are not a JSON list of boxes")
-@each
 def malformed_boxes(loaded: Loaded) -> Iterator[Finding]:
     """Cells that cannot be read at all."""
-    _, malformed = loaded.boxes
-    if malformed:
-        yield loaded.finding("error", "boxes are not a JSON list of {label, x, y, width, height}", malformed)
+    yield loaded.finding("error", "boxes are not a JSON list of {label, x, y, width, height}", loaded.boxes[1])
 
 
 @rule("impossible-box", "a box has a missing, NaN or infinite number, or no area")
-@each
 def impossible_box(loaded: Loaded) -> Iterator[Finding]:
     """Boxes that no image can hold."""
-    boxes, _ = loaded.boxes
-    sides = boxes[list(SIDES)].to_numpy()
-    unknown = pd.Series(~np.isfinite(sides).all(axis=1))
-    flat = ~unknown & pd.Series((sides[:, 2:] <= 0).any(axis=1))
-    if rows := _rows(boxes, unknown):
-        yield loaded.finding("error", "a box lacks x, y, width or height as a finite number", rows)
-    if rows := _rows(boxes, flat):
-        yield loaded.finding("error", "a box has no area: its width or height is zero or negative", rows)
+    finite = _finite(loaded.boxes[0])
+    yield _finding(loaded, "error", "a box lacks x, y, width or height as a finite number", ~finite)
+    flat = finite & (loaded.boxes[0][["width", "height"]] <= 0).any(axis=1)
+    yield _finding(loaded, "error", "a box has no area: its width or height is zero or negative", flat)
 
 
 @rule("box-outside", "a box lies outside its image")
-@each
 def box_outside(loaded: Loaded) -> Iterator[Finding]:
     """Whole boxes outside; most often the boxes are in pixels of another size."""
-    boxes, _ = loaded.boxes
-    if rows := _rows(boxes, outside(boxes)):
-        message = "a box lies outside the image; boxes are in pixels of the stored image (columns width, height)"
-        yield loaded.finding("error", message, rows)
+    message = "a box lies outside the image; boxes are in pixels of the stored image (columns width, height)"
+    yield _finding(loaded, "error", message, _outside(loaded.boxes[0]))
 
 
 @rule("box-sticks-out", "a box reaches beyond the border of its image")
-@each
 def box_sticks_out(loaded: Loaded) -> Iterator[Finding]:
     """By more than a pixel; `fix` clips these boxes."""
-    boxes, _ = loaded.boxes
-    if rows := _rows(boxes, sticks_out(boxes)):
-        yield loaded.finding("warning", f"a box reaches more than {SLACK:g} pixel beyond the image", rows)
+    message = f"a box reaches more than {SLACK:g} pixel beyond the image"
+    yield _finding(loaded, "warning", message, _sticks_out(loaded.boxes[0]))
 
 
-def _rows(boxes: pd.DataFrame, wrong: "pd.Series[bool]") -> list[int]:
-    return sorted(set(boxes["row"].to_numpy()[positions(wrong)].tolist()))
+def _finding(loaded: Loaded, severity: Severity, message: str, wrong: "pd.Series[bool]") -> Finding:
+    """A finding about the rows of the boxes that are wrong."""
+    return loaded.finding(severity, message, loaded.boxes[0]["row"][wrong].unique())
+
+
+def _finite(boxes: pd.DataFrame) -> "pd.Series[bool]":
+    return boxes[SIDES].abs().max(axis=1, skipna=False) < np.inf
+
+
+def _possible(boxes: pd.DataFrame) -> "pd.Series[bool]":
+    return _finite(boxes) & (boxes["width"] > 0) & (boxes["height"] > 0)
+
+
+def _outside(boxes: pd.DataFrame) -> "pd.Series[bool]":
+    """Boxes that share no pixel with the image."""
+    beyond = (boxes["x"] >= boxes["image_width"]) | (boxes["y"] >= boxes["image_height"])
+    before = (boxes["x"] + boxes["width"] <= 0) | (boxes["y"] + boxes["height"] <= 0)
+    return _possible(boxes) & (beyond | before)
+
+
+def _sticks_out(boxes: pd.DataFrame) -> "pd.Series[bool]":
+    """Boxes that are partly outside by more than the slack, so that clipping mends them."""
+    right = boxes["x"] + boxes["width"] > boxes["image_width"] + SLACK
+    low = boxes["y"] + boxes["height"] > boxes["image_height"] + SLACK
+    left = (boxes["x"] < -SLACK) | (boxes["y"] < -SLACK)
+    return _possible(boxes) & (right | low | left) & ~_outside(boxes)
+
+
+def clip_boxes(frame: pd.DataFrame) -> dict[int, int]:
+    """Clip boxes that stick out of their image, in place; returns row -> number of boxes that were clipped."""
+    boxes, _ = parse_boxes(frame)
+    texts = frame["boxes"].tolist()
+    rows = boxes["row"].to_numpy()
+    clipped: dict[int, int] = {}
+    for position in positions(_sticks_out(boxes)):
+        row = int(rows[position])
+        listed = json.loads(texts[row])
+        _clip(listed[position - int(np.searchsorted(rows, row))], boxes.iloc[position])  # rows are in order
+        texts[row] = boxes_text(listed)
+        clipped[row] = clipped.get(row, 0) + 1
+    frame["boxes"] = texts
+    return clipped
+
+
+def _clip(box: dict[str, Any], measured: "pd.Series[float]") -> None:
+    for start, length, end in (("x", "width", "image_width"), ("y", "height", "image_height")):
+        low = max(0.0, measured[start])
+        high = measured[start] + measured[length]
+        bound = measured[end]
+        box[start], box[length] = low, (high if np.isnan(bound) else min(high, bound)) - low

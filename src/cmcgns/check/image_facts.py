@@ -1,9 +1,4 @@
-"""What opening the stored images shows: measured once per file, kept beside the manifest.
-
-A cheap heuristic, not a reader: it looks for rows of pixels that cross many strokes, as a line of letters does. A
-side marker ("L", "R") has too few strokes. Faint, dark or tiny letters and single initials are missed; wires, grids
-and ruler marks may be taken for text. Hence a note, never more.
-"""
+"""Facts about stored images: measured once per file, kept beside the manifest."""
 
 import hashlib
 import os
@@ -11,14 +6,14 @@ import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from cmcgns.check.metadata import personal_metadata
+from cmcgns.check.rule import ImageFacts
+from cmcgns.check.text import personal_metadata
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_arrays
 from cmcgns.data.images.cache import MAX_PIXELS, Pixels
@@ -36,7 +31,10 @@ _BORDER = 0.25  # of the sides; letters are burned into margins, leads and clips
 
 
 def count_text_rows(grey: NDArray[np.float32]) -> int:
-    """How many successive rows of pixels near the border cross many thin bright strokes.
+    """How many successive rows of pixels near the border cross many thin bright strokes, as a line of letters does.
+
+    A cheap heuristic, not a reader. A side marker ("L", "R") has too few strokes. Faint, dark or tiny letters and
+    single initials are missed; wires, grids and ruler marks may be taken for text. Hence a note, never more.
 
     Args:
         grey: (height, width), any range.
@@ -110,29 +108,6 @@ _FACTS = np.dtype(
     ]
 )
 Grey = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """Of every row of a manifest.
-
-    Attributes:
-        facts: (n,) structured array: width, height, lowest and highest value, rows of burned-in text (hint), kinds of
-            identifiers in the file's own tags, hashes and thumbnails; zeros where the image was not read.
-        problems: position -> why the image cannot be read.
-        skipped: positions of images that are not opened: URLs and empty paths.
-    """
-
-    facts: NDArray[np.void]
-    problems: dict[int, str]
-    skipped: list[int] = field(default_factory=list)
-
-    @property
-    def read(self) -> NDArray[np.bool_]:
-        """(n,) whether the image was read."""
-        mask = np.ones(len(self.facts), dtype=bool)
-        mask[[*self.problems, *self.skipped]] = False
-        return mask
 
 
 def open_grey(file: Path) -> tuple[Image.Image, Grey]:

@@ -1,21 +1,21 @@
-"""What a check is and what it says: rules by name, each giving findings; rows that share a key."""
+"""Rules and what they work with: manifests in memory, facts about their images, findings."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cmcgns.check.box_table import parse_boxes
-from cmcgns.check.image_facts import ImageFacts
+from cmcgns.data.manifest import image_file
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-MOST_GROUPS = 1_000  # findings of one rule that are spelled out; the others share one finding
+Rows: TypeAlias = pd.Series | NDArray[Any] | list[int]  # whether it holds, row by row; or positions from 0
 _SHOWN_ROWS = 5
 
 
@@ -29,7 +29,7 @@ class Finding:
         where: file, or manifest and rows, as shown. Rows are shown counted from 1, as in all messages.
         message: what is wrong; never a patient's name or another identifier found in text.
         rows: positions in the manifest, counted from 0.
-        drop: those of them that :func:`cmcgns.check.fix.fix` leaves out.
+        drop: those of them that :func:`cmcgns.check.run.fix` leaves out.
         manifest: the manifest the rows belong to.
     """
 
@@ -43,44 +43,66 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class ImageFacts:
+    """What opening the stored images showed, of every row of a manifest.
+
+    Attributes:
+        facts: (n,) structured array: width, height, lowest and highest value, rows of burned-in text (hint), kinds of
+            identifiers in the file's own tags, hashes and thumbnails; zeros where the image was not read.
+        problems: position -> why the image cannot be read.
+        skipped: positions of images that are not opened: URLs and empty paths.
+    """
+
+    facts: NDArray[np.void]
+    problems: dict[int, str]
+    skipped: list[int] = field(default_factory=list)
+
+    @cached_property
+    def read(self) -> NDArray[np.bool_]:
+        """(n,) whether the image was read."""
+        mask = np.ones(len(self.facts), dtype=bool)
+        mask[[*self.problems, *self.skipped]] = False
+        return mask
+
+
+NOT_OPENED = ImageFacts(np.zeros(0, dtype=np.void), {})
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A manifest in memory.
 
     Attributes:
         file: the parquet file.
         frame: its rows, in the schema's types.
-        images: what opening the stored images showed; None where they were not opened.
+        boxes: as numbers, and the rows where there is no reading them (:func:`cmcgns.check.boxes.parse_boxes`).
+        images: of no row where no rule needs them.
     """
 
     file: Path
     frame: pd.DataFrame = field(repr=False)
-    images: ImageFacts | None = field(default=None, repr=False)
-
-    @cached_property
-    def boxes(self) -> tuple[pd.DataFrame, list[int]]:
-        """The boxes as numbers, and the rows where there is no reading them (:func:`parse_boxes`)."""
-        return parse_boxes(self.frame)
+    boxes: tuple[pd.DataFrame, list[int]] = field(repr=False)
+    images: ImageFacts = field(default=NOT_OPENED, repr=False)
 
     def finding(
-        self,
-        severity: Severity,
-        message: str,
-        rows: Iterable[int],
-        drop: Iterable[int] | None = None,
-        where: str = "",
+        self, severity: Severity, message: str, rows: Rows, drop: Rows | None = None, where: str = ""
     ) -> Finding:
-        """A finding about rows of this manifest; the rule's name is filled in by :func:`rule`.
+        """A finding about rows of this manifest; the rule adds its name, or leaves it out if it has no row.
 
         Args:
             severity: how bad it is.
             message: what is wrong.
-            rows: positions from 0.
+            rows: whether it holds, row by row, or positions from 0.
             drop: what `fix` leaves out; by default all rows of an error, and none otherwise.
             where: the file, if one file is at fault; by default the manifest and the rows.
         """
-        rows = tuple(int(row) for row in rows)
-        drop = tuple(int(row) for row in drop) if drop is not None else rows if severity == "error" else ()
-        return Finding("", severity, where or f"{self.file}, {show_rows(rows)}", message, rows, drop, self.file)
+        named = tuple(positions(rows))
+        left_out = tuple(positions(drop)) if drop is not None else named if severity == "error" else ()
+        return Finding("", severity, where or f"{self.file}, {show_rows(named)}", message, named, left_out, self.file)
+
+    def path(self, row: int, column: str = "image_path") -> str:
+        """Where the image (or mask) of a row is."""
+        return image_file(self.file.parent, str(self.frame[column].iloc[row]))
 
 
 def show_rows(rows: Sequence[int]) -> str:
@@ -90,12 +112,15 @@ def show_rows(rows: Sequence[int]) -> str:
     return f"row{'s' if len(rows) != 1 else ''} {shown}{more}"
 
 
-def positions(mask: "pd.Series[bool]") -> list[int]:
-    """Where a mask holds, counted from 0; missing values do not hold."""
-    return np.flatnonzero(mask.fillna(False).to_numpy(dtype=bool)).tolist()
+def positions(rows: Rows) -> list[int]:
+    """Where a mask holds, counted from 0 (missing values do not hold); positions stay what they are."""
+    if not pd.api.types.is_bool_dtype(rows):
+        return [int(row) for row in rows]
+    return np.flatnonzero(pd.Series(rows).fillna(False).to_numpy(dtype=bool)).tolist()
 
 
-Check = Callable[[Sequence[Loaded]], Iterable[Finding]]
+Single = Callable[[Loaded], Iterable[Finding]]
+Joint = Callable[[Sequence[Loaded]], Iterable[Finding]]
 
 
 @dataclass(frozen=True)
@@ -106,129 +131,39 @@ class Rule:
         name: kebab-case.
         description: one line, said of the fault.
         opens_images: whether it needs the stored images' facts.
-        check: the function.
+        check: the function, over all manifests together.
     """
 
     name: str
     description: str
     opens_images: bool
-    check: Check
+    check: Joint
+
+    def findings(self, manifests: Sequence[Loaded]) -> Iterator[Finding]:
+        """What the function found, with the rule's name; a finding about no row is none."""
+        for finding in self.check(manifests):
+            if finding.rows:
+                yield replace(finding, rule=self.name)
 
 
 RULES: dict[str, Rule] = {}
 
 
-def rule(name: str, description: str, opens_images: bool = False) -> Callable[[Check], Check]:
-    """Register a function over all manifests together as a rule; its findings get the rule's name."""
+def joint_rule(name: str, description: str, opens_images: bool = False) -> Callable[[Joint], Joint]:
+    """Register a function over all manifests together as a rule."""
 
-    def register(check: Check) -> Check:
-        def named(manifests: Sequence[Loaded]) -> Iterator[Finding]:
-            for finding in check(manifests):
-                yield replace(finding, rule=name)
-
-        RULES[name] = Rule(name, description, opens_images, named)
-        return named
+    def register(check: Joint) -> Joint:
+        RULES[name] = Rule(name, description, opens_images, check)
+        return check
 
     return register
 
 
-def each(check: Callable[[Loaded], Iterable[Finding]]) -> Check:
-    """A function over one manifest as one over several, taken one by one."""
+def rule(name: str, description: str, opens_images: bool = False) -> Callable[[Single], Single]:
+    """Register a function over one manifest as a rule; it is called with each."""
 
-    def over_all(manifests: Sequence[Loaded]) -> Iterator[Finding]:
-        for loaded in manifests:
-            yield from check(loaded)
+    def register(check: Single) -> Single:
+        joint_rule(name, description, opens_images)(lambda manifests: chain.from_iterable(map(check, manifests)))
+        return check
 
-    return over_all
-
-
-def rules() -> dict[str, str]:
-    """Name -> one-line description of every rule."""
-    return {name: entry.description for name, entry in RULES.items()}
-
-
-_KEPT_FIRST = {"test": 0, "val": 1, "train": 2}  # a test set is the costliest to shrink
-_NO_SPLIT = 3
-
-
-def stack(manifests: Sequence[Loaded], column: str) -> pd.DataFrame:
-    """One row per manifest row with a non-empty key: `key` (code), `name`, `split`, `rank`, `manifest`, `row`."""
-    parts = [
-        pd.DataFrame(
-            {
-                "name": loaded.frame[column].to_numpy(),
-                "split": loaded.frame["split"].astype("category").to_numpy(),
-                "rank": split_rank(loaded.frame["split"]),
-                "manifest": np.full(len(loaded.frame), number, dtype=np.int32),
-                "row": np.arange(len(loaded.frame)),
-            }
-        )
-        for number, loaded in enumerate(manifests)
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    table["split"] = table["split"].astype("str")
-    table = table[table["name"] != ""]
-    return table.assign(key=pd.factorize(table["name"])[0])
-
-
-def split_rank(splits: "pd.Series[str]") -> NDArray[np.int8]:
-    """(n,) 0 test, 1 val, 2 train, 3 anything else."""
-    ranks: NDArray[np.int8] = splits.map(_KEPT_FIRST).fillna(_NO_SPLIT).to_numpy().astype(np.int8)
-    return ranks
-
-
-def in_several_splits(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether a row's key is in more than one of test, val and train; the key's rows without a split do not count."""
-    named = table.loc[table["rank"] < _NO_SPLIT]
-    ranks = named.groupby("key")["rank"]
-    spread = ranks.min() != ranks.max()
-    return table["key"].isin(spread.index[spread]) & (table["rank"] < _NO_SPLIT)
-
-
-def behind_first_split(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Rows whose key is also in a split that is kept rather (test, then val)."""
-    return table["rank"] > table.groupby("key")["rank"].transform("min")
-
-
-def behind_first_row(table: pd.DataFrame) -> "pd.Series[bool]":
-    """All rows of a key but one: the first of the split that is kept rather."""
-    order = table.sort_values(["rank", "manifest", "row"], kind="stable")
-    return order.duplicated("key").reindex(table.index)
-
-
-def spread_text(rows: pd.DataFrame, manifests: Sequence[Loaded]) -> str:
-    """Where the rows of one key are: "train (3 rows) and test (1 row)", with manifests where there are several."""
-    several = rows["manifest"].nunique() > 1
-    parts = []
-    for (number, split), group in rows.groupby(["manifest", "split"], sort=True):
-        place = f"{manifests[int(str(number))].file}, " if several else ""
-        parts.append(f"{split or 'no split'} ({place}{len(group):,} row{'s' if len(group) != 1 else ''})")
-    return " and ".join(parts)
-
-
-def group_findings(
-    manifests: Sequence[Loaded],
-    table: pd.DataFrame,
-    severity: Severity,
-    describe: Callable[[pd.DataFrame], str],
-    many: str,
-) -> Iterator[Finding]:
-    """A finding per key and manifest; of very many keys the last ones share a finding.
-
-    Args:
-        manifests: all of them.
-        table: rows at fault, as :func:`stack` gives them, with a column `drop`.
-        severity: of all findings.
-        describe: the message about the rows of one key.
-        many: what the keys are, for the shared finding ("patients in several splits").
-    """
-    codes = pd.factorize(table["key"])[0]
-    listed = table[codes < MOST_GROUPS]
-    for _, rows in listed.groupby("key", sort=False):
-        message = describe(rows)
-        for number, part in rows.groupby("manifest"):
-            yield manifests[int(str(number))].finding(severity, message, part["row"], part["row"][part["drop"]])
-    rest = table[codes >= MOST_GROUPS]
-    for number, part in rest.groupby("manifest"):
-        message = f"{part['key'].nunique():,} more {many}"
-        yield manifests[int(str(number))].finding(severity, message, part["row"], part["row"][part["drop"]])
+    return register

@@ -1,60 +1,72 @@
-"""Run the checks over one or more manifests."""
+"""`cmcgns check`: run the rules over one or more manifests, write what they found and cleaned copies."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cmcgns.check import tables, text, boxes, image_rules, near  # isort: skip  # noqa: F401
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
+from cmcgns.check import tables, text, boxes, images  # isort: skip  # noqa: F401  # in the order of their rules
+
+from cmcgns.check.boxes import clip_boxes, parse_boxes
 from cmcgns.check.image_facts import measure_images
-from cmcgns.check.rule import RULES, SEVERITIES, Finding, Loaded, Severity
+from cmcgns.check.report import Report, Summary, plain, print_report, report_json, write_page
+from cmcgns.check.rule import RULES, Loaded
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import read_manifest
+from cmcgns.common.files import write_json
+from cmcgns.data.manifest import read_manifest, write_manifest
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What was checked: the file, its number of rows, and rows by data set and by split."""
+def check(folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: Path | None, clean: bool) -> int:
+    """Check, print, write.
 
-    file: Path
-    rows: int
-    datasets: dict[str, int]
-    splits: dict[str, int]
+    Args:
+        folders: prepared folders or manifests.
+        open_images: also open the images.
+        skip: rules that are not run.
+        out: folder for `check.html` and `check.json`; None writes neither.
+        clean: write cleaned manifests.
 
+    Returns:
+        The exit status: 1 if there is an error.
 
-@dataclass(frozen=True)
-class Report:
-    """Outcome of a check.
-
-    Attributes:
-        manifests: what was checked.
-        findings: in the order of the rules.
-        ran: names of the rules that ran.
+    Raises:
+        UserError: no manifest, or an unknown rule.
     """
+    console = Console()
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not open_images) as progress:
+        bar = progress.add_task("images", total=None)
+        report = run_checks(folders, open_images, skip, lambda count: progress.advance(bar, count))
+    print_report(report, console)
+    if out is not None:
+        write_json(out / "check.json", report_json(report))
+        write_page(report, out / "check.html")
+        console.print(plain(f"written: {out / 'check.html'}, {out / 'check.json'}"), highlight=False)
+    for folder in folders if clean else []:
+        cleaned = fix(folder, report)
+        console.print(
+            plain(
+                f"{cleaned.path}: {cleaned.rows:,} rows; {sum(cleaned.left_out.values()):,} left out, "
+                f"boxes of {cleaned.clipped:,} rows clipped (row by row in {cleaned.account})"
+            ),
+            highlight=False,
+        )
+        if cleaned.rows == 0:
+            message = f"{cleaned.path} has no row left: these folders hold the same studies"
+            console.print(plain(message), style="bold red")
+    return report.exit_code
 
-    manifests: tuple[Summary, ...]
-    findings: tuple[Finding, ...]
-    ran: tuple[str, ...]
 
-    @property
-    def exit_code(self) -> int:
-        """1 if there is an error, else 0."""
-        return int(any(finding.severity == "error" for finding in self.findings))
-
-    @property
-    def severities(self) -> dict[Severity, int]:
-        """Number of findings by severity."""
-        counts = Counter(finding.severity for finding in self.findings)
-        return {severity: counts[severity] for severity in SEVERITIES}
-
-    @property
-    def by_rule(self) -> dict[str, list[Finding]]:
-        """Findings by rule, rules with errors first; rules without a finding are not there."""
-        grouped: dict[str, list[Finding]] = {}
-        for finding in sorted(self.findings, key=lambda finding: SEVERITIES.index(finding.severity)):
-            grouped.setdefault(finding.rule, []).append(finding)
-        return grouped
+def list_rules() -> None:
+    """Print every rule with its description."""
+    table = Table("rule", "what it looks for")
+    for name, rule in RULES.items():
+        table.add_row(name, rule.description)
+    Console().print(table)
 
 
 def run_checks(
@@ -79,27 +91,112 @@ def run_checks(
     for folder in folders:
         if (folder / "shards.json").is_file():
             raise UserError(f"{folder} holds shards: check the prepared folder that they were written from")
-    files = [folder / "manifest.parquet" if folder.is_dir() else folder for folder in folders]
+    files = [_manifest_file(folder) for folder in folders]
     if not files:
         raise UserError("nothing to check; name a folder with a manifest.parquet")
     if repeated := [file for file in files if [other.resolve() for other in files].count(file.resolve()) > 1]:
         raise UserError(f"{repeated[0]} is named twice; its rows would all be duplicates")
-    manifests = [Loaded(file, read_manifest(file).reset_index(drop=True)) for file in files]
+    manifests = [_load(file) for file in files]
     chosen = [rule for rule in RULES.values() if rule.name not in skip and (open_images or not rule.opens_images)]
     if any(rule.opens_images for rule in chosen):
-        manifests = [_with_images(loaded, progress) for loaded in manifests]
-    findings = tuple(finding for rule in chosen for finding in rule.check(manifests))
+        paths = [loaded.frame["image_path"].tolist() for loaded in manifests]
+        manifests = [
+            replace(loaded, images=measure_images(loaded.file.parent, listed, progress))
+            for loaded, listed in zip(manifests, paths, strict=True)
+        ]
+    findings = tuple(finding for rule in chosen for finding in rule.findings(manifests))
     return Report(tuple(map(_summarise, manifests)), findings, tuple(rule.name for rule in chosen))
 
 
-def _with_images(loaded: Loaded, progress: Callable[[int], None] | None) -> Loaded:
-    paths = loaded.frame["image_path"].tolist()
-    return replace(loaded, images=measure_images(loaded.file.parent, paths, progress))
+def _manifest_file(folder: Path) -> Path:
+    return folder / "manifest.parquet" if folder.is_dir() else folder
+
+
+def _load(file: Path) -> Loaded:
+    frame = read_manifest(file).reset_index(drop=True)
+    return Loaded(file, frame, parse_boxes(frame))
 
 
 def _summarise(loaded: Loaded) -> Summary:
-    counts = {name: loaded.frame[name].value_counts().sort_index() for name in ("dataset", "split")}
     datasets, splits = (
-        {str(key): int(value) for key, value in counts[name].items()} for name in ("dataset", "split")
+        {str(key): int(count) for key, count in loaded.frame[column].value_counts().sort_index().items()}
+        for column in ("dataset", "split")
     )
     return Summary(loaded.file, len(loaded.frame), datasets, splits)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A cleaned copy.
+
+    Attributes:
+        path: the cleaned manifest.
+        account: JSON file that says, row by row, what was left out or changed and why.
+        rows: of the cleaned manifest.
+        left_out: rows left out, by the first rule that was against them.
+        clipped: rows whose boxes were clipped.
+    """
+
+    path: Path
+    account: Path
+    rows: int
+    left_out: dict[str, int]
+    clipped: int
+
+
+def fix(folder: Path, report: Report, out_name: str = "manifest.cleaned.parquet") -> Cleaned:
+    """Write a manifest without the rows that findings of this report are against; the original stays.
+
+    Rows with errors are left out. Of duplicates the first row stays; of a patient or picture in several splits the
+    rows of test stay, else those of val. Boxes that stick out of the image are clipped.
+
+    Args:
+        folder: one of the folders (or manifests) that were checked.
+        report: of a check that has seen this manifest as it is now.
+        out_name: name of the file, put beside the manifest.
+
+    Raises:
+        UserError: the report is about other manifests or another state of this one, or the name is the original's.
+    """
+    file = _manifest_file(folder)
+    summary = next((item for item in report.manifests if item.file.resolve() == file.resolve()), None)
+    if summary is None:
+        checked = ", ".join(str(item.file) for item in report.manifests)
+        raise UserError(f"{file} was not checked (checked: {checked}); run the check on it first")
+    if Path(out_name).name != out_name or out_name in ("", ".", "..", "manifest.parquet", file.name):
+        raise UserError(
+            f"{out_name!r} is no name for a cleaned manifest beside {file}; the original is never touched"
+        )
+    frame = read_manifest(file).reset_index(drop=True)
+    if len(frame) != summary.rows:
+        raise UserError(f"{file} has {len(frame):,} rows, {summary.rows:,} when it was checked; check it again")
+    reasons = _reasons(report, summary.file)
+    kept = np.ones(len(frame), dtype=bool)
+    kept[list(reasons)] = False
+    clipped = {row: count for row, count in clip_boxes(frame).items() if kept[row]}
+    out = file.with_name(out_name)
+    account = out.with_suffix(".json")
+    write_manifest(frame[kept], out)
+    paths = frame["image_path"].tolist()
+    content = {
+        "made_from": file.name,
+        "rows_count_from": 1,
+        "rows": len(frame),
+        "rows_kept": int(kept.sum()),
+        "left_out": [{"row": row + 1, "image_path": paths[row], "reasons": why} for row, why in reasons.items()],
+        "boxes_clipped": [{"row": row + 1, "image_path": paths[row], "boxes": n} for row, n in clipped.items()],
+    }
+    write_json(account, content)
+    first = [texts[0].split(":")[0] for texts in reasons.values()]
+    left_out = {name: first.count(name) for name in dict.fromkeys(first)}
+    return Cleaned(out, account, int(kept.sum()), left_out, len(clipped))
+
+
+def _reasons(report: Report, file: Path) -> dict[int, list[str]]:
+    """Row -> "rule: message" of every finding that leaves it out."""
+    reasons: dict[int, list[str]] = {}
+    for finding in report.findings:
+        if finding.manifest == file:
+            for row in finding.drop:
+                reasons.setdefault(row, []).append(f"{finding.rule}: {finding.message}")
+    return dict(sorted(reasons.items()))

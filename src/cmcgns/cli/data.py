@@ -59,14 +59,14 @@ def check(
     rules: Annotated[bool, typer.Option("--list-rules", help="List the rules and stop.")] = False,
 ) -> None:
     """Look for what makes results untrue; ends with status 1 if there are errors."""
-    from cmcgns.check import command
+    from cmcgns.check import run
 
     if rules:
-        command.list_rules()
+        run.list_rules()
         return
     if not folders:
         raise UserError("check: name at least one prepared folder (or manifest)")
-    raise typer.Exit(command.run(folders, images, skip or [], out, fix))
+    raise typer.Exit(run.check(folders, images, skip or [], out, fix))
 
 
 @phantom.command("studies")

@@ -13,7 +13,7 @@ _PACKAGES = ("cmcgns", "torch", "torchvision", "timm", "transformers", "tokenize
 
 
 def describe_environment() -> dict[str, Any]:
-    """When, with which command, on what; no path and no name of the machine."""
+    """When, with which command, on what; no name of the machine, and no path but the command's own."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": ["cmcgns", *sys.argv[1:]],

@@ -50,17 +50,15 @@ def thumbnail(pixels: NDArray[np.generic]) -> Thumbnails:
 
 
 def hash_thumbnail(small: Thumbnails) -> Hashes:
-    """(32, 32) -> (4,) uint64, 256 bits: which places of the smoothed picture are brighter than its median."""
+    """(32, 32) -> (4,) uint64, 256 bits: which places of the smoothed picture are brighter than its median.
+
+    Unlike pictures differ in about 128 of them, copies in few.
+    """
     cells = small.reshape(_GRID, SIDE // _GRID, _GRID, SIDE // _GRID).mean(axis=(1, 3))
     cells = _SMOOTH @ cells @ _SMOOTH.T
     # In a picture that is black for the most part the median would be noise.
     level = max(float(np.median(cells)), float(cells.min() + 0.05 * np.ptp(cells)))
     return np.packbits((cells > level).ravel()[_SPREAD]).view(np.uint64)
-
-
-def perceptual_hash(pixels: NDArray[np.generic]) -> Hashes:
-    """(height, width) -> (4,) uint64; unlike pictures differ in about 128 of its 256 bits, copies in few."""
-    return hash_thumbnail(thumbnail(pixels))
 
 
 def signature(pixels: NDArray[np.generic]) -> tuple[Hashes, Thumbnails]:
@@ -101,6 +99,27 @@ def near_duplicates(
                 found[one, other] = max(value, found.get((one, other), 0.0))
     pairs = np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
     return pairs, np.array([found[pair] for pair in sorted(found)], dtype=np.float32)
+
+
+def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups of positions that are joined by pairs, if by way of others.
+
+    Args:
+        count: number of positions.
+        pairs: (p, 2) positions.
+
+    Returns:
+        (count,) smallest position of the group that each is in.
+    """
+    group = np.arange(count)
+    changed = True
+    while changed:
+        lowest = group.copy()
+        np.minimum.at(lowest, pairs[:, 0], group[pairs[:, 1]])
+        np.minimum.at(lowest, pairs[:, 1], group[pairs[:, 0]])
+        changed = not np.array_equal(lowest, group)
+        group = lowest
+    return group
 
 
 def _within_distance(one: Hashes, other: Hashes, among: bool) -> Iterator[NDArray[np.int64]]:

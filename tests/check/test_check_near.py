@@ -1,12 +1,10 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from cmcgns.check.near import _components
 from cmcgns.data.manifest import write_manifest
 from support.check import changed, found, picture, rows, sha, write
 
@@ -56,13 +54,6 @@ def test_constant_images_are_not_each_others_duplicates(tmp_path: Path) -> None:
     for number in range(3):
         Image.new("L", (100, 120), number).save(folder / f"images/{number}.png")
     assert found(folder, "near-duplicate", images=True) == []
-
-
-def test_pairs_join_into_groups() -> None:
-    pairs = np.array([[5, 6], [1, 2], [2, 5], [3, 7]])
-    groups = _components(9, pairs)
-    assert groups.tolist() == [0, 1, 1, 3, 4, 1, 1, 3, 8]
-    assert _components(3, np.empty((0, 2), dtype=np.int64)).tolist() == [0, 1, 2]
 
 
 def nih_manifest(folder: Path, table: Path) -> Path:

@@ -1,18 +1,21 @@
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
+from cmcgns.data.images.cache import read_image
 from cmcgns.data.images.near_duplicates import (
     DISTANCE,
     _within_distance,
+    connected,
     near_duplicates,
-    perceptual_hash,
     signature,
     thumbnail,
+    without_padding,
 )
 from cmcgns.phantom import make_study
 from support.check import picture
@@ -84,19 +87,25 @@ def test_the_search_equals_comparing_all_pairs() -> None:
     assert len(among) == len(set(map(tuple, among.tolist())))
 
 
+def differing_bits(one: NDArray[np.generic], other: NDArray[np.generic]) -> int:
+    """Of the hashes of two whole pictures."""
+    return int(np.bitwise_count(signature(one)[0][0] ^ signature(other)[0][0]).sum())
+
+
 def test_a_hash_ignores_number_range_and_has_256_bits() -> None:
     pixels = picture(1)
-    assert perceptual_hash(pixels).shape == (4,)
-    assert perceptual_hash(pixels).dtype == np.uint64
-    np.testing.assert_array_equal(perceptual_hash(pixels), perceptual_hash(pixels.astype(np.float64) * 16 + 3))
-    assert int(np.bitwise_count(perceptual_hash(pixels) ^ perceptual_hash(picture(2))).sum()) > 40
+    hashes, _ = signature(pixels)
+    assert hashes.shape == (2, 4)
+    assert hashes.dtype == np.uint64
+    np.testing.assert_array_equal(hashes, signature(pixels.astype(np.float64) * 16 + 3)[0])
+    assert differing_bits(pixels, picture(2)) > 40
 
 
 def test_noise_in_black_margins_does_not_change_the_hash() -> None:
     pixels = np.zeros((200, 200), dtype=np.float32)
     pixels[60:140, 50:150] = picture(3, (80, 100)) + 20.0
     noise = np.random.default_rng(0).random(pixels.shape) * 3
-    assert int(np.bitwise_count(perceptual_hash(pixels) ^ perceptual_hash(pixels + noise)).sum()) <= 2
+    assert differing_bits(pixels, pixels + noise) <= 2
 
 
 def test_constant_and_tiny_pictures_do_no_harm() -> None:
@@ -110,6 +119,34 @@ def test_no_pictures_have_no_pairs() -> None:
     pairs, correlations = near_duplicates(hashes, small)
     assert pairs.shape == (0, 2)
     assert correlations.shape == (0,)
+
+
+def test_pairs_join_into_groups() -> None:
+    pairs = np.array([[5, 6], [1, 2], [2, 5], [3, 7]])
+    assert connected(9, pairs).tolist() == [0, 1, 1, 3, 4, 1, 1, 3, 8]
+    assert connected(3, np.empty((0, 2), dtype=np.int64)).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "shape"),
+    [
+        (200, 100, (5, 10)),
+        (0, 0, (10, 10)),
+        (100, 200, (10, 10)),  # there is something beside such a picture
+        (300, 30, (10, 10)),
+    ],
+)
+def test_black_bars_are_taken_off_where_the_size_is_right(width: int, height: int, shape: tuple[int, int]) -> None:
+    square = np.zeros((10, 10), dtype=np.uint8)
+    square[2:7] = 9
+    assert without_padding(square, width, height).shape == shape
+
+
+@pytest.mark.parametrize(("width", "height"), [(50, 31), (31, 50), (47, 47), (100, 3)])
+def test_the_size_places_the_picture_as_it_is_read(width: int, height: int, tmp_path: Path) -> None:
+    Image.new("L", (width, height), 200).save(tmp_path / "a.png")
+    inside = without_padding(read_image(tmp_path / "a.png", 24), width, height)
+    assert inside.min() == 200
 
 
 @pytest.mark.slow

@@ -1,0 +1,154 @@
+"""Rules about the stored images and masks themselves, and about pictures that are near duplicates."""
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cmcgns.check.image_facts import TEXT_ROWS, open_grey
+from cmcgns.check.rule import Finding, Loaded, joint_rule, rule
+from cmcgns.check.tables import across_splits, by_preference, group_findings, places, stack
+from cmcgns.check.text import dicom_patient_tags, is_dicom
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.near_duplicates import connected, near_duplicates
+from cmcgns.data.manifest import label_columns
+
+
+@rule("unreadable-image", "an image is missing, truncated, oversized or no image", opens_images=True)
+def unreadable_image(loaded: Loaded) -> Iterator[Finding]:
+    """One finding per file."""
+    for row, problem in loaded.images.problems.items():
+        file = loaded.path(row)
+        if is_dicom(Path(file)):
+            problem = "a DICOM file; training reads PNG and JPEG, which `cmcgns prepare` writes"
+        yield loaded.finding("error", f"unreadable image: {problem}", [row], where=file)
+
+
+@rule("images-not-opened", "images at URLs, which are not checked", opens_images=True)
+def images_not_opened(loaded: Loaded) -> Iterator[Finding]:
+    """So that nobody takes silence for a good result."""
+    remote = [row for row in loaded.images.skipped if loaded.frame["image_path"].iloc[row]]
+    yield loaded.finding("note", "images at URLs were not opened", remote)
+
+
+@rule("constant-image", "all pixels of an image are equal", opens_images=True)
+def constant_image(loaded: Loaded) -> Iterator[Finding]:
+    """Failed exports; a model would learn that black means what the report says."""
+    facts = loaded.images.facts
+    for row in np.flatnonzero(loaded.images.read & ~(facts["high"] > facts["low"])).tolist():
+        message = f"all pixels have the value {facts['low'][row]:g}"
+        yield loaded.finding("error", message, [row], where=loaded.path(row))
+
+
+@rule("image-size", "an image has another size than the manifest says", opens_images=True)
+def image_size(loaded: Loaded) -> Iterator[Finding]:
+    """Boxes would lie elsewhere."""
+    stated = loaded.frame[["width", "height"]].to_numpy(dtype=np.float64, na_value=np.nan)
+    sizes = np.stack([loaded.images.facts["width"], loaded.images.facts["height"]], axis=1)
+    wrong = (~np.isnan(stated) & (stated != sizes)).any(axis=1)
+    for row in np.flatnonzero(loaded.images.read & wrong).tolist():
+        (width, height), (stated_width, stated_height) = sizes[row], stated[row]
+        message = f"is {width}×{height}, the manifest says {stated_width:g}×{stated_height:g}"
+        yield loaded.finding("error", message, [row], where=loaded.path(row))
+
+
+@rule("burned-in-text", "an image seems to have text burned in (a hint; may be a grid or a wire)", opens_images=True)
+def burned_in_text(loaded: Loaded) -> Iterator[Finding]:
+    """Names and dates, but also "PORTABLE", which a model takes for a finding."""
+    hits = loaded.images.read & (loaded.images.facts["text_rows"] >= TEXT_ROWS)
+    yield loaded.finding("note", "the image seems to have text near its border; look at a few", hits)
+
+
+@rule("identifiers-in-image-file", "tags or comments of an image file hold a person's data", opens_images=True)
+def identifiers_in_image_file(loaded: Loaded) -> Iterator[Finding]:
+    """EXIF, PNG text and JPEG comments by their look, DICOM patient tags if they are filled."""
+    metadata = loaded.images.facts["metadata"]
+    for row in np.flatnonzero(loaded.images.read & (metadata != "")).tolist():
+        message = f"the file's tags or comments seem to hold a {metadata[row]}"
+        yield loaded.finding("warning", message, [row], where=loaded.path(row))
+    for row in loaded.images.problems:
+        file = loaded.path(row)
+        if is_dicom(Path(file)) and (tags := dicom_patient_tags(Path(file))):
+            yield loaded.finding("warning", f"filled DICOM tags: {', '.join(tags)}", [row], where=file)
+
+
+@rule("mask", "a mask is missing, unreadable, of another size than its image, or empty", opens_images=True)
+def mask(loaded: Loaded) -> Iterator[Finding]:
+    """An empty mask is right where the labels say that there is nothing."""
+    paths = loaded.frame["mask_path"]
+    rows = np.flatnonzero(((paths != "") & ~paths.str.contains("://", regex=False)).to_numpy(dtype=bool)).tolist()
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        for findings in pool.map(lambda row: list(_judge_mask(loaded, row)), rows):
+            yield from findings
+
+
+def _judge_mask(loaded: Loaded, row: int) -> Iterator[Finding]:
+    file = loaded.path(row, "mask_path")
+    try:
+        _, pixels = open_grey(Path(file))
+    except UserError as error:
+        yield loaded.finding("error", f"unreadable mask: {error}", [row], where=file)
+        return
+    height, width = pixels.shape
+    expected = _image_size(loaded, row)
+    if expected and expected != (height, width):
+        message = f"the mask is {width}×{height}, its image {expected[1]}×{expected[0]}"
+        yield loaded.finding("error", message, [row], where=file)
+    labels = loaded.frame.iloc[row][label_columns(loaded.frame)].dropna()
+    negative = len(labels) > 0 and (labels == 0).all()
+    if not pixels.any() and not negative:
+        message = "the mask is empty, and no label says that there is nothing"
+        yield loaded.finding("warning", message, [row], where=file)
+
+
+def _image_size(loaded: Loaded, row: int) -> tuple[int, int] | None:
+    """(height, width) of the image as it was read, else as the manifest says."""
+    if loaded.images.read[row]:
+        return int(loaded.images.facts["height"][row]), int(loaded.images.facts["width"][row])
+    stated = loaded.frame.iloc[row][["height", "width"]]
+    return None if stated.isna().any() else (int(stated["height"]), int(stated["width"]))
+
+
+@joint_rule(
+    "near-duplicate", "the same picture twice; an error if in more than one of train, val and test", opens_images=True
+)
+def near_duplicate(manifests: Sequence[Loaded]) -> Iterator[Finding]:
+    """Pictures that differ in compression, size, brightness or a narrow crop.
+
+    Across splits `fix` keeps test, else val; within a split all stay: which copy is better is for the user to say.
+    """
+    table = _near_groups(manifests)
+    across = across_splits(table)
+    within = table[~table["key"].isin(across["key"])].assign(drop=False)
+
+    def describe(rows: pd.DataFrame) -> str:
+        more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+        likeness = f"correlation {rows['correlation'].min():.3f}"
+        where = places(rows, manifests)
+        return f"the same picture ({likeness}) is in {where}: {', '.join(rows['name'].iloc[:3])}{more}"
+
+    yield from group_findings(manifests, across, "error", describe, "pictures in several splits")
+    yield from group_findings(manifests, within, "warning", describe, "pictures that stand twice")
+
+
+def _near_groups(manifests: Sequence[Loaded]) -> pd.DataFrame:
+    """Rows whose picture has a near duplicate, the members of a group with one `key`.
+
+    Files that are the same byte by byte are left to the rules about sha256: one of each stands for the others.
+    """
+    table = stack(manifests, "image_path")
+    facts = np.concatenate([loaded.images.facts for loaded in manifests])
+    comparable = np.concatenate([loaded.images.read for loaded in manifests]) & (facts["high"] > facts["low"])
+    table["sha256"] = pd.concat([loaded.frame["sha256"] for loaded in manifests], ignore_index=True)
+    table = by_preference(table[comparable[table.index]])
+    table = table[(table["sha256"] == "") | ~table.duplicated("sha256")].sort_index()
+    pairs, correlations = near_duplicates(facts["hashes"][table.index], facts["thumbnails"][table.index])
+    lowest = np.ones(len(table))
+    for end in (0, 1):
+        np.minimum.at(lowest, pairs[:, end], correlations)
+    table = table.assign(key=connected(len(table), pairs), correlation=lowest)
+    return table[np.isin(np.arange(len(table)), pairs)]
