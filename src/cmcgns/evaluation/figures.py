@@ -29,17 +29,16 @@ logger = logging.getLogger(__name__)
 PRIMARY = "primary: "  # what a note about it begins with
 
 
-def reliability_of(folder: Path, names: Iterable[str] | None = None) -> list[ReliabilityCurve]:
+def reliability_of(folder: Path, names: Iterable[str]) -> list[ReliabilityCurve]:
     """One curve a protocol that predicts probabilities: all classes together, most labels, first seed.
 
     Args:
         folder: of `cmcgns evaluate`.
-        names: of protocols; by default all with a finished cell.
+        names: of protocols with a finished cell.
     """
     curves = []
-    for name in protocols_of(folder) if names is None else names:
-        most = max(cell.fraction or 0 for cell in cells_of(folder, name))
-        cell = next(cell for cell in cells_of(folder, name) if (cell.fraction or 0) == most)
+    for name in names:
+        cell = max(cells_of(folder, name), key=lambda cell: cell.fraction or 0)
         arrays = read_predictions(folder, name, cell).arrays
         if "probabilities" not in arrays:
             continue

@@ -22,7 +22,7 @@ from cmcgns.reporting.evaluation.names import (
     to_csv,
     version_rank,
 )
-from cmcgns.reporting.evaluation.notices import leak_notice, read_kept, statements
+from cmcgns.reporting.evaluation.notices import leak_notice, read_records, statements
 from cmcgns.reporting.evaluation.selection import Selection, sources
 from cmcgns.reporting.evaluation.tables import Fold, Part, Picture, Section, Table, pictures_of
 from cmcgns.reporting.style import save_pictures
@@ -62,7 +62,7 @@ def write_evaluation(
     Returns:
         Path of `report.html`, one file that needs nothing else.
     """
-    kept = read_kept(folder, rows)
+    kept = read_records(folder, rows)
     selection = Selection(kept.without_cautions(rows), protocols, failures)
     sections = _sections(selection, reliability)
     content: dict[str, Any] = {
