@@ -206,7 +206,7 @@ def test_one_protocols_figures_do_not_lose_the_others(
     (other / "protocol.json").write_text(json.dumps(record | {"protocol": "other/v1@mine"}))
     (other / "100-percent-seed-1.npz").write_bytes(b"damaged")
     outcome = Outcome()
-    rows = command._figures(tmp_path / "out", outcome)
+    rows = figures_of(tmp_path / "out", outcome.failures)
     assert {row.protocol for row in rows} == {NAME}
     assert [(name, cell) for name, cell, _ in outcome.failures] == [("other/v1@mine", "figures")]
     assert "100-percent-seed-1.npz is damaged" in outcome.failures[0][2]

@@ -10,7 +10,7 @@ from rich.console import Console
 from cmcgns.evaluation import figures, run
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.results import ResultRow, read_results
+from cmcgns.evaluation.results import ResultRow
 from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.select import choose
 from cmcgns.metrics.classification import binary_measures
@@ -18,6 +18,7 @@ from cmcgns.metrics.intervals import NO_VARIATION
 from cmcgns.metrics.measure import Measure, Measures, row_means
 from cmcgns.reporting.evaluation import command
 from support.evaluation import PretendTask, tiny_encoder, write_set
+from support.result_rows import read_results
 
 TEST = 12  # test images, two of each patient
 

@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from cmcgns.evaluation.protocols import load_protocol
-from cmcgns.evaluation.results import read_results
 from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.select import choose
 from cmcgns.phantom.trees import write_tree
 from cmcgns.prepare.run import PrepareOptions, prepare
 from cmcgns.reporting.evaluation.command import judge_encoder
 from support.evaluation import tiny_encoder, tiny_run
+from support.result_rows import read_results
 
 SHORT = ("settings.epochs=1", "settings.patience=1", "image_size=64")
 # A small validation set may have no box, and a head of one epoch no detection above 0.5.

@@ -5,7 +5,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cmcgns.common.errors import UserError
 from cmcgns.metrics import ranked_class, ranking
-from cmcgns.metrics.ranking import RankedScores, auroc, mean_auroc, mean_over_classes
+from cmcgns.metrics.ranking import RankedScores, mean_auroc, mean_over_classes
+from support.bootstrap import auroc
 
 
 def tied_data(seed: int = 0, n: int = 120, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:

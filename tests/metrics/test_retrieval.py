@@ -128,7 +128,7 @@ def test_precision_of_chance() -> None:
 
 def test_precision_refuses_bad_input() -> None:
     one, two = np.ones((1, 2)), np.ones((2, 2))
-    with pytest.raises(UserError, match="one class each"):
+    with pytest.raises(UserError, match="one id per embedding"):
         precision_at_k(one, two, [1, 1], [1, 1])
     with pytest.raises(UserError, match="are not the 2 items"):
         precision_at_k(one, two, [1], [1, 1], skip_self=True)

@@ -27,6 +27,12 @@ def percentile_interval(
     return Interval(value, float(low), float(high), n, int((~np.isnan(drawn)).sum()))
 
 
+def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> np.ndarray:
+    """Area under the ROC curve per class (C,), or (R, C) with weights (R, n)."""
+    ranked = RankedScores(scores, labels)
+    return ranked.auroc(np.ones((1, ranked.rows)))[0] if weights is None else ranked.auroc(weights)
+
+
 def mean_area(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Callable[[np.ndarray], np.ndarray]:
     """Mean area over the classes that have one in a resample."""
     ranked = RankedScores(scores, labels)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -216,3 +218,9 @@ def make_comparison() -> Comparison:
     return Comparison(
         "cm-cgns, ResNet-50", "MGCA <again>", tuple(found), ("siim-segmentation/v1 was run for one alone",)
     )
+
+
+def read_results(folder: Path) -> list[ResultRow]:
+    """Rows of `results.jsonl`."""
+    lines = (folder / "results.jsonl").read_text("utf-8").splitlines()
+    return [ResultRow(**json.loads(line)) for line in lines]

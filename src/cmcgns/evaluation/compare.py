@@ -11,7 +11,7 @@ dozen positive patients in 86 to 91 %: do not rely on one that is barely clear t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,7 @@ def compare_folders(first: Path, second: Path, resamples: int = 2000, seed: int 
         UserError: a folder without results, nothing in common, or different splits, protocols or rows under one name.
     """
     ours, theirs = protocols_of(first), protocols_of(second)
-    only = [f"{name}: only in {first}" for name in ours if name not in theirs]
-    only += [f"{name}: only in {second}" for name in theirs if name not in ours]
+    only = _only_in_one("", ours, theirs, first, second)
     rows: list[ComparisonRow] = []
     for name in ours:
         if name in theirs:
@@ -133,8 +132,7 @@ def _compare_protocol(
     _check_records(name, records, (first, second))
     task, primary = get_task(records[0]["settings"]["task"]), str(records[0]["settings"].get("primary", ""))
     ours, theirs = cells_of(first, name), cells_of(second, name)
-    for cells, others, folder in ((ours, theirs, first), (theirs, ours, second)):
-        only += [f"{name}, {cell.name}: only in {folder}" for cell in cells if cell not in others]
+    only += _only_in_one(f"{name}, ", [cell.name for cell in ours], [cell.name for cell in theirs], first, second)
     common = [cell for cell in ours if cell in theirs]
     note = "; ".join(
         f"LEAKAGE was allowed for {read_encoder(folder)['encoder']}: {record['leakage']}"
@@ -144,7 +142,8 @@ def _compare_protocol(
     for fraction in dict.fromkeys(cell.fraction for cell in common):
         cells = [cell for cell in common if cell.fraction == fraction]
         a, b, patients = _both(task, first, second, name, cells)
-        only += [f"{name}, {text}" for text in _figures_of_one(a[0], b[0], first, second)]
+        names = [[f"{one.metric} {one.label}".strip() for one in side[0].of] for side in (a, b)]
+        only += _only_in_one(f"{name}, ", names[0], names[1], first, second)
         found = paired_intervals(a, b, patients, None, resamples, seed)
         yield from _rows(found, cells, name, str(records[0].get("dataset", "")), primary, note)
 
@@ -206,8 +205,11 @@ def _check_rows(one: Predictions, other: Predictions, where: str, first: Path, s
         raise UserError(f"{where}: {first} and {second} judged different {what} ({detail}): evaluate both again")
 
 
-def _figures_of_one(a: Measures, b: Measures, first: Path, second: Path) -> Iterator[str]:
-    for ours, theirs, folder in ((a.of, b.of, first), (b.of, a.of, second)):
-        for measure in ours:
-            if measure not in theirs:
-                yield f"{measure.metric} {measure.label}".strip() + f": only in {folder}"
+def _only_in_one(where: str, ours: Sequence[str], theirs: Sequence[str], first: Path, second: Path) -> list[str]:
+    """What only one of two folders has, as text."""
+    return [
+        f"{where}{name}: only in {folder}"
+        for names, others, folder in ((ours, theirs, first), (theirs, ours, second))
+        for name in names
+        if name not in others
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -23,18 +24,21 @@ from cmcgns.metrics.intervals import IntervalTable, measure_intervals, none_if_u
 from cmcgns.metrics.measure import Measure, Measures
 from cmcgns.metrics.ranking import FloatArray
 
+logger = logging.getLogger(__name__)
 
-def reliability_of(folder: Path, names: Iterable[str] | None = None) -> list[ReliabilityCurve]:
+PRIMARY = "primary: "  # what a note about it begins with
+
+
+def reliability_of(folder: Path, names: Iterable[str]) -> list[ReliabilityCurve]:
     """One curve a protocol that predicts probabilities: all classes together, most labels, first seed.
 
     Args:
         folder: of `cmcgns evaluate`.
-        names: of protocols; by default all with a finished cell.
+        names: of protocols with a finished cell.
     """
     curves = []
-    for name in protocols_of(folder) if names is None else names:
-        most = max(cell.fraction or 0 for cell in cells_of(folder, name))
-        cell = next(cell for cell in cells_of(folder, name) if (cell.fraction or 0) == most)
+    for name in names:
+        cell = max(cells_of(folder, name), key=lambda cell: cell.fraction or 0)
         arrays = read_predictions(folder, name, cell).arrays
         if "probabilities" not in arrays:
             continue
@@ -45,11 +49,8 @@ def reliability_of(folder: Path, names: Iterable[str] | None = None) -> list[Rel
     return curves
 
 
-PRIMARY = "primary: "  # what a note about it begins with
-
-
 @dataclass(frozen=True)
-class _Judged:
+class _Seeds:
     """All seeds of one protocol and fraction."""
 
     template: ResultRow
@@ -59,21 +60,35 @@ class _Judged:
     primary: str
 
 
-def figures_of(folder: Path, resamples: int = 2000) -> list[ResultRow]:
+def figures_of(
+    folder: Path, failures: list[tuple[str, str, str]] | None = None, resamples: int = 2000
+) -> list[ResultRow]:
     """Every figure of every finished cell: per seed, mean over seeds, subgroups of the mean.
 
     Args:
         folder: of `cmcgns evaluate`.
+        failures: protocol, `figures` and message of each whose predictions are damaged or undefined are added to it,
+            which does not lose the others; None: such a protocol raises.
         resamples: of the bootstrap.
 
     Raises:
-        UserError: no such folder, or a damaged file in it.
+        UserError: no such folder, or, without `failures`, a damaged file in it.
     """
-    return [row for name in protocols_of(folder) for row in figures_of_protocol(folder, name, resamples)]
+    rows: list[ResultRow] = []
+    for name in protocols_of(folder):
+        try:
+            rows += _of_protocol(folder, name, resamples)
+        except Exception as error:
+            if failures is None:
+                raise
+            if not isinstance(error, UserError):
+                logger.exception("%s: figures failed", name)
+            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            failures.append((name, "figures", message))
+    return rows
 
 
-def figures_of_protocol(folder: Path, name: str, resamples: int = 2000) -> list[ResultRow]:
-    """The same of one protocol by its name in tables."""
+def _of_protocol(folder: Path, name: str, resamples: int) -> list[ResultRow]:
     rows: list[ResultRow] = []
     record = read_protocol(folder, name)
     for _, cells in groupby(cells_of(folder, name), key=lambda cell: cell.fraction):
@@ -83,7 +98,7 @@ def figures_of_protocol(folder: Path, name: str, resamples: int = 2000) -> list[
     return rows
 
 
-def _read(folder: Path, name: str, record: dict[str, Any], cells: tuple[Cell, ...]) -> _Judged:
+def _read(folder: Path, name: str, record: dict[str, Any], cells: tuple[Cell, ...]) -> _Seeds:
     protocol = EvaluationProtocol.model_validate(record["settings"])
     predictions = tuple(read_predictions(folder, name, cell) for cell in cells)
     measures = tuple(seed_measures(get_task(protocol.task), predictions))
@@ -108,10 +123,10 @@ def _read(folder: Path, name: str, record: dict[str, Any], cells: tuple[Cell, ..
         known = f"{PRIMARY}{primary} is no figure of task {protocol.task}, which has {', '.join(metrics)}"
         template = replace(template, note=". ".join(part for part in (known, template.note) if part))
         primary = next(iter(metrics))
-    return _Judged(template, cells, predictions, measures, primary)
+    return _Seeds(template, cells, predictions, measures, primary)
 
 
-def _overall(judged: _Judged, resamples: int) -> Iterator[ResultRow]:
+def _overall(judged: _Seeds, resamples: int) -> Iterator[ResultRow]:
     found = measure_intervals(judged.measures, judged.predictions[0].patients, resamples=resamples)
     yield from _rows(judged, found.mean, found.sd)
     if len(judged.cells) > 1:
@@ -120,7 +135,7 @@ def _overall(judged: _Judged, resamples: int) -> Iterator[ResultRow]:
             yield from _rows(replace(judged, template=template, cells=(cell,)), table)
 
 
-def _of_subgroups(judged: _Judged, about: dict[str, list[Any]], resamples: int) -> Iterator[ResultRow]:
+def _of_subgroups(judged: _Seeds, about: dict[str, list[Any]], resamples: int) -> Iterator[ResultRow]:
     """The mean figures (no classes) of each subgroup that is large enough."""
     places = {name: place for place, name in enumerate(about["rows"])}
     order = [places[str(row).partition("\t")[0]] for row in judged.predictions[0].rows]
@@ -135,7 +150,7 @@ def _of_subgroups(judged: _Judged, about: dict[str, list[Any]], resamples: int) 
         yield replace(judged.template, group=text, metric=judged.primary, primary=True, note="too small a subgroup")
 
 
-def _rows(judged: _Judged, table: IntervalTable, sd: FloatArray | None = None) -> Iterator[ResultRow]:
+def _rows(judged: _Seeds, table: IntervalTable, sd: FloatArray | None = None) -> Iterator[ResultRow]:
     spreads = none_if_undefined(np.full(len(table.of), np.nan) if sd is None else sd)
     columns = zip(table.of, table.records(), table.reasons, spreads, strict=True)
     for measure, (value, low, high, used), reason, spread in columns:

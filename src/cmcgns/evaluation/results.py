@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_text
 
 
@@ -33,9 +31,6 @@ class ReliabilityCurve:
     predicted: tuple[float, ...]
     observed: tuple[float, ...]
     count: tuple[int, ...]
-
-
-RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
@@ -95,26 +90,6 @@ class ResultRow:
 
 def write_results(folder: Path, rows: Iterable[ResultRow]) -> Path:
     """Write `results.jsonl`; a reader never sees half of it."""
-    path = folder / RESULTS
+    path = folder / "results.jsonl"
     write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
     return path
-
-
-def read_results(folder: Path) -> list[ResultRow]:
-    """Rows of `results.jsonl` in a folder.
-
-    Raises:
-        UserError: there is none, or a line that is no result row; names it.
-    """
-    path = folder / RESULTS
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; `cmcgns evaluate … --out {folder}` writes it")
-    known = {field.name for field in fields(ResultRow)}
-    rows = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        try:
-            content: dict[str, Any] = json.loads(line)
-            rows.append(ResultRow(**{key: value for key, value in content.items() if key in known}))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: line {number} is no result row ({error})") from error
-    return rows

@@ -21,8 +21,6 @@ from cmcgns.common.errors import UserError
 from cmcgns.metrics.measure import Array, Measure, Measures, joined
 from cmcgns.metrics.ranking import FloatArray, IntArray, RankedScores, check_labels, mean_over_classes
 
-_NEGATIVE, _POSITIVE = "negative", "positive"
-
 
 def binary_measures(arrays: Mapping[str, Array]) -> Measures:
     """Areas under the ROC and the precision-recall curve, mean and per class, and calibration if there is any.
@@ -31,7 +29,8 @@ def binary_measures(arrays: Mapping[str, Array]) -> Measures:
         arrays: `scores` (n, C), higher means more likely; `labels` (n, C) 1, 0 or NaN; `label_names` (C,); `counted`
             (C,) whether the class was learnt; optionally `probabilities` (n, C).
     """
-    names, labels = _counted(arrays)
+    names = arrays["label_names"].tolist()
+    labels = np.where(arrays["counted"], arrays["labels"], np.nan)
     parts = [_ranking(arrays["scores"], labels, names)]
     if "probabilities" in arrays:
         parts.append(calibration_measures(arrays["probabilities"], labels, names))
@@ -61,7 +60,7 @@ def skipped_classes(names: Sequence[str], train: FloatArray, test: FloatArray) -
     reasons: dict[str, str] = {}
     learnt = np.ones(len(names), dtype=bool)
     for part, labels in (("test", test), ("training", train)):
-        for value, kind in ((0, _NEGATIVE), (1, _POSITIVE)):
+        for value, kind in ((0, "negative"), (1, "positive")):
             lacking = ~(labels == value).any(axis=0)
             reasons |= {names[c]: f"no {kind} among the {part} rows" for c in np.flatnonzero(lacking).tolist()}
             if part == "training":
@@ -95,12 +94,6 @@ def facts_of(reasons: Mapping[str, str], train: FloatArray, names: Sequence[str]
     }
 
 
-def _counted(arrays: Mapping[str, Array]) -> tuple[list[str], FloatArray]:
-    """Names, and labels with those of classes left out that nothing was learnt about."""
-    names = [str(name) for name in arrays["label_names"]]
-    return names, np.where(arrays["counted"], arrays["labels"], np.nan)
-
-
 def _ranking(scores: Array, labels: FloatArray, names: Sequence[str]) -> Measures:
     ranked = RankedScores(scores, labels)
     of = [Measure("auroc"), *(Measure("auroc", name) for name in names)]
@@ -116,7 +109,7 @@ def _ranking(scores: Array, labels: FloatArray, names: Sequence[str]) -> Measure
 
 
 def _agreement(arrays: Mapping[str, Array]) -> Measures:
-    names = [str(name) for name in arrays["label_names"]]
+    names = arrays["label_names"].tolist()
     truth = np.asarray(arrays["labels"] == 1, dtype=np.float64)
     chosen = np.asarray(arrays["scores"].argmax(axis=1)[:, None] == np.arange(len(names)), dtype=np.float64)
     cells = np.concatenate(

@@ -96,27 +96,6 @@ class RankedScores:
         return result
 
 
-def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> FloatArray:
-    """Area under the ROC curve per class, exact under ties.
-
-    Args:
-        scores: (n, C), higher means more likely.
-        labels: (n, C) in {0, 1, NaN}; NaN rows are left out class by class.
-        weights: optional (R, n), e.g. how often each of R resamples drew each row.
-
-    Returns:
-        (C,), or (R, C) with weights; NaN where a class has no positive or no negative.
-
-    Raises:
-        UserError: see :class:`RankedScores`.
-    """
-    ranked = RankedScores(scores, labels)
-    if weights is None:
-        weights = np.ones((1, ranked.rows))
-        return ranked.auroc(weights).reshape(-1)
-    return ranked.auroc(weights)
-
-
 def mean_auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[float, BoolArray]:
     """Mean area over the classes that have one.
 
@@ -127,7 +106,8 @@ def mean_auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[float, Boo
     Returns:
         The mean (NaN if no class counts) and, (C,), which classes counted: print that beside the mean.
     """
-    per_class = auroc(scores, labels)
+    ranked = RankedScores(scores, labels)
+    per_class = ranked.auroc(np.ones((1, ranked.rows)))[0]
     return float(mean_over_classes(per_class)), ~np.isnan(per_class)
 
 

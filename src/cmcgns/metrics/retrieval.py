@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics.ranking import FloatArray
+from cmcgns.metrics.ranking import BoolArray, FloatArray
 
 _CHUNK_CELLS = 1 << 23  # queries × gallery compared at once
 _TIE = 1e-6  # cosines closer than this are equal: single precision cannot tell them apart
@@ -40,19 +40,8 @@ def recall_at_k(
     Raises:
         UserError: shapes disagree, an embedding is zero or not finite, a k < 1, a query without a right item.
     """
-    _check_ks(ks)
-    queries, items = _unit(query, "query"), _unit(gallery, "gallery")
-    if queries.shape[1] != items.shape[1]:
-        raise UserError(f"queries have {queries.shape[1]} dimensions, the gallery {items.shape[1]}")
-    wanted, offered = _check_ids(query_ids, gallery_ids)
-    if len(wanted) != len(queries) or len(offered) != len(items):
-        found = f"{len(wanted)} and {len(offered)} ids for {len(queries)} queries and {len(items)} items"
-        raise UserError(f"one id per embedding is needed, not {found}")
-    ahead = np.empty(len(queries), dtype=np.int64)
-    step = max(1, _CHUNK_CELLS // len(items))
-    for start in range(0, len(queries), step):
-        part = slice(start, start + step)
-        ahead[part] = _wrong_ahead(queries[part] @ items.T, wanted[part, None] == offered[None, :])
+    similar = _similarities(query, gallery, query_ids, gallery_ids, ks)
+    ahead = np.concatenate([_wrong_ahead(similarity, right) for similarity, right in similar])
     return {k: (ahead < k).astype(np.float64) for k in ks}
 
 
@@ -83,21 +72,8 @@ def precision_at_k(
     Raises:
         UserError: shapes disagree, an embedding is zero or not finite, a k < 1, a query without a right item.
     """
-    _check_ks(ks)
-    queries, items = _unit(query, "query"), _unit(gallery, "gallery")
-    wanted, offered = _check_ids(query_classes, gallery_classes)
-    if queries.shape[1] != items.shape[1] or len(wanted) != len(queries) or len(offered) != len(items):
-        raise UserError(f"queries {queries.shape} and gallery {items.shape} need one class each and one dimension")
-    if skip_self and len(queries) != len(items):
-        raise UserError(f"{len(queries)} queries are not the {len(items)} items of the gallery")
-    places = np.empty((len(queries), min(max(ks), len(items))), dtype=np.int64)
-    step = max(1, _CHUNK_CELLS // len(items))
-    for start in range(0, len(queries), step):
-        rows = np.arange(start, min(start + step, len(queries)))
-        similarity = queries[rows] @ items.T
-        if skip_self:
-            similarity[rows - start, rows] = -np.inf
-        places[rows] = _places(similarity, wanted[rows, None] == offered[None, :], places.shape[1])
+    similar = _similarities(query, gallery, query_classes, gallery_classes, ks, skip_self)
+    places = np.concatenate([_places(similarity, right, max(ks)) for similarity, right in similar])
     return {k: (places < k).sum(axis=1) / k for k in ks}
 
 
@@ -138,14 +114,43 @@ def chance_recall(query_ids: npt.ArrayLike, gallery_ids: npt.ArrayLike, k: int) 
     return float(np.average(1 - miss, weights=queries))
 
 
-def _wrong_ahead(similarity: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def _similarities(
+    query: npt.ArrayLike,
+    gallery: npt.ArrayLike,
+    query_ids: npt.ArrayLike,
+    gallery_ids: npt.ArrayLike,
+    ks: Sequence[int],
+    skip_self: bool = False,
+) -> Iterator[tuple[npt.NDArray[np.floating], BoolArray]]:
+    """Cosines (q, m) of some queries at a time with all items, and which items are right."""
+    _check_ks(ks)
+    queries, items = _unit(query, "query"), _unit(gallery, "gallery")
+    if queries.shape[1] != items.shape[1]:
+        raise UserError(f"queries have {queries.shape[1]} dimensions, the gallery {items.shape[1]}")
+    wanted, offered = _check_ids(query_ids, gallery_ids)
+    if len(wanted) != len(queries) or len(offered) != len(items):
+        found = f"{len(wanted)} and {len(offered)} ids for {len(queries)} queries and {len(items)} items"
+        raise UserError(f"one id per embedding is needed, not {found}")
+    if skip_self and len(queries) != len(items):
+        raise UserError(f"{len(queries)} queries are not the {len(items)} items of the gallery")
+    step = max(1, _CHUNK_CELLS // len(items))
+    for start in range(0, len(queries), step):
+        rows = np.arange(start, min(start + step, len(queries)))
+        similarity = queries[rows] @ items.T
+        if skip_self:
+            similarity[rows - start, rows] = -np.inf
+        yield similarity, wanted[rows, None] == offered[None, :]
+
+
+def _wrong_ahead(similarity: npt.NDArray[np.floating], right: BoolArray) -> npt.NDArray[np.int64]:
     """Per query, wrong items at least as near as the nearest right one. (q, m), (q, m) -> (q,)."""
     best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
     return np.asarray(((similarity >= best - _TIE) & ~right).sum(axis=1))
 
 
-def _places(similarity: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], k: int) -> npt.NDArray[np.int64]:
+def _places(similarity: npt.NDArray[np.floating], right: BoolArray, k: int) -> npt.NDArray[np.int64]:
     """Places (q, k), from 0, of the k nearest right items, exact below k; of items that are not there very large."""
+    k = min(k, similarity.shape[1])
     near_right = _largest(np.where(right, similarity, -np.inf), k)
     near_wrong = _largest(np.where(right, -np.inf, similarity), k)
     ahead = (near_wrong[:, None, :] >= near_right[:, :, None] - _TIE).sum(axis=2)

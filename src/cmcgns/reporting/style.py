@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
@@ -22,6 +23,7 @@ INK, FAINT, GRID = "#22303C", "#6B7885", "#E4E8EC"
 BOX, HIDDEN = "#4FB7FF", "#6F8AA3"
 TITLE, TEXT, SMALL = 12.5, 11.0, 9.5  # points
 DPI = 115
+WIDTH, LEGEND = 11.2, 0.5  # of a page, and of what stands below its plots, in inches
 
 _SQUARE = (0.0, 1.0, 1.0, 0.0)  # left, right, bottom, top
 
@@ -93,6 +95,51 @@ def style_plot(axes: Axes, title: str, xlabel: str = "", ylabel: str = "") -> No
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(GRID)
+
+
+def new_panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """As many panels as needed, a lone one not stretched over the page."""
+    across = min(columns, count)
+    down = -(-count // columns)
+    width = WIDTH if across == columns else WIDTH * across / columns + 0.6
+    figure = new_figure(max(width, 5.6), height * down + LEGEND)
+    panels = [figure.add_subplot(down, across, place + 1) for place in range(count)]
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1, wspace=0.04, hspace=0.06)
+    return figure, panels
+
+
+def title_panel(axes: Axes, title: str, xlabel: str = "", ylabel: str = "", width: int = 32) -> None:
+    """The look of a panel, its title broken at `width` letters."""
+    style_plot(axes, textwrap.fill(plain(title, 2 * width), width), xlabel, ylabel)
+
+
+def shared_legend(figure: Figure, panels: Sequence[Axes], below: int = 0) -> None:
+    """One legend for all panels, below them; none for so few names as `below`."""
+    named: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    if len(named) > below:
+        columns = max(1, min(len(named), 110 // (max(len(name) for name in named) + 6)))
+        figure.legend(
+            list(named.values()), list(named), loc="outside lower center", ncols=columns, fontsize=SMALL + 0.5,
+            labelcolor=INK, frameon=False, handlelength=1.8, columnspacing=2.2,
+        )  # fmt: skip
+
+
+def plain(text: str, length: int = 48) -> str:
+    """A name as a picture can show it: one line, not too long, dollars no formulas."""
+    text = " ".join(text.split())
+    text = text if len(text) <= length else f"{text[: length - 1]}…"
+    return text.replace("$", r"\$")
+
+
+def name_lines(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
+    """Lines from top to bottom, each with a name at its left."""
+    axes.set_yticks(range(len(names)), labels=[plain(name, 72) for name in names])
+    axes.tick_params(axis="y", labelsize=TEXT - 0.5, labelcolor=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
 
 
 def show_radiograph(axes: Axes, image: NDArray[np.float32], title: str = "") -> None:

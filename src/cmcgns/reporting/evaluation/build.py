@@ -18,9 +18,9 @@ from cmcgns.reporting.evaluation.names import (
     of_the_labels,
     protocol_title,
 )
-from cmcgns.reporting.evaluation.notices import Kept
+from cmcgns.reporting.evaluation.notices import Records
 from cmcgns.reporting.evaluation.selection import Selection
-from cmcgns.reporting.evaluation.tables import Block, Entry, Line, Notes, Table, entry
+from cmcgns.reporting.evaluation.tables import ColumnGroup, Entry, Line, Notes, Table, entry
 
 PUBLISHED_FRACTIONS = (1.0, 10.0, 100.0)
 Counts = Mapping[str, Callable[[ResultRow], str]]  # by the heading of a column
@@ -56,12 +56,12 @@ def main_table(selection: Selection, protocols: Sequence[str], title: str, named
     return Table(title, "Encoder", tuple(blocks), lines + published, listed)
 
 
-def _block(selection: Selection, protocol: str, named: bool) -> Block:
+def _block(selection: Selection, protocol: str, named: bool) -> ColumnGroup:
     metric = metric_name(selection.primary(protocol))
     columns = tuple(fraction_name(fraction) or "value" for fraction in selection.fractions(protocol))
     if not named:
-        return Block(metric, "", columns)
-    return Block(f"{protocol_title(protocol, selection.about)}: {metric}", protocol, columns)
+        return ColumnGroup(metric, "", columns)
+    return ColumnGroup(f"{protocol_title(protocol, selection.about)}: {metric}", protocol, columns)
 
 
 def metric_table(selection: Selection, protocol: str, metrics: Sequence[str], title: str) -> Table:
@@ -145,7 +145,7 @@ def _rows_table(
         if there or keep_empty:
             cells = (_entry(selection, row, protocol, query["fraction"], notes) for query, row in found)
             shown.append(Line(name, (*_counts(there, counts), *cells), encoder if several else ""))
-    block = Block("", protocol, (*counts, *(heading for heading, _ in columns)))
+    block = ColumnGroup("", protocol, (*counts, *(heading for heading, _ in columns)))
     return Table(title, first, (block,), shown, notes.listed(), "Encoder" if several else "")
 
 
@@ -188,14 +188,14 @@ def _published(selection: Selection, protocols: Sequence[str]) -> list[Line]:
 _SHARES = 3  # of the labels; more are in the sections
 
 
-def primary_table(selection: Selection, kept: Kept) -> Table:
+def primary_table(selection: Selection, kept: Records) -> Table:
     """The primary figure of every protocol and encoder, with what guessing gets and how much was judged.
 
     Args:
         selection: the rows.
         kept: what a random ranking gets in retrieval.
     """
-    notes, shares = Notes(), _shares(selection)
+    notes, (shares, left) = Notes(), _shares(selection)
     one = len([share for share in shares if share is not None]) < 2  # then a column says it
     names = ["Labels", "Value"] if one else [fraction_name(share) or "No labels" for share in shares]
     lines = [
@@ -203,33 +203,32 @@ def primary_table(selection: Selection, kept: Kept) -> Table:
         for name in selection.protocols
         for encoder in selection.encoders_of(name)
     ]
-    block = Block("", "", ("Measure", *names, "Chance", "Test rows", "Patients"))
-    table = Table("Primary figures", "Protocol", (block,), lines, notes.listed() + _about_shares(selection, shares))
+    block = ColumnGroup("", "", ("Measure", *names, "Chance", "Test rows", "Patients"))
+    table = Table("Primary figures", "Protocol", (block,), lines, notes.listed() + _about_shares(shares, left))
     table.second = "Encoder" if len(selection.encoders) > 1 else ""
     return table
 
 
-def _shares(selection: Selection) -> list[float | None]:
-    """What learns nothing first, then at most three shares of the labels: smallest, middle, largest."""
+def _shares(selection: Selection) -> tuple[list[float | None], list[float]]:
+    """What learns nothing first, then at most three shares of the labels (smallest, middle, largest); the others."""
     found = {fraction for name in selection.protocols for fraction in selection.fractions(name)}
     learned = sorted(fraction for fraction in found if fraction is not None)
-    if len(learned) > _SHARES:
-        learned = [learned[0], learned[len(learned) // 2], learned[-1]]
-    return [*([None] if None in found else []), *learned]
+    many = len(learned) > _SHARES
+    shown = [learned[0], learned[len(learned) // 2], learned[-1]] if many else learned
+    return [*([None] if None in found else []), *shown], [share for share in learned if share not in shown]
 
 
-def _about_shares(selection: Selection, shares: Sequence[float | None]) -> list[tuple[str, str]]:
-    found = {fraction for name in selection.protocols for fraction in selection.fractions(name)}
+def _about_shares(shares: Sequence[float | None], left: Sequence[float]) -> list[tuple[str, str]]:
     text = "Labels, in per cent: the share that a head or classifier on the encoder was trained on."
-    texts = [text] if found != {None} else []
-    if left := sorted(fraction for fraction in found - set(shares) if fraction is not None):
+    texts = [text] if list(shares) != [None] else []
+    if left:
         texts.append(f"Further shares are in the sections below: {', '.join(map(fraction_name, left))}.")
     return [("", text) for text in texts]
 
 
 def _line(
     selection: Selection,
-    kept: Kept,
+    kept: Records,
     protocol: str,
     encoder: str,
     shares: Sequence[float | None] | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,19 +13,17 @@ from cmcgns.common.environment import describe_environment
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.figures import PRIMARY, figures_of_protocol, reliability_of
+from cmcgns.evaluation.figures import PRIMARY, figures_of, reliability_of
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.progress import Progress
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow, write_results
 from cmcgns.evaluation.run import EvaluateOptions, Outcome, run_protocols
 from cmcgns.evaluation.select import Pair
-from cmcgns.evaluation.store import protocols_of, read_protocol
+from cmcgns.evaluation.store import read_protocol
 from cmcgns.reporting.evaluation.comparison import write_comparison
 from cmcgns.reporting.evaluation.report import write_evaluation
-from cmcgns.reporting.evaluation.terminal import differences_table, figures_table
-
-logger = logging.getLogger(__name__)
+from cmcgns.reporting.evaluation.terminal import differences_table, figures_table, share_text
 
 
 def run_evaluation(
@@ -89,7 +86,7 @@ def judge_encoder(
         with Progress(console) as progress:
             outcome = run_protocols(encoder, pairs, out, options, progress)
             progress.say("computing intervals")
-            rows = _figures(out, outcome)
+            rows = figures_of(out, outcome.failures)
     except KeyboardInterrupt:
         console.print(f"interrupted: {out} keeps what is finished, and the same command goes on", markup=False)
         raise
@@ -104,20 +101,6 @@ def judge_encoder(
         reliability_of(out, dict.fromkeys(row.protocol for row in rows)),
     )
     return Judgement(rows, outcome, report)
-
-
-def _figures(out: Path, outcome: Outcome) -> list[ResultRow]:
-    """Figures of every protocol; one whose predictions are damaged or undefined does not lose the others."""
-    rows: list[ResultRow] = []
-    for name in protocols_of(out):
-        try:
-            rows += figures_of_protocol(out, name)
-        except Exception as error:
-            if not isinstance(error, UserError):
-                logger.exception("%s: figures failed", name)
-            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            outcome.failures.append((name, "figures", message))
-    return rows
 
 
 def run_comparison(first: Path, second: Path, out: Path | None) -> None:
@@ -159,10 +142,9 @@ def _print(judgement: Judgement, console: Console) -> None:
         console.print(figures_table(shown, console.width))
     remarks: list[str] = []  # allowed leakage, and why there is no figure or no interval
     for row in shown:
-        share = "" if row.fraction is None else f"{row.fraction:g}"
         remarks += [f"{row.protocol}: LEAKAGE, {row.leakage}"] if row.leakage else []
         said = row.note and (row.low is None or PRIMARY in row.note)
-        remarks += [f"{row.protocol} {share}: {row.note}"] if said else []
+        remarks += [f"{row.protocol} {share_text(row.fraction)}: {row.note}"] if said else []
     for line in dict.fromkeys(remarks):
         console.print(line, markup=False)
     for protocol, reason in judgement.outcome.skipped:

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from cmcgns.common.files import write_text
 from cmcgns.common.page import page_template
 from cmcgns.evaluation.compare import Comparison, ComparisonRow
-from cmcgns.reporting.evaluation.forest import draw_differences
 from cmcgns.reporting.evaluation.markdown import code, escape, fold, grid, listed, warning
 from cmcgns.reporting.evaluation.names import (
     DASH,
@@ -29,7 +30,7 @@ from cmcgns.reporting.evaluation.names import (
     to_csv,
 )
 from cmcgns.reporting.evaluation.notices import FEW_PATIENTS, LeakNotice, few_patients
-from cmcgns.reporting.style import save_pictures
+from cmcgns.reporting.style import BLUE, FAINT, WIDTH, name_lines, new_figure, save_pictures, style_plot
 
 _MAIN = "comparison-primary"
 A_BETTER, B_BETTER, NOT_CLEAR, UNDEFINED = "A better", "B better", "not clear", "undefined"
@@ -175,14 +176,26 @@ def _measured(rows: Sequence[ComparisonRow]) -> str:
     return f"Measured on {counts}{seeds}, {extent(row.resamples for row in rows)} resamples."
 
 
-def _forest_plot(primary: Sequence[ComparisonRow]) -> dict[str, Any]:
-    names, points = [], []
-    for row in primary:
-        if is_number(row.difference) and row.low is not None and row.high is not None:
-            about = (row.protocol, metric_name(row.metric), fraction_name(row.fraction))
-            names.append(", ".join(part for part in about if part))
-            points.append((row.difference, row.low, row.high, row.clear))
-    return {_MAIN: draw_differences(names, points, "Difference: A minus B")} if names else {}
+def _forest_plot(primary: Sequence[ComparisonRow]) -> dict[str, Figure]:
+    """Paired differences with their intervals; filled where the interval leaves out 0."""
+    shown = [
+        (row, row.difference, row.low, row.high)
+        for row in primary
+        if is_number(row.difference) and is_number(row.low) and is_number(row.high)
+    ]
+    if not shown:
+        return {}
+    figure = new_figure(WIDTH, 1.2 + 0.34 * len(shown))
+    axes = figure.add_subplot()
+    style_plot(axes, "", "Difference: A minus B")
+    axes.axvline(0, color=FAINT, linewidth=1.2)
+    for place, (row, value, low, high) in enumerate(shown):
+        filled = BLUE if row.clear else "white"
+        axes.hlines(place, low, high, color=BLUE, linewidth=2)
+        axes.plot(value, place, "o", markersize=7, color=BLUE, markerfacecolor=filled, zorder=3)
+    about = ((row.protocol, metric_name(row.metric), fraction_name(row.fraction)) for row, *_ in shown)
+    name_lines(figure, axes, [", ".join(part for part in parts if part) for parts in about])
+    return {_MAIN: figure}
 
 
 def _order(name: str) -> tuple[int, int, int, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cmcgns.reporting.evaluation.names import DASH
 from cmcgns.reporting.evaluation.notices import LeakNotice
-from cmcgns.reporting.evaluation.selection import Source
+from cmcgns.reporting.evaluation.selection import TestSet
 from cmcgns.reporting.evaluation.tables import Entry, Fold, Picture, Section, Table
 
 _SIGNS = re.compile(r"([\\`*\[\]|~$<>&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
@@ -103,7 +103,7 @@ def listed(title: str, items: Iterable[str]) -> list[str]:
     return [*([f"## {title}"] if title else []), "\n".join(lines)] if lines else []
 
 
-def sources(of: Sequence[Source]) -> list[str]:
+def sources(of: Sequence[TestSet]) -> list[str]:
     """What the tables below were measured on."""
     if not of:
         return []

@@ -58,8 +58,7 @@ def _findings(selection: Selection) -> list[str]:
             protocols.setdefault((selection.encoder_of(row), row.leakage), {})[row.protocol] = None
     several = len(selection.encoders) > 1
     return [
-        f"{', '.join(f'`{name}`' for name in names)}{f', {encoder}' if several else ''}: {text}"
-        for (encoder, text), names in protocols.items()
+        f"{_codes(names)}{f', {encoder}' if several else ''}: {text}" for (encoder, text), names in protocols.items()
     ]
 
 
@@ -70,17 +69,18 @@ def _limits(selection: Selection, cautions: Mapping[str, Sequence[str]]) -> str:
         for text in cautions.get(name, ()):
             names.setdefault(text, []).append(name)
     everywhere = len(selection.protocols)
-    return "; ".join(
-        text if len(of) == everywhere else f"{text} ({', '.join(f'`{name}`' for name in of)})"
-        for text, of in names.items()
-    )
+    return "; ".join(text if len(of) == everywhere else f"{text} ({_codes(of)})" for text, of in names.items())
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 _FIXED = {"auroc": 0.5, "cnr_similarity": 0.0, "cnr_attention": 0.0}  # whatever the data
 
 
 @dataclass(frozen=True)
-class Kept:
+class Records:
     """By the name of a protocol.
 
     Attributes:
@@ -109,10 +109,10 @@ class Kept:
         return _FIXED.get(row.metric, level)
 
 
-def read_kept(folder: Path, rows: Iterable[ResultRow]) -> Kept:
+def read_records(folder: Path, rows: Iterable[ResultRow]) -> Records:
     """What an evaluation left in its folder; nothing where the folder is of something else."""
     if not (folder / ENCODER).is_file():
-        return Kept()
+        return Records()
     cautions, facts = dict[str, Sequence[str]](), dict[str, Mapping[str, Any]]()
     for name, task in {row.protocol: row.task for row in rows}.items():
         try:
@@ -121,7 +121,7 @@ def read_kept(folder: Path, rows: Iterable[ResultRow]) -> Kept:
                 facts[name] = read_predictions(folder, name, cells_of(folder, name)[0]).facts
         except UserError:  # damaged: listed among the failures, and no reason to lose the page
             continue
-    return Kept(cautions, facts)
+    return Records(cautions, facts)
 
 
 def _cut(note: str, cautions: Sequence[str]) -> str:

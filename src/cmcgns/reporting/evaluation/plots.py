@@ -1,17 +1,17 @@
-"""Plots of results in panels: every value with its interval, the same colour for the same encoder everywhere."""
+"""Plots of results, in panels or line by line: values with their intervals, an encoder in one colour everywhere."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from cmcgns.evaluation.results import ReliabilityCurve, ResultRow
-from cmcgns.metrics.ranking import FloatArray
 from cmcgns.reporting.evaluation import build
 from cmcgns.reporting.evaluation.names import fraction_name, is_number, metric_name, of_the_labels, protocol_title
 from cmcgns.reporting.evaluation.selection import Selection
@@ -20,71 +20,29 @@ from cmcgns.reporting.style import (
     FAINT,
     GREEN,
     INK,
+    LEGEND,
     ORANGE,
     PURPLE,
     SKY,
     SMALL,
     VERMILION,
+    WIDTH,
+    name_lines,
     new_figure,
+    new_panels,
+    plain,
+    shared_legend,
     style_plot,
+    title_panel,
 )
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 MARKERS = ("o", "s", "D", "^", "v", "P")
-WIDTH = 11.2  # inches
-LEGEND = 0.5
-
-
-def whisker(axes: Axes, row: ResultRow, place: float, index: int, horizontal: bool, name: str) -> None:
-    """A point with its interval; `name` for the legend, empty for none."""
-    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-    if is_number(row.low) and is_number(row.high):
-        (axes.hlines if horizontal else axes.vlines)(place, row.low, row.high, color=colour, linewidth=1.8)
-    point = (row.value, place) if horizontal else (place, row.value)
-    label = plain(name) if name else None
-    axes.plot(
-        *point, marker, color=colour, markersize=6.5, markeredgecolor="white", linestyle="", label=label, zorder=3
-    )
-
-
-def new_panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """As many panels as needed, a lone one not stretched over the page."""
-    across = min(columns, count)
-    down = -(-count // columns)
-    width = WIDTH if across == columns else WIDTH * across / columns + 0.6
-    figure = new_figure(max(width, 5.6), height * down + LEGEND)
-    panels = [figure.add_subplot(down, across, place + 1) for place in range(count)]
-    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1, wspace=0.04, hspace=0.06)
-    return figure, panels
-
-
-def title_panel(axes: Axes, title: str, xlabel: str = "", ylabel: str = "", width: int = 32) -> None:
-    """The look of a panel, its title broken at `width` letters."""
-    style_plot(axes, textwrap.fill(plain(title, 2 * width), width), xlabel, ylabel)
-
-
-def shared_legend(figure: Figure, panels: Sequence[Axes], below: int = 0) -> None:
-    """One legend for all panels, below them; none for so few names as `below`."""
-    named: dict[str, Artist] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            named.setdefault(label, handle)
-    if len(named) > below:
-        columns = max(1, min(len(named), 110 // (max(len(name) for name in named) + 6)))
-        figure.legend(
-            list(named.values()), list(named), loc="outside lower center", ncols=columns, fontsize=SMALL + 0.5,
-            labelcolor=INK, frameon=False, handlelength=1.8, columnspacing=2.2,
-        )  # fmt: skip
-
-
-def plain(text: str, length: int = 48) -> str:
-    """A name as a picture can show it: one line, not too long, dollars no formulas."""
-    text = " ".join(text.split())
-    text = text if len(text) <= length else f"{text[: length - 1]}…"
-    return text.replace("$", r"\$")
-
-
 PUBLISHED = "#8A949E"
+DASHED = (0, (4, 3))  # of a line
+
+Floats = NDArray[np.floating]
+Rows = Sequence[ResultRow | None]  # one an encoder, or one a place
 
 
 def draw_fractions(selection: Selection, protocols: Sequence[str]) -> Figure:
@@ -93,11 +51,10 @@ def draw_fractions(selection: Selection, protocols: Sequence[str]) -> Figure:
     figure, panels = new_panels(len(shown), 3, 3.3)
     for axes, name in zip(panels, shown, strict=True):
         ticks = [float(fraction) for fraction in selection.fractions(name) if fraction is not None]
-        title_panel(
-            axes, protocol_title(name, selection.about), "Share of the labels", metric_name(selection.primary(name))
-        )
+        metric = selection.primary(name)
+        title_panel(axes, protocol_title(name, selection.about), "Share of the labels", metric_name(metric))
         for index, encoder in enumerate(selection.encoders):
-            rows = [selection.find(name, encoder, selection.primary(name), fraction=tick) for tick in ticks]
+            rows = [selection.find(name, encoder, metric, fraction=tick) for tick in ticks]
             shift = 1.06 ** (index - (len(selection.encoders) - 1) / 2)
             _whiskers(axes, np.array(ticks) * shift, rows, index, encoder)
         _draw_published(axes, selection, name)
@@ -119,16 +76,9 @@ def draw_bars(selection: Selection, protocols: Sequence[str]) -> Figure:
         metrics = [metric for metric in metrics if _within_unit(found[metric])]
         title_panel(axes, f"{protocol_title(name, selection.about)}, {of_the_labels(fraction)}", width=46)
         width = 0.8 / len(selection.encoders)
-        for index in range(len(selection.encoders)):
+        for index, encoder in enumerate(selection.encoders):
             places = np.arange(len(metrics)) + (index - (len(selection.encoders) - 1) / 2) * width
-            _bars(
-                axes,
-                np.asarray(places, dtype=np.float64),
-                [found[metric][index] for metric in metrics],
-                index,
-                min(width, 0.5),
-                selection,
-            )
+            _bars(axes, places, [found[metric][index] for metric in metrics], index, min(width, 0.5), encoder)
         letters = 14 if len(metrics) < 6 else 11  # or they would run into each other
         labels = (textwrap.fill(metric_name(metric), letters, break_long_words=False) for metric in metrics)
         axes.set_xticks(range(len(metrics)), labels=list(labels))
@@ -149,13 +99,12 @@ def draw_reliability(curves: Sequence[ReliabilityCurve]) -> Figure:
     for axes, (label, fraction) in zip(panels, about, strict=True):
         title = ", ".join(part for part in (label or "all classes", fraction_name(fraction)) if part)
         title_panel(axes, title, "Predicted probability", "Observed share")
-        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=DASHED, zorder=1)
         for curve in (one for one in curves if (one.label, one.fraction) == (label, fraction)):
-            index = encoders.index(curve.encoder)
-            colour, count = COLOURS[index % len(COLOURS)], np.array(curve.count, dtype=float)
+            colour, marker = _look(encoders.index(curve.encoder))
+            count = np.array(curve.count, dtype=float)
             axes.plot(curve.predicted, curve.observed, color=colour, linewidth=1.4, alpha=0.7)
             sizes = 14 + 130 * count / max(count.max(initial=1), 1)
-            marker = MARKERS[index % len(MARKERS)]
             axes.scatter(
                 curve.predicted, curve.observed, s=sizes, color=colour, marker=marker, label=plain(curve.encoder),
                 alpha=0.85, linewidths=0.8, edgecolors="white", zorder=3,
@@ -167,34 +116,93 @@ def draw_reliability(curves: Sequence[ReliabilityCurve]) -> Figure:
     return figure
 
 
-def _whiskers(axes: Axes, places: FloatArray, rows: Sequence[ResultRow | None], index: int, name: str) -> None:
+def draw_classes(selection: Selection, protocol: str) -> Figure:
+    """The primary metric of each class at the largest fraction, with intervals; the best class above."""
+    metric, fraction = selection.primary(protocol), selection.fractions(protocol)[-1]
+    encoders = selection.encoders_of(protocol)
+    lines = [
+        (label, [selection.find(protocol, encoder, metric, label, fraction=fraction) for encoder in encoders])
+        for label in [*selection.labels(protocol, metric), ""]
+    ]
+    _, mean = lines.pop()
+    lines.sort(key=lambda line: _value(line[1][0], -np.inf), reverse=True)
+    return _forest(selection, encoders, [*lines, ("mean over classes", mean)], metric)
+
+
+def draw_subgroups(selection: Selection, protocol: str) -> Figure:
+    """A forest plot: everyone first, then the subgroups with their numbers of patients."""
+    metric, fraction = selection.primary(protocol), selection.fractions(protocol)[-1]
+    encoders, lines = selection.encoders_of(protocol), []
+    for group in ["", *selection.groups_with_figures(protocol)]:
+        rows = [selection.find(protocol, encoder, metric, group=group, fraction=fraction) for encoder in encoders]
+        count = max((row.patients for row in rows if row), default=0)
+        lines.append((f"{group or 'everyone'}  ({count:,} patients)", rows))
+    figure = _forest(selection, encoders, lines, metric)
+    for encoder, row in zip(encoders, lines[0][1], strict=True):
+        if _defined(row):
+            colour, _ = _look(selection.encoders.index(encoder))
+            figure.axes[0].axvline(_value(row, 0), color=colour, linewidth=1, alpha=0.45, zorder=1)
+    return figure
+
+
+def _forest(selection: Selection, encoders: Sequence[str], lines: Sequence[tuple[str, Rows]], metric: str) -> Figure:
+    """Lines of points with whiskers from top to bottom, each with a name and a row for each encoder."""
+    step = 0.24 + 0.13 * len(encoders)
+    figure = new_figure(WIDTH, 1.0 + step * len(lines) + (LEGEND if len(encoders) > 1 else 0))
+    axes = figure.add_subplot()
+    style_plot(axes, "", metric_name(metric))
+    for position, encoder in enumerate(encoders):
+        shift = (position - (len(encoders) - 1) / 2) * 0.62 / max(len(encoders), 1)
+        for place, (_, rows) in enumerate(lines):
+            if _defined(row := rows[position]):
+                _whisker(axes, row, place + shift, selection.encoders.index(encoder), horizontal=True, name=encoder)
+    for place, (_, rows) in enumerate(lines):
+        if not any(map(_defined, rows)):  # a word, so that a gap is no riddle
+            axes.text(
+                0.01, place, "undefined", transform=axes.get_yaxis_transform(), fontsize=SMALL, color=FAINT,
+                va="center", style="italic", zorder=4,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            )  # fmt: skip
+    if metric == "auroc":
+        axes.axvline(0.5, color=FAINT, linewidth=1, linestyle=DASHED, zorder=1)
+        axes.annotate(
+            "chance", (0.5, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+            ha="center", fontsize=SMALL, color=FAINT,
+        )  # fmt: skip
+    name_lines(figure, axes, [name for name, _ in lines])
+    shared_legend(figure, [axes], below=1)
+    return figure
+
+
+def _whisker(axes: Axes, row: ResultRow, place: float, index: int, horizontal: bool, name: str) -> None:
+    """A point with its interval; `name` for the legend, empty for none."""
+    colour, marker = _look(index)
+    if is_number(row.low) and is_number(row.high):
+        (axes.hlines if horizontal else axes.vlines)(place, row.low, row.high, color=colour, linewidth=1.8)
+    point = (row.value, place) if horizontal else (place, row.value)
+    label = plain(name) if name else None
+    axes.plot(
+        *point, marker, color=colour, markersize=6.5, markeredgecolor="white", linestyle="", label=label, zorder=3
+    )
+
+
+def _whiskers(axes: Axes, places: Floats, rows: Rows, index: int, name: str) -> None:
     """Points with whiskers joined by a line; undefined ones leave a gap."""
-    values = [row.value if row is not None and is_number(row.value) else np.nan for row in rows]
-    axes.plot(places, values, "-", color=COLOURS[index % len(COLOURS)], linewidth=1.8, zorder=2)
-    first = True
+    axes.plot(places, [_value(row, np.nan) for row in rows], "-", color=_look(index)[0], linewidth=1.8, zorder=2)
     for place, row in zip(places, rows, strict=True):
-        if row is not None and is_number(row.value):
-            whisker(axes, row, float(place), index, horizontal=False, name=name if first else "")
-            first = False
+        if _defined(row):
+            _whisker(axes, row, float(place), index, horizontal=False, name=name)
+            name = ""
 
 
-def _bars(
-    axes: Axes, places: FloatArray, rows: Sequence[ResultRow | None], index: int, width: float, selection: Selection
-) -> None:
-    colour = COLOURS[index % len(COLOURS)]
-    values = [row.value if row is not None and is_number(row.value) else 0.0 for row in rows]
-    label = plain(selection.encoders[index])
-    axes.bar(places, values, width * 0.92, color=colour, alpha=0.85, label=label)
+def _bars(axes: Axes, places: Floats, rows: Rows, index: int, width: float, name: str) -> None:
+    values = [_value(row, 0.0) for row in rows]
+    axes.bar(places, values, width * 0.92, color=_look(index)[0], alpha=0.85, label=plain(name))
     for place, row in zip(places, rows, strict=True):
         if row is not None and is_number(row.low) and is_number(row.high):
             axes.vlines(place, row.low, row.high, color=INK, linewidth=1.5, zorder=3)
-        if row is None or not is_number(row.value):
+        if not _defined(row):
             axes.text(place, 0.01, "–", ha="center", color=FAINT, transform=axes.get_xaxis_transform())
-
-
-def _within_unit(rows: Sequence[ResultRow | None]) -> bool:
-    values = [row.value for row in rows if row is not None and row.value is not None]
-    return bool(values) and all(0 <= value <= 1 for value in values)
 
 
 def _draw_published(axes: Axes, selection: Selection, name: str) -> None:
@@ -209,3 +217,21 @@ def _draw_published(axes: Axes, selection: Selection, name: str) -> None:
                 x, y, style, marker=MARKERS[number % len(MARKERS)], color=PUBLISHED, markerfacecolor="white",
                 markersize=5, linewidth=1.2, label=f"{plain(model)}, published", zorder=1.5,
             )  # fmt: skip
+
+
+def _look(index: int) -> tuple[str, str]:
+    """Colour and marker of an encoder."""
+    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+
+
+def _defined(row: ResultRow | None) -> TypeGuard[ResultRow]:
+    return row is not None and is_number(row.value)
+
+
+def _value(row: ResultRow | None, other: float) -> float:
+    return row.value if row is not None and is_number(row.value) else other
+
+
+def _within_unit(rows: Rows) -> bool:
+    values = [row.value for row in rows if row is not None and row.value is not None]
+    return bool(values) and all(0 <= value <= 1 for value in values)

@@ -11,7 +11,7 @@ from cmcgns.common.files import write_text
 from cmcgns.common.page import page_template
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ReliabilityCurve, ResultRow
-from cmcgns.reporting.evaluation import build, forest, markdown, plots
+from cmcgns.reporting.evaluation import build, markdown, plots
 from cmcgns.reporting.evaluation.names import (
     DESCRIPTIONS,
     TASKS,
@@ -22,7 +22,7 @@ from cmcgns.reporting.evaluation.names import (
     to_csv,
     version_rank,
 )
-from cmcgns.reporting.evaluation.notices import leak_notice, read_kept, statements
+from cmcgns.reporting.evaluation.notices import leak_notice, read_records, statements
 from cmcgns.reporting.evaluation.selection import Selection, sources
 from cmcgns.reporting.evaluation.tables import Fold, Part, Picture, Section, Table, pictures_of
 from cmcgns.reporting.style import save_pictures
@@ -62,7 +62,7 @@ def write_evaluation(
     Returns:
         Path of `report.html`, one file that needs nothing else.
     """
-    kept = read_kept(folder, rows)
+    kept = read_records(folder, rows)
     selection = Selection(kept.without_cautions(rows), protocols, failures)
     sections = _sections(selection, reliability)
     content: dict[str, Any] = {
@@ -140,9 +140,7 @@ def _flat(provenance: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def _sections(selection: Selection, reliability: Sequence[ReliabilityCurve] = ()) -> list[Section]:
     """A chapter for each task, v1 before legacy, then calibration."""
     tasks = dict.fromkeys(selection.tasks[name] for name in selection.protocols)
-    sections = [_task_section(selection, task) for task in tasks]
-    calibration = _calibration(selection, reliability)
-    return sections + ([calibration] if calibration.parts else [])
+    return [_task_section(selection, task) for task in tasks] + _calibration(selection, reliability)
 
 
 def _task_section(selection: Selection, task: str) -> Section:
@@ -199,7 +197,7 @@ def _protocol_blocks(selection: Selection, name: str) -> Blocks:
     elif metrics:
         further.append(build.metric_table(selection, name, metrics, "Over all classes"))
     if selection.labels(name, primary):
-        figure = forest.draw_classes(selection, name)
+        figure = plots.draw_classes(selection, name)
         caption = f"{metric_name(primary)} of each class{_at(selection, name)}, with 95 % intervals."
         blocks.append(Picture(f"classes-{_slug(name)}", figure, "Figures of each class with intervals", caption))
         blocks.append(_short(build.class_table(selection, name)))
@@ -222,7 +220,7 @@ def _subgroups(selection: Selection, name: str) -> Blocks:
     primary = metric_name(selection.primary(name))
     inside: list[Table | Picture] = []
     if selection.groups_with_figures(name):
-        figure = forest.draw_subgroups(selection, name)
+        figure = plots.draw_subgroups(selection, name)
         caption = (
             f"{primary} in subgroups of the test set{_at(selection, name)}, with 95 % intervals; the line is "
             "everyone's figure. Intervals of two subgroups that overlap or not are no test of their difference."
@@ -236,7 +234,7 @@ def _subgroups(selection: Selection, name: str) -> Blocks:
     return [Fold(f"Subgroups: {kinds}", tuple(inside))]
 
 
-def _calibration(selection: Selection, reliability: Sequence[ReliabilityCurve]) -> Section:
+def _calibration(selection: Selection, reliability: Sequence[ReliabilityCurve]) -> list[Section]:
     text = "Whether a predicted probability of 0.8 is right in 8 of 10 cases. Lower is better for both figures."
     section = Section("calibration", "Calibration", text)
     for name in selection.protocols:
@@ -249,12 +247,12 @@ def _calibration(selection: Selection, reliability: Sequence[ReliabilityCurve]) 
             figure = plots.draw_reliability(curves)
             part.blocks.append(Picture(f"reliability-{_slug(name)}", figure, "Reliability diagram", caption))
         section.parts += [part] if part.blocks else []
-    return section
+    return [section] if section.parts else []
 
 
 def _at(selection: Selection, name: str) -> str:
-    share = of_the_labels(selection.fractions(name)[-1])
-    return f" at {share}" if share else ""
+    """` at 100 % of the labels`, the largest share; empty for what learns nothing."""
+    return f" at {of_the_labels(selection.fractions(name)[-1])}" if selection.learns(name) else ""
 
 
 def _slug(name: str) -> str:

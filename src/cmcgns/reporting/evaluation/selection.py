@@ -147,7 +147,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Source:
+class TestSet:
     """The test rows of a protocol; `encoders` is empty where there is only one."""
 
     protocol: str
@@ -161,7 +161,7 @@ class Source:
     leakage: str
 
 
-def sources(selection: Selection, protocols: Iterable[str]) -> list[Source]:
+def sources(selection: Selection, protocols: Iterable[str]) -> list[TestSet]:
     """One for every protocol and split; encoders that were judged on the same share one."""
     found: dict[tuple[str, str, str, int, int, str], list[ResultRow]] = {}
     for row in (row for name in protocols for row in _means(selection, name)):
@@ -174,7 +174,7 @@ def sources(selection: Selection, protocols: Iterable[str]) -> list[Source]:
         encoders = "" if not several else "all" if len(names) == len(selection.encoders) else ", ".join(names)
         seeds = extent(row.seeds for row in of) if any(row.fraction is not None for row in of) else DASH
         resamples = extent(row.resamples for row in of)
-        listed.append(Source(protocol, encoders, dataset, split, n, patients, seeds, resamples, leakage))
+        listed.append(TestSet(protocol, encoders, dataset, split, n, patients, seeds, resamples, leakage))
     return listed
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from matplotlib.figure import Figure
 
 from cmcgns.evaluation.results import ResultRow
 from cmcgns.reporting.evaluation.names import DASH, is_number, number, span, with_span
-from cmcgns.reporting.evaluation.selection import Source
+from cmcgns.reporting.evaluation.selection import TestSet
 
 UNDEFINED = "undefined on these test rows"
 LEAKED = "leakage: the top of the page says what was seen before"
@@ -57,7 +57,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Block:
+class ColumnGroup:
     """Columns that belong together under one heading."""
 
     title: str
@@ -78,7 +78,7 @@ class Table:
 
     title: str
     first: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[ColumnGroup, ...]
     lines: list[Line]
     notes: list[tuple[str, str]]
     second: str = ""
@@ -159,11 +159,6 @@ def letters(index: int) -> str:
     return (letters(first - 1) if first else "") + chr(ord("a") + last)
 
 
-def chunks(names: Sequence[str], size: int) -> list[list[str]]:
-    """At most so many at a time, in order."""
-    return [list(names[start : start + size]) for start in range(0, len(names), size)]
-
-
 @dataclass(frozen=True)
 class Picture:
     """A plot with its words."""
@@ -202,7 +197,7 @@ class Part:
     title: str
     code: str = ""
     text: str = ""
-    sources: list[Source] = field(default_factory=list)
+    sources: list[TestSet] = field(default_factory=list)
     blocks: list[Table | Picture | Fold] = field(default_factory=list)
 
 

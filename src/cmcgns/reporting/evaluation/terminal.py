@@ -12,7 +12,7 @@ from rich.table import Table
 from cmcgns.evaluation.compare import Comparison, ComparisonRow
 from cmcgns.evaluation.results import ResultRow
 from cmcgns.reporting.evaluation.comparison import verdict_of
-from cmcgns.reporting.evaluation.names import is_chance, lower_is_better
+from cmcgns.reporting.evaluation.names import is_chance, lower_is_better, span
 
 _LEAST = 9  # letters that a column of names keeps
 _GAP = 2  # letters between columns
@@ -30,7 +30,13 @@ def figures_table(rows: Iterable[ResultRow], width: int) -> Table:
         width: of the terminal, in letters.
     """
     lines = [
-        (row.protocol, row.metric, _share(row.fraction), _with_interval(row.value, row.low, row.high), f"{row.n:,}")
+        (
+            row.protocol,
+            row.metric,
+            share_text(row.fraction),
+            _with_interval(row.value, row.low, row.high),
+            f"{row.n:,}",
+        )
         for row in rows
     ]
     title = "95 % intervals: patient-clustered bootstrap; mean over seeds"
@@ -103,10 +109,11 @@ def _widest(heads: Sequence[str], lines: Lines, column: int) -> int:
 def _difference(row: ComparisonRow, between: str) -> tuple[str, ...]:
     difference = _with_interval(row.difference, row.low, row.high, "+", between)
     verdict = verdict_of(row).replace(" ", between)
-    return row.protocol, row.metric, _share(row.fraction), _number(row.a), _number(row.b), difference, verdict
+    return row.protocol, row.metric, share_text(row.fraction), _number(row.a), _number(row.b), difference, verdict
 
 
-def _share(fraction: float | None) -> str:
+def share_text(fraction: float | None) -> str:
+    """Per cent without the sign; empty for what learns nothing."""
     return "" if fraction is None else f"{fraction:g}"
 
 
@@ -117,6 +124,6 @@ def _number(value: float | None, sign: str = "") -> str:
 def _with_interval(
     value: float | None, low: float | None, high: float | None, sign: str = "", between: str = " "
 ) -> str:
-    if value is None or low is None or high is None:
-        return _number(value, sign)
-    return f"{_number(value, sign)}{between}({_number(low, sign)} to {_number(high, sign)})"
+    shown = _number(value, sign)
+    ends = "" if value is None else span(low, high, lambda end: _number(end, sign))
+    return f"{shown}{between}({ends})" if ends else shown
