@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmcgns.data.images.cache import read_image
-from cmcgns.data.images.near_duplicates import without_padding
+from cmcgns.data.images.place import without_padding
+from cmcgns.data.images.read import read_image
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cmcgns.data.images.cache import read_image
+from cmcgns.data.images.read import read_image
 from cmcgns.data.manifest import image_file, read_manifest, write_manifest
 from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.reports.tokenizer import train_tokenizer

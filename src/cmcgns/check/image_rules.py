@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcgns.check.image_facts import TEXT_ROWS, ImageFacts, open_grey
+from cmcgns.check.image_facts import TEXT_ROWS, ImageFacts, read_grey
 from cmcgns.check.metadata import dicom_patient_tags, is_dicom
 from cmcgns.check.rule import Finding, Loaded, each, rule
 from cmcgns.common.errors import UserError
@@ -31,8 +31,6 @@ def unreadable_image(loaded: Loaded) -> Iterator[Finding]:
     """One finding per file."""
     for row, problem in _facts(loaded).problems.items():
         file = _file(loaded, row)
-        if is_dicom(Path(file)):
-            problem = "a DICOM file; training reads PNG and JPEG, which `cmcgns prepare` writes"
         yield loaded.finding("error", f"unreadable image: {problem}", [row], where=file)
 
 
@@ -108,7 +106,7 @@ def mask(loaded: Loaded) -> Iterator[Finding]:
 
     def measure(row: int) -> _Measured:
         try:
-            _, grey = open_grey(Path(files[row]))
+            grey, _ = read_grey(Path(files[row]))
         except UserError as error:
             return row, str(error), (0, 0), False
         return row, "", (grey.shape[0], grey.shape[1]), bool(grey.any())

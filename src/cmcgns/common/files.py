@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmcgns.common.errors import UserError
+
 
 def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place.
@@ -69,6 +71,18 @@ def write_arrays(
             save(stream, allow_pickle=False, **arrays)
 
     write_atomically(path, write, durable)
+
+
+def inside(root: Path, path: Path) -> Path:
+    """The real file behind a path, which must lie below the root.
+
+    Raises:
+        UserError: a symbolic link or `..` leads elsewhere.
+    """
+    real_root, real = (Path(os.path.realpath(place)) for place in (root, path))
+    if not real.is_relative_to(real_root):
+        raise UserError(f"{path}: leads out of {root} (to {real}); copy the file into the folder")
+    return real
 
 
 def sha256(path: Path) -> str:

@@ -118,15 +118,6 @@ def read_bytes(location: Path | str, bound: int, cut: bool = False) -> bytes:
     return content
 
 
-def open_image(location: Path | str) -> Path | NamedBytes:
-    """What `read_image` can open: a path, or a URL's content in memory.
-
-    Raises:
-        UserError: a URL that cannot be read.
-    """
-    return NamedBytes(read_bytes(location, MAX_IMAGE), str(location)) if is_url(location) else Path(location)
-
-
 def fetch(location: str, target: Path, bound: int) -> Path:
     """Copy a remote file; a local one stays where it is.
 

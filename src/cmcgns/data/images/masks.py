@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_bytes
-from cmcgns.data.images.cache import MAX_PIXELS
+from cmcgns.common.files import inside, write_bytes
+from cmcgns.data.images.files import open_picture
+from cmcgns.data.images.place import MAX_PIXELS
 
 NO_MASK = "-1"
 Mask = NDArray[np.bool_]
@@ -119,23 +120,10 @@ def mask_from_source(spec: dict[str, Any], root: Path) -> Mask:
 
 
 def _read_mask(root: Path, name: str) -> Mask:
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"{path}: the mask lies outside {root}")
-    try:
-        with Image.open(path) as image:
-            _check_size(image.height, image.width, str(path))
-            values = np.asarray(_without_transparency(image))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such mask") from None
-    except UserError:
-        raise
-    except (
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning,
-    ) as error:  # fmt: skip
-        raise UserError(f"{path}: unreadable mask ({error})") from error
-    inside = np.asarray(values > 0)
-    return np.asarray(inside.any(axis=2)) if inside.ndim == 3 else inside
+    with open_picture(inside(root, root / name)) as image:
+        values = np.asarray(_without_transparency(image))
+    within = np.asarray(values > 0)
+    return np.asarray(within.any(axis=2)) if within.ndim == 3 else within
 
 
 def _without_transparency(image: Image.Image) -> Image.Image:

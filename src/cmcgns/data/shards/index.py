@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cmcgns.common.array_cache import cache_folder
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256 as sha256_of
 from cmcgns.common.files import write_bytes
 from cmcgns.common.remote import MAX_IMAGE, fetch, is_url, join, location_of, read_bytes
-from cmcgns.data.images.cache import cache_folder
 
 FORMAT = 1
 INDEX = "shards.json"

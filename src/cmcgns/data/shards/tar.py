@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_atomically
 from cmcgns.common.remote import MAX_IMAGE, NamedBytes, is_url, read_bytes
-from cmcgns.data.images.cache import read_image
-from cmcgns.data.images.resize import JPEG_QUALITY, resize
+from cmcgns.data.images.files import STORED, open_picture
+from cmcgns.data.images.place import resize
+from cmcgns.data.images.read import encode_image, gray_of, read_image
 from cmcgns.data.shards.index import Shard
 
 SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
@@ -121,21 +121,16 @@ def _read(file: str, size: int | None) -> bytes | UserError:
     try:
         if suffix_of(file) not in SUFFIXES:
             raise UserError(f"{file}: not named .jpg, .jpeg or .png")
-        content = read_bytes(file, MAX_IMAGE)
-        source: Any = NamedBytes(content, file)
-        read_image(source, _LOOK)
-        return content if size is None else _resized(content, size)
+        source = NamedBytes(read_bytes(file, MAX_IMAGE), file)
+        read_image(source, _LOOK, STORED)
+        return source.getvalue() if size is None else _resized(source, size)
     except UserError as error:
         return error
 
 
-def _resized(content: bytes, size: int) -> bytes:
-    with Image.open(io.BytesIO(content)) as opened:
-        if max(opened.size) <= size:
-            return content
-        kind, image = opened.format, ImageOps.exif_transpose(opened)
-        wide = image.mode.startswith("I")
-        pixels = np.asarray(image).astype(np.uint16) if wide else np.asarray(image.convert("L"))
-    buffer = io.BytesIO()
-    Image.fromarray(resize(pixels, size)).save(buffer, kind, **({"quality": JPEG_QUALITY} if kind == "JPEG" else {}))
-    return buffer.getvalue()
+def _resized(file: NamedBytes, size: int) -> bytes:
+    with open_picture(file) as image:
+        if max(image.size) <= size:
+            return file.getvalue()
+        lossless, pixels = image.format == "PNG", resize(gray_of(image), size)
+    return encode_image(pixels, np.iinfo(pixels.dtype).max, lossless)

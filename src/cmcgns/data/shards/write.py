@@ -21,7 +21,7 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_json
-from cmcgns.data.images.resize import scaled_size
+from cmcgns.data.images.place import scaled_size
 from cmcgns.data.manifest import image_file, read_manifest, write_manifest
 from cmcgns.data.shards.index import FORMAT, INDEX, Shard
 from cmcgns.data.shards.tar import ShardPlan, WrittenShard, write_shard

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cmcgns.data.images.cache import cache_folder
+from cmcgns.common.array_cache import cache_folder
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.leakage.found import PRETRAINING, Caution, Kind, Leakage, Overlap

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cmcgns.common.array_cache import MappedArray, cached_array
 from cmcgns.common.files import sha256, write_arrays
 from cmcgns.data.images.near_duplicates import FIELDS, Signatures, near_duplicates, square_signatures
 from cmcgns.data.manifest import image_file
@@ -86,21 +87,14 @@ def _facts(images: ImageSet, cache: Path, progress: Callable[[int], None]) -> tu
     """Key and (n,) `_CACHED`, memory-mapped."""
     frame = images.frame
     key = _key(images)
-    file = cache / "signatures" / f"{key}.npy"
-    if not file.is_file():
+
+    def fill(facts: MappedArray, _: Sequence[int]) -> None:
         paths = [image_file(images.folder, path) for path in frame["image_path"]]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            facts = np.lib.format.open_memmap(temporary, mode="w+", dtype=_CACHED, shape=(len(images),))
-            square_signatures(images.pixels, np.arange(len(images)), picture_sizes(frame, paths), facts, progress)
-            unhashed = np.flatnonzero(frame["sha256"] == "")
-            facts["sha256"][unhashed] = hash_files([paths[row] for row in unhashed], lambda _: None)
-            facts.flush()
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return key, np.load(file, mmap_mode="r", allow_pickle=False)
+        square_signatures(images.pixels, np.arange(len(images)), picture_sizes(frame, paths), facts, progress)
+        unhashed = np.flatnonzero(frame["sha256"] == "")
+        facts["sha256"][unhashed] = hash_files([paths[row] for row in unhashed], lambda _: None)
+
+    return key, cached_array(cache / "signatures" / f"{key}.npy", (len(images),), _CACHED, fill)
 
 
 def _key(images: ImageSet) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import centre_crop
+from cmcgns.data.images.place import centre_crop
 from cmcgns.evaluation.image_set import read_image_set
 from cmcgns.evaluation.tasks.segmentation.maps import fill_boxes, read_targets
 
