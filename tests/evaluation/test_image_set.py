@@ -7,7 +7,7 @@ from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text, write_manifest
-from cmcgns.evaluation.image_set import read_image_set
+from support.images import read_image_set
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from cmcgns.check.metadata import personal_metadata
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_arrays
+from cmcgns.common.files import file_stamp, write_arrays
 from cmcgns.data.images.files import open_picture
 from cmcgns.data.images.near_duplicates import SIDE, signature
 from cmcgns.data.images.place import Pixels
@@ -204,11 +204,10 @@ def measure_images(
 
 def _key(file: str) -> int:
     """A number that changes when the file does; 0 if there is none."""
-    try:
-        stat = Path(file).stat()
-    except (OSError, ValueError):
+    stamp = file_stamp(file)
+    if not stamp:
         return 0
-    text = f"{_VERSION}\0{file}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    text = f"{_VERSION}\0{file}\0{stamp[0]}\0{stamp[1]}"
     return (
         int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big") or 1
     )

@@ -85,6 +85,15 @@ def inside(root: Path, path: Path) -> Path:
     return real
 
 
+def file_stamp(path: Path | str) -> tuple[int, int] | tuple[()]:
+    """Size and time of the last change of a file: other ones mean another content; () for a URL or a missing file."""
+    try:
+        stat = Path(path).stat()
+    except (OSError, ValueError):  # reading it will say what is wrong
+        return ()
+    return stat.st_size, stat.st_mtime_ns
+
+
 def sha256(path: Path) -> str:
     """Hash of a file's content."""
     with path.open("rb") as file:

@@ -16,6 +16,7 @@ import torch
 
 from cmcgns.common.array_cache import MappedArray, cached_array
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import file_stamp
 from cmcgns.data.manifest import image_file
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
@@ -94,10 +95,5 @@ def _key(encoder: FrozenEncoder, images: ImageSet) -> str:
     digest = hashlib.sha256(f"{_VERSION} {encoder.features_sha256} {images.pixels.shape}\n".encode())
     for image_path in images.frame["image_path"]:
         path = image_file(images.folder, image_path)
-        digest.update(f"{path}\0".encode())
-        try:
-            stat = Path(path).stat()
-            digest.update(f"{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        except OSError:  # a URL: its path is all that is known
-            digest.update(b"\n")
+        digest.update((f"{path}\0" + "\0".join(map(str, file_stamp(path))) + "\n").encode())
     return digest.hexdigest()[:32]

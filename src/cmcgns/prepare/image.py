@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import inside, sha256, write_bytes
+from cmcgns.common.files import file_stamp, inside, sha256, write_bytes
 
 # What a manifest needs; no identifier of a person is kept, only the names of the tags that hold one.
 _KEPT_TAGS = (
@@ -91,12 +91,11 @@ class ImageResult:
 
 def stamp_of(task: ImageTask, settings: ImageSettings) -> str:
     """Changes whenever the source file, its mask or the settings change; empty for a missing file."""
-    try:
-        stat = (Path(settings.root) / task.source).stat()
-    except OSError:
+    stamp = file_stamp(Path(settings.root) / task.source)
+    if not stamp:
         return ""
     mask = hashlib.blake2b(task.mask.encode(), digest_size=6).hexdigest() if task.mask else ""
-    return f"{settings.key}-{stat.st_size}-{stat.st_mtime_ns}-{mask}"
+    return f"{settings.key}-{stamp[0]}-{stamp[1]}-{mask}"
 
 
 def prepare_image(task: ImageTask, settings: ImageSettings) -> ImageResult:

@@ -14,7 +14,6 @@ from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.masks import (
-    MAX_PIXELS,
     Mask,
     decode_rle,
     encode_rle,
@@ -24,6 +23,7 @@ from cmcgns.data.images.masks import (
     save_mask,
     union_of,
 )
+from cmcgns.data.images.place import MAX_PIXELS
 
 
 def slow_decode(code: str, height: int, width: int) -> Mask:

@@ -5,12 +5,12 @@ import mmap
 import os
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
 from cmcgns.common.array_cache import MappedArray, cache_folder, cached_array
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import file_stamp
 from cmcgns.data.images.files import STORED
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.images.read import read_image
@@ -64,9 +64,5 @@ def without_read_ahead(array: MappedArray) -> MappedArray:
 def _fingerprint(paths: Sequence[str]) -> str:
     digest = hashlib.blake2b(f"{_CACHE_VERSION}\n".encode(), digest_size=12)
     for path in paths:
-        try:
-            stat = Path(path).stat()
-            digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        except OSError:  # reading it will say what is wrong
-            digest.update(f"{path}\n".encode())
+        digest.update(("\0".join(map(str, (path, *file_stamp(path)))) + "\n").encode())
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from PIL import Image
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import inside, write_bytes
 from cmcgns.data.images.files import open_picture
-from cmcgns.data.images.place import MAX_PIXELS
+from cmcgns.data.images.place import check_size
 
 NO_MASK = "-1"
 Mask = NDArray[np.bool_]
@@ -66,9 +66,9 @@ def decode_rle(code: str, height: int, width: int, where: str = "run-length code
         (height, width) Boolean, true inside.
 
     Raises:
-        UserError: see `parse_rle`; or an image of no size or more than `MAX_PIXELS`.
+        UserError: see `parse_rle`; or an image of no size or too many pixels.
     """
-    _check_size(height, width, where)
+    check_size(width, height, where)
     runs = parse_rle(code, height, width, where).ravel()
     rest = height * width - runs.sum()
     lengths = np.append(runs, rest)
@@ -91,7 +91,7 @@ def union_of(codes: Iterable[str], height: int, width: int, where: str = "run-le
     Raises:
         UserError: see `decode_rle`.
     """
-    _check_size(height, width, where)
+    check_size(width, height, where)
     union = np.zeros((height, width), dtype=bool)
     for code in codes:
         union |= decode_rle(code, height, width, where)
@@ -132,11 +132,6 @@ def _without_transparency(image: Image.Image) -> Image.Image:
     return image.convert("L") if image.mode == "LA" else image
 
 
-def _check_size(height: int, width: int, where: str) -> None:
-    if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise UserError(f"{where}: a mask of {width}×{height} pixels; between 1 and {MAX_PIXELS} are possible")
-
-
 def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     """A mask at another size: a pixel is inside when at least half of its area was.
 
@@ -163,7 +158,7 @@ def _sums_of_parts(values: NDArray[Any], count: int) -> NDArray[np.int64]:
     decides about an exact half.
 
     Args:
-        values: (rows, length) Boolean or whole numbers, whose sum is at most `MAX_PIXELS`.
+        values: (rows, length) Boolean or whole numbers, whose sum is at most `place.MAX_PIXELS`.
         count: of the parts.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What is compared, and finding the same pictures on two sides: 256-bit hashes propose, thumbnails decide."""
+"""Fingerprints of two sets of images, and the pictures that both hold: 256-bit hashes propose, thumbnails decide."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COLUMNS = ["image_path", "patient_id", "study_id", "dataset", "sha256", "where"]
 
 
 @dataclass(frozen=True)
-class Side:
+class Fingerprints:
     """Images with ids, file hashes and signatures.
 
     Attributes:
@@ -47,17 +47,17 @@ class Side:
     without_picture: int
 
 
-def seen_side(seen: SeenFile) -> Side:
+def seen_fingerprints(seen: SeenFile) -> Fingerprints:
     """What a run and those before it saw."""
     frame = seen.frame
     where = frame["part"].map(_PARTS).fillna(PRETRAINING).astype("str")
     where = where.mask(frame["run"] != "", where + " of " + frame["run"])
-    return Side(
+    return Fingerprints(
         frame.assign(where=where, image_path="")[COLUMNS], seen.signatures, sha256(seen.path), seen.without_picture
     )
 
 
-def image_side(sets: Mapping[str, ImageSet], cache: Path, progress: Callable[[int], None]) -> Side:
+def fingerprints_of(sets: Mapping[str, ImageSet], cache: Path, progress: Callable[[int], None]) -> Fingerprints:
     """Evaluation images; their signatures are kept in `cache`.
 
     Args:
@@ -80,7 +80,9 @@ def image_side(sets: Mapping[str, ImageSet], cache: Path, progress: Callable[[in
             first += len(facts)
 
     blank = sum(int(np.count_nonzero(~facts["comparable"])) for _, facts in found.values())
-    return Side(pd.concat(frames, ignore_index=True), blocks, "-".join(key for key, _ in found.values()), blank)
+    return Fingerprints(
+        pd.concat(frames, ignore_index=True), blocks, "-".join(key for key, _ in found.values()), blank
+    )
 
 
 def _facts(images: ImageSet, cache: Path, progress: Callable[[int], None]) -> tuple[str, NDArray[Any]]:
@@ -111,8 +113,10 @@ _VERSION = 1  # to be raised whenever near duplicates are found in another way
 SamePictures = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
-def same_pictures(test: Side, other: Side, cache: Path, progress: Callable[[float], None]) -> SamePictures:
-    """Pictures of one side that the other has too; a comparison that was made once is found again.
+def same_pictures(
+    test: Fingerprints, other: Fingerprints, cache: Path, progress: Callable[[float], None]
+) -> SamePictures:
+    """Pictures of one set that the other has too; a comparison that was made once is found again.
 
     Args:
         test: the images that are judged on.
@@ -121,7 +125,7 @@ def same_pictures(test: Side, other: Side, cache: Path, progress: Callable[[floa
         progress: called with the share that is done.
 
     Returns:
-        (p, 2) rows of the two sides, and (p,) correlations of their thumbnails.
+        (p, 2) rows of the two sets, and (p,) correlations of their thumbnails.
     """
     digest = hashlib.blake2b(f"{_VERSION} {test.key} {other.key}".encode(), digest_size=12).hexdigest()
     file = cache / "same-pictures" / f"{digest}.npz"
@@ -135,7 +139,7 @@ def same_pictures(test: Side, other: Side, cache: Path, progress: Callable[[floa
     return pairs, correlations
 
 
-def _search(test: Side, other: Side, progress: Callable[[float], None]) -> SamePictures:
+def _search(test: Fingerprints, other: Fingerprints, progress: Callable[[float], None]) -> SamePictures:
     mine = np.concatenate([block for _, block in test.blocks()])
     rows = np.flatnonzero(mine["comparable"])
     workers = os.cpu_count() or 1
