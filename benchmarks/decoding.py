@@ -30,8 +30,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 
-from cmcgns.data.images.decode import decode_image
-from cmcgns.data.images.resize import resize, save_image
+from cmcgns.common.files import write_bytes
+from cmcgns.data.images.place import resize
+from cmcgns.data.images.read import decode_image, encode_image
 
 LONG_SIDE = 512
 
@@ -62,7 +63,8 @@ def write_dicom(path: Path, pixels: np.ndarray, window: bool = True, compress: b
 def prepare(path: Path) -> None:
     """What `cmcgns prepare` does to one image."""
     decoded = decode_image(path, at_least=LONG_SIDE)
-    save_image(resize(decoded.pixels, LONG_SIDE), decoded.high, path.parent / "out" / f"{path.stem}.jpg")
+    content = encode_image(resize(decoded.pixels, LONG_SIDE), decoded.high)
+    write_bytes(path.parent / "out" / f"{path.stem}.jpg", content, durable=False)
 
 
 def bare_decoder(path: Path) -> Callable[[], object]:

@@ -55,7 +55,7 @@ def check(folder: Path) -> None:
 
 def load(folder: Path) -> None:
     """Rows, word pieces, data set, and the first hundred batches of a shuffled epoch."""
-    from cmcgns.data.images.cache import map_images
+    from cmcgns.data.images.cache import without_read_ahead
     from cmcgns.data.pairs.dataset import PairDataset, make_loader
     from cmcgns.data.pairs.order import TrainingOrder
     from cmcgns.data.pairs.rows import read_pairs
@@ -69,7 +69,7 @@ def load(folder: Path) -> None:
     tokenizer = train_tokenizer(texts[:2000], 1000)
     tokens = tokenize_reports(texts, tokenizer, settings.max_tokens, settings.max_sentences)
     np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(pairs.frame), SIZE, SIZE))
-    images = map_images(folder / "images.npy")
+    images = without_read_ahead(np.load(folder / "images.npy", mmap_mode="r"))
     names = pairs.frame["study_id"].tolist()
     dataset = PairDataset(images, tokens, names, np.arange(len(names)), settings)
     order = TrainingOrder(len(names), 64, 1)

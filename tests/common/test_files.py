@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cmcgns.common.files import sha256, write_atomically, write_json, write_text
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import inside, sha256, write_atomically, write_json, write_text
 
 
 def test_content_arrives_and_nothing_else_stays(tmp_path):
@@ -75,3 +76,24 @@ def test_json_is_readable_and_hashes_are_those_of_the_content(tmp_path):
     assert json.loads(path.read_text("utf-8")) == {"größe": [1, None], "path": "x"}
     assert "größe" in path.read_text("utf-8")
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_inside_follows_links_and_refuses_those_that_leave(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    root.mkdir()
+    elsewhere.mkdir()
+    (root / "a.png").touch()
+    (root / "good.png").symlink_to("a.png")
+    (root / "bad.png").symlink_to(elsewhere / "secret.png")
+    (root / "folder").symlink_to(elsewhere)
+    (tmp_path / "root_too").symlink_to(root)
+    assert inside(root, root / "good.png") == (root / "a.png").resolve()
+    assert inside(tmp_path / "root_too", root / "a.png") == (root / "a.png").resolve()
+    for name in ("bad.png", "folder/b.png", "../elsewhere/b.png"):
+        with pytest.raises(UserError, match=f"{Path(name).name}: leads out of"):
+            inside(root, root / name)
+
+
+def test_inside_survives_a_loop_of_links(tmp_path: Path) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert not inside(tmp_path, tmp_path / "loop.png").exists()

@@ -14,8 +14,8 @@ from PIL import Image
 
 from cmcgns.common import remote
 from cmcgns.common.errors import UserError
-from cmcgns.common.remote import NamedBytes, is_url, join, location_of, open_image, open_url, read_bytes
-from cmcgns.data.images.cache import read_image
+from cmcgns.common.remote import NamedBytes, is_url, join, location_of, open_url, read_bytes
+from cmcgns.data.images.read import read_image
 from cmcgns.data.pairs.dataset import make_loader
 from cmcgns.data.shards.index import open_shards
 from cmcgns.data.shards.stream import training_order
@@ -129,11 +129,9 @@ def test_an_image_of_a_url_is_the_one_of_the_file(tmp_path, memory):
     (tmp_path / "x.jpg").write_bytes(jpeg(77))
     memory.pipe("/x.jpg", jpeg(77))
     memory.pipe("/bad.jpg", b"text")
-    assert open_image(tmp_path / "x.jpg") == tmp_path / "x.jpg"
-    opened = open_image("memory://x.jpg")
-    assert np.array_equal(read_image(opened, 16), read_image(tmp_path / "x.jpg", 16))
-    with pytest.raises(UserError, match=r"memory://bad\.jpg: unreadable image"):
-        read_image(open_image("memory://bad.jpg"), 16)
+    assert np.array_equal(read_image("memory://x.jpg", 16), read_image(tmp_path / "x.jpg", 16))
+    with pytest.raises(UserError, match=r"memory://bad\.jpg: not a PNG"):
+        read_image("memory://bad.jpg", 16)
     with Image.open(NamedBytes(jpeg(), "name")) as image:
         assert image.size == (STORED, STORED)
 
@@ -155,14 +153,13 @@ def test_shards_of_a_url_are_those_of_the_folder(shards, memory):
         assert images.folder.index.read_bytes() == (shards / "shards.json").read_bytes()
 
 
-def test_the_manifest_is_copied_once_and_again_when_it_is_damaged(shards, memory, monkeypatch):
+def test_the_manifest_is_copied_once_and_again_when_it_is_damaged(shards, memory):
     for file in shards.iterdir():
         memory.pipe(f"/set/{file.name}", file.read_bytes())
     manifest = open_shards("memory://set").manifest
-    monkeypatch.setattr("cmcgns.data.shards.index.fetch", None)
-    assert open_shards("memory://set").manifest == manifest
-    monkeypatch.undo()
-    monkeypatch.setenv("CMCGNS_CACHE", str(manifest.parents[2]))
+    memory.rm("/set/manifest.parquet")
+    assert open_shards("memory://set").manifest == manifest, "it is not asked for again"
+    memory.pipe("/set/manifest.parquet", (shards / "manifest.parquet").read_bytes())
     manifest.write_bytes(b"half")
     assert open_shards("memory://set").manifest.read_bytes() == (shards / "manifest.parquet").read_bytes()
     memory.pipe("/set/manifest.parquet", b"other")

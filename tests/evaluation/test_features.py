@@ -91,7 +91,7 @@ def test_an_interrupted_computation_goes_on_after_its_last_block(tmp_path, monke
 
     with pytest.raises(KeyboardInterrupt):
         pooled_features(encoder, images, tmp_path / "f", stop)
-    assert not list((tmp_path / "f").glob("*.npy"))
+    assert {file.suffixes[0] for file in (tmp_path / "f").iterdir()} == {".0", ".50"}
     encoder.encoder.body.calls = 0
     np.testing.assert_allclose(pooled_features(encoder, images, tmp_path / "f"), whole, atol=1e-6)
     assert encoder.encoder.body.calls == 1  # 120 images: blocks of 50, 50, 20; two were kept
@@ -118,21 +118,28 @@ def test_another_process_may_finish_and_clear_up_meanwhile(tmp_path, monkeypatch
         assert [path.suffix for path in folder.iterdir()] == [".npy"]
 
 
-def test_blocks_that_vanish_while_they_are_joined(tmp_path, monkeypatch):
+def test_blocks_that_vanish_before_they_are_joined_are_computed_again(tmp_path, monkeypatch):
     images = images_of(write_images(tmp_path / "d"), tmp_path)
     whole = np.array(pooled_features(oracle(), images, tmp_path / "whole"))
-    join = features._join
+    monkeypatch.setattr(features, "_BLOCK", 50)
 
-    def overtaken(path, blocks):
-        monkeypatch.setattr(features, "_join", join)
-        pooled_features(oracle(), images, tmp_path / "f")
-        join(path, blocks)
+    def lose_the_first(share: float) -> None:
+        if share == 1.0:
+            for block in (tmp_path / "f").glob("*.0.npy"):
+                block.unlink()
 
-    monkeypatch.setattr(features, "_join", overtaken)
-    np.testing.assert_allclose(pooled_features(oracle(), images, tmp_path / "f"), whole, atol=1e-6)
-    monkeypatch.setattr(features, "_join", lambda path, blocks: path.with_name("gone").stat())
-    with pytest.raises(FileNotFoundError):  # nobody else has made them: no silence about it
-        pooled_features(oracle(), images, tmp_path / "g")
+    found = pooled_features(oracle(), images, tmp_path / "f", lose_the_first)
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda content: b"", lambda content: content[:9]])
+def test_damaged_features_are_computed_again(tmp_path, caplog, damage):
+    images = images_of(write_images(tmp_path / "d"), tmp_path)
+    first = np.array(pooled_features(oracle(), images, tmp_path / "f"))
+    (file,) = (tmp_path / "f").glob("*.npy")
+    file.write_bytes(damage(file.read_bytes()))
+    np.testing.assert_array_equal(pooled_features(oracle(), images, tmp_path / "f"), first)
+    assert f"{file.name}: damaged or not finished; it is made again" in caplog.text
 
 
 RACE = """

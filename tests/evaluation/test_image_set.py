@@ -7,7 +7,7 @@ from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text, write_manifest
-from cmcgns.evaluation.image_set import read_image_set
+from support.images import read_image_set
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_faults_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no row has split val \(found: test\)"):
         read_image_set(folder, "val", 32)
     (folder / "images" / "m1.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"m1\.png: unreadable mask"):
+    with pytest.raises(UserError, match=r"m1\.png: not a PNG"):
         read_image_set(folder, "test", 32).masks()
     (folder / "images" / "i2.png").write_text("no picture")
     with pytest.raises(UserError, match=r"1 images cannot be read, first: .*i2\.png"):

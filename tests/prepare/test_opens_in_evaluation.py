@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cmcgns.evaluation.image_set import read_image_set
 from cmcgns.phantom.trees import write_tree
 from cmcgns.prepare.run import PrepareOptions, prepare
+from support.images import read_image_set
 
 BOXES = {"rsna", "object-cxr", "vindr"}
 MASKS = {"siim"}

@@ -184,9 +184,9 @@ def test_bad_input_has_a_clear_message(run: Path, tmp_path: Path) -> None:
     model = cmcgns.load(run)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"missing\.png: no such image"):
+    with pytest.raises(UserError, match=r"missing\.png: no such file"):
         model.embed_image([tmp_path / "missing.png"])
-    with pytest.raises(UserError, match=r"broken\.png: unreadable image"):
+    with pytest.raises(UserError, match=r"broken\.png: not a PNG"):
         model.embed_image([broken])
     with pytest.raises(UserError, match=r"embed_image takes a list, for example embed_image\(\['a\.png'\]\)"):
         model.embed_image("a.png")

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cmcgns.data.images.cache import read_image
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.read import read_image
 from cmcgns.data.manifest import image_file, read_manifest, write_manifest
 from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.reports.tokenizer import train_tokenizer
 from cmcgns.data.reports.tokens import tokenize_reports
-from cmcgns.data.shards.index import open_shards
+from cmcgns.data.shards.index import ShardFolder, open_shards
 from cmcgns.data.shards.stream import ShardImages
 from cmcgns.settings.config import DataSettings
 
@@ -72,3 +73,18 @@ def pair_dataset(images, manifest: Path, split: str = "train", **settings) -> Pa
     tokens = tokenize_reports(texts, train_tokenizer(texts, 100), 16, 3)
     rows = np.flatnonzero(frame["split"] == split)
     return PairDataset(images, tokens, frame["study_id"].tolist(), rows, DataSettings(**(options | settings)))
+
+
+def verify_shards(folder: ShardFolder) -> list[str]:
+    """Read every shard and compare size, count and hash.
+
+    Returns:
+        What is wrong, one message a shard.
+    """
+    wrong = []
+    for name in folder.shards:
+        try:
+            folder.read(name, verify=True)
+        except UserError as error:
+            wrong.append(str(error))
+    return wrong

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import read_image
 from cmcgns.data.images.near_duplicates import SIGNATURE, signature
+from cmcgns.data.images.read import read_image
 from cmcgns.data.shards.write import write_shards
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.leakage import check_leakage, refuse

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cmcgns.check.rule import ImageFacts
 from cmcgns.check.text import personal_metadata
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_arrays
-from cmcgns.data.images.cache import MAX_PIXELS, Pixels
+from cmcgns.common.files import file_stamp, write_arrays
+from cmcgns.data.images.files import open_picture
 from cmcgns.data.images.near_duplicates import SIDE, signature
+from cmcgns.data.images.place import Pixels
+from cmcgns.data.images.read import gray_of
 from cmcgns.data.manifest import image_file
 
 TEXT_ROWS = 5  # rows of pixels in a line that cross enough strokes
@@ -110,29 +112,17 @@ _FACTS = np.dtype(
 Grey = NDArray[np.float32]
 
 
-def open_grey(file: Path) -> tuple[Image.Image, Grey]:
-    """An image and its pixels, decoded to the last, as (height, width) float32.
+def read_grey(file: Path) -> tuple[Grey, set[str]]:
+    """Pixels of a stored PNG or JPEG, upright, as (height, width) float32, and its kinds of personal metadata.
 
     Raises:
         UserError: whatever is wrong with the file, in one line without its name.
     """
     try:
-        image = Image.open(file)
-        if image.width * image.height > MAX_PIXELS:
-            raise UserError(f"{image.width}×{image.height} pixels are more than the bound {MAX_PIXELS}")
-        with image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-        if upright.mode == "P":
-            upright = upright.convert("RGBA")
-        wide = upright.mode.startswith("I") or upright.mode == "F"
-        return upright, np.asarray(upright if wide else upright.convert("L"), dtype=np.float32)
-    except FileNotFoundError:
-        raise UserError("no such file") from None
-    except (
-        Exception
-    ) as error:  # decoders raise whatever they come upon: OSError, struct.error, zlib.error, KeyError …
-        raise UserError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        with open_picture(file) as image:
+            return gray_of(image).astype(np.float32), personal_metadata(image)
+    except UserError as error:
+        raise UserError(str(error).removeprefix(f"{file}: ")) from error
 
 
 def measure(file: Path) -> NDArray[np.void]:
@@ -141,12 +131,12 @@ def measure(file: Path) -> NDArray[np.void]:
     Raises:
         UserError: it cannot be read.
     """
-    image, grey = open_grey(file)
+    grey, metadata = read_grey(file)
     facts = np.zeros((), dtype=_FACTS)
     facts["height"], facts["width"] = grey.shape
     facts["low"], facts["high"] = np.nanmin(grey), np.nanmax(grey)
     facts["text_rows"] = count_text_rows(grey)
-    facts["metadata"] = ", ".join(sorted(personal_metadata(image)))
+    facts["metadata"] = ", ".join(sorted(metadata))
     if facts["high"] > facts["low"]:
         facts["hashes"], facts["thumbnails"] = signature(grey)
     return facts
@@ -189,11 +179,10 @@ def measure_images(
 
 def _key(file: str) -> int:
     """A number that changes when the file does; 0 if there is none."""
-    try:
-        stat = Path(file).stat()
-    except (OSError, ValueError):
+    stamp = file_stamp(file)
+    if not stamp:
         return 0
-    text = f"{_VERSION}\0{file}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    text = f"{_VERSION}\0{file}\0{stamp[0]}\0{stamp[1]}"
     return (
         int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big") or 1
     )

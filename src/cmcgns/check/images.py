@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmcgns.check.image_facts import TEXT_ROWS, open_grey
+from cmcgns.check.image_facts import TEXT_ROWS, read_grey
 from cmcgns.check.rule import Finding, Loaded, joint_rule, rule
 from cmcgns.check.tables import across_splits, by_preference, group_findings, places, stack
 from cmcgns.check.text import dicom_patient_tags, is_dicom
@@ -22,10 +22,7 @@ from cmcgns.data.manifest import label_columns
 def unreadable_image(loaded: Loaded) -> Iterator[Finding]:
     """One finding per file."""
     for row, problem in loaded.images.problems.items():
-        file = loaded.path(row)
-        if is_dicom(Path(file)):
-            problem = "a DICOM file; training reads PNG and JPEG, which `cmcgns prepare` writes"
-        yield loaded.finding("error", f"unreadable image: {problem}", [row], where=file)
+        yield loaded.finding("error", f"unreadable image: {problem}", [row], where=loaded.path(row))
 
 
 @rule("images-not-opened", "images at URLs, which are not checked", opens_images=True)
@@ -89,7 +86,7 @@ def mask(loaded: Loaded) -> Iterator[Finding]:
 def _judge_mask(loaded: Loaded, row: int) -> Iterator[Finding]:
     file = loaded.path(row, "mask_path")
     try:
-        _, pixels = open_grey(Path(file))
+        pixels, _ = read_grey(Path(file))
     except UserError as error:
         yield loaded.finding("error", f"unreadable mask: {error}", [row], where=file)
         return

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmcgns.common.errors import UserError
+
 
 def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place.
@@ -69,6 +71,27 @@ def write_arrays(
             save(stream, allow_pickle=False, **arrays)
 
     write_atomically(path, write, durable)
+
+
+def inside(root: Path, path: Path) -> Path:
+    """The real file behind a path, which must lie below the root.
+
+    Raises:
+        UserError: a symbolic link or `..` leads elsewhere.
+    """
+    real_root, real = (Path(os.path.realpath(place)) for place in (root, path))
+    if not real.is_relative_to(real_root):
+        raise UserError(f"{path}: leads out of {root} (to {real}); copy the file into the folder")
+    return real
+
+
+def file_stamp(path: Path | str) -> tuple[int, int] | tuple[()]:
+    """Size and time of the last change of a file: other ones mean another content; () for a URL or a missing file."""
+    try:
+        stat = Path(path).stat()
+    except (OSError, ValueError):  # reading it will say what is wrong
+        return ()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def sha256(path: Path) -> str:

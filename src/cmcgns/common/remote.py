@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_bytes
 
 MAX_IMAGE = 2**26  # bytes of one stored image
 ATTEMPTS = 3  # of a remote read: one dropped connection must not end a run of days
@@ -116,27 +115,6 @@ def read_bytes(location: Path | str, bound: int, cut: bool = False) -> bytes:
     if len(content) > bound:
         raise UserError(f"{location}: more than the bound of {bound:,} bytes")
     return content
-
-
-def open_image(location: Path | str) -> Path | NamedBytes:
-    """What `read_image` can open: a path, or a URL's content in memory.
-
-    Raises:
-        UserError: a URL that cannot be read.
-    """
-    return NamedBytes(read_bytes(location, MAX_IMAGE), str(location)) if is_url(location) else Path(location)
-
-
-def fetch(location: str, target: Path, bound: int) -> Path:
-    """Copy a remote file; a local one stays where it is.
-
-    Returns:
-        The local path.
-    """
-    if not is_url(location):
-        return Path(location)
-    write_bytes(target, read_bytes(location, bound))
-    return target
 
 
 def _read(file: Any, most: int) -> bytes:

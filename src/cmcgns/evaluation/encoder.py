@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import Pixels, centre_crop
+from cmcgns.data.images.place import Pixels, centre_crop
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.pretrained import Pretrained

@@ -7,17 +7,16 @@ above 65,504, and features that differ in the eleventh bit would tie, which a ra
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from cmcgns.common.array_cache import MappedArray, cached_array
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_atomically
+from cmcgns.common.files import file_stamp
 from cmcgns.data.manifest import image_file
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
@@ -53,31 +52,28 @@ def pooled_features(
         UserError: a feature that is not finite; names the image.
     """
     file = cache / f"features-{_key(encoder, images)}.npy"
-    if not file.is_file():
-        blocks = file.with_suffix(".blocks")
-        try:
-            _fill(file, blocks, encoder, images, progress)
-        except FileNotFoundError:
-            if not file.is_file():  # else another process has joined the blocks and removed them meanwhile
-                raise
-        shutil.rmtree(blocks, ignore_errors=True)
-    features: FloatArray = np.load(file, mmap_mode="r", allow_pickle=False)
-    return features
 
+    def block(start: int) -> FloatArray:
+        rows = range(start, min(start + _BLOCK, len(images)))
 
-def _fill(file: Path, blocks: Path, encoder: FrozenEncoder, images: ImageSet, progress: Report) -> None:
-    """Compute the blocks that are missing and join them, unless another process does so meanwhile."""
-    starts = range(0, len(images), _BLOCK)
-    for start in starts:
+        def fill(array: MappedArray, _: Sequence[int]) -> None:
+            array[:] = _compute(encoder, images, rows, progress)
+
+        return cached_array(file.with_suffix(f".{start}.npy"), (len(rows), encoder.width), np.float32, fill)
+
+    def join(array: MappedArray, _: Sequence[int]) -> None:
+        for start in range(0, len(images), _BLOCK):
+            array[start : start + _BLOCK] = block(start)
+
+    for start in range(0, len(images), _BLOCK):
+        if file.is_file():  # also when another process has joined them meanwhile
+            break
         progress(start / len(images))
-        block = blocks / f"{start}.npy"
-        if file.is_file():
-            return
-        if not block.is_file():
-            found = _compute(encoder, images, range(start, min(start + _BLOCK, len(images))), progress)
-            write_atomically(block, partial(_save, array=found))
-    if not file.is_file():
-        write_atomically(file, partial(_join, blocks=[blocks / f"{start}.npy" for start in starts]))
+        block(start)
+    features: FloatArray = cached_array(file, (len(images), encoder.width), np.float32, join)
+    for joined in cache.glob(f"{file.stem}.*.npy"):
+        joined.unlink(missing_ok=True)
+    return features
 
 
 def _compute(encoder: FrozenEncoder, images: ImageSet, rows: range, progress: Report) -> FloatArray:
@@ -99,27 +95,5 @@ def _key(encoder: FrozenEncoder, images: ImageSet) -> str:
     digest = hashlib.sha256(f"{_VERSION} {encoder.features_sha256} {images.pixels.shape}\n".encode())
     for image_path in images.frame["image_path"]:
         path = image_file(images.folder, image_path)
-        digest.update(f"{path}\0".encode())
-        try:
-            stat = Path(path).stat()
-            digest.update(f"{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        except OSError:  # a URL: its path is all that is known
-            digest.update(b"\n")
+        digest.update((f"{path}\0" + "\0".join(map(str, file_stamp(path))) + "\n").encode())
     return digest.hexdigest()[:32]
-
-
-def _save(path: Path, array: npt.NDArray[np.float32]) -> None:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
-def _join(path: Path, blocks: list[Path]) -> None:
-    """One array out of several, none of them as a whole in memory."""
-    parts = [np.load(block, mmap_mode="r", allow_pickle=False) for block in blocks]
-    shape = (sum(len(part) for part in parts), parts[0].shape[1])
-    whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    start = 0
-    for part in parts:
-        whole[start : start + len(part)] = part
-        start += len(part)
-    whole.flush()

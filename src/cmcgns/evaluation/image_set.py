@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import Pixels, load_images, place_in_square
-from cmcgns.data.manifest import LABEL, image_file, label_columns, read_manifest
+from cmcgns.data.images.cache import load_images
+from cmcgns.data.images.files import open_picture
+from cmcgns.data.images.place import Pixels, fit_in_square, place_boxes
+from cmcgns.data.manifest import LABEL, image_file
 
 UNCERTAIN = -1
 
@@ -46,28 +48,27 @@ class ImageSet:
         source = self.frame["source"]
         return source.where(source != "", self.frame["image_path"]).to_numpy(dtype=np.str_)
 
-    def boxes(self) -> list[NDArray[np.float64]]:
-        """For every image (k, 4) boxes x0, y0, x1, y1 in pixels of the square; (0, 4) where nothing was marked.
+    def boxes(self, crop: int | None = None) -> list[NDArray[np.float64]]:
+        """For every image (k, 4) boxes x0, y0, x1, y1; (0, 4) where nothing was marked.
+
+        Args:
+            crop: in pixels of the crop of this side from the middle; None: of the square.
 
         Raises:
             UserError: rows that were not annotated at all; names the first.
         """
         columns = (self.frame["boxes"], self.frame["width"], self.frame["height"])
         return [
-            self._row_boxes(row, text, int(width), int(height))
+            place_boxes(self._annotated(row, text), int(width), int(height), self.pixels.shape[1], crop)
             for row, (text, width, height) in enumerate(zip(*columns, strict=True))
         ]
 
-    def _row_boxes(self, row: int, text: str, width: int, height: int) -> NDArray[np.float64]:
+    def _annotated(self, row: int, text: str) -> list[dict[str, float]]:
         if not text:
             raise UserError(
                 f"{self.frame['source'].iloc[row]}: has no annotation of boxes (an empty list would be [])"
             )
-        scale, left, top = place_in_square(width, height, self.pixels.shape[1])
-        corners = [
-            (box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]) for box in json.loads(text)
-        ]
-        return np.array(corners, dtype=np.float64).reshape(-1, 4) * scale + [left, top, left, top]
+        return list(json.loads(text))
 
     def masks(self) -> NDArray[np.bool_]:
         """(n, S, S) true inside; images without a mask have an empty one.
@@ -81,28 +82,6 @@ class ImageSet:
             if path:
                 masks[row] = _read_mask(Path(image_file(self.folder, path)), side)
         return masks
-
-
-def read_image_set(folder: Path, split: str, size: int, uncertain: Mapping[str, float] | None = None) -> ImageSet:
-    """Read a split of a prepared dataset.
-
-    Args:
-        folder: with `manifest.parquet`, or the manifest.
-        split: train, val or test.
-        size: S, side of the squares.
-        uncertain: what -1 means, by label; -1 of other labels becomes NaN (not used).
-
-    Raises:
-        UserError: no such manifest, no row of the split, or unreadable images; names them.
-    """
-    frame = read_manifest(folder)
-    base = folder if folder.is_dir() else folder.parent
-    found = ", ".join(sorted({str(name) or "none" for name in frame["split"]}))
-    frame = frame[frame["split"] == split].reset_index(drop=True)
-    if len(frame) == 0:
-        raise UserError(f"{folder}: no row has split {split} (found: {found})")
-    names = [name.removeprefix(LABEL) for name in label_columns(frame)]
-    return image_set_of(frame, base, size, names, uncertain or {})
 
 
 def image_set_of(
@@ -141,14 +120,6 @@ def image_set_of(
 
 def _read_mask(path: Path, side: int) -> NDArray[np.bool_]:
     """A stored mask placed as its image is, inside where at least half of a pixel is."""
-    try:
-        with Image.open(path) as image:
-            gray = image.convert("L")
-    except OSError as error:
-        raise UserError(f"{path}: unreadable mask ({error})") from error
-    scale, left, top = place_in_square(gray.width, gray.height, side)
-    width, height = (max(1, round(length * scale)) for length in gray.size)
-    square = np.zeros((side, side), dtype=bool)
-    resized = np.asarray(gray.resize((width, height), Image.Resampling.BOX))
-    square[top : top + height, left : left + width] = resized >= 128
-    return square
+    with open_picture(path) as image:
+        gray = np.asarray(image.convert("L"))
+    return fit_in_square(gray, side, Image.Resampling.BOX) >= 128

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import load_images, place_in_square
+from cmcgns.data.images.cache import load_images
+from cmcgns.data.images.place import place_boxes
 from cmcgns.data.pairs.dataset import PairDataset, make_loader
 from cmcgns.data.pairs.order import BatchRequest, evaluation_order
 from cmcgns.data.pairs.rows import read_pairs
@@ -54,14 +55,12 @@ class StudySet:
         Boxes are in pixels of the file; the image was resized by its long side, padded and cropped at the centre.
         """
         settings = self.dataset.settings
-        size, slack = settings.image_size, (settings.resize - settings.image_size) // 2
+        size = settings.image_size
         masks = torch.zeros(len(self.frame), 1, size, size, dtype=torch.bool)
         columns = (self.frame["boxes"], self.frame["width"], self.frame["height"])
         for row, (text, width, height) in enumerate(zip(*columns, strict=True)):
-            scale, left, top = place_in_square(int(width), int(height), settings.resize)
-            for box in json.loads(text or "[]"):
-                x0, y0 = box["x"] * scale + left - slack, box["y"] * scale + top - slack
-                x1, y1 = x0 + box["width"] * scale, y0 + box["height"] * scale
+            boxes = json.loads(text or "[]")
+            for x0, y0, x1, y1 in place_boxes(boxes, int(width), int(height), settings.resize, size):
                 rows, columns_ = (slice(max(0, int(a)), max(0, round(b))) for a, b in ((y0, y1), (x0, x1)))
                 masks[row, 0, rows, columns_] = True
         return masks

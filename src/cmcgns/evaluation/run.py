@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from cmcgns.common.array_cache import cache_folder
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import cache_folder
 from cmcgns.evaluation.contract import Job, Predictions, Task
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import sha256
-from cmcgns.data.images.cache import white_of
+from cmcgns.common.files import file_stamp, inside, sha256, write_bytes
 
 # What a manifest needs; no identifier of a person is kept, only the names of the tags that hold one.
 _KEPT_TAGS = (
@@ -92,12 +91,11 @@ class ImageResult:
 
 def stamp_of(task: ImageTask, settings: ImageSettings) -> str:
     """Changes whenever the source file, its mask or the settings change; empty for a missing file."""
-    try:
-        stat = (Path(settings.root) / task.source).stat()
-    except OSError:
+    stamp = file_stamp(Path(settings.root) / task.source)
+    if not stamp:
         return ""
     mask = hashlib.blake2b(task.mask.encode(), digest_size=6).hexdigest() if task.mask else ""
-    return f"{settings.key}-{stat.st_size}-{stat.st_mtime_ns}-{mask}"
+    return f"{settings.key}-{stamp[0]}-{stamp[1]}-{mask}"
 
 
 def prepare_image(task: ImageTask, settings: ImageSettings) -> ImageResult:
@@ -118,15 +116,10 @@ def target_name(source: str, suffix: str) -> str:
     return f"{digest[:2]}/{Path(source).stem[:80]}-{digest}{suffix}"
 
 
-def _white(high: int, tags: dict[str, str]) -> int:
-    """The value that means white; a 16-bit PNG often keeps 10 to 14 bits, which would come out black."""
-    return white_of(int(tags["highest"])) if "highest" in tags else high
-
-
 def _prepare(task: ImageTask, settings: ImageSettings, stamp: str) -> ImageResult:
-    from cmcgns.data.images.decode import decode_image, inside
     from cmcgns.data.images.masks import mask_from_source, resize_mask, save_mask
-    from cmcgns.data.images.resize import resize, save_image
+    from cmcgns.data.images.place import resize
+    from cmcgns.data.images.read import decode_image, encode_image
 
     root, out = Path(settings.root), Path(settings.out)
     path = inside(root, root / task.source)
@@ -134,7 +127,7 @@ def _prepare(task: ImageTask, settings: ImageSettings, stamp: str) -> ImageResul
     pixels = resize(decoded.pixels, settings.size)
     height, width = pixels.shape
     image_path = "images/" + target_name(task.source, ".png" if settings.lossless else ".jpg")
-    save_image(pixels, _white(decoded.high, decoded.tags), out / image_path, settings.lossless)
+    write_bytes(out / image_path, encode_image(pixels, decoded.white, settings.lossless), durable=False)
     mask_path = ""
     if task.mask:
         mask = mask_from_source(json.loads(task.mask), root)

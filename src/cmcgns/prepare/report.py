@@ -138,9 +138,9 @@ def _is_one(value: Any) -> bool:
 def _thumbnail(path: Path) -> Markup:
     from io import BytesIO
 
-    from PIL import Image
+    from cmcgns.data.images.files import open_picture
 
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         gray = image.convert("L") if image.mode != "I;16" else image.point(lambda v: v / 256).convert("L")
         gray.thumbnail((150, 150))
         buffer = BytesIO()

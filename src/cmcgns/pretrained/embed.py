@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import centre_crop
-from cmcgns.data.images.pictures import Picture, read_picture
+from cmcgns.data.images.place import centre_crop
+from cmcgns.data.images.read import Picture, read_image
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.settings.config import Recipe
@@ -50,7 +50,7 @@ class Embedder:
             UserError: unreadable picture.
         """
         data = self.recipe.data
-        pixels = np.stack([read_picture(picture, data.resize) for picture in pictures])
+        pixels = np.stack([read_image(picture, data.resize) for picture in pictures])
         return normalise_pixels(centre_crop(pixels, data.image_size))[:, None]
 
     @torch.no_grad()
@@ -64,7 +64,7 @@ class Embedder:
         """Embed radiographs.
 
         Args:
-            paths: PNG, JPEG or DICOM files, arrays or Pillow images (:data:`cmcgns.data.images.pictures.Picture`).
+            paths: PNG, JPEG or DICOM files, arrays or Pillow images (:data:`cmcgns.data.images.read.Picture`).
             batch_size: pictures at a time.
 
         Returns:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.pictures import Picture
+from cmcgns.data.images.read import Picture
 from cmcgns.data.reports.tokenizer import load_tokenizer
 from cmcgns.pretrained.embed import Embedder, Floats
 from cmcgns.pretrained.phrase_maps import MapKind, phrase_map

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import place_in_square
-from cmcgns.data.images.pictures import Picture, picture_size, read_picture
+from cmcgns.data.images.place import place_in_square
+from cmcgns.data.images.read import Picture, read_with_size
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.pretrained.embed import Embedder, Floats
 
@@ -109,16 +109,15 @@ def phrase_map(model: Embedder, path: Picture, phrase: str, against: str, kind: 
     """
     if reason := untrained(model, kind):
         raise UserError(f"ground: no map of kind {kind}: {reason}")
-    pixels = read_picture(path, model.recipe.data.image_size)[None]
-    tokens = model.task.model.image_encoder.tokens(normalise_pixels(pixels)[:, None].to(model.device))
+    pixels, size = read_with_size(path, model.recipe.data.image_size)
+    tokens = model.task.model.image_encoder.tokens(normalise_pixels(pixels[None])[:, None].to(model.device))
     maps = patch_maps(model, tokens, embed_phrases(model, [phrase, *([against] if against else [])]), kind)[0]
     values = maps[0] - maps[1] if against else maps[0]
-    return _unpadded(values, *picture_size(path))
+    return _unpadded(values, *size)
 
 
 def _unpadded(values: torch.Tensor, width: int, height: int) -> Floats:
     """(P,) of the square that the encoder saw -> (height, width) of the picture inside it."""
     side = max(width, height)
-    _, left, top = place_in_square(width, height, side)
     square = to_pixels(values[None], (side, side))[0].cpu().numpy()
-    return np.ascontiguousarray(square[top : top + height, left : left + width])
+    return np.ascontiguousarray(square[place_in_square(width, height, side).inside])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.pictures import Picture
+from cmcgns.data.images.read import Picture
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.pretrained.embed import Embedder
 from cmcgns.pretrained.prompts import load_prompts

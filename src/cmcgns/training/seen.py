@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet
 from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import Progress
 
+from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256
 from cmcgns.common.remote import is_url
+from cmcgns.data.images.files import image_size
 from cmcgns.data.images.near_duplicates import SIGNATURE, Signatures, square_signatures
 from cmcgns.data.shards.stream import ShardImages
 from cmcgns.settings.config import Recipe
@@ -184,12 +185,9 @@ def _size_of_file(path: str) -> tuple[int, int]:
     if is_url(path):
         return 0, 0
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: rows are columns
-    except (OSError, SyntaxError, ValueError):
+        return image_size(path)
+    except UserError:  # reading it will say what is wrong
         return 0, 0
-    return (height, width) if turned else (width, height)
 
 
 def _not_in(before: SeenFile, parts: list[_Part], run: str) -> pd.DataFrame:

@@ -20,8 +20,7 @@ from pydicom.uid import (
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images import dicom as dicom_module
-from cmcgns.data.images.decode import Decoded, decode_image
-from cmcgns.data.images.resize import scale_values
+from cmcgns.data.images.read import Decoded, decode_image, scale_values
 from support.image_faults import BUSY, PICTURE, compressed, dicom, dicom_bytes, encoded
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)  # every 12-bit value once

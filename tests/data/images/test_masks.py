@@ -14,7 +14,6 @@ from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.masks import (
-    MAX_PIXELS,
     Mask,
     decode_rle,
     encode_rle,
@@ -24,6 +23,7 @@ from cmcgns.data.images.masks import (
     save_mask,
     union_of,
 )
+from cmcgns.data.images.place import MAX_PIXELS
 
 
 def slow_decode(code: str, height: int, width: int) -> Mask:
@@ -165,14 +165,14 @@ def faulty_spec(folder: Path, fault: str) -> dict[str, Any]:
         ("nothing", "either `file`"),
         ("code", "odd number"),
         ("size", "pixels"),
-        ("missing.png", "missing.png: no such mask"),
-        ("text.png", "text.png: unreadable mask"),
-        ("cut.png", "cut.png: unreadable mask"),
-        ("folder.png", "folder.png: unreadable mask"),
+        ("missing.png", "missing.png: no such file"),
+        ("text.png", "text.png: not a PNG or JPEG file"),
+        ("cut.png", "cut.png: truncated PNG"),
+        ("folder.png", "folder.png: not a file"),
         ("huge.png", "huge.png.*pixels"),
-        ("../outside.png", "outside"),
-        ("link.png", "link.png: the mask lies outside"),
-        ("/etc/hostname", "outside"),
+        ("../outside.png", "leads out of"),
+        ("link.png", "link.png: leads out of"),
+        ("/etc/hostname", "leads out of"),
     ],
 )
 def test_a_bad_description_or_file_is_a_user_error(tmp_path: Path, fault: str, words: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from cmcgns.data.images.cache import read_image
+from cmcgns.data.images.read import read_image
 from cmcgns.data.images.near_duplicates import (
     DISTANCE,
     _within_distance,

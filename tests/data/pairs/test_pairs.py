@@ -69,6 +69,12 @@ def test_missing_image_names_file_row_and_way_out(folder):
     assert [(left["row"], left["reason"]) for left in pairs.left_out] == [(3, "image file is missing")]
 
 
+def test_a_windows_path_is_said_to_be_one(folder):
+    paths = [r"C:\images\0.png", "1.png", "2.png", "3.png"]
+    with pytest.raises(UserError, match=r"(?s)1 image files are missing.*Windows paths.*cmcgns prepare table"):
+        read(folder, rows(image_path=paths))
+
+
 @pytest.mark.parametrize("empty", ["", "  ", "...", "___.", "NaN"])
 def test_rows_without_findings_and_impression_are_left_out_and_counted(folder, caplog, empty):
     reports = ["Normal.", empty, "Clear.", empty]

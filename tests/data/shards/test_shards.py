@@ -14,9 +14,9 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256
 from cmcgns.data.manifest import read_manifest
 from cmcgns.data.shards import write as program
-from cmcgns.data.shards.index import open_shards, verify_shards
+from cmcgns.data.shards.index import open_shards
 from cmcgns.data.shards.write import write_shards
-from support.shards import write_prepared
+from support.shards import verify_shards, write_prepared
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cmcgns.common.files import sha256
 from cmcgns.data.images.near_duplicates import SIGNATURE
-from cmcgns.evaluation.leakage import check, check_leakage, sides
+from cmcgns.evaluation.leakage import check, check_leakage, fingerprints
 from support.leakage import RANDOM, Change, alter, altered, judged_row, leakage_of, rows_of, set_cells, task_data
 
 
@@ -145,12 +145,12 @@ def test_sizes_that_were_corrected_are_used(judged: Path, tmp_path: Path) -> Non
 def test_pictures_of_many_blocks_are_those_of_comparing_everything(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
 
-    def side(key: str, facts: np.ndarray[Any, Any], step: int) -> sides.Side:
+    def side(key: str, facts: np.ndarray[Any, Any], step: int) -> fingerprints.Fingerprints:
         names = [f"{key}{row}" for row in range(len(facts))]
         frame = pd.DataFrame(dict.fromkeys(("image_path", "study_id", "sha256"), names))
         frame = frame.assign(patient_id="", dataset="d", where="training")
         blocks = [(start, facts[start : start + step]) for start in range(0, len(facts), step)]
-        return sides.Side(frame, lambda: iter(blocks), key, 0)
+        return fingerprints.Fingerprints(frame, lambda: iter(blocks), key, 0)
 
     def signatures(count: int) -> np.ndarray[Any, Any]:
         facts = np.zeros(count, dtype=SIGNATURE)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.leakage import check_leakage, refuse, sides
+from cmcgns.evaluation.leakage import check_leakage, fingerprints, refuse
 from support.leakage import RANDOM, altered, encoder_of, judged_row, rows_of, run_on, set_cells, task_data, with_cells
 
 
@@ -69,7 +69,7 @@ def test_a_second_call_computes_nothing_and_finds_the_same(
     assert first.counts() == {"picture": 1}
     assert max(shares) == 1
     with monkeypatch.context() as patch:
-        for module, name in ((sides, "square_signatures"), (sides, "near_duplicates")):
+        for module, name in ((fingerprints, "square_signatures"), (fingerprints, "near_duplicates")):
             patch.setattr(module, name, lambda *_: pytest.fail("computed again"))
         assert check_leakage(task_data(data), encoder, tmp_path / "cache") == first
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.apart import decode_apart
-from cmcgns.data.images.resize import Gray, check_size
+from cmcgns.data.images.place import Gray, check_size
 from cmcgns.data.images.voi import gray_table
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_bytes
-from cmcgns.data.images.cache import MAX_PIXELS
+from cmcgns.common.files import inside, write_bytes
+from cmcgns.data.images.files import open_picture
+from cmcgns.data.images.place import check_size
 
 NO_MASK = "-1"
 Mask = NDArray[np.bool_]
@@ -65,9 +66,9 @@ def decode_rle(code: str, height: int, width: int, where: str = "run-length code
         (height, width) Boolean, true inside.
 
     Raises:
-        UserError: see `parse_rle`; or an image of no size or more than `MAX_PIXELS`.
+        UserError: see `parse_rle`; or an image of no size or too many pixels.
     """
-    _check_size(height, width, where)
+    check_size(width, height, where)
     runs = parse_rle(code, height, width, where).ravel()
     rest = height * width - runs.sum()
     lengths = np.append(runs, rest)
@@ -90,7 +91,7 @@ def union_of(codes: Iterable[str], height: int, width: int, where: str = "run-le
     Raises:
         UserError: see `decode_rle`.
     """
-    _check_size(height, width, where)
+    check_size(width, height, where)
     union = np.zeros((height, width), dtype=bool)
     for code in codes:
         union |= decode_rle(code, height, width, where)
@@ -119,34 +120,16 @@ def mask_from_source(spec: dict[str, Any], root: Path) -> Mask:
 
 
 def _read_mask(root: Path, name: str) -> Mask:
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"{path}: the mask lies outside {root}")
-    try:
-        with Image.open(path) as image:
-            _check_size(image.height, image.width, str(path))
-            values = np.asarray(_without_transparency(image))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such mask") from None
-    except UserError:
-        raise
-    except (
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning,
-    ) as error:  # fmt: skip
-        raise UserError(f"{path}: unreadable mask ({error})") from error
-    inside = np.asarray(values > 0)
-    return np.asarray(inside.any(axis=2)) if inside.ndim == 3 else inside
+    with open_picture(inside(root, root / name)) as image:
+        values = np.asarray(_without_transparency(image))
+    within = np.asarray(values > 0)
+    return np.asarray(within.any(axis=2)) if within.ndim == 3 else within
 
 
 def _without_transparency(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "PA"):
         return image.convert("RGB")
     return image.convert("L") if image.mode == "LA" else image
-
-
-def _check_size(height: int, width: int, where: str) -> None:
-    if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise UserError(f"{where}: a mask of {width}×{height} pixels; between 1 and {MAX_PIXELS} are possible")
 
 
 def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
@@ -175,7 +158,7 @@ def _sums_of_parts(values: NDArray[Any], count: int) -> NDArray[np.int64]:
     decides about an exact half.
 
     Args:
-        values: (rows, length) Boolean or whole numbers, whose sum is at most `MAX_PIXELS`.
+        values: (rows, length) Boolean or whole numbers, whose sum is at most `place.MAX_PIXELS`.
         count: of the parts.
 
     Returns:

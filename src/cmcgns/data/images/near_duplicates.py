@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cmcgns.data.images.cache import Pixels, place_in_square
+from cmcgns.data.images.place import without_padding
 
 DISTANCE = 8  # bits of 256
 CORRELATION = 0.98
@@ -168,26 +168,6 @@ FIELDS: list[tuple[str, Any, tuple[int, ...]]] = [
 SIGNATURE = np.dtype(FIELDS)
 Signatures = NDArray[np.void]
 _SQUARES_AT_ONCE = 256  # images a thread takes at a time
-
-
-def without_padding(square: Pixels, width: int, height: int) -> Pixels:
-    """The picture inside a square of `read_image`: black bars would make unlike radiographs look alike.
-
-    Args:
-        square: (S, S).
-        width: of the picture, in any unit.
-        height: of the picture; 0: not known, and the square is taken whole.
-
-    Returns:
-        (h, w); the whole square if there is anything outside of a picture of that aspect.
-    """
-    if width <= 0 or height <= 0:
-        return square
-    side = len(square)
-    scale, left, top = place_in_square(width, height, side)
-    right, bottom = left + max(1, round(width * scale)), top + max(1, round(height * scale))
-    outside = (square[:top], square[bottom:], square[:, :left], square[:, right:])
-    return square if any(bar.any() for bar in outside) else square[top:bottom, left:right]
 
 
 def square_signatures(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import Pixels
+from cmcgns.data.images.place import Pixels
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.data.pairs.order import BatchRequest
 from cmcgns.data.reports.tokens import ReportTokens, drop_sentences, trim

@@ -145,10 +145,12 @@ def _check_files(pairs: Pairs, bad_images: str, exists: Callable[[str], bool] | 
         pairs.leave_out(missing, "image file is missing")
         return
     rows = pairs.frame[missing]
+    foreign = rows["image_path"].str.contains("\\", regex=False).any()
+    hint = " (some are Windows paths, which `cmcgns prepare table` understands)" if foreign else ""
     listed = "\n  ".join(f"row {r}: {p}" for r, p in zip(rows["row"][:10], rows["image_path"][:10], strict=True))
     raise UserError(
         f"{pairs.source}: {len(rows)} image files are missing:\n  {listed}\n"
-        "Correct the paths, or leave these rows out with --set data.bad_images=leave_out"
+        f"Correct the paths{hint}, or leave these rows out with --set data.bad_images=leave_out"
     )
 
 

@@ -3,16 +3,17 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cmcgns.common.array_cache import cache_folder
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256 as sha256_of
-from cmcgns.common.files import write_bytes
-from cmcgns.common.remote import MAX_IMAGE, fetch, is_url, join, location_of, read_bytes
-from cmcgns.data.images.cache import cache_folder
+from cmcgns.common.files import write_bytes, write_json
+from cmcgns.common.remote import MAX_IMAGE, is_url, join, location_of, read_bytes
 
 FORMAT = 1
 INDEX = "shards.json"
@@ -29,6 +30,19 @@ class Shard:
     count: int
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A shard that is there: its entry in the index, and the rows (from 1) that are not in it, with reasons."""
+
+    shard: Shard
+    left_out: list[dict[str, Any]]
+
+    def is_whole(self, out: Path) -> bool:
+        """Whether the file is the one that was written."""
+        file = out / self.shard.name
+        return file.is_file() and file.stat().st_size == self.shard.bytes and sha256_of(file) == self.shard.sha256
 
 
 @dataclass(frozen=True)
@@ -95,28 +109,13 @@ def open_shards(data: Path | str) -> ShardFolder | None:
         index = cached / INDEX
         write_bytes(index, content)
         if not _is(cached / "manifest.parquet", stated):
-            fetch(manifest, cached / "manifest.parquet", _MAX_MANIFEST)
+            write_bytes(cached / "manifest.parquet", read_bytes(manifest, _MAX_MANIFEST))
         local = cached / "manifest.parquet"
     else:
         local = Path(manifest)
     if not _is(local, stated):
         raise UserError(f"{manifest}: missing, or not the one that {INDEX} belongs to; {AGAIN}")
     return ShardFolder(location, index, local, shards)
-
-
-def verify_shards(folder: ShardFolder) -> list[str]:
-    """Read every shard and compare size, count and hash.
-
-    Returns:
-        What is wrong, one message a shard.
-    """
-    wrong = []
-    for name in folder.shards:
-        try:
-            folder.read(name, verify=True)
-        except UserError as error:
-            wrong.append(str(error))
-    return wrong
 
 
 def _is(file: Path, sha256: str) -> bool:
@@ -160,3 +159,32 @@ def _images(content: bytes, where: str) -> dict[str, bytes]:
     except tarfile.TarError as error:
         raise UserError(f"{where}: not a whole tar file ({error}); {AGAIN}") from error
     return members
+
+
+def written_before(out: Path, digest: str) -> tuple[dict[str, WrittenShard], set[str]]:
+    """Shards of an earlier call with the same input, and the names of all that an earlier call wrote."""
+    try:
+        index = json.loads((out / INDEX).read_bytes())
+        shards = [Shard(**entry) for entry in index["shards"]]
+        stale = {shard.name for shard in shards if re.fullmatch(r"[\w-]+\.tar", shard.name)}
+        left_out: dict[str, list[dict[str, Any]]] = {shard.name: [] for shard in shards}
+        for entry in index["left_out"]:
+            left_out.setdefault(entry["shard"], []).append(entry)
+        same = index["digest"] == digest
+    except (OSError, ValueError, KeyError, TypeError):  # none, or not ours: everything is written
+        return {}, set()
+    return {shard.name: WrittenShard(shard, left_out[shard.name]) for shard in shards if same}, stale
+
+
+def write_index(out: Path, written: list[WrittenShard], digest: str, manifest: str | None = None) -> Path:
+    """Without the manifest's hash the index is that of an unfinished folder, which no reader takes."""
+    content = {
+        "format": FORMAT,
+        "complete": manifest is not None,
+        "manifest_sha256": manifest,
+        "digest": digest,
+        "shards": [asdict(each.shard) for each in written if each.shard.count],
+        "left_out": [entry for each in written for entry in each.left_out],
+    }
+    write_json(out / INDEX, content)
+    return out / INDEX

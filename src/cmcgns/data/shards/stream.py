@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -19,9 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmcgns.common.array_cache import MappedArray, cache_folder, cached_array
 from cmcgns.common.errors import UserError
 from cmcgns.common.remote import NamedBytes, join
-from cmcgns.data.images.cache import Pixels, cache_folder, read_image
+from cmcgns.data.images.files import STORED
+from cmcgns.data.images.place import Pixels
+from cmcgns.data.images.read import read_image
 from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.pairs.order import BatchRequest, TrainingOrder, steps_per_epoch
 from cmcgns.data.shards.index import AGAIN, ShardFolder
@@ -75,18 +78,12 @@ class ShardImages:
         used = [self.folder.shards[self.names[number]].sha256 for number in np.unique(self.shard_of_row[rows])]
         digest.update("\n".join(used).encode() + self.members[rows].tobytes())
         file = cache_folder() / f"shards-{self.size}-{digest.hexdigest()}.npy"
-        if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(f".{os.getpid()}.tmp")
-            try:
-                shape = (len(rows), self.size, self.size)
-                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-                self._fill(array, rows, progress or (lambda _: None))
-                array.flush()
-                temporary.replace(file)
-            finally:
-                temporary.unlink(missing_ok=True)
-        return HeldImages(np.load(file, mmap_mode="r", allow_pickle=False), rows, len(self.members))
+        shape = (len(rows), self.size, self.size)
+
+        def fill(array: MappedArray, _: Sequence[int]) -> None:
+            self._fill(array, rows, progress or (lambda _: None))
+
+        return HeldImages(cached_array(file, shape, np.uint8, fill), rows, len(self.members))
 
     def _fill(self, array: Pixels, rows: NDArray[np.int64], progress: Callable[[int], None]) -> None:
         def one(place: int) -> None:
@@ -106,8 +103,7 @@ class ShardImages:
         content = self._shard(shard).get(member)
         if content is None:
             raise UserError(f"{where} is not in the shard; {AGAIN}")
-        source: Any = NamedBytes(content, where)
-        return read_image(source, self.size)
+        return read_image(NamedBytes(content, where), self.size, STORED)
 
     def _shard(self, name: str) -> dict[str, bytes]:
         # The rows of a group come before those of the next, so that the shard used longest ago is done with.

@@ -9,22 +9,68 @@ stay with the prepared folder (`mask_path` is empty here).
 """
 
 import hashlib
+import io
 import json
+import os
 import re
+import tarfile
 from collections.abc import Callable
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import sha256, write_json
-from cmcgns.data.images.resize import scaled_size
+from cmcgns.common.files import file_stamp, sha256, write_atomically
+from cmcgns.common.remote import MAX_IMAGE, NamedBytes, is_url, read_bytes
+from cmcgns.data.images.files import STORED, open_picture
+from cmcgns.data.images.place import resize, scaled_size
+from cmcgns.data.images.read import encode_image, gray_of, read_image
 from cmcgns.data.manifest import image_file, read_manifest, write_manifest
-from cmcgns.data.shards.index import FORMAT, INDEX, Shard
-from cmcgns.data.shards.tar import ShardPlan, WrittenShard, write_shard
+from cmcgns.data.shards.index import FORMAT, Shard, WrittenShard, write_index, written_before
+
+_SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
+_LOOK = 32  # side at which an image is decoded to see that it can be
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """A shard to be.
+
+    Attributes:
+        split: whose rows they are.
+        number: of the shard within its split.
+        first: number of its first row within the split.
+        rows: of the manifest, in the shard's order.
+    """
+
+    split: str
+    number: int
+    first: int
+    rows: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        return f"{self.split or 'all'}-{self.number:06d}.tar"
+
+    def members(self, paths: pd.Series) -> list[str]:
+        """Names of the rows' images: keys are unique among all shards and free of dots.
+
+        Args:
+            paths: `image_path` of the whole manifest; gives the suffixes.
+        """
+        suffixes = [_SUFFIXES.get(_suffix_of(path), "") for path in paths.iloc[self.rows]]
+        return [f"{self.split or 'all'}-{self.first + place:08d}.{suffix}" for place, suffix in enumerate(suffixes)]
+
+
+def _suffix_of(path: str) -> str:
+    """`.jpg` of a path, or of a URL with a query."""
+    return Path(path.split("?")[0] if is_url(path) else path).suffix.lower()
 
 
 def write_shards(
@@ -59,7 +105,7 @@ def write_shards(
     digest = _digest(manifest_folder, files, [FORMAT, per_shard, size, seed])
     if size is not None:
         frame = _resized_frame(frame, size)
-    before, stale = _previous(out, digest)
+    before, stale = written_before(out, digest)
     plans, written = _plan(frame["split"], per_shard, seed), list[WrittenShard]()
     for plan in plans:
         known = before.get(plan.name)
@@ -67,7 +113,7 @@ def write_shards(
             written.append(known)
         else:
             written.append(write_shard(plan, frame, files, size, out))
-            _write_index(out, written, digest)
+            write_index(out, written, digest)
         if progress is not None:
             progress(len(plan.rows))
     manifest = _manifest(frame, plans, written)
@@ -77,7 +123,7 @@ def write_shards(
     write_manifest(manifest, out / "manifest.parquet")
     for name in stale - {each.shard.name for each in written if each.shard.count}:
         (out / name).unlink(missing_ok=True)
-    return _write_index(out, written, digest, sha256(out / "manifest.parquet"))
+    return write_index(out, written, digest, sha256(out / "manifest.parquet"))
 
 
 def _check_call(folder: Path, out: Path, per_shard: int, size: int | None) -> None:
@@ -106,41 +152,8 @@ def _digest(folder: Path, files: list[str], settings: list[Any]) -> str:
     """Changes whenever a second call would write other shards."""
     digest = hashlib.sha256(json.dumps([settings, sha256(folder / "manifest.parquet")]).encode())
     for file in files:
-        try:
-            stat = Path(file).stat()
-            digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
-        except OSError:  # a URL, or missing: reading it will say so
-            digest.update(b"\n")
+        digest.update((" ".join(map(str, file_stamp(file))) + "\n").encode())
     return digest.hexdigest()
-
-
-def _previous(out: Path, digest: str) -> tuple[dict[str, WrittenShard], set[str]]:
-    """Shards of an earlier call with the same input, and the names of all that an earlier call wrote."""
-    try:
-        index = json.loads((out / INDEX).read_bytes())
-        shards = [Shard(**entry) for entry in index["shards"]]
-        stale = {shard.name for shard in shards if re.fullmatch(r"[\w-]+\.tar", shard.name)}
-        left_out: dict[str, list[dict[str, Any]]] = {shard.name: [] for shard in shards}
-        for entry in index["left_out"]:
-            left_out.setdefault(entry["shard"], []).append(entry)
-        same = index["digest"] == digest
-    except (OSError, ValueError, KeyError, TypeError):  # none, or not ours: everything is written
-        return {}, set()
-    return {shard.name: WrittenShard(shard, left_out[shard.name]) for shard in shards if same}, stale
-
-
-def _write_index(out: Path, written: list[WrittenShard], digest: str, manifest: str | None = None) -> Path:
-    """Without the manifest's hash the index is that of an unfinished folder, which no reader takes."""
-    content = {
-        "format": FORMAT,
-        "complete": manifest is not None,
-        "manifest_sha256": manifest,
-        "digest": digest,
-        "shards": [asdict(each.shard) for each in written if each.shard.count],
-        "left_out": [entry for each in written for entry in each.left_out],
-    }
-    write_json(out / INDEX, content)
-    return out / INDEX
 
 
 def _resized_frame(frame: pd.DataFrame, size: int) -> pd.DataFrame:
@@ -162,3 +175,65 @@ def _manifest(frame: pd.DataFrame, plans: list[ShardPlan], written: list[Written
         shards[rows], positions[rows] = plan.name, np.arange(len(rows))
     frame = frame.assign(image_path=paths, mask_path="", shard=shards, position=positions.astype(np.int32))
     return frame[positions >= 0].reset_index(drop=True)
+
+
+def write_shard(plan: ShardPlan, frame: pd.DataFrame, files: list[str], size: int | None, out: Path) -> WrittenShard:
+    """Write one shard; images that cannot be decoded are left out.
+
+    Args:
+        plan: which rows.
+        frame: the whole manifest, its width and height those of the shards' images.
+        files: path or URL of every row's image.
+        size: resize larger images to this long side.
+        out: folder.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
+        images = list(pool.map(lambda row: _read(files[row], size), plan.rows))
+    rows = frame.iloc[plan.rows]
+    texts = rows.drop(columns=["image_path", "mask_path"]).to_json(orient="records", force_ascii=False)
+    members: list[tuple[str, bytes]] = []
+    left_out: list[dict[str, Any]] = []
+    entries = zip(plan.rows, plan.members(frame["image_path"]), images, json.loads(texts), strict=True)
+    for row, name, image, facts in entries:
+        if isinstance(image, UserError):
+            path = frame["image_path"].iloc[row]
+            left_out.append({"shard": plan.name, "row": int(row) + 1, "image_path": path, "reason": str(image)})
+            continue
+        stated = {column: value for column, value in facts.items() if value not in (None, "")}
+        text = json.dumps(stated, ensure_ascii=False).encode()
+        members += [(name, image), (name.rsplit(".", 1)[0] + ".json", text)]
+    if not members:
+        return WrittenShard(Shard(plan.name, plan.split, 0, 0, ""), left_out)
+    file = out / plan.name
+    write_atomically(file, lambda temporary: _write_tar(temporary, members))
+    shard = Shard(plan.name, plan.split, len(members) // 2, file.stat().st_size, sha256(file))
+    return WrittenShard(shard, left_out)
+
+
+def _write_tar(file: Path, members: list[tuple[str, bytes]]) -> None:
+    """The same bytes for the same members: no times, no owners."""
+    with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            tar.addfile(entry, io.BytesIO(content))
+
+
+def _read(file: str, size: int | None) -> bytes | UserError:
+    """The stored bytes of an image that can be decoded; the error of one that cannot."""
+    try:
+        if _suffix_of(file) not in _SUFFIXES:
+            raise UserError(f"{file}: not named .jpg, .jpeg or .png")
+        source = NamedBytes(read_bytes(file, MAX_IMAGE), file)
+        read_image(source, _LOOK, STORED)
+        return source.getvalue() if size is None else _resized(source, size)
+    except UserError as error:
+        return error
+
+
+def _resized(file: NamedBytes, size: int) -> bytes:
+    with open_picture(file) as image:
+        if max(image.size) <= size:
+            return file.getvalue()
+        lossless, pixels = image.format == "PNG", resize(gray_of(image), size)
+    return encode_image(pixels, np.iinfo(pixels.dtype).max, lossless)

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cmcgns.common.array_cache import cache_folder
 from cmcgns.data.ids import twins_between
-from cmcgns.data.images.cache import cache_folder
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.leakage.fingerprints import Fingerprints, fingerprints_of, same_pictures, seen_fingerprints
 from cmcgns.evaluation.leakage.found import PRETRAINING, Caution, Kind, Leakage, Overlap
-from cmcgns.evaluation.leakage.sides import Side, image_side, same_pictures, seen_side
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen_file import SeenFile, open_seen
 
@@ -25,8 +25,10 @@ SYNTHETIC = "phantom"
 """Dataset of drawings, which resemble each other more than radiographs do: told apart by ids and files alone."""
 
 
-def compare(test: Side, other: Side, cache: Path, progress: Callable[[float], None]) -> list[tuple[int, Overlap]]:
-    """Everything that two sides share, with the row of the test image.
+def compare(
+    test: Fingerprints, other: Fingerprints, cache: Path, progress: Callable[[float], None]
+) -> list[tuple[int, Overlap]]:
+    """Everything that two sets of images share, with the row of the test image.
 
     Args:
         test: the images that are judged on.
@@ -40,9 +42,9 @@ def compare(test: Side, other: Side, cache: Path, progress: Callable[[float], No
     people = _join(people_of(test.frame), people_of(other.frame), other.frame)
     files = _join(_keys(test.frame["sha256"]), _keys(other.frame["sha256"]), other.frame)
     pairs, correlations = same_pictures(test, other, cache, progress)
-    mine, theirs = (side.frame["sha256"].to_numpy()[pairs[:, end]] for end, side in enumerate((test, other)))
+    mine, theirs = (each.frame["sha256"].to_numpy()[pairs[:, end]] for end, each in enumerate((test, other)))
     new = (mine != theirs) | (mine == "")  # the same file has been found already
-    drawn = [side.frame["dataset"].to_numpy()[pairs[:, end]] == SYNTHETIC for end, side in enumerate((test, other))]
+    drawn = [each.frame["dataset"].to_numpy()[pairs[:, end]] == SYNTHETIC for end, each in enumerate((test, other))]
     new &= ~(drawn[0] & drawn[1])
     found = list(_overlaps("patient", people, test, other)) + list(_overlaps("file", files, test, other))
     return found + list(_overlaps("picture", pairs[new], test, other, correlations[new]))
@@ -75,7 +77,11 @@ def _join(test: pd.DataFrame, other: pd.DataFrame, frame: pd.DataFrame) -> NDArr
 
 
 def _overlaps(
-    kind: Kind, pairs: NDArray[np.int64], test: Side, other: Side, correlations: NDArray[np.float32] | None = None
+    kind: Kind,
+    pairs: NDArray[np.int64],
+    test: Fingerprints,
+    other: Fingerprints,
+    correlations: NDArray[np.float32] | None = None,
 ) -> Iterator[tuple[int, Overlap]]:
     mine = test.frame.iloc[pairs[:, 0]]
     theirs = other.frame.iloc[pairs[:, 1]]
@@ -98,18 +104,18 @@ def cautions_about_ids(test: pd.DataFrame, other: pd.DataFrame, name: str) -> It
 
     Args:
         test: rows with patient_id, study_id, dataset.
-        other: the same of the other side.
-        name: of the other side.
+        other: the same of the other images.
+        name: of the other images.
     """
-    sides = _prefixes(test), _prefixes(other)
-    for one in sorted(sides[0]):
-        for another in sorted(sides[1]):
-            if _share_images(one, another) and not _comparable(one, another, sides[0][one], sides[1][another]):
+    mine, theirs = _prefixes(test), _prefixes(other)
+    for one in sorted(mine):
+        for another in sorted(theirs):
+            if _share_images(one, another) and not _comparable(one, another, mine[one], theirs[another]):
                 yield Caution("kin", _kin_text(one, another, name))
-    for frame, side in ((test, "test"), (other, name)):
+    for frame, whose in ((test, "test"), (other, name)):
         missing = int((frame["patient_id"] == "").sum())
         if missing:
-            yield Caution("ids", f"{missing:,} of {len(frame):,} {side} images name no patient")
+            yield Caution("ids", f"{missing:,} of {len(frame):,} {whose} images name no patient")
     twins = twins_between(*(with_dataset(frame["patient_id"], frame["dataset"]) for frame in (test, other)))
     if len(twins):
         yield Caution(
@@ -184,17 +190,17 @@ def check_leakage(
     """
     folder, tell = (cache or cache_folder() / "evaluation") / "leakage", progress or (lambda _text, _share: None)
     seen, cautions = _seen_by(encoder)
-    test = image_side({"test": data.test}, folder, _counter(tell, len(data.test)))
-    sides = {PRETRAINING: seen_side(seen)} if seen else {}
+    test = fingerprints_of({"test": data.test}, folder, _counter(tell, len(data.test)))
+    others = {PRETRAINING: seen_fingerprints(seen)} if seen else {}
     if data.protocol.learns:
         total = len(data.train) + len(data.val)
         sets = {"training": data.train, "validation": data.val}
-        sides["training"] = image_side(sets, folder, _counter(tell, total))
+        others["training"] = fingerprints_of(sets, folder, _counter(tell, total))
     found: list[tuple[int, Overlap]] = []
-    for name, side in sides.items():
-        found += compare(test, side, folder, lambda share, name=name: tell(f"comparing with {name}", share))  # type: ignore[misc]
-        cautions += cautions_about_ids(test.frame, side.frame, name)
-        cautions += _about_pictures(side) if name == PRETRAINING else []
+    for name, other in others.items():
+        found += compare(test, other, folder, lambda share, name=name: tell(f"comparing with {name}", share))  # type: ignore[misc]
+        cautions += cautions_about_ids(test.frame, other.frame, name)
+        cautions += _about_pictures(other) if name == PRETRAINING else []
     if (data.frame["patient_id"] == data.frame["study_id"]).all():
         cautions.append(Caution("ids", "image-level split: whose images these are is not known"))
     findings = [each for _, each in sorted(found, key=lambda pair: pair[0])]
@@ -228,9 +234,9 @@ def _seen_by(encoder: FrozenEncoder) -> tuple[SeenFile | None, list[Caution]]:
     return seen, [Caution("unknown", f"it is not known {each}") for each in seen.unknown]
 
 
-def _about_pictures(side: Side) -> list[Caution]:
-    if side.without_picture == 0:
+def _about_pictures(seen: Fingerprints) -> list[Caution]:
+    if seen.without_picture == 0:
         return []
-    text = f"{side.without_picture:,} of {len(side.frame):,} pretraining pictures are not noted"
+    text = f"{seen.without_picture:,} of {len(seen.frame):,} pretraining pictures are not noted"
     why = "blank, or streamed from shards"
     return [Caution("pictures", f"{text} ({why}): they were compared by ids and file hashes alone")]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cmcgns.data.images.cache import Pixels
+from cmcgns.data.images.place import Pixels
 from cmcgns.data.pairs.rows import choose_text
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.protocols.task_settings import TextKind

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import load_images, read_image
+from cmcgns.data.images.cache import load_images
+from cmcgns.data.images.place import place_boxes
+from cmcgns.data.images.read import read_image
 from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.pairs.order import evaluation_order
 from cmcgns.data.pairs.rows import Pairs, read_pairs
@@ -180,13 +182,9 @@ def _read_boxes(frame: pd.DataFrame, data: DataSettings) -> list[list[Box]]:
 
 
 def _boxes_of_row(text: object, width: int, height: int, data: DataSettings) -> list[Box]:
-    scale, slack = data.resize / max(width, height), (data.resize - data.image_size) // 2
-    left = (data.resize - round(width * scale)) // 2 - slack
-    top = (data.resize - round(height * scale)) // 2 - slack
-    boxes = []
-    for box in json.loads(text) if isinstance(text, str) and text else []:
-        x0, y0 = box["x"] * scale + left, box["y"] * scale + top
-        corners = (x0, y0, x0 + box["width"] * scale, y0 + box["height"] * scale)
+    boxes, stated = [], json.loads(text) if isinstance(text, str) and text else []
+    placed = place_boxes(stated, width, height, data.resize, data.image_size)
+    for box, corners in zip(stated, placed.tolist(), strict=True):
         x0, y0, x1, y1 = (min(max(corner / data.image_size, 0.0), 1.0) for corner in corners)
         if x1 > x0 and y1 > y0:
             label, side, degree = (str(box.get(name, "")) for name in ("label", "side", "degree"))

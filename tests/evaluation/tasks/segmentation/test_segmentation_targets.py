@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import centre_crop
-from cmcgns.evaluation.image_set import read_image_set
+from cmcgns.data.images.place import centre_crop
 from cmcgns.evaluation.tasks.segmentation.maps import fill_boxes, read_targets
+from support.images import read_image_set
 
 
 def slow_fill(boxes, side):

@@ -68,9 +68,8 @@ def read_boxes(images: ImageSet, size: int) -> BoxList:
     Raises:
         UserError: rows that were not annotated; names the first.
     """
-    each = images.boxes()
-    offset = (images.pixels.shape[1] - size) // 2
-    corners = np.concatenate([np.zeros((0, 4)), *each]) - offset
+    each = images.boxes(size)
+    corners = np.concatenate([np.zeros((0, 4)), *each])
     image = np.repeat(np.arange(len(each)), [len(boxes) for boxes in each])
     return BoxList(len(each), image, corners)
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cmcgns.common.array_cache import MappedArray, cached_array
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_text
-from cmcgns.data.images.cache import Pixels
+from cmcgns.data.images.place import Pixels
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.metrics.ranking import IntArray
 
 _BATCH = 32
-_NOTED_EVERY = 20.0  # seconds: what an interruption may cost
+_BLOCK = 256  # images of a file: what an interruption may cost
 _SPARE = 1.1  # of the disk's free space that files may not take
 _HIGHEST = float(np.finfo(np.float16).max)
 
@@ -59,14 +57,18 @@ class FrozenMaps:
         example = self._compute(np.arange(1))
         self.shapes = [tuple(each.shape[1:]) for each in example]
         self.bytes = sum(2 * len(pixels) * int(np.prod(shape)) for shape in self.shapes)
+        self._kind = np.dtype(
+            [(str(number), np.float16, shape) for number, shape in zip(chosen, self.shapes, strict=True)]
+        )
+        levels = "-".join(map(str, chosen))
+        base = folder / f"maps-{_fingerprint(encoder, pixels, size)}-{levels}"
         folder.mkdir(parents=True, exist_ok=True)
-        base = folder / f"maps-{_fingerprint(encoder, pixels, size)}"
-        self._files = [Path(f"{base}-{number}.npy") for number in chosen]
-        there = all(file.is_file() for file in self._files)
+        starts = range(0, len(pixels), _BLOCK)
+        files = [base / f"{start}.npy" for start in starts]
+        there = all(file.is_file() for file in files)
         self.kept = there or self.bytes <= min(limit, shutil.disk_usage(folder).free / _SPARE)
-        if self.kept and not there:
-            self._fill(progress)
-        self._stored = [np.load(file, mmap_mode="r", allow_pickle=False) for file in self._files] if self.kept else []
+        blocks = zip(files, starts, strict=True) if self.kept else ()
+        self._blocks = [self._block(file, start, progress) for file, start in blocks]
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -76,7 +78,8 @@ class FrozenMaps:
         if not self.kept:
             return self._compute(rows)
         device = self.encoder.device
-        return [torch.from_numpy(stored[rows]).to(device).float() for stored in self._stored]
+        stored = np.stack([self._blocks[row // _BLOCK][row % _BLOCK] for row in rows])
+        return [torch.from_numpy(stored[name]).to(device).float() for name in self._kind.names or ()]
 
     @torch.no_grad()
     def _compute(self, rows: IntArray) -> list[Tensor]:
@@ -86,40 +89,18 @@ class FrozenMaps:
             raise UserError(f"{self.encoder.name}: its maps hold values that are not finite")
         return [each.half().float().contiguous() for each in found]  # rounded as the files are
 
-    def _fill(self, progress: Progress) -> None:
-        """Write the files, going on where an interrupted call stopped."""
-        note = self._files[0].with_suffix(".done")
-        partial = [file.with_suffix(".partial") for file in self._files]
-        resumed = note.is_file() and all(file.is_file() for file in partial)
-        start = int(note.read_text("utf-8")) if resumed else 0
-        arrays = [self._open(file, shape, resumed) for file, shape in zip(partial, self.shapes, strict=True)]
-        noted = time.monotonic()
-        for first in range(start, len(self), _BATCH):
-            rows = np.arange(first, min(first + _BATCH, len(self)))
-            for array, values in zip(arrays, self._compute(rows), strict=True):
-                array[first : first + len(rows)] = values.half().cpu().numpy()
-            progress("maps of the encoder", (rows[-1] + 1) / len(self))
-            if time.monotonic() - noted > _NOTED_EVERY:
-                _flush(arrays)
-                write_text(note, str(rows[-1] + 1))
-                noted = time.monotonic()
-        _flush(arrays)
-        for file, final in zip(partial, self._files, strict=True):
-            file.replace(final)
-        note.unlink(missing_ok=True)
+    def _block(self, file: Path, start: int, progress: Progress) -> MappedArray:
+        """The maps of some successive images; interrupted, a call goes on after the last whole block."""
 
-    def _open(self, file: Path, shape: tuple[int, ...], resumed: bool) -> npt.NDArray[np.float16]:
-        mode = "r+" if resumed else "w+"
-        opened: npt.NDArray[np.float16] = np.lib.format.open_memmap(
-            file, mode=mode, dtype=np.float16, shape=(len(self), *shape)
-        )
-        return opened
+        def fill(array: MappedArray, places: Sequence[int]) -> None:
+            for first in range(0, len(places), _BATCH):
+                part = slice(first, min(first + _BATCH, len(places)))
+                rows = np.arange(start + part.start, start + part.stop)
+                for name, values in zip(self._kind.names or (), self._compute(rows), strict=True):
+                    array[name][part] = values.half().cpu().numpy()
+                progress("maps of the encoder", (rows[-1] + 1) / len(self))
 
-
-def _flush(arrays: list[npt.NDArray[np.float16]]) -> None:
-    for array in arrays:
-        if isinstance(array, np.memmap):
-            array.flush()
+        return cached_array(file, (min(_BLOCK, len(self) - start),), self._kind, fill)
 
 
 def _fingerprint(encoder: FrozenEncoder, pixels: Pixels, size: int) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import Pixels, centre_crop
+from cmcgns.data.images.place import Pixels, centre_crop
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.tasks.segmentation.sampling import turn_and_scale

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cmcgns.data.images.cache import Pixels
+from cmcgns.data.images.place import Pixels
 from cmcgns.evaluation.protocols.task_settings import SegmentationSettings
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 

@@ -1,11 +1,21 @@
+"""Scaling, padding and cropping of pictures, and boxes that stay on what they mark."""
+
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.resize import check_size, resize, save_image, scale_factors, scale_values, scaled_size
+from cmcgns.data.images.place import (
+    centre_crop,
+    check_size,
+    fit_in_square,
+    place_boxes,
+    place_in_square,
+    resize,
+    scaled_size,
+    without_padding,
+)
 from support.image_faults import BUSY, PICTURE
 
 
@@ -44,44 +54,36 @@ def test_constant_pictures_stay_constant(kind: type) -> None:
     assert (resize(np.full((300, 217), white, kind), 64) == white).all()
 
 
-def test_scale_factors_are_exact_in_each_direction() -> None:
-    small = resize(np.zeros((2048, 2500), np.uint8), 512)
-    assert scale_factors(2500, 2048, small) == (512 / 2500, 419 / 2048)
-
-
-def test_default_files_are_gray_8_bit_jpeg_of_quality_95(tmp_path: Path) -> None:
-    save_image(PICTURE.astype(np.uint16) * 257, 65535, tmp_path / "deep" / "picture.jpg")
-    with Image.open(tmp_path / "deep" / "picture.jpg") as image:
-        assert (image.format, image.mode) == ("JPEG", "L")
-        assert image.quantization[0][0] == 2  # 16 in the standard's table, scaled to quality 95
-        assert np.abs(np.asarray(image).astype(int) - PICTURE).max() <= 3
-    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["picture.jpg"]
-
-
-@pytest.mark.parametrize(("pixels", "mode"), [(PICTURE, "L"), (PICTURE.astype(np.uint16) * 250, "I;16")])
-def test_lossless_files_are_png_of_the_same_depth(pixels: np.ndarray, mode: str, tmp_path: Path) -> None:
-    save_image(pixels, int(np.iinfo(pixels.dtype).max), tmp_path / "picture.png", lossless=True)
-    with Image.open(tmp_path / "picture.png") as image:
-        assert (image.format, image.mode) == ("PNG", mode)
-        np.testing.assert_array_equal(np.asarray(image), pixels)
-
-
-def test_twelve_bit_values_are_spread_over_the_files_range(tmp_path: Path) -> None:
-    save_image(np.array([[0, 1, 4095, 5000]], np.uint16), 4095, tmp_path / "picture.png", lossless=True)
-    with Image.open(tmp_path / "picture.png") as image:
-        assert np.asarray(image).tolist() == [[0, 16, 65535, 65535]]
-
-
-def test_scaling_rounds_to_the_nearest() -> None:
-    values = np.arange(65536, dtype=np.uint16)
-    scaled = scale_values(values, 65535, 255)
-    assert scaled.dtype == np.uint8
-    assert np.abs(scaled - values / 257).max() <= 0.5
-
-
 @pytest.mark.parametrize(
     ("size", "word"), [((0, 5), "no picture"), ((5, -1), "no picture"), ((10_000, 10_000), "bound")]
 )
 def test_impossible_sizes_are_refused(size: tuple[int, int], word: str) -> None:
     with pytest.raises(UserError, match=rf"picture\.png: .*{word}"):
         check_size(*size, Path("picture.png"))
+
+
+@pytest.mark.parametrize(("width", "height"), [(48, 40), (40, 48), (48, 48), (500, 3), (1, 700)])
+@pytest.mark.parametrize("size", [32, 33, 48, 64])
+def test_a_picture_comes_out_of_its_square_as_it_went_in(width: int, height: int, size: int) -> None:
+    picture = np.random.default_rng(0).integers(1, 256, (height, width), dtype=np.uint8)
+    square = fit_in_square(picture, size)
+    place = place_in_square(width, height, size)
+    assert max(place.width, place.height) == size
+    assert np.count_nonzero(square) == place.width * place.height, "what is not picture is black"
+    np.testing.assert_array_equal(without_padding(square, width, height), square[place.inside])
+    if max(width, height) == size:
+        np.testing.assert_array_equal(square[place.inside], picture)
+
+
+@pytest.mark.parametrize(("width", "height"), [(48, 40), (40, 48), (96, 96), (120, 30)])
+@pytest.mark.parametrize("crop", [None, 40, 48])
+def test_boxes_lie_where_the_pixels_do(width: int, height: int, crop: int | None) -> None:
+    box = {"x": width // 4, "y": height // 3, "width": width // 2, "height": height // 3}
+    picture = np.zeros((height, width), np.uint8)
+    picture[box["y"] : box["y"] + box["height"], box["x"] : box["x"] + box["width"]] = 255
+    seen = fit_in_square(picture, 48)[None] if crop is None else centre_crop(fit_in_square(picture, 48)[None], crop)
+    rows, columns = np.nonzero(seen[0] > 127)
+    (found,) = place_boxes([box], width, height, 48, crop)
+    expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert np.abs(found - expected).max() <= 1
+    assert place_boxes([], width, height, 48, crop).shape == (0, 4)

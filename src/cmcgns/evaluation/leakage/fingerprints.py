@@ -1,11 +1,11 @@
-"""What is compared, and finding the same pictures on two sides: 256-bit hashes propose, thumbnails decide."""
+"""Fingerprints of two sets of images, and the pictures that both hold: 256-bit hashes propose, thumbnails decide."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cmcgns.common.array_cache import MappedArray, cached_array
 from cmcgns.common.files import sha256, write_arrays
 from cmcgns.data.images.near_duplicates import FIELDS, Signatures, near_duplicates, square_signatures
 from cmcgns.data.manifest import image_file
@@ -30,7 +31,7 @@ COLUMNS = ["image_path", "patient_id", "study_id", "dataset", "sha256", "where"]
 
 
 @dataclass(frozen=True)
-class Side:
+class Fingerprints:
     """Images with ids, file hashes and signatures.
 
     Attributes:
@@ -46,17 +47,17 @@ class Side:
     without_picture: int
 
 
-def seen_side(seen: SeenFile) -> Side:
+def seen_fingerprints(seen: SeenFile) -> Fingerprints:
     """What a run and those before it saw."""
     frame = seen.frame
     where = frame["part"].map(_PARTS).fillna(PRETRAINING).astype("str")
     where = where.mask(frame["run"] != "", where + " of " + frame["run"])
-    return Side(
+    return Fingerprints(
         frame.assign(where=where, image_path="")[COLUMNS], seen.signatures, sha256(seen.path), seen.without_picture
     )
 
 
-def image_side(sets: Mapping[str, ImageSet], cache: Path, progress: Callable[[int], None]) -> Side:
+def fingerprints_of(sets: Mapping[str, ImageSet], cache: Path, progress: Callable[[int], None]) -> Fingerprints:
     """Evaluation images; their signatures are kept in `cache`.
 
     Args:
@@ -79,28 +80,23 @@ def image_side(sets: Mapping[str, ImageSet], cache: Path, progress: Callable[[in
             first += len(facts)
 
     blank = sum(int(np.count_nonzero(~facts["comparable"])) for _, facts in found.values())
-    return Side(pd.concat(frames, ignore_index=True), blocks, "-".join(key for key, _ in found.values()), blank)
+    return Fingerprints(
+        pd.concat(frames, ignore_index=True), blocks, "-".join(key for key, _ in found.values()), blank
+    )
 
 
 def _facts(images: ImageSet, cache: Path, progress: Callable[[int], None]) -> tuple[str, NDArray[Any]]:
     """Key and (n,) `_CACHED`, memory-mapped."""
     frame = images.frame
     key = _key(images)
-    file = cache / "signatures" / f"{key}.npy"
-    if not file.is_file():
+
+    def fill(facts: MappedArray, _: Sequence[int]) -> None:
         paths = [image_file(images.folder, path) for path in frame["image_path"]]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            facts = np.lib.format.open_memmap(temporary, mode="w+", dtype=_CACHED, shape=(len(images),))
-            square_signatures(images.pixels, np.arange(len(images)), picture_sizes(frame, paths), facts, progress)
-            unhashed = np.flatnonzero(frame["sha256"] == "")
-            facts["sha256"][unhashed] = hash_files([paths[row] for row in unhashed], lambda _: None)
-            facts.flush()
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return key, np.load(file, mmap_mode="r", allow_pickle=False)
+        square_signatures(images.pixels, np.arange(len(images)), picture_sizes(frame, paths), facts, progress)
+        unhashed = np.flatnonzero(frame["sha256"] == "")
+        facts["sha256"][unhashed] = hash_files([paths[row] for row in unhashed], lambda _: None)
+
+    return key, cached_array(cache / "signatures" / f"{key}.npy", (len(images),), _CACHED, fill)
 
 
 def _key(images: ImageSet) -> str:
@@ -117,8 +113,10 @@ _VERSION = 1  # to be raised whenever near duplicates are found in another way
 SamePictures = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
-def same_pictures(test: Side, other: Side, cache: Path, progress: Callable[[float], None]) -> SamePictures:
-    """Pictures of one side that the other has too; a comparison that was made once is found again.
+def same_pictures(
+    test: Fingerprints, other: Fingerprints, cache: Path, progress: Callable[[float], None]
+) -> SamePictures:
+    """Pictures of one set that the other has too; a comparison that was made once is found again.
 
     Args:
         test: the images that are judged on.
@@ -127,7 +125,7 @@ def same_pictures(test: Side, other: Side, cache: Path, progress: Callable[[floa
         progress: called with the share that is done.
 
     Returns:
-        (p, 2) rows of the two sides, and (p,) correlations of their thumbnails.
+        (p, 2) rows of the two sets, and (p,) correlations of their thumbnails.
     """
     digest = hashlib.blake2b(f"{_VERSION} {test.key} {other.key}".encode(), digest_size=12).hexdigest()
     file = cache / "same-pictures" / f"{digest}.npz"
@@ -141,7 +139,7 @@ def same_pictures(test: Side, other: Side, cache: Path, progress: Callable[[floa
     return pairs, correlations
 
 
-def _search(test: Side, other: Side, progress: Callable[[float], None]) -> SamePictures:
+def _search(test: Fingerprints, other: Fingerprints, progress: Callable[[float], None]) -> SamePictures:
     mine = np.concatenate([block for _, block in test.blocks()])
     rows = np.flatnonzero(mine["comparable"])
     workers = os.cpu_count() or 1

@@ -1,0 +1,150 @@
+"""Arrays that are computed once and kept as files, which are memory-mapped: whole, or not there.
+
+Several processes may ask for the same array at once, on one machine or on many that share the folder: each writes a
+temporary file of its own, and the first that is done gives it the name. A file ends with a mark that says which rows
+could not be filled, written after everything else; without it a file is made again.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.format import open_memmap
+
+from cmcgns.common.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+MappedArray: TypeAlias = "np.memmap[Any, Any]"
+Fill: TypeAlias = Callable[[MappedArray, Sequence[int]], Collection[int] | None]
+
+_MARK = b"\ncmcgns: whole, but for rows "
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_YOUNG = 60.0  # seconds: a writer that has only just begun may not hold its file yet
+
+
+def cache_folder() -> Path:
+    """Where everything is kept that can be computed again: `CMCGNS_CACHE`, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CMCGNS_CACHE") or Path(base) / "cmcgns")
+
+
+def cached_array(file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, fill: Fill) -> MappedArray:
+    """The array in a file, which is made on first use, and again if it is damaged.
+
+    Args:
+        file: `.npy`; its name must depend on all that the content depends on.
+        shape: (n, …).
+        dtype: without objects.
+        fill: called with the array, all of it zero, and the n rows to fill. Rows that it returns stay as they are,
+            and the next call for the array has them, and only them, filled once more.
+
+    Returns:
+        The array, memory-mapped, read-only.
+
+    Raises:
+        UserError: the folder has no room for it, or cannot be written to.
+    """
+    kind = np.dtype(dtype)
+    gaps = _gaps(file, shape, kind)
+    if gaps is None:
+        if file.exists():
+            logger.warning("%s: damaged or not finished; it is made again", file)
+        _make(file, shape, kind, fill)
+    elif gaps:
+        _fill_gaps(file, gaps, fill)
+    return open_memmap(file, mode="r")
+
+
+def _gaps(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[int] | None:
+    """Rows of a file that could not be filled; None: there is no such file, or it is not whole."""
+    try:
+        array = open_memmap(file, mode="r")
+        with file.open("rb") as stream:
+            stream.seek(array.offset + array.nbytes)
+            mark = stream.read()
+        if (array.shape, array.dtype) != (shape, dtype) or not mark.startswith(_MARK):
+            return None
+        return [int(row) for row in json.loads(mark.removeprefix(_MARK))]
+    except (OSError, ValueError, TypeError, EOFError):
+        return None
+
+
+def _make(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Fill) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    with _explaining(file.parent, int(np.prod(shape)) * dtype.itemsize):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_overs(file.parent)
+        held = temporary.open("xb")
+    with held:
+        try:
+            with suppress(OSError):  # a file system without locks: left-overs stay there
+                fcntl.flock(held, fcntl.LOCK_EX)
+            with _explaining(file.parent, int(np.prod(shape)) * dtype.itemsize):
+                array = open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+                _reserve(held.fileno(), array.offset + array.nbytes)
+            gaps = sorted(fill(array, range(shape[0])) or ())
+            array.flush()
+            with temporary.open("ab") as end:
+                end.write(_MARK + json.dumps(gaps).encode())
+                end.flush()
+                os.fsync(end.fileno())
+            others = _gaps(file, shape, dtype)
+            if others is None or not set(others) <= set(gaps):
+                temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _fill_gaps(file: Path, gaps: list[int], fill: Fill) -> None:
+    with _explaining(file.parent, 0):
+        array = open_memmap(file, mode="r+")
+    left = sorted(fill(array, gaps) or ())
+    array.flush()
+    if left != gaps:
+        text = json.dumps(left).ljust(len(json.dumps(gaps))).encode()  # at no moment shorter than a reader expects
+        with file.open("rb+") as stream:
+            os.pwrite(stream.fileno(), _MARK + text, array.offset + array.nbytes)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Have the disk set the space aside: when it is full, writing to a memory map ends the process without a word."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno in _FULL:  # else a file system that cannot set space aside
+            raise
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """Temporary files whose writers, which lock them as long as they live, are gone."""
+    for path in folder.glob(".*.npy.*.tmp"):
+        with suppress(OSError):  # locked, or removed by another process meanwhile
+            if time.time() - path.stat().st_mtime > _YOUNG:
+                with path.open("rb+") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+
+
+@contextmanager
+def _explaining(folder: Path, size: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = next((each for each in (folder, *folder.parents) if each.is_dir()), Path("/"))
+        raise UserError(
+            f"{folder}: no array of {size:,} bytes can be kept there ({error.strerror or error}; "
+            f"{shutil.disk_usage(place).free:,} bytes are free); make room, or set CMCGNS_CACHE to another folder"
+        ) from error

@@ -1,0 +1,194 @@
+"""An array is computed once, whoever asks for it, and what is not whole is made again."""
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmcgns.common.array_cache import cached_array
+from cmcgns.common.errors import UserError
+
+SHAPE = (5, 3)
+
+
+def ones(array, rows):
+    array[list(rows)] = 1
+
+
+def never(*_):
+    pytest.fail("the array was there")
+
+
+def test_an_array_is_made_once_and_is_read_only(tmp_path):
+    file = tmp_path / "new" / "a.npy"
+    made = cached_array(file, SHAPE, np.float32, ones)
+    assert isinstance(made, np.memmap)
+    assert not made.flags.writeable
+    for array in (made, cached_array(file, SHAPE, np.float32, never), np.load(file)):
+        np.testing.assert_array_equal(array, np.ones(SHAPE, np.float32))
+    assert [path.name for path in file.parent.iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (1,)])
+def test_arrays_of_any_size(tmp_path, shape):
+    cached_array(tmp_path / "a.npy", shape, np.uint8, ones)
+    assert cached_array(tmp_path / "a.npy", shape, np.uint8, never).shape == shape
+
+
+def test_fields_are_kept(tmp_path):
+    kind = np.dtype([("a", np.float16, (2, 2)), ("b", "S4")])
+    cached_array(tmp_path / "a.npy", (3,), kind, lambda array, _: array["b"].__setitem__(slice(None), b"x"))
+    assert cached_array(tmp_path / "a.npy", (3,), kind, never)["b"].tolist() == [b"x"] * 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1],  # the mark
+        lambda content: content[:-40],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:5],
+        lambda content: b"",
+        lambda content: b"PK" + content[2:],
+        lambda content: bytes(len(content)),
+    ],
+)
+def test_pitfall_files_a_damaged_array_is_made_again_and_the_log_says_so(tmp_path, caplog, damage):
+    file = tmp_path / "a.npy"
+    cached_array(file, SHAPE, np.uint8, ones)
+    file.write_bytes(damage(file.read_bytes()))
+    np.testing.assert_array_equal(cached_array(file, SHAPE, np.uint8, ones), np.ones(SHAPE))
+    assert caplog.messages == [f"{file}: damaged or not finished; it is made again"]
+    cached_array(file, SHAPE, np.uint8, never)
+
+
+@pytest.mark.parametrize(("shape", "kind"), [((5, 4), np.uint8), (SHAPE, np.int8), ((15,), np.uint8)])
+def test_an_array_of_another_kind_is_not_taken_for_it(tmp_path, shape, kind):
+    cached_array(tmp_path / "a.npy", shape, kind, ones)
+    found = cached_array(tmp_path / "a.npy", SHAPE, np.uint8, ones)
+    assert (found.shape, found.dtype) == (SHAPE, np.uint8)
+
+
+def test_rows_that_could_not_be_filled_are_asked_for_again_and_no_others(tmp_path):
+    file, asked = tmp_path / "a.npy", []
+    for gaps, expected in (({1, 4, 3}, [0, 1, 2, 3, 4]), ({3}, [1, 3, 4]), ({3}, [3]), ((), [3])):
+
+        def fill(array, rows, gaps=gaps):
+            asked.append(list(rows))
+            array[[row for row in rows if row not in gaps]] = 1
+            return gaps
+
+        array = cached_array(file, SHAPE, np.uint8, fill)
+        assert asked.pop() == expected
+        assert np.flatnonzero(array[:, 0] == 0).tolist() == sorted(gaps)
+    cached_array(file, SHAPE, np.uint8, never)
+
+
+def test_an_interruption_leaves_nothing(tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_array(tmp_path / "a.npy", SHAPE, np.uint8, interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pitfall_files_writers_of_one_process_number_do_not_meet(tmp_path, monkeypatch):
+    """Containers that share a cache often have equal process numbers."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    both, results = threading.Barrier(2), []
+
+    def slowly(array, rows):
+        for row in rows:
+            both.wait(10)  # row by row at the same time
+            array[row] = 1
+
+    def make():
+        results.append(np.array(cached_array(tmp_path / "a.npy", SHAPE, np.uint8, slowly)))
+
+    threads = [threading.Thread(target=make) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for result in (*results, cached_array(tmp_path / "a.npy", SHAPE, np.uint8, never)):
+        np.testing.assert_array_equal(result, np.ones(SHAPE))
+    assert len(results) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize(("mine", "theirs", "left"), [({1}, (), ()), ((), {1}, ()), ({1}, {2}, {1})])
+def test_of_two_writers_the_first_wins_unless_it_has_gaps_that_the_second_has_not(tmp_path, mine, theirs, left):
+    file = tmp_path / "a.npy"
+
+    def filling(gaps, before=lambda: None):
+        def fill(array, rows):
+            before()
+            array[[row for row in rows if row not in gaps]] = 1
+            return gaps
+
+        return fill
+
+    def other():
+        cached_array(file, SHAPE, np.uint8, filling(theirs))
+
+    found = cached_array(file, SHAPE, np.uint8, filling(mine, other))
+    assert np.flatnonzero(found[:, 0] == 0).tolist() == sorted(left)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cmcgns.common.array_cache import cached_array
+cached_array(Path(sys.argv[1]), (5, 3), "u1", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_left_overs_of_writers_that_are_gone_are_removed_and_those_of_living_ones_are_not(tmp_path):
+    file = tmp_path / "a.npy"
+    assert subprocess.run([sys.executable, "-c", KILLED, str(file)], check=False).returncode == -9
+    (left,) = tmp_path.iterdir()
+
+    def age(path: Path) -> None:
+        os.utime(path, (time.time() - 3600,) * 2)
+
+    def while_living(array, rows):
+        (mine,) = tmp_path.glob(".a.npy.*")
+        age(mine)
+        cached_array(tmp_path / "b.npy", SHAPE, np.uint8, ones)
+        assert mine.exists()
+        ones(array, rows)
+
+    age(left)
+    cached_array(file, SHAPE, np.uint8, while_living)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy"]
+
+
+def test_a_full_disk_is_a_message_before_anything_is_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"no array of 15 bytes can be kept there \(No space.*free.*CMCGNS_CACHE"):
+        cached_array(tmp_path / "a.npy", SHAPE, np.uint8, never)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_space_that_cannot_be_set_aside_is_done_without(tmp_path, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unknown)
+    np.testing.assert_array_equal(cached_array(tmp_path / "a.npy", SHAPE, np.uint8, ones), np.ones(SHAPE))
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/cache: no array .*CMCGNS_CACHE"):
+        cached_array(tmp_path / "file" / "cache" / "a.npy", SHAPE, np.uint8, never)
