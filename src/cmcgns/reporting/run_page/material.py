@@ -12,13 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import load_images, read_image
-from cmcgns.data.pairs.dataset import PairDataset
+from cmcgns.data.images.cache import read_image
+from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
 from cmcgns.data.pairs.order import evaluation_order
 from cmcgns.data.pairs.rows import read_pairs
 from cmcgns.data.reports.text import split_sentences
-from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.pretrained import Pretrained, load
 from cmcgns.reporting.style import Box
 from cmcgns.settings.config import DataSettings
@@ -97,14 +95,11 @@ def gather(run: Path, manifest: Path) -> Material:
     """
     model, folder = load(run), RunFolder(run)
     data = model.recipe.data
-    frame, split = _choose_rows(read_pairs(manifest, data).frame, data)
-    images, errors = load_images(frame["image_path"].tolist(), data.resize)
-    if errors:
-        raise UserError(f"{manifest}: {len(errors)} images cannot be read, first: {next(iter(errors.values()))}")
+    pairs = read_pairs(manifest, data)
+    pairs.frame, split = _choose_rows(pairs.frame, data)
+    dataset = pair_dataset(pairs, model.tokenizer, data)
+    frame, kept = pairs.frame, np.diff(dataset.tokens.sentence_offsets)
     texts = frame["text"].tolist()
-    tokens = tokenize_reports(texts, model.tokenizer, data.max_tokens, data.max_sentences)
-    dataset = PairDataset(images, tokens, frame["study_id"].tolist(), np.arange(len(frame)), data)
-    kept = np.diff(tokens.sentence_offsets)
     return Material(
         model=model,
         records=read_metrics(folder.metrics),
