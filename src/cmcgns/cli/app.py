@@ -143,7 +143,7 @@ def prepare(
     if wrong is not None:
         raise UserError(f"--column {wrong}: OURS=THEIRS is expected, for example image_path=Path")
     columns = {ours: theirs for ours, _, theirs in pairs}
-    options = PrepareOptions(size, lossless, workers, engine, split, seed, columns, rules, shards, dataset)
+    options = PrepareOptions(split, seed, columns, rules, dataset, size, lossless, workers, engine, shards)
     run(name, root, out, options)
 
 
