@@ -12,7 +12,7 @@ from rich.console import Console
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import read_manifest
 from cmcgns.data.pairs.rows import read_pairs
-from cmcgns.prepare import run
+from cmcgns.prepare import work
 from cmcgns.prepare.image import ImageResult
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.run import PrepareOptions, prepare, read_report
@@ -157,13 +157,13 @@ def test_shards_are_written_beside_the_images(root, tmp_path):
 
 def test_a_second_call_does_only_what_is_missing(root, tmp_path, monkeypatch):
     out, done = tmp_path / "out", []
-    whole = run.run_tasks
+    whole = work.run_tasks
 
-    def counted(work, tasks, *rest):
+    def counted(function, tasks, *rest):
         done.append([task.source for task in tasks])
-        return whole(work, tasks, *rest)
+        return whole(function, tasks, *rest)
 
-    monkeypatch.setattr(run, "run_tasks", counted)
+    monkeypatch.setattr(work, "run_tasks", counted)
     do(root, out)
     first = read_manifest(out)
     (out / first["image_path"][1]).unlink()

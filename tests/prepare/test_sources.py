@@ -21,7 +21,7 @@ from cmcgns.data.pairs.rows import assign_splits, read_pairs
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.phantom.trees import tree_names, write_tree
 from cmcgns.phantom.trees.cases import Case, make_cases, region, side_view
-from cmcgns.prepare import run
+from cmcgns.prepare import work
 from cmcgns.prepare.run import PrepareOptions, prepare, read_report
 from cmcgns.settings.config import DataSettings
 from cmcgns.settings.recipe import load_recipe
@@ -313,7 +313,7 @@ def test_rsna_and_nih_name_their_common_patients_alike(do):
 
 def test_a_second_call_does_nothing(prepared, monkeypatch):
     asked = []
-    monkeypatch.setattr(run, "run_tasks", lambda work, tasks, *rest: asked.extend(tasks) or iter(()))
+    monkeypatch.setattr(work, "run_tasks", lambda function, tasks, *rest: asked.extend(tasks) or iter(()))
     before = {path: path.stat().st_mtime_ns for folder in ("images", "masks") for path in all_files(prepared, folder)}
     text = prepare_quietly(prepared.name, prepared.root, prepared.out)
     assert asked == []

@@ -44,7 +44,7 @@ def prepare(
     from cmcgns.prepare.run import prepare as run
 
     columns = read_column_names(column or [])
-    options = PrepareOptions(size, lossless, workers, engine, split, seed, columns, rules, shards, dataset)
+    options = PrepareOptions(split, seed, columns, rules, dataset, size, lossless, workers, engine, shards)
     run(name, root, out, options)
 
 

@@ -11,19 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import load_images
 from cmcgns.data.images.place import place_boxes
-from cmcgns.data.pairs.dataset import PairDataset, make_loader
+from cmcgns.data.manifest import LABEL, label_columns
+from cmcgns.data.pairs.dataset import PairDataset, make_loader, pair_dataset
 from cmcgns.data.pairs.order import BatchRequest, evaluation_order
 from cmcgns.data.pairs.rows import read_pairs
-from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.metrics.intervals import mean_interval
 from cmcgns.models.model import Embeddings, embed
 from cmcgns.objectives.masked_reconstruction import draw_hidden, to_pixels
 from cmcgns.pretrained import Pretrained
 from cmcgns.settings.config import Recipe
-
-LABEL = "label_"
 
 
 @dataclass(frozen=True)
@@ -74,22 +71,17 @@ def read_study_set(manifest: Path, split: str, model: Pretrained) -> StudySet:
     """
     recipe: Recipe = model.recipe
     pairs = read_pairs(manifest, recipe.data)
-    frame = pairs.frame[pairs.frame["split"] == split].reset_index(drop=True)
-    names = [column for column in frame if str(column).startswith(LABEL)]
-    if len(frame) == 0 or not names:
-        found = ", ".join(sorted(pairs.frame["split"].unique()))
+    found = ", ".join(sorted(pairs.frame["split"].unique()))
+    pairs.frame = pairs.frame[pairs.frame["split"] == split].reset_index(drop=True)
+    names = label_columns(pairs.frame)
+    if len(pairs.frame) == 0 or not names:
         raise UserError(f"{pairs.source}: no labelled rows of split {split} (splits: {found})")
-    images, errors = load_images(frame["image_path"].tolist(), recipe.data.resize)
-    if errors:
-        raise UserError(f"{pairs.source}: {len(errors)} images cannot be read, first: {next(iter(errors.values()))}")
-    tokens = tokenize_reports(
-        frame["text"].tolist(), model.tokenizer, recipe.data.max_tokens, recipe.data.max_sentences
-    )
-    dataset = PairDataset(images, tokens, frame["study_id"].tolist(), np.arange(len(frame)), recipe.data)
+    dataset = pair_dataset(pairs, model.tokenizer, recipe.data)
+    frame = pairs.frame
     return StudySet(
         frame=frame,
         dataset=dataset,
-        label_names=[str(name).removeprefix(LABEL) for name in names],
+        label_names=[name.removeprefix(LABEL) for name in names],
         labels=frame[names].astype(float).to_numpy(),
         patients=frame["patient_id"].to_numpy(dtype=object),
     )

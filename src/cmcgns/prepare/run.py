@@ -4,26 +4,23 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_json
 from cmcgns.data.manifest import write_manifest
 from cmcgns.data.reports.section_rules import load_rules
-from cmcgns.prepare.engines import Engine, run_tasks
-from cmcgns.prepare.image import ImageResult, ImageSettings, ImageTask, prepare_image
+from cmcgns.prepare.image import ImageSettings, ImageTask
 from cmcgns.prepare.report import summarise, write_report
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.sources import get_source
-from cmcgns.prepare.sources.base import SourceOptions, SourceTable, SplitRule
-from cmcgns.prepare.state import append_results, read_results, still_missing
+from cmcgns.prepare.sources.base import SourceOptions, SourceTable
+from cmcgns.prepare.work import Engine, prepare_images
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +29,7 @@ _SHOWN_REASONS = 5
 
 
 @dataclass(frozen=True)
-class PrepareOptions:
+class PrepareOptions(SourceOptions):
     """What the command line asks for.
 
     Attributes:
@@ -40,24 +37,14 @@ class PrepareOptions:
         lossless: PNG instead of JPEG.
         workers: processes.
         engine: where the work is done.
-        split: rule of the splits.
-        seed: of drawn splits.
-        columns: our column name -> the user's (source `table`).
-        rules: rule file for sections of reports.
         shards: also write tar shards of so many images each; 0 writes none.
-        dataset: name of the dataset (source `table`).
     """
 
     size: int = 512
     lossless: bool = False
     workers: int = 1
     engine: Engine = "pool"
-    split: SplitRule = "v1"
-    seed: int = 0
-    columns: dict[str, str] = field(default_factory=dict)
-    rules: str = "english"
     shards: int = 0
-    dataset: str = ""
 
 
 def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: Console | None = None) -> Path:
@@ -79,11 +66,11 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     source = get_source(name)
     console = console or Console(stderr=True, highlight=False)
     _check_call(name, root, out, options)
-    table = source.read(root, _source_options(options))
+    table = source.read(root, options)
     console.print(f"{source.title}: {len(table.frame):,} images in {root}")
     folder = root if root.is_dir() else root.parent
     settings = ImageSettings(str(folder.resolve()), str(out.resolve()), options.size, options.lossless)
-    results = _prepare_images(_tasks(table), settings, options, console)
+    results = prepare_images(_tasks(table), settings, options.engine, options.workers, console)
     frame = manifest_rows(table, results)
     if len(frame) == 0:
         reasons = "; ".join(sorted({entry["reason"] for entry in table.left_out})[:3])
@@ -123,10 +110,6 @@ def read_column_names(pairs: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--column {pair}: OURS=THEIRS is expected, for example image_path=Path")
         names[ours] = theirs
     return names
-
-
-def _source_options(options: PrepareOptions) -> SourceOptions:
-    return SourceOptions(options.split, options.seed, dict(options.columns), options.rules, options.dataset)
 
 
 def _print_left_out(reasons: dict[str, int], console: Console) -> None:
@@ -176,30 +159,6 @@ def _tasks(table: SourceTable) -> list[ImageTask]:
     frame = table.frame
     masks = frame["mask"] if "mask" in frame else pd.Series("", index=frame.index)
     return [ImageTask(*pair) for pair in zip(frame["source"], masks, strict=True)]
-
-
-def _prepare_images(
-    tasks: list[ImageTask], settings: ImageSettings, options: PrepareOptions, console: Console
-) -> dict[str, ImageResult]:
-    out = Path(settings.out)
-    results = read_results(out)
-    missing = list(still_missing(tasks, results, settings))
-    if len(missing) < len(tasks):
-        console.print(f"{len(tasks) - len(missing):,} images are prepared already")
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    work = partial(prepare_image, settings=settings)
-    done = 0
-    try:
-        with Progress(*columns, console=console, disable=not missing) as progress:
-            bar = progress.add_task("images", total=len(missing))
-            for result in append_results(out, run_tasks(work, missing, options.engine, options.workers)):
-                results[result.source] = result
-                done += 1
-                progress.advance(bar)
-    except KeyboardInterrupt:
-        console.print(f"stopped: {done:,} of {len(missing):,} images are done; the same command goes on from there")
-        raise
-    return results
 
 
 def read_report(out: Path) -> dict[str, Any]:

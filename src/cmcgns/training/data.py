@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import load_images
-from cmcgns.data.pairs.dataset import PairDataset, StoredImages
+from cmcgns.data.pairs.dataset import PairDataset, StoredImages, pair_dataset
 from cmcgns.data.pairs.order import steps_per_epoch
-from cmcgns.data.pairs.rows import Pairs, assign_splits, read_pairs
+from cmcgns.data.pairs.rows import Pairs, assign_splits, read_images, read_pairs
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.reports.tokenizer import load_tokenizer, train_tokenizer
-from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.data.shards.index import AGAIN, ShardFolder, open_shards
 from cmcgns.data.shards.stream import ShardImages
 from cmcgns.models.report_encoder import SCRATCH
@@ -59,25 +57,21 @@ def prepare_data(
     pairs = (
         read_pairs(Path(data), recipe.data, everything=False) if shards is None else read_shard_pairs(shards, recipe)
     )
-    images: StoredImages = read_all_images(pairs, recipe) if shards is None else shard_images(shards, pairs, recipe)
+    images: StoredImages = _all_images(pairs, recipe) if shards is None else shard_images(shards, pairs, recipe)
     train, validation = assign_splits(pairs, recipe.data, recipe.training.seed)
-    texts = pairs.frame["text"]  # not as a list: a million Python strings take 0.3 GB
-    tokenizer = _tokenizer(recipe, texts.loc[train], tokenizer_folder)
-    tokens = tokenize_reports(texts, tokenizer, recipe.data.max_tokens, recipe.data.max_sentences)
-    _warn_about_single_sentences(tokens.sentence_offsets, pairs)
+    tokenizer = _tokenizer(recipe, pairs.frame["text"].loc[train], tokenizer_folder)
+    studies = pair_dataset(pairs, tokenizer, recipe.data, images, fixed_shapes)
+    if (np.diff(studies.tokens.sentence_offsets) == 1).all():
+        logger.warning("%s: every report is a single sentence", pairs.source.name)
     if len(validation) < 2:
         logger.warning(
             "%s: a single validation study: its L_global is always 0 and cannot choose among epochs, so the last "
             "one is taken; give more rows the validation split, or raise data.val_fraction",
             pairs.source.name,
         )
-    names = pairs.frame["study_id"].tolist()
-
-    def dataset(images: StoredImages, rows: pd.Index) -> PairDataset:
-        return PairDataset(images, tokens, names, rows.to_numpy(), recipe.data, fixed_shapes)
-
     held = _hold(images, validation.to_numpy()) if isinstance(images, ShardImages) else images
-    return PreparedData(pairs, dataset(images, train), dataset(held, validation), tokenizer)
+    parts = studies.subset(train.to_numpy()), studies.subset(validation.to_numpy(), held)
+    return PreparedData(pairs, *parts, tokenizer)
 
 
 def read_shard_pairs(shards: ShardFolder, recipe: Recipe) -> Pairs:
@@ -105,29 +99,10 @@ def _hold(images: ShardImages, rows: NDArray[np.int64]) -> StoredImages:
         return images.load(rows, lambda n: progress.advance(bar, n))
 
 
-def read_all_images(pairs: Pairs, recipe: Recipe) -> Any:
-    """Resized images of every usable row, from the cache or the files.
-
-    Raises:
-        UserError: unreadable images, unless they are to be left out.
-    """
-    paths = pairs.frame["image_path"].tolist()
+def _all_images(pairs: Pairs, recipe: Recipe) -> StoredImages:
     with Progress(transient=True) as progress:
-        bar = progress.add_task("reading images", total=len(paths))
-        images, errors = load_images(paths, recipe.data.resize, lambda n: progress.advance(bar, n))
-    if not errors:
-        return images
-    if recipe.data.bad_images == "stop":
-        rows = pairs.frame["row"]
-        shown = "\n  ".join(f"row {rows[i]}: {text}" for i, text in list(errors.items())[:10])
-        raise UserError(
-            f"{pairs.source}: {len(errors)} images cannot be read:\n  {shown}\n"
-            "Replace them, or leave these rows out with --set data.bad_images=leave_out"
-        )
-    bad = np.zeros(len(paths), dtype=bool)
-    bad[list(errors)] = True
-    pairs.leave_out(pd.Series(bad), "unreadable image")
-    return images[~bad]
+        bar = progress.add_task("reading images", total=len(pairs.frame))
+        return read_images(pairs, recipe.data, lambda n: progress.advance(bar, n))
 
 
 def write_left_out(pairs: Pairs, path: Path) -> None:
@@ -190,9 +165,3 @@ def _tokenizer(recipe: Recipe, texts: Iterable[str], folder: Path | None) -> Any
         sentences = {sentence for text in texts for sentence in split_sentences(text)}
         return train_tokenizer(sentences, recipe.report_encoder.vocabulary)
     return load_tokenizer(name)
-
-
-def _warn_about_single_sentences(offsets: Any, pairs: Pairs) -> None:
-    single = int((np.diff(offsets) == 1).sum())
-    if single == len(pairs.frame):
-        logger.warning("%s: every report is a single sentence", pairs.source.name)

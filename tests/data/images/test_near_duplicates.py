@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from cmcgns.data.images.read import read_image
 from cmcgns.data.images.near_duplicates import (
     DISTANCE,
     _within_distance,
@@ -17,6 +16,7 @@ from cmcgns.data.images.near_duplicates import (
     thumbnail,
     without_padding,
 )
+from cmcgns.data.images.read import read_image
 from cmcgns.phantom import make_study
 from support.check import picture
 

@@ -158,3 +158,14 @@ def test_workers_give_the_same_batches_in_the_same_order(tokens, order):
         assert a.study_ids == b.study_ids
         for name in ("images", "token_ids", "token_mask", "token_sentence", "sentence_mask", "sentence_text"):
             assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+def test_a_subset_has_the_images_and_reports_of_its_rows(tokens):
+    whole = dataset(tokens)
+    part = whole.subset(np.array([7, 2]))
+    found, expected = part[ask(0, 1)], whole[ask(7, 2)]
+    assert found.study_ids == ("s7", "s2")
+    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.token_ids, expected.token_ids)
+    elsewhere = whole.subset(np.array([7, 2]), np.zeros((STUDIES, STORED, STORED), dtype=np.uint8))
+    assert (elsewhere[ask(0, 1)].images == -1).all()

@@ -70,6 +70,6 @@ def test_a_split_depends_on_names_and_seed_but_not_on_the_order_of_rows():
 
 def test_rows_that_are_left_out_are_remembered():
     table = SourceTable(pd.DataFrame({"source": ["a", "b", "c"]}))
-    table.leave_out(pd.Series([False, True, False]), table.frame["source"], "no image")
+    table.leave_out(pd.Series([False, True, False]), "no image", table.frame["source"])
     assert table.frame["source"].tolist() == ["a", "c"]
     assert table.left_out == [{"where": "b", "reason": "no image"}]

@@ -13,7 +13,8 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.data.pairs.order import BatchRequest
-from cmcgns.data.reports.tokens import ReportTokens, drop_sentences, trim
+from cmcgns.data.pairs.rows import Pairs, read_images
+from cmcgns.data.reports.tokens import ReportTokens, drop_sentences, tokenize_reports, trim
 from cmcgns.settings.config import DataSettings
 
 
@@ -52,6 +53,16 @@ class PairDataset(Dataset[Batch]):
     ) -> None:
         self.images, self.tokens, self.study_ids = images, tokens, list(study_ids)
         self.rows, self.settings, self.fixed_shapes = np.asarray(rows), settings, fixed_shapes
+
+    def subset(self, rows: NDArray[np.int64], images: StoredImages | None = None) -> "PairDataset":
+        """Some rows of the same studies.
+
+        Args:
+            rows: of all n studies.
+            images: read from there instead, (n, S, S) as well.
+        """
+        images = self.images if images is None else images
+        return PairDataset(images, self.tokens, self.study_ids, rows, self.settings, self.fixed_shapes)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -96,6 +107,31 @@ class PairDataset(Dataset[Batch]):
         if draws is not None and self.settings.random_crop:
             return np.minimum((draws[:, :2] * (slack + 1)).astype(np.int64), slack)
         return np.full((studies, 2), slack // 2)
+
+
+def pair_dataset(
+    pairs: Pairs,
+    tokenizer: Any,
+    settings: DataSettings,
+    images: StoredImages | None = None,
+    fixed_shapes: bool = False,
+) -> PairDataset:
+    """The rows of a table as a data set.
+
+    Args:
+        pairs: rows whose images cannot be read are left out, if the settings say so.
+        tokenizer: for the reports.
+        settings: sizes, bounds and augmentation.
+        images: of all rows; by default they are read now.
+        fixed_shapes: pad every batch to the bounds of the settings.
+
+    Raises:
+        UserError: images that cannot be read, unless they are to be left out.
+    """
+    images = read_images(pairs, settings) if images is None else images
+    tokens = tokenize_reports(pairs.frame["text"], tokenizer, settings.max_tokens, settings.max_sentences)
+    names = pairs.frame["study_id"].tolist()
+    return PairDataset(images, tokens, names, np.arange(len(names)), settings, fixed_shapes)
 
 
 def affine_crop(

@@ -1,4 +1,4 @@
-"""Rows that can be trained on, those that are left out, and which of them train and validate."""
+"""Rows that can be trained on, their images, those that are left out, and which of them train and validate."""
 
 import logging
 from collections.abc import Callable
@@ -11,6 +11,8 @@ import pyarrow
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.remote import is_url
+from cmcgns.data.images.cache import load_images
+from cmcgns.data.images.place import Pixels
 from cmcgns.data.pairs.table import (
     TABLE_NAMES,
     TEXT_COLUMNS,
@@ -152,6 +154,37 @@ def _check_files(pairs: Pairs, bad_images: str, exists: Callable[[str], bool] | 
         f"{pairs.source}: {len(rows)} image files are missing:\n  {listed}\n"
         f"Correct the paths{hint}, or leave these rows out with --set data.bad_images=leave_out"
     )
+
+
+def read_images(pairs: Pairs, settings: DataSettings, progress: Callable[[int], None] | None = None) -> Pixels:
+    """Resized images of the rows, from the cache or the files.
+
+    Args:
+        pairs: rows whose images cannot be read are left out, if the settings say so.
+        settings: size, and what is done about unreadable images.
+        progress: called with the number of images done since the last call.
+
+    Returns:
+        (n, S, S) uint8, one of each row that is left.
+
+    Raises:
+        UserError: unreadable images, unless they are to be left out; names rows and files.
+    """
+    paths = pairs.frame["image_path"].tolist()
+    images, errors = load_images(paths, settings.resize, progress)
+    if not errors:
+        return images
+    if settings.bad_images == "stop":
+        rows = pairs.frame["row"]
+        shown = "\n  ".join(f"row {rows[i]}: {text}" for i, text in list(errors.items())[:10])
+        raise UserError(
+            f"{pairs.source}: {len(errors)} images cannot be read:\n  {shown}\n"
+            "Replace them, or leave these rows out with --set data.bad_images=leave_out"
+        )
+    bad = np.zeros(len(paths), dtype=bool)
+    bad[list(errors)] = True
+    pairs.leave_out(pd.Series(bad), "unreadable image")
+    return images[~bad]
 
 
 def assign_splits(pairs: Pairs, settings: DataSettings, seed: int) -> tuple[pd.Index, pd.Index]:

@@ -4,7 +4,7 @@ A reader is one file: `read(root, options) -> SourceTable`, and a `SOURCE` that 
 It reads tables and names image files; it opens no image (that is done once, by `prepare`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 
 SplitRule = Literal["v1", "legacy"]
+PLACE = "_place"  # column of the readers: file and row, for messages
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,30 @@ class SourceTable:
         notes: what a user should know, e.g. that the split is by image.
     """
 
-    frame: pd.DataFrame
+    frame: pd.DataFrame = field(default_factory=pd.DataFrame)
     left_out: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def leave_out(self, bad: pd.Series, where: pd.Series, reason: str) -> None:
+    def leave_out(self, bad: pd.Series, reason: str | pd.Series, where: pd.Series | None = None) -> None:
         """Take rows out of the frame and remember them.
 
         Args:
-            bad: Boolean, aligned with the frame.
-            where: names file and row or image of every row.
-            reason: in words.
+            bad: Boolean, row by row as the frame.
+            reason: in words; one for all, or one for each row.
+            where: names file and row or image of every row; by default the column `PLACE`.
         """
-        self.left_out += [{"where": str(place), "reason": reason} for place in where[bad.to_numpy()]]
-        self.frame = self.frame[~bad.to_numpy()].reset_index(drop=True)
+        chosen = bad.to_numpy(dtype=bool)
+        if not chosen.any():
+            return
+        places = (self.frame[PLACE] if where is None else where)[chosen]
+        reasons = [reason] * len(places) if isinstance(reason, str) else reason[chosen]
+        for place, words in zip(places, reasons, strict=True):
+            self.also_left_out([place], words)
+        self.frame = self.frame[~chosen].reset_index(drop=True)
+
+    def also_left_out(self, places: Iterable[str], reason: str) -> None:
+        """Remember what never was in the frame, such as files that no table names."""
+        self.left_out += [{"where": str(place), "reason": str(reason)} for place in places]
 
 
 @dataclass(frozen=True)
@@ -96,11 +107,15 @@ def find(root: Path, *patterns: str) -> Path:
     Raises:
         UserError: nothing matches; says what was looked for.
     """
-    for pattern in patterns:
-        found = sorted(root.glob(pattern))
-        if found:
-            return found[0]
-    raise UserError(f"{root}: none of {', '.join(patterns)} is there")
+    found = find_optional(root, *patterns)
+    if found is None:
+        raise UserError(f"{root}: none of {', '.join(patterns)} is there")
+    return found
+
+
+def find_optional(root: Path, *patterns: str) -> Path | None:
+    """The first file or folder below the root that the first matching pattern names; None without one."""
+    return next((path for pattern in patterns for path in sorted(root.glob(pattern))), None)
 
 
 def draw_splits(
@@ -130,3 +145,10 @@ def draw_splits(
         for name, start, end in zip(fractions, [0, *ends[:-1]], ends, strict=True):
             chosen[members[start:end]] = name
     return patients.map(chosen)
+
+
+def without_legacy(table: SourceTable, options: SourceOptions, name: str) -> None:
+    """Say that there is one rule of splits only."""
+    table.frame["split_rule"] = "v1"
+    if options.split == "legacy":
+        table.notes.append(f"no legacy split is defined for {name}; v1 is used")

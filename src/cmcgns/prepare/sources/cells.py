@@ -10,9 +10,7 @@ import pandas as pd
 from cmcgns.data.manifest import LABEL, NUMBERS, TEXT, boxes_text
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import MISSING
-from cmcgns.prepare.sources.base import SourceTable
-
-PLACE = "_place"  # column of the readers: file and row, for messages
+from cmcgns.prepare.sources.base import PLACE, SourceTable
 
 
 def read_rows(path: Path, left_out: list[dict[str, str]], required: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -39,13 +37,15 @@ def number_rows(rows: pd.DataFrame, name: str, left_out: list[dict[str, str]]) -
     return rows.assign(**{PLACE: places})[~damaged].reset_index(drop=True)
 
 
-def leave_out_each(table: SourceTable, bad: pd.Series, reasons: pd.Series) -> None:
-    """Take rows out of a table whose frame has `PLACE`, each with its own reason."""
-    table.left_out += [
-        {"where": str(place), "reason": str(reason)}
-        for place, reason in zip(table.frame.loc[bad, PLACE], reasons[bad], strict=True)
-    ]
-    table.frame = table.frame[~bad].reset_index(drop=True)
+def look_up(keys: pd.Series, found: Mapping[str, str] | pd.Series) -> pd.Series:
+    """(n,) text: what is found under each key; empty for nothing."""
+    return keys.map(found).astype(object).fillna("").astype("str")
+
+
+def with_image(faults: pd.Series, images: pd.Series) -> pd.Series:
+    """The faults of rows; a wrong row takes the others of its image along, whose boxes or mask would lack a part."""
+    beside = (faults != "").groupby(images).transform("any") & (faults == "")
+    return faults.mask(beside, "another row of this image is wrong")
 
 
 def read_labels(table: SourceTable, columns: Mapping[str, str]) -> None:
@@ -59,7 +59,7 @@ def read_labels(table: SourceTable, columns: Mapping[str, str]) -> None:
         values, bad = label_values(table.frame[theirs])
         if bad.any():
             cells = table.frame[theirs].astype("str")
-            leave_out_each(table, bad, f"{theirs} is " + cells.map(repr) + "; 1, 0, -1 or nothing is expected")
+            table.leave_out(bad, f"{theirs} is " + cells.map(repr) + "; 1, 0, -1 or nothing is expected")
             values = values[~bad].reset_index(drop=True)
         table.frame[ours] = values
 
@@ -132,10 +132,16 @@ def box_fault(text: str) -> str:
     return ""
 
 
-def finish(table: SourceTable) -> SourceTable:
-    """The table with the manifest's columns only, and other splits (`split_…`)."""
+def finish(table: SourceTable, *extra: str) -> SourceTable:
+    """The table without rows that have no image, and with the manifest's columns only, and other splits (`split_…`).
+
+    Args:
+        table: rows whose `source` is empty are left out.
+        extra: what the names of further columns begin with.
+    """
+    table.leave_out(table.frame["source"] == "", "no such image")
     names = [str(name) for name in table.frame]
     known = {*TEXT, *NUMBERS, "mask"}
-    kept = [name for name in names if name in known or name.startswith((LABEL, "split_"))]
+    kept = [name for name in names if name in known or name.startswith((LABEL, "split_", *extra))]
     table.frame = table.frame[kept].reset_index(drop=True)
     return table

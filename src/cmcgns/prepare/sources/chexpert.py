@@ -7,14 +7,14 @@ import pandas as pd
 
 from cmcgns.data.manifest import LABEL
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_ages, parse_sexes
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
-from cmcgns.prepare.sources.cells import PLACE, finish, leave_out_each, read_labels, read_rows
+from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find, find_optional
+from cmcgns.prepare.sources.cells import finish, look_up, read_labels, read_rows
 from cmcgns.prepare.sources.listing import existing_files
 
 VALIDATION_SHARE = 0.025  # of the training patients: about 5,600 of 223,414 images
 LEGACY_VALIDATION_ROWS = 5000
 _DETAILS = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
-_KEY = r"((patient\d+)/study\d+/view\d+_\w+)\.\w+$"  # the end of a path, the same in every release
+_KEY = r"(((patient\d+)/study\d+)/view\d+_(\w+))\.\w+$"  # the end of a path, the same in every release
 _STUDY = r"(patient\d+/study\d+)/?$"
 
 
@@ -28,7 +28,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         UserError: a table is missing or malformed.
     """
     folder = find(root, "train.csv", "*/train.csv", "*/*/train.csv").parent
-    table = SourceTable(pd.DataFrame())
+    table = SourceTable()
     images = _index(existing_files(root, left_out=table.left_out), folder.relative_to(root).as_posix())
     required = ("Path", *_DETAILS, *CHEXPERT_FINDINGS)
     parts = {name: read_rows(folder / f"{name}.csv", table.left_out, required) for name in ("train", "valid")}
@@ -41,7 +41,6 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     if held:  # a column of its own: these images are in no split, and are what retrieval by class is tested on
         listed = table.frame["_key"].isin(held) & (table.frame["_part"] == "train")
         table.frame["split_5x200"] = listed.map({True: "test", False: ""})
-    table.leave_out(table.frame["source"] == "", table.frame[PLACE], "no such image")
     return finish(table)
 
 
@@ -52,38 +51,42 @@ def _index(files: set[str], folder: str) -> pd.Series:
     return pd.Series(paths.to_numpy(), index=keys.to_numpy())[lambda s: s.index.notna() & ~s.index.duplicated()]
 
 
+def _keys(paths: pd.Series) -> pd.DataFrame:
+    """Key, study, patient and side of every path; backslashes count as slashes."""
+    return paths.str.replace("\\", "/", regex=False).str.extract(_KEY)
+
+
 def _test_rows(root: Path, images: pd.Series, left_out: list[dict[str, str]]) -> pd.DataFrame:
     """Labels of the 500 test studies: `test_labels.csv` has a row per image, `groundtruth.csv` one per study."""
     names = ("test_labels.csv", "groundtruth.csv")
-    found = [path for name in names for place in ("", "*/", "*/*/") for path in sorted(root.glob(place + name))]
-    if not found:
+    file = find_optional(root, *(place + name for name in names for place in ("", "*/", "*/*/")))
+    if file is None:
         return pd.DataFrame()
-    rows = read_rows(found[0], left_out, CHEXPERT_FINDINGS)
+    rows = read_rows(file, left_out, CHEXPERT_FINDINGS)
     if "Path" in rows:
         return rows
     if "Study" not in rows:
-        rows = read_rows(found[0], left_out, ("Path",))  # says what is missing
+        rows = read_rows(file, left_out, ("Path",))  # says what is missing
     keys = pd.DataFrame({"Path": images.to_numpy(), "_study": images.index.str.rpartition("/").get_level_values(0)})
-    return rows.assign(_study=rows["Study"].str.extract(_STUDY)[0]).merge(keys, on="_study", how="left").fillna("")
+    studies = rows["Study"].str.replace("\\", "/", regex=False).str.extract(_STUDY)[0]
+    return rows.assign(_study=studies).merge(keys, on="_study", how="left").fillna("")
 
 
 def _name(table: SourceTable, images: pd.Series) -> None:
     """Ids, image, view, sex and age; rows whose path names no patient, study and view are left out."""
-    names = table.frame["Path"].fillna("").str.extract(_KEY)
-    table.frame = table.frame.assign(_key=names[0], _patient=names[1])
+    names = _keys(table.frame["Path"].fillna("").astype("str"))
+    table.frame = table.frame.assign(_key=names[0], _study=names[1], _patient=names[2], _side=names[3])
     paths = table.frame["Path"].fillna("").astype("str")
-    leave_out_each(
-        table, names[0].isna(), "Path is " + paths.map(repr) + "; …/patient00001/study1/view1_… is expected"
-    )
+    table.leave_out(names[0].isna(), "Path is " + paths.map(repr) + "; …/patient00001/study1/view1_… is expected")
     frame = table.frame
     details = frame.reindex(columns=list(_DETAILS)).fillna("").astype("str")
-    side = details["Frontal/Lateral"].where(details["Frontal/Lateral"] != "", frame["_key"].str.rpartition("_")[2])
+    side = details["Frontal/Lateral"].where(details["Frontal/Lateral"] != "", frame["_side"])
     beam = details["AP/PA"].where(details["AP/PA"].isin(("AP", "PA")), "FRONTAL")
     table.frame = frame.assign(
         dataset="chexpert",
-        source=frame["_key"].map(images).astype(object).fillna("").astype("str"),
+        source=look_up(frame["_key"], images),
         patient_id="chexpert:" + frame["_patient"],
-        study_id="chexpert:" + frame["_key"].str.rpartition("/")[0],
+        study_id="chexpert:" + frame["_study"],
         view=beam.where(side.str.lower() == "frontal", "LATERAL"),
         sex=parse_sexes(details["Sex"]),
         age=parse_ages(details["Age"]).where(details["Age"] != "0"),  # 0 stands for unknown: all patients are adults
@@ -92,8 +95,8 @@ def _name(table: SourceTable, images: pd.Series) -> None:
 
 def _five_by_200(root: Path, left_out: list[dict[str, str]]) -> set[str]:
     """Keys of CheXpert-5x200, which serves retrieval, where its list is there."""
-    found = [path for place in ("", "*/") for path in sorted(root.glob(place + "chexpert_5x200.csv"))]
-    return set(read_rows(found[0], left_out, ("Path",))["Path"].str.extract(_KEY)[0].dropna()) if found else set()
+    file = find_optional(root, "chexpert_5x200.csv", "*/chexpert_5x200.csv")
+    return set() if file is None else set(_keys(read_rows(file, left_out, ("Path",))["Path"])[0].dropna())
 
 
 def _splits(table: SourceTable, options: SourceOptions, held: set[str]) -> pd.Series:

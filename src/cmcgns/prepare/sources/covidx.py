@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits
-from cmcgns.prepare.sources.cells import PLACE, finish, leave_out_each
+from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits
+from cmcgns.prepare.sources.cells import finish, look_up
 from cmcgns.prepare.sources.listing import existing_files
 
 _NORMAL, _PNEUMONIA, _COVID = "label_Normal", "label_Pneumonia", "label_COVID-19"
@@ -33,14 +33,13 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         UserError: no list, or lists of several versions.
     """
     lists = _find_lists(root)
-    table = SourceTable(pd.DataFrame())
+    table = SourceTable()
     files = existing_files(root, left_out=table.left_out)
     deepest_first = sorted(files, key=lambda path: (path.count("/"), path), reverse=True)
     images = {"/".join(path.split("/")[-2:]): path for path in deepest_first}
     table.frame = pd.concat([_read_list(path, part) for part, path in lists.items()], ignore_index=True)
     _parse(table, images)
     _split(table, options, "val" in lists)
-    table.leave_out(table.frame["source"] == "", table.frame[PLACE], "no such image")
     table.notes.append("COVIDx takes images from other collections, RSNA's (that is NIH's) among them")
     return finish(table)
 
@@ -96,7 +95,7 @@ def _parse(table: SourceTable, images: dict[str, str]) -> None:
     reasons = pd.Series("line is not `patient file class source`", index=kind.index).mask(
         unknown, "no class (" + ", ".join(_LABELS) + ") in " + table.frame["_line"].map(repr)
     )
-    leave_out_each(table, bad, reasons.mask(damaged, "NUL bytes: the file is damaged"))
+    table.leave_out(bad, reasons.mask(damaged, "NUL bytes: the file is damaged"))
     frame = table.frame
     for label in (_NORMAL, _PNEUMONIA, _COVID):
         values = frame["_kind"].map({kind: labels.get(label) for kind, labels in _LABELS.items()}).astype("Int8")
@@ -107,7 +106,7 @@ def _parse(table: SourceTable, images: dict[str, str]) -> None:
     prefix = ("covidx:" + collection).mask(frame["_origin"] == "rsna", "rsna:")  # these are the challenge's own ids
     table.frame = frame.assign(
         dataset="covidx",
-        source=keys.map(images).fillna("").astype("str"),
+        source=look_up(keys, images),
         patient_id=prefix + frame["_patient"],
         study_id="covidx:" + frame["_file"],
         view="FRONTAL",

@@ -1,6 +1,5 @@
 """MIMIC-CXR-JPG and MIMIC-CXR: radiographs and reports of Beth Israel Deaconess Medical Center, Boston."""
 
-import os
 import re
 import zipfile
 import zlib
@@ -16,7 +15,9 @@ from cmcgns.data.reports.section_rules import SectionRules, load_rules
 from cmcgns.data.reports.sections import remove_marks, split_sections
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_views
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable
+from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable
+from cmcgns.prepare.sources.cells import finish, read_rows
+from cmcgns.prepare.sources.listing import existing_files
 
 MAX_REPORT = 1_000_000  # bytes; real reports have a few thousand
 REPORT = re.compile(r"(?:.*/)?files/p\d\d/p\d{8}/s(\d{8})\.txt")
@@ -55,7 +56,7 @@ def add_reports(table: SourceTable, reports: Reports, rules: SectionRules) -> No
     """Give every image findings, impression and text of its study; leave out those whose report cannot be used.
 
     Args:
-        table: its frame has `study_id` and `where`.
+        table: its frame has `study_id`.
         reports: of all studies.
         rules: for sections and marks.
     """
@@ -64,7 +65,7 @@ def add_reports(table: SourceTable, reports: Reports, rules: SectionRules) -> No
         texts = dict(zip(studies, pool.map(lambda study: _sections(reports.get(study), rules), studies), strict=True))
     problems = table.frame["study_id"].map({study: parts[3] for study, parts in texts.items()})
     for reason in sorted(set(problems) - {""}):
-        table.leave_out(problems == reason, table.frame["where"], reason)
+        table.leave_out(problems == reason, reason)
         problems = problems[problems != reason].reset_index(drop=True)
     for place, column in enumerate(("findings", "impression", "report")):  # last: they are most of the memory
         table.frame[column] = table.frame["study_id"].map({study: parts[place] for study, parts in texts.items()})
@@ -105,7 +106,8 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     Raises:
         UserError: no images, no reports, or a table that cannot be read.
     """
-    images, loose = _walk(root)
+    left_out: list[dict[str, str]] = []
+    images, loose = _walk(root, left_out)
     if images.empty:
         raise UserError(f"{root}: there is no image like files/p10/p10000032/s50414267/*.jpg (or .dcm)")
     reports = zipped_reports(root) | loose
@@ -117,26 +119,24 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     _add_split(root, table)
     _add_labels(root, table)
     add_reports(table, reports, load_rules(options.rules))
-    frame = table.frame.drop(columns=["dicom_id", "subject_id", "where"])
-    frame["dataset"] = "mimic-cxr"
-    frame["patient_id"] = "mimic-cxr:p" + table.frame["subject_id"]
-    frame["study_id"] = "mimic-cxr:s" + table.frame["study_id"]
-    table.frame = frame
-    return table
+    table.left_out = left_out + table.left_out
+    table.frame = table.frame.assign(
+        dataset="mimic-cxr",
+        patient_id="mimic-cxr:p" + table.frame["subject_id"],
+        study_id="mimic-cxr:s" + table.frame["study_id"],
+    )
+    return finish(table, "radiologist_")
 
 
-def _walk(root: Path) -> tuple[pd.DataFrame, Reports]:
+def _walk(root: Path, left_out: list[dict[str, str]]) -> tuple[pd.DataFrame, Reports]:
     """Images and loose reports by one walk; asking for 377,110 files by name would take much longer."""
     images: list[tuple[str, ...]] = []
     reports: Reports = {}
-    for folder, _, names in os.walk(root):
-        below = Path(folder).relative_to(root).as_posix()
-        for name in names:
-            path = f"{below}/{name}"
-            if match := _IMAGE.fullmatch(path):
-                images.append((path, match[3], match[1], match[2]))
-            elif match := REPORT.fullmatch(path):
-                reports[match[1]] = partial(read_file, Path(folder, name))
+    for path in existing_files(root, left_out=left_out):
+        if match := _IMAGE.fullmatch(path):
+            images.append((path, match[3], match[1], match[2]))
+        elif match := REPORT.fullmatch(path):
+            reports[match[1]] = partial(read_file, root / path)
     frame = pd.DataFrame(images, columns=["source", *_KEYS], dtype="str")
     frame = frame.sort_values("source", ascending=False).drop_duplicates("dicom_id")  # .jpg rather than .dcm
     return frame.sort_values("source", ignore_index=True), reports
@@ -156,20 +156,20 @@ def _rows(root: Path, images: pd.DataFrame) -> SourceTable:
         note = (
             "view: no metadata table is there; DICOM files may state it when the images are read, else it stays empty"
         )
-        return SourceTable(images.assign(view="", where=images["source"]), notes=[note])
-    listed = read_table(file, _KEYS)
-    number = pd.Series(range(1, len(listed) + 1)).astype("str")
-    rows = listed[list(_KEYS)].assign(
+        return SourceTable(images.assign(view="", **{PLACE: images["source"]}), notes=[note])
+    table = SourceTable()
+    listed = read_rows(file, table.left_out, _KEYS)
+    table.frame = rows = listed[list(_KEYS)].assign(
         view=parse_views(listed["ViewPosition"])[0] if "ViewPosition" in listed else "",
-        where=f"{file.name}, row " + number + " (" + listed["dicom_id"] + ")",
+        **{PLACE: listed[PLACE] + " (" + listed["dicom_id"] + ")"},
         source=listed["dicom_id"].map(images.set_index("dicom_id")["source"]),
     )
     unlisted = images.loc[~images["dicom_id"].isin(listed["dicom_id"]), "source"]
-    table = SourceTable(rows, [{"where": path, "reason": f"{file.name} does not list it"} for path in unlisted])
+    table.also_left_out(unlisted, f"{file.name} does not list it")
     if "ViewPosition" not in listed:
         table.notes.append(f"view: {file.name} does not state it; mimic-cxr-2.0.0-metadata.csv.gz does")
-    table.leave_out(rows.duplicated("dicom_id"), rows["where"], "the image is listed twice")
-    table.leave_out(table.frame["source"].isna(), table.frame["where"], "the image is not there")
+    table.leave_out(rows.duplicated("dicom_id"), "the image is listed twice")
+    table.leave_out(table.frame["source"].isna(), "the image is not there")
     return table
 
 
@@ -182,7 +182,7 @@ def _add_split(root: Path, table: SourceTable) -> None:
     listed = read_table(file, ("dicom_id", "split")).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
     stated = table.frame["dicom_id"].map(listed).fillna("").str.strip()
     table.frame["split"] = stated.map(_SPLITS)
-    table.leave_out(table.frame["split"].isna(), table.frame["where"], f"{file.name} gives no known split")
+    table.leave_out(table.frame["split"].isna(), f"{file.name} gives no known split")
     table.notes.append("split: the official one, by patient, under v1 and legacy alike")
 
 
@@ -208,7 +208,7 @@ def _join_labels(table: SourceTable, file: Path, prefix: str) -> None:
         stated = table.frame["study_id"].map(listed[label]).fillna("").str.strip()
         table.frame[prefix + label] = stated.map(_VALUES).astype("Int8")
         wrong = ~stated.isin(list(_VALUES))
-        table.leave_out(wrong, table.frame["where"], f"{label} in {file.name} is none of 1.0, 0.0, -1.0 and empty")
+        table.leave_out(wrong, f"{label} in {file.name} is none of 1.0, 0.0, -1.0 and empty")
 
 
 SOURCE = Source(

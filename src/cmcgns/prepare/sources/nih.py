@@ -9,16 +9,16 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import LABEL
 from cmcgns.data.tables import read_cells
 from cmcgns.data.vocabulary import parse_ages, parse_sexes, parse_views
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
-from cmcgns.prepare.sources.cells import (
-    PLACE,
-    boxes_by_image,
-    drop_bad_boxes,
-    finish,
-    leave_out_each,
-    number_rows,
-    read_rows,
+from cmcgns.prepare.sources.base import (
+    Source,
+    SourceOptions,
+    SourceTable,
+    draw_splits,
+    find,
+    find_optional,
+    without_legacy,
 )
+from cmcgns.prepare.sources.cells import boxes_by_image, drop_bad_boxes, finish, look_up, number_rows, read_rows
 from cmcgns.prepare.sources.listing import by_name, existing_files
 
 FINDINGS = (
@@ -48,7 +48,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     Raises:
         UserError: a table is missing or malformed.
     """
-    table = SourceTable(pd.DataFrame())
+    table = SourceTable()
     path = find(root, "Data_Entry_2017*.csv", "*/Data_Entry_2017*.csv")
     required = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
     rows = read_rows(path, table.left_out, required)
@@ -61,19 +61,19 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     table.frame = rows.assign(
         dataset="nih",
         _image=image,
-        source=image.map(names).astype(object).fillna("").astype("str"),
+        source=look_up(image, names),
         patient_id="nih:" + number.where(number % 1 == 0).astype("Int64").astype("str"),
         study_id="nih:" + image.str.replace(r"\.\w+$", "", regex=True),
         view=view,
         sex=parse_sexes(sex),
         age=parse_ages(rows["Patient Age"]),
-        boxes=image.map(_boxes(root, table.left_out)).astype(object).fillna("").astype("str"),
+        boxes=look_up(image, _boxes(root, table.left_out)),
     )
     wrong = ~(number % 1 == 0).fillna(False).astype(bool)
-    leave_out_each(table, wrong, "Patient ID is " + rows["Patient ID"].map(repr) + "; a whole number is expected")
+    table.leave_out(wrong, "Patient ID is " + rows["Patient ID"].map(repr) + "; a whole number is expected")
     _read_findings(table)
     _split(table, path.parent, options)
-    table.leave_out(table.frame["source"] == "", table.frame[PLACE], "no such image")
+    without_legacy(table, options, "nih")
     return finish(table)
 
 
@@ -86,15 +86,14 @@ def _read_findings(table: SourceTable) -> None:
     known = {*FINDINGS, _NORMAL}
     strange = {cell: ", ".join(map(repr, sorted(found - known))) for cell, found in parts.items()}
     unknown = cells.map(strange)
-    leave_out_each(table, unknown != "", "Finding Labels has the unknown " + unknown)
+    table.leave_out(unknown != "", "Finding Labels has the unknown " + unknown)
 
 
 def _boxes(root: Path, left_out: list[dict[str, str]]) -> dict[str, str]:
     """Image -> boxes in pixels of the published 1024 px images; images that are not listed were not annotated."""
-    found = [path for place in ("", "*/") for path in sorted(root.glob(place + "BBox_List_2017*.csv"))]
-    if not found:
+    path = find_optional(root, "BBox_List_2017*.csv", "*/BBox_List_2017*.csv")
+    if path is None:
         return {}
-    path = found[0]
     cells = read_cells(path)
     header = [str(name).strip() for name in cells.iloc[0]]  # three nameless columns follow in the official file
     if header[: len(_BOX_HEADER)] != _BOX_HEADER:
@@ -110,7 +109,6 @@ def _boxes(root: Path, left_out: list[dict[str, str]]) -> dict[str, str]:
 def _split(table: SourceTable, folder: Path, options: SourceOptions) -> None:
     """The official lists, with a part of the training patients for validation; drawn if there are no lists."""
     frame = table.frame
-    frame["split_rule"] = "v1"  # there is no legacy one
     lists = [folder / "train_val_list.txt", folder / "test_list.txt"]
     if not all(path.is_file() for path in lists):
         shares = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -123,12 +121,10 @@ def _split(table: SourceTable, folder: Path, options: SourceOptions) -> None:
         frame.loc[train, "patient_id"], options.seed, {"train": 0.875, "val": 0.125}
     )
     table.notes.append(f"official split; val is 12.5% of its training patients, drawn by seed {options.seed}")
-    if options.split == "legacy":
-        table.notes.append("no legacy split is defined for nih; v1 is used")
     unlisted = int((~train & ~test).sum())
     if unlisted:
         table.notes.append(f"{unlisted} images are in neither list and in no split")
-    leave_out_each(table, train & test, pd.Series("in train_val_list.txt and in test_list.txt", index=frame.index))
+    table.leave_out(train & test, "in train_val_list.txt and in test_list.txt")
 
 
 SOURCE = Source(

@@ -8,8 +8,8 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text
 from cmcgns.data.tables import read_table
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
-from cmcgns.prepare.sources.cells import PLACE, leave_out_each, number_rows
+from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits, find
+from cmcgns.prepare.sources.cells import number_rows
 from cmcgns.prepare.sources.listing import existing_files
 from cmcgns.prepare.sources.siim import published_share
 
@@ -50,9 +50,9 @@ def _read_part(root: Path, part: str, file: Path, options: SourceOptions) -> Sou
     find(root, f"{part}/")
     files = {name for name in existing_files(root, [part], table.left_out) if "/." not in name}
     sources = table.frame["source"]
-    table.leave_out(~sources.isin(files), sources, "no such file")
+    table.leave_out(~sources.isin(files), "no such file", sources)
     unnamed = sorted(files - set(_sources(rows, part)))
-    table.left_out += [{"where": name, "reason": f"{file.name} does not name it"} for name in unnamed]
+    table.also_left_out(unnamed, f"{file.name} does not name it")
     return table
 
 
@@ -65,7 +65,7 @@ def images_of(rows: pd.DataFrame, part: str, name: str, options: SourceOptions) 
         name: of the file, for messages.
         options: rule and seed of the split.
     """
-    table = SourceTable(pd.DataFrame())
+    table = SourceTable()
     rows = number_rows(rows, name, table.left_out)
     split = {"train": "train", "dev": "test"}.get(part, "")
     table.frame = pd.DataFrame({PLACE: rows[PLACE], "source": _sources(rows, part), "split": split})
@@ -75,7 +75,7 @@ def images_of(rows: pd.DataFrame, part: str, name: str, options: SourceOptions) 
     parsed = [_boxes_or_fault(annotation) for annotation in annotations]
     table.frame["boxes"] = pd.Series([boxes for boxes, _ in parsed], dtype="str")
     faults = _faults(table.frame["source"], annotations, pd.Series([fault for _, fault in parsed], dtype="str"))
-    leave_out_each(table, faults != "", faults)
+    table.leave_out(faults != "", faults)
     frame = table.frame
     frame["study_id"] = "object-cxr:" + frame["source"].str.replace(r"\.\w+$", "", regex=True)
     frame["patient_id"] = frame["study_id"]

@@ -1,6 +1,5 @@
 """Open-i: the chest radiographs and reports of Indiana University, as XML and PNG or in the csv form."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,7 +11,9 @@ from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.reports.sections import remove_marks
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import parse_views
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits
+from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits, find_optional
+from cmcgns.prepare.sources.cells import finish, read_rows
+from cmcgns.prepare.sources.listing import by_name, existing_files
 
 MAX_REPORT = 1_000_000  # bytes; real ones have some ten thousand
 COLUMNS = ("study", "findings", "impression", "mesh")
@@ -25,20 +26,18 @@ def read_xml(root: Path) -> tuple[pd.DataFrame, SourceTable]:
         root: the folder with `ecgen-radiology`, or one above it.
 
     Returns:
-        One row per report (`COLUMNS`), and one per image: study, name, view, where. A file that is no report is left
-        out with the reason.
+        One row per report (`COLUMNS`), and one per image: study, name, view. A file that is no report is left out
+        with the reason.
 
     Raises:
         UserError: there is no such folder.
     """
-    folder = next(
-        (path for path in (root / "ecgen-radiology", *root.glob("*/ecgen-radiology")) if path.is_dir()), None
-    )
+    folder = find_optional(root, "ecgen-radiology/", "*/ecgen-radiology/")
     if folder is None:
         raise UserError(f"{root}: neither ecgen-radiology (of NLMCXR_reports.tgz) nor indiana_reports.csv is there")
     reports: list[dict[str, str]] = []
     images: list[dict[str, str]] = []
-    left_out: list[dict[str, str]] = []
+    table = SourceTable()
     seen: set[str] = set()
     for file in sorted(folder.glob("*.xml")):
         where = file.relative_to(root).as_posix()
@@ -47,14 +46,16 @@ def read_xml(root: Path) -> tuple[pd.DataFrame, SourceTable]:
             if report["study"] in seen:
                 raise UserError("the report is there twice")
         except UserError as error:
-            left_out.append({"where": where, "reason": str(error)})
+            table.also_left_out([where], str(error))
             continue
         seen.add(report["study"])
         reports.append(report)
-        images += [image | {"study": report["study"], "where": f"{where} ({image['name']})"} for image in found]
-    frame = pd.DataFrame(images, columns=["study", "name", "view", "where"], dtype="str")
-    note = "view: the XML form states none per image; known only where the caption names a single one, else empty"
-    return pd.DataFrame(reports, columns=list(COLUMNS), dtype="str"), SourceTable(frame, left_out, [note])
+        images += [image | {"study": report["study"], PLACE: f"{where} ({image['name']})"} for image in found]
+    table.frame = pd.DataFrame(images, columns=["study", "name", "view", PLACE], dtype="str")
+    table.notes.append(
+        "view: the XML form states none per image; known only where the caption names a single one, else empty"
+    )
+    return pd.DataFrame(reports, columns=list(COLUMNS), dtype="str"), table
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -134,24 +135,19 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     table.frame["dataset"] = "openi"
     table.frame["study_id"] = "openi:CXR" + table.frame["study"]
     table.frame["patient_id"] = table.frame["study_id"]
-    table.frame = table.frame.drop(columns=["study", "name", "where"])
     table.notes.append(
         f"split: none is published; drawn by patient with seed {options.seed} (80 % train, 10 % val, 10 % test), "
         "under v1 and legacy alike; every report counts as a patient, because patients are not named"
     )
-    return table
+    return finish(table, "mesh")
 
 
 def _join(root: Path, table: SourceTable, reports: pd.DataFrame) -> None:
     """Give every image its file and its report; leave out what lacks one."""
-    images = _images(root)
-    table.left_out += [
-        {"where": path, "reason": "no report names it"} for path in images[~images.index.isin(table.frame["name"])]
-    ]
+    images = pd.Series(by_name(existing_files(root, left_out=table.left_out), (".png",)), dtype="str").sort_values()
+    table.also_left_out(images[~images.index.isin(table.frame["name"])], "no report names it")
     pictured = reports["study"].isin(table.frame["study"])
-    table.left_out += [
-        {"where": f"CXR{study}", "reason": "the report names no image"} for study in reports.loc[~pictured, "study"]
-    ]
+    table.also_left_out("CXR" + reports.loc[~pictured, "study"], "the report names no image")
     table.frame["source"] = table.frame["name"].map(images)
     table.frame = table.frame.merge(reports, on="study", how="left").assign(row=range(len(table.frame)))
     frame = table.frame
@@ -161,41 +157,27 @@ def _join(root: Path, table: SourceTable, reports: pd.DataFrame) -> None:
         ("its report is not there", frame["split"].isna()),
         ("its report has neither findings nor impression", frame["findings"] + frame["impression"] == ""),
     ):
-        table.leave_out(bad.loc[table.frame["row"]], table.frame["where"], reason)
+        table.leave_out(bad.loc[table.frame["row"]], reason)
     table.frame = table.frame.drop(columns="row")
-
-
-def _images(root: Path) -> pd.Series:
-    """File name -> path below the root, of all PNG files; of equal names the first in order."""
-    paths = [
-        Path(folder, name).relative_to(root).as_posix()
-        for folder, _, names in os.walk(root)
-        for name in names
-        if name.lower().endswith(".png")
-    ]
-    series = pd.Series(sorted(paths), dtype="str")
-    series.index = pd.Index([path.rsplit("/", 1)[-1] for path in series], dtype="str")
-    return series[~series.index.duplicated()]
 
 
 def _read_csv(root: Path) -> tuple[pd.DataFrame, SourceTable]:
     listed = read_table(root / "indiana_reports.csv", ("uid", "MeSH", "findings", "impression"))
-    file = root / "indiana_projections.csv"
-    images = read_table(file, ("uid", "filename", "projection"))
+    table = SourceTable()
+    images = read_rows(root / "indiana_projections.csv", table.left_out, ("uid", "filename", "projection"))
+    table.frame = pd.DataFrame(
+        {
+            "study": images["uid"].str.strip(),
+            "name": images["filename"].str.strip(),
+            "view": parse_views(images["projection"])[0],
+            PLACE: images[PLACE],
+        }
+    )
     reports = listed.rename(columns={"uid": "study", "MeSH": "mesh"})[list(COLUMNS)]
     repeated = reports.duplicated("study")
-    table = SourceTable(
-        pd.DataFrame(
-            {
-                "study": images["uid"].str.strip(),
-                "name": images["filename"].str.strip(),
-                "view": parse_views(images["projection"])[0],
-                "where": f"{file.name}, row " + pd.Series(range(1, len(images) + 1)).astype("str"),
-            }
-        ),
-        [{"where": f"indiana_reports.csv, row {i + 1}", "reason": "the uid stands there twice"}
-         for i in repeated.index[repeated]],
-    )  # fmt: skip
+    table.also_left_out(
+        (f"indiana_reports.csv, row {row + 1}" for row in repeated.index[repeated]), "the uid stands there twice"
+    )
     return reports[~repeated].reset_index(drop=True), table
 
 

@@ -9,18 +9,13 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text
 from cmcgns.data.tables import read_table
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
-from cmcgns.prepare.sources.cells import PLACE, leave_out_each, number_rows
+from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits, find, find_optional
+from cmcgns.prepare.sources.cells import look_up, number_rows, with_image
 from cmcgns.prepare.sources.listing import existing_files
 from cmcgns.prepare.sources.siim import published_splits
 
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 _PATTERNS = (MAPPING, "*mapping*.json", "*mapping*.csv", "*mapping*.csv.gz")
-
-
-def find_mapping(root: Path) -> Path | None:
-    """The mapping in the dataset's folder under its own name, else the first file that is called a mapping."""
-    return next((path for pattern in _PATTERNS for path in sorted(root.glob(pattern))), None)
 
 
 def read_mapping(file: Path) -> pd.Series:
@@ -93,13 +88,13 @@ def images_of(rows: pd.DataFrame, name: str) -> SourceTable:
         rows: columns patientId, x, y, width, height, Target; text.
         name: of the file, for messages.
     """
-    table = SourceTable(pd.DataFrame())
+    table = SourceTable()
     cells = number_rows(rows, name, table.left_out).apply(lambda column: column.str.strip())
     numbers = cells[BOX].apply(pd.to_numeric, errors="coerce").astype(float)
     published = pd.Series(sorted(set(cells["patientId"]) - {""}), dtype="str")
     table.frame = cells[[PLACE, "patientId", "Target"]].join(numbers)
     faults = _faults(cells, numbers)
-    leave_out_each(table, faults != "", faults)
+    table.leave_out(faults != "", faults)
     targets = table.frame.groupby("patientId", sort=True)["Target"].first()
     boxed = table.frame[table.frame["Target"] == "1"]
     boxes = [{"label": "Lung Opacity"} | box for box in boxed[BOX].to_dict("records")]
@@ -112,7 +107,7 @@ def images_of(rows: pd.DataFrame, name: str) -> SourceTable:
             "dataset": "rsna",
             "view": "FRONTAL",
             "label_Pneumonia": targets.astype(int).to_numpy(),
-            "boxes": images.map(texts).astype(object).fillna("[]").astype("str"),
+            "boxes": look_up(images, texts).replace("", "[]"),
             "split": images.map(pd.Series(published_splits(len(published), 0.3), index=published)),
             "split_detection": images.map(pd.Series(published_splits(len(published), 0.4), index=published)),
         }
@@ -121,7 +116,7 @@ def images_of(rows: pd.DataFrame, name: str) -> SourceTable:
 
 
 def _faults(cells: pd.DataFrame, numbers: pd.DataFrame) -> pd.Series:
-    """What is wrong with each row, empty if nothing. A wrong row takes its image along: its boxes would lack one."""
+    """What is wrong with each row, empty if nothing."""
     images, targets = cells["patientId"], cells["Target"]
     stated = ~cells[BOX].isin(["", "nan", "NaN"])
     wrong = {  # the first that holds is reported
@@ -137,13 +132,12 @@ def _faults(cells: pd.DataFrame, numbers: pd.DataFrame) -> pd.Series:
     faults = pd.Series("", index=cells.index, dtype="str")
     for reason, rows in reversed(wrong.items()):
         faults = faults.mask(rows, reason)
-    beside = (faults != "").groupby(images).transform("any") & (faults == "")
-    return faults.mask(beside, "another row of this image is wrong")
+    return with_image(faults, images)
 
 
 def _add_classes(table: SourceTable, root: Path) -> None:
     """Add `rsna_class`: Normal, No Lung Opacity / Not Normal, or Lung Opacity; empty where it is not known."""
-    file = next((path for path in (root / CLASSES, root / f"{CLASSES}.gz") if path.is_file()), None)
+    file = find_optional(root, CLASSES, f"{CLASSES}.gz")
     if file is None:
         table.frame["rsna_class"] = ""
         table.notes.append(f"{CLASSES} is not there: `rsna_class` is empty")
@@ -156,12 +150,12 @@ def _add_classes(table: SourceTable, root: Path) -> None:
             f"{file.name}: {pairs['patientId'][several].nunique()} images with two classes; left empty"
         )
     classes = pairs[~several].set_index("patientId")["class"]
-    table.frame["rsna_class"] = table.frame["image"].map(classes).astype(object).fillna("").astype("str")
+    table.frame["rsna_class"] = look_up(table.frame["image"], classes)
 
 
 def _add_patients(table: SourceTable, root: Path) -> None:
     """Add `patient_id` and `nih_image`; with a mapping, images that it does not name are left out."""
-    file = find_mapping(root)
+    file = find_optional(root, *_PATTERNS)  # under its own name, else the first file that is called a mapping
     if file is None:
         table.frame["patient_id"] = table.frame["study_id"]
         table.notes.append(f"image-level split: without {MAPPING} the patients behind the images are not known")
@@ -171,7 +165,7 @@ def _add_patients(table: SourceTable, root: Path) -> None:
     numbers = frame["nih_image"].str.extract(r"^(\d{1,12})_\d+(?:\.png)?$")[0].astype("Int64")
     frame["patient_id"] = "nih:" + numbers.astype("str")
     reason = f"{file.name} does not say which NIH image it is, so its patient is not known"
-    table.leave_out(numbers.isna(), frame["study_id"], reason)
+    table.leave_out(numbers.isna(), reason, frame["study_id"])
 
 
 def _add_splits(table: SourceTable, options: SourceOptions) -> None:
@@ -191,9 +185,9 @@ def _add_files(table: SourceTable, root: Path, named: set[str], name: str) -> No
     """Add `source`; leave out images without a file, and name the files that the table does not name."""
     files = {file for file in existing_files(root, [IMAGES], table.left_out) if file.endswith(".dcm")}
     table.frame["source"] = f"{IMAGES}/" + table.frame["image"] + ".dcm"
-    table.leave_out(~table.frame["source"].isin(files), table.frame["source"], "no such file")
+    table.leave_out(~table.frame["source"].isin(files), "no such file", table.frame["source"])
     unnamed = sorted(files - {f"{IMAGES}/{image}.dcm" for image in named})
-    table.left_out += [{"where": file, "reason": f"{name} does not name it"} for file in unnamed]
+    table.also_left_out(unnamed, f"{name} does not name it")
 
 
 SOURCE = Source(

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.masks import NO_MASK, SIIM_SIDE, parse_rle
 from cmcgns.data.tables import read_table
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
-from cmcgns.prepare.sources.cells import PLACE, leave_out_each, number_rows
+from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits, find
+from cmcgns.prepare.sources.cells import number_rows, with_image
 from cmcgns.prepare.sources.listing import existing_files
 
 FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
@@ -54,14 +54,14 @@ def join_rows(rows: pd.DataFrame, name: str, options: SourceOptions) -> SourceTa
         name: of the file, for messages.
         options: rule and seed of the split.
     """
-    table = SourceTable(pd.DataFrame())
+    table = SourceTable()
     rows = number_rows(rows, name, table.left_out)
     images, codes = rows["ImageId"].str.strip(), rows["EncodedPixels"].str.strip()
     codes = codes.mask(codes == NO_MASK, "")
     published = published_splits(len(rows), 0.3)
     table.frame = pd.DataFrame({PLACE: rows[PLACE], "image": images, "code": codes, "published": published})
     faults = _faults(images, codes)
-    leave_out_each(table, faults != "", faults)
+    table.leave_out(faults != "", faults)
     groups = table.frame.groupby("image", sort=True)
     masks = groups["code"].agg(lambda cells: [cell for cell in cells if cell])
     ids = "siim:" + pd.Series(masks.index, dtype="str")
@@ -89,13 +89,11 @@ def join_rows(rows: pd.DataFrame, name: str, options: SourceOptions) -> SourceTa
 
 
 def _faults(images: pd.Series, codes: pd.Series) -> pd.Series:
-    """What is wrong with each row, or nothing. A wrong row takes its image along: the mask would lack a part."""
+    """What is wrong with each row, or nothing."""
     faults = codes.map(_fault_of_code)
     negative = (codes == "").groupby(images).transform("mean").between(0, 1, inclusive="neither")
     faults = faults.mask(negative & (faults == ""), "the image has a row with a mask and one without")
-    faults = faults.mask(images == "", "empty ImageId")
-    beside = (faults != "").groupby(images).transform("any") & (faults == "")
-    return faults.mask(beside, "another row of this image is wrong")
+    return with_image(faults.mask(images == "", "empty ImageId"), images)
 
 
 def _fault_of_code(code: str) -> str:
@@ -117,10 +115,10 @@ def _add_files(table: SourceTable, root: Path, named: set[str], name: str) -> No
     sources = pd.Series(files[~second].to_numpy(), index=images[~second])
     ids = table.frame["study_id"].str.removeprefix("siim:")
     table.frame["source"] = ids.map(sources)
-    table.leave_out(table.frame["source"].isna(), f"{name}, image " + ids, "no DICOM file of this name")
+    table.leave_out(table.frame["source"].isna(), "no DICOM file of this name", f"{name}, image " + ids)
     reasons = ((unnamed, f"{name} does not name it"), (second & ~unnamed, "a second file of the same image"))
     for bad, reason in reasons:
-        table.left_out += [{"where": file, "reason": reason} for file in files[bad]]
+        table.also_left_out(files[bad], reason)
 
 
 def published_splits(count: int, held_out: float) -> NDArray[np.str_]:

@@ -12,14 +12,7 @@ from cmcgns.data.manifest import LABEL, TEXT
 from cmcgns.data.tables import as_text, find_table, read_table
 from cmcgns.data.vocabulary import is_missing, parse_ages, parse_sexes, parse_views
 from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits
-from cmcgns.prepare.sources.cells import (
-    PLACE,
-    box_fault,
-    finish,
-    leave_out_each,
-    number_rows,
-    read_labels,
-)
+from cmcgns.prepare.sources.cells import box_fault, finish, number_rows, read_labels
 from cmcgns.prepare.sources.listing import existing_files, relative_paths
 
 COLUMNS = (*(name for name in TEXT if name not in ("source", "sha256")), "age")
@@ -38,7 +31,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         UserError: no table, several, an unreadable one, or a mapping to columns that are not there.
     """
     file = find_table(root)
-    table = SourceTable(pd.DataFrame())
+    table = SourceTable()
     cells = read_table(file)
     theirs = pd.DataFrame({str(name): as_text(cells[name]) for name in cells})
     ours = _map_columns(theirs, options.columns, file)
@@ -82,14 +75,14 @@ def _check_files(table: SourceTable, folder: Path) -> None:
         cells = table.frame[name].str.strip()
         paths, leaves = relative_paths(cells.mask(is_missing(cells), ""), folder)
         table.frame[name] = paths
-        leave_out_each(table, leaves, f"{name} " + cells + " leaves the root")
-    table.leave_out(table.frame["image_path"] == "", table.frame[PLACE], "no image_path")
+        table.leave_out(leaves, f"{name} " + cells + " leaves the root")
+    table.leave_out(table.frame["image_path"] == "", "no image_path")
     known = {str(path) for name in named for path in table.frame[name].unique() if path}
     folders = sorted({path.partition("/")[0] if "/" in path else "" for path in known})
     files = existing_files(folder, [""] if "" in folders else folders, table.left_out)
     for name in named:
         paths = table.frame[name]
-        leave_out_each(table, (paths != "") & ~paths.isin(files), f"no such file: {name} " + paths)
+        table.leave_out((paths != "") & ~paths.isin(files), f"no such file: {name} " + paths)
     table.frame["source"] = table.frame["image_path"]
     if "mask_path" in named:
         masks = table.frame.pop("mask_path")
@@ -102,7 +95,7 @@ def _check_boxes(table: SourceTable) -> None:
         cells = cells.mask(is_missing(cells), "")
         faults = cells.map({cell: box_fault(cell) if cell else "" for cell in cells.unique()}).astype("str")
         table.frame["boxes"] = cells
-        leave_out_each(table, faults != "", faults)
+        table.leave_out(faults != "", faults)
 
 
 def _describe(table: SourceTable, name_of_dataset: str) -> None:
@@ -141,7 +134,7 @@ def _split(table: SourceTable, seed: int) -> None:
     cells = table.frame["split"].str.strip()
     table.frame["split"] = cells.mask(is_missing(cells), "").str.lower().map({"": "", **_SPLITS})
     unknown = table.frame["split"].isna()
-    leave_out_each(table, unknown, "split is " + cells.map(repr) + "; train, val or test is expected")
+    table.leave_out(unknown, "split is " + cells.map(repr) + "; train, val or test is expected")
     frame = table.frame
     open_rows = frame["split"] == ""
     if not open_rows.any():

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.data.manifest import LABEL, boxes_text, label_columns
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find
-from cmcgns.prepare.sources.cells import PLACE, boxes_by_image, drop_bad_boxes, finish, read_labels, read_rows
+from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits, find, without_legacy
+from cmcgns.prepare.sources.cells import boxes_by_image, drop_bad_boxes, finish, look_up, read_labels, read_rows
 from cmcgns.prepare.sources.listing import by_name, existing_files
 
 _NORMAL = "No finding"
@@ -22,7 +22,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     Raises:
         UserError: a table is missing or malformed.
     """
-    table = SourceTable(pd.DataFrame())
+    table = SourceTable()
     first = find(
         root, "annotations/image_labels_train.csv", "image_labels_train.csv", "*/annotations/image_labels_train.csv",
         "*/*/annotations/image_labels_train.csv", "train.csv", "*/train.csv",
@@ -36,15 +36,15 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     stems = {name.rpartition(".")[0]: path for name, path in files.items()}
     table.frame = frame.assign(
         dataset="vindr",
-        source=frame["image"].map(stems).astype(object).fillna("").astype("str"),
+        source=look_up(frame["image"], stems),
         patient_id="vindr:" + frame["image"],
         study_id="vindr:" + frame["image"],
         view="PA",
     )
     _split(table, kaggle, options)
+    without_legacy(table, options, "vindr")
     table.notes.append("VinDr-CXR publishes no patient ids: every image counts as its own patient")
     table.notes.append("labels are 1 where more than half of the readers say so; boxes of all readers are kept")
-    table.leave_out(table.frame["source"] == "", table.frame[PLACE], "no such image")
     return finish(table)
 
 
@@ -103,9 +103,6 @@ def _split(table: SourceTable, kaggle: bool, options: SourceOptions) -> None:
         )
     else:
         table.notes.append(f"official split; val is 10% of its training images, drawn by seed {options.seed}")
-    if options.split == "legacy":
-        table.notes.append("no legacy split is defined for vindr; v1 is used")
-    table.frame["split_rule"] = "v1"  # there is no legacy one
 
 
 SOURCE = Source(

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import load_images
 from cmcgns.data.images.place import place_boxes
 from cmcgns.data.images.read import read_image
-from cmcgns.data.pairs.dataset import PairDataset
+from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
 from cmcgns.data.pairs.order import evaluation_order
 from cmcgns.data.pairs.rows import Pairs, read_pairs
 from cmcgns.data.reports.text import split_sentences
-from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.data.shards.index import open_shards
 from cmcgns.pretrained import Pretrained
 from cmcgns.reporting.style import Box
@@ -104,14 +102,11 @@ def gather(model: Pretrained, folder: RunFolder, manifest: Path) -> Material:
     if open_shards(manifest) is not None:
         raise UserError(f"{manifest} holds shards, which the page cannot read: give the folder that they come from")
     data, seen = model.recipe.data, open_seen(folder.seen)
-    frame, split = _choose_rows(read_pairs(manifest, data), data, seen)
-    images, errors = load_images(frame["image_path"].tolist(), data.resize)
-    if errors:
-        raise UserError(f"{manifest}: {len(errors)} images cannot be read, first: {next(iter(errors.values()))}")
+    pairs = read_pairs(manifest, data)
+    pairs.frame, split = _choose_rows(pairs, data, seen)
+    dataset = pair_dataset(pairs, model.tokenizer, data)
+    frame, kept = pairs.frame, np.diff(dataset.tokens.sentence_offsets)
     texts = frame["text"].tolist()
-    tokens = tokenize_reports(texts, model.tokenizer, data.max_tokens, data.max_sentences)
-    dataset = PairDataset(images, tokens, frame["study_id"].tolist(), np.arange(len(frame)), data)
-    kept = np.diff(tokens.sentence_offsets)
     return Material(
         model=model,
         records=read_metrics(folder.metrics) if folder.metrics.is_file() else [],

@@ -1,9 +1,12 @@
-"""A second call does what is missing, and only that."""
+"""A second call does what is missing, and only that; every engine does the same work, and all of it."""
+
+import math
 
 import pytest
 
+from cmcgns.common.errors import UserError
 from cmcgns.prepare.image import ImageResult, ImageSettings, ImageTask, stamp_of, target_name
-from cmcgns.prepare.state import STATE, append_results, read_results, still_missing
+from cmcgns.prepare.work import STATE, append_results, read_results, run_tasks, still_missing
 
 
 @pytest.fixture
@@ -67,3 +70,32 @@ def test_names_differ_for_equal_stems_in_different_folders():
     names = {target_name(source, ".jpg") for source in ("p1/s1/view.jpg", "p1/s2/view.jpg", "p1/s1/view.png")}
     assert len(names) == 3
     assert all(len(name.split("/")) == 2 for name in names)
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+@pytest.mark.parametrize(("count", "workers"), [(0, 1), (5, 1), (100, 1), (100, 2), (5, 2)])
+def test_all_tasks_are_done_once(count, workers):
+    found = list(run_tasks(square, range(count), "pool", workers))
+    assert sorted(found) == [number**2 for number in range(count)]
+
+
+def test_ray_is_named_where_it_is_missing():
+    try:
+        import ray  # noqa: F401
+    except ImportError:
+        with pytest.raises(UserError, match=r"pip install 'cmcgns\[ray\]'"):
+            list(run_tasks(square, range(3), "ray"))
+    else:
+        pytest.skip("Ray is installed")
+
+
+@pytest.mark.slow
+def test_ray_does_the_same_work():
+    ray = pytest.importorskip("ray")
+    try:  # a function that a worker can import: this file is not on its path
+        assert sorted(run_tasks(math.factorial, range(40), "ray")) == [math.factorial(number) for number in range(40)]
+    finally:
+        ray.shutdown()

@@ -1,0 +1,58 @@
+"""A reader whose rows are all unusable names them; it does not fall over what is no longer there."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from cmcgns.common.errors import UserError
+from cmcgns.phantom.trees import tree_names, write_tree
+from cmcgns.prepare.run import PrepareOptions, prepare
+from support.trees import read_source
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("trees")
+    for name in tree_names():
+        write_tree(name, folder / name, 8, size=32)
+    return {name: folder / name for name in tree_names()}
+
+
+@pytest.mark.parametrize("name", tree_names())
+@pytest.mark.parametrize("cell", ["", "?", "a\\b"])
+def test_a_column_without_one_good_cell(trees: dict[str, Path], name: str, cell: str) -> None:
+    tables = [path for path in sorted(trees[name].rglob("*.csv*")) if path.is_file()]
+    for path in tables:
+        whole = path.read_bytes()
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        for column in frame.columns:
+            frame.assign(**{column: cell}).to_csv(path, index=False)
+            with contextlib.suppress(UserError):  # or the whole table is refused
+                table = read_source(name, trees[name])
+                assert len(table.frame) or table.left_out, (path.name, column)
+        path.write_bytes(whole)
+
+
+def test_paths_of_another_system_are_the_same_paths(trees: dict[str, Path], tmp_path: Path) -> None:
+    """CheXpert's tables with a backslash for every slash."""
+    before = read_source("chexpert", trees["chexpert"])
+    root = tmp_path / "chexpert"
+    shutil.copytree(trees["chexpert"], root)
+    for path in root.rglob("*.csv"):
+        header, rows = path.read_text().split("\n", 1)
+        path.write_text(header + "\n" + rows.replace("/", "\\"))
+    after = read_source("chexpert", root)
+    pd.testing.assert_frame_equal(after.frame, before.frame)
+
+
+def test_the_command_says_why_no_row_is_left(trees: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "chexpert"
+    shutil.copytree(trees["chexpert"], root)
+    for path in root.rglob("*.csv"):
+        path.write_text(path.read_text().replace("patient", "person"))
+    with pytest.raises(UserError, match=r"no image is left for a manifest \(Path is .*person.*is expected"):
+        prepare("chexpert", root, tmp_path / "out", PrepareOptions(size=64), Console(quiet=True))
