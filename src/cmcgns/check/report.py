@@ -115,7 +115,7 @@ def print_report(report: Report, console: Console) -> None:
     """Print one line per rule with findings: severity, counts and the first three places."""
     for item in report.manifests:
         splits = ", ".join(f"{count:,} {name or 'without split'}" for name, count in item.splits.items())
-        console.print(plain(f"{item.file}: {item.rows:,} rows ({splits})"), highlight=False)
+        console.print(terminal_text(f"{item.file}: {item.rows:,} rows ({splits})"), highlight=False)
     if report.findings:
         console.print(_table(report))
     console.print(f"{_listed(report.severities)}; {len(report.ran)} rules", highlight=False)
@@ -128,14 +128,14 @@ def _table(report: Report) -> Table:
     table.add_column("first places", overflow="fold")
     for name, found in report.by_rule.items():
         style = _STYLES[found[0].severity]
-        places = "\n".join(plain(f"{finding.where}: {finding.message}") for finding in found[:_IN_TABLE])
+        places = "\n".join(terminal_text(f"{finding.where}: {finding.message}") for finding in found[:_IN_TABLE])
         more = f"\n… and {len(found) - _IN_TABLE:,} more" if len(found) > _IN_TABLE else ""
         label = f"[{style}]{name}[/]\n{severity_text(found)}"
         table.add_row(label, f"{len(found):,}", f"{count_rows(found):,}", places + more)
     return table
 
 
-def plain(text: str) -> str:
+def terminal_text(text: str) -> str:
     """A text of the data for the terminal: no markup of Rich, and no control character moves or colours anything."""
     return escape("".join(char if category(char) not in ("Cc", "Cs") else ascii(char)[1:-1] for char in text))
 

@@ -13,7 +13,7 @@ from cmcgns.check import tables, text, boxes, images  # isort: skip  # noqa: F40
 
 from cmcgns.check.boxes import clip_boxes, parse_boxes
 from cmcgns.check.image_facts import measure_images
-from cmcgns.check.report import Report, Summary, plain, print_report, report_json, write_page
+from cmcgns.check.report import Report, Summary, print_report, report_json, terminal_text, write_page
 from cmcgns.check.rule import RULES, Loaded
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_json
@@ -45,11 +45,11 @@ def check(folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: 
     if out is not None:
         write_json(out / "check.json", report_json(report))
         write_page(report, out / "check.html")
-        console.print(plain(f"written: {out / 'check.html'}, {out / 'check.json'}"), highlight=False)
+        console.print(terminal_text(f"written: {out / 'check.html'}, {out / 'check.json'}"), highlight=False)
     for folder in folders if clean else []:
         cleaned = fix(folder, report)
         console.print(
-            plain(
+            terminal_text(
                 f"{cleaned.path}: {cleaned.rows:,} rows; {sum(cleaned.left_out.values()):,} left out, "
                 f"boxes of {cleaned.clipped:,} rows clipped (row by row in {cleaned.account})"
             ),
@@ -57,11 +57,11 @@ def check(folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: 
         )
         if cleaned.rows == 0:
             message = f"{cleaned.path} has no row left: these folders hold the same studies"
-            console.print(plain(message), style="bold red")
+            console.print(terminal_text(message), style="bold red")
     return report.exit_code
 
 
-def list_rules() -> None:
+def print_rules() -> None:
     """Print every rule with its description."""
     table = Table("rule", "what it looks for")
     for name, rule in RULES.items():

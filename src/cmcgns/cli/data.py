@@ -62,7 +62,7 @@ def check(
     from cmcgns.check import run
 
     if rules:
-        run.list_rules()
+        run.print_rules()
         return
     if not folders:
         raise UserError("check: name at least one prepared folder (or manifest)")
