@@ -4,7 +4,7 @@ Differences A - B are taken on the same resamples of the same patients, over the
 that leaves out 0 is called clear. Nothing is corrected for the number of comparisons: of twenty figures of two equal
 encoders, one is expected to be clear by chance, so a claim belongs to a figure that was named beforehand (`primary`).
 
-In simulations the intervals cover in 93 to 95 % (tests/evaluation/test_coverage.py), but with areas above 0.95 and a
+In simulations the intervals cover in 93 to 95 % (tests/metrics/test_coverage.py), but with areas above 0.95 and a
 dozen positive patients in 86 to 91 %: do not rely on one that is barely clear there.
 """
 

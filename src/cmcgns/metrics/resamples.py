@@ -160,7 +160,7 @@ def share_ends(value: FloatArray, low: FloatArray, high: FloatArray, patients: i
     an area (Pepe, The Statistical Evaluation of Medical Tests, 2003), the skew is gone, so half the
     width of the percentile interval there, to both sides of the figure, is the standard interval of Efron and
     Tibshirani (1993, chapter 12: transform until the figure is about normal). Ends stay between 0 and 1. Tested in
-    tests/evaluation/test_coverage.py.
+    tests/metrics/test_coverage.py.
 
     A resample can reach 0 or 1, where the logit is infinite; so figures are kept 1 / (2 P²) away from there, which
     is finer than any figure of P patients.

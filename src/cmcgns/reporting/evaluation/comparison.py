@@ -206,23 +206,15 @@ def _order(name: str) -> tuple[int, int, int, str]:
 
 def _markdown(picture: str, content: Mapping[str, Any]) -> str:
     """The report for GitHub; `picture` is a path, or empty."""
-    first, second = escape(content["first"]), escape(content["second"])
+    first, second = content["first"], content["second"]
 
     def lines(shown: Sequence[DifferenceLine], before: str = "") -> list[str]:
-        heads = [
-            "Metric",
-            "Labels",
-            f"A: {content['first']}",
-            f"B: {content['second']}",
-            "A − B",
-            "95 % interval",
-            "Verdict",
-        ]
-        return (
-            [grid([before, *heads] if before else heads, (_cells(line, before) for line in shown))] if shown else []
-        )
+        heads = ["Metric", "Labels", f"A: {first}", f"B: {second}", "A − B", "95 % interval", "Verdict"]
+        heads = [before, *heads] if before else heads
+        return [grid(heads, (_cells(line, before) for line in shown))] if shown else []
 
-    parts = [f"# {escape(content['title'])}", f"A is {first}, B is {second}.", *warning(content["leaks"])]
+    title = [f"# {escape(content['title'])}", f"A is {escape(first)}, B is {escape(second)}."]
+    parts = title + warning(content["leaks"])
     parts += listed("Verdict", map(escape, content["summary"])) + lines(content["primary"], "Protocol")
     parts += [f"![Paired differences]({picture})"] if picture else []
     parts += listed("How to read the differences", map(escape, content["statements"]))
