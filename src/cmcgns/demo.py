@@ -28,7 +28,7 @@ from cmcgns.pretrained import load
 from cmcgns.reporting.evaluation.command import judge_encoder
 from cmcgns.reporting.evaluation.comparison import write_comparison
 from cmcgns.reporting.run_page.report import write_report
-from cmcgns.reporting.run_page.tables import MEASURES
+from cmcgns.reporting.run_page.results import MEASURES
 from cmcgns.settings.config import Recipe
 from cmcgns.training.pretrain import pretrain
 

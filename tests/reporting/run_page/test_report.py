@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.shards.write import write_shards
 from cmcgns.phantom import write_dataset
 from cmcgns.pretrained import load
+from cmcgns.reporting.run_page.attention import box_mask, enlarge, localisation, sentence_maps, statements
 from cmcgns.reporting.run_page.material import gather
 from cmcgns.reporting.run_page.report import write_report
 from cmcgns.settings.recipe import load_recipe
@@ -189,6 +191,18 @@ def test_table_without_labels_and_boxes(run: Path, data: Path, tmp_path: Path) -
     assert "no finding boxes" in section(page, "attention")
     assert "absent" not in section(page, "retrieval")
     assert "synthetic" not in section(page, "settings")
+
+
+def test_localisation_is_the_share_of_pixel_pairs_ranked_right(run: Path, data: Path) -> None:
+    studies = gather(load(run), RunFolder(run), data)
+    shares = []
+    for statement in statements(studies):
+        inside, maps = box_mask(statement.boxes), sentence_maps(studies, statement)
+        pairs = [np.subtract.outer(m[inside], m[~inside]) for m in map(enlarge, (maps.weights, maps.similarity))]
+        shares.append([float(((pair > 0) + 0.5 * (pair == 0)).mean()) for pair in pairs])
+    found = localisation(studies)
+    assert found is not None
+    assert [found["weights"].value, found["similarity"].value] == pytest.approx(np.mean(shares, axis=0))
 
 
 def report_verb(*words: object) -> Any:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cmcgns.metrics.bootstrap import Interval, mean_interval
+from cmcgns.metrics.ranking import auroc
 from cmcgns.reporting.run_page.material import Floats, Material
 from cmcgns.reporting.style import (
     INK,
@@ -108,20 +110,17 @@ class SentenceMaps:
     similarity: Floats
 
 
-def why_absent(material: Material) -> str:
-    """Why there is nothing to show, or an empty text."""
+def show_attention(material: Material, count: int = 6) -> dict[str, Any]:
+    """The section of the first sentences that state each finding, or why there is none."""
     if material.model.recipe.objective.weight_report == 0:
-        return "The run was made without the local report loss (weight 0), so no sentence learned where to look."
+        absent = "The run was made without the local report loss (weight 0), so no sentence learned where to look."
+        return {"absent": absent}
     if not any(material.boxes):
-        return "The table gives no finding boxes, so there is no true place to compare with."
+        return {"absent": "The table gives no finding boxes, so there is no true place to compare with."}
     if not statements(material):
-        return "No sentence was found that states a finding with a box."
-    return ""
-
-
-def attention_examples(material: Material, count: int = 6) -> list[SentenceMaps]:
-    """Maps of the first sentences that state each finding."""
-    return [sentence_maps(material, statement) for statement in choose_statements(material, count)]
+        return {"absent": "No sentence was found that states a finding with a box."}
+    maps = [sentence_maps(material, statement) for statement in choose_statements(material, count)]
+    return {"maps": maps, "picture": draw_attention(material, maps), "localisation": localisation(material)}
 
 
 @torch.no_grad()
@@ -151,7 +150,8 @@ def localisation(material: Material) -> dict[str, Interval] | None:
         inside = box_mask(statement.boxes)
         if inside.any() and not inside.all():
             maps = sentence_maps(material, statement)
-            values.append([_auroc(enlarge(m), inside) for m in (maps.weights, maps.similarity)])
+            scores = np.stack([enlarge(maps.weights).ravel(), enlarge(maps.similarity).ravel()], axis=1)
+            values.append(auroc(scores, np.stack([inside.ravel()] * 2, axis=1)))
             patients.append(material.patients[statement.row])
     if len(set(patients)) < 2:
         return None
@@ -172,13 +172,6 @@ def box_mask(boxes: Sequence[Box], side: int = 64) -> NDArray[np.bool_]:
         x0, y0, x1, y1 = (round(value * side) for value in (box.x0, box.y0, box.x1, box.y1))
         mask[y0:y1, x0:x1] = True
     return mask
-
-
-def _auroc(values: Floats, inside: NDArray[np.bool_]) -> float:
-    """Mann-Whitney statistic with ties counted half."""
-    ordered, positive = np.sort(values[~inside]), values[inside]
-    below, up_to = (np.searchsorted(ordered, positive, side=side) for side in ("left", "right"))
-    return float((below + up_to).mean() / (2 * len(ordered)))
 
 
 def draw_attention(material: Material, examples: list[SentenceMaps]) -> Figure:

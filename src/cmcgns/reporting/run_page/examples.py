@@ -1,18 +1,22 @@
 """Examples of a run: retrieval in both directions, and masked radiographs rebuilt with two reports."""
 
+import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL import Image
 
 from cmcgns.data.pairs.order import BatchRequest
 from cmcgns.objectives.masked_reconstruction import draw_hidden, to_pixels
-from cmcgns.reporting.run_page.attention import choose_rows
-from cmcgns.reporting.run_page.material import Floats, Material
+from cmcgns.reporting.run_page.attention import box_mask, choose_rows
+from cmcgns.reporting.run_page.material import Floats, Material, png_data
 from cmcgns.reporting.style import (
     FAINT,
     GREEN,
@@ -32,7 +36,7 @@ _IMAGES = 5
 
 
 @dataclass(frozen=True)
-class Found:
+class Retrieved:
     """What one query found.
 
     Attributes:
@@ -48,27 +52,36 @@ class Found:
     rank: int
 
 
-def images_for_reports(material: Material, count: int = 4) -> list[Found]:
-    """The nearest images of the reports of the first studies with findings."""
-    return [_find(material, row, by_report=True, shown=_IMAGES) for row in choose_rows(material, count)]
+def show_retrieval(material: Material) -> dict[str, Any]:
+    """The section of both directions, for the first studies with findings; or why there is none."""
+    if material.model.recipe.objective.weight_global == 0:
+        return {"absent": "The run was made without the global loss (weight 0), so whole reports were not aligned."}
+    found = [_find(material, row, by_report=True, shown=_IMAGES) for row in choose_rows(material, 4)]
+    reverse = [_find(material, row, by_report=False, shown=3) for row in choose_rows(material, 2)]
+    return {
+        "picture": draw_retrieval(material, found),
+        "reverse": [(item, _thumbnail(material.fine_pixels(item.row))) for item in reverse],
+    }
 
 
-def reports_for_images(material: Material, count: int = 2, shown: int = 3) -> list[Found]:
-    """The nearest distinct reports of images of the first studies with findings."""
-    return [_find(material, row, by_report=False, shown=shown) for row in choose_rows(material, count)]
+def _thumbnail(image: Floats) -> Markup:
+    """An (S, S) image in [-1, 1]."""
+    buffer = io.BytesIO()
+    Image.fromarray(((image + 1) * 127.5).round().clip(0, 255).astype(np.uint8)).save(buffer, format="PNG")
+    return png_data(buffer.getvalue())
 
 
-def _find(material: Material, row: int, by_report: bool, shown: int) -> Found:
+def _find(material: Material, row: int, by_report: bool, shown: int) -> Retrieved:
     query, gallery = (material.report, material.image) if by_report else (material.image, material.report)
     order = (gallery @ query[row]).argsort(descending=True, stable=True).tolist()
     text = material.report_text
     if not by_report:  # equal reports are one answer
         order = list({int(text[other]): other for other in reversed(order)}.values())[::-1]
     right = [bool(text[other] == text[row]) for other in order]
-    return Found(row, order[:shown], right[:shown], right.index(True) + 1)
+    return Retrieved(row, order[:shown], right[:shown], right.index(True) + 1)
 
 
-def draw_retrieval(material: Material, found: list[Found]) -> Figure:
+def draw_retrieval(material: Material, found: list[Retrieved]) -> Figure:
     """A row a report: its text, then the images it finds, its own one framed."""
     side, column, head = 1.95, 3.0, 0.45
     width, height = column + side * _IMAGES + 0.1, (side + 0.22) * len(found) + head
@@ -84,7 +97,9 @@ def draw_retrieval(material: Material, found: list[Found]) -> Figure:
             if place < len(result.best):
                 show_radiograph(axes, material.fine_pixels(result.best[place]))
                 axes.axis("on")
-                _frame(axes, result.right[place])
+                if result.right[place]:
+                    frame = Rectangle((0.012, 0.012), 0.976, 0.976, fill=False, edgecolor=GREEN, linewidth=4.5)
+                    axes.add_patch(frame)
             if line == 0:
                 axes.set_title("nearest" if place == 0 else f"rank {place + 1}", fontsize=TEXT, color=INK, pad=7)
         text = wrap(" ".join(material.texts[result.row].split()), 33, 8)
@@ -94,12 +109,6 @@ def draw_retrieval(material: Material, found: list[Found]) -> Figure:
         plots[0].text(-1.5, 0.02, note, fontsize=SMALL, color=GREEN if result.rank <= _IMAGES else FAINT,
                       fontweight="bold", transform=first)  # fmt: skip
     return figure
-
-
-def _frame(axes: Axes, right: bool) -> None:
-    if right:
-        frame = Rectangle((0.012, 0.012), 0.976, 0.976, fill=False, edgecolor=GREEN, linewidth=4.5)
-        axes.add_patch(frame)
 
 
 DRAWS = 64  # masks to choose from
@@ -127,19 +136,15 @@ class Rebuilt:
     wrong: Floats
 
 
-def why_absent(material: Material) -> str:
-    """Why there is nothing to show, or an empty text."""
+def show_reconstructions(material: Material, count: int = 6, seed: int = 0) -> dict[str, Any]:
+    """The section of studies with findings, rebuilt under the mask that hides most of their boxes; or why none is."""
     recipe = material.model.recipe
     if material.model.task.objective.reconstruction is None:
-        return "The run was made without masked reconstruction (objective.reconstruction: off)."
+        return {"absent": "The run was made without masked reconstruction (objective.reconstruction: off)."}
     if recipe.reconstruction.epochs == 0 or recipe.objective.weight_reconstruction == 0:
-        return "The run has a decoder, but Stage II did not train it (no epochs, or weight 0)."
-    return ""
-
-
-def rebuild_examples(material: Material, count: int = 6, seed: int = 0) -> list[Rebuilt]:
-    """Rebuild studies with findings; of many random masks, the one that hides most of the boxes is taken."""
-    return [_rebuild(material, row, seed) for row in choose_rows(material, count)]
+        return {"absent": "The run has a decoder, but Stage II did not train it (no epochs, or weight 0)."}
+    rebuilt = [_rebuild(material, row, seed) for row in choose_rows(material, count)]
+    return {"examples": rebuilt, "picture": draw_reconstructions(material, rebuilt)}
 
 
 @torch.no_grad()
@@ -176,10 +181,7 @@ def _choose_mask(material: Material, row: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed + row)
     size, ratio = material.dataset.settings.image_size, material.model.task.settings.mask_ratio
     masks = draw_hidden(DRAWS, material.patches.shape[1], ratio, generator)
-    inside = torch.zeros(size, size)
-    for box in material.boxes[row]:
-        x0, y0, x1, y1 = (round(value * size) for value in (box.x0, box.y0, box.x1, box.y1))
-        inside[y0:y1, x0:x1] = 1
+    inside = torch.from_numpy(box_mask(material.boxes[row], size))
     covered = (to_pixels(masks, material.grid, (size, size))[:, 0] * inside).sum((1, 2))
     return masks[covered.argmax()][None]
 

@@ -1,5 +1,6 @@
 """What the pictures are made of: a finished run, its log, and some studies with their features."""
 
+import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -125,6 +127,11 @@ def gather(model: Pretrained, folder: RunFolder, manifest: Path) -> Material:
         boxes=_read_boxes(frame, data),
         **_encode(model, dataset),
     )
+
+
+def png_data(content: bytes) -> Markup:
+    """A PNG as the address of an image in a page."""
+    return Markup("data:image/png;base64,") + Markup(base64.b64encode(content).decode())
 
 
 def _choose_rows(pairs: Pairs, data: DataSettings, seen: SeenFile | None) -> tuple[pd.DataFrame, str]:
