@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cmcgns.reporting.run_page.attention import _named, box_mask, enlarge
-from cmcgns.reporting.run_page.material import _boxes_of_row
 from cmcgns.reporting.run_page.results import duration, interval, leaves_out_zero, number
+from cmcgns.reporting.run_page.studies import _boxes_of_row
 from cmcgns.reporting.run_page.training import PANELS, bank_start, draw_panel, stage_change
 from cmcgns.reporting.style import Box, new_figure, save_picture, wrap
 from cmcgns.settings.config import DataSettings

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cmcgns.metrics.bootstrap import Interval, mean_interval
 from cmcgns.metrics.ranking import auroc
-from cmcgns.reporting.run_page.material import Floats, Material
+from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
 from cmcgns.reporting.style import (
     INK,
     OVERLAY,
@@ -50,22 +50,22 @@ class Statement:
     boxes: tuple[Box, ...]
 
 
-def statements(material: Material) -> list[Statement]:
+def statements(studies: EncodedStudies) -> list[Statement]:
     """All sentences that state a finding with a box, in order; a sentence of two findings counts once for each."""
     found = []
-    for row, boxes in enumerate(material.boxes):
+    for row, boxes in enumerate(studies.boxes):
         for label in dict.fromkeys(box.label for box in boxes):
-            for number, sentence in enumerate(material.sentences[row]):
+            for number, sentence in enumerate(studies.sentences[row]):
                 named = _named(sentence, label, boxes)
                 if named:
                     found.append(Statement(row, number, label, named))
     return found
 
 
-def choose_statements(material: Material, count: int) -> list[Statement]:
+def choose_statements(studies: EncodedStudies, count: int) -> list[Statement]:
     """The first statement of every label, then the second ones, no study twice: nothing is chosen by its result."""
     by_label: dict[str, list[Statement]] = {}
-    for statement in statements(material):
+    for statement in statements(studies):
         by_label.setdefault(statement.label, []).append(statement)
     chosen: list[Statement] = []
     while len(chosen) < count and any(by_label.values()):
@@ -77,10 +77,10 @@ def choose_statements(material: Material, count: int) -> list[Statement]:
     return chosen
 
 
-def choose_rows(material: Material, count: int) -> list[int]:
+def choose_rows(studies: EncodedStudies, count: int) -> list[int]:
     """Studies to show: those of the chosen statements, or the first ones where no finding has a box."""
-    rows = [statement.row for statement in choose_statements(material, count)]
-    return rows or list(range(min(count, len(material))))
+    rows = [statement.row for statement in choose_statements(studies, count)]
+    return rows or list(range(min(count, len(studies))))
 
 
 def _named(sentence: str, label: str, boxes: list[Box]) -> tuple[Box, ...]:
@@ -110,35 +110,35 @@ class SentenceMaps:
     similarity: Floats
 
 
-def show_attention(material: Material, count: int = 6) -> dict[str, Any]:
+def show_attention(studies: EncodedStudies, count: int = 6) -> dict[str, Any]:
     """The section of the first sentences that state each finding, or why there is none."""
-    if material.model.recipe.objective.weight_report == 0:
+    if studies.model.recipe.objective.weight_report == 0:
         absent = "The run was made without the local report loss (weight 0), so no sentence learned where to look."
         return {"absent": absent}
-    if not any(material.boxes):
+    if not any(studies.boxes):
         return {"absent": "The table gives no finding boxes, so there is no true place to compare with."}
-    if not statements(material):
+    if not statements(studies):
         return {"absent": "No sentence was found that states a finding with a box."}
-    maps = [sentence_maps(material, statement) for statement in choose_statements(material, count)]
-    return {"maps": maps, "picture": draw_attention(material, maps), "localisation": localisation(material)}
+    maps = [sentence_maps(studies, statement) for statement in choose_statements(studies, count)]
+    return {"maps": maps, "picture": draw_attention(studies, maps), "localisation": localisation(studies)}
 
 
 @torch.no_grad()
-def sentence_maps(material: Material, statement: Statement) -> SentenceMaps:
+def sentence_maps(studies: EncodedStudies, statement: Statement) -> SentenceMaps:
     """Both maps of a sentence."""
-    patches = material.patches[statement.row][None]
-    sentences = material.sentence_features[statement.row][None]
+    patches = studies.patches[statement.row][None]
+    sentences = studies.sentence_features[statement.row][None]
     mask = torch.ones(sentences.shape[:2], dtype=torch.bool)
-    attended, weights = material.model.task.objective.attention.image_to_text(patches, sentences, mask)
+    attended, weights = studies.model.task.objective.attention.image_to_text(patches, sentences, mask)
     cosine = F.cosine_similarity(patches[0], attended[0, statement.sentence][None], dim=-1)
     return SentenceMaps(
         statement,
-        weights[0, statement.sentence].unflatten(0, material.grid).numpy(),
-        cosine.unflatten(0, material.grid).numpy(),
+        weights[0, statement.sentence].unflatten(0, studies.grid).numpy(),
+        cosine.unflatten(0, studies.grid).numpy(),
     )
 
 
-def localisation(material: Material) -> dict[str, Interval] | None:
+def localisation(studies: EncodedStudies) -> dict[str, Interval] | None:
     """How well the maps find the boxes: share of (inside, outside) pixel pairs ranked right, 0.5 by chance.
 
     Returns:
@@ -146,13 +146,13 @@ def localisation(material: Material) -> dict[str, Interval] | None:
         fewer than two patients.
     """
     values, patients = [], []
-    for statement in statements(material):
+    for statement in statements(studies):
         inside = box_mask(statement.boxes)
         if inside.any() and not inside.all():
-            maps = sentence_maps(material, statement)
+            maps = sentence_maps(studies, statement)
             scores = np.stack([enlarge(maps.weights).ravel(), enlarge(maps.similarity).ravel()], axis=1)
             values.append(auroc(scores, np.stack([inside.ravel()] * 2, axis=1)))
-            patients.append(material.patients[statement.row])
+            patients.append(studies.patients[statement.row])
     if len(set(patients)) < 2:
         return None
     weights, similarity = np.array(values).T
@@ -174,7 +174,7 @@ def box_mask(boxes: Sequence[Box], side: int = 64) -> NDArray[np.bool_]:
     return mask
 
 
-def draw_attention(material: Material, examples: list[SentenceMaps]) -> Figure:
+def draw_attention(studies: EncodedStudies, examples: list[SentenceMaps]) -> Figure:
     """Two sentences a row, three pictures each: the finding's box, attention weights, similarity."""
     lines = -(-len(examples) // 2)
     height = 3.2 * lines + 0.15
@@ -185,7 +185,7 @@ def draw_attention(material: Material, examples: list[SentenceMaps]) -> Figure:
     for number, maps in enumerate(examples):
         inner = outer[divmod(number, 2)].subgridspec(1, 3, wspace=0.04)
         plots = [figure.add_subplot(inner[column]) for column in range(3)]
-        image, boxes = material.fine_pixels(maps.statement.row), maps.statement.boxes
+        image, boxes = studies.fine_pixels(maps.statement.row), maps.statement.boxes
         for axes in plots:
             show_radiograph(axes, image)
         for axes, values in zip(plots[1:], (maps.weights, maps.similarity), strict=True):
@@ -195,7 +195,7 @@ def draw_attention(material: Material, examples: list[SentenceMaps]) -> Figure:
             range_bar(axes, overlay)
         for axes in plots:
             draw_boxes(axes, boxes)
-        sentence = material.sentences[maps.statement.row][maps.statement.sentence]
+        sentence = studies.sentences[maps.statement.row][maps.statement.sentence]
         plots[0].text(0, 1.16, wrap(f"“{sentence}”", 68, 2), fontsize=TEXT, color=INK, fontweight="bold",
                       transform=plots[0].transAxes, va="bottom", linespacing=1.25)  # fmt: skip
         heads = (f"box: {maps.statement.label}", "attention weight", "similarity")

@@ -1,5 +1,6 @@
 """The page to look at after a run: what was learned, shown on studies that were not trained on."""
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from cmcgns.common.page import page_template
 from cmcgns.pretrained import load
 from cmcgns.reporting.run_page.attention import SentenceMaps, enlarge, show_attention
 from cmcgns.reporting.run_page.examples import DRAWS, Rebuilt, show_reconstructions, show_retrieval
-from cmcgns.reporting.run_page.material import Material, gather, png_data
 from cmcgns.reporting.run_page.results import (
     describe_recipe,
     draw_bars,
@@ -24,9 +24,11 @@ from cmcgns.reporting.run_page.results import (
     leaves_out_zero,
     per_label,
 )
+from cmcgns.reporting.run_page.studies import EncodedStudies, encode_studies, png_data
 from cmcgns.reporting.run_page.training import (
     PANELS,
     Panel,
+    Records,
     bank_start,
     draw_panel,
     show_bank,
@@ -48,6 +50,7 @@ from cmcgns.reporting.style import (
     show_radiograph,
     wrap,
 )
+from cmcgns.training.journal import read_metrics
 from cmcgns.training.run_folder import RunFolder
 
 
@@ -73,23 +76,25 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
     """
     model = load(run)
     pictures = _writable(out)
-    material = gather(model, RunFolder(run), manifest)
+    studies, folder = encode_studies(model, manifest), RunFolder(run)
+    records = read_metrics(folder.metrics) if folder.metrics.is_file() else []
     sections = {
-        "curves": show_curves(material),
-        "reconstructions": show_reconstructions(material),
-        "attention": show_attention(material),
-        "bank": show_bank(material),
-        "retrieval": show_retrieval(material),
+        "curves": show_curves(records),
+        "reconstructions": show_reconstructions(studies),
+        "attention": show_attention(studies),
+        "bank": show_bank(studies, records),
+        "retrieval": show_retrieval(studies),
     }
     maps, rebuilt = sections["attention"].get("maps", []), sections["reconstructions"].get("examples", [])
-    sections["overview"] = {"picture": draw_overview(material, maps, rebuilt, results)}
+    sections["overview"] = {"picture": draw_overview(studies, records, maps, rebuilt, results)}
     for name, section in sections.items():
         if "picture" in section:
             path = save_picture(section["picture"], pictures / f"{name}.png")
             section["picture"] = png_data(path.read_bytes())
     recipe = model.recipe
     page = page_template("cmcgns.reporting.run_page", "report.html.j2").render(
-        material=material,
+        studies=studies,
+        provenance=json.loads(folder.provenance.read_text("utf-8")) if folder.provenance.is_file() else {},
         recipe=recipe,
         summary=describe_recipe(recipe),
         settings=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
@@ -100,7 +105,7 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
         duration=duration,
         clear=leaves_out_zero,
         masks=DRAWS,
-        synthetic=material.source == "phantom",
+        synthetic=studies.source == "phantom",
         **sections,
     )
     path = out / "report.html"
@@ -122,7 +127,11 @@ _LEFT, _RIGHT = 0.02, 0.655  # of the pictures
 
 
 def draw_overview(
-    material: Material, maps: list[SentenceMaps], rebuilt: list[Rebuilt], results: dict[str, Any]
+    studies: EncodedStudies,
+    records: Records,
+    maps: list[SentenceMaps],
+    rebuilt: list[Rebuilt],
+    results: dict[str, Any],
 ) -> Figure:
     """1600 × 1000 pixels: sentences on radiographs, rebuilt images, curves, results.
 
@@ -133,48 +142,48 @@ def draw_overview(
     figure.set_dpi(100)
     title = "Radiographs and reports, pretrained together"
     figure.text(_LEFT, 0.949, title, fontsize=22, color=INK, fontweight="bold")
-    subtitle = f"run “{material.model.recipe.name}”, {material.shown}"
+    subtitle = f"run “{studies.model.recipe.name}”, {studies.shown}"
     figure.text(_LEFT, 0.917, subtitle, fontsize=TEXT + 1.5, color=FAINT)
-    _sentences(figure, material, maps, rows=1 if rebuilt else 2)
+    _sentences(figure, studies, maps, rows=1 if rebuilt else 2)
     if rebuilt:
-        _rebuilt(figure, material, rebuilt)
+        _rebuilt(figure, studies, rebuilt)
     right = figure.add_gridspec(3, 1, left=0.715, right=0.985, top=0.915, bottom=0.065, hspace=0.5)
-    figure.text(0.715, 0.972, _legend(material), fontsize=SMALL + 0.5, color=FAINT)
+    figure.text(0.715, 0.972, _legend(records), fontsize=SMALL + 0.5, color=FAINT)
     judged = bool(results.get("pretrained"))
-    for place, panel in enumerate(_panels(material, 2 if judged else 3)):
-        draw_panel(figure.add_subplot(right[place]), panel, material.records)
+    for place, panel in enumerate(_panels(records, 2 if judged else 3)):
+        draw_panel(figure.add_subplot(right[place]), panel, records)
     if judged:
         draw_bars(figure.add_subplot(right[2]), results)
     return figure
 
 
-def _sentences(figure: Figure, material: Material, maps: list[SentenceMaps], rows: int) -> None:
+def _sentences(figure: Figure, studies: EncodedStudies, maps: list[SentenceMaps], rows: int) -> None:
     grid = figure.add_gridspec(
         rows, 3, left=_LEFT, right=_RIGHT, top=0.797, bottom=0.462 if rows == 1 else 0.03, wspace=0.04, hspace=0.2
     )
     if not maps:
         _heading(figure, 0.867, "Studies", "below the first sentence of their reports")
-        for row in range(min(3 * rows, len(material))):
+        for row in range(min(3 * rows, len(studies))):
             axes = figure.add_subplot(grid[divmod(row, 3)])
-            show_radiograph(axes, material.fine_pixels(row))
-            _quote(axes, material.sentences[row][0])
+            show_radiograph(axes, studies.fine_pixels(row))
+            _quote(axes, studies.sentences[row][0])
         return
     _heading(figure, 0.867, "Where sentences look", "orange: attention weight, stretched · blue box: the finding")
     for number, example in enumerate(maps[: 3 * rows]):
         axes = figure.add_subplot(grid[divmod(number, 3)])
-        show_radiograph(axes, material.fine_pixels(example.statement.row))
+        show_radiograph(axes, studies.fine_pixels(example.statement.row))
         values = example.weights
         show_map(axes, enlarge(values, 256), cmap=OVERLAY, vmin=float(values.min()), vmax=float(values.max()))
         draw_boxes(axes, example.statement.boxes, width=2.4)
-        _quote(axes, material.sentences[example.statement.row][example.statement.sentence])
+        _quote(axes, studies.sentences[example.statement.row][example.statement.sentence])
 
 
 def _quote(axes: Axes, sentence: str) -> None:
     axes.set_title(wrap(f"“{sentence}”", 42, 2), fontsize=TEXT + 0.5, color=INK, loc="left", pad=7)
 
 
-def _rebuilt(figure: Figure, material: Material, rebuilt: list[Rebuilt]) -> None:
-    help_ = "with the report's help" if material.model.task.settings.reconstruction == "cross_modal" else ""
+def _rebuilt(figure: Figure, studies: EncodedStudies, rebuilt: list[Rebuilt]) -> None:
+    help_ = "with the report's help" if studies.model.task.settings.reconstruction == "cross_modal" else ""
     _heading(figure, 0.418, "Hidden regions, rebuilt", help_)
     halves = figure.add_gridspec(1, 2, left=_LEFT, right=_RIGHT, top=0.385, bottom=0.02, wspace=0.045)
     for half in range(2):
@@ -186,21 +195,21 @@ def _rebuilt(figure: Figure, material: Material, rebuilt: list[Rebuilt]) -> None
                 show_radiograph(axes, image, head if line == 0 else "")
                 if column == 1:
                     cover(axes, example.hidden)
-                draw_boxes(axes, material.boxes[example.row], width=1.3)
+                draw_boxes(axes, studies.boxes[example.row], width=1.3)
 
 
-def _legend(material: Material) -> str:
+def _legend(records: Records) -> str:
     parts = ["faint: training"]
-    if stage_change(material.records) is not None:
+    if stage_change(records) is not None:
         parts.append("dashed: Stage II")
-    if bank_start(material.records) is not None:
+    if bank_start(records) is not None:
         parts.append("dotted: bank starts")
     return " · ".join(parts)
 
 
-def _panels(material: Material, count: int) -> list[Panel]:
+def _panels(records: Records, count: int) -> list[Panel]:
     """The most telling curves that the run has."""
-    logged = {key for record in material.records for key in record}
+    logged = {key for record in records for key in record}
     wanted = ("Global alignment", "Retrieval, validation", "Total loss")
     by_title = {panel.title: panel for panel in PANELS if panel.curves[0][0] in logged}
     return [by_title[title] for title in wanted if title in by_title][:count]

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from cmcgns.data.reports.text import normalise_sentence
 from cmcgns.objectives.cluster_bank import assign_two
-from cmcgns.reporting.run_page.material import Material
+from cmcgns.reporting.run_page.studies import EncodedStudies
 from cmcgns.reporting.style import (
     BLUE,
     FAINT,
@@ -76,9 +76,8 @@ def stage_change(records: Records) -> int | None:
     return before[-1] if before and any(stage == "reconstruction" for stage, _ in stages) else None
 
 
-def show_curves(material: Material) -> dict[str, Any]:
-    """The section of curves."""
-    records = material.records
+def show_curves(records: Records) -> dict[str, Any]:
+    """The section of curves, or why there is none."""
     if not any(record["kind"] in ("train", "validation") for record in records):
         return {"absent": "Nothing was logged: the run was shorter than training.log_every, or has no metrics.jsonl."}
     return {"picture": draw_curves(records), "swapped": any("report_swapped" in record for record in records)}
@@ -160,31 +159,31 @@ def _explain(figure: Figure, records: Records) -> None:
 _DEAD = 0.05  # of an equal share: the log's own bound
 
 
-def show_bank(material: Material) -> dict[str, Any]:
+def show_bank(studies: EncodedStudies, records: Records) -> dict[str, Any]:
     """The section of the cluster bank, or why there is none."""
-    settings = material.model.recipe.objective
+    settings = studies.model.recipe.objective
     if settings.weight_report == 0 or settings.negatives == "in_batch":
         return {"absent": "The run was made without the cluster bank (no local report loss, or in-batch negatives)."}
-    if not material.model.task.objective.bank.is_started:
+    if not studies.model.task.objective.bank.is_started:
         conditions = f"mean cosine at most {settings.bank.start_cosine:g}, or step {settings.bank.start_by_step}"
         absent = f"its conditions ({conditions}) were not met, so the loss used in-batch negatives throughout."
         return {"absent": f"The bank never started: {absent}"}
     return {
-        "picture": draw_bank(material),
-        "facts": bank_facts(material),
-        "start": bank_start(material.records),
-        "clusters": largest_clusters(material),
+        "picture": draw_bank(studies, records),
+        "facts": bank_facts(studies),
+        "start": bank_start(records),
+        "clusters": largest_clusters(studies),
     }
 
 
-def bank_facts(material: Material) -> dict[str, float]:
+def bank_facts(studies: EncodedStudies) -> dict[str, float]:
     """How many clusters there are, were seeded, are dead and hold a sentence of these studies; how even they are.
 
     `effective` is the exponential of the entropy of the shares: the number of equal clusters that would be as even.
     """
-    bank = material.model.task.objective.bank
+    bank = studies.model.task.objective.bank
     usage = bank.shares.numpy()
-    z1 = F.normalize(torch.cat(material.sentence_features), dim=-1)
+    z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
     _, own, _ = assign_two(z1, bank.centroids, bank.active)
     return {
         "clusters": bank.clusters,
@@ -197,16 +196,16 @@ def bank_facts(material: Material) -> dict[str, float]:
 
 
 @torch.no_grad()
-def largest_clusters(material: Material, count: int = 8, sentences: int = 4) -> list[dict[str, Any]]:
+def largest_clusters(studies: EncodedStudies, count: int = 8, sentences: int = 4) -> list[dict[str, Any]]:
     """The fullest clusters that hold a sentence of the shown studies.
 
     Returns:
         Of each its `number` in the bank, its `usage`, the share of the training sentences of about the last hundred
         steps, and the `typical` sentences nearest to the centroid with their cosine, equal texts once.
     """
-    bank = material.model.task.objective.bank
-    z1 = F.normalize(torch.cat(material.sentence_features), dim=-1)
-    texts = [sentence for report in material.sentences for sentence in report]
+    bank = studies.model.task.objective.bank
+    z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
+    texts = [sentence for report in studies.sentences for sentence in report]
     cosines, own, _ = assign_two(z1, bank.centroids, bank.active)
     clusters = []
     held = set(own.tolist())
@@ -222,12 +221,12 @@ def largest_clusters(material: Material, count: int = 8, sentences: int = 4) -> 
     return clusters
 
 
-def draw_bank(material: Material) -> Figure:
+def draw_bank(studies: EncodedStudies, records: Records) -> Figure:
     """Sorted cluster sizes beside the course of the dead share and of the largest cluster."""
     figure = new_figure(13, 4.1)
     sizes, course = figure.subplots(1, 2, width_ratios=(1.5, 1))
     figure.subplots_adjust(left=0.06, right=0.985, top=0.88, bottom=0.17, wspace=0.2)
-    bank = material.model.task.objective.bank
+    bank = studies.model.task.objective.bank
     usage = np.sort(bank.shares.numpy())[::-1] * 100
     equal = 100 / bank.clusters
     colours = [FAINT if share <= _DEAD * equal else BLUE for share in usage]
@@ -241,12 +240,12 @@ def draw_bank(material: Material) -> Figure:
     for key, name, colour in (("bank_dead", "dead centroids", FAINT), ("bank_largest", "largest cluster", ORANGE)):
         points = [
             (record["step"], 100 * record[key])
-            for record in material.records
+            for record in records
             if record["kind"] == "validation" and record.get("bank_started") and key in record
         ]
         steps, shares = [step for step, _ in points], [share for _, share in points]
         course.plot(steps, shares, color=colour, linewidth=2.2, marker="o", markersize=4.5, label=name)
-    mark_events(course, material.records)
+    mark_events(course, records)
     course.set_ylim(bottom=-2)
     add_legend(course)
     return figure

@@ -1,4 +1,4 @@
-"""What the pictures are made of: a finished run, its log, and some studies with their features."""
+"""Studies that a run did not train on, as its encoders see them."""
 
 import base64
 import json
@@ -25,7 +25,6 @@ from cmcgns.data.shards.index import open_shards
 from cmcgns.pretrained import Pretrained
 from cmcgns.reporting.style import Box
 from cmcgns.settings.config import DataSettings
-from cmcgns.training.journal import read_metrics
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen_file import SeenFile, open_seen
 
@@ -34,13 +33,11 @@ _STUDIES = 1000  # enough to look at; features of all of them are kept in memory
 
 
 @dataclass(frozen=True)
-class Material:
-    """A run and the studies it is shown on; entry i of everything belongs to study i.
+class EncodedStudies:
+    """Studies with their features; entry i of everything belongs to study i.
 
     Attributes:
         model: the pretrained encoders and the objective.
-        records: metrics.jsonl.
-        provenance: provenance.json.
         split: where the studies come from; empty: rows of a table without such splits.
         unseen: whether the run is known not to have trained on them.
         source: the data set that the table names.
@@ -58,8 +55,6 @@ class Material:
     """
 
     model: Pretrained
-    records: list[dict[str, Any]]
-    provenance: dict[str, Any]
     split: str
     unseen: bool
     source: str
@@ -95,15 +90,16 @@ class Material:
         return _crop(read_image(Path(self.paths[row]), settings.resize * times), settings, times)
 
 
-def gather(model: Pretrained, folder: RunFolder, manifest: Path) -> Material:
-    """A run's log and studies that it did not train on: of the test split, else of validation, else any.
+def encode_studies(model: Pretrained, manifest: Path) -> EncodedStudies:
+    """Studies that a run did not train on: of the test split, else of validation, else any.
 
     Raises:
         UserError: a manifest or image that cannot be read, or no study that is new to the run.
     """
     if open_shards(manifest) is not None:
         raise UserError(f"{manifest} holds shards, which the page cannot read: give the folder that they come from")
-    data, seen = model.recipe.data, open_seen(folder.seen)
+    data = model.recipe.data
+    seen = open_seen(RunFolder(model.folder).seen) if model.folder is not None else None
     frame, split = _choose_rows(read_pairs(manifest, data), data, seen)
     images, errors = load_images(frame["image_path"].tolist(), data.resize)
     if errors:
@@ -112,10 +108,8 @@ def gather(model: Pretrained, folder: RunFolder, manifest: Path) -> Material:
     tokens = tokenize_reports(texts, model.tokenizer, data.max_tokens, data.max_sentences)
     dataset = PairDataset(images, tokens, frame["study_id"].tolist(), np.arange(len(frame)), data)
     kept = np.diff(tokens.sentence_offsets)
-    return Material(
+    return EncodedStudies(
         model=model,
-        records=read_metrics(folder.metrics) if folder.metrics.is_file() else [],
-        provenance=json.loads(folder.provenance.read_text("utf-8")) if folder.provenance.is_file() else {},
         split=split,
         unseen=seen is not None or split not in ("", data.train_split),
         source=str(frame["dataset"].iloc[0]),
