@@ -15,6 +15,7 @@ from rich.table import Table
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_json
+from cmcgns.data.manifest import read_manifest
 from cmcgns.evaluation.compare import Comparison, compare_folders, write_comparison_rows
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import Cell, load_protocol
@@ -28,7 +29,7 @@ from cmcgns.pretrained import load
 from cmcgns.reporting.evaluation.command import judge_encoder
 from cmcgns.reporting.evaluation.comparison import write_comparison
 from cmcgns.reporting.run_page.report import write_report
-from cmcgns.reporting.run_page.tables import MEASURES
+from cmcgns.reporting.run_page.results import MEASURES
 from cmcgns.settings.config import Recipe
 from cmcgns.training.pretrain import pretrain
 
@@ -48,6 +49,7 @@ def summarise_judgements(
     for row in pretrained:
         if row.metric == "pointing_chance" and not row.label and not row.group:
             guesses["grounding_pointing"] = row.value
+    tasks = {row.protocol: row.task for row in pretrained}
     return {
         "chance": guesses,
         "pretrained": _summary(pretrained),
@@ -56,32 +58,25 @@ def summarise_judgements(
             measure.key: {"value": row.difference, "low": row.low, "high": row.high}
             for measure in MEASURES
             for row in comparison.rows
-            if row.metric == measure.metric and not row.label and _task(row.protocol, pretrained) == measure.task
+            if row.metric == measure.metric and not row.label and tasks.get(row.protocol) == measure.task
         },
     }
 
 
 def _summary(rows: Sequence[ResultRow]) -> dict[str, Any]:
+    """Figures of all test studies by key, and AUROC `per_label`."""
     overall = [row for row in rows if row.seed is None and not row.group]
-    summary: dict[str, Any] = {"per_label": _per_label(overall)}
-    for measure in MEASURES:
-        for row in overall:
-            if (row.task, row.metric, row.label) == (measure.task, measure.metric, ""):
-                figures = asdict(row)
-                summary[measure.key] = {name: figures[name] for name in ("value", "low", "high", "n", "sd")}
-    return summary
-
-
-def _per_label(rows: Sequence[ResultRow]) -> dict[str, dict[str, float | None]]:
-    found: dict[str, dict[str, float | None]] = {}
-    for row in rows:
+    per_label: dict[str, dict[str, float | None]] = {}
+    for row in overall:
         if row.label and row.metric == "auroc" and row.task in ("linear", "zero_shot"):
-            found.setdefault(row.label, {})[row.task] = row.value
-    return found
-
-
-def _task(protocol: str, rows: Sequence[ResultRow]) -> str:
-    return next((row.task for row in rows if row.protocol == protocol), "")
+            per_label.setdefault(row.label, {})[row.task] = row.value
+    found = {(row.task, row.metric): asdict(row) for row in overall if not row.label}
+    names = ("value", "low", "high", "n", "sd")
+    return {"per_label": per_label} | {
+        measure.key: {name: found[key][name] for name in names}
+        for measure in MEASURES
+        if (key := (measure.task, measure.metric)) in found
+    }
 
 
 COUNTS = {"train": 2000, "val": 200, "test": 500}
@@ -168,13 +163,8 @@ def judge(
     facts = read_predictions(folder / "pretrained", "retrieval/v1@phantom", Cell()).facts
     chance = {"report_to_image_r10": facts["chance_r"]["r@10"]}
     results = summarise_judgements(rows["pretrained"], rows["random"], comparison, chance)
-    return results | {"report_use": report_use(model, test) if rebuilds else None, "counts": _counts(data)}
-
-
-def _counts(data: Path) -> dict[str, int]:
-    from cmcgns.data.manifest import read_manifest
-
-    return {str(split): int(count) for split, count in read_manifest(data)["split"].value_counts().items()}
+    counts = {str(split): int(count) for split, count in read_manifest(data)["split"].value_counts().items()}
+    return results | {"report_use": report_use(model, test) if rebuilds else None, "counts": counts}
 
 
 def _print_results(results: dict[str, Any], console: Console) -> None:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cmcgns.reporting.run_page.attention import _auroc, _named, box_mask, enlarge
-from cmcgns.reporting.run_page.curves import PANELS, bank_start, draw_panel, stage_change
-from cmcgns.reporting.run_page.material import _boxes_of_row
-from cmcgns.reporting.run_page.tables import duration, interval, leaves_out_zero, number
+from cmcgns.reporting.run_page.attention import _named, box_mask, enlarge
+from cmcgns.reporting.run_page.results import duration, interval, leaves_out_zero, number
+from cmcgns.reporting.run_page.studies import _boxes_of_row
+from cmcgns.reporting.run_page.training import PANELS, bank_start, draw_panel, stage_change
 from cmcgns.reporting.style import Box, new_figure, save_picture, wrap
 from cmcgns.settings.config import DataSettings
 
@@ -52,13 +52,6 @@ def test_boxes_follow_resize_padding_and_crop() -> None:
     assert found.details == "mild"
     assert _boxes_of_row("[]", 200, 100, data) == []
     assert _boxes_of_row(float("nan"), 200, 100, data) == []
-
-
-def test_auroc_of_a_map_counts_pairs() -> None:
-    rng = np.random.default_rng(0)
-    values, inside = rng.integers(0, 5, (6, 6)).astype(np.float32), rng.random((6, 6)) < 0.4
-    pairs = [(a > b) + 0.5 * (a == b) for a in values[inside] for b in values[~inside]]
-    assert _auroc(values, inside) == pytest.approx(np.mean(pairs))
 
 
 def test_enlarged_map_keeps_its_corner_and_place() -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -17,11 +18,11 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.shards.write import write_shards
 from cmcgns.phantom import write_dataset
 from cmcgns.pretrained import load
-from cmcgns.reporting.run_page.material import gather
+from cmcgns.reporting.run_page.attention import box_mask, enlarge, localisation, sentence_maps, statements
 from cmcgns.reporting.run_page.report import write_report
+from cmcgns.reporting.run_page.studies import encode_studies
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.pretrain import pretrain
-from cmcgns.training.run_folder import RunFolder
 
 SECTIONS = ("overview", "results", "curves", "reconstructions", "attention", "bank", "retrieval", "settings")
 PICTURES = {"attention", "bank", "curves", "overview", "reconstructions", "retrieval"}
@@ -191,6 +192,18 @@ def test_table_without_labels_and_boxes(run: Path, data: Path, tmp_path: Path) -
     assert "synthetic" not in section(page, "settings")
 
 
+def test_localisation_is_the_share_of_pixel_pairs_ranked_right(run: Path, data: Path) -> None:
+    studies = encode_studies(load(run), data)
+    shares = []
+    for statement in statements(studies):
+        inside, maps = box_mask(statement.boxes), sentence_maps(studies, statement)
+        pairs = [np.subtract.outer(m[inside], m[~inside]) for m in map(enlarge, (maps.weights, maps.similarity))]
+        shares.append([float(((pair > 0) + 0.5 * (pair == 0)).mean()) for pair in pairs])
+    found = localisation(studies)
+    assert found is not None
+    assert [found["weights"].value, found["similarity"].value] == pytest.approx(np.mean(shares, axis=0))
+
+
 def report_verb(*words: object) -> Any:
     return CliRunner().invoke(app, ["report", *map(str, words)])
 
@@ -216,7 +229,7 @@ def plain_table(data: Path, folder: Path, split: str = "train") -> Path:
 def test_of_a_table_without_splits_the_held_out_studies_are_shown(data: Path, tmp_path: Path) -> None:
     table = plain_table(data, tmp_path)
     run = pretrain(load_recipe("demo", (*TINY, "data.val_fraction=0.2")), table, tmp_path / "run", quiet=True)
-    studies = gather(load(run), RunFolder(run), table)
+    studies = encode_studies(load(run), table)
     seen = pd.read_parquet(run / "seen.parquet", columns=["study_id", "part"])
     assert sorted(studies.dataset.study_ids) == sorted(seen.query("part == 'val'")["study_id"])
     assert (studies.unseen, studies.shown) == (True, f"{len(studies)} studies of the table")

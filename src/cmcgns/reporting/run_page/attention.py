@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cmcgns.metrics.intervals import Interval, mean_interval
-from cmcgns.reporting.run_page.material import Floats, Material
+from cmcgns.metrics.ranking import RankedScores
+from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
 from cmcgns.reporting.style import (
     INK,
     OVERLAY,
@@ -48,22 +50,22 @@ class Statement:
     boxes: tuple[Box, ...]
 
 
-def statements(material: Material) -> list[Statement]:
+def statements(studies: EncodedStudies) -> list[Statement]:
     """All sentences that state a finding with a box, in order; a sentence of two findings counts once for each."""
     found = []
-    for row, boxes in enumerate(material.boxes):
+    for row, boxes in enumerate(studies.boxes):
         for label in dict.fromkeys(box.label for box in boxes):
-            for number, sentence in enumerate(material.sentences[row]):
+            for number, sentence in enumerate(studies.sentences[row]):
                 named = _named(sentence, label, boxes)
                 if named:
                     found.append(Statement(row, number, label, named))
     return found
 
 
-def choose_statements(material: Material, count: int) -> list[Statement]:
+def choose_statements(studies: EncodedStudies, count: int) -> list[Statement]:
     """The first statement of every label, then the second ones, no study twice: nothing is chosen by its result."""
     by_label: dict[str, list[Statement]] = {}
-    for statement in statements(material):
+    for statement in statements(studies):
         by_label.setdefault(statement.label, []).append(statement)
     chosen: list[Statement] = []
     while len(chosen) < count and any(by_label.values()):
@@ -75,10 +77,10 @@ def choose_statements(material: Material, count: int) -> list[Statement]:
     return chosen
 
 
-def choose_rows(material: Material, count: int) -> list[int]:
+def choose_rows(studies: EncodedStudies, count: int) -> list[int]:
     """Studies to show: those of the chosen statements, or the first ones where no finding has a box."""
-    rows = [statement.row for statement in choose_statements(material, count)]
-    return rows or list(range(min(count, len(material))))
+    rows = [statement.row for statement in choose_statements(studies, count)]
+    return rows or list(range(min(count, len(studies))))
 
 
 def _named(sentence: str, label: str, boxes: list[Box]) -> tuple[Box, ...]:
@@ -108,38 +110,35 @@ class SentenceMaps:
     similarity: Floats
 
 
-def why_absent(material: Material) -> str:
-    """Why there is nothing to show, or an empty text."""
-    if material.model.recipe.objective.weight_report == 0:
-        return "The run was made without the local report loss (weight 0), so no sentence learned where to look."
-    if not any(material.boxes):
-        return "The table gives no finding boxes, so there is no true place to compare with."
-    if not statements(material):
-        return "No sentence was found that states a finding with a box."
-    return ""
-
-
-def attention_examples(material: Material, count: int = 6) -> list[SentenceMaps]:
-    """Maps of the first sentences that state each finding."""
-    return [sentence_maps(material, statement) for statement in choose_statements(material, count)]
+def show_attention(studies: EncodedStudies, count: int = 6) -> dict[str, Any]:
+    """The section of the first sentences that state each finding, or why there is none."""
+    if studies.model.recipe.objective.weight_report == 0:
+        absent = "The run was made without the local report loss (weight 0), so no sentence learned where to look."
+        return {"absent": absent}
+    if not any(studies.boxes):
+        return {"absent": "The table gives no finding boxes, so there is no true place to compare with."}
+    if not statements(studies):
+        return {"absent": "No sentence was found that states a finding with a box."}
+    maps = [sentence_maps(studies, statement) for statement in choose_statements(studies, count)]
+    return {"maps": maps, "picture": draw_attention(studies, maps), "localisation": localisation(studies)}
 
 
 @torch.no_grad()
-def sentence_maps(material: Material, statement: Statement) -> SentenceMaps:
+def sentence_maps(studies: EncodedStudies, statement: Statement) -> SentenceMaps:
     """Both maps of a sentence."""
-    patches = material.patches[statement.row][None]
-    sentences = material.sentence_features[statement.row][None]
+    patches = studies.patches[statement.row][None]
+    sentences = studies.sentence_features[statement.row][None]
     mask = torch.ones(sentences.shape[:2], dtype=torch.bool)
-    attended, weights = material.model.task.objective.attention.image_to_text(patches, sentences, mask)
+    attended, weights = studies.model.task.objective.attention.image_to_text(patches, sentences, mask)
     cosine = F.cosine_similarity(patches[0], attended[0, statement.sentence][None], dim=-1)
     return SentenceMaps(
         statement,
-        weights[0, statement.sentence].unflatten(0, material.grid).numpy(),
-        cosine.unflatten(0, material.grid).numpy(),
+        weights[0, statement.sentence].unflatten(0, studies.grid).numpy(),
+        cosine.unflatten(0, studies.grid).numpy(),
     )
 
 
-def localisation(material: Material) -> dict[str, Interval] | None:
+def localisation(studies: EncodedStudies) -> dict[str, Interval] | None:
     """How well the maps find the boxes: share of (inside, outside) pixel pairs ranked right, 0.5 by chance.
 
     Returns:
@@ -147,12 +146,14 @@ def localisation(material: Material) -> dict[str, Interval] | None:
         fewer than two patients.
     """
     values, patients = [], []
-    for statement in statements(material):
+    for statement in statements(studies):
         inside = box_mask(statement.boxes)
         if inside.any() and not inside.all():
-            maps = sentence_maps(material, statement)
-            values.append([_auroc(enlarge(m), inside) for m in (maps.weights, maps.similarity)])
-            patients.append(material.patients[statement.row])
+            maps = sentence_maps(studies, statement)
+            scores = np.stack([enlarge(maps.weights).ravel(), enlarge(maps.similarity).ravel()], axis=1)
+            ranked = RankedScores(scores, np.stack([inside.ravel()] * 2, axis=1))
+            values.append(ranked.auroc(np.ones((1, inside.size)))[0])
+            patients.append(studies.patients[statement.row])
     if len(set(patients)) < 2:
         return None
     weights, similarity = np.array(values).T
@@ -174,14 +175,7 @@ def box_mask(boxes: Sequence[Box], side: int = 64) -> NDArray[np.bool_]:
     return mask
 
 
-def _auroc(values: Floats, inside: NDArray[np.bool_]) -> float:
-    """Mann-Whitney statistic with ties counted half."""
-    ordered, positive = np.sort(values[~inside]), values[inside]
-    below, up_to = (np.searchsorted(ordered, positive, side=side) for side in ("left", "right"))
-    return float((below + up_to).mean() / (2 * len(ordered)))
-
-
-def draw_attention(material: Material, examples: list[SentenceMaps]) -> Figure:
+def draw_attention(studies: EncodedStudies, examples: list[SentenceMaps]) -> Figure:
     """Two sentences a row, three pictures each: the finding's box, attention weights, similarity."""
     lines = -(-len(examples) // 2)
     height = 3.2 * lines + 0.15
@@ -192,7 +186,7 @@ def draw_attention(material: Material, examples: list[SentenceMaps]) -> Figure:
     for number, maps in enumerate(examples):
         inner = outer[divmod(number, 2)].subgridspec(1, 3, wspace=0.04)
         plots = [figure.add_subplot(inner[column]) for column in range(3)]
-        image, boxes = material.fine_pixels(maps.statement.row), maps.statement.boxes
+        image, boxes = studies.fine_pixels(maps.statement.row), maps.statement.boxes
         for axes in plots:
             show_radiograph(axes, image)
         for axes, values in zip(plots[1:], (maps.weights, maps.similarity), strict=True):
@@ -202,7 +196,7 @@ def draw_attention(material: Material, examples: list[SentenceMaps]) -> Figure:
             range_bar(axes, overlay)
         for axes in plots:
             draw_boxes(axes, boxes)
-        sentence = material.sentences[maps.statement.row][maps.statement.sentence]
+        sentence = studies.sentences[maps.statement.row][maps.statement.sentence]
         plots[0].text(0, 1.16, wrap(f"“{sentence}”", 68, 2), fontsize=TEXT, color=INK, fontweight="bold",
                       transform=plots[0].transAxes, va="bottom", linespacing=1.25)  # fmt: skip
         heads = (f"box: {maps.statement.label}", "attention weight", "similarity")

@@ -1,18 +1,22 @@
 """Examples of a run: retrieval in both directions, and masked radiographs rebuilt with two reports."""
 
+import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL import Image
 
 from cmcgns.data.pairs.order import BatchRequest
 from cmcgns.objectives.masked_reconstruction import draw_hidden, to_pixels
-from cmcgns.reporting.run_page.attention import choose_rows
-from cmcgns.reporting.run_page.material import Floats, Material
+from cmcgns.reporting.run_page.attention import box_mask, choose_rows
+from cmcgns.reporting.run_page.studies import EncodedStudies, Floats, png_data
 from cmcgns.reporting.style import (
     FAINT,
     GREEN,
@@ -32,7 +36,7 @@ _IMAGES = 5
 
 
 @dataclass(frozen=True)
-class Found:
+class Retrieved:
     """What one query found.
 
     Attributes:
@@ -48,27 +52,36 @@ class Found:
     rank: int
 
 
-def images_for_reports(material: Material, count: int = 4) -> list[Found]:
-    """The nearest images of the reports of the first studies with findings."""
-    return [_find(material, row, by_report=True, shown=_IMAGES) for row in choose_rows(material, count)]
+def show_retrieval(studies: EncodedStudies) -> dict[str, Any]:
+    """The section of both directions, for the first studies with findings; or why there is none."""
+    if studies.model.recipe.objective.weight_global == 0:
+        return {"absent": "The run was made without the global loss (weight 0), so whole reports were not aligned."}
+    found = [_find(studies, row, by_report=True, shown=_IMAGES) for row in choose_rows(studies, 4)]
+    reverse = [_find(studies, row, by_report=False, shown=3) for row in choose_rows(studies, 2)]
+    return {
+        "picture": draw_retrieval(studies, found),
+        "reverse": [(item, _thumbnail(studies.fine_pixels(item.row))) for item in reverse],
+    }
 
 
-def reports_for_images(material: Material, count: int = 2, shown: int = 3) -> list[Found]:
-    """The nearest distinct reports of images of the first studies with findings."""
-    return [_find(material, row, by_report=False, shown=shown) for row in choose_rows(material, count)]
+def _thumbnail(image: Floats) -> Markup:
+    """An (S, S) image in [-1, 1]."""
+    buffer = io.BytesIO()
+    Image.fromarray(((image + 1) * 127.5).round().clip(0, 255).astype(np.uint8)).save(buffer, format="PNG")
+    return png_data(buffer.getvalue())
 
 
-def _find(material: Material, row: int, by_report: bool, shown: int) -> Found:
-    query, gallery = (material.report, material.image) if by_report else (material.image, material.report)
+def _find(studies: EncodedStudies, row: int, by_report: bool, shown: int) -> Retrieved:
+    query, gallery = (studies.report, studies.image) if by_report else (studies.image, studies.report)
     order = (gallery @ query[row]).argsort(descending=True, stable=True).tolist()
-    text = material.report_text
+    text = studies.report_text
     if not by_report:  # equal reports are one answer
         order = list({int(text[other]): other for other in reversed(order)}.values())[::-1]
     right = [bool(text[other] == text[row]) for other in order]
-    return Found(row, order[:shown], right[:shown], right.index(True) + 1)
+    return Retrieved(row, order[:shown], right[:shown], right.index(True) + 1)
 
 
-def draw_retrieval(material: Material, found: list[Found]) -> Figure:
+def draw_retrieval(studies: EncodedStudies, found: list[Retrieved]) -> Figure:
     """A row a report: its text, then the images it finds, its own one framed."""
     side, column, head = 1.95, 3.0, 0.45
     width, height = column + side * _IMAGES + 0.1, (side + 0.22) * len(found) + head
@@ -82,24 +95,20 @@ def draw_retrieval(material: Material, found: list[Found]) -> Figure:
         for place, axes in enumerate(plots):
             axes.axis("off")
             if place < len(result.best):
-                show_radiograph(axes, material.fine_pixels(result.best[place]))
+                show_radiograph(axes, studies.fine_pixels(result.best[place]))
                 axes.axis("on")
-                _frame(axes, result.right[place])
+                if result.right[place]:
+                    frame = Rectangle((0.012, 0.012), 0.976, 0.976, fill=False, edgecolor=GREEN, linewidth=4.5)
+                    axes.add_patch(frame)
             if line == 0:
                 axes.set_title("nearest" if place == 0 else f"rank {place + 1}", fontsize=TEXT, color=INK, pad=7)
-        text = wrap(" ".join(material.texts[result.row].split()), 33, 8)
+        text = wrap(" ".join(studies.texts[result.row].split()), 33, 8)
         first = plots[0].transAxes
         plots[0].text(-1.5, 0.98, text, fontsize=SMALL + 1, color=INK, va="top", transform=first, linespacing=1.35)
-        note = f"own image at rank {result.rank} of {len(material)}"
+        note = f"own image at rank {result.rank} of {len(studies)}"
         plots[0].text(-1.5, 0.02, note, fontsize=SMALL, color=GREEN if result.rank <= _IMAGES else FAINT,
                       fontweight="bold", transform=first)  # fmt: skip
     return figure
-
-
-def _frame(axes: Axes, right: bool) -> None:
-    if right:
-        frame = Rectangle((0.012, 0.012), 0.976, 0.976, fill=False, edgecolor=GREEN, linewidth=4.5)
-        axes.add_patch(frame)
 
 
 DRAWS = 64  # masks to choose from
@@ -127,66 +136,59 @@ class Rebuilt:
     wrong: Floats
 
 
-def why_absent(material: Material) -> str:
-    """Why there is nothing to show, or an empty text."""
-    recipe = material.model.recipe
-    if material.model.task.objective.reconstruction is None:
-        return "The run was made without masked reconstruction (objective.reconstruction: off)."
+def show_reconstructions(studies: EncodedStudies, count: int = 6, seed: int = 0) -> dict[str, Any]:
+    """The section of studies with findings, rebuilt under the mask that hides most of their boxes; or why none is."""
+    recipe = studies.model.recipe
+    if studies.model.task.objective.reconstruction is None:
+        return {"absent": "The run was made without masked reconstruction (objective.reconstruction: off)."}
     if recipe.reconstruction.epochs == 0 or recipe.objective.weight_reconstruction == 0:
-        return "The run has a decoder, but Stage II did not train it (no epochs, or weight 0)."
-    return ""
-
-
-def rebuild_examples(material: Material, count: int = 6, seed: int = 0) -> list[Rebuilt]:
-    """Rebuild studies with findings; of many random masks, the one that hides most of the boxes is taken."""
-    return [_rebuild(material, row, seed) for row in choose_rows(material, count)]
+        return {"absent": "The run has a decoder, but Stage II did not train it (no epochs, or weight 0)."}
+    rebuilt = [_rebuild(studies, row, seed) for row in choose_rows(studies, count)]
+    return {"examples": rebuilt, "picture": draw_reconstructions(studies, rebuilt)}
 
 
 @torch.no_grad()
-def _rebuild(material: Material, row: int, seed: int) -> Rebuilt:
-    task, settings = material.model.task, material.model.task.settings
+def _rebuild(studies: EncodedStudies, row: int, seed: int) -> Rebuilt:
+    task, settings = studies.model.task, studies.model.task.settings
     reconstruction = task.objective.reconstruction
     assert reconstruction is not None
-    hidden = _choose_mask(material, row, seed)
-    image = material.dataset[BatchRequest(np.array([row]))].images
-    covered = to_pixels(hidden, material.grid, (image.shape[-2], image.shape[-1]))
-    patches = material.patches[row][None]
+    hidden = _choose_mask(studies, row, seed)
+    image = studies.dataset[BatchRequest(np.array([row]))].images
+    covered = to_pixels(hidden, studies.grid, (image.shape[-2], image.shape[-1]))
+    patches = studies.patches[row][None]
     if settings.mask == "pixels":
         patches = task.model.project_patches(task.model.image_encoder.tokens(image * ~covered))
-    other = other_report(material, row)
+    other = other_report(studies, row)
     rebuilt = []
     for source in (row, other):
-        sentences = material.sentence_features[source][None]
+        sentences = studies.sentence_features[source][None]
         mask = torch.ones(sentences.shape[:2], dtype=torch.bool)
         output = reconstruction.reconstruct(patches, hidden, sentences, mask, task.objective.attention)
         rebuilt.append(torch.where(covered, output.clamp(-1, 1), image)[0, 0].numpy())
     return Rebuilt(row, other, image[0, 0].numpy(), covered[0, 0].numpy(), *rebuilt)
 
 
-def other_report(material: Material, row: int) -> int:
+def other_report(studies: EncodedStudies, row: int) -> int:
     """The next study with another report and, where findings have boxes, without a finding in common."""
-    labels = {box.label for box in material.boxes[row]}
-    later = [(row + step) % len(material) for step in range(1, len(material))]
-    different = [other for other in later if material.report_text[other] != material.report_text[row]]
-    apart = [other for other in different if not labels & {box.label for box in material.boxes[other]}]
+    labels = {box.label for box in studies.boxes[row]}
+    later = [(row + step) % len(studies) for step in range(1, len(studies))]
+    different = [other for other in later if studies.report_text[other] != studies.report_text[row]]
+    apart = [other for other in different if not labels & {box.label for box in studies.boxes[other]}]
     return (apart or different or [row])[0]
 
 
-def _choose_mask(material: Material, row: int, seed: int) -> torch.Tensor:
+def _choose_mask(studies: EncodedStudies, row: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed + row)
-    size, ratio = material.dataset.settings.image_size, material.model.task.settings.mask_ratio
-    masks = draw_hidden(DRAWS, material.patches.shape[1], ratio, generator)
-    inside = torch.zeros(size, size)
-    for box in material.boxes[row]:
-        x0, y0, x1, y1 = (round(value * size) for value in (box.x0, box.y0, box.x1, box.y1))
-        inside[y0:y1, x0:x1] = 1
-    covered = (to_pixels(masks, material.grid, (size, size))[:, 0] * inside).sum((1, 2))
+    size, ratio = studies.dataset.settings.image_size, studies.model.task.settings.mask_ratio
+    masks = draw_hidden(DRAWS, studies.patches.shape[1], ratio, generator)
+    inside = torch.from_numpy(box_mask(studies.boxes[row], size))
+    covered = (to_pixels(masks, studies.grid, (size, size))[:, 0] * inside).sum((1, 2))
     return masks[covered.argmax()][None]
 
 
-def draw_reconstructions(material: Material, examples: list[Rebuilt]) -> Figure:
+def draw_reconstructions(studies: EncodedStudies, examples: list[Rebuilt]) -> Figure:
     """A row a study: original, hidden, rebuilt with the right and another report, and what the report changed."""
-    helps = material.model.task.settings.reconstruction == "cross_modal"
+    helps = studies.model.task.settings.reconstruction == "cross_modal"
     heads = ["original", "hidden from the decoder", "rebuilt, own report", "rebuilt, other report", "|own − other|"]
     if not helps:
         heads[2:] = ["rebuilt", "|rebuilt − original|"]
@@ -206,20 +208,20 @@ def draw_reconstructions(material: Material, examples: list[Rebuilt]) -> Figure:
         cover(axes_of_row[1], example.hidden)
         drawn = show_map(axes_of_row[-1], difference, cmap="magma", vmin=0, vmax=largest, interpolation="bicubic")
         for axes, head in zip(axes_of_row, heads, strict=True):
-            draw_boxes(axes, material.boxes[example.row], width=1.3)
+            draw_boxes(axes, studies.boxes[example.row], width=1.3)
             if line == 0:
                 axes.set_title(head, fontsize=TEXT, color=INK, pad=7)
-        _name_findings(axes_of_row[0], material, example.row)
+        _name_findings(axes_of_row[0], studies, example.row)
     range_bar(axes_of_row[-1], drawn, digits=2)
     return figure
 
 
-def _name_findings(axes: Axes, material: Material, row: int) -> None:
+def _name_findings(axes: Axes, studies: EncodedStudies, row: int) -> None:
     """Labels with sides and degrees, left of a row."""
-    found = list(dict.fromkeys((box.label, box.details) for box in material.boxes[row]))
+    found = list(dict.fromkeys((box.label, box.details) for box in studies.boxes[row]))
     if len(found) > 4:
         found = [*found[:3], (f"and {len(found) - 3} more", "")]
-    for number, (label, details) in enumerate(found or [(material.dataset.study_ids[row], "")]):
+    for number, (label, details) in enumerate(found or [(studies.dataset.study_ids[row], "")]):
         middle = 0.5 + 0.23 * ((max(len(found), 1) - 1) / 2 - number)
         for text, shift, size, colour in ((label, 0.045, TEXT, INK), (details, -0.055, SMALL, FAINT)):
             axes.text(-0.08, middle + shift, text, ha="right", va="center", fontsize=size, color=colour,

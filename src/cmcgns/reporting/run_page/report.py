@@ -1,33 +1,57 @@
 """The page to look at after a run: what was learned, shown on studies that were not trained on."""
 
-import base64
-import io
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_text
 from cmcgns.common.page import page_template
 from cmcgns.pretrained import load
-from cmcgns.reporting.run_page import attention, bank, curves, examples, tables
-from cmcgns.reporting.run_page.material import Floats, Material, gather
-from cmcgns.reporting.run_page.overview import draw_overview
-from cmcgns.reporting.style import save_picture
+from cmcgns.reporting.run_page.attention import SentenceMaps, enlarge, show_attention
+from cmcgns.reporting.run_page.examples import DRAWS, Rebuilt, show_reconstructions, show_retrieval
+from cmcgns.reporting.run_page.results import (
+    describe_recipe,
+    draw_bars,
+    duration,
+    headline,
+    interval,
+    leaves_out_zero,
+    per_label,
+)
+from cmcgns.reporting.run_page.studies import EncodedStudies, encode_studies, png_data
+from cmcgns.reporting.run_page.training import (
+    PANELS,
+    Panel,
+    Records,
+    bank_start,
+    draw_panel,
+    show_bank,
+    show_curves,
+    stage_change,
+)
+from cmcgns.reporting.style import (
+    FAINT,
+    INK,
+    OVERLAY,
+    SMALL,
+    TEXT,
+    TITLE,
+    cover,
+    draw_boxes,
+    new_figure,
+    save_picture,
+    show_map,
+    show_radiograph,
+    wrap,
+)
+from cmcgns.training.journal import read_metrics
 from cmcgns.training.run_folder import RunFolder
-
-
-def thumbnail(image: Floats) -> Markup:
-    """An (S, S) image in [-1, 1] as PNG data for a page."""
-    buffer = io.BytesIO()
-    Image.fromarray(((image + 1) * 127.5).round().clip(0, 255).astype(np.uint8)).save(buffer, format="PNG")
-    return Markup("data:image/png;base64,") + Markup(base64.b64encode(buffer.getvalue()).decode())
 
 
 def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) -> Path:
@@ -51,33 +75,37 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
             cannot be written.
     """
     model = load(run)
-    pictures = _Pictures(_writable(out))
-    material = gather(model, RunFolder(run), manifest)
+    pictures = _writable(out)
+    studies, folder = encode_studies(model, manifest), RunFolder(run)
+    records = read_metrics(folder.metrics) if folder.metrics.is_file() else []
     sections = {
-        "curves": _curves(material, pictures),
-        "reconstructions": _reconstructions(material, pictures),
-        "attention": _attention(material, pictures),
-        "bank": _bank(material, pictures),
-        "retrieval": _retrieval(material, pictures),
+        "curves": show_curves(records),
+        "reconstructions": show_reconstructions(studies),
+        "attention": show_attention(studies),
+        "bank": show_bank(studies, records),
+        "retrieval": show_retrieval(studies),
     }
-    overview = draw_overview(
-        material, sections["attention"].get("maps", []), sections["reconstructions"].get("examples", []), results
-    )
-    recipe = material.model.recipe
+    maps, rebuilt = sections["attention"].get("maps", []), sections["reconstructions"].get("examples", [])
+    sections["overview"] = {"picture": draw_overview(studies, records, maps, rebuilt, results)}
+    for name, section in sections.items():
+        if "picture" in section:
+            path = save_picture(section["picture"], pictures / f"{name}.png")
+            section["picture"] = png_data(path.read_bytes())
+    recipe = model.recipe
     page = page_template("cmcgns.reporting.run_page", "report.html.j2").render(
-        material=material,
+        studies=studies,
+        provenance=json.loads(folder.provenance.read_text("utf-8")) if folder.provenance.is_file() else {},
         recipe=recipe,
-        summary=tables.describe_recipe(recipe),
+        summary=describe_recipe(recipe),
         settings=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
-        overview=pictures.add("overview", overview),
-        headline=tables.headline(results),
-        labels=tables.per_label(results),
+        headline=headline(results),
+        labels=per_label(results),
         results=results,
-        interval=tables.interval,
-        duration=tables.duration,
-        clear=tables.leaves_out_zero,
-        masks=examples.DRAWS,
-        synthetic=material.source == "phantom",
+        interval=interval,
+        duration=duration,
+        clear=leaves_out_zero,
+        masks=DRAWS,
+        synthetic=studies.source == "phantom",
         **sections,
     )
     path = out / "report.html"
@@ -95,62 +123,100 @@ def _writable(out: Path) -> Path:
         raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another folder") from None
 
 
-class _Pictures:
-    """Writes figures as files and hands them to the page as data."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def add(self, name: str, figure: Figure) -> Markup:
-        content = save_picture(figure, self.folder / f"{name}.png").read_bytes()
-        return Markup("data:image/png;base64,") + Markup(base64.b64encode(content).decode())
+_LEFT, _RIGHT = 0.02, 0.655  # of the pictures
 
 
-def _curves(material: Material, pictures: _Pictures) -> dict[str, Any]:
-    if not curves.has_curves(material.records):
-        return {"absent": "Nothing was logged: the run was shorter than training.log_every, or has no metrics.jsonl."}
-    return {
-        "picture": pictures.add("curves", curves.draw_curves(material.records)),
-        "swapped": any("report_swapped" in record for record in material.records),
-    }
+def draw_overview(
+    studies: EncodedStudies,
+    records: Records,
+    maps: list[SentenceMaps],
+    rebuilt: list[Rebuilt],
+    results: dict[str, Any],
+) -> Figure:
+    """1600 × 1000 pixels: sentences on radiographs, rebuilt images, curves, results.
+
+    Without reconstructions there are twice as many radiographs; without maps they stand below their reports; without
+    results there is one curve more.
+    """
+    figure = new_figure(16, 10)
+    figure.set_dpi(100)
+    title = "Radiographs and reports, pretrained together"
+    figure.text(_LEFT, 0.949, title, fontsize=22, color=INK, fontweight="bold")
+    subtitle = f"run “{studies.model.recipe.name}”, {studies.shown}"
+    figure.text(_LEFT, 0.917, subtitle, fontsize=TEXT + 1.5, color=FAINT)
+    _sentences(figure, studies, maps, rows=1 if rebuilt else 2)
+    if rebuilt:
+        _rebuilt(figure, studies, rebuilt)
+    right = figure.add_gridspec(3, 1, left=0.715, right=0.985, top=0.915, bottom=0.065, hspace=0.5)
+    figure.text(0.715, 0.972, _legend(records), fontsize=SMALL + 0.5, color=FAINT)
+    judged = bool(results.get("pretrained"))
+    for place, panel in enumerate(_panels(records, 2 if judged else 3)):
+        draw_panel(figure.add_subplot(right[place]), panel, records)
+    if judged:
+        draw_bars(figure.add_subplot(right[2]), results)
+    return figure
 
 
-def _reconstructions(material: Material, pictures: _Pictures) -> dict[str, Any]:
-    if absent := examples.why_absent(material):
-        return {"absent": absent}
-    rebuilt = examples.rebuild_examples(material)
-    figure = examples.draw_reconstructions(material, rebuilt)
-    return {"examples": rebuilt, "picture": pictures.add("reconstructions", figure)}
+def _sentences(figure: Figure, studies: EncodedStudies, maps: list[SentenceMaps], rows: int) -> None:
+    grid = figure.add_gridspec(
+        rows, 3, left=_LEFT, right=_RIGHT, top=0.797, bottom=0.462 if rows == 1 else 0.03, wspace=0.04, hspace=0.2
+    )
+    if not maps:
+        _heading(figure, 0.867, "Studies", "below the first sentence of their reports")
+        for row in range(min(3 * rows, len(studies))):
+            axes = figure.add_subplot(grid[divmod(row, 3)])
+            show_radiograph(axes, studies.fine_pixels(row))
+            _quote(axes, studies.sentences[row][0])
+        return
+    _heading(figure, 0.867, "Where sentences look", "orange: attention weight, stretched · blue box: the finding")
+    for number, example in enumerate(maps[: 3 * rows]):
+        axes = figure.add_subplot(grid[divmod(number, 3)])
+        show_radiograph(axes, studies.fine_pixels(example.statement.row))
+        values = example.weights
+        show_map(axes, enlarge(values, 256), cmap=OVERLAY, vmin=float(values.min()), vmax=float(values.max()))
+        draw_boxes(axes, example.statement.boxes, width=2.4)
+        _quote(axes, studies.sentences[example.statement.row][example.statement.sentence])
 
 
-def _attention(material: Material, pictures: _Pictures) -> dict[str, Any]:
-    if absent := attention.why_absent(material):
-        return {"absent": absent}
-    maps = attention.attention_examples(material)
-    return {
-        "maps": maps,
-        "picture": pictures.add("attention", attention.draw_attention(material, maps)),
-        "localisation": attention.localisation(material),
-    }
+def _quote(axes: Axes, sentence: str) -> None:
+    axes.set_title(wrap(f"“{sentence}”", 42, 2), fontsize=TEXT + 0.5, color=INK, loc="left", pad=7)
 
 
-def _bank(material: Material, pictures: _Pictures) -> dict[str, Any]:
-    if absent := bank.why_absent(material):
-        return {"absent": absent}
-    return {
-        "picture": pictures.add("bank", bank.draw_bank(material)),
-        "facts": bank.bank_facts(material),
-        "start": curves.bank_start(material.records),
-        "clusters": bank.largest_clusters(material),
-    }
+def _rebuilt(figure: Figure, studies: EncodedStudies, rebuilt: list[Rebuilt]) -> None:
+    help_ = "with the report's help" if studies.model.task.settings.reconstruction == "cross_modal" else ""
+    _heading(figure, 0.418, "Hidden regions, rebuilt", help_)
+    halves = figure.add_gridspec(1, 2, left=_LEFT, right=_RIGHT, top=0.385, bottom=0.02, wspace=0.045)
+    for half in range(2):
+        grid = halves[half].subgridspec(2, 3, wspace=0.04, hspace=0.05)
+        for line, example in enumerate(rebuilt[half:4:2]):
+            images = (example.original, example.original, example.right)
+            for column, (image, head) in enumerate(zip(images, ("original", "hidden", "rebuilt"), strict=True)):
+                axes = figure.add_subplot(grid[line, column])
+                show_radiograph(axes, image, head if line == 0 else "")
+                if column == 1:
+                    cover(axes, example.hidden)
+                draw_boxes(axes, studies.boxes[example.row], width=1.3)
 
 
-def _retrieval(material: Material, pictures: _Pictures) -> dict[str, Any]:
-    if material.model.recipe.objective.weight_global == 0:
-        return {"absent": "The run was made without the global loss (weight 0), so whole reports were not aligned."}
-    found = examples.images_for_reports(material)
-    reverse = examples.reports_for_images(material)
-    return {
-        "picture": pictures.add("retrieval", examples.draw_retrieval(material, found)),
-        "reverse": [(item, thumbnail(material.fine_pixels(item.row))) for item in reverse],
-    }
+def _legend(records: Records) -> str:
+    parts = ["faint: training"]
+    if stage_change(records) is not None:
+        parts.append("dashed: Stage II")
+    if bank_start(records) is not None:
+        parts.append("dotted: bank starts")
+    return " · ".join(parts)
+
+
+def _panels(records: Records, count: int) -> list[Panel]:
+    """The most telling curves that the run has."""
+    logged = {key for record in records for key in record}
+    wanted = ("Global alignment", "Retrieval, validation", "Total loss")
+    by_title = {panel.title: panel for panel in PANELS if panel.curves[0][0] in logged}
+    return [by_title[title] for title in wanted if title in by_title][:count]
+
+
+def _heading(figure: Figure, height: float, title: str, note: str) -> None:
+    drawn = figure.text(_LEFT, height, title, fontsize=TITLE + 1.5, color=INK, fontweight="bold")
+    figure.canvas.draw()  # so that the width is known
+    end = drawn.get_window_extent().transformed(figure.transFigure.inverted()).x1
+    figure.text(end + 0.012, height, note, fontsize=TEXT, color=FAINT)

@@ -1,5 +1,6 @@
-"""What the pictures are made of: a finished run, its log, and some studies with their features."""
+"""Studies that a run did not train on, as its encoders see them."""
 
+import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,7 +25,6 @@ from cmcgns.data.shards.index import open_shards
 from cmcgns.pretrained import Pretrained
 from cmcgns.reporting.style import Box
 from cmcgns.settings.config import DataSettings
-from cmcgns.training.journal import read_metrics
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen_file import SeenFile, open_seen
 
@@ -32,13 +33,11 @@ _STUDIES = 1000  # enough to look at; features of all of them are kept in memory
 
 
 @dataclass(frozen=True)
-class Material:
-    """A run and the studies it is shown on; entry i of everything belongs to study i.
+class EncodedStudies:
+    """Studies with their features; entry i of everything belongs to study i.
 
     Attributes:
         model: the pretrained encoders and the objective.
-        records: metrics.jsonl.
-        provenance: provenance.json.
         split: where the studies come from; empty: rows of a table without such splits.
         unseen: whether the run is known not to have trained on them.
         source: the data set that the table names.
@@ -56,8 +55,6 @@ class Material:
     """
 
     model: Pretrained
-    records: list[dict[str, Any]]
-    provenance: dict[str, Any]
     split: str
     unseen: bool
     source: str
@@ -93,24 +90,23 @@ class Material:
         return _crop(read_image(Path(self.paths[row]), settings.resize * times), settings, times)
 
 
-def gather(model: Pretrained, folder: RunFolder, manifest: Path) -> Material:
-    """A run's log and studies that it did not train on: of the test split, else of validation, else any.
+def encode_studies(model: Pretrained, manifest: Path) -> EncodedStudies:
+    """Studies that a run did not train on: of the test split, else of validation, else any.
 
     Raises:
         UserError: a manifest or image that cannot be read, or no study that is new to the run.
     """
     if open_shards(manifest) is not None:
         raise UserError(f"{manifest} holds shards, which the page cannot read: give the folder that they come from")
-    data, seen = model.recipe.data, open_seen(folder.seen)
+    data = model.recipe.data
+    seen = open_seen(RunFolder(model.folder).seen) if model.folder is not None else None
     pairs = read_pairs(manifest, data)
     pairs.frame, split = _choose_rows(pairs, data, seen)
     dataset = pair_dataset(pairs, model.tokenizer, data)
     frame, kept = pairs.frame, np.diff(dataset.tokens.sentence_offsets)
     texts = frame["text"].tolist()
-    return Material(
+    return EncodedStudies(
         model=model,
-        records=read_metrics(folder.metrics) if folder.metrics.is_file() else [],
-        provenance=json.loads(folder.provenance.read_text("utf-8")) if folder.provenance.is_file() else {},
         split=split,
         unseen=seen is not None or split not in ("", data.train_split),
         source=str(frame["dataset"].iloc[0]),
@@ -122,6 +118,11 @@ def gather(model: Pretrained, folder: RunFolder, manifest: Path) -> Material:
         boxes=_read_boxes(frame, data),
         **_encode(model, dataset),
     )
+
+
+def png_data(content: bytes) -> Markup:
+    """A PNG as the address of an image in a page."""
+    return Markup("data:image/png;base64,") + Markup(base64.b64encode(content).decode())
 
 
 def _choose_rows(pairs: Pairs, data: DataSettings, seen: SeenFile | None) -> tuple[pd.DataFrame, str]:

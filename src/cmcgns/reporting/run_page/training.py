@@ -1,14 +1,20 @@
-"""Curves of every figure in metrics.jsonl."""
+"""Training in pictures: curves of every logged figure, and the cluster bank, how full and of which meaning."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+import numpy as np
+import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cmcgns.data.reports.text import normalise_sentence
+from cmcgns.objectives.cluster_bank import assign_two
+from cmcgns.reporting.run_page.studies import EncodedStudies
 from cmcgns.reporting.style import (
     BLUE,
     FAINT,
@@ -16,6 +22,7 @@ from cmcgns.reporting.style import (
     INK,
     ORANGE,
     PURPLE,
+    SMALL,
     TEXT,
     VERMILION,
     add_legend,
@@ -56,11 +63,6 @@ PANELS = (
 )
 
 
-def has_curves(records: Records) -> bool:
-    """Whether anything was logged."""
-    return any(record["kind"] in ("train", "validation") for record in records)
-
-
 def bank_start(records: Records) -> int | None:
     """Step at which the cluster bank started."""
     steps = (record["step"] for record in records if record.get("message") == "the cluster bank started")
@@ -72,6 +74,13 @@ def stage_change(records: Records) -> int | None:
     stages = [(record["stage"], record["step"]) for record in records if record["kind"] == "validation"]
     before = [step for stage, step in stages if stage == "alignment"]
     return before[-1] if before and any(stage == "reconstruction" for stage, _ in stages) else None
+
+
+def show_curves(records: Records) -> dict[str, Any]:
+    """The section of curves, or why there is none."""
+    if not any(record["kind"] in ("train", "validation") for record in records):
+        return {"absent": "Nothing was logged: the run was shorter than training.log_every, or has no metrics.jsonl."}
+    return {"picture": draw_curves(records), "swapped": any("report_swapped" in record for record in records)}
 
 
 def draw_curves(records: Records) -> Figure:
@@ -145,3 +154,98 @@ def _explain(figure: Figure, records: Records) -> None:
         handles=handles, loc="upper left", bbox_to_anchor=(0.058, 0.995), ncols=len(handles), frameon=False,
         fontsize=TEXT, labelcolor=INK, columnspacing=2.2,
     )  # fmt: skip
+
+
+_DEAD = 0.05  # of an equal share: the log's own bound
+
+
+def show_bank(studies: EncodedStudies, records: Records) -> dict[str, Any]:
+    """The section of the cluster bank, or why there is none."""
+    settings = studies.model.recipe.objective
+    if settings.weight_report == 0 or settings.negatives == "in_batch":
+        return {"absent": "The run was made without the cluster bank (no local report loss, or in-batch negatives)."}
+    if not studies.model.task.objective.bank.is_started:
+        conditions = f"mean cosine at most {settings.bank.start_cosine:g}, or step {settings.bank.start_by_step}"
+        absent = f"its conditions ({conditions}) were not met, so the loss used in-batch negatives throughout."
+        return {"absent": f"The bank never started: {absent}"}
+    return {
+        "picture": draw_bank(studies, records),
+        "facts": bank_facts(studies),
+        "start": bank_start(records),
+        "clusters": largest_clusters(studies),
+    }
+
+
+def bank_facts(studies: EncodedStudies) -> dict[str, float]:
+    """How many clusters there are, were seeded, are dead and hold a sentence of these studies; how even they are.
+
+    `effective` is the exponential of the entropy of the shares: the number of equal clusters that would be as even.
+    """
+    bank = studies.model.task.objective.bank
+    usage = bank.shares.numpy()
+    z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
+    _, own, _ = assign_two(z1, bank.centroids, bank.active)
+    return {
+        "clusters": bank.clusters,
+        "seeded": int(bank.active.sum()),
+        "dead": int((usage <= _DEAD / bank.clusters).sum()),
+        "held": len(own.unique()),
+        "largest": float(usage.max()),
+        "effective": float(np.exp(-(usage * np.log(np.maximum(usage, 1e-12))).sum())),
+    }
+
+
+@torch.no_grad()
+def largest_clusters(studies: EncodedStudies, count: int = 8, sentences: int = 4) -> list[dict[str, Any]]:
+    """The fullest clusters that hold a sentence of the shown studies.
+
+    Returns:
+        Of each its `number` in the bank, its `usage`, the share of the training sentences of about the last hundred
+        steps, and the `typical` sentences nearest to the centroid with their cosine, equal texts once.
+    """
+    bank = studies.model.task.objective.bank
+    z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
+    texts = [sentence for report in studies.sentences for sentence in report]
+    cosines, own, _ = assign_two(z1, bank.centroids, bank.active)
+    clusters = []
+    held = set(own.tolist())
+    fullest = [number for number in bank.shares.argsort(descending=True).tolist() if number in held]
+    for number in fullest[:count]:
+        members = (own == number).nonzero()[:, 0]
+        nearest = members[cosines[members, number].argsort(descending=True)].tolist()
+        typical: dict[str, tuple[str, float]] = {}
+        for row in nearest:
+            typical.setdefault(normalise_sentence(texts[row]), (texts[row], float(cosines[row, number])))
+        usage, shown = float(bank.shares[number]), list(typical.values())[:sentences]
+        clusters.append({"number": number, "usage": usage, "typical": shown})
+    return clusters
+
+
+def draw_bank(studies: EncodedStudies, records: Records) -> Figure:
+    """Sorted cluster sizes beside the course of the dead share and of the largest cluster."""
+    figure = new_figure(13, 4.1)
+    sizes, course = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    figure.subplots_adjust(left=0.06, right=0.985, top=0.88, bottom=0.17, wspace=0.2)
+    bank = studies.model.task.objective.bank
+    usage = np.sort(bank.shares.numpy())[::-1] * 100
+    equal = 100 / bank.clusters
+    colours = [FAINT if share <= _DEAD * equal else BLUE for share in usage]
+    style_plot(sizes, "Cluster sizes", "cluster, fullest first", "share of sentences (%)")
+    sizes.bar(np.arange(1, len(usage) + 1), usage, color=colours, width=0.82)
+    sizes.axhline(equal, color=VERMILION, linewidth=1.4, linestyle="--")
+    sizes.text(len(usage) + 0.5, equal, f"equal share {equal:.1f} % ", color=VERMILION, fontsize=SMALL, ha="right",
+               va="bottom")  # fmt: skip
+    sizes.set_xlim(0.3, len(usage) + 0.7)
+    style_plot(course, "Over training", "optimiser step", "%")
+    for key, name, colour in (("bank_dead", "dead centroids", FAINT), ("bank_largest", "largest cluster", ORANGE)):
+        points = [
+            (record["step"], 100 * record[key])
+            for record in records
+            if record["kind"] == "validation" and record.get("bank_started") and key in record
+        ]
+        steps, shares = [step for step, _ in points], [share for _, share in points]
+        course.plot(steps, shares, color=colour, linewidth=2.2, marker="o", markersize=4.5, label=name)
+    mark_events(course, records)
+    course.set_ylim(bottom=-2)
+    add_legend(course)
+    return figure

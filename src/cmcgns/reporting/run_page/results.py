@@ -1,0 +1,161 @@
+"""Results of a judged run: rows of a table, bars, figures as text, and the run's settings in one line."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from cmcgns.reporting.style import BLUE, INK, SMALL, style_plot
+from cmcgns.settings.config import Recipe
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A row of the table of results.
+
+    Attributes:
+        key: in `results.json`.
+        task: of the protocol.
+        metric: of the protocol.
+        name: for people.
+        short: for a narrow place.
+        chance: what guessing gives; None where it has no fixed value.
+    """
+
+    key: str
+    task: str
+    metric: str
+    name: str
+    short: str
+    chance: float | None
+
+
+MEASURES = (
+    Measure("linear_auroc", "linear", "auroc",
+            "linear probe, 10 % of the labels, mean AUROC", "linear probe\nAUROC", 0.5),
+    Measure("zero_shot_auroc", "zero_shot", "auroc", "zero-shot, mean AUROC", "zero-shot\nAUROC", 0.5),
+    Measure("report_to_image_r10", "retrieval", "report_to_image_r@10",
+            "report → image, R@10", "report → image\nR@10", None),
+    Measure("grounding_cnr", "grounding", "cnr_similarity",
+            "phrase grounding, contrast-to-noise", "grounding\nCNR", 0.0),
+    Measure("grounding_pointing", "grounding", "pointing_similarity",
+            "phrase grounding, pointing game", "pointing\ngame", None),
+    Measure("knn_auroc", "knn", "auroc", "nearest neighbours, 10 %, mean AUROC", "k-NN\nAUROC", 0.5),
+    Measure("detection_map", "detection", "map", "detection, 10 %, mAP", "detection\nmAP", None),
+    Measure("segmentation_dice", "segmentation", "dice_positive",
+            "segmentation of boxes, 10 %, Dice", "segmentation\nDice", None),
+)  # fmt: skip
+# Shares between 0 and 1; a contrast-to-noise ratio has no place on their axis.
+_BARS = tuple(
+    measure
+    for measure in MEASURES
+    if measure.key in ("linear_auroc", "zero_shot_auroc", "report_to_image_r10", "grounding_pointing")
+)
+
+
+def headline(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row of text for each measure: pretrained against random; empty without results.
+
+    `decided` says whether the interval of the paired difference leaves out 0.
+    """
+    first, second, paired, chance = (
+        results.get(name) or {} for name in ("pretrained", "random", "difference", "chance")
+    )
+    return [
+        {
+            "name": measure.name[:1].upper() + measure.name[1:],
+            "pretrained": interval(first[key]),
+            "random": interval(second.get(key)),
+            "difference": interval(paired.get(key), signed=True),
+            "chance": "–" if chance.get(key) is None else f"{chance[key]:.3f}",
+            "decided": leaves_out_zero(paired.get(key)),
+        }
+        for measure in MEASURES
+        if (key := measure.key) in first
+    ]
+
+
+def per_label(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a label: AUROC of both encoders, probe and zero-shot; a dash where it is undefined."""
+    first, second = ((results.get(name) or {}).get("per_label", {}) for name in ("pretrained", "random"))
+    return [
+        {
+            "name": label,
+            "cells": [
+                number(side.get(label, {}).get(kind)) for kind in ("linear", "zero_shot") for side in (first, second)
+            ],
+        }
+        for label in first
+    ]
+
+
+def interval(values: Mapping[str, float | None] | None, digits: int = 3, signed: bool = False) -> str:
+    """`0.912 (0.897 to 0.926)`, the figure alone where it has no interval, or a dash."""
+    if not values or values["value"] is None:
+        return "–"
+    sign = "+" if signed else ""
+    ends = [f"{end:{sign}.{digits}f}" for end in (values["low"], values["high"]) if end is not None]
+    value = f"{values['value']:{sign}.{digits}f}"
+    return (f"{value} ({' to '.join(ends)})" if len(ends) == 2 else value).replace("-", "−")
+
+
+def number(value: float | None) -> str:
+    """Two digits, or a dash for what is missing or undefined."""
+    return "–" if value is None or value != value else f"{value:.2f}"
+
+
+def leaves_out_zero(values: Mapping[str, float | None] | None) -> bool:
+    """Whether an interval lies on one side of 0."""
+    low, high = (values["low"], values["high"]) if values is not None else (None, None)
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
+def duration(seconds: float) -> str:
+    """`3 min 20 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.0f} s"
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """The run in one line."""
+    stages = [
+        f"{name} {settings.epochs} epoch{'s' if settings.epochs != 1 else ''}"
+        for name, settings in (("Stage I", recipe.alignment), ("Stage II", recipe.reconstruction))
+        if settings.epochs
+    ]
+    size, reports = recipe.data.image_size, recipe.report_encoder.name
+    text = "a small BERT from scratch" if reports == "random" else reports
+    return f"{recipe.image_encoder.name} at {size} × {size} px with {text}; {', '.join(stages)}"
+
+
+def draw_bars(axes: Axes, results: Mapping[str, Any]) -> None:
+    """Both encoders with intervals, and what guessing gives."""
+    style_plot(axes, "Test studies, 95 % intervals")
+    for group, (kind, colour) in enumerate((("random", "#B4BDC6"), ("pretrained", BLUE))):
+        if not results.get(kind):
+            continue
+        for place, measure in enumerate(_BARS):
+            if measure.key not in results[kind]:
+                continue
+            found, x = results[kind][measure.key], place + (group - 0.5) * 0.36
+            if found["value"] is None:
+                continue
+            low, high = (found["value"] if found[end] is None else found[end] for end in ("low", "high"))
+            spread = [[found["value"] - low], [high - found["value"]]]
+            axes.bar(x, found["value"], width=0.33, color=colour, label=kind if place == 0 else None)
+            if found["low"] is not None:
+                axes.errorbar(x, found["value"], yerr=spread, color=INK, linewidth=1.3, capsize=3)
+            axes.text(x, high + 0.025, f"{found['value']:.2f}", ha="center", fontsize=SMALL, color=INK,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8}, zorder=4)  # fmt: skip
+    for place, measure in enumerate(_BARS):
+        chance = (results.get("chance") or {}).get(measure.key)
+        if chance is None:
+            continue
+        name = "chance" if place == 0 else None
+        axes.plot([place - 0.42, place + 0.42], [chance] * 2, color=INK, linestyle=":", linewidth=1.3, label=name)
+    axes.set_xticks(range(len(_BARS)), [measure.short for measure in _BARS], fontsize=SMALL, color=INK)
+    axes.set_ylim(0, 1.19)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.grid(visible=False, axis="x")
+    axes.legend(fontsize=SMALL, frameon=False, ncols=3, loc="upper right", labelcolor=INK, handlelength=1.4)
