@@ -82,6 +82,12 @@ class Inputs:
             unit(sizes.clusters),
         )
 
+    def features(self, grid: tuple[int, int]) -> Features:
+        """What the encoders would have given; nobody asks for word pieces."""
+        words = torch.zeros(len(self.sentences), 1, 1)
+        local, pooled = (self.patches, self.sentences), (self.image_global, self.report_global)
+        return Features(*local, words, words[..., 0].bool(), *pooled, grid)
+
 
 def objective(sizes: Sizes) -> CMCGNS:
     """Stage I with all weights 1; every program takes its parameters from here."""
@@ -117,12 +123,11 @@ def ours(sizes: Sizes, inputs: Inputs) -> Step:
     text = torch.arange(real.numel()).view(shape)
     images = torch.zeros(sizes.studies, 1, 1, 1)
     batch = Batch(images, none, real, none, real, text, torch.arange(sizes.studies))
-    features = Features(
-        inputs.patches, inputs.sentences, inputs.image_global, inputs.report_global, module_grid(sizes)
-    )
+    features = inputs.features(module_grid(sizes))
 
     def step() -> None:
-        module(features, batch)["loss"].backward()
+        losses, _ = module(lambda _: features, batch, 0)
+        losses["loss"].backward()
         module.zero_grad(set_to_none=True)
 
     return step

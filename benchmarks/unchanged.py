@@ -107,7 +107,7 @@ def files_hash(folder: Path, pattern: str) -> str:
 
 def losses_of(module: CMCGNS, features: Features, batch: Batch) -> dict[str, Any]:
     """Losses as numbers, gradients of inputs and parameters as hashes."""
-    losses = module(features, batch)
+    losses, metrics = module(lambda _: features, batch, 0)
     losses["loss"].backward()
     leaves = {name: value for name, value in vars(features).items() if isinstance(value, torch.Tensor)}
     gradients = {
@@ -115,7 +115,7 @@ def losses_of(module: CMCGNS, features: Features, batch: Batch) -> dict[str, Any
         for name, value in (*leaves.items(), *module.named_parameters())
         if value.grad is not None
     }
-    return {name: float(value.detach()).hex() for name, value in losses.items()} | gradients
+    return {name: float(value.detach()).hex() for name, value in (losses | metrics).items()} | gradients
 
 
 def objective() -> Iterator[tuple[str, Any]]:
@@ -139,8 +139,9 @@ def with_bank(module: CMCGNS, inputs: benchmark.Inputs, sizes: benchmark.Sizes, 
     none = torch.zeros(text.shape, dtype=torch.long)
     images = torch.zeros(sizes.studies, 1, 1, 1)
     batch = Batch(images, none, real, none, real, text, torch.arange(sizes.studies))
-    features = Features(inputs.patches, inputs.sentences, inputs.image_global, inputs.report_global, (4, 4))
-    return losses_of(module, features, batch) | {"centroids": array_hash(module.bank.centroids.numpy())}
+    return losses_of(module, inputs.features((4, 4)), batch) | {
+        "centroids": array_hash(module.bank.centroids.numpy())
+    }
 
 
 def start_bank(bank: ClusterBank, centroids: torch.Tensor) -> None:

@@ -67,7 +67,7 @@ def pretrain(
             "--dry-run looks at one process and a fresh start: leave out --devices, --nodes, --init, --resume"
         )
     if dry_run:
-        from cmcgns.training.dry_run import dry_run as estimate
+        from cmcgns.training.pretrain import dry_run as estimate
 
         _print_figures(estimate(settings, data, accelerator))
         return

@@ -21,22 +21,21 @@ class Features:
 
     Attributes:
         patches: (B, P, D) unit patch tokens `f_I`, row-major on `grid`.
-        sentences: (B, M, D) sentence embeddings `f_R`; rows of padding are 0.
+        sentences: (B, M, D) sentence embeddings `f_R`, means of their words; rows of padding are 0.
+        words: (B, L, D) unit embeddings of the word pieces.
+        word_mask: (B, L) true where a sentence has a word piece: not for [CLS], [SEP] and padding.
         image_global: (B, D) unit image embeddings.
         report_global: (B, D) unit report embeddings.
         grid: (h, w) with h·w = P.
-        hidden: (B, P) true where reconstruction hides the position; None outside of it.
-        hidden_patches: (B, P, D) patch tokens of the image whose hidden regions were painted over; None
-            unless reconstruction masks pixels.
     """
 
     patches: Tensor
     sentences: Tensor
+    words: Tensor
+    word_mask: Tensor
     image_global: Tensor
     report_global: Tensor
     grid: tuple[int, int]
-    hidden: Tensor | None = None
-    hidden_patches: Tensor | None = None
 
 
 class ImageReportModel(nn.Module):
@@ -64,12 +63,13 @@ class ImageReportModel(nn.Module):
     def forward(self, batch: Batch) -> Features:
         """Encode a batch of studies."""
         tokens = self.image_encoder.tokens(batch.images)
-        sentences, report_global = self.encode_report(
-            batch.token_ids, batch.token_mask, batch.token_sentence, batch.sentence_mask
-        )
+        words = self.encode_words(batch.token_ids, batch.token_mask)
+        sentences, report_global = self.pool_report(words, batch.token_sentence, batch.sentence_mask)
         return Features(
             patches=self.project_patches(tokens),
             sentences=sentences,
+            words=words,
+            word_mask=batch.token_sentence >= 0,
             image_global=self.pool_image(tokens),
             report_global=report_global,
             grid=self.image_encoder.grid,
@@ -94,8 +94,15 @@ class ImageReportModel(nn.Module):
             token_sentence: (B, L).
             sentence_mask: (B, M).
         """
-        hidden = self.token_projection(self.report_encoder(token_ids, token_mask))
-        sentences = pool_sentences(F.normalize(hidden, dim=-1), token_sentence, sentence_mask.shape[1])
+        return self.pool_report(self.encode_words(token_ids, token_mask), token_sentence, sentence_mask)
+
+    def encode_words(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
+        """(B, L) word pieces and their mask -> (B, L, D) unit embeddings."""
+        return F.normalize(self.token_projection(self.report_encoder(token_ids, token_mask)), dim=-1)
+
+    def pool_report(self, words: Tensor, token_sentence: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, D) embeddings of word pieces -> what `encode_report` gives."""
+        sentences = pool_sentences(words, token_sentence, sentence_mask.shape[1])
         pooled = self.sentence_pool(sentences, sentence_mask)
         # An empty report has no direction, and normalising a vector near 0 would give it a gradient without bounds.
         pooled = pooled.masked_fill(~sentence_mask.any(1, keepdim=True), 0)

@@ -1,54 +1,21 @@
 """The cluster bank: K unit centroids of sentence vectors, kept in buffers (ClusterNS, Deng et al. 2023)."""
 
 import logging
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cmcgns.objectives.centroids import Seeding, Update, assign_two, move_centroids, seed_centroids
 from cmcgns.objectives.collective import gather, total
-from cmcgns.objectives.seeding import Seeding, seed_centroids
 
 logger = logging.getLogger(__name__)
 
-Update = Literal["mean", "sum"]
 _FORGET = 0.01  # of the moving average of cluster shares
 _TEN_STEPS = 1 - (1 - _FORGET) ** 9.5
-
-
-def assign_two(vectors: Tensor, centroids: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines to the centroids, and the nearest and second nearest of them.
-
-    Args:
-        vectors: (n, D) unit vectors.
-        centroids: (K, D) centroids.
-        active: (K,) true for centroids in use.
-
-    Returns:
-        cosines (n, K), own (n,), second (n,); neither own nor second is ever an unused centroid.
-    """
-    # Centroids are unit vectors already, except under the released update, which lets their length drift.
-    cosines = vectors @ F.normalize(centroids, dim=-1).T
-    nearest = cosines.detach().masked_fill(~active, -torch.inf).topk(2, dim=-1).indices
-    return cosines, nearest[:, 0], nearest[:, 1]
-
-
-def move_centroids(centroids: Tensor, sums: Tensor, counts: Tensor, momentum_rate: float, kind: Update) -> Tensor:
-    """One k-means step with momentum.
-
-    Args:
-        centroids: (K, D).
-        sums: (K, D) sum of the members of each cluster.
-        counts: (K,) number of members.
-        momentum_rate: r.
-        kind: `mean`: c <- normalise((1-r)·c + r·mean), the method; `sum`: c <- (1-r)·c + r·SUM, not
-            normalised, as released. Empty clusters stay where they are in both.
-    """
-    target = sums / counts.clamp(min=1)[:, None] if kind == "mean" else sums
-    moved = (1 - momentum_rate) * centroids + momentum_rate * target
-    moved = F.normalize(moved, dim=-1) if kind == "mean" else moved
-    return torch.where(counts[:, None] > 0, moved, centroids)
+_MANY_DEAD, _GIANT = 0.5, 0.5  # shares of centroids, and of sentences, that are worth a warning
 
 
 class ClusterBank(nn.Module):
@@ -175,6 +142,53 @@ class ClusterBank(nn.Module):
             "mean_cosine": self.mean_cosine,
         }
 
+    def warning(self, metrics: Mapping[str, float]) -> str | None:
+        """That the bank waits, has mostly dead centroids, or one giant cluster; None if all is well.
+
+        Args:
+            metrics: of a validation.
+        """
+        if not self.is_started:
+            late = int(self.steps) >= self.start_from_step
+            return f"the cluster bank has not started: {self._waits_for()}" if late else None
+        found = []
+        if metrics["bank_dead"] > _MANY_DEAD:
+            found.append(f"{metrics['bank_dead']:.0%} of the centroids have no members")
+        if metrics["bank_largest"] > _GIANT:
+            found.append(f"one cluster holds {metrics['bank_largest']:.0%} of the sentences")
+        return f"cluster bank: {', '.join(found)}" if found else None
+
+    def starts_too_late(self, micro_steps: int) -> str | None:
+        """A warning when the latest start lies beyond the run's micro-steps, so that nothing forces it."""
+        if self.is_started or self.start_by_step <= micro_steps:
+            return None
+        return (
+            f"objective.bank.start_by_step is {self.start_by_step}, but the run has {micro_steps} micro-steps: the "
+            "cluster bank starts only if its conditions are met before "
+            f"(objective.bank.start_from_step is {self.start_from_step})"
+        )
+
+    def never_started(self) -> str | None:
+        """What to say at the end of a run whose bank has not started; None if it has."""
+        if self.is_started:
+            return None
+        return (
+            f"the cluster bank never started, L_report had in-batch negatives only: {self._waits_for()}; it has seen "
+            f"{int(self.steps)} steps since the weights it came with, objective.bank.start_from_step is "
+            f"{self.start_from_step}, start_by_step {self.start_by_step}"
+        )
+
+    def _waits_for(self) -> str:
+        """The start conditions that are not met; they are looked at every few steps only."""
+        reasons, distinct = [], len(self._newest_of_each_text())
+        if float(self.mean_cosine) > self.start_cosine:
+            reasons.append(f"mean cosine {float(self.mean_cosine):.3f}, limit {self.start_cosine:g}")
+        if distinct < self.clusters:
+            reasons.append(f"{distinct} distinct sentences, objective.bank.clusters is {self.clusters}")
+        if int(self.steps) < self.start_from_step:
+            reasons.append(f"step {int(self.steps)}, not before {self.start_from_step}")
+        return ", ".join(reasons) or "its conditions were met after the last look at them"
+
     def _track_mean_cosine(self, z1: Tensor, z2: Tensor, mask: Tensor) -> None:
         # The mean of the whole matrix z1 z2ᵀ is the product of the two sums: no n×n matrix is needed.
         weights = mask.float()[:, None]
@@ -193,10 +207,6 @@ class ClusterBank(nn.Module):
         self.queue_text[slots] = text
         self.queue[size], self.queue_text[size] = 0, 0
         self.queued += count
-
-    def distinct_sentences(self) -> int:
-        """Distinct texts among those queued for seeding; read from the device."""
-        return len(self._newest_of_each_text())
 
     def _newest_of_each_text(self) -> Tensor:
         # Verbatim repeats must not take all the centroids.

@@ -55,7 +55,9 @@ def embed_phrases(model: Embedder, texts: Sequence[str]) -> Phrases:
 
 
 def untrained(model: Embedder, kind: MapKind) -> str:
-    """Why the run cannot give this map: the loss that would have trained it was off; empty if it can."""
+    """Why the run cannot give this map: the loss that would have trained it was off, or none; empty if it can."""
+    if kind != "pooled" and model.method is None:
+        return f"the run has objective.name {model.recipe.objective.name}"
     weight = "weight_global" if kind == "pooled" else "weight_report"
     return f"the run has objective.{weight} 0" if getattr(model.recipe.objective, weight) == 0 else ""
 
@@ -83,8 +85,8 @@ def patch_maps(model: Embedder, tokens: Tensor, phrases: Phrases, kind: MapKind)
         return F.normalize(phrases.local, dim=-1) @ patches.transpose(1, 2)
     sentences = phrases.local.expand(len(tokens), -1, -1)
     everyone = torch.ones(sentences.shape[:2], dtype=torch.bool, device=tokens.device)
-    weights: Tensor = model.task.objective.attention.image_to_text(patches, sentences, everyone)[1]
-    return weights
+    assert model.method is not None  # else `untrained` says so
+    return model.method.attention.image_to_text(patches, sentences, everyone)[1]
 
 
 def to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -110,7 +110,7 @@ class SentenceMaps:
 
 def why_absent(material: Material) -> str:
     """Why there is nothing to show, or an empty text."""
-    if material.model.recipe.objective.weight_report == 0:
+    if material.model.method is None or material.model.recipe.objective.weight_report == 0:
         return "The run was made without the local report loss (weight 0), so no sentence learned where to look."
     if not any(material.boxes):
         return "The table gives no finding boxes, so there is no true place to compare with."
@@ -130,7 +130,8 @@ def sentence_maps(material: Material, statement: Statement) -> SentenceMaps:
     patches = material.patches[statement.row][None]
     sentences = material.sentence_features[statement.row][None]
     mask = torch.ones(sentences.shape[:2], dtype=torch.bool)
-    attended, weights = material.model.task.objective.attention.image_to_text(patches, sentences, mask)
+    assert material.model.method is not None  # else `why_absent` says so
+    attended, weights = material.model.method.attention.image_to_text(patches, sentences, mask)
     cosine = F.cosine_similarity(patches[0], attended[0, statement.sentence][None], dim=-1)
     return SentenceMaps(
         statement,

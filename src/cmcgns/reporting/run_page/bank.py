@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from cmcgns.data.reports.text import normalise_sentence
-from cmcgns.objectives.cluster_bank import assign_two
+from cmcgns.objectives.centroids import assign_two
+from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.reporting.run_page.curves import mark_events
 from cmcgns.reporting.run_page.material import Material
 from cmcgns.reporting.style import BLUE, FAINT, ORANGE, SMALL, VERMILION, add_legend, new_figure, style_plot
@@ -35,10 +36,10 @@ class Cluster:
 
 def why_absent(material: Material) -> str:
     """Why there is nothing to show, or an empty text."""
-    settings = material.model.recipe.objective
-    if settings.weight_report == 0 or settings.negatives == "in_batch":
+    settings, method = material.model.recipe.objective, material.model.method
+    if method is None or settings.weight_report == 0 or settings.negatives == "in_batch":
         return "The run was made without the cluster bank (no local report loss, or in-batch negatives)."
-    if not material.model.task.objective.bank.is_started:
+    if not method.bank.is_started:
         return (
             f"The bank never started: its conditions (mean cosine at most {settings.bank.start_cosine:g}, or step "
             f"{settings.bank.start_by_step}) were not met, so the loss used in-batch negatives throughout."
@@ -46,12 +47,18 @@ def why_absent(material: Material) -> str:
     return ""
 
 
+def bank_of(material: Material) -> ClusterBank:
+    """The bank of the run; there is one where :func:`why_absent` is empty."""
+    assert material.model.method is not None
+    return material.model.method.bank
+
+
 def bank_facts(material: Material) -> dict[str, float]:
     """How many clusters there are, were seeded, are dead and hold a sentence of these studies; how even they are.
 
     `effective` is the exponential of the entropy of the shares: the number of equal clusters that would be as even.
     """
-    bank = material.model.task.objective.bank
+    bank = bank_of(material)
     usage = bank.shares.numpy()
     z1 = F.normalize(torch.cat(material.sentence_features), dim=-1)
     _, own, _ = assign_two(z1, bank.centroids, bank.active)
@@ -71,7 +78,7 @@ def largest_clusters(material: Material, count: int = 8, sentences: int = 4) -> 
 
     Equal texts are shown once.
     """
-    bank = material.model.task.objective.bank
+    bank = bank_of(material)
     z1 = F.normalize(torch.cat(material.sentence_features), dim=-1)
     texts = [sentence for report in material.sentences for sentence in report]
     cosines, own, _ = assign_two(z1, bank.centroids, bank.active)
@@ -93,7 +100,7 @@ def draw_bank(material: Material) -> Figure:
     figure = new_figure(13, 4.1)
     sizes, course = figure.subplots(1, 2, width_ratios=(1.5, 1))
     figure.subplots_adjust(left=0.06, right=0.985, top=0.88, bottom=0.17, wspace=0.2)
-    bank = material.model.task.objective.bank
+    bank = bank_of(material)
     usage = np.sort(bank.shares.numpy())[::-1] * 100
     equal = 100 / bank.clusters
     colours = [FAINT if share <= _DEAD * equal else BLUE for share in usage]

@@ -129,8 +129,8 @@ class Rebuilt:
 
 def why_absent(material: Material) -> str:
     """Why there is nothing to show, or an empty text."""
-    recipe = material.model.recipe
-    if material.model.task.objective.reconstruction is None:
+    recipe, method = material.model.recipe, material.model.method
+    if method is None or method.reconstruction is None:
         return "The run was made without masked reconstruction (objective.reconstruction: off)."
     if recipe.reconstruction.epochs == 0 or recipe.objective.weight_reconstruction == 0:
         return "The run has a decoder, but Stage II did not train it (no epochs, or weight 0)."
@@ -144,21 +144,20 @@ def rebuild_examples(material: Material, count: int = 6, seed: int = 0) -> list[
 
 @torch.no_grad()
 def _rebuild(material: Material, row: int, seed: int) -> Rebuilt:
-    task, settings = material.model.task, material.model.task.settings
-    reconstruction = task.objective.reconstruction
-    assert reconstruction is not None
+    method = material.model.method
+    assert method is not None and method.reconstruction is not None  # noqa: PT018 - else `why_absent` says so
     hidden = _choose_mask(material, row, seed)
     image = material.dataset[BatchRequest(np.array([row]))].images
     covered = to_pixels(hidden, material.grid, (image.shape[-2], image.shape[-1]))
-    patches = material.patches[row][None]
-    if settings.mask == "pixels":
-        patches = task.model.project_patches(task.model.image_encoder.tokens(image * ~covered))
+    patches = method.reconstruction.seen_patches(
+        material.model.task.model, material.patches[row][None], image, hidden
+    )
     other = other_report(material, row)
     rebuilt = []
     for source in (row, other):
         sentences = material.sentence_features[source][None]
         mask = torch.ones(sentences.shape[:2], dtype=torch.bool)
-        output = reconstruction.reconstruct(patches, hidden, sentences, mask, task.objective.attention)
+        output = method.reconstruction.reconstruct(patches, hidden, sentences, mask, method.attention)
         rebuilt.append(torch.where(covered, output.clamp(-1, 1), image)[0, 0].numpy())
     return Rebuilt(row, other, image[0, 0].numpy(), covered[0, 0].numpy(), *rebuilt)
 
@@ -174,7 +173,7 @@ def other_report(material: Material, row: int) -> int:
 
 def _choose_mask(material: Material, row: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed + row)
-    size, ratio = material.dataset.settings.image_size, material.model.task.settings.mask_ratio
+    size, ratio = material.dataset.settings.image_size, material.model.recipe.objective.mask_ratio
     masks = draw_hidden(DRAWS, material.patches.shape[1], ratio, generator)
     inside = torch.zeros(size, size)
     for box in material.boxes[row]:
@@ -186,7 +185,7 @@ def _choose_mask(material: Material, row: int, seed: int) -> torch.Tensor:
 
 def draw_reconstructions(material: Material, examples: list[Rebuilt]) -> Figure:
     """A row a study: original, hidden, rebuilt with the right and another report, and what the report changed."""
-    helps = material.model.task.settings.reconstruction == "cross_modal"
+    helps = material.model.recipe.objective.reconstruction == "cross_modal"
     heads = ["original", "hidden from the decoder", "rebuilt, own report", "rebuilt, other report", "|own − other|"]
     if not helps:
         heads[2:] = ["rebuilt", "|rebuilt − original|"]

@@ -81,7 +81,7 @@ def _sentences(figure: Figure, material: Material, maps: list[SentenceMaps], row
 
 
 def _rebuilt(figure: Figure, material: Material, rebuilt: list[Rebuilt]) -> None:
-    help_ = "with the report's help" if material.model.task.settings.reconstruction == "cross_modal" else ""
+    help_ = "with the report's help" if material.model.recipe.objective.reconstruction == "cross_modal" else ""
     _heading(figure, 0.418, "Hidden regions, rebuilt", help_)
     halves = figure.add_gridspec(1, 2, left=_LEFT, right=_RIGHT, top=0.385, bottom=0.02, wspace=0.045)
     for half in range(2):
