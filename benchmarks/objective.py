@@ -108,15 +108,7 @@ def objective(sizes: Sizes) -> CMCGNS:
 def ours(sizes: Sizes, inputs: Inputs) -> Step:
     """The objective of this package."""
     module = objective(sizes)
-    bank = module.bank
-    bank.load_state_dict(
-        bank.state_dict()
-        | {
-            "centroids": inputs.centroids,
-            "active": torch.ones_like(bank.active),
-            "started": torch.tensor(True),
-        }
-    )
+    module.bank.start(inputs.centroids)
     shape = (sizes.studies, sizes.sentences)
     real = torch.ones(shape, dtype=torch.bool)
     none = torch.zeros(shape, dtype=torch.long)

@@ -33,7 +33,6 @@ import torch
 import objective as benchmark
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features
-from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.local_report import Sentences
 from cmcgns.phantom import write_dataset
@@ -134,7 +133,7 @@ def objective() -> Iterator[tuple[str, Any]]:
 
 def with_bank(module: CMCGNS, inputs: benchmark.Inputs, sizes: benchmark.Sizes, text: torch.Tensor) -> dict[str, Any]:
     """Losses of one step of a bank that has started, and where its centroids are afterwards."""
-    start_bank(module.bank, inputs.centroids)
+    module.bank.start(inputs.centroids)
     real = torch.ones(text.shape, dtype=torch.bool)
     none = torch.zeros(text.shape, dtype=torch.long)
     images = torch.zeros(sizes.studies, 1, 1, 1)
@@ -142,12 +141,6 @@ def with_bank(module: CMCGNS, inputs: benchmark.Inputs, sizes: benchmark.Sizes, 
     return losses_of(module, inputs.features((4, 4)), batch) | {
         "centroids": array_hash(module.bank.centroids.numpy())
     }
-
-
-def start_bank(bank: ClusterBank, centroids: torch.Tensor) -> None:
-    """Let the bank begin with these centroids."""
-    started = {"centroids": centroids, "active": torch.ones_like(bank.active), "started": torch.tensor(True)}
-    bank.load_state_dict(bank.state_dict() | started)
 
 
 def golden() -> Iterator[tuple[str, Any]]:
@@ -162,7 +155,7 @@ def golden() -> Iterator[tuple[str, Any]]:
             bank_settings = BankSettings(clusters=len(centroids))
             settings = ObjectiveSettings(dim=z1.shape[1], reconstruction="off", bank=bank_settings, **switch)  # type: ignore[arg-type]
             module = CMCGNS(settings, (2, 2), 64)
-            start_bank(module.bank, centroids)
+            module.bank.start(centroids)
             loss, margin = module.local_report_loss(rows)
             gradients = torch.autograd.grad(loss, (z1, z2))
             found = {"loss": float(loss.detach()).hex(), "margin": float(margin.detach()).hex()}

@@ -13,7 +13,7 @@ WELL = {"bank_started": 1.0, "bank_dead": 0.1, "bank_largest": 0.2, "mean_cosine
 
 def started() -> ClusterBank:
     bank = ClusterBank(8, 4)
-    bank._start(F.normalize(torch.randn(4, 8), dim=-1))
+    bank.start(F.normalize(torch.randn(4, 8), dim=-1))
     return bank
 
 
@@ -59,5 +59,5 @@ def test_pitfall_09_a_bank_that_never_started_is_named_at_the_end(settings: dict
     if message is not None:
         assert "step 0, not before 10" in message
         assert "objective.bank.start_from_step is 10, start_by_step 20" in message
-    objective.bank._start(F.normalize(torch.randn(8, 16), dim=-1))
+    objective.bank.start(F.normalize(torch.randn(8, 16), dim=-1))
     assert objective.warning_after() is None

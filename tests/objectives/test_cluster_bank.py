@@ -35,7 +35,7 @@ def later_steps(golden: Golden) -> range:
 def golden_bank(golden: Golden, start: str, **options: object) -> ClusterBank:
     clusters, dim = golden[start].shape
     bank = ClusterBank(dim, clusters, **options)  # type: ignore[arg-type]
-    bank._start(golden[start])
+    bank.start(golden[start])
     return bank
 
 
@@ -79,7 +79,7 @@ def test_an_unused_centroid_is_neither_nearest_nor_second() -> None:
 
 def test_pitfall_09_centroids_are_unit_means_not_sums() -> None:
     bank = ClusterBank(3, 2, rate=0.25)
-    bank._start(torch.eye(3)[:2])
+    bank.start(torch.eye(3)[:2])
     members = F.normalize(torch.tensor([[1.0, 0.0, 0.2], [1.0, 0.0, 0.6], [0.9, 0.1, 0.0]]), dim=-1)
     observe(bank, members, members)
     expected = F.normalize(0.75 * torch.eye(3)[0] + 0.25 * members.mean(0), dim=-1)

@@ -284,7 +284,7 @@ def test_attention_predictor_and_decoder_run_in_half_precision_under_autocast() 
 def test_unused_centroids_of_a_small_start_stay_out() -> None:
     objective = small_objective(bank={"clusters": 6}, false_negatives="margin")
     z1, z2 = unit(8, DIM), unit(8, DIM, seed=1)
-    objective.bank._start(unit(3, DIM, seed=2))
+    objective.bank.start(unit(3, DIM, seed=2))
     rows = sentence_rows(z1, z2)
     expected = slow_contrast(rows, unit(3, DIM, seed=2), tau=0.1, mu=3.0)
     margin = slow_margin(rows, unit(3, DIM, seed=2), 0.2, 0.5, duplicates=True)

@@ -34,12 +34,7 @@ class GlobalContrast(Objective):
     def trainable_parts(self, model: ImageReportModel, stage: Stage) -> list[nn.Module]:
         heads = [model.image_pool, model.image_projection, model.token_projection, model.sentence_pool]
         heads += [self.logit_scale] if self.options.learn_temperature else []
-        return [
-            model.image_encoder,
-            model.report_encoder,
-            *heads,
-            *([self.logit_scale] if self.options.learn_temperature else []),
-        ]
+        return [model.image_encoder, model.report_encoder, *heads]
 
     def clamp_logit_scale(self) -> None:
         self.logit_scale.clamp()

@@ -144,7 +144,7 @@ def small_objective(**changes: object) -> CMCGNS:
 
 
 def start_bank(objective: CMCGNS) -> None:
-    objective.bank._start(unit(objective.bank.clusters, DIM, seed=50))
+    objective.bank.start(unit(objective.bank.clusters, DIM, seed=50))
 
 
 def run_objective(objective: CMCGNS, seed: int = 0, counts: tuple[int, ...] = COUNTS, bound: int = 5) -> Figures:

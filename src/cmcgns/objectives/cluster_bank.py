@@ -229,14 +229,16 @@ class ClusterBank(nn.Module):
         vectors = self.queue[distinct.to(self.queue.device)]
         generator = torch.Generator().manual_seed(self.seed + self._host_steps)
         chosen = seed_centroids(vectors, min(self.clusters, len(vectors)), self.seeding, generator)
-        self._start(vectors[chosen])
+        self.start(vectors[chosen])
         message = "cluster bank started at step %d: mean cosine %.3f, %d of %d centroids from %d sentences"
         if forced:
             message += " (the step limit was reached: the start conditions were not met)"
         level = logging.WARNING if forced or len(chosen) < self.clusters else logging.INFO
         logger.log(level, message, self._host_steps, cosine, len(chosen), self.clusters, len(distinct))
 
-    def _start(self, centroids: Tensor) -> None:
+    @torch.no_grad()
+    def start(self, centroids: Tensor) -> None:
+        """Begin with these (k, D) unit centroids, k <= K; the others stay unused."""
         self.centroids[: len(centroids)] = centroids
         self.active[: len(centroids)] = True
         self.started.fill_(True)

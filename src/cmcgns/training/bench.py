@@ -14,7 +14,6 @@ from torch import nn
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import SCRATCH
-from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.objective import Figures, Objective, Stage
 from cmcgns.settings.config import Recipe, StageSettings
@@ -36,7 +35,7 @@ def random_task(recipe: Recipe, report_config: ReportConfig | None = None) -> Ta
     scratch = config is None and recipe.report_encoder.name == SCRATCH
     task = build_task(recipe, recipe.report_encoder.vocabulary if scratch else 1, config, load_weights=False)
     if isinstance(task.objective, CMCGNS):
-        _start_bank(task.objective.bank)
+        task.objective.bank.start(F.normalize(torch.randn_like(task.objective.bank.centroids), dim=-1))
     return task.train()
 
 
@@ -65,12 +64,6 @@ def random_batch(recipe: Recipe, studies: int, vocabulary: int) -> Batch:
         report_text=torch.arange(1, 1 + studies),
         study_ids=tuple(f"random-{number}" for number in range(studies)),
     ).check()
-
-
-def _start_bank(bank: ClusterBank) -> None:
-    centroids = F.normalize(torch.randn_like(bank.centroids), dim=-1)
-    started = {"centroids": centroids, "active": torch.ones_like(bank.active), "started": torch.tensor(True)}
-    bank.load_state_dict(bank.state_dict() | started)
 
 
 _WARM_UP = 3

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,7 @@ class TrainingState:
 
 def save_weights(path: Path, module: nn.Module, about: dict[str, Any] | None = None) -> None:
     """Write every parameter and buffer of a module."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    metadata = {"about": json.dumps(about or {})}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    _write(path, module.state_dict(), {"about": json.dumps(about or {})})
 
 
 def load_weights(path: Path, module: nn.Module) -> dict[str, Any]:
@@ -78,9 +77,7 @@ def save_checkpoint(
     path = folder / f"step-{state.global_step:08d}.safetensors"
     tensors = {_TASK + name: value for name, value in task.state_dict().items()}
     tensors |= _optimizer_tensors(task, optimizer)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    metadata = {"progress": json.dumps(asdict(state))}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    _write(path, tensors, {"progress": json.dumps(asdict(state))})
     for old in checkpoints(folder)[:-keep]:
         old.unlink()
     return path
@@ -134,6 +131,11 @@ def _parameter_names(task: nn.Module, optimizer: torch.optim.Optimizer) -> list[
     """Names in the order in which the optimiser numbers its parameters."""
     by_identity = {id(parameter): name for name, parameter in trained_parameters(task).items()}
     return [by_identity[id(p)] for group in optimizer.param_groups for p in group["params"]]
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    on_host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomically(path, lambda temporary: save_file(on_host, temporary, metadata=metadata))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

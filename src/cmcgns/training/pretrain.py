@@ -63,18 +63,14 @@ def pretrain(
         Interrupted: after SIGTERM or SIGINT, with the state saved.
         NonFiniteLoss: with the study ids of the batch.
     """
-    find_objective(recipe.objective)  # a wrong name is said before anything is read
     folder = RunFolder(out)
-    latest = _latest_checkpoint(folder, recipe) if resume else None
-    if not resume and not int(os.environ.get("LOCAL_RANK", 0)):
-        folder.claim()  # before other processes start, which would wait for this one in vain
+    latest = _open_folder(folder, recipe, resume)
     fabric = launch(recipe, devices, nodes, accelerator)
     if resume and fabric.is_global_zero:
         folder.remove_leftovers()
     if resume and latest is None:
         init = folder.read_init()  # starts over, from where it started before
     prepared = _prepare(recipe, data, folder, latest, init, fabric)
-    _check_same_data(folder, prepared, resume)
     batches = describe_batches(recipe, len(prepared.train), fabric.world_size)
     task = first_task(recipe, prepared, folder, latest, init)
     state = _state_of(latest, fabric.world_size)
@@ -135,11 +131,21 @@ def _prepare(
     if init is not None:
         check_source(RunFolder(init))
     tokenizer = folder.tokenizer if latest else (init / "tokenizer" if init else None)
-    return prepare_data(recipe, data, tokenizer, fabric.world_size > 1 or fabric.device.type == "cuda")
+    prepared = prepare_data(recipe, data, tokenizer, fabric.world_size > 1 or fabric.device.type == "cuda")
+    if folder.provenance.is_file():
+        before = json.loads(folder.provenance.read_text("utf-8")).get("manifest_sha256")
+        if before is not None and before != sha256(prepared.pairs.source):
+            raise UserError(f"--resume: {prepared.pairs.source} has changed since the run started")
+    return prepared
 
 
-def _latest_checkpoint(folder: RunFolder, recipe: Recipe) -> Path | None:
-    """Newest checkpoint; None when the run was stopped before its first, and starts over."""
+def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> Path | None:
+    """Newest checkpoint to go on from; None for a new run, and for one that was stopped before its first."""
+    find_objective(recipe.objective)  # a wrong name is said before anything is read or made
+    if not resume:
+        if not int(os.environ.get("LOCAL_RANK", 0)):
+            folder.claim()  # before other processes start, which would wait for this one in vain
+        return None
     before = folder.read_recipe()
     if before != recipe:
         changed = ", ".join(differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
@@ -157,14 +163,6 @@ def _state_of(latest: Path | None, ranks: int) -> TrainingState:
     if state.ranks != ranks:
         raise UserError(f"--resume: the run has {state.ranks} rank(s), not {ranks}: the order would change")
     return state
-
-
-def _check_same_data(folder: RunFolder, prepared: PreparedData, resume: bool) -> None:
-    if not resume or not folder.provenance.is_file():
-        return
-    before = json.loads(folder.provenance.read_text("utf-8")).get("manifest_sha256")
-    if before is not None and before != sha256(prepared.pairs.source):
-        raise UserError(f"--resume: {prepared.pairs.source} has changed since the run started")
 
 
 def _write_start(
