@@ -41,6 +41,7 @@ def test_the_method_is_the_default() -> None:
             {"name": "global-contrast", "options": {"learn_temperatur": True}},
             r"learn_temperatur is no setting. Did you mean learn_temperature\?",
         ),
+        ({"name": "global-contrast", "mu": 2.0}, r"global-contrast does not read objective\.mu: leave the default"),
         ({"name": "global-contrast", "options": {"learn_temperature": "red"}}, "learn_temperature: .*boolean"),
     ],
 )

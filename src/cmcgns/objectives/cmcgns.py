@@ -26,6 +26,7 @@ class CMCGNS(Objective):
     In eval mode with two different reports `report_swapped` is among the metrics: L_report with other images.
     """
 
+    reads = frozenset(ObjectiveSettings.model_fields)
     late_part = "the cluster bank"
     reconstruction: MaskedReconstruction | None
 

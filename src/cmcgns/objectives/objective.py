@@ -56,6 +56,7 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         Options: settings of its own, `objective.options` of the recipe; none by default.
+        reads: which other settings of `objective` it reads; one that it does not read must keep its default.
         late_part: what of it starts only after some steps, such as "the cluster bank"; empty for nothing.
         stage: the current one; changed between steps only, by whoever freezes what it does not train.
         options: the checked `Options`.
@@ -65,6 +66,7 @@ class Objective(nn.Module, ABC):
     """
 
     Options: ClassVar[type[Settings]] = Settings
+    reads: ClassVar[frozenset[str]] = frozenset({"dim", "temperature"})
     late_part: ClassVar[str] = ""
     stage: Stage = "alignment"
 
@@ -83,8 +85,16 @@ class Objective(nn.Module, ABC):
         """The objective's own settings.
 
         Raises:
-            UserError: unknown keys or wrong types.
+            UserError: unknown keys or wrong types; a setting that it would ignore.
         """
+        default = ObjectiveSettings()
+        ignored = [
+            f"objective.{name}"
+            for name in ObjectiveSettings.model_fields
+            if name not in cls.reads | {"name", "options"} and getattr(settings, name) != getattr(default, name)
+        ]
+        if ignored:
+            raise UserError(f"objective.name={settings.name} does not read {', '.join(ignored)}: leave the default")
         try:
             return cls.Options.model_validate(settings.options)
         except ValidationError as error:
@@ -139,10 +149,10 @@ def register(name: str) -> Callable[[Kind], Kind]:
 
 
 def find_objective(settings: ObjectiveSettings) -> type[Objective]:
-    """The class that `objective.name` names, after a look at `objective.options`.
+    """The class that `objective.name` names, after a look at its settings.
 
     Raises:
-        UserError: no such objective, with the nearest right name; or options that it does not have.
+        UserError: no such objective, with the nearest right name; or settings that it does not have.
     """
     for module in pkgutil.walk_packages(import_module(str(__package__)).__path__, f"{__package__}."):
         import_module(module.name)  # which registers what it holds

@@ -16,7 +16,7 @@ from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import SCRATCH
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.objective import Figures, Objective, Stage
-from cmcgns.settings.config import Recipe, StageSettings
+from cmcgns.settings.config import ObjectiveSettings, Recipe, StageSettings
 from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.step import build_optimizer, training_step
 from cmcgns.training.task import Task, build_task
@@ -128,7 +128,7 @@ def encoders_task(task: Task, recipe: Recipe) -> Task:
     """The encoders of a task, without its projections and pools, and their trivial loss."""
     encoders = nn.Module()
     encoders.image_encoder, encoders.report_encoder = task.model.image_encoder, task.model.report_encoder
-    objective = EncodersOnly(recipe.objective, task.model.image_encoder.grid, recipe.data.image_size)
+    objective = EncodersOnly(ObjectiveSettings(), task.model.image_encoder.grid, recipe.data.image_size)
     return Task(encoders, objective)  # type: ignore[arg-type]
 
 
