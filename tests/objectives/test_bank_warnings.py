@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.settings.config import BankSettings, ObjectiveSettings
+from support.objectives import new_bank
 
 WELL = {"bank_started": 1.0, "bank_dead": 0.1, "bank_largest": 0.2, "mean_cosine": 0.1}
 
 
 def started() -> ClusterBank:
-    bank = ClusterBank(8, 4)
+    bank = new_bank(8, 4)
     bank.start(F.normalize(torch.randn(4, 8), dim=-1))
     return bank
 
@@ -32,7 +33,7 @@ def test_what_is_wrong_with_a_started_bank_is_said(change: dict[str, float], say
 
 
 def test_a_bank_that_waits_says_what_for() -> None:
-    bank = ClusterBank(8, 4, start_from_step=3, start_cosine=0.4)
+    bank = new_bank(8, 4, start_from_step=3, start_cosine=0.4)
     one = F.normalize(torch.ones(6, 8), dim=-1)
     for step in range(3):
         assert bank.warning(WELL) is None, step  # it is not meant to start yet

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.freeze import train_only
 from cmcgns.models.model import Features
+from cmcgns.objectives.centroids import Update
+from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.local_report import Clusters, Sentences
 from cmcgns.objectives.objective import Figures, Objective, Stage
@@ -141,6 +143,21 @@ def small_objective(**changes: object) -> CMCGNS:
     objective = CMCGNS(small_settings(**changes), GRID, SIZE)
     set_stage(objective, "alignment")
     return objective
+
+
+def new_bank(
+    dim: int,
+    clusters: int = 128,
+    *,
+    update: Update = "mean",
+    queue_size: int | None = None,
+    seed: int = 0,
+    **changes: object,
+) -> ClusterBank:
+    """A slow bank that may start at once, among farthest points."""
+    plain = {"clusters": clusters, "rate": 1e-3, "start_from_step": 0, "seeding": "farthest_point"}
+    settings = BankSettings.model_validate(plain | changes)
+    return ClusterBank(dim, settings, update=update, queue_size=queue_size, seed=seed)
 
 
 def start_bank(objective: CMCGNS) -> None:

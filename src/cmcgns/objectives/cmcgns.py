@@ -33,14 +33,12 @@ class CMCGNS(Objective):
     def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:
         super().__init__(settings, grid, image_size, seed)
         released = settings.arithmetic == "released"
-        bank = settings.bank.model_dump(exclude={"source"})
-        if released:
-            bank |= {"seeding": "chain", "update": "sum"}
+        bank = settings.bank.model_copy(update={"seeding": "chain"}) if released else settings.bank
         self.logit_scale = LogitScale(settings.temperature, learnable=True)
         self.report_scale = LogitScale(1.0 if released else settings.tau, learnable=settings.learn_tau)
         self.attention = CrossModalAttention(settings.dim, settings.attention)
         self.predictor = Predictor(settings.dim)
-        self.bank = ClusterBank(settings.dim, **bank, seed=seed)
+        self.bank = ClusterBank(settings.dim, bank, update="sum" if released else "mean", seed=seed)
         self.reconstruction = None
         if settings.reconstruction != "off":
             self.reconstruction = MaskedReconstruction(settings, grid, image_size)

@@ -24,8 +24,6 @@ from torch import Tensor
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.cache import place_in_square
-from cmcgns.data.images.pictures import Picture, picture_size, read_picture
-from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.pretrained.embed import Embedder, Floats
 
 MapKind = Literal["pooled", "patches", "attention"]
@@ -102,23 +100,7 @@ def to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(grid, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-@torch.no_grad()
-def phrase_map(model: Embedder, path: Picture, phrase: str, against: str, kind: MapKind) -> Floats:
-    """The map of :meth:`cmcgns.pretrained.Pretrained.ground`; its arguments and errors.
-
-    Returns:
-        (H, W), as large as the picture.
-    """
-    if reason := untrained(model, kind):
-        raise UserError(f"ground: no map of kind {kind}: {reason}")
-    pixels = read_picture(path, model.recipe.data.image_size)[None]
-    tokens = model.task.model.image_encoder.tokens(normalise_pixels(pixels)[:, None].to(model.device))
-    maps = patch_maps(model, tokens, embed_phrases(model, [phrase, *([against] if against else [])]), kind)[0]
-    values = maps[0] - maps[1] if against else maps[0]
-    return _unpadded(values, *picture_size(path))
-
-
-def _unpadded(values: torch.Tensor, width: int, height: int) -> Floats:
+def unpad(values: Tensor, width: int, height: int) -> Floats:
     """(P,) of the square that the encoder saw -> (height, width) of the picture inside it."""
     side = max(width, height)
     _, left, top = place_in_square(width, height, side)
