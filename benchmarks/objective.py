@@ -82,6 +82,12 @@ class Inputs:
             unit(sizes.clusters),
         )
 
+    def features(self, grid: tuple[int, int]) -> Features:
+        """What the encoders would have given; nobody asks for word pieces."""
+        words = torch.zeros(len(self.sentences), 1, 1)
+        local, pooled = (self.patches, self.sentences), (self.image_global, self.report_global)
+        return Features(*local, words, words[..., 0].bool(), *pooled, grid)
+
 
 def objective(sizes: Sizes) -> CMCGNS:
     """Stage I with all weights 1; every program takes its parameters from here."""
@@ -102,27 +108,18 @@ def objective(sizes: Sizes) -> CMCGNS:
 def ours(sizes: Sizes, inputs: Inputs) -> Step:
     """The objective of this package."""
     module = objective(sizes)
-    bank = module.bank
-    bank.load_state_dict(
-        bank.state_dict()
-        | {
-            "centroids": inputs.centroids,
-            "active": torch.ones_like(bank.active),
-            "started": torch.tensor(True),
-        }
-    )
+    module.bank.start(inputs.centroids)
     shape = (sizes.studies, sizes.sentences)
     real = torch.ones(shape, dtype=torch.bool)
     none = torch.zeros(shape, dtype=torch.long)
     text = torch.arange(real.numel()).view(shape)
     images = torch.zeros(sizes.studies, 1, 1, 1)
     batch = Batch(images, none, real, none, real, text, torch.arange(sizes.studies))
-    features = Features(
-        inputs.patches, inputs.sentences, inputs.image_global, inputs.report_global, module_grid(sizes)
-    )
+    features = inputs.features(module_grid(sizes))
 
     def step() -> None:
-        module(features, batch)["loss"].backward()
+        losses, _ = module(lambda _: features, batch, 0)
+        losses["loss"].backward()
         module.zero_grad(set_to_none=True)
 
     return step

@@ -33,7 +33,6 @@ import torch
 import objective as benchmark
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features
-from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.local_report import Sentences
 from cmcgns.phantom import write_dataset
@@ -107,7 +106,7 @@ def files_hash(folder: Path, pattern: str) -> str:
 
 def losses_of(module: CMCGNS, features: Features, batch: Batch) -> dict[str, Any]:
     """Losses as numbers, gradients of inputs and parameters as hashes."""
-    losses = module(features, batch)
+    losses, metrics = module(lambda _: features, batch, 0)
     losses["loss"].backward()
     leaves = {name: value for name, value in vars(features).items() if isinstance(value, torch.Tensor)}
     gradients = {
@@ -115,7 +114,7 @@ def losses_of(module: CMCGNS, features: Features, batch: Batch) -> dict[str, Any
         for name, value in (*leaves.items(), *module.named_parameters())
         if value.grad is not None
     }
-    return {name: float(value.detach()).hex() for name, value in losses.items()} | gradients
+    return {name: float(value.detach()).hex() for name, value in (losses | metrics).items()} | gradients
 
 
 def objective() -> Iterator[tuple[str, Any]]:
@@ -134,19 +133,14 @@ def objective() -> Iterator[tuple[str, Any]]:
 
 def with_bank(module: CMCGNS, inputs: benchmark.Inputs, sizes: benchmark.Sizes, text: torch.Tensor) -> dict[str, Any]:
     """Losses of one step of a bank that has started, and where its centroids are afterwards."""
-    start_bank(module.bank, inputs.centroids)
+    module.bank.start(inputs.centroids)
     real = torch.ones(text.shape, dtype=torch.bool)
     none = torch.zeros(text.shape, dtype=torch.long)
     images = torch.zeros(sizes.studies, 1, 1, 1)
     batch = Batch(images, none, real, none, real, text, torch.arange(sizes.studies))
-    features = Features(inputs.patches, inputs.sentences, inputs.image_global, inputs.report_global, (4, 4))
-    return losses_of(module, features, batch) | {"centroids": array_hash(module.bank.centroids.numpy())}
-
-
-def start_bank(bank: ClusterBank, centroids: torch.Tensor) -> None:
-    """Let the bank begin with these centroids."""
-    started = {"centroids": centroids, "active": torch.ones_like(bank.active), "started": torch.tensor(True)}
-    bank.load_state_dict(bank.state_dict() | started)
+    return losses_of(module, inputs.features((4, 4)), batch) | {
+        "centroids": array_hash(module.bank.centroids.numpy())
+    }
 
 
 def golden() -> Iterator[tuple[str, Any]]:
@@ -161,7 +155,7 @@ def golden() -> Iterator[tuple[str, Any]]:
             bank_settings = BankSettings(clusters=len(centroids))
             settings = ObjectiveSettings(dim=z1.shape[1], reconstruction="off", bank=bank_settings, **switch)  # type: ignore[arg-type]
             module = CMCGNS(settings, (2, 2), 64)
-            start_bank(module.bank, centroids)
+            module.bank.start(centroids)
             loss, margin = module.local_report_loss(rows)
             gradients = torch.autograd.grad(loss, (z1, z2))
             found = {"loss": float(loss.detach()).hex(), "margin": float(margin.detach()).hex()}

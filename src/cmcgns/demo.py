@@ -159,7 +159,8 @@ def judge(
     write_comparison_rows(folder / "comparison", comparison)
     write_comparison(folder / "comparison", comparison)
     test = read_study_set(data, "test", model)
-    rebuilds = model.task.objective.reconstruction is not None and model.recipe.reconstruction.epochs > 0
+    method = model.method
+    rebuilds = method is not None and method.reconstruction is not None and model.recipe.reconstruction.epochs > 0
     facts = read_predictions(folder / "pretrained", "retrieval/v1@phantom", Cell()).facts
     chance = {"report_to_image_r10": facts["chance_r"]["r@10"]}
     results = summarise_judgements(rows["pretrained"], rows["random"], comparison, chance)

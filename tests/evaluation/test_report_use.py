@@ -53,11 +53,9 @@ def _encoder(rebuild: Any) -> Any:
         patches = torch.zeros(len(batch), GRID[0] * GRID[1], 1)
         return SimpleNamespace(patches=patches, sentences=batch.sentences, grid=GRID)
 
-    objective = SimpleNamespace(reconstruction=SimpleNamespace(reconstruct=rebuild), attention=None)
-    settings = SimpleNamespace(mask_ratio=0.5, mask="features")
-    return SimpleNamespace(
-        task=SimpleNamespace(model=encode, objective=objective, settings=settings), device=torch.device("cpu")
-    )
+    decoder = SimpleNamespace(reconstruct=rebuild, seen_patches=lambda model, patches, images, hidden: patches)
+    method = SimpleNamespace(reconstruction=decoder, attention=None, settings=SimpleNamespace(mask_ratio=0.5))
+    return SimpleNamespace(task=SimpleNamespace(model=encode), method=method, device=torch.device("cpu"))
 
 
 def _studies() -> Any:
@@ -97,6 +95,6 @@ def test_only_studies_with_hidden_pixels_inside_a_box_count() -> None:
 
 def test_a_run_without_reconstruction_is_refused() -> None:
     encoder = _encoder(_by_report)
-    encoder.task.objective.reconstruction = None
+    encoder.method.reconstruction = None
     with pytest.raises(ValueError, match="no reconstruction"):
         report_use(encoder, _studies())

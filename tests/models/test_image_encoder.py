@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.models.freeze import freeze_unreached
+from cmcgns.models.freeze import freeze_unreached, train_only, trained_parameters, unreached_parameters
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.settings.config import ImageEncoderSettings
 
@@ -189,7 +189,7 @@ class Half(nn.Module):
 @pytest.mark.parametrize("gradients", [True, False])
 def test_pitfall_12_parameters_that_get_no_gradient_are_frozen_and_named(caplog, training, gradients):
     module = Half().train(training)
-    with torch.set_grad_enabled(gradients), caplog.at_level("INFO"):
+    with torch.set_grad_enabled(gradients), caplog.at_level("DEBUG"):
         frozen = freeze_unreached(module, lambda: module.used(torch.ones(1, 2)), "example")
     assert frozen == ["unused.weight", "unused.bias"]
     assert not any(parameter.requires_grad for parameter in module.unused.parameters())
@@ -197,6 +197,12 @@ def test_pitfall_12_parameters_that_get_no_gradient_are_frozen_and_named(caplog,
     assert all(parameter.grad is None for parameter in module.parameters())
     assert module.training == training
     assert "unused.weight" in caplog.text
+    whole = nn.ModuleDict({"first": module, "other": nn.Linear(2, 2)})
+    assert unreached_parameters(whole) == ["first.unused.weight", "first.unused.bias"]
+    train_only(whole, [whole])  # which does not wake them
+    assert list(trained_parameters(whole)) == ["first.used.weight", "first.used.bias", "other.weight", "other.bias"]
+    train_only(whole, [module.used])
+    assert list(trained_parameters(whole)) == ["first.used.weight", "first.used.bias"]
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmcgns.models.image_encoder import ImageEncoder
-from cmcgns.models.pooling import AttentionPool
+from cmcgns.models.model import AttentionPool
 from cmcgns.settings.config import ImageEncoderSettings
 
 Golden = dict[str, Tensor]

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cmcgns.objectives.cluster_bank import ClusterBank, assign_two, move_centroids
-from support.objectives import Golden, assert_value, clusters_of, unit
+from cmcgns.objectives.centroids import assign_two, move_centroids
+from cmcgns.objectives.cluster_bank import ClusterBank
+from support.objectives import Golden, assert_value, clusters_of, new_bank, unit
 
 
 def observe(
@@ -20,7 +21,7 @@ def observe(
 
 
 def started_bank(dim: int = 8, clusters: int = 4) -> ClusterBank:
-    bank = ClusterBank(dim, clusters, start_cosine=1.0, check_every=1, rate=0.1)
+    bank = new_bank(dim, clusters, start_cosine=1.0, check_every=1, rate=0.1)
     vectors = unit(40, dim, seed=3)
     observe(bank, vectors, vectors)
     assert bank.is_started
@@ -33,8 +34,8 @@ def later_steps(golden: Golden) -> range:
 
 def golden_bank(golden: Golden, start: str, **options: object) -> ClusterBank:
     clusters, dim = golden[start].shape
-    bank = ClusterBank(dim, clusters, **options)  # type: ignore[arg-type]
-    bank._start(golden[start])
+    bank = new_bank(dim, clusters, **options)  # type: ignore[arg-type]
+    bank.start(golden[start])
     return bank
 
 
@@ -61,7 +62,7 @@ def test_described_centroids_over_all_steps(golden: Golden) -> None:
 def test_mean_cosine_is_that_of_the_whole_matrix(golden: Golden) -> None:
     for step in range(len(golden["z_sentence"])):
         z1, z2 = golden["z_sentence"][step], golden["z_cross_modal"][step]
-        bank = ClusterBank(z1.shape[1], 100)
+        bank = new_bank(z1.shape[1], 100)
         padded = F.pad(z1, (0, 0, 0, 3), value=0.5), F.pad(z2, (0, 0, 0, 3), value=0.5)
         observe(bank, *padded, mask=torch.arange(len(z1) + 3) < len(z1))
         assert_value(bank.mean_cosine, golden["avg_cos"][step])
@@ -77,8 +78,8 @@ def test_an_unused_centroid_is_neither_nearest_nor_second() -> None:
 
 
 def test_pitfall_09_centroids_are_unit_means_not_sums() -> None:
-    bank = ClusterBank(3, 2, rate=0.25)
-    bank._start(torch.eye(3)[:2])
+    bank = new_bank(3, 2, rate=0.25)
+    bank.start(torch.eye(3)[:2])
     members = F.normalize(torch.tensor([[1.0, 0.0, 0.2], [1.0, 0.0, 0.6], [0.9, 0.1, 0.0]]), dim=-1)
     observe(bank, members, members)
     expected = F.normalize(0.75 * torch.eye(3)[0] + 0.25 * members.mean(0), dim=-1)
@@ -100,7 +101,7 @@ def test_released_move_adds_the_sum() -> None:
 
 def test_pitfall_09_centroids_follow_planted_groups() -> None:
     centers = unit(4, 16, seed=1)
-    bank = ClusterBank(16, 4, rate=0.2, start_cosine=1.0, check_every=1)
+    bank = new_bank(16, 4, rate=0.2, start_cosine=1.0, check_every=1)
     for step in range(60):
         group = torch.arange(40) % 4
         vectors = F.normalize(centers[group] + 0.3 * unit(40, 16, seed=step + 10), dim=-1)
@@ -110,7 +111,7 @@ def test_pitfall_09_centroids_follow_planted_groups() -> None:
 
 
 def test_pitfall_09_few_sentences_queue_up_over_batches() -> None:
-    bank = ClusterBank(8, 10, start_cosine=1.0, check_every=1)
+    bank = new_bank(8, 10, start_cosine=1.0, check_every=1)
     for step in range(4):
         assert not bank.is_started
         vectors = unit(3, 8, seed=step)
@@ -123,7 +124,7 @@ def test_pitfall_09_few_sentences_queue_up_over_batches() -> None:
 
 
 def test_start_waits_for_its_first_allowed_step() -> None:
-    bank = ClusterBank(8, 2, start_cosine=1.0, check_every=1, start_from_step=5)
+    bank = new_bank(8, 2, start_cosine=1.0, check_every=1, start_from_step=5)
     for step in range(5):
         assert not bank.is_started, step
         vectors = unit(6, 8, seed=step)
@@ -132,7 +133,7 @@ def test_start_waits_for_its_first_allowed_step() -> None:
 
 
 def test_verbatim_repeats_do_not_count_as_distinct_sentences() -> None:
-    bank = ClusterBank(8, 3, start_cosine=1.0, check_every=1)
+    bank = new_bank(8, 3, start_cosine=1.0, check_every=1)
     for step in range(5):
         observe(bank, unit(4, 8, seed=step), unit(4, 8, seed=step), text=torch.tensor([7, 7, 8, 8]))
     assert not bank.is_started
@@ -141,7 +142,7 @@ def test_verbatim_repeats_do_not_count_as_distinct_sentences() -> None:
 
 
 def test_padding_is_not_queued() -> None:
-    bank = ClusterBank(8, 4, start_cosine=1.0, check_every=1, queue_size=6)
+    bank = new_bank(8, 4, start_cosine=1.0, check_every=1, queue_size=6)
     mask = torch.tensor([True, False, True, False])
     observe(bank, unit(4, 8), unit(4, 8), mask=mask)
     assert int(bank.queued) == 2
@@ -150,7 +151,7 @@ def test_padding_is_not_queued() -> None:
 
 
 def test_the_queue_keeps_the_newest_sentences() -> None:
-    bank = ClusterBank(8, 100, queue_size=5, check_every=1000)
+    bank = new_bank(8, 100, queue_size=5, check_every=1000)
     vectors = unit(23, 8)
     for start, stop in ((0, 4), (4, 7), (7, 23)):  # the last batch holds more than the queue
         observe(bank, vectors[start:stop], vectors[start:stop])
@@ -161,7 +162,7 @@ def test_the_queue_keeps_the_newest_sentences() -> None:
 
 
 def test_the_gate_waits_for_a_low_mean_cosine() -> None:
-    bank = ClusterBank(8, 4, start_cosine=0.4, check_every=1)
+    bank = new_bank(8, 4, start_cosine=0.4, check_every=1)
     alike = F.normalize(unit(1, 8) + 0.1 * unit(20, 8, seed=1), dim=-1)
     for _ in range(5):
         observe(bank, alike, alike)
@@ -173,7 +174,7 @@ def test_the_gate_waits_for_a_low_mean_cosine() -> None:
 
 
 def test_the_gate_looks_at_set_intervals_only() -> None:
-    bank = ClusterBank(8, 4, start_cosine=1.0, check_every=3)
+    bank = new_bank(8, 4, start_cosine=1.0, check_every=3)
     started = []
     for step in range(3):
         observe(bank, unit(9, 8, seed=step), unit(9, 8, seed=step))
@@ -183,7 +184,7 @@ def test_the_gate_looks_at_set_intervals_only() -> None:
 
 def test_pitfall_09_gate_that_never_opens_starts_at_the_step_limit(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "cmcgns")
-    bank = ClusterBank(8, 4, start_cosine=-2.0, start_by_step=5, check_every=100)
+    bank = new_bank(8, 4, start_cosine=-2.0, start_by_step=5, check_every=100)
     for step in range(5):
         assert not bank.is_started
         observe(bank, unit(9, 8, seed=step), unit(9, 8, seed=step))
@@ -195,14 +196,14 @@ def test_pitfall_09_gate_that_never_opens_starts_at_the_step_limit(caplog: pytes
 
 def test_an_ordinary_start_at_the_step_limit_is_not_called_forced(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "cmcgns")
-    bank = ClusterBank(8, 4, start_cosine=1.0, start_by_step=1, check_every=1)
+    bank = new_bank(8, 4, start_cosine=1.0, start_by_step=1, check_every=1)
     observe(bank, unit(9, 8), unit(9, 8))
     assert [record.levelno for record in caplog.records] == [logging.INFO]
     assert "step limit" not in caplog.text
 
 
 def test_forced_start_with_fewer_sentences_than_clusters_uses_what_there_is(caplog: pytest.LogCaptureFixture) -> None:
-    bank = ClusterBank(8, 10, start_by_step=1, check_every=1)
+    bank = new_bank(8, 10, start_by_step=1, check_every=1)
     observe(bank, unit(3, 8), unit(3, 8))
     assert bank.is_started
     assert bank.active.sum() == 3
@@ -213,7 +214,7 @@ def test_forced_start_with_fewer_sentences_than_clusters_uses_what_there_is(capl
 
 
 def test_one_distinct_sentence_cannot_start_a_bank(caplog: pytest.LogCaptureFixture) -> None:
-    bank = ClusterBank(8, 4, start_by_step=1, check_every=1)
+    bank = new_bank(8, 4, start_by_step=1, check_every=1)
     one = unit(1, 8).expand(3, 8)
     observe(bank, one, one, text=torch.ones(3, dtype=torch.long))
     assert not bank.is_started
@@ -229,7 +230,7 @@ def test_pitfall_09_state_is_in_buffers_and_no_parameter() -> None:
 
 def test_pitfall_09_state_dict_keeps_start_and_steps() -> None:
     bank = started_bank()
-    other = ClusterBank(8, 4, start_cosine=1.0, check_every=1, rate=0.1)
+    other = new_bank(8, 4, start_cosine=1.0, check_every=1, rate=0.1)
     other.load_state_dict(bank.state_dict())
     assert other.is_started
     assert other._host_steps == int(other.steps) == 1
@@ -240,7 +241,7 @@ def test_pitfall_09_state_dict_keeps_start_and_steps() -> None:
 
 
 def test_a_bank_saved_before_its_start_goes_on_with_its_queue() -> None:
-    first, second = (ClusterBank(8, 10, start_cosine=1.0, check_every=2) for _ in range(2))
+    first, second = (new_bank(8, 10, start_cosine=1.0, check_every=2) for _ in range(2))
     for step in range(3):
         observe(first, unit(3, 8, seed=step), unit(3, 8, seed=step))
     second.load_state_dict(first.state_dict())
@@ -248,7 +249,7 @@ def test_a_bank_saved_before_its_start_goes_on_with_its_queue() -> None:
         observe(bank, unit(3, 8, seed=3), unit(3, 8, seed=3), text=torch.arange(3000, 3003))
         assert bank.is_started
     assert torch.equal(first.centroids, second.centroids)
-    first.load_state_dict(ClusterBank(8, 10).state_dict())
+    first.load_state_dict(new_bank(8, 10).state_dict())
     assert not first.is_started
 
 
@@ -292,11 +293,10 @@ def test_mean_cosine_is_followed_after_the_start_too() -> None:
 
 
 def test_seeds_are_the_newest_vector_of_each_text_when_the_ring_has_wrapped() -> None:
-    bank = ClusterBank(8, 2, start_cosine=-2.0, queue_size=4)
+    bank = new_bank(8, 2, start_cosine=-2.0, queue_size=4)
     vectors = unit(6, 8)
     for vector, text in zip(vectors, (7, 5, 7, 3, 7, 5), strict=True):  # slots: 7 5 | 7 3, then 7 5 over the first
         observe(bank, vector[None], vector[None], text=torch.tensor([text]))
     assert bank.queue_text[:4].tolist() == [7, 5, 7, 3]
     newest = bank.queue[bank._newest_of_each_text()]
     torch.testing.assert_close(newest, vectors[[4, 5, 3]])
-    assert bank.distinct_sentences() == 3

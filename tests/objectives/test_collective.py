@@ -10,14 +10,23 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from cmcgns.objectives.cmcgns import CMCGNS, Stage
+from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.collective import gather, local_only, rank, sum_over_ranks, total, world_size
-from cmcgns.objectives.masked_reconstruction import draw_hidden
-from support.objectives import GRID, SIZE, part, random_batch, random_features, small_settings, small_task
+from cmcgns.objectives.objective import STAGES
+from support.objectives import (
+    GRID,
+    SIZE,
+    figures_of,
+    part,
+    random_batch,
+    random_features,
+    set_stage,
+    small_settings,
+    small_task,
+)
 
 COUNTS, BOUND = (5, 4, 3, 1, 0, 2), 5  # 12 sentences on rank 0, 3 on rank 1
 HALVES = (slice(0, 3), slice(3, 6))
-STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
 Found = dict[str, Tensor]
 VARIANTS: dict[str, dict[str, object]] = {
     "margin": {"false_negatives": "margin"},
@@ -68,13 +77,11 @@ def _objective_steps(rows: slice, changes: dict[str, object]) -> Any:
     bank = {"clusters": 20, "check_every": 1, "start_cosine": 1.0, "start_from_step": 0, "rate": 0.1}
     objective = CMCGNS(small_settings(bank=bank, **changes), GRID, SIZE)
     for step in range(6):
-        objective.set_stage(STAGES[step // 4])
+        set_stage(objective, STAGES[step // 4])
         whole = random_batch(COUNTS, BOUND, distinct=12 + 20 * (step < 2), seed=step)
         features = random_features(whole, seed=10 * step)
-        if objective.reconstructs:
-            features.hidden = draw_hidden(len(COUNTS), 4, 0.5, torch.Generator().manual_seed(step))
         batch, features = part(whole, features, rows)
-        losses = objective(features, batch)
+        losses = figures_of(objective, features, batch, seed=step)
         losses["loss"].backward()
         state = {f"bank {key}": value.clone() for key, value in objective.bank.state_dict().items()}
         leaves = {
@@ -122,11 +129,10 @@ def run_task(rows: slice) -> dict[str, Found]:
             for step in range(2):
                 whole = random_batch(COUNTS, BOUND, distinct=12, seed=step, size=32)
                 batch, _ = part(whole, random_features(whole), rows)
-                task.seed_step(step)
-                losses = module(batch)
+                losses, metrics = module(batch, step)
                 (losses["loss"] * world_size()).backward()  # as the training loop does
                 state = {f"bank {key}": value.clone() for key, value in task.objective.bank.state_dict().items()}
-                values = {key: value.detach() for key, value in losses.items()}
+                values = {key: value.detach() for key, value in (losses | metrics).items()}
                 found[f"{name} {stage} {step}"] = values | gradients(task) | state
     return found
 

@@ -53,7 +53,7 @@ def test_pitfall_13_a_scale_that_was_driven_to_the_bound_comes_back() -> None:
         optimizer.zero_grad()
         (direction * scale()).backward()
         optimizer.step()
-        scale.hold()
+        scale.clamp()
 
     for _ in range(60):
         step(-1.0)

@@ -6,18 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from cmcgns.objectives.cluster_bank import assign_two
+from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.local_report import Clusters, Pairs, contrast
+from cmcgns.objectives.objective import STAGES
 from support.objectives import (
     COUNTS,
     DIM,
-    HIDDEN,
-    STAGES,
     all_active,
+    figures_of,
     random_batch,
     random_features,
     run_objective,
     sentence_rows,
+    set_stage,
     small_objective,
     small_task,
     start_bank,
@@ -42,7 +43,7 @@ def test_pitfall_12_exactly_the_trained_parameters_get_a_gradient(
         )  # fmt: skip
         start_bank(objective)
         for stage in STAGES:
-            objective.set_stage(stage)
+            set_stage(objective, stage)
             trained = {name for name, parameter in objective.named_parameters() if parameter.requires_grad}
             objective.requires_grad_(True)  # the graph itself says what a stage reaches
             objective.report_scale.requires_grad_(learn_tau)
@@ -85,7 +86,7 @@ def test_pitfall_12_every_trained_parameter_of_the_task_gets_a_gradient(
     for stage in STAGES:
         task.set_stage(stage)
         task.zero_grad(set_to_none=True)
-        task(batch)["loss"].backward()
+        task(batch)[0]["loss"].backward()
         for name, parameter in task.named_parameters():
             assert parameter.requires_grad == (parameter.grad is not None), (stage, name)
             assert parameter.grad is None or parameter.grad.isfinite().all(), (stage, name)
@@ -100,14 +101,11 @@ def test_sentence_gradient_is_the_share_of_the_local_terms_that_reaches_the_sent
     values, sentences, patches = {}, {}, {}
     for share in (1.0, 0.25, 0.0):
         objective = small_objective(sentence_gradient=share, mask=mask)
-        objective.set_stage("reconstruction")
+        set_stage(objective, "reconstruction")
         start_bank(objective)
         batch = random_batch(COUNTS, 5, distinct=6)
         features = random_features(batch)
-        features.hidden = HIDDEN
-        if mask == "pixels":
-            features.hidden_patches = features.patches
-        losses = objective(features, batch)
+        losses = figures_of(objective, features, batch)
         values[share] = {name: value.detach() for name, value in losses.items()}
         sentences[share], patches[share] = torch.autograd.grad(
             losses[term], (features.sentences, features.patches), allow_unused=True
@@ -128,7 +126,7 @@ def test_sentences_are_pushed_away_from_their_hard_negatives_as_published() -> N
     start_bank(objective)
     batch = random_batch(COUNTS, 5)
     features = random_features(batch)
-    (gradient,) = torch.autograd.grad(objective(features, batch)["report"], features.sentences)
+    (gradient,) = torch.autograd.grad(figures_of(objective, features, batch)["report"], features.sentences)
     sentences = features.sentences.detach()[batch.sentence_mask]
     _, _, hard = assign_two(sentences, objective.bank.centroids, objective.bank.active)
     towards = (gradient[batch.sentence_mask] * objective.bank.centroids[hard]).sum(-1)
@@ -159,7 +157,7 @@ def test_fixed_sentences_leave_the_report_encoder_to_the_global_term() -> None:
     batch, gradients = random_batch(COUNTS, 5, size=32), []
     for changes in ({"sentence_gradient": 0.0}, {"weight_image": 0.0, "weight_report": 0.0}):
         task = small_task(**changes)
-        task(batch)["loss"].backward()
+        task(batch)[0]["loss"].backward()
         gradients.append({name: p.grad for name, p in task.model.named_parameters()})
     full, alone = gradients
     trained = {name: gradient for name, gradient in alone.items() if gradient is not None}

@@ -58,7 +58,7 @@ def test_whole_objective_over_all_steps(golden: Golden) -> None:
     objective = released_objective(golden)
     rows, _, _ = golden_rows(golden, 0)
     assert_value(objective.local_report_loss(rows)[0].detach(), golden["local_report_loss"][0])
-    objective.bank._start(golden["centroids_after_init"])
+    objective.bank.start(golden["centroids_after_init"])
     for step in later_steps(golden):
         rows, z1, z2 = golden_rows(golden, step)
         objective.bank.observe(rows.z1, rows.z2, rows.z2, rows.mask, rows.text)

@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.freeze import train_only
 from cmcgns.models.model import Features
-from cmcgns.objectives.cmcgns import CMCGNS, Stage
+from cmcgns.objectives.centroids import Update
+from cmcgns.objectives.cluster_bank import ClusterBank
+from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.local_report import Clusters, Sentences
-from cmcgns.objectives.masked_reconstruction import draw_hidden
+from cmcgns.objectives.objective import Figures, Objective, Stage
 from cmcgns.settings.config import (
     BankSettings,
     DataSettings,
@@ -92,36 +95,79 @@ def random_features(batch: Batch, *, dim: int = DIM, seed: int = 0) -> Features:
     return Features(
         patches=unit(studies, GRID[0] * GRID[1], dim, seed=seed).requires_grad_(),
         sentences=sentences.requires_grad_(),
+        words=unit(*batch.token_ids.shape, dim, seed=seed + 4),
+        word_mask=batch.token_sentence >= 0,
         image_global=unit(studies, dim, seed=seed + 2).requires_grad_(),
         report_global=unit(studies, dim, seed=seed + 3).requires_grad_(),
         grid=GRID,
     )
 
 
-STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
 COUNTS = (3, 5, 2, 4)
-HIDDEN = draw_hidden(len(COUNTS), GRID[0] * GRID[1], 0.5, torch.Generator().manual_seed(0))
+
+
+class GivenFeatures(nn.Module):
+    """Stands for the encoders: whatever the batch, it gives these features; of painted images too."""
+
+    def __init__(self, features: Features | None = None) -> None:
+        super().__init__()
+        self.features = features
+        heads = ("token_projection", "patch_projection", "image_pool", "image_projection", "sentence_pool")
+        for name in ("image_encoder", "report_encoder", *heads):
+            setattr(self, name, nn.Identity())
+        self.image_encoder.tokens = lambda _: features and features.patches
+
+    def project_patches(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+    def forward(self, batch: Batch) -> Features | None:
+        return self.features
+
+
+def figures_of(objective: Objective, features: Features, batch: Batch, seed: int = 0) -> Figures:
+    """Losses and metrics of given features."""
+    losses, metrics = objective(GivenFeatures(features), batch, seed)
+    assert not losses.keys() & metrics.keys()
+    assert not any(value.requires_grad for value in metrics.values())
+    return {**losses, **metrics}
+
+
+def set_stage(objective: Objective, stage: Stage) -> None:
+    """What the task does with both parts, for an objective alone."""
+    objective.stage = stage
+    train_only(objective, objective.trainable_parts(GivenFeatures(), stage))  # type: ignore[arg-type]
 
 
 def small_objective(**changes: object) -> CMCGNS:
     torch.manual_seed(0)
-    return CMCGNS(small_settings(**changes), GRID, SIZE)
+    objective = CMCGNS(small_settings(**changes), GRID, SIZE)
+    set_stage(objective, "alignment")
+    return objective
+
+
+def new_bank(
+    dim: int,
+    clusters: int = 128,
+    *,
+    update: Update = "mean",
+    queue_size: int | None = None,
+    seed: int = 0,
+    **changes: object,
+) -> ClusterBank:
+    """A slow bank that may start at once, among farthest points."""
+    plain = {"clusters": clusters, "rate": 1e-3, "start_from_step": 0, "seeding": "farthest_point"}
+    settings = BankSettings.model_validate(plain | changes)
+    return ClusterBank(dim, settings, update=update, queue_size=queue_size, seed=seed)
 
 
 def start_bank(objective: CMCGNS) -> None:
-    objective.bank._start(unit(objective.bank.clusters, DIM, seed=50))
+    objective.bank.start(unit(objective.bank.clusters, DIM, seed=50))
 
 
-def run_objective(
-    objective: CMCGNS, seed: int = 0, counts: tuple[int, ...] = COUNTS, bound: int = 5
-) -> dict[str, Tensor]:
-    """Losses of random studies."""
+def run_objective(objective: CMCGNS, seed: int = 0, counts: tuple[int, ...] = COUNTS, bound: int = 5) -> Figures:
+    """Losses and metrics of random studies."""
     batch = random_batch(counts, bound, distinct=6, seed=seed)
-    features = random_features(batch, seed=seed)
-    if objective.training and objective.reconstructs:
-        features.hidden = HIDDEN[: len(counts)]
-    losses: dict[str, Tensor] = objective(features, batch)
-    return losses
+    return figures_of(objective, random_features(batch, seed=seed), batch, seed)
 
 
 def part(batch: Batch, features: Features, rows: slice) -> tuple[Batch, Features]:
@@ -131,8 +177,7 @@ def part(batch: Batch, features: Features, rows: slice) -> tuple[Batch, Features
         name: getattr(features, name).detach()[rows].clone().requires_grad_()
         for name in ("patches", "sentences", "image_global", "report_global")
     }
-    hidden = None if features.hidden is None else features.hidden[rows]
-    return Batch(**tensors), replace(features, **leaves, hidden=hidden)
+    return Batch(**tensors), replace(features, **leaves)
 
 
 def sentence_rows(z1: Tensor, z2: Tensor, mask: Tensor | None = None, text: Tensor | None = None) -> Sentences:

@@ -16,7 +16,7 @@ from cmcgns.data.pairs.batch import Batch
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 from cmcgns.training import checkpoint, loop, pretrain
-from cmcgns.training.checkpoint import Progress
+from cmcgns.training.checkpoint import TrainingState
 
 TRAIN, VALIDATION, BATCH = 52, 11, 8  # neither is a multiple of the batch
 STEPS = TRAIN // BATCH  # an epoch
@@ -96,10 +96,10 @@ def kill_after_best_weights(number: int) -> None:
     """Die between the best weights of an epoch and its checkpoint."""
     save = loop.save_checkpoint
 
-    def dying(folder: Path, task: Any, optimizer: Any, progress: Progress, keep: int) -> Path:
-        if progress.epoch == number and progress.step == 0:
+    def dying(folder: Path, task: Any, optimizer: Any, state: TrainingState, keep: int) -> Path:
+        if state.epoch == number and state.step == 0:
             kill()
-        return save(folder, task, optimizer, progress, keep)
+        return save(folder, task, optimizer, state, keep)
 
     loop.save_checkpoint = dying
 

@@ -11,11 +11,11 @@ import torch
 import yaml
 
 from cmcgns.cli import app
+from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 from cmcgns.training import bench
 from cmcgns.training.bench import random_batch, random_task
-from cmcgns.training.task import Task
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "data": {"image_size": 32, "resize": 32, "max_tokens": 20, "max_sentences": 4},
@@ -53,13 +53,13 @@ def test_stage_is_alignment_without_epochs_of_reconstruction_or_when_asked() -> 
 
 def test_work_beyond_the_encoders_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slower objective moves the whole step and not the encoders' one."""
-    forward = Task.forward
+    forward = CMCGNS.forward
 
-    def slow(self: Task, *batch: Any) -> Any:
+    def slow(self: CMCGNS, *batch: Any) -> Any:
         time.sleep(0.5)
         return forward(self, *batch)
 
-    monkeypatch.setattr(Task, "forward", slow)
+    monkeypatch.setattr(CMCGNS, "forward", slow)
     figures = bench.bench_step(recipe(), device="cpu", steps=3, batch_size=2)
     assert figures.whole_seconds > 0.5
     assert figures.encoders_seconds < figures.whole_seconds
@@ -85,8 +85,8 @@ def test_fewer_words_than_sentences_leave_sentences_empty() -> None:
 def test_every_trained_parameter_of_the_encoders_gets_a_gradient() -> None:
     """Otherwise the floor would be too low."""
     task = random_task(recipe())
-    module = bench.EncodersOnly(task.model)
-    module(random_batch(recipe(), 4, 100))["loss"].backward()
+    module = bench.encoders_task(task, recipe())
+    module(random_batch(recipe(), 4, 100))[0]["loss"].backward()
     assert all(p.grad is not None for p in module.parameters() if p.requires_grad)
     assert task.objective.bank.is_started
 

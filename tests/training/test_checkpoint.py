@@ -10,12 +10,12 @@ from torch import nn
 
 from cmcgns.common.errors import UserError
 from cmcgns.training.checkpoint import (
-    Progress,
+    TrainingState,
     checkpoints,
     load_optimizer,
     load_task,
     load_weights,
-    read_progress,
+    read_state,
     save_checkpoint,
     save_weights,
 )
@@ -68,14 +68,14 @@ def test_weights_that_did_not_arrive_are_noticed(tmp_path: Path, monkeypatch: py
 
 def test_task_optimizer_and_progress_come_back(tmp_path: Path) -> None:
     module, optimizer = trained(0)
-    progress = Progress(
+    state = TrainingState(
         stage=1, epoch=2, step=3, global_step=45, metrics_bytes=678, ranks=2, best={"global": 0.5, "epoch": 2}
     )
-    path = save_checkpoint(tmp_path, module, optimizer, progress, keep=2)
+    path = save_checkpoint(tmp_path, module, optimizer, state, keep=2)
     other, other_optimizer = trained(1)
     load_task(path, other)
     load_optimizer(path, other, other_optimizer)
-    assert read_progress(path) == progress
+    assert read_state(path) == state
     images = torch.randn(2, 2, 5, 5)
     for each, own in ((module, optimizer), (other, other_optimizer)):
         own.zero_grad()
@@ -89,8 +89,8 @@ def test_task_optimizer_and_progress_come_back(tmp_path: Path) -> None:
 def test_only_the_newest_stay(tmp_path: Path) -> None:
     module, optimizer = trained()
     for step in (5, 10, 100, 20_000_000):
-        save_checkpoint(tmp_path, module, optimizer, Progress(global_step=step), keep=2)
-    assert [read_progress(path).global_step for path in checkpoints(tmp_path)] == [100, 20_000_000]
+        save_checkpoint(tmp_path, module, optimizer, TrainingState(global_step=step), keep=2)
+    assert [read_state(path).global_step for path in checkpoints(tmp_path)] == [100, 20_000_000]
     assert len(list(tmp_path.iterdir())) == 2
     assert "task.0.weight" in load_file(checkpoints(tmp_path)[0])
 

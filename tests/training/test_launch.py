@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.training.checkpoint import checkpoints, read_progress
+from cmcgns.training.checkpoint import checkpoints, read_state
 from cmcgns.training.journal import read_metrics
 from cmcgns.training.launch import launch
 from support.training import run, tiny_recipe
@@ -27,10 +27,10 @@ def test_resume_with_another_number_of_ranks_is_refused(
 ) -> None:
     recipe = tiny_recipe(reconstruction__epochs=0, alignment__epochs=1)
     run(studies, tmp_path / "run", recipe)
-    progress = read_progress(checkpoints(tmp_path / "run" / "state")[-1])
-    assert progress.ranks == 1
-    progress.ranks = 2
-    monkeypatch.setattr("cmcgns.training.pretrain.read_progress", lambda _: progress)
+    state = read_state(checkpoints(tmp_path / "run" / "state")[-1])
+    assert state.ranks == 1
+    state.ranks = 2
+    monkeypatch.setattr("cmcgns.training.pretrain.read_state", lambda _: state)
     with pytest.raises(UserError, match=r"the run has 2 rank\(s\), not 1"):
         run(studies, tmp_path / "run", recipe, resume=True)
 

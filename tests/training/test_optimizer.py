@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from cmcgns.models.freeze import trained_parameters
 from cmcgns.settings.config import StageSettings
-from cmcgns.training.step import build_optimizer, learning_rate, set_learning_rate, trained_parameters
+from cmcgns.training.step import build_optimizer, learning_rate, set_learning_rate
 from cmcgns.training.task import build_task
 from support.training import tiny_recipe
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import save_file
 
 from cmcgns.common.errors import UserError
-from cmcgns.training.checkpoint import checkpoints, read_progress
+from cmcgns.training.checkpoint import checkpoints, read_state
 from cmcgns.training.task import build_task
 from support.training import (
     STEPS,
@@ -70,7 +70,7 @@ def test_half_written_checkpoint_is_not_used(studies: Path, tmp_path: Path) -> N
     assert in_child(run_with_fault, kill_while_writing, (8,), studies, out, tiny_recipe()) == -9
     left = [path.name for path in (out / "state").iterdir() if path.name.endswith(".tmp")]
     assert left, "the test is meant to leave half a file"
-    assert read_progress(checkpoints(out / "state")[-1]).global_step == STEPS
+    assert read_state(checkpoints(out / "state")[-1]).global_step == STEPS
 
 
 def test_newest_checkpoints_are_kept_and_nothing_is_a_pickle(finished: Path) -> None:

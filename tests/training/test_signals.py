@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cmcgns.training.checkpoint import checkpoints, read_progress
+from cmcgns.training.checkpoint import checkpoints, read_state
 from cmcgns.training.launch import Interruption
 from support.training import assert_same_end, command_line, in_child, run, signal_at_step, tiny_recipe
 
@@ -32,7 +32,7 @@ def test_signal_saves_and_leaves(
     assert f"stopped at step {step + 1}" in log
     assert "--resume" in log
     assert "Traceback" not in log
-    assert read_progress(checkpoints(tmp_path / "run" / "state")[-1]).global_step == step + 1
+    assert read_state(checkpoints(tmp_path / "run" / "state")[-1]).global_step == step + 1
     assert not (tmp_path / "run" / "model.safetensors").exists()
     run(studies, tmp_path / "run", resume=True)
     assert_same_end(finished, tmp_path / "run")

@@ -36,17 +36,15 @@ def pretrain(
     from cmcgns.settings.recipe import load_recipe
 
     settings = load_recipe(recipe, set_ or [])
-    if dry_run:
-        from cmcgns.training.dry_run import describe
-        from cmcgns.training.dry_run import dry_run as estimate
+    from cmcgns.training import pretrain as engine
 
+    if dry_run:
         fresh = init is None and not resume
-        typer.echo(describe(estimate(settings, data, accelerator, processes=devices * nodes, fresh=fresh)))
+        figures = engine.dry_run(settings, data, accelerator, processes=devices * nodes, fresh=fresh)
+        typer.echo(engine.describe_estimate(figures))
         return
     if out is None:
         raise UserError("--out RUN is needed (only --dry-run does without)")
-    from cmcgns.training import pretrain as engine
-
     engine.pretrain(
         settings, data, out,
         resume=resume, init=init, devices=devices, nodes=nodes, accelerator=accelerator,

@@ -117,9 +117,8 @@ def report_use(model: Pretrained, test: StudySet, seed: int = 0, draws: int = 4)
 
 def _reconstruction_errors(model: Pretrained, test: StudySet, seed: int, draws: int) -> NDArray[np.float64]:
     """(2, n) mean L1 over hidden pixels inside the boxes, with the right and another report; NaN without any."""
-    task = model.task
-    reconstruction = task.objective.reconstruction
-    if reconstruction is None:
+    net, method = model.task.model, model.method
+    if method is None or method.reconstruction is None:
         raise ValueError("this run has no reconstruction")
     generator = torch.Generator().manual_seed(seed)
     boxes, order = test.box_masks(), evaluation_order(len(test.dataset), 64)
@@ -129,18 +128,16 @@ def _reconstruction_errors(model: Pretrained, test: StudySet, seed: int, draws: 
         rows = torch.from_numpy(request.rows)
         batch = test.dataset[request].to(model.device)
         partner = test.dataset[BatchRequest(partners[request.rows])].to(model.device)
-        features, strangers = task.model(batch), task.model(partner)
+        features, strangers = net(batch), net(partner)
         size = (batch.images.shape[-2], batch.images.shape[-1])
         for _ in range(draws):
-            hidden = draw_hidden(len(batch), features.patches.shape[1], task.settings.mask_ratio, generator)
+            hidden = draw_hidden(len(batch), features.patches.shape[1], method.settings.mask_ratio, generator)
             hidden = hidden.to(model.device)
             region = to_pixels(hidden, features.grid, size) & boxes[rows].to(model.device)
             reports = ((features.sentences, batch.sentence_mask), (strangers.sentences, partner.sentence_mask))
-            patches = features.patches
-            if task.settings.mask == "pixels":
-                patches = task.painted_patches(batch.images, hidden)
+            patches = method.reconstruction.seen_patches(net, features.patches, batch.images, hidden)
             for which, (sentences, mask) in enumerate(reports):
-                rebuilt = reconstruction.reconstruct(patches, hidden, sentences, mask, task.objective.attention)
+                rebuilt = method.reconstruction.reconstruct(patches, hidden, sentences, mask, method.attention)
                 sums[which, rows] += ((rebuilt - batch.images).abs() * region).sum((1, 2, 3)).cpu()
             counts[rows] += region.sum((1, 2, 3)).cpu()
     errors = (sums / counts).numpy().astype(np.float64)  # 0 / 0 is NaN: no hidden pixel inside a box

@@ -1,7 +1,7 @@
-"""What stays as it is: parameters that no output depends on, statistics of pictures that are not whole."""
+"""Parameters and statistics that training leaves as they are."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
+_UNREACHED = "_unreached_parameters"
+
 
 def freeze_unreached(module: nn.Module, output: Callable[[], Tensor], name: str) -> list[str]:
     """Freeze parameters that `output` does not depend on, such as a pooler nobody reads.
 
-    They would never get a gradient: an optimiser would only let them decay, and DDP would wait for them.
+    They would never get a gradient: an optimiser would only let them decay, and DDP would wait for them. The module
+    keeps their names, so that :func:`train_only` leaves them frozen.
 
     Args:
         module: whose parameters are looked at.
@@ -33,9 +36,25 @@ def freeze_unreached(module: nn.Module, output: Callable[[], Tensor], name: str)
         if key in frozen:
             parameter.requires_grad_(False)
     module.train(was_training)
+    setattr(module, _UNREACHED, frozen)
     if frozen:
-        logger.info("%s: %d parameters are not used and stay as they are: %s", name, len(frozen), frozen)
+        logger.debug("%s: %d parameters are not used and stay as they are: %s", name, len(frozen), frozen)
     return frozen
+
+
+def train_only(module: nn.Module, parts: Iterable[nn.Module]) -> None:
+    """Train these parts of a module and freeze the rest, and whatever `freeze_unreached` has found inside."""
+    module.requires_grad_(False)
+    for part in parts:
+        part.requires_grad_(True)
+    for name in unreached_parameters(module):
+        module.get_parameter(name).requires_grad_(False)
+
+
+def unreached_parameters(module: nn.Module) -> list[str]:
+    """Names of what `freeze_unreached` has frozen inside."""
+    inside = ((path, name) for path, each in module.named_modules() for name in getattr(each, _UNREACHED, ()))
+    return [f"{path}.{name}" if path else name for path, name in inside]
 
 
 @contextmanager
@@ -49,3 +68,8 @@ def running_statistics_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """What a stage trains, by name."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}

@@ -1,4 +1,4 @@
-"""Both encoders with their projections, what they hand to an objective, and embeddings of a whole data set."""
+"""Both encoders with their projections and pools, what they hand to an objective, and embeddings of a data set."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.image_encoder import ImageEncoder
-from cmcgns.models.pooling import AttentionPool, start_plain
 from cmcgns.models.report_encoder import ReportEncoder, pool_sentences
 
 
@@ -21,22 +20,84 @@ class Features:
 
     Attributes:
         patches: (B, P, D) unit patch tokens `f_I`, row-major on `grid`.
-        sentences: (B, M, D) sentence embeddings `f_R`; rows of padding are 0.
+        sentences: (B, M, D) sentence embeddings `f_R`, means of their words; rows of padding are 0.
+        words: (B, L, D) unit embeddings of the word pieces.
+        word_mask: (B, L) true where a sentence has a word piece: not for [CLS], [SEP] and padding.
         image_global: (B, D) unit image embeddings.
         report_global: (B, D) unit report embeddings.
         grid: (h, w) with h·w = P.
-        hidden: (B, P) true where reconstruction hides the position; None outside of it.
-        hidden_patches: (B, P, D) patch tokens of the image whose hidden regions were painted over; None
-            unless reconstruction masks pixels.
     """
 
     patches: Tensor
     sentences: Tensor
+    words: Tensor
+    word_mask: Tensor
     image_global: Tensor
     report_global: Tensor
     grid: tuple[int, int]
-    hidden: Tensor | None = None
-    hidden_patches: Tensor | None = None
+
+
+def start_plain(layer: nn.Linear) -> None:
+    """Xavier weights and no bias, as PyTorch starts its own attention.
+
+    The usual start of `nn.Linear` shrinks its input and adds a random shift that all studies share: embeddings then
+    begin with cosines of 0.998 among each other, and the contrast has hardly anything to work with.
+    """
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+class AttentionPool(nn.Module):
+    """Pools (B, T, C) tokens into (B, C): the mean token asks, all tokens answer (as CLIP pools its ResNet features).
+
+    Args:
+        width: C, divisible by `heads`.
+        tokens: number of tokens T if they have places (a learned position embedding is added); None if not.
+        heads: attention heads.
+    """
+
+    positional_embedding: nn.Parameter | None
+
+    def __init__(self, width: int, tokens: int | None = None, heads: int = 8) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj, self.k_proj, self.v_proj, self.c_proj = (nn.Linear(width, width) for _ in range(4))
+        for layer in (self.q_proj, self.k_proj, self.v_proj, self.c_proj):
+            start_plain(layer)
+        self.positional_embedding = None
+        if tokens is not None:
+            self.positional_embedding = nn.Parameter(torch.randn(tokens + 1, width) * width**-0.5)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Pool.
+
+        Args:
+            tokens: (B, T, C).
+            mask: (B, T) true for real tokens; a row without any attends to its (zero) mean alone.
+
+        Returns:
+            (B, C), not normalised.
+        """
+        if mask is None:
+            mean = tokens.mean(1, keepdim=True)
+            key_mask = None
+        else:
+            count = mask.sum(1, keepdim=True).clamp(min=1)
+            mean = ((tokens * mask[:, :, None]).sum(1) / count)[:, None]
+            key_mask = F.pad(mask, (1, 0), value=True)[:, None, None, :]
+        tokens = torch.cat([mean.to(tokens.dtype), tokens], dim=1)
+        if self.positional_embedding is not None:
+            tokens = tokens + self.positional_embedding
+        query = self._split(self.q_proj(tokens[:, :1]))
+        keys, values = self._split(self.k_proj(tokens)), self._split(self.v_proj(tokens))
+        pooled = F.scaled_dot_product_attention(query, keys, values, attn_mask=key_mask)
+        return self.c_proj(pooled.transpose(1, 2).flatten(1))  # type: ignore[no-any-return]
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """(B, T, C) -> (B, heads, T, C / heads)."""
+        heads: Tensor = tokens.unflatten(2, (self.heads, -1))
+        return heads.transpose(1, 2)
 
 
 class ImageReportModel(nn.Module):
@@ -64,12 +125,13 @@ class ImageReportModel(nn.Module):
     def forward(self, batch: Batch) -> Features:
         """Encode a batch of studies."""
         tokens = self.image_encoder.tokens(batch.images)
-        sentences, report_global = self.encode_report(
-            batch.token_ids, batch.token_mask, batch.token_sentence, batch.sentence_mask
-        )
+        words = self.encode_words(batch.token_ids, batch.token_mask)
+        sentences, report_global = self.pool_report(words, batch.token_sentence, batch.sentence_mask)
         return Features(
             patches=self.project_patches(tokens),
             sentences=sentences,
+            words=words,
+            word_mask=batch.token_sentence >= 0,
             image_global=self.pool_image(tokens),
             report_global=report_global,
             grid=self.image_encoder.grid,
@@ -94,8 +156,15 @@ class ImageReportModel(nn.Module):
             token_sentence: (B, L).
             sentence_mask: (B, M).
         """
-        hidden = self.token_projection(self.report_encoder(token_ids, token_mask))
-        sentences = pool_sentences(F.normalize(hidden, dim=-1), token_sentence, sentence_mask.shape[1])
+        return self.pool_report(self.encode_words(token_ids, token_mask), token_sentence, sentence_mask)
+
+    def encode_words(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
+        """(B, L) word pieces and their mask -> (B, L, D) unit embeddings."""
+        return F.normalize(self.token_projection(self.report_encoder(token_ids, token_mask)), dim=-1)
+
+    def pool_report(self, words: Tensor, token_sentence: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, D) embeddings of word pieces -> what `encode_report` gives."""
+        sentences = pool_sentences(words, token_sentence, sentence_mask.shape[1])
         pooled = self.sentence_pool(sentences, sentence_mask)
         # An empty report has no direction, and normalising a vector near 0 would give it a gradient without bounds.
         pooled = pooled.masked_fill(~sentence_mask.any(1, keepdim=True), 0)

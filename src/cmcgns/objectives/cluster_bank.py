@@ -1,54 +1,22 @@
 """The cluster bank: K unit centroids of sentence vectors, kept in buffers (ClusterNS, Deng et al. 2023)."""
 
 import logging
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cmcgns.objectives.centroids import Update, assign_two, move_centroids, seed_centroids
 from cmcgns.objectives.collective import gather, total
-from cmcgns.objectives.seeding import Seeding, seed_centroids
+from cmcgns.settings.config import BankSettings
 
 logger = logging.getLogger(__name__)
 
-Update = Literal["mean", "sum"]
 _FORGET = 0.01  # of the moving average of cluster shares
 _TEN_STEPS = 1 - (1 - _FORGET) ** 9.5
-
-
-def assign_two(vectors: Tensor, centroids: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines to the centroids, and the nearest and second nearest of them.
-
-    Args:
-        vectors: (n, D) unit vectors.
-        centroids: (K, D) centroids.
-        active: (K,) true for centroids in use.
-
-    Returns:
-        cosines (n, K), own (n,), second (n,); neither own nor second is ever an unused centroid.
-    """
-    # Centroids are unit vectors already, except under the released update, which lets their length drift.
-    cosines = vectors @ F.normalize(centroids, dim=-1).T
-    nearest = cosines.detach().masked_fill(~active, -torch.inf).topk(2, dim=-1).indices
-    return cosines, nearest[:, 0], nearest[:, 1]
-
-
-def move_centroids(centroids: Tensor, sums: Tensor, counts: Tensor, momentum_rate: float, kind: Update) -> Tensor:
-    """One k-means step with momentum.
-
-    Args:
-        centroids: (K, D).
-        sums: (K, D) sum of the members of each cluster.
-        counts: (K,) number of members.
-        momentum_rate: r.
-        kind: `mean`: c <- normalise((1-r)·c + r·mean), the method; `sum`: c <- (1-r)·c + r·SUM, not
-            normalised, as released. Empty clusters stay where they are in both.
-    """
-    target = sums / counts.clamp(min=1)[:, None] if kind == "mean" else sums
-    moved = (1 - momentum_rate) * centroids + momentum_rate * target
-    moved = F.normalize(moved, dim=-1) if kind == "mean" else moved
-    return torch.where(counts[:, None] > 0, moved, centroids)
+_MANY_DEAD, _GIANT = 0.5, 0.5  # shares of centroids, and of sentences, that are worth a warning
 
 
 class ClusterBank(nn.Module):
@@ -59,16 +27,10 @@ class ClusterBank(nn.Module):
 
     Args:
         dim: width D.
-        clusters: number of centroids K.
-        rate: momentum rate r of an update.
-        start_cosine: start once the mean of the whole matrix cos(z1_i, z2_j) has fallen to this.
-        start_from_step: not before this step: until the attention has learned something, the cross-modal vectors
-            of all sentences are alike, and centroids seeded among them die.
-        start_by_step: start at this step whatever the cosine is, and say so.
-        seeding: how the first centroids are chosen.
+        settings: number of centroids K, momentum rate, start conditions. Until the attention has learned something,
+            the cross-modal vectors of all sentences are alike, and centroids seeded among them die.
         update: `mean` (the method) or `sum` (released).
         queue_size: sentences kept for seeding; K by default times four.
-        check_every: steps between two looks at the start conditions.
         seed: of the random first choice.
     """
 
@@ -86,23 +48,15 @@ class ClusterBank(nn.Module):
     def __init__(
         self,
         dim: int,
-        clusters: int = 128,
+        settings: BankSettings,
         *,
-        rate: float = 1e-3,
-        start_cosine: float = 0.4,
-        start_from_step: int = 0,
-        start_by_step: int = 1000,
-        seeding: Seeding = "farthest_point",
         update: Update = "mean",
         queue_size: int | None = None,
-        check_every: int = 10,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.clusters, self.rate, self.update_kind, self.seeding = clusters, rate, update, seeding
-        self.start_cosine = start_cosine
-        self.start_from_step, self.start_by_step = start_from_step, start_by_step
-        self.check_every, self.seed = check_every, seed
+        self.settings, self.update_kind, self.seed = settings, update, seed
+        self.clusters = clusters = settings.clusters
         size = queue_size or 4 * clusters
         self.register_buffer("centroids", torch.zeros(clusters, dim))
         self.register_buffer("active", torch.zeros(clusters, dtype=torch.bool))
@@ -147,7 +101,7 @@ class ClusterBank(nn.Module):
             self.update(members, mask)
             return
         self._enqueue(gather(members.detach().float()), gather(mask), gather(text))
-        if self._host_steps % self.check_every == 0 or self._host_steps >= self.start_by_step:
+        if self._host_steps % self.settings.check_every == 0 or self._host_steps >= self.settings.start_by_step:
             self._start_if_ready()
 
     @torch.no_grad()
@@ -158,7 +112,7 @@ class ClusterBank(nn.Module):
         # A product with the (n, K) membership matrix: unlike a scatter it sums in a fixed order on a GPU too.
         membership = F.one_hot(own, self.clusters).float() * mask[:, None]
         counts, sums = total(membership.sum(0)), total(membership.T @ vectors)
-        self.centroids.copy_(move_centroids(self.centroids, sums, counts, self.rate, self.update_kind))
+        self.centroids.copy_(move_centroids(self.centroids, sums, counts, self.settings.rate, self.update_kind))
         # A moving average of about a hundred steps; `watched` is the weight of the steps seen so far, by which it is
         # divided as Adam does with its own.
         self.usage.lerp_(counts / counts.sum().clamp(min=1), _FORGET)
@@ -174,6 +128,54 @@ class ClusterBank(nn.Module):
             "bank_largest": shares.max(),
             "mean_cosine": self.mean_cosine,
         }
+
+    def warning(self, metrics: Mapping[str, float]) -> str | None:
+        """That the bank waits, has mostly dead centroids, or one giant cluster; None if all is well.
+
+        Args:
+            metrics: of a validation.
+        """
+        if not self.is_started:
+            late = int(self.steps) >= self.settings.start_from_step
+            return f"the cluster bank has not started: {self._waits_for()}" if late else None
+        found = []
+        if metrics["bank_dead"] > _MANY_DEAD:
+            found.append(f"{metrics['bank_dead']:.0%} of the centroids have no members")
+        if metrics["bank_largest"] > _GIANT:
+            found.append(f"one cluster holds {metrics['bank_largest']:.0%} of the sentences")
+        return f"cluster bank: {', '.join(found)}" if found else None
+
+    def starts_too_late(self, micro_steps: int) -> str | None:
+        """A warning when the latest start lies beyond the run's micro-steps, so that nothing forces it."""
+        last = self.settings.start_by_step
+        if self.is_started or last <= micro_steps:
+            return None
+        return (
+            f"objective.bank.start_by_step is {last}, but the run has {micro_steps} micro-steps: the cluster "
+            "bank starts only if its conditions are met before "
+            f"(objective.bank.start_from_step is {self.settings.start_from_step})"
+        )
+
+    def never_started(self) -> str | None:
+        """What to say at the end of a run whose bank has not started; None if it has."""
+        if self.is_started:
+            return None
+        return (
+            f"the cluster bank never started, L_report had in-batch negatives only: {self._waits_for()}; it has seen "
+            f"{int(self.steps)} steps since the weights it came with, objective.bank.start_from_step is "
+            f"{self.settings.start_from_step}, start_by_step {self.settings.start_by_step}"
+        )
+
+    def _waits_for(self) -> str:
+        """The start conditions that are not met; they are looked at every few steps only."""
+        reasons, distinct = [], len(self._newest_of_each_text())
+        if float(self.mean_cosine) > self.settings.start_cosine:
+            reasons.append(f"mean cosine {float(self.mean_cosine):.3f}, limit {self.settings.start_cosine:g}")
+        if distinct < self.clusters:
+            reasons.append(f"{distinct} distinct sentences, objective.bank.clusters is {self.clusters}")
+        if int(self.steps) < self.settings.start_from_step:
+            reasons.append(f"step {int(self.steps)}, not before {self.settings.start_from_step}")
+        return ", ".join(reasons) or "its conditions were met after the last look at them"
 
     def _track_mean_cosine(self, z1: Tensor, z2: Tensor, mask: Tensor) -> None:
         # The mean of the whole matrix z1 z2ᵀ is the product of the two sums: no n×n matrix is needed.
@@ -194,10 +196,6 @@ class ClusterBank(nn.Module):
         self.queue[size], self.queue_text[size] = 0, 0
         self.queued += count
 
-    def distinct_sentences(self) -> int:
-        """Distinct texts among those queued for seeding; read from the device."""
-        return len(self._newest_of_each_text())
-
     def _newest_of_each_text(self) -> Tensor:
         # Verbatim repeats must not take all the centroids.
         rows = min(int(self.queued), len(self.queue) - 1)
@@ -205,28 +203,30 @@ class ClusterBank(nn.Module):
         return _last_of_each(self.queue_text[:rows].cpu(), age)
 
     def _start_if_ready(self) -> None:
-        if self._host_steps < self.start_from_step:
+        if self._host_steps < self.settings.start_from_step:
             return
         distinct = self._newest_of_each_text()
         cosine = float(self.mean_cosine)
-        forced = cosine > self.start_cosine or len(distinct) < self.clusters
-        if forced and self._host_steps < self.start_by_step:
+        forced = cosine > self.settings.start_cosine or len(distinct) < self.clusters
+        if forced and self._host_steps < self.settings.start_by_step:
             return
         if len(distinct) < 2:
-            if (self._host_steps - self.start_by_step) % 100 == 0:
+            if (self._host_steps - self.settings.start_by_step) % 100 == 0:
                 logger.warning("cluster bank: only %d distinct sentence(s) so far; not started", len(distinct))
             return
         vectors = self.queue[distinct.to(self.queue.device)]
         generator = torch.Generator().manual_seed(self.seed + self._host_steps)
-        chosen = seed_centroids(vectors, min(self.clusters, len(vectors)), self.seeding, generator)
-        self._start(vectors[chosen])
+        chosen = seed_centroids(vectors, min(self.clusters, len(vectors)), self.settings.seeding, generator)
+        self.start(vectors[chosen])
         message = "cluster bank started at step %d: mean cosine %.3f, %d of %d centroids from %d sentences"
         if forced:
             message += " (the step limit was reached: the start conditions were not met)"
         level = logging.WARNING if forced or len(chosen) < self.clusters else logging.INFO
         logger.log(level, message, self._host_steps, cosine, len(chosen), self.clusters, len(distinct))
 
-    def _start(self, centroids: Tensor) -> None:
+    @torch.no_grad()
+    def start(self, centroids: Tensor) -> None:
+        """Begin with these (k, D) unit centroids, k <= K; the others stay unused."""
         self.centroids[: len(centroids)] = centroids
         self.active[: len(centroids)] = True
         self.started.fill_(True)

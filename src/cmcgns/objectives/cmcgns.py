@@ -1,73 +1,72 @@
 """The CM-CGNS objective: `L = w_g L_global + w_i L_image + w_r L_report (+ w_re L_re in Stage II)`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
-from cmcgns.models.model import Features
+from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.local_report import Clusters, Pairs, Sentences, contrast, margin_loss, soft_weights
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction
+from cmcgns.objectives.objective import Figures, Objective, Stage, register
 from cmcgns.objectives.released import released_contrast, released_margin
 from cmcgns.settings.config import ObjectiveSettings
 
-Stage = Literal["alignment", "reconstruction"]
 
+@register("cm-cgns")
+class CMCGNS(Objective):
+    """All terms of the method; one of weight 0 is not computed. Arguments as of every objective.
 
-class CMCGNS(nn.Module):
-    """All terms of the method on given features.
-
-    A term of weight 0 is not computed, and `set_stage` freezes what a stage does not train.
-
-    Args:
-        settings: weights and switches.
-        grid: (h, w) of the patch tokens.
-        image_size: side of the image in pixels.
-        seed: of the bank's random first choice.
+    In eval mode with two different reports `report_swapped` is among the metrics: L_report with other images.
     """
 
+    reads = frozenset(ObjectiveSettings.model_fields)
+    late_part = "the cluster bank"
     reconstruction: MaskedReconstruction | None
 
     def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings, grid, image_size, seed)
         released = settings.arithmetic == "released"
-        bank = settings.bank
+        bank = settings.bank.model_copy(update={"seeding": "chain"}) if released else settings.bank
         self.logit_scale = LogitScale(settings.temperature, learnable=True)
         self.report_scale = LogitScale(1.0 if released else settings.tau, learnable=settings.learn_tau)
         self.attention = CrossModalAttention(settings.dim, settings.attention)
         self.predictor = Predictor(settings.dim)
-        self.bank = ClusterBank(
-            settings.dim,
-            bank.clusters,
-            rate=bank.rate,
-            start_cosine=bank.start_cosine,
-            start_from_step=bank.start_from_step,
-            start_by_step=bank.start_by_step,
-            seeding="chain" if released else bank.seeding,
-            update="sum" if released else "mean",
-            check_every=bank.check_every,
-            seed=seed,
-        )
+        self.bank = ClusterBank(settings.dim, bank, update="sum" if released else "mean", seed=seed)
         self.reconstruction = None
         if settings.reconstruction != "off":
             self.reconstruction = MaskedReconstruction(settings, grid, image_size)
-        self.stage: Stage = "alignment"
-        self.set_stage("alignment")
 
-    @property
-    def reconstructs(self) -> bool:
-        """Whether the current stage rebuilds images."""
+    def trainable_parts(self, model: ImageReportModel, stage: Stage) -> list[nn.Module]:
+        """What a term of the stage reaches."""
+        settings, attention = self.settings, self.attention
+        rebuilds = self.reconstructs(stage)
+        parts: list[nn.Module] = [model.image_encoder, model.report_encoder, model.token_projection]
+        if settings.weight_global > 0:
+            parts += [model.image_pool, model.image_projection, model.sentence_pool, self.logit_scale]
+        if rebuilds or settings.weight_image > 0 or settings.weight_report > 0:
+            parts += [model.patch_projection]
+        if settings.weight_image > 0:
+            parts += [self.predictor]
+        if settings.weight_image > 0 or (rebuilds and settings.reconstruction == "cross_modal"):
+            parts += [attention.image_query, attention.text_key, attention.text_value]
+        if settings.weight_report > 0:
+            parts += [attention.text_query, attention.image_key, attention.image_value]
+            parts += [self.report_scale] if settings.learn_tau else []
+        if rebuilds and self.reconstruction is not None:
+            parts += [self.reconstruction]
+        return parts
+
+    def reconstructs(self, stage: Stage) -> bool:
+        """Whether a stage rebuilds images."""
         return (
-            self.stage == "reconstruction"
-            and self.reconstruction is not None
-            and self.settings.weight_reconstruction > 0
+            stage == "reconstruction" and self.reconstruction is not None and self.settings.weight_reconstruction > 0
         )
 
     @property
@@ -76,37 +75,40 @@ class CMCGNS(nn.Module):
         return self.settings.weight_report > 0 and self.settings.negatives != "in_batch"
 
     @property
-    def uses_patches(self) -> bool:
-        """Whether any term of the current stage looks at patch tokens."""
-        return self.reconstructs or self.settings.weight_image > 0 or self.settings.weight_report > 0
+    def temperature(self) -> float:
+        """Of L_global."""
+        return float(1 / self.logit_scale())
 
-    def set_stage(self, stage: Stage) -> None:
-        """Enter a stage; parameters that no term of it reaches are frozen."""
-        self.stage = stage
-        settings, attention = self.settings, self.attention
-        sentence_looks = settings.weight_report > 0
-        patch_looks = settings.weight_image > 0 or (self.reconstructs and settings.reconstruction == "cross_modal")
-        for module in (attention.text_query, attention.image_key, attention.image_value):
-            module.requires_grad_(sentence_looks)
-        for module in (attention.image_query, attention.text_key, attention.text_value):
-            module.requires_grad_(patch_looks)
-        self.predictor.requires_grad_(settings.weight_image > 0)
-        self.report_scale.requires_grad_(settings.learn_tau and sentence_looks)
-        self.logit_scale.requires_grad_(settings.weight_global > 0)
-        if self.reconstruction is not None:
-            self.reconstruction.requires_grad_(self.reconstructs)
+    @property
+    def is_started(self) -> bool:
+        """Whether the cluster bank has started."""
+        return self.bank.is_started
 
-    def forward(self, features: Features, batch: Batch) -> dict[str, Tensor]:
-        """Compute the losses of a batch; in training also move the bank.
+    def clamp_logit_scale(self) -> None:
+        """Bring both logit scales back below their bound."""
+        for scale in (self.logit_scale, self.report_scale):
+            scale.clamp()
 
-        Returns:
-            `loss` (what is back-propagated), every unweighted term, and detached figures for the log.
-        """
-        settings = self.settings
-        terms: dict[str, Tensor] = {}
+    def warning_before(self, micro_steps: int) -> str | None:
+        """That nothing will force the bank to start."""
+        return self.bank.starts_too_late(micro_steps) if self.uses_bank else None
+
+    def warning(self, metrics: Mapping[str, float]) -> str | None:
+        """What is wrong with the bank."""
+        return self.bank.warning(metrics) if "bank_started" in metrics else None
+
+    def warning_after(self) -> str | None:
+        """That the bank never started."""
+        return self.bank.never_started() if self.uses_bank else None
+
+    def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:
+        """Losses and metrics of a batch; in training also move the bank."""
+        settings, features = self.settings, model(batch)
         # f_R is also what the report pool takes. Pushed apart by L_report, where synonyms are negatives of each
         # other, it serves L_global worse (docs/results.md has the figures).
         local = replace(features, sentences=share_gradient(features.sentences, settings.sentence_gradient))
+        terms: Figures = {}
+        metrics: Figures = {"temperature": 1 / self.logit_scale().detach()}
         if settings.weight_global > 0:
             with _full_precision(features.image_global):
                 scale = self.logit_scale()
@@ -114,20 +116,14 @@ class CMCGNS(nn.Module):
         if settings.weight_image > 0:
             attended, _ = self.attention.text_to_image(local.patches, local.sentences, batch.sentence_mask)
             terms["image"] = local_image_loss(local.patches, attended, self.predictor)
-        figures: dict[str, Tensor] = {"temperature": 1 / self.logit_scale().detach()}
         if settings.weight_report > 0:
-            terms["report"], figures_of_report = self._local_report(local, batch)
-            figures |= figures_of_report
-        if self.reconstructs:
-            terms["reconstruction"] = self._reconstruction(local, batch)
+            terms["report"], metrics_of_report = self._local_report(local, batch)
+            metrics |= metrics_of_report
+        if self.reconstructs(self.stage):
+            terms["reconstruction"] = self._reconstruction(model, local, batch, seed)
         weights = {name: getattr(settings, f"weight_{name}") for name in terms}
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-        return {"loss": loss} | terms | figures
-
-    def after_step(self) -> None:
-        """What follows a step of the optimiser."""
-        for scale in (self.logit_scale, self.report_scale):
-            scale.hold()
+        return {"loss": loss} | terms, metrics
 
     def local_report_loss(self, rows: Sentences, use_bank: bool = True) -> tuple[Tensor, Tensor]:
         """L_report of flattened sentences, and its margin part (0 where there is none).
@@ -164,7 +160,7 @@ class CMCGNS(nn.Module):
         margin = margin_loss(pairs, false, rows.mask, settings.alpha, settings.beta)
         return loss + settings.margin_weight * margin, margin
 
-    def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
         rows = self._sentences(features, features.patches, batch)
         with _full_precision(rows.z1):
             use_bank = self.bank.is_started  # the step that seeds the bank does not use it yet
@@ -181,7 +177,7 @@ class CMCGNS(nn.Module):
                 figures |= self._swapped_report(features, batch)
         return loss, figures
 
-    def _swapped_report(self, features: Features, batch: Batch) -> dict[str, Tensor]:
+    def _swapped_report(self, features: Features, batch: Batch) -> Figures:
         """L_report with the image of another study, whose report differs, in evaluation.
 
         L_report can be solved without the image, because a sentence shapes its own attention weights. With another
@@ -198,12 +194,12 @@ class CMCGNS(nn.Module):
         attended, _ = self.attention.image_to_text(patches, features.sentences, batch.sentence_mask)
         return Sentences.of(features.sentences, attended, batch.sentence_mask, batch.sentence_text)
 
-    def _reconstruction(self, features: Features, batch: Batch) -> Tensor:
+    def _reconstruction(self, model: ImageReportModel, features: Features, batch: Batch, seed: int) -> Tensor:
         assert self.reconstruction is not None
-        hidden = features.hidden
-        if hidden is None:  # outside training nothing is hidden
-            hidden = torch.zeros(features.patches.shape[:2], dtype=torch.bool, device=features.patches.device)
-        patches = features.patches if features.hidden_patches is None else features.hidden_patches
+        hidden = self.reconstruction.draw(len(batch), seed, batch.images.device)
+        patches = features.patches
+        if self.training:  # else nothing is hidden
+            patches = self.reconstruction.seen_patches(model, patches, batch.images, hidden)
         images = self.reconstruction.reconstruct(
             patches, hidden, features.sentences, batch.sentence_mask, self.attention
         )

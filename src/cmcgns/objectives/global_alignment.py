@@ -17,7 +17,7 @@ class LogitScale(nn.Module):
     """The inverse of a temperature; learned on a logarithmic axis and clamped, or fixed.
 
     Without the clamp the scale can grow until half precision overflows (van den Oord et al. use a constant,
-    CLIP clamps at 100). The parameter is held below the bound as well (`hold`), because the clamp of a value has no
+    CLIP clamps at 100). The parameter is held below the bound as well (`clamp`), because the clamp of a value has no
     gradient above it: a parameter that went there once would stay for ever.
     """
 
@@ -30,7 +30,7 @@ class LogitScale(nn.Module):
         return self.logarithm.float().exp().clamp(max=MAX_LOGIT_SCALE)
 
     @torch.no_grad()
-    def hold(self) -> None:
+    def clamp(self) -> None:
         """Bring the parameter back below the bound; after every step of the optimiser."""
         self.logarithm.clamp_(max=_MAX_LOGARITHM)
 

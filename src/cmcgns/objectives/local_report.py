@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cmcgns.objectives.cluster_bank import assign_two
+from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.collective import gather, rank, sum_over_ranks, total
 
 

@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
 from cmcgns.models.decoder import ImageDecoder
-from cmcgns.objectives.collective import sum_over_ranks, total
+from cmcgns.models.freeze import running_statistics_kept
+from cmcgns.models.model import ImageReportModel
+from cmcgns.objectives.collective import rank, sum_over_ranks, total, world_size
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.settings.config import ObjectiveSettings
 
@@ -61,6 +63,31 @@ class MaskedReconstruction(nn.Module):
         width = 2 * dim if self.cross_modal else dim
         self.norm = nn.LayerNorm(width)
         self.decoder = ImageDecoder(width, settings.decoder_width, grid, image_size)
+
+    def draw(self, studies: int, seed: int, device: torch.device) -> Tensor:
+        """(B, P) positions to hide in the studies of this rank: none outside training."""
+        patches = self.grid[0] * self.grid[1]
+        if not self.training:
+            return torch.zeros(studies, patches, dtype=torch.bool, device=device)
+        # Drawn for the batch of all ranks, then sliced: two ranks hide what one rank of twice the batch would.
+        generator = torch.Generator(device).manual_seed(seed)
+        hidden = draw_hidden(studies * world_size(), patches, self.settings.mask_ratio, generator)
+        return hidden[rank() * studies : (rank() + 1) * studies]
+
+    def seen_patches(self, model: ImageReportModel, patches: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
+        """What `reconstruct` starts from: f_I, or with `mask: pixels` that of images painted over with mid-gray.
+
+        Args:
+            model: that gave the patches; asked once more for painted images.
+            patches: (B, P, D) f_I of the whole images.
+            images: (B, 1, H, W).
+            hidden: (B, P) true where hidden.
+        """
+        if self.settings.mask == "features":
+            return patches
+        painted = images * ~to_pixels(hidden, self.grid, (images.shape[-2], images.shape[-1]))
+        with running_statistics_kept(model.image_encoder):  # evaluation sees whole images only
+            return model.project_patches(model.image_encoder.tokens(painted))
 
     def reconstruct(
         self,

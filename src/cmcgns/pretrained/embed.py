@@ -16,6 +16,7 @@ from cmcgns.data.images.place import centre_crop
 from cmcgns.data.images.read import Picture, read_image
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokens import tokenize_reports
+from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.settings.config import Recipe
 from cmcgns.training.task import Task
 
@@ -129,7 +130,13 @@ class Embedder:
     @property
     def temperature(self) -> float:
         """That divides the cosines of images and reports: what L_global ended with."""
-        return float(1 / self.task.objective.logit_scale())
+        return self.task.objective.temperature
+
+    @property
+    def method(self) -> CMCGNS | None:
+        """The objective with its bank, attention and decoder; None if the run was made with another than CM-CGNS."""
+        objective = self.task.objective
+        return objective if isinstance(objective, CMCGNS) else None
 
     @property
     def device(self) -> torch.device:

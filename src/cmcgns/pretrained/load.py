@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.read import Picture
+from cmcgns.data.images.read import Picture, read_with_size
+from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokenizer import load_tokenizer
 from cmcgns.pretrained.embed import Embedder, Floats
-from cmcgns.pretrained.phrase_maps import MapKind, phrase_map
+from cmcgns.pretrained.phrase_maps import MapKind, embed_phrases, patch_maps, unpad, untrained
+from cmcgns.pretrained.zero_shot import Prompts, label_prompts, zero_shot_scores
 from cmcgns.training.checkpoint import load_weights
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.task import build_task
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from cmcgns.pretrained.zero_shot import Prompts
 
 
 class Pretrained(Embedder):
@@ -42,9 +42,14 @@ class Pretrained(Embedder):
         Raises:
             UserError: unreadable picture, no label, or a prompt without a word.
         """
-        from cmcgns.pretrained.zero_shot import compare_prompts  # imports pandas, which embedding does not need
+        import pandas as pd  # which embedding does not need
 
-        return compare_prompts(self, paths, labels)
+        pictures: Sequence[Picture] = paths if isinstance(paths, list | tuple) else [paths]  # type: ignore[list-item]
+        sides = zip(*label_prompts(labels), strict=True)
+        positive, negative = ([self.embed_text(list(texts)) for texts in side] for side in sides)
+        found = zero_shot_scores(self.embed_image(pictures), positive, negative, self.temperature)
+        names = [str(picture) if isinstance(picture, str | Path) else n for n, picture in enumerate(pictures)]
+        return pd.DataFrame(found, index=names, columns=list(labels))
 
     def ground(self, path: Picture, phrase: str, against: str = "", kind: MapKind = "pooled") -> Floats:
         """Where in a radiograph a phrase belongs.
@@ -64,7 +69,13 @@ class Pretrained(Embedder):
         Raises:
             UserError: unreadable picture, phrase without a word, or a map that this run did not train.
         """
-        return phrase_map(self, path, phrase, against, kind)
+        if reason := untrained(self, kind):
+            raise UserError(f"ground: no map of kind {kind}: {reason}")
+        pixels, size = read_with_size(path, self.recipe.data.image_size)
+        with torch.no_grad():
+            tokens = self.task.model.image_encoder.tokens(normalise_pixels(pixels[None])[:, None].to(self.device))
+        maps = patch_maps(self, tokens, embed_phrases(self, [phrase, *([against] if against else [])]), kind)[0]
+        return unpad(maps[0] - maps[1] if against else maps[0], *size)
 
 
 def load(run: str | Path, device: str = "cpu") -> Pretrained:

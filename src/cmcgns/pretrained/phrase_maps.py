@@ -24,8 +24,6 @@ from torch import Tensor
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import place_in_square
-from cmcgns.data.images.read import Picture, read_with_size
-from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.pretrained.embed import Embedder, Floats
 
 MapKind = Literal["pooled", "patches", "attention"]
@@ -55,7 +53,9 @@ def embed_phrases(model: Embedder, texts: Sequence[str]) -> Phrases:
 
 
 def untrained(model: Embedder, kind: MapKind) -> str:
-    """Why the run cannot give this map: the loss that would have trained it was off; empty if it can."""
+    """Why the run cannot give this map: the loss that would have trained it was off, or none; empty if it can."""
+    if kind != "pooled" and model.method is None:
+        return f"the run has objective.name {model.recipe.objective.name}"
     weight = "weight_global" if kind == "pooled" else "weight_report"
     return f"the run has objective.{weight} 0" if getattr(model.recipe.objective, weight) == 0 else ""
 
@@ -83,8 +83,8 @@ def patch_maps(model: Embedder, tokens: Tensor, phrases: Phrases, kind: MapKind)
         return F.normalize(phrases.local, dim=-1) @ patches.transpose(1, 2)
     sentences = phrases.local.expand(len(tokens), -1, -1)
     everyone = torch.ones(sentences.shape[:2], dtype=torch.bool, device=tokens.device)
-    weights: Tensor = model.task.objective.attention.image_to_text(patches, sentences, everyone)[1]
-    return weights
+    assert model.method is not None  # else `untrained` says so
+    return model.method.attention.image_to_text(patches, sentences, everyone)[1]
 
 
 def to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -100,23 +100,7 @@ def to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(grid, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-@torch.no_grad()
-def phrase_map(model: Embedder, path: Picture, phrase: str, against: str, kind: MapKind) -> Floats:
-    """The map of :meth:`cmcgns.pretrained.Pretrained.ground`; its arguments and errors.
-
-    Returns:
-        (H, W), as large as the picture.
-    """
-    if reason := untrained(model, kind):
-        raise UserError(f"ground: no map of kind {kind}: {reason}")
-    pixels, size = read_with_size(path, model.recipe.data.image_size)
-    tokens = model.task.model.image_encoder.tokens(normalise_pixels(pixels[None])[:, None].to(model.device))
-    maps = patch_maps(model, tokens, embed_phrases(model, [phrase, *([against] if against else [])]), kind)[0]
-    values = maps[0] - maps[1] if against else maps[0]
-    return _unpadded(values, *size)
-
-
-def _unpadded(values: torch.Tensor, width: int, height: int) -> Floats:
+def unpad(values: Tensor, width: int, height: int) -> Floats:
     """(P,) of the square that the encoder saw -> (height, width) of the picture inside it."""
     side = max(width, height)
     square = to_pixels(values[None], (side, side))[0].cpu().numpy()

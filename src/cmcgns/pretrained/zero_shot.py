@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.read import Picture
 from cmcgns.metrics.ranking import FloatArray
-from cmcgns.pretrained.embed import Embedder
 from cmcgns.pretrained.prompts import load_prompts
 
 Prompts = Mapping[str, tuple[Sequence[str], Sequence[str]]]
@@ -112,26 +108,14 @@ def _check_unit(images: FloatArray) -> None:
         raise UserError(f"image embedding {np.flatnonzero(off)[0]} is not of unit length ({off.sum()} such rows)")
 
 
-def compare_prompts(
-    model: Embedder, paths: Picture | Sequence[Picture], labels: Sequence[str] | Prompts
-) -> pd.DataFrame:
-    """The table of :meth:`cmcgns.pretrained.Pretrained.zero_shot`; its arguments and errors.
+def label_prompts(labels: Sequence[str] | Prompts) -> list[tuple[Sequence[str], Sequence[str]]]:
+    """What states and what denies each label; of mere names what the package has for them.
 
-    Returns:
-        (pictures, labels) shares in [0, 1].
+    Raises:
+        UserError: no list of labels.
     """
-    pictures: Sequence[Picture] = paths if isinstance(paths, list | tuple) else [paths]  # type: ignore[list-item]
     if isinstance(labels, str) or len(labels) == 0:
         raise UserError(f"zero_shot takes a list of labels, for example zero_shot(paths, [{str(labels)!r}])")
-    sides = zip(*_sentences(labels), strict=True)
-    positive, negative = ([model.embed_text(list(texts)) for texts in side] for side in sides)
-    found = zero_shot_scores(model.embed_image(pictures), positive, negative, model.temperature)
-    names = [str(picture) if isinstance(picture, str | Path) else n for n, picture in enumerate(pictures)]
-    return pd.DataFrame(found, index=names, columns=list(labels))
-
-
-def _sentences(labels: Sequence[str] | Prompts) -> list[tuple[Sequence[str], Sequence[str]]]:
-    """What states and what denies each label; of mere names what the package has for them."""
     if isinstance(labels, Mapping):
         return [labels[label] for label in labels]
     book = load_prompts()

@@ -90,6 +90,8 @@ class BankSettings(Settings):
 class ObjectiveSettings(Settings):
     """The losses: every row of an ablation is one of these switches."""
 
+    name: str = Field("cm-cgns", description="cm-cgns reads the settings below")
+    options: dict[str, Any] = Field({}, description="settings that another objective has of its own")
     dim: Positive = Field(768, description="D; divisible by 8 (heads of the sentence pool)")
     temperature: Annotated[float, Field(gt=0)] = Field(0.1, description="start of L_global's temperature (learned)")
     weight_global: Weight = 1.0

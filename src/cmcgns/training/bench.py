@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import SCRATCH
-from cmcgns.objectives.cluster_bank import ClusterBank
-from cmcgns.objectives.cmcgns import Stage
-from cmcgns.settings.config import Recipe, StageSettings
+from cmcgns.objectives.cmcgns import CMCGNS
+from cmcgns.objectives.objective import Figures, Objective, Stage
+from cmcgns.settings.config import ObjectiveSettings, Recipe, StageSettings
 from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.step import build_optimizer, training_step
 from cmcgns.training.task import Task, build_task
@@ -34,7 +34,8 @@ def random_task(recipe: Recipe, report_config: ReportConfig | None = None) -> Ta
         config = BertConfig().to_dict()
     scratch = config is None and recipe.report_encoder.name == SCRATCH
     task = build_task(recipe, recipe.report_encoder.vocabulary if scratch else 1, config, load_weights=False)
-    _start_bank(task.objective.bank)
+    if isinstance(task.objective, CMCGNS):
+        task.objective.bank.start(F.normalize(torch.randn_like(task.objective.bank.centroids), dim=-1))
     return task.train()
 
 
@@ -63,12 +64,6 @@ def random_batch(recipe: Recipe, studies: int, vocabulary: int) -> Batch:
         report_text=torch.arange(1, 1 + studies),
         study_ids=tuple(f"random-{number}" for number in range(studies)),
     ).check()
-
-
-def _start_bank(bank: ClusterBank) -> None:
-    centroids = F.normalize(torch.randn_like(bank.centroids), dim=-1)
-    started = {"centroids": centroids, "active": torch.ones_like(bank.active), "started": torch.tensor(True)}
-    bank.load_state_dict(bank.state_dict() | started)
 
 
 _WARM_UP = 3
@@ -115,28 +110,26 @@ class StepFigures:
     host_synchronisation: str
 
 
-class EncodersOnly(nn.Module):
-    """Both encoders with a trivial loss on their tokens: the floor of any step that trains them.
+class EncodersOnly(Objective):
+    """A trivial loss on the tokens of both encoders: the floor of any step that trains them."""
 
-    Args:
-        model: whose encoders are used.
-    """
-
-    def __init__(self, model: ImageReportModel) -> None:
-        super().__init__()
-        self.image_encoder, self.report_encoder = model.image_encoder, model.report_encoder
-
-    def seed_step(self, seed: int) -> None:
-        """Nothing is random but dropout."""
-
-    def after_step(self) -> None:
-        """Nothing follows a step."""
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:  # noqa: ARG002
         """A scalar that every used parameter of the encoders has a part in."""
-        image = self.image_encoder.tokens(batch.images).mean(1)
-        report = self.report_encoder(batch.token_ids, batch.token_mask).mean(1)
-        return {"loss": image.float().square().mean() + report.float().square().mean()}
+        image = model.image_encoder.tokens(batch.images).mean(1)
+        report = model.report_encoder(batch.token_ids, batch.token_mask).mean(1)
+        return {"loss": image.float().square().mean() + report.float().square().mean()}, {}
+
+    def trainable_parts(self, model: ImageReportModel, stage: Stage) -> list[nn.Module]:  # noqa: ARG002
+        """The encoders alone."""
+        return [model.image_encoder, model.report_encoder]
+
+
+def encoders_task(task: Task, recipe: Recipe) -> Task:
+    """The encoders of a task, without its projections and pools, and their trivial loss."""
+    encoders = nn.Module()
+    encoders.image_encoder, encoders.report_encoder = task.model.image_encoder, task.model.report_encoder
+    objective = EncodersOnly(ObjectiveSettings(), task.model.image_encoder.grid, recipe.data.image_size)
+    return Task(encoders, objective)  # type: ignore[arg-type]
 
 
 def bench_step(
@@ -168,7 +161,7 @@ def bench_step(
     studies = batch_size or recipe.training.batch_size
     batch = random_batch(recipe, studies, task.model.report_encoder.config["vocab_size"]).to(fabric.device)
     settings: StageSettings = getattr(recipe, stage)
-    encoders = _measure(fabric, EncodersOnly(task.model), batch, recipe, settings, steps)
+    encoders = _measure(fabric, encoders_task(task, recipe), batch, recipe, settings, steps)
     whole = _measure(fabric, task, batch, recipe, settings, steps)
     pairs = studies * recipe.training.accumulate
     return StepFigures(

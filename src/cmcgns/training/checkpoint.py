@@ -1,7 +1,8 @@
-"""Checkpoints (safetensors, atomic, newest k kept) and the best weights of Stage I. No pickle anywhere."""
+"""Weights and checkpoints in files: safetensors, atomic, the newest k kept. No pickle anywhere."""
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,8 @@ from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_atomically
+from cmcgns.models.freeze import trained_parameters
 from cmcgns.models.weights import check_keys
-from cmcgns.training.run_folder import RunFolder
-from cmcgns.training.step import trained_parameters
-from cmcgns.training.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ _TASK, _OPTIMIZER = "task.", "optimizer."
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """Where a run stands; everything random follows from these numbers and the seed.
 
     Attributes:
@@ -48,9 +47,7 @@ class Progress:
 
 def save_weights(path: Path, module: nn.Module, about: dict[str, Any] | None = None) -> None:
     """Write every parameter and buffer of a module."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    metadata = {"about": json.dumps(about or {})}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    _write(path, module.state_dict(), {"about": json.dumps(about or {})})
 
 
 def load_weights(path: Path, module: nn.Module) -> dict[str, Any]:
@@ -74,15 +71,13 @@ def load_weights(path: Path, module: nn.Module) -> dict[str, Any]:
 
 
 def save_checkpoint(
-    folder: Path, task: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, keep: int
+    folder: Path, task: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState, keep: int
 ) -> Path:
-    """Write weights, optimiser and progress as one file; remove all but the newest `keep`."""
-    path = folder / f"step-{progress.global_step:08d}.safetensors"
+    """Write weights, optimiser and state as one file; remove all but the newest `keep`."""
+    path = folder / f"step-{state.global_step:08d}.safetensors"
     tensors = {_TASK + name: value for name, value in task.state_dict().items()}
     tensors |= _optimizer_tensors(task, optimizer)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    metadata = {"progress": json.dumps(asdict(progress))}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    _write(path, tensors, {"progress": json.dumps(asdict(state))})
     for old in checkpoints(folder)[:-keep]:
         old.unlink()
     return path
@@ -93,10 +88,10 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 
 
-def read_progress(path: Path) -> Progress:
+def read_state(path: Path) -> TrainingState:
     """Where the run stood when the checkpoint was written."""
     with safe_open(path, "pt") as file:
-        return Progress(**json.loads(file.metadata()["progress"]))
+        return TrainingState(**json.loads(file.metadata()["progress"]))
 
 
 def load_task(path: Path, task: nn.Module) -> None:
@@ -138,6 +133,11 @@ def _parameter_names(task: nn.Module, optimizer: torch.optim.Optimizer) -> list[
     return [by_identity[id(p)] for group in optimizer.param_groups for p in group["params"]]
 
 
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    on_host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomically(path, lambda temporary: save_file(on_host, temporary, metadata=metadata))
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such weights file")
@@ -147,40 +147,3 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _same(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
-
-
-def best_file(folder: RunFolder) -> Path:
-    """Where the best weights of Stage I are."""
-    return folder.state / "best-alignment.safetensors"
-
-
-def keep_best(folder: RunFolder, task: Task, progress: Progress, figures: dict[str, float]) -> None:
-    """Save the weights if no epoch before has validated better.
-
-    Args:
-        folder: of the run.
-        task: model and objective after the epoch.
-        progress: remembers the best value so far.
-        figures: of the validation. `global` decides: the total jumps when the bank starts, so it cannot rank epochs.
-    """
-    value = figures.get("global", -float(progress.epoch))
-    if value <= progress.best.get("global", float("inf")):  # of equal ones, such as all 0, the last
-        progress.best = {"global": value, "epoch": progress.epoch}
-        save_weights(best_file(folder), task, about=progress.best)
-
-
-def hand_over(folder: RunFolder, task: Task) -> str:
-    """Load the best weights of Stage I into the task; a sentence for the log.
-
-    Raises:
-        UserError: they are missing.
-    """
-    file = best_file(folder)
-    if not file.is_file():
-        raise UserError(f"{file}: the best Stage I weights are missing; start again in another folder")
-    had_started = task.objective.bank.is_started
-    best = load_weights(file, task)
-    message = f"weights of alignment epoch {best['epoch']} taken over"
-    if had_started and not task.objective.bank.is_started:
-        message += ": they are older than the cluster bank's start, so it starts anew"
-    return message

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from cmcgns.objectives.cmcgns import Stage
-from cmcgns.training.checkpoint import Progress
+from cmcgns.objectives.objective import Stage
+from cmcgns.training.checkpoint import TrainingState
 from cmcgns.training.run_folder import RunFolder
 
 
@@ -145,13 +145,13 @@ class Journal:
 
     Attributes:
         console: the log that is looked at.
-        progress: where the run stands.
+        state: where the run stands.
         metrics: the log that survives, or None on other ranks than the first.
         board: TensorBoard writer, or None on other ranks than the first.
     """
 
     console: RunConsole
-    progress: Progress
+    state: TrainingState
     metrics: MetricsLog | None = None
     board: Any = None
 
@@ -159,52 +159,52 @@ class Journal:
         """Figures of a training step, and how fast the steps are."""
         self._record("train", stage, figures)
         if self.board is not None:
-            self.board.add_scalar("speed/pairs_per_second", self.console.pairs_per_second, self.progress.global_step)
+            self.board.add_scalar("speed/pairs_per_second", self.console.pairs_per_second, self.state.global_step)
 
     def validation(self, stage: Stage, figures: dict[str, float], epochs: int) -> None:
         """Figures of an epoch out of `epochs`."""
         self._record("validation", stage, figures)
-        self.console.epoch(stage, self.progress.epoch, epochs, figures)
+        self.console.epoch(stage, self.state.epoch, epochs, figures)
 
     def event(self, stage: Stage, message: str) -> None:
         """Something that a reader of the curves should know."""
         if self.metrics is not None:
-            self.metrics.write("event", stage=stage, step=self.progress.global_step, message=message)
-            self.console.say(f"step {self.progress.global_step}: {message}")
+            self.metrics.write("event", stage=stage, step=self.state.global_step, message=message)
+            self.console.say(f"step {self.state.global_step}: {message}")
 
     def sync(self) -> None:
-        """Bring the metrics to the disk and note their length in the progress."""
+        """Bring the metrics to the disk and note their length in the state."""
         if self.metrics is not None:
-            self.progress.metrics_bytes = self.metrics.sync()
+            self.state.metrics_bytes = self.metrics.sync()
 
     def _record(self, kind: str, stage: Stage, figures: dict[str, float]) -> None:
         if self.metrics is None:
             return
-        progress = self.progress
+        state = self.state
         values = {name: float(f"{value:.7g}") for name, value in figures.items()}
-        self.metrics.write(kind, stage=stage, epoch=progress.epoch, step=progress.global_step, **values)
+        self.metrics.write(kind, stage=stage, epoch=state.epoch, step=state.global_step, **values)
         if self.board is not None:
             for name, value in figures.items():
-                self.board.add_scalar(f"{kind}/{name}", value, progress.global_step)
+                self.board.add_scalar(f"{kind}/{name}", value, state.global_step)
 
 
 @contextmanager
-def open_journal(folder: RunFolder, console: RunConsole, progress: Progress, first: bool) -> Iterator[Journal]:
+def open_journal(folder: RunFolder, console: RunConsole, state: TrainingState, first: bool) -> Iterator[Journal]:
     """A journal whose files are closed at the end.
 
     Args:
-        folder: where metrics and TensorBoard files lie; what is younger than the progress is cut off.
+        folder: where metrics and TensorBoard files lie; what is younger is cut off.
         console: may be quiet.
-        progress: where the run starts.
+        state: where the run starts.
         first: whether this is the first rank, the only one that writes files.
     """
-    journal = Journal(console, progress)
+    journal = Journal(console, state)
     try:
         if first:
             from torch.utils.tensorboard import SummaryWriter
 
-            journal.metrics = MetricsLog(folder.metrics, progress.metrics_bytes)
-            purge = progress.global_step + 1 if progress.global_step else None
+            journal.metrics = MetricsLog(folder.metrics, state.metrics_bytes)
+            purge = state.global_step + 1 if state.global_step else None
             journal.board = SummaryWriter(str(folder.tensorboard), purge_step=purge)
         yield journal
     finally:

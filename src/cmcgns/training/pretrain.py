@@ -1,24 +1,33 @@
 """`cmcgns pretrain`: from a recipe and a folder of pairs to a run folder."""
 
 import json
+import logging
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_json
+from cmcgns.data.pairs.dataset import make_loader
+from cmcgns.data.pairs.order import mix
+from cmcgns.data.shards.stream import training_order
+from cmcgns.models.freeze import unreached_parameters
+from cmcgns.objectives.objective import STAGES, find_objective
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import differences
-from cmcgns.training.card import write_card
-from cmcgns.training.checkpoint import Progress, checkpoints, read_progress, save_weights
+from cmcgns.training.checkpoint import TrainingState, checkpoints, read_state, save_weights
 from cmcgns.training.data import PreparedData, describe, describe_batches, prepare_data, summary, write_left_out
-from cmcgns.training.initialise import check_source, first_task
 from cmcgns.training.journal import RunConsole, open_journal
-from cmcgns.training.launch import launch
+from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.loop import Loop
 from cmcgns.training.run_folder import RunFolder, describe_run
 from cmcgns.training.seen import write_seen
-from cmcgns.training.task import Task
+from cmcgns.training.step import build_optimizer, training_step
+from cmcgns.training.task import Task, build_for, check_source, first_task
+
+logger = logging.getLogger(__name__)
 
 
 def pretrain(
@@ -57,32 +66,22 @@ def pretrain(
     if resume and init:
         raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
     folder = RunFolder(out)
-    latest = _latest_checkpoint(folder, recipe) if resume else None
-    if not resume and not int(os.environ.get("LOCAL_RANK", 0)):
-        folder.claim()  # before other processes start, which would wait for this one in vain
+    latest = _open_folder(folder, recipe, resume)
     fabric = launch(recipe, devices, nodes, accelerator)
     if resume and fabric.is_global_zero:
         folder.remove_leftovers()
     if resume and latest is None:
         init = folder.read_init()  # starts over, from where it started before
-    if init is not None:
-        check_source(RunFolder(init))
-    tokenizer = folder.tokenizer if latest else (init / "tokenizer" if init else None)
-    fixed = fabric.world_size > 1 or fabric.device.type == "cuda"
-    prepared = prepare_data(recipe, data, tokenizer, fixed)
-    _check_same_data(folder, prepared, resume)
+    prepared = _prepare(recipe, data, folder, latest, init, fabric)
     batches = describe_batches(recipe, len(prepared.train), fabric.world_size)
     task = first_task(recipe, prepared, folder, latest, init)
-    progress = _progress_of(latest, fabric.world_size)
+    state = _state_of(latest, fabric.world_size)
     console = RunConsole(quiet or not fabric.is_global_zero)
     if fabric.is_global_zero:
-        if latest is None:
-            folder.create(recipe, init)
-        _write_start(folder, recipe, prepared, task, fresh=latest is None)
-        console.say(describe(summary(prepared)))
-        console.say(batches)
-    with open_journal(folder, console, progress, fabric.is_global_zero) as journal:
-        Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, progress, latest).run()
+        _write_start(folder, recipe, prepared, task, init, fresh=latest is None)
+        console.say(f"{describe(summary(prepared))}\n{batches}")
+    with open_journal(folder, console, state, fabric.is_global_zero) as journal:
+        Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, state, latest).run()
     if fabric.is_global_zero:
         _write_end(folder, task, recipe)
         console.say(f"done: {out}")
@@ -90,8 +89,97 @@ def pretrain(
     return out
 
 
-def _latest_checkpoint(folder: RunFolder, recipe: Recipe) -> Path | None:
-    """Newest checkpoint; None when the run was stopped before its first, and starts over."""
+def dry_run(
+    recipe: Recipe,
+    data: Path | str,
+    accelerator: str = "auto",
+    steps: int = 2,
+    processes: int = 1,
+    fresh: bool = True,
+) -> dict[str, float]:
+    """Build everything, run two steps of each stage and estimate the whole run; writes nothing but the image cache.
+
+    Args:
+        recipe: all settings.
+        data: table or folder of pairs, or of shards.
+        accelerator: auto, cpu, cuda or mps.
+        steps: to time, of each stage.
+        processes: that the run is to have.
+        fresh: whether the run starts from nothing.
+
+    Returns:
+        peak memory in MiB, pairs/s of each stage, hours of the whole run (validation not included).
+
+    Raises:
+        UserError: bad settings or data, several processes, or a run that starts from another one.
+    """
+    if processes > 1 or not fresh:
+        raise UserError(
+            "--dry-run looks at one process and a fresh start: leave out --devices, --nodes, --init, --resume"
+        )
+    fabric = launch(recipe, 1, 1, accelerator)
+    prepared = prepare_data(recipe, data, fixed_shapes=fabric.device.type == "cuda")
+    task = build_for(recipe, prepared)
+    figures: dict[str, float] = {}
+    hours = 0.0
+    training = recipe.training
+    per_step = training.batch_size * training.accumulate
+    for stage in STAGES:
+        settings = getattr(recipe, stage)
+        if settings.epochs == 0:
+            continue
+        task.set_stage(stage)
+        module, optimizer = fabric.setup(task, build_optimizer(task, settings))
+        task.train()
+        order = training_order(prepared.train, training.batch_size, mix(training.seed))
+        loader = iter(make_loader(prepared.train, order, recipe.data.workers))
+        first = next(loader)
+        seconds = []
+        for step in range(steps + 1):  # the first one warms up
+            start = time.perf_counter()
+            # A small data set may hold fewer batches than are timed: the first one comes again.
+            group = [next(loader, first).to(fabric.device) for _ in range(training.accumulate)]
+            losses = training_step(fabric, module, task, optimizer, group, seed=step, clip=training.clip)
+            float(losses["loss"])
+            seconds.append(time.perf_counter() - start)
+        speed = per_step / (sum(seconds[1:]) / steps)
+        figures[f"{stage}_pairs_per_second"] = speed
+        hours += settings.epochs * len(prepared.train) / speed / 3600
+    return figures | {"peak_memory_mib": peak_memory(fabric.device), "hours": hours}
+
+
+def describe_estimate(figures: dict[str, float]) -> str:
+    """The estimate as lines for people; less than an hour in minutes."""
+    lines = []
+    for name, value in figures.items():
+        if name == "hours" and value < 1:
+            name, value = "minutes", 60 * value
+        lines.append(f"{name.replace('_', ' '):<36}{value:,.2f}")
+    return "\n".join(lines)
+
+
+def _prepare(
+    recipe: Recipe, data: Path | str, folder: RunFolder, latest: Path | None, init: Path | None, fabric: Any
+) -> PreparedData:
+    """The data, with the tokenizer of the run or of the one it starts from."""
+    if init is not None:
+        check_source(RunFolder(init))
+    tokenizer = folder.tokenizer if latest else (init / "tokenizer" if init else None)
+    prepared = prepare_data(recipe, data, tokenizer, fabric.world_size > 1 or fabric.device.type == "cuda")
+    if folder.provenance.is_file():
+        before = json.loads(folder.provenance.read_text("utf-8")).get("manifest_sha256")
+        if before is not None and before != sha256(prepared.pairs.source):
+            raise UserError(f"--resume: {prepared.pairs.source} has changed since the run started")
+    return prepared
+
+
+def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> Path | None:
+    """Newest checkpoint to go on from; None for a new run, and for one that was stopped before its first."""
+    find_objective(recipe.objective)  # a wrong name is said before anything is read or made
+    if not resume:
+        if not int(os.environ.get("LOCAL_RANK", 0)):
+            folder.claim()  # before other processes start, which would wait for this one in vain
+        return None
     before = folder.read_recipe()
     if before != recipe:
         changed = ", ".join(differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
@@ -103,24 +191,22 @@ def _latest_checkpoint(folder: RunFolder, recipe: Recipe) -> Path | None:
     return found[-1] if found else None
 
 
-def _progress_of(latest: Path | None, ranks: int) -> Progress:
+def _state_of(latest: Path | None, ranks: int) -> TrainingState:
     """Where the run stands; the start without a checkpoint."""
-    progress = read_progress(latest) if latest else Progress(ranks=ranks)
-    if progress.ranks != ranks:
-        raise UserError(f"--resume: the run has {progress.ranks} rank(s), not {ranks}: the order would change")
-    return progress
+    state = read_state(latest) if latest else TrainingState(ranks=ranks)
+    if state.ranks != ranks:
+        raise UserError(f"--resume: the run has {state.ranks} rank(s), not {ranks}: the order would change")
+    return state
 
 
-def _check_same_data(folder: RunFolder, prepared: PreparedData, resume: bool) -> None:
-    if not resume or not folder.provenance.is_file():
-        return
-    before = json.loads(folder.provenance.read_text("utf-8")).get("manifest_sha256")
-    if before is not None and before != sha256(prepared.pairs.source):
-        raise UserError(f"--resume: {prepared.pairs.source} has changed since the run started")
-
-
-def _write_start(folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: Task, fresh: bool) -> None:
+def _write_start(
+    folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: Task, init: Path | None, fresh: bool
+) -> None:
     if fresh:
+        folder.create(recipe, init)
+        for encoder in (task.model.image_encoder, task.model.report_encoder):
+            if unused := unreached_parameters(encoder):
+                logger.info("%d parameters are not used and stay as they are: %s", len(unused), ", ".join(unused))
         _write_description(folder, recipe, prepared, task)
     if fresh or not folder.seen.is_file():  # a run that is older than this file gets it when it goes on
         folder.write_provenance({"seen": write_seen(folder, prepared, recipe, folder.read_init())})
@@ -139,4 +225,4 @@ def _write_end(folder: RunFolder, task: Task, recipe: Recipe) -> None:
     save_weights(folder.model, task, about={"name": recipe.name})
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     folder.write_provenance({"finished": finished, "model_sha256": sha256(folder.model)})
-    write_card(folder, recipe)
+    folder.write_card(recipe)

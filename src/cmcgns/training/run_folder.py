@@ -13,6 +13,31 @@ from cmcgns.common.files import sha256, write_json, write_text
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 
+_CARD = """# {name}
+
+A radiograph encoder ({image}) and a report encoder ({report}), pretrained together without labels by {method}.
+
+| | |
+|---|---|
+| input | one gray image, long side {resize}, padded to a square, cropped to {size} px, scaled to [-1, 1] |
+| stages | alignment {alignment} epochs, reconstruction {reconstruction} epochs |
+{false_negatives}| settings, versions, hashes | `config.yaml`, `provenance.json` |
+| who was trained on | `seen.parquet`: patient ids and thumbnails of 32 px, for the leakage guard |
+
+Take `seen.parquet` out of this folder before you publish a run on data that must not be passed on.
+
+```python
+import cmcgns
+
+model = cmcgns.load("PATH OF THIS FOLDER")
+model.embed_image(["radiograph.png"])  # (1, {dim}), unit length
+model.embed_text(["No pleural effusion."])
+```
+
+**Not a medical device.** The weights carry the biases of the data they were trained on; evaluate before any use.
+"""
+_METHOD = "cross-modal\ncluster-guided negative sampling (CM-CGNS, arXiv 2506.11674)"
+
 
 class RunFolder:
     """Paths and small files of a run.
@@ -88,6 +113,23 @@ class RunFolder:
                 "channels": recipe.image_encoder.channels,
             },
         )
+
+    def write_card(self, recipe: Recipe) -> None:
+        """The model card."""
+        published = recipe.objective.name == "cm-cgns"
+        text = _CARD.format(
+            name=recipe.name,
+            method=_METHOD if published else f"the objective `{recipe.objective.name}`",
+            image=recipe.image_encoder.name,
+            report=recipe.report_encoder.name,
+            resize=recipe.data.resize,
+            size=recipe.data.image_size,
+            alignment=recipe.alignment.epochs,
+            reconstruction=recipe.reconstruction.epochs,
+            false_negatives=f"| false negatives | {recipe.objective.false_negatives} |\n" if published else "",
+            dim=recipe.objective.dim,
+        )
+        write_text(self.card, text)
 
     def write_provenance(self, content: dict[str, Any]) -> None:
         """Merge facts into provenance.json."""

@@ -10,13 +10,9 @@ from torch import Tensor, nn
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.data.pairs.order import mix
+from cmcgns.models.freeze import trained_parameters
 from cmcgns.settings.config import StageSettings
 from cmcgns.training.task import Task
-
-
-def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """What a stage trains, by name."""
-    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 def build_optimizer(module: nn.Module, settings: StageSettings) -> torch.optim.Optimizer:
@@ -91,16 +87,15 @@ def training_step(
     """
     parts: list[dict[str, Tensor]] = []
     for micro, batch in enumerate(batches):
-        task.seed_step(mix(seed, micro))
         torch.manual_seed(mix(seed, micro, fabric.global_rank))
         last = micro == len(batches) - 1
         with fabric.no_backward_sync(module, enabled=fabric.world_size > 1 and not last):
-            losses = module(batch)
+            losses, metrics = module(batch, mix(seed, micro))
             if fabric.device.type == "cpu":
                 check_finite(losses, batch.study_ids)
             # The objective's gradient is that of the global loss already; DDP divides by the number of ranks.
             fabric.backward(losses["loss"] * (fabric.world_size / len(batches)))
-        parts.append({name: value.detach() for name, value in losses.items()})
+        parts.append({name: value.detach() for name, value in (losses | metrics).items()})
     figures = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
     # Without a bound the norm is still needed: a finite loss can have a gradient that would spoil the weights.
     figures["gradient_norm"] = fabric.clip_gradients(
@@ -109,7 +104,7 @@ def training_step(
     if fabric.device.type == "cpu":
         check_finite(figures, [name for batch in batches for name in batch.study_ids])
     optimizer.step()
-    task.after_step()
+    task.objective.clamp_logit_scale()
     optimizer.zero_grad(set_to_none=True)
     return figures
 

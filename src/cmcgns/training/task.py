@@ -1,80 +1,51 @@
-"""Model and objective as one module: a batch goes in, losses come out."""
+"""The task of a run: model and objective as one module, and the weights that it and Stage II start with."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import nn
 
+from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
-from cmcgns.models.freeze import running_statistics_kept
+from cmcgns.models.freeze import train_only
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.model import ImageReportModel
-from cmcgns.models.report_encoder import ReportEncoder
-from cmcgns.objectives.cmcgns import CMCGNS, Stage
-from cmcgns.objectives.collective import rank, world_size
-from cmcgns.objectives.masked_reconstruction import draw_hidden, to_pixels
-from cmcgns.settings.config import Recipe
+from cmcgns.models.report_encoder import SCRATCH, ReportEncoder
+from cmcgns.models.weights import check_keys
+from cmcgns.objectives.objective import Figures, Objective, Stage, find_objective
+from cmcgns.settings.config import Recipe, ReportEncoderSettings
+from cmcgns.training.checkpoint import TrainingState, load_task, load_weights, save_weights
+from cmcgns.training.data import PreparedData
+from cmcgns.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 class Task(nn.Module):
-    """What is trained.
+    """What is trained, wrapped for several ranks and saved.
 
     Args:
         model: both encoders.
         objective: the losses and their own parameters.
-        recipe: the run's settings.
     """
 
-    def __init__(self, model: ImageReportModel, objective: CMCGNS, recipe: Recipe) -> None:
+    def __init__(self, model: ImageReportModel, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
-        self.settings = recipe.objective
-        self.mask_seed = recipe.training.seed
         self.set_stage("alignment")
 
     def set_stage(self, stage: Stage) -> None:
         """Enter a stage: freeze what it does not train."""
-        self.objective.set_stage(stage)
-        self.model.patch_projection.requires_grad_(self.objective.uses_patches)
-        pooled = self.settings.weight_global > 0
-        for module in (self.model.image_pool, self.model.image_projection, self.model.sentence_pool):
-            module.requires_grad_(pooled)
+        self.objective.stage = stage
+        train_only(self, self.objective.trainable_parts(self.model, stage))
 
-    def seed_step(self, seed: int) -> None:
-        """Fix the masks of the next training step; the same number on every rank."""
-        self.mask_seed = seed
-
-    def after_step(self) -> None:
-        """What follows a step of the optimiser."""
-        self.objective.after_step()
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of a batch; `loss` is what is back-propagated."""
-        features = self.model(batch)
-        if self.training and self.objective.reconstructs:
-            features.hidden = self._draw_hidden(len(batch), batch.images.device)
-            if self.settings.mask == "pixels":
-                features.hidden_patches = self.painted_patches(batch.images, features.hidden)
-        return self.objective(features, batch)  # type: ignore[no-any-return]
-
-    def painted_patches(self, images: Tensor, hidden: Tensor) -> Tensor:
-        """Patch tokens (B, P, D) of images whose hidden regions are painted over with mid-gray.
-
-        Args:
-            images: (B, 1, H, W).
-            hidden: (B, P) true where hidden.
-        """
-        grid = self.model.image_encoder.grid
-        painted = images * ~to_pixels(hidden, grid, (images.shape[-2], images.shape[-1]))
-        encoder = self.model.image_encoder
-        with running_statistics_kept(encoder):  # evaluation sees whole images only
-            return self.model.project_patches(encoder.tokens(painted))
-
-    def _draw_hidden(self, studies: int, device: torch.device) -> Tensor:
-        # Drawn for the batch of all ranks, then sliced: two ranks hide what one rank of twice the batch would.
-        generator = torch.Generator(device).manual_seed(self.mask_seed)
-        grid = self.model.image_encoder.grid
-        everyone = studies * world_size()
-        hidden = draw_hidden(everyone, grid[0] * grid[1], self.settings.mask_ratio, generator)
-        return hidden[rank() * studies : (rank() + 1) * studies]
+    def forward(self, batch: Batch, seed: int = 0) -> tuple[Figures, Figures]:
+        """Losses and metrics of a batch, as :class:`cmcgns.objectives.objective.Objective` says."""
+        return self.objective(self.model, batch, seed)  # type: ignore[no-any-return]
 
 
 def build_task(
@@ -92,5 +63,117 @@ def build_task(
     image_encoder = ImageEncoder(recipe.image_encoder, size, load_weights)
     report_encoder = ReportEncoder(recipe.report_encoder, vocabulary, recipe.data.max_tokens, report_config)
     model = ImageReportModel(image_encoder, report_encoder, recipe.objective.dim)
-    objective = CMCGNS(recipe.objective, image_encoder.grid, size, recipe.training.seed)
-    return Task(model, objective, recipe)
+    objective = find_objective(recipe.objective)(recipe.objective, image_encoder.grid, size, recipe.training.seed)
+    return Task(model, objective)
+
+
+def check_source(source: RunFolder) -> None:
+    """Refuse a folder that no finished run left behind.
+
+    Raises:
+        UserError: config.yaml or model.safetensors is missing.
+    """
+    source.read_recipe()
+    if not source.model.is_file():
+        raise UserError(f"--init {source.path}: model.safetensors is missing (the run did not finish)")
+
+
+def initial_report_config(settings: ReportEncoderSettings, source: RunFolder) -> dict[str, Any]:
+    """The report encoder's configuration in the run, with the dropout that the recipe asks for.
+
+    Raises:
+        UserError: the recipe asks for another report encoder.
+    """
+    config: dict[str, Any] = json.loads(source.report_encoder.read_text("utf-8"))
+    wanted, found = {"name": settings.name}, {"name": source.read_recipe().report_encoder.name}
+    if settings.name == SCRATCH == found["name"]:
+        names = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads"}
+        wanted |= {name: getattr(settings, name) for name in names}
+        found |= {name: config[key] for name, key in names.items()}
+        config |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), settings.dropout)
+    differing = [f"report_encoder.{name}={found[name]}" for name in wanted if wanted[name] != found[name]]
+    if differing:
+        raise UserError(f"--init {source.path} has {', '.join(differing)}, but the recipe does not")
+    return config
+
+
+def load_initial_weights(task: Task, source: RunFolder) -> None:
+    """Fill both encoders strictly, and of the objective what fits; the rest is named in the log.
+
+    Raises:
+        UserError: the run's encoders differ from the recipe's.
+    """
+    tensors = load_file(source.model)
+    model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    check_keys(dict(model), task.model.state_dict(), f"--init {source.path}")
+    task.model.load_state_dict(model)
+    wanted = task.objective.state_dict()
+    given = {k.removeprefix("objective."): v for k, v in tensors.items() if k.startswith("objective.")}
+    # The bank belongs to one run's data and settings: half of its buffers would make no sense.
+    fits = {
+        k: v for k, v in given.items() if k in wanted and wanted[k].shape == v.shape and not k.startswith("bank.")
+    }
+    task.objective.load_state_dict(wanted | fits)
+    fresh = sorted(k for k in wanted if k not in fits and not k.startswith("bank."))
+    logger.info(
+        "weights from %s: both encoders, %d tensors of the objective; the bank starts anew%s",
+        source.path, len(fits), f"; new: {', '.join(fresh)}" if fresh else "",
+    )  # fmt: skip
+
+
+def first_task(
+    recipe: Recipe, prepared: PreparedData, folder: RunFolder, latest: Path | None, init: Path | None
+) -> Task:
+    """What training goes on with: a checkpoint, the weights of another run, or the recipe's own start."""
+    if latest is not None:
+        task = build_for(recipe, prepared, json.loads(folder.report_encoder.read_text("utf-8")))
+        load_task(latest, task)
+    elif init is not None:
+        task = build_for(recipe, prepared, initial_report_config(recipe.report_encoder, RunFolder(init)))
+        load_initial_weights(task, RunFolder(init))
+    else:
+        task = build_for(recipe, prepared)
+    return task
+
+
+def build_for(recipe: Recipe, prepared: PreparedData, report_config: dict[str, Any] | None = None) -> Task:
+    """A task; with the configuration of a saved report encoder, it waits for weights of a run."""
+    torch.manual_seed(recipe.training.seed)
+    return build_task(recipe, len(prepared.tokenizer), report_config, load_weights=report_config is None)
+
+
+def best_file(folder: RunFolder) -> Path:
+    """Where the best weights of Stage I are."""
+    return folder.state / "best-alignment.safetensors"
+
+
+def keep_best(folder: RunFolder, task: Task, state: TrainingState, figures: dict[str, float]) -> None:
+    """Save the weights if no epoch before has validated better.
+
+    Args:
+        folder: of the run.
+        task: model and objective after the epoch.
+        state: remembers the best value so far.
+        figures: of the validation. `global` decides: the total jumps when the bank starts, so it cannot rank epochs.
+    """
+    value = figures.get("global", -float(state.epoch))
+    if value <= state.best.get("global", float("inf")):  # of equal ones, such as all 0, the last
+        state.best = {"global": value, "epoch": state.epoch}
+        save_weights(best_file(folder), task, about=state.best)
+
+
+def hand_over(folder: RunFolder, task: Task) -> str:
+    """Load the best weights of Stage I into the task; a sentence for the log.
+
+    Raises:
+        UserError: they are missing.
+    """
+    file = best_file(folder)
+    if not file.is_file():
+        raise UserError(f"{file}: the best Stage I weights are missing; start again in another folder")
+    had_started = task.objective.is_started
+    best = load_weights(file, task)
+    message = f"weights of alignment epoch {best['epoch']} taken over"
+    if had_started and not task.objective.is_started:
+        message += f": they are older than {task.objective.late_part}'s start, so it starts anew"
+    return message

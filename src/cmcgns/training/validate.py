@@ -36,7 +36,8 @@ def validate(
     try:
         with local_only():
             for batch in make_loader(dataset, evaluation_order(len(dataset), batch_size)):
-                for name, value in task(batch.to(device)).items():
+                losses, metrics = task(batch.to(device))
+                for name, value in (losses | metrics).items():
                     sums[name] = sums.get(name, torch.zeros((), device=device)) + value.float() * len(batch)
                     studies[name] += len(batch)
         figures = {name: float(value) / studies[name] for name, value in sums.items()}

@@ -112,7 +112,7 @@ class SentenceMaps:
 
 def show_attention(studies: EncodedStudies, count: int = 6) -> dict[str, Any]:
     """The section of the first sentences that state each finding, or why there is none."""
-    if studies.model.recipe.objective.weight_report == 0:
+    if studies.model.method is None or studies.model.recipe.objective.weight_report == 0:
         absent = "The run was made without the local report loss (weight 0), so no sentence learned where to look."
         return {"absent": absent}
     if not any(studies.boxes):
@@ -129,7 +129,8 @@ def sentence_maps(studies: EncodedStudies, statement: Statement) -> SentenceMaps
     patches = studies.patches[statement.row][None]
     sentences = studies.sentence_features[statement.row][None]
     mask = torch.ones(sentences.shape[:2], dtype=torch.bool)
-    attended, weights = studies.model.task.objective.attention.image_to_text(patches, sentences, mask)
+    assert studies.model.method is not None  # else there is no section
+    attended, weights = studies.model.method.attention.image_to_text(patches, sentences, mask)
     cosine = F.cosine_similarity(patches[0], attended[0, statement.sentence][None], dim=-1)
     return SentenceMaps(
         statement,

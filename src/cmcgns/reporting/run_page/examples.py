@@ -138,8 +138,8 @@ class Rebuilt:
 
 def show_reconstructions(studies: EncodedStudies, count: int = 6, seed: int = 0) -> dict[str, Any]:
     """The section of studies with findings, rebuilt under the mask that hides most of their boxes; or why none is."""
-    recipe = studies.model.recipe
-    if studies.model.task.objective.reconstruction is None:
+    recipe, method = studies.model.recipe, studies.model.method
+    if method is None or method.reconstruction is None:
         return {"absent": "The run was made without masked reconstruction (objective.reconstruction: off)."}
     if recipe.reconstruction.epochs == 0 or recipe.objective.weight_reconstruction == 0:
         return {"absent": "The run has a decoder, but Stage II did not train it (no epochs, or weight 0)."}
@@ -149,21 +149,18 @@ def show_reconstructions(studies: EncodedStudies, count: int = 6, seed: int = 0)
 
 @torch.no_grad()
 def _rebuild(studies: EncodedStudies, row: int, seed: int) -> Rebuilt:
-    task, settings = studies.model.task, studies.model.task.settings
-    reconstruction = task.objective.reconstruction
-    assert reconstruction is not None
+    method = studies.model.method
+    assert method is not None and method.reconstruction is not None  # noqa: PT018 - else there is no section
     hidden = _choose_mask(studies, row, seed)
     image = studies.dataset[BatchRequest(np.array([row]))].images
     covered = to_pixels(hidden, studies.grid, (image.shape[-2], image.shape[-1]))
-    patches = studies.patches[row][None]
-    if settings.mask == "pixels":
-        patches = task.model.project_patches(task.model.image_encoder.tokens(image * ~covered))
+    patches = method.reconstruction.seen_patches(studies.model.task.model, studies.patches[row][None], image, hidden)
     other = other_report(studies, row)
     rebuilt = []
     for source in (row, other):
         sentences = studies.sentence_features[source][None]
         mask = torch.ones(sentences.shape[:2], dtype=torch.bool)
-        output = reconstruction.reconstruct(patches, hidden, sentences, mask, task.objective.attention)
+        output = method.reconstruction.reconstruct(patches, hidden, sentences, mask, method.attention)
         rebuilt.append(torch.where(covered, output.clamp(-1, 1), image)[0, 0].numpy())
     return Rebuilt(row, other, image[0, 0].numpy(), covered[0, 0].numpy(), *rebuilt)
 
@@ -179,7 +176,7 @@ def other_report(studies: EncodedStudies, row: int) -> int:
 
 def _choose_mask(studies: EncodedStudies, row: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed + row)
-    size, ratio = studies.dataset.settings.image_size, studies.model.task.settings.mask_ratio
+    size, ratio = studies.dataset.settings.image_size, studies.model.recipe.objective.mask_ratio
     masks = draw_hidden(DRAWS, studies.patches.shape[1], ratio, generator)
     inside = torch.from_numpy(box_mask(studies.boxes[row], size))
     covered = (to_pixels(masks, studies.grid, (size, size))[:, 0] * inside).sum((1, 2))
@@ -188,7 +185,7 @@ def _choose_mask(studies: EncodedStudies, row: int, seed: int) -> torch.Tensor:
 
 def draw_reconstructions(studies: EncodedStudies, examples: list[Rebuilt]) -> Figure:
     """A row a study: original, hidden, rebuilt with the right and another report, and what the report changed."""
-    helps = studies.model.task.settings.reconstruction == "cross_modal"
+    helps = studies.model.recipe.objective.reconstruction == "cross_modal"
     heads = ["original", "hidden from the decoder", "rebuilt, own report", "rebuilt, other report", "|own − other|"]
     if not helps:
         heads[2:] = ["rebuilt", "|rebuilt − original|"]

@@ -183,7 +183,7 @@ def _quote(axes: Axes, sentence: str) -> None:
 
 
 def _rebuilt(figure: Figure, studies: EncodedStudies, rebuilt: list[Rebuilt]) -> None:
-    help_ = "with the report's help" if studies.model.task.settings.reconstruction == "cross_modal" else ""
+    help_ = "with the report's help" if studies.model.recipe.objective.reconstruction == "cross_modal" else ""
     _heading(figure, 0.418, "Hidden regions, rebuilt", help_)
     halves = figure.add_gridspec(1, 2, left=_LEFT, right=_RIGHT, top=0.385, bottom=0.02, wspace=0.045)
     for half in range(2):

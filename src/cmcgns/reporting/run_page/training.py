@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cmcgns.data.reports.text import normalise_sentence
-from cmcgns.objectives.cluster_bank import assign_two
+from cmcgns.objectives.centroids import assign_two
+from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.reporting.run_page.studies import EncodedStudies
 from cmcgns.reporting.style import (
     BLUE,
@@ -161,10 +162,10 @@ _DEAD = 0.05  # of an equal share: the log's own bound
 
 def show_bank(studies: EncodedStudies, records: Records) -> dict[str, Any]:
     """The section of the cluster bank, or why there is none."""
-    settings = studies.model.recipe.objective
-    if settings.weight_report == 0 or settings.negatives == "in_batch":
+    settings, method = studies.model.recipe.objective, studies.model.method
+    if method is None or settings.weight_report == 0 or settings.negatives == "in_batch":
         return {"absent": "The run was made without the cluster bank (no local report loss, or in-batch negatives)."}
-    if not studies.model.task.objective.bank.is_started:
+    if not method.bank.is_started:
         conditions = f"mean cosine at most {settings.bank.start_cosine:g}, or step {settings.bank.start_by_step}"
         absent = f"its conditions ({conditions}) were not met, so the loss used in-batch negatives throughout."
         return {"absent": f"The bank never started: {absent}"}
@@ -176,12 +177,18 @@ def show_bank(studies: EncodedStudies, records: Records) -> dict[str, Any]:
     }
 
 
+def _bank_of(studies: EncodedStudies) -> ClusterBank:
+    """The bank of a run that has one, as :func:`show_bank` makes sure."""
+    assert studies.model.method is not None
+    return studies.model.method.bank
+
+
 def bank_facts(studies: EncodedStudies) -> dict[str, float]:
     """How many clusters there are, were seeded, are dead and hold a sentence of these studies; how even they are.
 
     `effective` is the exponential of the entropy of the shares: the number of equal clusters that would be as even.
     """
-    bank = studies.model.task.objective.bank
+    bank = _bank_of(studies)
     usage = bank.shares.numpy()
     z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
     _, own, _ = assign_two(z1, bank.centroids, bank.active)
@@ -203,7 +210,7 @@ def largest_clusters(studies: EncodedStudies, count: int = 8, sentences: int = 4
         Of each its `number` in the bank, its `usage`, the share of the training sentences of about the last hundred
         steps, and the `typical` sentences nearest to the centroid with their cosine, equal texts once.
     """
-    bank = studies.model.task.objective.bank
+    bank = _bank_of(studies)
     z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
     texts = [sentence for report in studies.sentences for sentence in report]
     cosines, own, _ = assign_two(z1, bank.centroids, bank.active)
@@ -226,7 +233,7 @@ def draw_bank(studies: EncodedStudies, records: Records) -> Figure:
     figure = new_figure(13, 4.1)
     sizes, course = figure.subplots(1, 2, width_ratios=(1.5, 1))
     figure.subplots_adjust(left=0.06, right=0.985, top=0.88, bottom=0.17, wspace=0.2)
-    bank = studies.model.task.objective.bank
+    bank = _bank_of(studies)
     usage = np.sort(bank.shares.numpy())[::-1] * 100
     equal = 100 / bank.clusters
     colours = [FAINT if share <= _DEAD * equal else BLUE for share in usage]

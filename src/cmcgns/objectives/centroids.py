@@ -1,11 +1,13 @@
-"""First centroids of the cluster bank."""
+"""Centroids of unit vectors: how the first are chosen, who belongs to which, how they move."""
 
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Seeding = Literal["farthest_point", "kmeans++", "chain"]
+Update = Literal["mean", "sum"]
 
 
 def seed_centroids(vectors: Tensor, count: int, kind: Seeding, generator: torch.Generator) -> Tensor:
@@ -69,3 +71,37 @@ def _untaken(size: int, chosen: list[int]) -> Tensor:
     weights = torch.ones(size)
     weights[chosen] = 0
     return weights
+
+
+def assign_two(vectors: Tensor, centroids: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosines to the centroids, and the nearest and second nearest of them.
+
+    Args:
+        vectors: (n, D) unit vectors.
+        centroids: (K, D) centroids.
+        active: (K,) true for centroids in use.
+
+    Returns:
+        cosines (n, K), own (n,), second (n,); neither own nor second is ever an unused centroid.
+    """
+    # Centroids are unit vectors already, except under the released update, which lets their length drift.
+    cosines = vectors @ F.normalize(centroids, dim=-1).T
+    nearest = cosines.detach().masked_fill(~active, -torch.inf).topk(2, dim=-1).indices
+    return cosines, nearest[:, 0], nearest[:, 1]
+
+
+def move_centroids(centroids: Tensor, sums: Tensor, counts: Tensor, momentum_rate: float, kind: Update) -> Tensor:
+    """One k-means step with momentum.
+
+    Args:
+        centroids: (K, D).
+        sums: (K, D) sum of the members of each cluster.
+        counts: (K,) number of members.
+        momentum_rate: r.
+        kind: `mean`: c <- normalise((1-r)·c + r·mean), the method; `sum`: c <- (1-r)·c + r·SUM, not
+            normalised, as released. Empty clusters stay where they are in both.
+    """
+    target = sums / counts.clamp(min=1)[:, None] if kind == "mean" else sums
+    moved = (1 - momentum_rate) * centroids + momentum_rate * target
+    moved = F.normalize(moved, dim=-1) if kind == "mean" else moved
+    return torch.where(counts[:, None] > 0, moved, centroids)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cmcgns.objectives.seeding import Seeding, farthest_point, kmeans_plus_plus, least_similar_chain, seed_centroids
+from cmcgns.objectives.centroids import Seeding, farthest_point, kmeans_plus_plus, least_similar_chain, seed_centroids
 from support.objectives import Golden, unit
 
 

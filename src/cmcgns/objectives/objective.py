@@ -1,0 +1,165 @@
+"""The contract of an objective, and the registry that finds one by `objective.name`."""
+
+import difflib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from typing import ClassVar, Literal, TypeVar
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.model import ImageReportModel
+from cmcgns.settings.config import ObjectiveSettings, Settings
+from cmcgns.settings.yaml import explain
+
+Stage = Literal["alignment", "reconstruction"]
+STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
+Figures = dict[str, Tensor]
+
+
+class Objective(nn.Module, ABC):
+    """What a model is trained for: a batch goes in, losses come out.
+
+    A rival is one file in this folder, or in a folder below it; nothing else has to know it:
+
+        @register("global-contrast")
+        class GlobalContrast(Objective):
+            def forward(self, model, batch, seed):
+                features = model(batch)
+                loss = global_alignment_loss(features.image_global, features.report_global, 10.0)
+                return {"loss": loss, "global": loss}, {}
+
+            def trainable_parts(self, model, stage):
+                return [model]
+
+    The contract:
+
+    - It is built as `Class(settings, grid, image_size, seed)`, with the patch tokens' grid (h, w), and called as
+      `losses, metrics = objective(model, batch, seed)`, on every rank with the rank's own batch and the same seed.
+    - `losses` are scalars: `loss`, the weighted sum that is back-propagated, and every unweighted term of it. Their
+      gradient is that of the loss over all ranks (`collective.py`). `global` ranks the epochs of Stage I.
+    - `metrics` are detached scalars for the log, under other names. In eval mode there may be more of them.
+    - All state lives in parameters and buffers, so that weights and checkpoints hold it. In eval mode none of it
+      moves, nothing is random, and every rank may be alone (`collective.local_only`).
+    - Everything random in training follows from `seed` and from torch's own generators, which are seeded as well.
+    - In training nothing is read back from the device, and shapes depend on the padded bounds of a batch alone.
+
+    Args:
+        settings: `objective` of the recipe.
+        grid: (h, w) of the patch tokens.
+        image_size: side of the square image in pixels.
+        seed: of the run.
+
+    Attributes:
+        Options: settings of its own, `objective.options` of the recipe; none by default.
+        reads: which other settings of `objective` it reads; one that it does not read must keep its default.
+        late_part: what of it starts only after some steps, such as "the cluster bank"; empty for nothing.
+        stage: the current one; changed between steps only, by whoever freezes what it does not train.
+        options: the checked `Options`.
+
+    Raises:
+        UserError: options that it does not have.
+    """
+
+    Options: ClassVar[type[Settings]] = Settings
+    reads: ClassVar[frozenset[str]] = frozenset({"dim", "temperature"})
+    late_part: ClassVar[str] = ""
+    stage: Stage = "alignment"
+
+    def __init__(
+        self,
+        settings: ObjectiveSettings,
+        grid: tuple[int, int],  # noqa: ARG002
+        image_size: int,  # noqa: ARG002
+        seed: int = 0,  # noqa: ARG002
+    ) -> None:
+        super().__init__()
+        self.settings, self.options = settings, self.check_options(settings)
+
+    @classmethod
+    def check_options(cls, settings: ObjectiveSettings) -> Settings:
+        """The objective's own settings.
+
+        Raises:
+            UserError: unknown keys or wrong types; a setting that it would ignore.
+        """
+        default = ObjectiveSettings()
+        ignored = [
+            f"objective.{name}"
+            for name in ObjectiveSettings.model_fields
+            if name not in cls.reads | {"name", "options"} and getattr(settings, name) != getattr(default, name)
+        ]
+        if ignored:
+            raise UserError(f"objective.name={settings.name} does not read {', '.join(ignored)}: leave the default")
+        try:
+            return cls.Options.model_validate(settings.options)
+        except ValidationError as error:
+            raise UserError(explain(error, cls.Options, f"objective.options of {settings.name}")) from None
+
+    @abstractmethod
+    def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:
+        """Losses and metrics of a batch."""
+
+    @abstractmethod
+    def trainable_parts(self, model: ImageReportModel, stage: Stage) -> Iterable[nn.Module]:
+        """Parts of the model and of itself that a stage trains; everything else is frozen by :func:`train_only`."""
+
+    def clamp_logit_scale(self) -> None:
+        """Bring learned logit scales back below their bound; called after every step of the optimiser."""
+
+    @property
+    def temperature(self) -> float:
+        """That divides the cosines of images and reports; where it is learned, as it is now."""
+        return self.settings.temperature
+
+    @property
+    def is_started(self) -> bool:
+        """Whether `late_part` has started; known on the host."""
+        return True
+
+    def warning_before(self, micro_steps: int) -> str | None:  # noqa: ARG002
+        """What a person should hear before a run of so many micro-steps."""
+        return None
+
+    def warning(self, metrics: Mapping[str, float]) -> str | None:  # noqa: ARG002
+        """What a person should hear about the metrics of a validation."""
+        return None
+
+    def warning_after(self) -> str | None:
+        """What a person should hear at the end of a run."""
+        return None
+
+
+_OBJECTIVES: dict[str, type[Objective]] = {}
+Kind = TypeVar("Kind", bound=type[Objective])
+
+
+def register(name: str) -> Callable[[Kind], Kind]:
+    """Class decorator: `objective.name` finds the class by this name."""
+
+    def add(kind: Kind) -> Kind:
+        _OBJECTIVES[name] = kind
+        return kind
+
+    return add
+
+
+def find_objective(settings: ObjectiveSettings) -> type[Objective]:
+    """The class that `objective.name` names, after a look at its settings.
+
+    Raises:
+        UserError: no such objective, with the nearest right name; or settings that it does not have.
+    """
+    for module in pkgutil.walk_packages(import_module(str(__package__)).__path__, f"{__package__}."):
+        import_module(module.name)  # which registers what it holds
+    found = _OBJECTIVES.get(settings.name)
+    if found is None:
+        near = difflib.get_close_matches(settings.name, _OBJECTIVES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(_OBJECTIVES))}"
+        raise UserError(f"objective.name: there is no objective {settings.name}; {hint}")
+    found.check_options(settings)
+    return found
