@@ -1,42 +1,11 @@
-"""Tables of any spelling are read as text; drawn splits keep patients together."""
-
-import gzip
+"""Files are found by pattern; drawn splits keep patients together; rows that are left out are remembered."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.tables import read_table
 from cmcgns.prepare.sources.base import SourceTable, draw_splits, find
-
-
-def test_a_table_is_text_whatever_marks_and_line_ends_it_has(tmp_path):
-    plain, marked = tmp_path / "a.csv", tmp_path / "b.csv.gz"
-    plain.write_bytes(b'id, code,n\r\n007,"a, b",1.0\r\n008,,NA\r\n')
-    marked.write_bytes(gzip.compress(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\r\n", b"\n")))
-    for path in (plain, marked):
-        assert read_table(path, ["id", "code"]).to_dict("list") == {
-            "id": ["007", "008"], "code": ["a, b", ""], "n": ["1.0", "NA"],
-        }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "cannot be read as csv"),
-        (b"id,id\n1,2\n", "column 'id' stands there twice"),
-        (b"name\n1\n", "missing column id .found: name"),
-        (b"id,b\n1,2\n3,4,5\n", "cannot be read as csv.*line 3"),
-        (b"id\n\xff\xfe\x00\n", "cannot be read as csv"),
-    ],
-)
-def test_faults_of_a_table_are_named(tmp_path, content, message):
-    (tmp_path / "t.csv").write_bytes(content)
-    with pytest.raises(UserError, match=rf"t\.csv.*{message}"):
-        read_table(tmp_path / "t.csv", ["id"])
-    with pytest.raises(UserError, match=r"gone\.csv: no such file"):
-        read_table(tmp_path / "gone.csv")
 
 
 def test_find_takes_the_first_pattern_that_matches(tmp_path):

@@ -1,0 +1,93 @@
+"""Tables of any spelling are read alike for every verb; what is wrong with one is said with its name."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.pairs.rows import read_pairs
+from cmcgns.data.tables import as_text, find_table, read_table
+from cmcgns.prepare.sources.base import SourceOptions
+from cmcgns.prepare.sources.table import read as read_own
+from cmcgns.settings.config import DataSettings
+
+
+def test_a_table_is_text_whatever_marks_and_line_ends_it_has(tmp_path):
+    plain, marked = tmp_path / "a.csv", tmp_path / "b.csv.gz"
+    plain.write_bytes(b'id, code,n\r\n007,"a, b",1.0\r\n008,,NA\r\n')
+    marked.write_bytes(gzip.compress(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\r\n", b"\n")))
+    for path in (plain, marked):
+        assert read_table(path, ["id", "code"]).to_dict("list") == {
+            "id": ["007", "008"], "code": ["a, b", ""], "n": ["1.0", "NA"],
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as csv"),
+        (b"id,id\n1,2\n", "column 'id' stands there twice"),
+        (b"name\n1\n", "missing column id .found: name"),
+        (b"id,b\n1,2\n3,4,5\n", "cannot be read as csv.*line 3"),
+        (b"id\n\xff\xfe\x00\n", "cannot be read as csv"),
+    ],
+)
+def test_faults_of_a_table_are_named(tmp_path, content, message):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(UserError, match=rf"t\.csv.*{message}"):
+        read_table(tmp_path / "t.csv", ["id"])
+    with pytest.raises(UserError, match=r"gone\.csv: no such file"):
+        read_table(tmp_path / "gone.csv")
+
+
+def test_rows_shorter_than_the_header_end_in_empty_cells(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,c\n1,2,3\n4\n")
+    assert read_table(tmp_path / "t.csv").to_dict("list") == {"a": ["1", "4"], "b": ["2", ""], "c": ["3", ""]}
+
+
+def test_parquet_keeps_its_types_and_reads_what_is_asked_for(tmp_path):
+    frame = pd.DataFrame({"id": [1, 2], "x": [0.5, None], "text": ["a", None]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), frame)
+    assert list(read_table(tmp_path / "t.parquet", columns=["x", "id"])) == ["x", "id"]
+    with pytest.raises(UserError, match=r"t\.parquet: missing column y \(found: id, x, text\)"):
+        read_table(tmp_path / "t.parquet", ["y"])
+
+
+def test_cells_as_text():
+    assert as_text(pd.Series([12.0, np.nan])).tolist() == ["12", ""]
+    assert as_text(pd.Series([12.5, np.nan])).tolist() == ["12.5", ""]
+    assert as_text(pd.Series([" a ", None, "NaN"], dtype=object)).tolist() == ["a", "", ""]
+    assert as_text(pd.Series(["a", None], dtype="category")).tolist() == ["a", ""]
+    assert as_text(pd.Series([True, False])).tolist() == ["True", "False"]
+
+
+def test_a_folder_stands_for_its_only_table(tmp_path):
+    (tmp_path / "a.csv.gz").touch()
+    (tmp_path / "notes.txt").touch()
+    assert find_table(tmp_path) == tmp_path / "a.csv.gz"
+    (tmp_path / "B.PARQUET").touch()
+    with pytest.raises(UserError, match=r"found: B\.PARQUET, a\.csv\.gz\); name the file"):
+        find_table(tmp_path)
+    assert find_table(tmp_path, ("x.csv", "a.csv.gz")) == tmp_path / "a.csv.gz"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as csv"),
+        (b"image_path;report\n0.png;Normal.\n", "separated by semicolons"),
+        (b"image_path\treport\n0.png\tNormal.\n", "separated by semicolons, tabs or bars; save it with commas"),
+        (b"image_path,report,report\n0.png,a,b\n", "column 'report' stands there twice"),
+        (b"image_path,report\n0.png,a,b\n", "cannot be read as csv"),
+        ("image_path,report\n0.png,ä\n".encode("latin-1"), "can't decode byte 0xe4"),
+    ],
+)
+def test_pretraining_and_preparing_say_the_same(tmp_path, content, message):
+    file = tmp_path / "own.csv"
+    file.write_bytes(content)
+    for read in (lambda: read_pairs(file, DataSettings()), lambda: read_own(file, SourceOptions())):
+        with pytest.raises(UserError, match=rf"own\.csv.*{message}"):
+            read()
