@@ -59,13 +59,7 @@ def load_weights(path: Path, module: nn.Module) -> dict[str, Any]:
     Raises:
         UserError: no such file; keys or shapes differ.
     """
-    tensors = _read(path)
-    check_keys(dict(tensors), module.state_dict(), str(path))
-    module.load_state_dict(tensors)
-    arrived = module.state_dict()
-    wrong = [name for name, value in tensors.items() if not _same(arrived[name].cpu(), value)]
-    if wrong:
-        raise RuntimeError(f"{path}: {len(wrong)} tensors did not arrive, for example {wrong[0]}")
+    _fill(module, _read(path), path)
     with safe_open(path, "pt") as file:
         return dict(json.loads(file.metadata()["about"]))
 
@@ -96,9 +90,7 @@ def read_state(path: Path) -> TrainingState:
 
 def load_task(path: Path, task: nn.Module) -> None:
     """Fill the task from a checkpoint, strictly."""
-    tensors = {k.removeprefix(_TASK): v for k, v in _read(path).items() if k.startswith(_TASK)}
-    check_keys(dict(tensors), task.state_dict(), str(path))
-    task.load_state_dict(tensors)
+    _fill(task, {k.removeprefix(_TASK): v for k, v in _read(path).items() if k.startswith(_TASK)}, path)
 
 
 def load_optimizer(path: Path, task: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -143,6 +135,16 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such weights file")
     with safe_open(path, "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load tensors and check that their values arrived."""
+    check_keys(dict(tensors), module.state_dict(), str(path))
+    module.load_state_dict(tensors)
+    arrived = {name: value.cpu() for name, value in module.state_dict().items()}
+    wrong = [name for name, value in tensors.items() if not _same(arrived[name], value)]
+    if wrong:
+        raise RuntimeError(f"{path}: {len(wrong)} tensors did not arrive, for example {wrong[0]}")
 
 
 def _same(first: Tensor, second: Tensor) -> bool:

@@ -159,7 +159,7 @@ class Loop:
             group = [batch for _, batch in zip(range(training.accumulate), loader, strict=False)]
             lonely += sum(int(batch.sentence_mask.sum()) < 2 for batch in group)  # still on the host
             yield [batch.to(self.fabric.device) for batch in group]
-        if lonely and self.recipe.objective.weight_report > 0:
+        if lonely and "weight_report" in self.task.objective.reads and self.recipe.objective.weight_report > 0:
             logger.warning(
                 "epoch %d: %d batches held fewer than two sentences, so L_report had nothing to contrast there",
                 state.epoch + 1, lonely,

@@ -1,6 +1,5 @@
 """`cmcgns pretrain`: from a recipe and a folder of pairs to a run folder."""
 
-import json
 import logging
 import os
 import time
@@ -166,10 +165,9 @@ def _prepare(
         check_source(RunFolder(init))
     tokenizer = folder.tokenizer if latest else (init / "tokenizer" if init else None)
     prepared = prepare_data(recipe, data, tokenizer, fabric.world_size > 1 or fabric.device.type == "cuda")
-    if folder.provenance.is_file():
-        before = json.loads(folder.provenance.read_text("utf-8")).get("manifest_sha256")
-        if before is not None and before != sha256(prepared.pairs.source):
-            raise UserError(f"--resume: {prepared.pairs.source} has changed since the run started")
+    before = folder.read_provenance().get("manifest_sha256")
+    if before is not None and before != sha256(prepared.pairs.source):
+        raise UserError(f"--resume: {prepared.pairs.source} has changed since the run started")
     return prepared
 
 

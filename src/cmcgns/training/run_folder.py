@@ -94,9 +94,7 @@ class RunFolder:
 
     def read_init(self) -> Path | None:
         """The run whose weights this one started from."""
-        if not self.provenance.is_file():
-            return None
-        init = json.loads(self.provenance.read_text("utf-8")).get("init")
+        init = self.read_provenance().get("init")
         return Path(init) if init else None
 
     def write_preprocess(self, recipe: Recipe) -> None:
@@ -133,8 +131,13 @@ class RunFolder:
 
     def write_provenance(self, content: dict[str, Any]) -> None:
         """Merge facts into provenance.json."""
-        before = json.loads(self.provenance.read_text("utf-8")) if self.provenance.is_file() else {}
-        write_json(self.provenance, before | content)
+        write_json(self.provenance, self.read_provenance() | content)
+
+    def read_provenance(self) -> dict[str, Any]:
+        """The facts noted so far; none without the file."""
+        if not self.provenance.is_file():
+            return {}
+        return dict(json.loads(self.provenance.read_text("utf-8")))
 
 
 def describe_run(recipe: Recipe, table: Path) -> dict[str, Any]:
