@@ -18,11 +18,11 @@ from cmcgns.evaluation.subsets import nested_fraction
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.evaluation.tasks.detection.anchors import AnchorGrid, anchor_grid
 from cmcgns.evaluation.tasks.detection.boxes import read_boxes
-from cmcgns.evaluation.tasks.detection.cell import Judged
-from cmcgns.evaluation.tasks.detection.loss import detection_loss
-from cmcgns.evaluation.tasks.detection.predict import detect
+from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, detect
+from cmcgns.evaluation.tasks.detection.train import detection_loss
 from cmcgns.evaluation.tasks.linear import finetune
-from cmcgns.evaluation.tasks.segmentation.sampling import draw_changes, turn_and_scale
+from cmcgns.evaluation.tasks.segmentation.maps import turn_and_scale
+from cmcgns.evaluation.tasks.segmentation.train import draw_changes
 from cmcgns.metrics.overlap import overlap_measures
 from cmcgns.prepare.sources.base import SourceOptions, SplitRule
 from cmcgns.prepare.sources.siim import join_rows
@@ -189,7 +189,7 @@ def test_unsure_detections_and_images_without_any_count(name: str) -> None:
         "image": np.array([0]), "boxes": corners[:1], "scores": np.array([0.1]), "truth_image": np.arange(2),
         "truth_boxes": corners, "ious": np.array(settings.ious), "skip_empty": np.array(settings.skip_empty),
     }  # fmt: skip
-    precision = Judged(arrays, 3).figures(np.array([[1, 0, 1], [1, 1, 1]])).precision
+    precision = MatchedDetections(arrays, 3).figures(np.array([[1, 0, 1], [1, 1, 1]])).precision
     assert (precision[0] == 1).all()
     assert (precision[1] == 51 / 101).all()  # the box of the image without a detection was missed
 

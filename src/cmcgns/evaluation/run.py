@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.cache import cache_folder
 from cmcgns.evaluation.contract import Job, Predictions, Task
-from cmcgns.evaluation.data import TaskData
+from cmcgns.evaluation.data import TaskData, work_key
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.leakage import Leakage, check_leakage, refuse
 from cmcgns.evaluation.progress import Progress
@@ -148,7 +147,7 @@ class _Evaluation:
         refuse(leakage, self.options.allow_leakage, cell_folder(self.out, data.name) / "leakage.csv")
         self.outcome.protocols[data.name] = data.protocol
         self.outcome.leakage[data.name] = leakage.text
-        key = result_key(sized, data)
+        key = work_key(data, sized)
         write_protocol(self.out, data.name, {"key": key} | result_record(data, sized, leakage, self.options))
         return key
 
@@ -207,12 +206,6 @@ def _cells(protocol: EvaluationProtocol, options: EvaluateOptions, task: Task) -
         return [Cell()]
     fractions = sorted(set(options.fractions)) or protocol.fractions
     return [Cell(fraction, seed) for fraction in fractions for seed in range(options.seeds or protocol.seeds)]
-
-
-def result_key(encoder: FrozenEncoder, data: TaskData) -> str:
-    """Equal keys give equal predictions: encoder, protocol, split, labels, boxes and masks."""
-    parts = [encoder.sha256, data.protocol.sha256, data.content_sha256]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def result_record(

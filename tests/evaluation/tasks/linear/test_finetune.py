@@ -9,6 +9,7 @@ import torch
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import FinetuneSettings
+from cmcgns.evaluation.tasks import train_head
 from cmcgns.evaluation.tasks.linear.finetune import Classifier, layer_groups
 from support.linear import figures, make_job, oracle, run, write_images
 
@@ -32,7 +33,8 @@ def test_it_learns_and_the_frozen_encoder_stays_bit_identical(tmp_path):
     assert not list(job.scratch.glob("*"))
 
 
-def test_an_interrupted_training_goes_on_to_the_same_scores(tmp_path):
+def test_an_interrupted_training_goes_on_to_the_same_scores(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_head, "SAVE_SECONDS", 0.0)
     folder, cell = write_images(tmp_path / "d"), Cell(100, 1)
     whole = run(make_job(folder, tmp_path / "a", settings=SETTINGS, cells=(cell,)))[cell]
     job = make_job(folder, tmp_path / "b", settings=SETTINGS, cells=(cell,))
