@@ -210,9 +210,9 @@ def test_cells_of_a_moved_encoder_are_not_kept(data: Path, tmp_path: Path, monke
 
 
 def test_where_all_failed_there_are_no_figures(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (data / "images" / "test03.png").unlink()
+    (data / "images" / "21.png").unlink()
     outcome = run(PretendTask(), data, tmp_path / "out", monkeypatch)
-    assert "test03.png" in outcome.failures[0][2]
+    assert "21.png" in outcome.failures[0][2]
     assert figures_of(tmp_path / "out") == []
 
 

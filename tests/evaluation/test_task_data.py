@@ -15,11 +15,6 @@ from cmcgns.evaluation.protocols import Cell, load_protocol
 from support.evaluation import tiny_encoder, write_set
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
-
-
 def data_of(folder: Path, *overrides: str, name: str = "linear/v1") -> TaskData:
     return TaskData(load_protocol(name, overrides), folder, 32, 32)
 
@@ -100,7 +95,7 @@ def _mask(folder: Path, value: int, name: str = "mask") -> str:
 
 def _picture(folder: Path) -> None:
     pixels = np.full((32, 32), 7, np.uint8)
-    Image.fromarray(pixels).save(folder / "images" / "test03.png")
+    Image.fromarray(pixels).save(folder / "images" / "21.png")
 
 
 @pytest.mark.parametrize(

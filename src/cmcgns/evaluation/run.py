@@ -127,7 +127,7 @@ class _Evaluation:
             self.outcome.skip(name, lacks)
             self.progress.say(f"{name}: skipped, the reason is below")
             return
-        cells = _cells(protocol, self.options, task)
+        cells = _cells(protocol, self.options)
         self.progress.begin(name, len(cells))
 
         def step(text: str, share: float) -> None:
@@ -154,10 +154,8 @@ class _Evaluation:
     def _job(
         self, sized: FrozenEncoder, data: TaskData, cells: tuple[Cell, ...], step: Callable[[str, float], None]
     ) -> Job:
-        protocol = data.protocol
-        settings = get_task(protocol.task).settings.model_validate(protocol.settings)
         scratch = cell_folder(self.out, data.name) / "unfinished"
-        return Job(protocol, settings, sized, data, cells, self.cache, scratch, self.options.device, step)
+        return Job(sized, data, cells, self.cache, scratch, self.options.device, step)
 
     def _run_cells(self, job: Job, task: Task, key: str) -> None:
         """All missing cells in one go, which shares work; if that fails, each of the rest alone."""
@@ -201,8 +199,8 @@ class _Evaluation:
             raise
 
 
-def _cells(protocol: EvaluationProtocol, options: EvaluateOptions, task: Task) -> list[Cell]:
-    if not task.learns:
+def _cells(protocol: EvaluationProtocol, options: EvaluateOptions) -> list[Cell]:
+    if not protocol.learns:
         return [Cell()]
     fractions = sorted(set(options.fractions)) or protocol.fractions
     return [Cell(fraction, seed) for fraction in fractions for seed in range(options.seeds or protocol.seeds)]

@@ -130,7 +130,7 @@ def schedule_of(job: Job, cell: Cell, epochs: int, patience: int, figure: str = 
         text = f"{cell.name}: epoch {epoch} of at most {epochs}, validation {figure} {abs(value):.4f}"
         job.progress(text, (number + epoch / epochs) / len(job.cells))
 
-    key = work_key(job.data, job.encoder, cell.name, job.settings.model_dump_json())
+    key = work_key(job.data, job.encoder, cell.name)
     return Schedule(epochs, patience, cell.seed or 0, checkpoint_of(job, cell), key, progress, SAVE_SECONDS)
 
 

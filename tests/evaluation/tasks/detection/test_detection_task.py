@@ -9,11 +9,13 @@ import torch
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.open_encoder import open_encoder
-from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
+from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.store import read_predictions, write_predictions
 from cmcgns.evaluation.tasks import train_head
 from cmcgns.evaluation.tasks.detection.task import TASK
 from cmcgns.phantom import write_dataset
+from support.evaluation import figures as figures_of
+from support.evaluation import protocol_of, same
 
 EVERYTHING = Cell(100, 0)
 
@@ -23,14 +25,7 @@ def predictions_of(job):
 
 
 def figures(predictions):
-    measures = TASK.measures(predictions)
-    values = measures.compute(np.ones((1, len(predictions.rows))))[0]
-    return dict(zip([measure.metric for measure in measures.of], values.tolist(), strict=True))
-
-
-def same(first, second):
-    assert first.arrays.keys() == second.arrays.keys()
-    return all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
+    return {measure.metric: value for measure, value in figures_of(protocol_of("detection"), predictions).items()}
 
 
 def test_training_finds_rectangles_and_leaves_the_encoder_alone(write_rectangles, make_job, resnet, tmp_path):
@@ -212,10 +207,7 @@ def test_what_is_lacking_is_said(write_rectangles, make_job, resnet):
 
 
 def data_without_validation(folder):
-    protocol = EvaluationProtocol.model_validate(
-        {"id": "tiny/v1", "title": "tiny", "task": "detection", "split": {"rule": "any", "val": []}}
-    )
-    return TaskData(protocol, folder, 64, 64)
+    return TaskData(protocol_of("detection", split={"rule": "any", "val": []}), folder, 64, 64)
 
 
 def test_rows_without_annotation_are_named(write_rectangles, make_job):

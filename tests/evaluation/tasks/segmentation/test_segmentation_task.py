@@ -13,6 +13,8 @@ from cmcgns.evaluation.tasks.segmentation.maps import MapStore, Split, read_targ
 from cmcgns.evaluation.tasks.segmentation.task import TASK
 from cmcgns.evaluation.tasks.segmentation.train import measure_overlap
 from cmcgns.phantom.dataset import write_dataset
+from support.evaluation import figures as figures_of
+from support.evaluation import protocol_of, same
 
 COUNTS = ("intersection", "predicted", "truth")
 
@@ -27,13 +29,7 @@ def run(job):
 
 
 def figures(predictions):
-    measures = TASK.measures(predictions)
-    values = measures.compute(np.ones((1, len(predictions.rows))))[0]
-    return {measure.metric: value for measure, value in zip(measures.of, values, strict=True)}
-
-
-def same(first, second):
-    return all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
+    return {measure.metric: value for measure, value in figures_of(protocol_of("segmentation"), predictions).items()}
 
 
 def test_an_encoder_that_keeps_everything_lets_everything_be_drawn(rectangles, oracle, make_job):
@@ -72,12 +68,12 @@ def test_batch_size_and_order_do_not_change_what_is_drawn(rectangles, resnet, ma
 
 
 @pytest.mark.parametrize("limit", ["none", "some", "all"])
-def test_memory_for_maps_changes_no_figure(rectangles, resnet, make_job, change, limit):
+def test_memory_for_maps_changes_no_figure(rectangles, resnet, make_job, limit):
     job = make_job(rectangles, resnet)
     expected = run(job)[0][1]
     room = (1 << 20) // MapStore(resnet, 1, 8).image_bytes
     assert 0 < room < 32
-    found = run(change(job, cache_limit={"none": 0, "some": 1, "all": 999}[limit]))[0][1]
+    found = run(make_job(rectangles, resnet, cache_limit={"none": 0, "some": 1, "all": 999}[limit]))[0][1]
     assert np.allclose(found.arrays["soft_predicted"], expected.arrays["soft_predicted"], rtol=1e-3)
     kept = found.facts["images_with_maps_kept"]
     assert kept == {"none": 0, "some": room, "all": 32}[limit]

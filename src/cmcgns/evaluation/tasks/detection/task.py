@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,6 @@ from cmcgns.evaluation.tasks.detection.train import DetectorHead, Split
 from cmcgns.evaluation.tasks.train_head import Trained, checkpoint_of, schedule_of, train_head
 from cmcgns.metrics.measure import Array, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray
-from cmcgns.settings.config import Settings
 
 _NAMED = {0.4: "ap40", 0.5: "ap50", 0.75: "ap75"}
 _FREE_RESPONSE = 0.5  # intersection over union at which false alarms are counted
@@ -34,9 +33,6 @@ _FREE_RESPONSE = 0.5  # intersection over union at which false alarms are counte
 
 class DetectionTask:
     """A detector for every fraction and seed."""
-
-    settings: ClassVar[type[Settings]] = DetectionSettings
-    learns: ClassVar[bool] = True
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:  # noqa: ARG002
         """Boxes are needed to train and to test."""
@@ -50,8 +46,7 @@ class DetectionTask:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Predictions of every cell, each as soon as it is done."""
-        settings = job.settings
-        assert isinstance(settings, DetectionSettings)
+        settings = cast(DetectionSettings, job.settings)
         splits = {part: _read_split(job, settings, part) for part in PARTS}
         for cell in job.cells:
             yield cell, _run_cell(job, settings, cell, splits)

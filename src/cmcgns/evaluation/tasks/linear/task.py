@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,6 @@ from cmcgns.metrics.classification import (
 )
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray
-from cmcgns.settings.config import Settings
 
 Scores = tuple[FloatArray, dict[str, Any]]
 """Log-odds (n, C) of the test rows, and facts."""
@@ -51,9 +50,6 @@ class _Features:
 
 class Linear:
     """Area under the ROC curve (or accuracy) of a linear layer on frozen features."""
-
-    settings: ClassVar[type[Settings]] = LinearSettings
-    learns: ClassVar[bool] = True
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""

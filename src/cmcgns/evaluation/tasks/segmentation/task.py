@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import ClassVar, cast
+from typing import cast
 
 import numpy as np
 
@@ -22,19 +22,15 @@ from cmcgns.evaluation.tasks.train_head import checkpoint_of, schedule_of, train
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.overlap import overlap_measures
 from cmcgns.metrics.ranking import IntArray
-from cmcgns.settings.config import Settings
 
 
 class Segmentation:
     """Dice and IoU of images with a mask, and of all images."""
 
-    settings: ClassVar[type[Settings]] = SegmentationSettings
-    learns: ClassVar[bool] = True
-
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         del encoder  # any that gives maps will do
-        settings = SegmentationSettings.model_validate(data.protocol.settings)
+        settings = cast(SegmentationSettings, data.protocol.task_settings)
         column, sign = ("mask_path", "") if settings.target == "masks" else ("boxes", "[]")
         for part in ("train", "test"):
             stated = data.frame.loc[data.frame["part"] == part, column]
