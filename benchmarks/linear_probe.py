@@ -22,8 +22,9 @@ import torch
 
 from cmcgns.evaluation.protocols.task_settings import LegacySettings
 from cmcgns.evaluation.subsets import nested_fraction
-from cmcgns.evaluation.tasks.linear.legacy import Lesson, train_probe
+from cmcgns.evaluation.tasks.linear.legacy import LayerData, LayerHead
 from cmcgns.evaluation.tasks.linear.probe import choose_dtype, fit_probe
+from cmcgns.evaluation.tasks.train_head import Schedule, train_head
 from cmcgns.metrics.ranking import mean_auroc
 
 CLASSES, LATENT, CHUNK = 5, 256, 8192
@@ -99,10 +100,14 @@ def time_legacy(arrays: tuple[np.ndarray, ...], draws: dict[tuple[float, int], n
     clock = Clock()
     for (fraction, seed), rows in draws.items():
         one = Clock()
-        probe = train_probe(Lesson(train, labels, rows, val, val_labels), seed, LegacySettings())
-        area = mean_auroc(probe.logits(val), val_labels)[0]
+        settings = LegacySettings()
+        head = LayerHead(LayerData(train, labels, rows, val, val_labels), settings, seed)
+        trained = train_head(head, Schedule(settings.epochs, settings.patience, seed))
+        area = mean_auroc(head.logits(val), val_labels)[0]
         seconds = one.read()[0]
-        print(f"  {fraction:4.0%} seed {seed}: AUROC {area:.4f}, {probe.epochs} epochs, {seconds:.1f} s", flush=True)
+        print(
+            f"  {fraction:4.0%} seed {seed}: AUROC {area:.4f}, {trained.epochs} epochs, {seconds:.1f} s", flush=True
+        )
     return clock.read()
 
 

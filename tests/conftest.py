@@ -1,5 +1,6 @@
 """Fixtures shared by several folders."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,14 @@ from torch import Tensor
 
 # Tensors of tests are tiny: threads would only wait for each other, up to a hundred times longer on busy cores.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the user's cache; what is in this one has the name of its files, which differ."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CMCGNS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(params=["small", "medium"])

@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from cmcgns.common.errors import UserError
@@ -13,6 +15,7 @@ from cmcgns.evaluation import figures
 from cmcgns.evaluation import run as harness
 from cmcgns.evaluation.figures import figures_of
 from cmcgns.evaluation.progress import Progress
+from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.run import EvaluateOptions, Outcome, run_protocols
 from cmcgns.evaluation.select import choose
 from cmcgns.evaluation.store import cells_of, read_predictions
@@ -68,6 +71,23 @@ def test_a_change_makes_cells_stale(change: str, data: Path, tmp_path: Path, mon
     task = PretendTask()
     run(task, data, tmp_path / "out", monkeypatch, encoder, overrides)
     assert len(task.ran) == 4
+
+
+def test_a_mask_that_was_drawn_anew_gives_a_new_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, encoder, out = write_set(tmp_path / "data", mask_path="mask.png"), tiny_encoder(), tmp_path / "out"
+    small = ["settings.epochs=1", "settings.shortest_epoch=1", "settings.unet_channels=[8]"]
+    truths = []
+    for rows in (24, 8, 8):
+        mask = np.zeros((32, 32), np.uint8)
+        mask[:rows] = 255
+        Image.fromarray(mask).save(data / "mask.png")
+        pairs = choose("segmentation/v1", [data], small)
+        with Progress(Console(quiet=True)) as progress:
+            outcome = run_protocols(encoder, pairs, out, EvaluateOptions((100.0,), 1), progress)
+        assert outcome.failures == outcome.skipped == []
+        (name,) = outcome.protocols
+        truths.append(read_predictions(out, name, Cell(100.0, 0)).arrays["truth"].tolist())
+    assert truths == [[24 * 32] * 8, [8 * 32] * 8, [8 * 32] * 8]
 
 
 def test_a_failing_cell_loses_no_other(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,9 +210,9 @@ def test_cells_of_a_moved_encoder_are_not_kept(data: Path, tmp_path: Path, monke
 
 
 def test_where_all_failed_there_are_no_figures(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (data / "images" / "test03.png").unlink()
+    (data / "images" / "21.png").unlink()
     outcome = run(PretendTask(), data, tmp_path / "out", monkeypatch)
-    assert "test03.png" in outcome.failures[0][2]
+    assert "21.png" in outcome.failures[0][2]
     assert figures_of(tmp_path / "out") == []
 
 

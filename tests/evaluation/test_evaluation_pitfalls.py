@@ -10,23 +10,23 @@ import pytest
 import torch
 
 from cmcgns.data.manifest import boxes_text, read_manifest, write_manifest
-from cmcgns.evaluation.contract import Job, Predictions
+from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.data import TaskData
-from cmcgns.evaluation.protocols.protocol import Cell, EvaluationProtocol, TaskName, load_protocol
+from cmcgns.evaluation.protocols.protocol import Cell, TaskName, load_protocol
 from cmcgns.evaluation.protocols.task_settings import DetectionSettings, SegmentationSettings
 from cmcgns.evaluation.subsets import nested_fraction
-from cmcgns.evaluation.tasks import get_task
 from cmcgns.evaluation.tasks.detection.anchors import AnchorGrid, anchor_grid
 from cmcgns.evaluation.tasks.detection.boxes import read_boxes
-from cmcgns.evaluation.tasks.detection.cell import Judged
-from cmcgns.evaluation.tasks.detection.loss import detection_loss
-from cmcgns.evaluation.tasks.detection.predict import detect
+from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, detect
+from cmcgns.evaluation.tasks.detection.train import detection_loss
 from cmcgns.evaluation.tasks.linear import finetune
-from cmcgns.evaluation.tasks.segmentation.sampling import draw_changes, turn_and_scale
+from cmcgns.evaluation.tasks.segmentation.maps import turn_and_scale
+from cmcgns.evaluation.tasks.segmentation.train import draw_changes
 from cmcgns.metrics.overlap import overlap_measures
 from cmcgns.prepare.sources.base import SourceOptions, SplitRule
 from cmcgns.prepare.sources.siim import join_rows
-from support.evaluation import tiny_encoder, write_set
+from support.evaluation import job_of, protocol_of, tiny_encoder, write_set
+from support.evaluation import run as run_job
 
 BOX = boxes_text([{"label": "a", "x": 4, "y": 6, "width": 16, "height": 12}])
 HEAD = {"head_width": 8, "epochs": 1, "batch": 4}
@@ -36,11 +36,6 @@ COPY = {"finetune": True, "finetuning": {"epochs": 1, "batch_size": 4}}
 LEARNING: list[tuple[TaskName, dict[str, Any]]] = [
     ("linear", {}), ("linear", LAYER), ("linear", COPY), ("knn", {}), ("detection", HEAD), ("segmentation", DECODER),
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -66,12 +61,8 @@ def turn_round(folder: Path, rows: pd.Series) -> None:
 def run(folder: Path, task: TaskName, settings: dict[str, Any], cells: tuple[Cell, ...] = (Cell(100, 0),)) -> Any:
     """Job and predictions by cell, always with the same encoder."""
     torch.manual_seed(0)
-    encoder, kind = tiny_encoder(), get_task(task)
-    protocol = EvaluationProtocol(id="x/v1", title="x", task=task, split={"rule": "any"}, settings=settings)
-    data, parsed = TaskData(protocol, folder, 32, 32), kind.settings.model_validate(settings)
-    places = folder.parent / "features", folder.parent / "scratch"
-    job = Job(protocol, parsed, encoder, data, cells, *places, "cpu", lambda *_: None)
-    return job, dict(kind.run(job))
+    job = job_of(protocol_of(task, settings), folder, tiny_encoder(), cells)
+    return job, run_job(job)
 
 
 def said(predictions: Predictions) -> list[np.ndarray]:
@@ -189,7 +180,7 @@ def test_unsure_detections_and_images_without_any_count(name: str) -> None:
         "image": np.array([0]), "boxes": corners[:1], "scores": np.array([0.1]), "truth_image": np.arange(2),
         "truth_boxes": corners, "ious": np.array(settings.ious), "skip_empty": np.array(settings.skip_empty),
     }  # fmt: skip
-    precision = Judged(arrays, 3).figures(np.array([[1, 0, 1], [1, 1, 1]])).precision
+    precision = MatchedDetections(arrays, 3).figures(np.array([[1, 0, 1], [1, 1, 1]])).precision
     assert (precision[0] == 1).all()
     assert (precision[1] == 51 / 101).all()  # the box of the image without a detection was missed
 

@@ -8,12 +8,9 @@ import torch
 from torch import nn
 
 from cmcgns.data.manifest import boxes_text
-from cmcgns.evaluation.contract import Job
-from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.protocols.protocol import Cell, EvaluationProtocol, TaskName
-from cmcgns.evaluation.tasks import get_task
-from support.evaluation import tiny_run, write_set
+from cmcgns.evaluation.protocols.protocol import TaskName
+from support.evaluation import predict, protocol_of, tiny_run, write_set
 
 BOX = boxes_text([{"label": "Edema", "x": 4, "y": 6, "width": 16, "height": 12}])
 EPOCH = {"epochs": 1, "patience": 1}
@@ -30,11 +27,6 @@ TASKS: list[tuple[TaskName, dict[str, Any]]] = [
     ("retrieval", {"classes": True}),
     ("grounding", {}),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +57,8 @@ def test_the_encoder_is_bit_identical(
     reports = [f"There is edema of kind {number}." for number in range(26)]
     boxes = [BOX if number % 2 else "[]" for number in range(26)]
     folder = write_set(tmp_path / "data", boxes=boxes, report=reports, label_Pneumonia=[1, 0] * 13)
-    protocol = EvaluationProtocol(
-        id="x/v1", title="x", task=task, split={"rule": "any"}, whole_image=True, settings=settings
-    )
-    kind, before = get_task(task), content_of(encoder)
-    data = TaskData(protocol, folder, encoder.image_size, encoder.resize)
-    assert kind.lacks(data, encoder) == ""
-    parsed = kind.settings.model_validate(settings)
-    cells = (Cell(100, 0),) if kind.learns else (Cell(),)
-    job = Job(protocol, parsed, encoder, data, cells, tmp_path / "a", tmp_path / "b", "cpu", lambda *_: None)
-    assert [cell for cell, _ in kind.run(job)] == list(cells)
+    before = content_of(encoder)
+    predict(protocol_of(task, settings, whole_image=True), folder, encoder)
     assert content_of(encoder) == before
     assert not any(module.training for module in encoder.encoder.modules())
     assert not any(

@@ -1,20 +1,18 @@
 """Who is in which part: by patient, never by a wrong rule, hashed."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.data import TaskData
+from cmcgns.data.manifest import read_manifest, write_manifest
+from cmcgns.evaluation.data import TaskData, work_key
 from cmcgns.evaluation.protocols import Cell, load_protocol
-from support.evaluation import write_set
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+from support.evaluation import tiny_encoder, write_set
 
 
 def data_of(folder: Path, *overrides: str, name: str = "linear/v1") -> TaskData:
@@ -88,6 +86,53 @@ def test_the_split_hash_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> 
     frame.loc[0, "split"] = "test"
     frame.to_parquet(folder / "manifest.parquet", index=False)
     assert data_of(folder).split_sha256 != before
+
+
+def _mask(folder: Path, value: int, name: str = "mask") -> str:
+    Image.fromarray(np.full((32, 32), value, np.uint8)).save(folder / f"{name}.png")
+    return f"{name}.png"
+
+
+def _picture(folder: Path) -> None:
+    pixels = np.full((32, 32), 7, np.uint8)
+    Image.fromarray(pixels).save(folder / "images" / "21.png")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder, frame: _picture(folder),
+        lambda folder, frame: _mask(folder, 0),
+        lambda folder, frame: frame.update({"width": 40}),
+        lambda folder, frame: frame.update({"height": 40}),
+        lambda folder, frame: frame.update({"boxes": "[]"}),
+        lambda folder, frame: frame.update({"label_Edema": 1}),
+        lambda folder, frame: frame.update({"report": "Edema."}),
+    ],
+    ids=["image", "mask", "width", "height", "boxes", "labels", "report"],
+)
+def test_everything_that_enters_a_result_is_in_its_key(change: Any, tmp_path: Path) -> None:
+    """A mask file that was drawn anew left the figures of the old one."""
+    encoder, columns = tiny_encoder(), {"sha256": "a" * 64, "mask_path": "mask.png"}
+    folder = write_set(tmp_path / "data", **columns)
+    _mask(folder, 255)
+
+    def key() -> str:
+        return work_key(data_of(folder), encoder)
+
+    before = key()
+    assert key() == before
+    changed = dict[str, Any]()
+    change(folder, changed)
+    write_manifest(read_manifest(folder).assign(**changed), folder / "manifest.parquet")
+    assert key() != before
+
+
+def test_the_key_does_not_depend_on_where_and_when_the_data_was_written(tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+    keys = {work_key(data_of(write_set(tmp_path / name)), encoder) for name in ("a", "b")}
+    assert len(keys) == 1
+    assert work_key(data_of(tmp_path / "a"), encoder, "10-percent-seed-0") not in keys
 
 
 def test_fractions_are_nested_and_applied_once(tmp_path: Path) -> None:

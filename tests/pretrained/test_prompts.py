@@ -6,7 +6,7 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS
-from cmcgns.pretrained.prompts import LabelPrompts, load_prompts
+from cmcgns.pretrained.prompts import LabelPrompts, load_prompts, speaks_of_side
 
 NIH = [
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -44,15 +44,34 @@ def test_an_unknown_label_gets_the_template() -> None:
 
 def test_words_find_sentences_about_a_label() -> None:
     book = load_prompts()
-    assert book.pattern("Effusion").search("Small left pleural EFFUSION.")
-    assert not book.pattern("Mass").search("A massive effusion.")
-    assert book.pattern("Scimitar_Sign").search("A scimitar sign is seen.")
+    assert book.states("Small left pleural EFFUSION.", "Effusion")
+    assert not book.states("A massive effusion.", "Mass")
+    assert book.states("A scimitar sign is seen.", "Scimitar_Sign")
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["No pleural effusion.", "Without EFFUSION.", "Lungs are free of effusion.", "The effusion has resolved."],
+)
+def test_a_sentence_that_denies_a_finding_does_not_state_it(sentence: str) -> None:
+    assert not load_prompts().states(sentence, "Effusion")
+    assert load_prompts().states("Notable effusion.", "Effusion")
+
+
+def test_a_sentence_that_names_one_side_does_not_speak_of_the_other() -> None:
+    assert speaks_of_side("Small LEFT effusion.", "left")
+    assert not speaks_of_side("Small LEFT effusion.", "right")
+    for sentence in ("Small effusion.", "Effusions on the left and on the right."):
+        assert speaks_of_side(sentence, "left")
+        assert speaks_of_side(sentence, "right")
+    for side in ("", None, "both"):
+        assert speaks_of_side("Small left effusion.", side)
 
 
 def test_the_phantoms_wording_is_a_source() -> None:
     book = load_prompts("phantom")
     assert "There is pulmonary edema." in book.of("Edema").positive
-    assert book.pattern("Edema").search("Vascular congestion.")
+    assert book.states("Vascular congestion.", "Edema")
 
 
 def test_a_file_and_a_mapping_replace_the_built_in_sentences(tmp_path: Path) -> None:

@@ -1,20 +1,19 @@
 """A dataset whose images say what their labels are, and an encoder that reads it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from cmcgns.data.manifest import write_manifest
-from cmcgns.evaluation.contract import Job, Predictions
-from cmcgns.evaluation.data import TaskData
+from cmcgns.evaluation.contract import Job
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
-from cmcgns.evaluation.tasks import get_task
+from cmcgns.evaluation.protocols import Cell
+from support.evaluation import job_of, parts_of, protocol_of, write_pictures
 
 SIDE, CLASSES = 16, ("A", "B", "C")
 
@@ -65,26 +64,19 @@ def write_images(
     folder: Path, counts: tuple[int, int, int] = (120, 40, 60), exclusive: bool = False, random: bool = False
 ) -> Path:
     """Each class lights its own of the 16 places of every block; or nothing does (`random`)."""
-    rng, rows = np.random.default_rng(0), []
-    (folder / "images").mkdir(parents=True)
-    parts = np.repeat(["train", "val", "test"], counts)
-    for number, part in enumerate(parts):
+    rng, parts = np.random.default_rng(0), parts_of(counts)
+    pictures, truth = [], []
+    for _ in parts:
         labels = (rng.random(3) < 0.4).astype(int)
         if exclusive:
             labels = np.eye(3, dtype=int)[rng.integers(3)]
         block = rng.integers(60, 120, 16)
         block[:3] += 0 if random else 80 * labels
-        pixels = np.tile(block.reshape(4, 4), (4, 4)).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
-        rows.append(
-            {
-                "image_path": f"images/{number}.png", "study_id": f"d:{number}", "patient_id": f"d:{number // 2}",
-                "dataset": "d", "view": "PA", "split": part, "width": SIDE, "height": SIDE,
-                **{f"label_{name}": int(value) for name, value in zip(CLASSES, labels, strict=True)},
-            }
-        )  # fmt: skip
-    write_manifest(pd.DataFrame(rows), folder / "manifest.parquet")
-    return folder
+        pictures.append(np.tile(block.reshape(4, 4), (4, 4)).astype(np.uint8))
+        truth.append(labels)
+    stated = {f"label_{name}": values for name, values in zip(CLASSES, np.transpose(truth), strict=True)}
+    patients = [f"d:{number // 2}" for number in range(len(parts))]
+    return write_pictures(folder, pictures, split=parts, source="", patient_id=patients, **stated)
 
 
 def change_labels(folder: Path, change: Any) -> None:
@@ -95,29 +87,11 @@ def change_labels(folder: Path, change: Any) -> None:
 
 def make_job(
     folder: Path,
-    tmp_path: Path,
+    work: Path,
     task: str = "linear",
     settings: dict[str, Any] | None = None,
-    cells: tuple[Cell, ...] = (Cell(100, 0),),
+    cells: Sequence[Cell] = (),
     encoder: FrozenEncoder | None = None,
 ) -> Job:
-    encoder = encoder or oracle()
-    protocol = EvaluationProtocol(
-        id="x/v1", title="x", task=task, split={"rule": "any"}, settings=settings or {}, labels=list(CLASSES)
-    )
-    data = TaskData(protocol, folder, encoder.image_size, encoder.resize)
-    parsed = get_task(task).settings.model_validate(settings or {})
-    return Job(
-        protocol, parsed, encoder, data, cells, tmp_path / "features", tmp_path / "scratch", "cpu", lambda *_: None
-    )
-
-
-def run(job: Job) -> dict[Cell, Predictions]:
-    return dict(get_task(job.protocol.task).run(job))
-
-
-def figures(job: Job, predictions: Predictions, counts: np.ndarray | None = None) -> dict[tuple[str, str], float]:
-    measures = get_task(job.protocol.task).measures(predictions)
-    counts = np.ones((1, len(predictions.rows))) if counts is None else counts
-    values = measures.compute(counts)[0]
-    return {(measure.metric, measure.label): float(value) for measure, value in zip(measures.of, values, strict=True)}
+    """A job over such images, by default the oracle's."""
+    return job_of(protocol_of(task, settings, labels=list(CLASSES)), folder, encoder or oracle(), cells, work)

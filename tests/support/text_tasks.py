@@ -6,19 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from PIL import Image
 
-from cmcgns.data.manifest import boxes_text, write_manifest
-from cmcgns.evaluation.contract import Job, Predictions
-from cmcgns.evaluation.data import TaskData
+from cmcgns.data.manifest import boxes_text
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
-from cmcgns.evaluation.tasks import get_task
-from cmcgns.metrics.measure import Measure
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.settings.config import ImageEncoderSettings
+from support.evaluation import write_pictures
 
 SIDE = 32
 NAMES = ("Edema", "Pneumothorax", "Cardiomegaly")
@@ -26,41 +20,28 @@ NAMES = ("Edema", "Pneumothorax", "Cardiomegaly")
 
 def write_labelled(folder: Path, labels: np.ndarray, **columns: Any) -> Path:
     """Pictures of 32 px with one column of pixels a label, white where it is 1, and a code of the row below."""
-    rows = []
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    pictures = np.zeros((len(labels), SIDE, SIDE), np.uint8)
     for number, row in enumerate(labels):
-        pixels = np.zeros((SIDE, SIDE), np.uint8)
         for c, value in enumerate(row):
-            pixels[: SIDE // 2, 4 * c : 4 * c + 4] = 255 * (value == 1)
+            pictures[number, : SIDE // 2, 4 * c : 4 * c + 4] = 255 * (value == 1)
         for bit in range(8):
-            pixels[SIDE // 2 :, 4 * bit : 4 * bit + 4] = 255 * (number >> bit & 1)
-        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
-        rows.append({
-            "image_path": f"images/{number}.png", "study_id": f"d:{number}", "patient_id": f"d:{number // 2}",
-            "dataset": "d", "view": "PA", "split": "test", "source": f"{number}.png", "width": SIDE, "height": SIDE,
-            **{f"label_{name}": int(value) for name, value in zip(NAMES, row, strict=False)},
-        })  # fmt: skip
-    write_manifest(pd.DataFrame(rows).assign(**columns), folder / "manifest.parquet")
-    return folder
+            pictures[number, SIDE // 2 :, 4 * bit : 4 * bit + 4] = 255 * (number >> bit & 1)
+    stated = {f"label_{name}": values.astype(int) for name, values in zip(NAMES, labels.T, strict=False)}
+    patients = [f"d:{number // 2}" for number in range(len(labels))]
+    return write_pictures(folder, pictures, **{"patient_id": patients} | stated | columns)
 
 
 def write_boxed(folder: Path, pictures: Sequence[Sequence[tuple[int, int, int, int]]], **columns: Any) -> Path:
     """Black pictures of 32 px with white boxes x, y, width, height."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for number, marked in enumerate(pictures):
-        pixels = np.zeros((SIDE, SIDE), np.uint8)
+    drawn = np.zeros((len(pictures), SIDE, SIDE), np.uint8)
+    for pixels, marked in zip(drawn, pictures, strict=True):
         for x, y, w, h in marked:
             pixels[y : y + h, x : x + w] = 255
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-        stored = [{"label": "Edema", "x": x, "y": y, "width": w, "height": h} for x, y, w, h in marked]
-        rows.append({
-            "image_path": f"{number}.png", "study_id": f"d:{number}", "patient_id": f"d:{number}", "dataset": "d",
-            "view": "PA", "split": "test", "source": f"{number}.png", "width": SIDE, "height": SIDE,
-            "boxes": boxes_text(stored), "report": "There is pulmonary edema.",
-        })  # fmt: skip
-    write_manifest(pd.DataFrame(rows).assign(**columns), folder / "manifest.parquet")
-    return folder
+    boxes = [
+        boxes_text([{"label": "Edema", "x": x, "y": y, "width": w, "height": h} for x, y, w, h in marked])
+        for marked in pictures
+    ]
+    return write_pictures(folder, drawn, **{"boxes": boxes, "report": "There is pulmonary edema."} | columns)
 
 
 class Seer:
@@ -104,29 +85,3 @@ def frozen(pretrained: Any, kind: type[FrozenEncoder] = FrozenEncoder, resize: i
     torch.manual_seed(0)
     encoder = ImageEncoder(settings, SIDE)
     return kind("seer", encoder, SIDE, resize, pretrained=pretrained)
-
-
-def protocol_of(task: str, settings: dict[str, Any] | None = None, **more: Any) -> EvaluationProtocol:
-    content = {"id": "t/v1", "title": "t", "task": task, "split": {"rule": "any"}, "settings": settings or {}}
-    return EvaluationProtocol.model_validate(content | more)
-
-
-def job_of(protocol: EvaluationProtocol, folder: Path, encoder: FrozenEncoder) -> Job:
-    task = get_task(protocol.task)
-    data = TaskData(protocol, folder, encoder.image_size, encoder.resize)
-    assert task.lacks(data, encoder) == ""
-    settings = task.settings.model_validate(protocol.settings)
-    return Job(protocol, settings, encoder, data, (Cell(),), folder, folder, "cpu", lambda *_: None)
-
-
-def predict(protocol: EvaluationProtocol, folder: Path, encoder: FrozenEncoder) -> Predictions:
-    ((cell, predictions),) = get_task(protocol.task).run(job_of(protocol, folder, encoder))
-    assert cell == Cell()
-    assert len(set(predictions.rows.tolist())) == len(predictions.rows) == len(predictions.patients)
-    return predictions
-
-
-def figures(protocol: EvaluationProtocol, predictions: Predictions, weights: Any = None) -> dict[Measure, float]:
-    measures = get_task(protocol.task).measures(predictions)
-    counts = np.ones((1, len(predictions.rows))) if weights is None else np.asarray(weights, float)[None]
-    return dict(zip(measures.of, measures.compute(counts)[0].tolist(), strict=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,10 +44,8 @@ class Job:
     """What a task is told.
 
     Attributes:
-        protocol: what is to be done.
-        settings: the task's own part of it (an instance of the task's `settings`).
         encoder: the frozen encoder.
-        data: images, labels, boxes, masks of the three splits.
+        data: what is to be done, and images, labels, boxes, masks of the three splits.
         cells: what is still to be computed.
         cache: folder for what can be computed again (features by weight hash); shared by all calls.
         scratch: folder of this protocol's own unfinished work (to go on with an interrupted training).
@@ -55,8 +53,6 @@ class Job:
         progress: called with a line of text and a share in [0, 1].
     """
 
-    protocol: EvaluationProtocol
-    settings: Settings
     encoder: FrozenEncoder
     data: TaskData
     cells: tuple[Cell, ...]
@@ -65,13 +61,19 @@ class Job:
     device: str
     progress: Callable[[str, float], None]
 
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """What is to be done."""
+        return self.data.protocol
+
+    @property
+    def settings(self) -> Settings:
+        """The task's own part of it."""
+        return self.protocol.task_settings
+
 
 class Task(Protocol):
     """One kind of evaluation."""
-
-    settings: ClassVar[type[Settings]]
-    learns: ClassVar[bool]
-    """Whether there is a cell for every fraction and seed."""
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done (no boxes, no report encoder …); empty if it can."""

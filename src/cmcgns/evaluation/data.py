@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import sha256
 from cmcgns.data.manifest import LABEL, image_file, read_manifest
 from cmcgns.data.vocabulary import is_frontal
+from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.subsets import nested_fraction
 from cmcgns.metrics.ranking import IntArray
 
 PARTS = ("train", "val", "test")
+_BLOCK = 1024  # images hashed at once
 TEXT_COLUMNS = ("findings", "impression", "report")
 _HINTS = {
     "train": "`cmcgns prepare` writes splits, and `--set split.train=[NAME]` names another one",
@@ -70,19 +73,19 @@ class TaskData:
 
     @cached_property
     def content_sha256(self) -> str:
-        """Of everything that the rows say and of the image files' names and hashes."""
-        columns = ["part", "image_path", "sha256", "study_id", "patient_id", "boxes", "mask_path", *TEXT_COLUMNS]
-        columns += [f"label_{name}" for name in self.label_names]
+        """Of everything of the data that enters a result: what the rows say, pixels of images, mask files."""
+        parts = PARTS if self.protocol.learns else ("test",)
+        columns = ["part", "image_path", "sha256", "study_id", "patient_id", "width", "height", "boxes", "mask_path"]
+        columns += [*TEXT_COLUMNS, *(f"{LABEL}{name}" for name in self.label_names)]
         digest = hashlib.sha256(f"{self.split_sha256} {self.image_size} {self.resize}".encode())
         hashes = pd.util.hash_pandas_object(self.frame[columns].astype("str"), index=False)
         digest.update(hashes.to_numpy().tobytes())
-        unknown = self.frame.loc[
-            self.frame["sha256"] == "", "image_path"
-        ]  # then its file must say whether it changed
-        for path in unknown:
-            file = Path(image_file(self.folder if self.folder.is_dir() else self.folder.parent, path))
-            if file.is_file():
-                digest.update(f"{file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+        for images in (getattr(self, part) for part in parts):
+            for start in range(0, len(images), _BLOCK):
+                digest.update(images.pixels[start : start + _BLOCK].tobytes())
+            for path in images.frame["mask_path"]:
+                file = Path(image_file(images.folder, path))
+                digest.update(sha256(file).encode() if path and file.is_file() else b"none")
         return digest.hexdigest()
 
     @cached_property
@@ -127,6 +130,18 @@ class TaskData:
         return image_set_of(
             frame, base, self.resize, self.label_names, protocol.uncertain, protocol.empty_labels == "negative"
         )
+
+
+def work_key(data: TaskData, encoder: FrozenEncoder, *more: str) -> str:
+    """Key of finished and unfinished work: equal ones give equal predictions.
+
+    Args:
+        data: splits, images, labels, boxes and masks, and the protocol.
+        encoder: both of its halves.
+        more: what else a piece of work depends on, such as its cell.
+    """
+    about = (encoder.sha256, data.protocol.sha256, data.content_sha256, *more)
+    return hashlib.sha256(" ".join(about).encode()).hexdigest()
 
 
 def _dataset_of(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import pandas as pd
 from cmcgns.common.array_cache import cache_folder
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions, Task
-from cmcgns.evaluation.data import TaskData
+from cmcgns.evaluation.data import TaskData, work_key
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.leakage import Leakage, check_leakage, refuse
 from cmcgns.evaluation.progress import Progress
@@ -128,7 +127,7 @@ class _Evaluation:
             self.outcome.skip(name, lacks)
             self.progress.say(f"{name}: skipped, the reason is below")
             return
-        cells = _cells(protocol, self.options, task)
+        cells = _cells(protocol, self.options)
         self.progress.begin(name, len(cells))
 
         def step(text: str, share: float) -> None:
@@ -148,17 +147,15 @@ class _Evaluation:
         refuse(leakage, self.options.allow_leakage, cell_folder(self.out, data.name) / "leakage.csv")
         self.outcome.protocols[data.name] = data.protocol
         self.outcome.leakage[data.name] = leakage.text
-        key = result_key(sized, data)
+        key = work_key(data, sized)
         write_protocol(self.out, data.name, {"key": key} | result_record(data, sized, leakage, self.options))
         return key
 
     def _job(
         self, sized: FrozenEncoder, data: TaskData, cells: tuple[Cell, ...], step: Callable[[str, float], None]
     ) -> Job:
-        protocol = data.protocol
-        settings = get_task(protocol.task).settings.model_validate(protocol.settings)
         scratch = cell_folder(self.out, data.name) / "unfinished"
-        return Job(protocol, settings, sized, data, cells, self.cache, scratch, self.options.device, step)
+        return Job(sized, data, cells, self.cache, scratch, self.options.device, step)
 
     def _run_cells(self, job: Job, task: Task, key: str) -> None:
         """All missing cells in one go, which shares work; if that fails, each of the rest alone."""
@@ -202,17 +199,11 @@ class _Evaluation:
             raise
 
 
-def _cells(protocol: EvaluationProtocol, options: EvaluateOptions, task: Task) -> list[Cell]:
-    if not task.learns:
+def _cells(protocol: EvaluationProtocol, options: EvaluateOptions) -> list[Cell]:
+    if not protocol.learns:
         return [Cell()]
     fractions = sorted(set(options.fractions)) or protocol.fractions
     return [Cell(fraction, seed) for fraction in fractions for seed in range(options.seeds or protocol.seeds)]
-
-
-def result_key(encoder: FrozenEncoder, data: TaskData) -> str:
-    """Equal keys give equal predictions: encoder, protocol, split, labels, boxes and masks."""
-    parts = [encoder.sha256, data.protocol.sha256, data.content_sha256]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def result_record(

@@ -11,7 +11,6 @@ import yaml
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import read_manifest
 from cmcgns.evaluation.protocols import EvaluationProtocol, list_protocols, load_protocol
-from cmcgns.evaluation.tasks import get_task
 
 ALL = "all"
 Pair = tuple[EvaluationProtocol, Path]
@@ -120,7 +119,6 @@ def _facts(folder: Path) -> _Dataset:
 def describe_protocol(name: str, overrides: Sequence[str] = ()) -> str:
     """A protocol as YAML, with the defaults of its task."""
     protocol = load_protocol(name, overrides)
-    settings = get_task(protocol.task).settings.model_validate(protocol.settings)
-    content = protocol.model_dump(mode="json") | {"settings": settings.model_dump(mode="json")}
+    content = protocol.model_dump(mode="json") | {"settings": protocol.task_settings.model_dump(mode="json")}
     text = str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
     return f"{text}# sha256 {protocol.sha256}"

@@ -32,6 +32,11 @@ PromptSource = str | dict[str, LabelPrompts]
 """`built-in`, `phantom` (wording of the synthetic studies), `template`, a YAML file, or the prompts themselves."""
 _FILES = {"built-in": "prompts.yaml", "phantom": "prompts-phantom.yaml"}
 SOURCES = (*_FILES, "template")
+_DENIED = re.compile(
+    r"\b(?:no|not|without|normal|unremarkable|clear|sharp|resolved|free of|negative for|within normal limits)\b",
+    re.IGNORECASE,
+)
+_SIDE = re.compile(r"\b(?:left|right)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,28 @@ class PromptBook:
         """Labels that only the template serves."""
         return [label for label in labels if not self.knows(label)]
 
-    def pattern(self, label: str) -> re.Pattern[str]:
-        """Finds what a sentence about the label holds, as a whole word, in any case."""
+    def states(self, sentence: str, label: str) -> bool:
+        """Whether a sentence states the label: it holds one of its words, and none that denies or calls normal."""
+        return bool(self._pattern(label).search(sentence)) and not _DENIED.search(sentence)
+
+    def _pattern(self, label: str) -> re.Pattern[str]:
+        """A word of the label, whole, in any case."""
         entry = self.entries.get(_key(label))
         words = entry.words if entry else ()
         if not words:
             words = (label.replace("_", " "), *(entry.also if entry else ()))
         return re.compile(r"\b(?:" + "|".join(re.escape(word) for word in words) + r")\b", re.IGNORECASE)
+
+
+def speaks_of_side(sentence: str, side: str | None) -> bool:
+    """Whether what a sentence says may be on a side: it names that side, both or none.
+
+    Args:
+        sentence: of a report.
+        side: left or right; anything else may be meant by every sentence.
+    """
+    named = {word.lower() for word in _SIDE.findall(sentence)}
+    return not named or side in named or side not in ("left", "right")
 
 
 def load_prompts(source: PromptSource = "built-in") -> PromptBook:

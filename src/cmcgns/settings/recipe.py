@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from cmcgns.common.errors import UserError
 from cmcgns.settings.config import Recipe
-from cmcgns.settings.yaml import apply_overrides, explain, parse_mapping, read_mapping_file
+from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
 
 
 def list_recipes() -> list[str]:
@@ -42,7 +42,8 @@ def parse_recipe(settings: Any, source: str) -> Recipe:
         UserError: one line for every offending key.
     """
     try:
-        return Recipe.model_validate(_fill(settings, Recipe().model_dump()))
+        # A stage's defaults differ from those of its type: naming its learning rate must not change its epochs.
+        return Recipe.model_validate(merge(Recipe().model_dump(), settings))
     except ValidationError as error:
         raise UserError(explain(error, Recipe, f"recipe {source}")) from None
 
@@ -85,13 +86,3 @@ def _read(name_or_path: str) -> dict[str, Any]:
     raise UserError(
         f"no recipe {name_or_path}: give the path of a .yaml file or one of {', '.join(list_recipes())}.{hint}"
     )
-
-
-def _fill(settings: Any, defaults: Any) -> Any:
-    """Settings with the defaults of the recipe where they say nothing.
-
-    A stage's defaults differ from those of its type: naming its learning rate must not change its epochs.
-    """
-    if not isinstance(settings, dict) or not isinstance(defaults, dict):
-        return settings
-    return defaults | {key: _fill(value, defaults.get(key)) for key, value in settings.items()}

@@ -79,6 +79,13 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
     settings[last] = value
 
 
+def merge(base: Any, change: Any) -> Any:
+    """Settings with those of `base` where they say nothing, group by group."""
+    if not isinstance(base, dict) or not isinstance(change, dict):
+        return change
+    return base | {key: merge(base.get(key), value) for key, value in change.items()}
+
+
 def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every setting as a dotted key."""
     keys: list[str] = []

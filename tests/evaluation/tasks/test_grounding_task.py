@@ -16,7 +16,8 @@ from cmcgns.evaluation.tasks.grounding import TASK
 from cmcgns.evaluation.tasks.phrases import find_units
 from cmcgns.metrics.measure import Measure
 from cmcgns.pretrained.prompts import load_prompts
-from support.text_tasks import SIDE, Seer, figures, frozen, job_of, predict, protocol_of, write_boxed
+from support.evaluation import figures, job_of, predict, protocol_of
+from support.text_tasks import SIDE, Seer, frozen, write_boxed
 
 PROTOCOL = protocol_of("grounding", whole_image=True)
 BOXES = [[(2, 3, 12, 8)], [], [(0, 0, 8, 8), (20, 16, 10, 12)], [(12, 4, 6, 20)]]
@@ -30,9 +31,8 @@ class Patches(FrozenEncoder):
 
 
 @pytest.fixture(autouse=True)
-def _oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps show the white boxes; negative prompts see the same turned round."""
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(grounding, "embed_phrases", lambda _, texts: list(texts))
 
     def maps(_: Any, tokens: torch.Tensor, phrases: list[str], _kind: str) -> torch.Tensor:

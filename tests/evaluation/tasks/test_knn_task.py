@@ -7,12 +7,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import KnnSettings
 from cmcgns.evaluation.tasks.knn import vote
-from support.linear import figures, make_job, run, write_images
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+from cmcgns.metrics.measure import Measure
+from support.evaluation import figures, run
+from support.linear import make_job, write_images
 
 
 def problem():
@@ -60,7 +57,7 @@ def test_an_oracle_scores_high_and_fractions_are_nested(tmp_path):
     job = make_job(write_images(tmp_path / "d"), tmp_path, "knn", {"k": 10}, cells)
     found = run(job)
     assert [found[cell].facts["train_images"] for cell in cells] == [12, 120]
-    assert figures(job, found[cells[1]])["auroc", ""] > 0.9
+    assert figures(job, found[cells[1]])[Measure("auroc")] > 0.9
 
 
 def test_test_rows_choose_nothing(tmp_path):

@@ -12,26 +12,11 @@ from cmcgns.evaluation.tasks.joint_space import right_groups
 from cmcgns.evaluation.tasks.retrieval import TASK
 from cmcgns.metrics.measure import Measure
 from cmcgns.pretrained.prompts import load_prompts
-from support.text_tasks import (
-    NAMES,
-    SIDE,
-    Blind,
-    Seer,
-    code_of,
-    figures,
-    frozen,
-    predict,
-    protocol_of,
-    write_labelled,
-)
+from support.evaluation import figures, predict, protocol_of
+from support.text_tasks import NAMES, SIDE, Blind, Seer, code_of, frozen, write_labelled
 
 PROTOCOL = protocol_of("retrieval")
 CLASSES = protocol_of("retrieval", {"classes": True, "class_ks": [1, 5]})
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
 
 
 def reports(n: int) -> list[str]:

@@ -10,24 +10,10 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.tasks.zero_shot import TASK
 from cmcgns.metrics.measure import Measure
 from cmcgns.pretrained.prompts import load_prompts
-from support.text_tasks import (
-    NAMES,
-    SIDE,
-    Blind,
-    Seer,
-    figures,
-    frozen,
-    predict,
-    protocol_of,
-    write_labelled,
-)
+from support.evaluation import figures, predict, protocol_of
+from support.text_tasks import NAMES, SIDE, Blind, Seer, frozen, write_labelled
 
 PROTOCOL = protocol_of("zero_shot")
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
 
 
 def truthful() -> dict[str, np.ndarray]:

@@ -1,9 +1,11 @@
 """What the pictures are computed from."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from cmcgns.reporting.run_page.attention import _named, box_mask, enlarge
+from cmcgns.reporting.run_page.attention import box_mask, enlarge, statements
 from cmcgns.reporting.run_page.results import duration, interval, leaves_out_zero, number
 from cmcgns.reporting.run_page.studies import _boxes_of_row
 from cmcgns.reporting.run_page.training import PANELS, bank_start, draw_panel, stage_change
@@ -13,6 +15,12 @@ from cmcgns.settings.config import DataSettings
 
 def box(label: str, side: str = "none", degree: str = "small") -> Box:
     return Box(0.25, 0.5, 0.75, 1.0, label, side, degree)
+
+
+def _named(sentence: str, label: str, boxes: list[Box]) -> tuple[Box, ...]:
+    """Boxes of the label that the sentence states."""
+    found = statements(SimpleNamespace(boxes=[boxes], sentences=[[sentence]]))
+    return next((statement.boxes for statement in found if statement.label == label), ())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS
 from cmcgns.settings.config import Settings
-from cmcgns.settings.yaml import apply_overrides, explain, parse_mapping, read_mapping_file
+from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
 
 TaskName = Literal["linear", "knn", "detection", "segmentation", "zero_shot", "retrieval", "grounding"]
 
@@ -69,6 +69,11 @@ class EvaluationProtocol(Settings):
     def learns(self) -> bool:
         """Whether the task is trained, so that there are fractions, seeds, training and validation rows."""
         return self.task in ("linear", "knn", "detection", "segmentation")
+
+    @property
+    def task_settings(self) -> Settings:
+        """`settings`, checked and with the defaults of the task."""
+        return TASK_SETTINGS[self.task].model_validate(self.settings)
 
     @property
     def sha256(self) -> str:
@@ -129,11 +134,10 @@ def load_protocol(name: str, overrides: Sequence[str] = ()) -> EvaluationProtoco
         protocol = EvaluationProtocol.model_validate(content)
     except ValidationError as error:
         raise UserError(explain(error, EvaluationProtocol, f"protocol {name}")) from None
-    settings = TASK_SETTINGS[protocol.task]
     try:
-        settings.model_validate(protocol.settings)
+        protocol.task_settings  # noqa: B018
     except ValidationError as error:
-        raise UserError(explain(error, settings, f"protocol {name}, settings")) from None
+        raise UserError(explain(error, TASK_SETTINGS[protocol.task], f"protocol {name}, settings")) from None
     return protocol
 
 
@@ -180,12 +184,5 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if content.get("id", inherited.get("id")) == inherited.get("id"):
         raise UserError(f"{path}: needs an `id` of its own, so that nobody takes its results for those of {base}")
     content.setdefault("title", f"{inherited['title']} ({content['id']})")  # two columns must not have one heading
-    return _merge(inherited, content)
-
-
-def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in change.items():
-        inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    merged: dict[str, Any] = merge(inherited, content)
     return merged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,6 @@ from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.pretrained.phrase_maps import MapKind, Phrases, embed_phrases, patch_maps, to_pixels, untrained
 from cmcgns.pretrained.prompts import PromptBook, load_prompts
-from cmcgns.settings.config import Settings
 
 _IMAGES = 32  # encoded at a time
 _PIXELS = 1 << 23  # of maps at a time
@@ -36,16 +35,13 @@ class Grounding:
     `pointing_chance` is the share of the square that the boxes cover: what a random point gets.
     """
 
-    settings: ClassVar[type[Settings]] = GroundingSettings
-    learns: ClassVar[bool] = False
-
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         if reason := lacks_report_encoder(encoder):
             return reason
         if data.frame.loc[data.frame["part"] == "test", "boxes"].isin(["", "[]"]).all():
             return "no image of test has a box"
-        settings = GroundingSettings.model_validate(data.protocol.settings)
+        settings = cast(GroundingSettings, data.protocol.task_settings)
         if reason := untrained(pretrained_of(encoder), settings.similarity):
             return f"{reason}: nothing trained its {settings.similarity} similarity"
         return ""

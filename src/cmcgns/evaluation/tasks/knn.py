@@ -7,7 +7,7 @@ vote of the k nearest training images with weights exp(similarity / temperature)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,16 +23,12 @@ from cmcgns.evaluation.tasks.linear.task import check_rows, features_of, lacks_l
 from cmcgns.metrics.classification import binary_measures, facts_of, skipped_classes
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray
-from cmcgns.settings.config import Settings
 
 _CELLS = 1 << 24  # similarities held at once: 64 MB
 
 
 class Knn:
     """Area under the ROC curve of a vote of the nearest training images."""
-
-    settings: ClassVar[type[Settings]] = KnnSettings
-    learns: ClassVar[bool] = True
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +14,8 @@ import numpy.typing as npt
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols.task_settings import PhraseKind
-from cmcgns.pretrained.prompts import PromptBook
+from cmcgns.pretrained.prompts import PromptBook, speaks_of_side
 
-_DENIED = re.compile(
-    r"\b(?:no|not|without|normal|unremarkable|clear|sharp|resolved|free of|negative for|within normal limits)\b",
-    re.IGNORECASE,
-)
-_SIDES = ("left", "right")
 _WRITTEN = ("phrase", "label_text")  # keys of a box that may hold the words it was drawn for
 
 
@@ -84,15 +78,13 @@ def _sentences(
         for phrase in dict.fromkeys(filter(None, written.values())):
             yield phrase, [number for number in chosen if written[number] == phrase]
         return
-    about, seen = book.pattern(label), set[str]()
+    seen = set[str]()
     for sentence in split_sentences(text):
         same = normalise_sentence(sentence)
-        if same in seen or not about.search(sentence) or _DENIED.search(sentence):
+        if same in seen or not book.states(sentence, label):
             continue
         seen.add(same)
-        sides = [side for side in _SIDES if re.search(rf"\b{side}\b", sentence, re.IGNORECASE)]
-        other = {"left": "right", "right": "left"}[sides[0]] if len(sides) == 1 else None
-        numbers = [number for number in chosen if boxes[number].get("side") != other or other is None]
+        numbers = [number for number in chosen if speaks_of_side(sentence, boxes[number].get("side"))]
         if numbers:
             yield sentence, numbers
 

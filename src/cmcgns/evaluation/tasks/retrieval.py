@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,6 @@ from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.ranking import IntArray
 from cmcgns.metrics.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k
 from cmcgns.pretrained.prompts import load_prompts
-from cmcgns.settings.config import Settings
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,11 @@ class Retrieval:
     Intervals and subgroups are over queries: the gallery stays the whole test set, as it is in use.
     """
 
-    settings: ClassVar[type[Settings]] = RetrievalSettings
-    learns: ClassVar[bool] = False
-
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         if reason := lacks_joint_space(encoder):
             return reason
-        settings = RetrievalSettings.model_validate(data.protocol.settings)
+        settings = cast(RetrievalSettings, data.protocol.task_settings)
         if settings.classes and not data.label_names:
             return "settings.classes needs labels (columns label_…)"
         frame = data.frame[data.frame["part"] == "test"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.pretrained.zero_shot import label_cosines, prompt_prototype, zero_shot_scores
-from cmcgns.settings.config import Settings
 
 
 class ZeroShot:
@@ -27,9 +26,6 @@ class ZeroShot:
     Probabilities are the softmax over positive and negative prompt (multiclass: over the labels' positive prompts)
     at the run's own temperature; they serve Brier score and calibration error, the ranking is that of cosines.
     """
-
-    settings: ClassVar[type[Settings]] = ZeroShotSettings
-    learns: ClassVar[bool] = False
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""

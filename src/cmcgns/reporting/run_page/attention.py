@@ -1,6 +1,5 @@
 """Where a sentence looks in the image, beside the place of the finding it states."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from cmcgns.metrics.intervals import Interval, mean_interval
 from cmcgns.metrics.ranking import RankedScores
+from cmcgns.pretrained.prompts import load_prompts, speaks_of_side
 from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
 from cmcgns.reporting.style import (
     INK,
@@ -28,17 +28,6 @@ from cmcgns.reporting.style import (
     wrap,
 )
 
-_WORDS = {
-    "Effusion": r"effusion|pleural fluid",
-    "Pneumothorax": r"pneumothorax",
-    "Consolidation": r"consolidation|airspace|pneumonia|focal opacity",
-    "Nodule": r"nodul",
-    "Cardiomegaly": r"cardiomegaly|\bheart\b|\bcardiac\b",
-    "Edema": r"edema|congestion",
-    "Foreign Object": r"pacemaker|catheter|central line|tube|foreign|\bring\b|coin",
-}
-_DENIED = re.compile(r"\b(no|not|without|normal|unremarkable|clear|sharp|within normal limits|resolved)\b", re.I)
-
 
 @dataclass(frozen=True)
 class Statement:
@@ -52,12 +41,12 @@ class Statement:
 
 def statements(studies: EncodedStudies) -> list[Statement]:
     """All sentences that state a finding with a box, in order; a sentence of two findings counts once for each."""
-    found = []
+    found, book = [], load_prompts("phantom")
     for row, boxes in enumerate(studies.boxes):
         for label in dict.fromkeys(box.label for box in boxes):
             for number, sentence in enumerate(studies.sentences[row]):
-                named = _named(sentence, label, boxes)
-                if named:
+                named = tuple(box for box in boxes if box.label == label and speaks_of_side(sentence, box.side))
+                if named and book.states(sentence, label):
                     found.append(Statement(row, number, label, named))
     return found
 
@@ -81,18 +70,6 @@ def choose_rows(studies: EncodedStudies, count: int) -> list[int]:
     """Studies to show: those of the chosen statements, or the first ones where no finding has a box."""
     rows = [statement.row for statement in choose_statements(studies, count)]
     return rows or list(range(min(count, len(studies))))
-
-
-def _named(sentence: str, label: str, boxes: list[Box]) -> tuple[Box, ...]:
-    words = _WORDS.get(label, re.escape(label.lower()))
-    if not re.search(words, sentence, re.I) or _DENIED.search(sentence):
-        return ()
-    sides = {side for side in ("left", "right") if re.search(rf"\b{side}\b", sentence, re.I)}
-    return tuple(
-        box
-        for box in boxes
-        if box.label == label and (not sides or box.side in sides or box.side not in ("left", "right"))
-    )
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,13 @@
 """A dataset in which bright rectangles are what has to be found."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
-from cmcgns.data.manifest import boxes_text, write_manifest
-from cmcgns.evaluation.contract import Job
-from cmcgns.evaluation.data import TaskData
+from cmcgns.data.manifest import boxes_text
 from cmcgns.evaluation.open_encoder import open_encoder
-from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
-from cmcgns.evaluation.tasks.detection.task import TASK
+from support.evaluation import job_of, parts_of, protocol_of, write_pictures
 
-EVERYTHING = (Cell(100, 0),)
 SMALL = {"head_width": 16, "epochs": 3, "batch": 8, "learning_rate": 3e-3}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +20,7 @@ def write_rectangles(tmp_path):
     """Every third image is empty, the others have one or two rectangles; every other image is wider than high."""
 
     def write(name="rectangles", train=24, others=8, place=None, **columns):
-        folder = tmp_path / name
-        (folder / "images").mkdir(parents=True)
-        rng, rows = np.random.default_rng(0), []
+        rng, pictures, marked = np.random.default_rng(0), [], []
         for number in range(train + 2 * others):
             width, height = (96, 96) if number % 2 else (96, 72)
             pixels = rng.integers(0, 40, (height, width), dtype=np.uint8)
@@ -44,34 +31,22 @@ def write_rectangles(tmp_path):
                 x, y, w, h = place or (x, y, w, h)
                 pixels[y : y + h, x : x + w] = rng.integers(180, 220)
                 boxes.append({"label": "a", "x": x, "y": y, "width": w, "height": h})
-            Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
-            part = "train" if number < train else "val" if number < train + others else "test"
-            row = {"image_path": f"images/{number}.png", "width": width, "height": height, "source": f"{number}.dcm"}
-            row |= {"study_id": f"d:{number}", "patient_id": f"d:{number // 2}", "dataset": "d", "view": "PA"}
-            rows.append(row | {"split": part, "boxes": boxes_text(boxes)})
-        frame = pd.DataFrame(rows)
-        for column, values in columns.items():
-            frame[column] = values
-        write_manifest(frame, folder / "manifest.parquet")
-        return folder
+            pictures.append(pixels)
+            marked.append(boxes_text(boxes))
+        numbers = range(len(pictures))
+        stated = {"boxes": marked, "split": parts_of((train, others, others))}
+        stated |= {"patient_id": [f"d:{n // 2}" for n in numbers], "source": [f"{n}.dcm" for n in numbers]}
+        return write_pictures(tmp_path / name, pictures, **stated | columns)
 
     return write
 
 
 @pytest.fixture
-def make_job(tmp_path, resnet):
+def make_job(resnet):
     """A job over a dataset, with a small head."""
 
-    def make(folder, encoder=resnet, cells=EVERYTHING, progress=lambda *_: None, whole_image=True, **settings):
-        protocol = EvaluationProtocol.model_validate(
-            {
-                "id": "tiny/v1", "title": "tiny", "task": "detection", "split": {"rule": "any"},
-                "whole_image": whole_image, "settings": SMALL | settings,
-            }
-        )  # fmt: skip
-        data = TaskData(protocol, folder, encoder.image_size, encoder.resize)
-        chosen = TASK.settings.model_validate(protocol.settings)
-        places = tmp_path / "maps", tmp_path / "scratch"
-        return Job(protocol, chosen, encoder, data, tuple(cells), *places, "cpu", progress)
+    def make(folder, encoder=resnet, cells=(), progress=lambda *_: None, whole_image=True, **settings):
+        protocol = protocol_of("detection", SMALL | settings, whole_image=whole_image)
+        return job_of(protocol, folder, encoder, cells, progress=progress)
 
     return make

@@ -1,43 +1,116 @@
-"""Every cell is checked against torchmetrics: a figure that is not its figure stops the cell."""
+"""Mean average precision of a cell is torchmetrics' (COCO's matching, faster-coco-eval), of any detections."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.detection import MeanAveragePrecision
 
-from cmcgns.evaluation.tasks.detection.cell import Judged
-from cmcgns.evaluation.tasks.detection.library import check_against_library, library_map
+from cmcgns.evaluation.protocols.task_settings import DetectionSettings
+from cmcgns.evaluation.tasks.detection.boxes import BoxList
+from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, with_truth
+from cmcgns.metrics.detection import RECALLS
+from cmcgns.metrics.measure import Array
 
-IMAGES = 20
+
+def boxes(corners: Array) -> dict[str, torch.Tensor]:
+    labels = torch.zeros(len(corners), dtype=torch.long)
+    return {"boxes": torch.from_numpy(np.asarray(corners, dtype=np.float32)).reshape(-1, 4), "labels": labels}
 
 
-def arrays(skip_empty: bool) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    image = np.repeat(np.arange(0, IMAGES, 2), 5)  # every other image has no detection
-    truth_image = np.repeat(np.arange(0, IMAGES, 3), 2)
-    corner = rng.uniform(0, 40, (len(truth_image), 2))
-    truth = np.concatenate([corner, corner + 20], axis=1).astype(np.float32)
-    guess = np.tile(truth[:1], (len(image), 1))
-    for number, place in enumerate(image):
-        own = np.flatnonzero(truth_image == place)
+def library_map(arrays: Mapping[str, Array], images: int) -> float:
+    """Mean average precision, images that do not count left out; -1 where it is undefined."""
+    metric = MeanAveragePrecision(
+        iou_thresholds=[float(iou) for iou in arrays["ious"]],
+        rec_thresholds=RECALLS.tolist(),
+        max_detection_thresholds=[1, 10, int(arrays["max_detections"])],
+        backend="faster_coco_eval",
+    )
+    metric.warn_on_many_detections = False
+    counted = 0
+    for image in range(images):
+        found, truth = arrays["image"] == image, arrays["truth_image"] == image
+        if arrays["skip_empty"] and not (found.any() and truth.any()):
+            continue
+        scores = torch.from_numpy(arrays["scores"][found])
+        metric.update([{"scores": scores, **boxes(arrays["boxes"][found])}], [boxes(arrays["truth_boxes"][truth])])
+        counted += 1
+    return float(metric.compute()["map"]) if counted else -1.0
+
+
+def cell(
+    seed: int, images: int, most_boxes: int, most_found: int, noise: float, levels: int, settings: DetectionSettings
+) -> dict[str, Array]:
+    """Boxes and detections near them or anywhere, some images without the one, the other or both."""
+    rng = np.random.default_rng(seed)
+    image, found, scores, truth_image, truth = [], [], [], [], []
+    for number in range(images):
+        corner = rng.uniform(0, 40, (rng.integers(0, most_boxes + 1), 2))
+        own = np.concatenate([corner, corner + rng.uniform(4, 25, corner.shape)], axis=1)
+        count = int(rng.integers(0, most_found + 1)) * int(rng.random() > 0.2)
+        guess = rng.uniform(0, 40, (count, 4))
+        guess[:, 2:] = guess[:, :2] + rng.uniform(4, 25, (count, 2))
+        near = rng.random(count) < 0.6
         if len(own):
-            guess[number] = truth[own[number % len(own)]] + rng.normal(0, 4, 4).astype(np.float32)
-    scores = -np.sort(-rng.random((IMAGES // 2, 5)), axis=1).ravel().astype(np.float32)  # within an image falling
-    return {
-        "image": image, "scores": scores, "boxes": guess,
-        "truth_image": truth_image, "truth_boxes": truth, "ious": np.array([0.4, 0.5, 0.6]),
-        "skip_empty": np.array(skip_empty), "max_detections": np.array(100),
-    }  # fmt: skip
+            guess[near] = own[rng.integers(0, len(own), near.sum())] + rng.normal(0, noise, (near.sum(), 4))
+        guess[:, 2:] = np.maximum(guess[:, 2:], guess[:, :2] + 1)  # no box is inside out
+        image += [number] * count
+        found.append(guess)
+        rank = rng.random(count) if levels == 0 else rng.integers(1, levels + 1, count) / (levels + 1)
+        scores.append(-np.sort(-rank))  # falling within an image, with or without ties
+        truth_image += [number] * len(own)
+        truth.append(own)
+    detections = {
+        "image": np.array(image, dtype=np.intp),
+        "boxes": np.concatenate(found).astype(np.float32),
+        "scores": np.concatenate(scores),
+    }
+    corners = np.concatenate(truth).astype(np.float32)
+    return with_truth(detections, BoxList(images, np.array(truth_image, dtype=np.intp), corners), settings)
+
+
+SCENES = {
+    "usual": (20, 3, 6, 2.0, 0),
+    "ties": (20, 3, 6, 2.0, 3),
+    "crowded": (5, 15, 60, 1.0, 0),
+    "one image": (1, 5, 30, 3.0, 0),
+    "few boxes": (25, 1, 8, 1.0, 0),
+    "most images empty": (30, 1, 1, 1.0, 0),
+}
+THRESHOLDS = {
+    "of the protocols": {},
+    "coarse": {"ious": [0.1, 0.3]},
+    "one": {"ious": [0.5]},
+    "of COCO": {"ious": [round(0.5 + 0.05 * step, 2) for step in range(10)]},
+}
 
 
 @pytest.mark.parametrize("skip_empty", [False, True])
-def test_the_whole_test_sets_figure_is_torchmetrics(skip_empty: bool) -> None:
-    found = arrays(skip_empty)
-    ours = float(Judged(found, IMAGES).figures(np.ones((1, IMAGES))).precision.mean())
-    assert 0.05 < ours < 0.95
-    assert check_against_library(ours, found, IMAGES) == pytest.approx(ours, abs=1e-6)
-    with pytest.raises(RuntimeError, match="by torchmetrics"):
-        check_against_library(ours + 1e-3, found, IMAGES)
+@pytest.mark.parametrize("thresholds", THRESHOLDS)
+@pytest.mark.parametrize("scene", SCENES)
+def test_the_figure_of_a_whole_test_set_is_torchmetrics(scene: str, thresholds: str, skip_empty: bool) -> None:
+    settings = DetectionSettings(skip_empty=skip_empty, **THRESHOLDS[thresholds])
+    images, defined = SCENES[scene][0], 0
+    for seed in range(4):
+        arrays = cell(seed, *SCENES[scene], settings)
+        ours = float(MatchedDetections(arrays, images).figures(np.ones((1, images))).precision.mean())
+        theirs = library_map(arrays, images)
+        if theirs < 0:  # no box counts
+            assert np.isnan(ours)
+            continue
+        assert ours == pytest.approx(theirs, abs=1e-5)
+        defined += 1
+    assert defined
 
 
 def test_skipping_images_flatters() -> None:
     """Pitfall: images without predictions skipped."""
-    assert library_map(arrays(True), IMAGES) > library_map(arrays(False), IMAGES)
+    every, some = (
+        cell(1, 20, 2, 5, 4.0, 0, DetectionSettings(ious=[0.4, 0.5, 0.6], skip_empty=skip)) for skip in (False, True)
+    )
+    assert library_map(some, 20) > library_map(every, 20)
+    whole, left = (
+        MatchedDetections(arrays, 20).figures(np.ones((1, 20))).precision.mean() for arrays in (every, some)
+    )
+    assert left > whole

@@ -8,7 +8,7 @@ import torch
 
 from cmcgns.evaluation.tasks.detection.anchors import ANCHORS, ANCHORS_SIZE, anchor_grid, assign
 from cmcgns.evaluation.tasks.detection.boxes import BoxList, box_iou
-from cmcgns.evaluation.tasks.detection.loss import detection_loss
+from cmcgns.evaluation.tasks.detection.train import detection_loss
 
 SIZE = 128
 GRIDS = [(16, 16), (8, 8), (4, 4)]

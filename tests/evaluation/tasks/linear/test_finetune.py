@@ -9,15 +9,13 @@ import torch
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import FinetuneSettings
+from cmcgns.evaluation.tasks import train_head
 from cmcgns.evaluation.tasks.linear.finetune import Classifier, layer_groups
-from support.linear import figures, make_job, oracle, run, write_images
+from cmcgns.metrics.measure import Measure
+from support.evaluation import figures, run
+from support.linear import make_job, oracle, write_images
 
 SETTINGS = {"finetune": True, "finetuning": {"epochs": 4, "head_learning_rate": 0.05, "learning_rate": 0.01}}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
 
 
 def test_it_learns_and_the_frozen_encoder_stays_bit_identical(tmp_path):
@@ -25,14 +23,15 @@ def test_it_learns_and_the_frozen_encoder_stays_bit_identical(tmp_path):
     before = {name: value.clone() for name, value in encoder.encoder.state_dict().items()}
     job = make_job(write_images(tmp_path / "d"), tmp_path, settings=SETTINGS, encoder=encoder)
     predictions = run(job)[job.cells[0]]
-    assert figures(job, predictions)["auroc", ""] > 0.95
+    assert figures(job, predictions)[Measure("auroc")] > 0.95
     assert predictions.facts["finetuned"] is True
     assert all((value == before[name]).all() for name, value in encoder.encoder.state_dict().items())
     encoder.check_unchanged()
     assert not list(job.scratch.glob("*"))
 
 
-def test_an_interrupted_training_goes_on_to_the_same_scores(tmp_path):
+def test_an_interrupted_training_goes_on_to_the_same_scores(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_head, "SAVE_SECONDS", 0.0)
     folder, cell = write_images(tmp_path / "d"), Cell(100, 1)
     whole = run(make_job(folder, tmp_path / "a", settings=SETTINGS, cells=(cell,)))[cell]
     job = make_job(folder, tmp_path / "b", settings=SETTINGS, cells=(cell,))

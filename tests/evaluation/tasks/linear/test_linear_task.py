@@ -9,16 +9,13 @@ from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import LinearSettings
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.evaluation.tasks.linear import probe
+from cmcgns.metrics.measure import Measure
 from support.bootstrap import cluster_resample_counts
-from support.linear import CLASSES, change_labels, figures, make_job, oracle, run, write_images
+from support.evaluation import figures, run
+from support.linear import CLASSES, change_labels, make_job, oracle, write_images
 
 ADAMW = {"solver": "adamw", "adamw": {"learning_rate": 0.05, "epochs": 20}}
 SOLVERS = pytest.mark.parametrize("settings", [{}, ADAMW], ids=["lbfgs", "adamw"])
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
 
 
 def score_of(tmp_path, name, change=None, **options):
@@ -34,9 +31,9 @@ def score_of(tmp_path, name, change=None, **options):
 def test_an_oracle_scores_one(tmp_path, settings):
     job = make_job(write_images(tmp_path / "d"), tmp_path, settings=settings)
     found = figures(job, run(job)[job.cells[0]])
-    assert found["auroc", ""] > 0.995
-    assert found["auprc", ""] > 0.995
-    assert found["brier", ""] < 0.15
+    assert found[Measure("auroc")] > 0.995
+    assert found[Measure("auprc")] > 0.995
+    assert found[Measure("brier")] < 0.15
 
 
 def test_labels_that_images_do_not_show_score_a_half_and_intervals_cover_it(tmp_path):
@@ -51,7 +48,7 @@ def test_labels_that_images_do_not_show_score_a_half_and_intervals_cover_it(tmp_
         drawn = get_task("linear").measures(predictions).compute(counts)[:, 0]
         low, high = np.quantile(drawn, [0.025, 0.975])
         covered += low < 0.5 < high
-        values.append(figures(job, predictions)["auroc", ""])
+        values.append(figures(job, predictions)[Measure("auroc")])
     assert np.mean(values) == pytest.approx(0.5, abs=0.02)
     assert covered >= 6
 
@@ -63,12 +60,12 @@ def test_figures_are_those_of_scikit_learn(tmp_path):
     counts = np.random.default_rng(0).integers(0, 4, (1, len(labels)))
     found = figures(job, predictions, counts)
     for c, name in enumerate(CLASSES):
-        assert found["auroc", name] == pytest.approx(
+        assert found[Measure("auroc", name)] == pytest.approx(
             roc_auc_score(labels[:, c], scores[:, c], sample_weight=counts[0])
         )
         expected = average_precision_score(labels[:, c], scores[:, c], sample_weight=counts[0])
-        assert found["auprc", name] == pytest.approx(expected)
-    assert found["auroc", ""] == pytest.approx(np.mean([found["auroc", name] for name in CLASSES]))
+        assert found[Measure("auprc", name)] == pytest.approx(expected)
+    assert found[Measure("auroc")] == pytest.approx(np.mean([found[Measure("auroc", name)] for name in CLASSES]))
 
 
 def test_classes_that_exclude_each_other_give_accuracy_and_macro_f1_of_scikit_learn(tmp_path):
@@ -79,10 +76,10 @@ def test_classes_that_exclude_each_other_give_accuracy_and_macro_f1_of_scikit_le
     counts = np.random.default_rng(0).integers(0, 4, (1, 80))
     found = figures(job, predictions, counts)
     truth, chosen = arrays["labels"].argmax(1), arrays["scores"].argmax(1)
-    assert next(iter(found)) == ("accuracy", "")
-    assert found["accuracy", ""] == pytest.approx(accuracy_score(truth, chosen, sample_weight=counts[0]))
+    assert next(iter(found)) == Measure("accuracy")
+    assert found[Measure("accuracy")] == pytest.approx(accuracy_score(truth, chosen, sample_weight=counts[0]))
     expected = f1_score(truth, chosen, average="macro", sample_weight=counts[0])
-    assert found["macro_f1", ""] == pytest.approx(expected)
+    assert found[Measure("macro_f1")] == pytest.approx(expected)
     np.testing.assert_allclose(arrays["probabilities"].sum(1), 1, atol=1e-9)
     np.testing.assert_array_equal(arrays["probabilities"].argmax(1), chosen)
 
@@ -91,7 +88,7 @@ def test_classes_that_exclude_each_other_give_accuracy_and_macro_f1_of_scikit_le
 def test_an_oracle_classifies_exclusive_classes(tmp_path, settings):
     folder = write_images(tmp_path / "d", exclusive=True)
     job = make_job(folder, tmp_path, settings=settings | {"outcome": "multiclass"})
-    assert figures(job, run(job)[job.cells[0]])["accuracy", ""] > 0.95
+    assert figures(job, run(job)[job.cells[0]])[Measure("accuracy")] > 0.95
 
 
 def test_an_image_of_two_classes_is_no_multiclass_image(tmp_path):
@@ -184,9 +181,9 @@ def test_classes_without_both_outcomes_are_named_and_left_out_of_the_mean(tmp_pa
         "B": "no negative among the test rows",
     }
     found = figures(job, predictions)
-    assert np.isnan(found["auroc", "A"])
-    assert np.isnan(found["auroc", "B"])
-    assert found["auroc", ""] == found["auroc", "C"]
+    assert np.isnan(found[Measure("auroc", "A")])
+    assert np.isnan(found[Measure("auroc", "B")])
+    assert found[Measure("auroc")] == found[Measure("auroc", "C")]
 
 
 def test_facts_say_what_was_chosen_and_whether_it_converged(tmp_path):
@@ -219,6 +216,14 @@ def test_what_is_lacking_is_said(tmp_path):
     assert get_task("linear").lacks(job.data, job.encoder) == "no image of test has a label"
     whole = make_job(write_images(tmp_path / "e"), tmp_path)
     assert get_task("linear").lacks(whole.data, whole.encoder) == ""
+
+
+@pytest.mark.parametrize("settings", [{"solver": "adamw"}, {"finetune": True}])
+def test_a_training_needs_labels_in_validation(settings, tmp_path):
+    job = make_job(write_images(tmp_path / "d"), tmp_path, settings=settings)
+    job.data.val.labels[:] = np.nan
+    with pytest.raises(UserError, match="no validation image has a label"):
+        run(job)
 
 
 def test_settings_refuse_what_makes_no_sense():

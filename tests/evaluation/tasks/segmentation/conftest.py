@@ -1,21 +1,14 @@
 """A dataset in which bright rectangles are what has to be drawn."""
 
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
-from cmcgns.data.manifest import boxes_text, write_manifest
-from cmcgns.evaluation.contract import Job
-from cmcgns.evaluation.data import TaskData
+from cmcgns.data.manifest import boxes_text
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
-from cmcgns.evaluation.tasks.segmentation.task import TASK
+from support.evaluation import job_of, parts_of, protocol_of, write_pictures
 
 SMALL = {
     "unet_channels": [16, 16, 8, 8, 8],
@@ -24,14 +17,15 @@ SMALL = {
     "shortest_epoch": 1,
     "batch_size": 8,
 }
-EVERYTHING = (Cell(100, 0),)
 
 
-def write_rectangles(folder: Path, train: int = 24, others: int = 8, side: int = 32) -> Path:
-    """Every third image is empty; boxes and masks say the same."""
+@pytest.fixture
+def rectangles(tmp_path):
+    """24, 8 and 8 images of 32 px, every third one empty; boxes and masks say the same."""
+    rng, folder, side = np.random.default_rng(0), tmp_path / "rectangles", 32
     (folder / "images").mkdir(parents=True)
-    rng, rows = np.random.default_rng(0), []
-    for number in range(train + 2 * others):
+    pictures, marked, masks = [], [], []
+    for number in range(40):
         pixels = rng.integers(0, 60, (side, side), dtype=np.uint8)
         mask, boxes = np.zeros_like(pixels), []
         if number % 3:
@@ -40,45 +34,21 @@ def write_rectangles(folder: Path, train: int = 24, others: int = 8, side: int =
             mask[y : y + h, x : x + w] = 255
             boxes = [{"label": "a", "x": int(x), "y": int(y), "width": int(w), "height": int(h)}]
             Image.fromarray(mask).save(folder / "images" / f"m{number}.png")
-        Image.fromarray(pixels).save(folder / "images" / f"i{number}.png")
-        part = "train" if number < train else "val" if number < train + others else "test"
-        rows.append(
-            {
-                "image_path": f"images/i{number}.png", "mask_path": f"images/m{number}.png" if number % 3 else "",
-                "width": side, "height": side, "boxes": boxes_text(boxes), "study_id": f"d:{number}",
-                "patient_id": f"d:{number // 2}", "dataset": "d", "view": "PA", "split": part,
-                "source": f"{number}.dcm",
-            }
-        )  # fmt: skip
-    write_manifest(pd.DataFrame(rows), folder / "manifest.parquet")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def rectangles(tmp_path):
-    return write_rectangles(tmp_path / "rectangles")
+        pictures.append(pixels)
+        marked.append(boxes_text(boxes))
+        masks.append(f"images/m{number}.png" if number % 3 else "")
+    stated = {"boxes": marked, "mask_path": masks, "split": parts_of((24, 8, 8))}
+    stated |= {"patient_id": [f"d:{n // 2}" for n in range(40)], "source": [f"{n}.dcm" for n in range(40)]}
+    return write_pictures(folder, pictures, **stated)
 
 
 @pytest.fixture
 def make_job(tmp_path):
     """A job over a dataset, with small decoders."""
 
-    def make(folder, encoder, cells=EVERYTHING, progress=lambda *_: None, **settings):
-        protocol = EvaluationProtocol.model_validate(
-            {
-                "id": "tiny/v1", "title": "tiny", "task": "segmentation", "split": {"rule": "any"},
-                "whole_image": True, "settings": SMALL | settings,
-            }
-        )  # fmt: skip
-        data = TaskData(protocol, folder, encoder.image_size, encoder.resize)
-        chosen = TASK.settings.model_validate(protocol.settings)
-        scratch = tmp_path / "scratch"
-        return Job(protocol, chosen, encoder, data, tuple(cells), tmp_path / "cache", scratch, "cpu", progress)
+    def make(folder, encoder, cells=(), progress=lambda *_: None, **settings):
+        protocol = protocol_of("segmentation", SMALL | settings, whole_image=True)
+        return job_of(protocol, folder, encoder, cells, tmp_path, progress)
 
     return make
 
@@ -111,9 +81,3 @@ class Eyes(nn.Module):
 def oracle():
     """An encoder that loses nothing: what is to be drawn is in its map."""
     return FrozenEncoder("oracle", Eyes(), 32, 32)
-
-
-@pytest.fixture
-def change():
-    """Settings with another value."""
-    return lambda job, **values: replace(job, settings=job.settings.model_copy(update=values))

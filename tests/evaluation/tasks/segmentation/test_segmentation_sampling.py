@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cmcgns.evaluation.tasks.segmentation.sampling import batches, epoch_rows
+from cmcgns.evaluation.tasks.segmentation.train import epoch_rows, equal_batches
 
 ROWS = np.arange(10, 110)
 POSITIVE = np.arange(200) % 10 == 0  # 10 of the 100 rows
@@ -59,6 +59,6 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 @pytest.mark.parametrize(("rows", "sizes"), [(33, [11, 11, 11]), (16, [16]), (17, [9, 8]), (1, [1])])
 def test_batches_differ_by_one_at_most_and_lose_nothing(rows, sizes):
-    found = batches(np.arange(rows), 16)
+    found = equal_batches(np.arange(rows), 16)
     assert [len(each) for each in found] == sizes
     assert np.array_equal(np.concatenate(found), np.arange(rows))

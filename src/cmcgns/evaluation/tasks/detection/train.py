@@ -1,196 +1,130 @@
-"""Training of a detector on frozen maps: deterministic by seed, and able to go on after an interruption."""
+"""Training of a detector on frozen maps: the loss of YOLOv3's head, and the validation figure that stops it.
+
+Redmon and Farhadi, YOLOv3: An Incremental Improvement, 2018, sections 2.1 and 2.2.
+"""
 
 from __future__ import annotations
 
-import copy
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from cmcgns.common.files import write_atomically
-from cmcgns.evaluation.tasks.detection.anchors import AnchorGrid
-from cmcgns.evaluation.tasks.detection.boxes import BoxList
+from cmcgns.common.errors import UserError
+from cmcgns.evaluation.protocols.task_settings import DetectionSettings
+from cmcgns.evaluation.tasks.detection.anchors import AnchorGrid, assign
+from cmcgns.evaluation.tasks.detection.boxes import BoxList, box_iou
 from cmcgns.evaluation.tasks.detection.head import Detector
-from cmcgns.evaluation.tasks.detection.loss import detection_loss
 from cmcgns.evaluation.tasks.detection.maps import FrozenMaps
+from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, predict, with_truth
+from cmcgns.evaluation.tasks.train_head import Head, shuffled
 from cmcgns.metrics.ranking import IntArray
 
-_SAVED_EVERY = 60.0  # seconds
+_IGNORED_ABOVE = 0.5
 
-Criterion = Callable[[Detector], float]
-"""What validation says of a detector; lower is better."""
+
+def detection_loss(raw: Tensor, boxes: Tensor, there: Tensor, grid: AnchorGrid) -> Tensor:
+    """Box and objectness loss, the mean over images of the sum over outputs.
+
+    An output that answers for a box learns its place and size, small boxes weighing up to twice as much as large
+    ones, and objectness 1. All others learn objectness 0, save those that overlap a box by more than 0.5.
+
+    Args:
+        raw: (B, N, 5) outputs: x, y, width, height, objectness.
+        boxes: (B, K, 4) x0, y0, x1, y1 in pixels, within the image.
+        there: (B, K) whether there is a box.
+        grid: of the outputs.
+
+    Returns:
+        Scalar.
+    """
+    target = assign(boxes, there, grid)
+    answering = raw[target.image, target.output]
+    weight = (2 - target.area)[:, None]
+    place = functional.binary_cross_entropy_with_logits(answering[:, :2], target.offset, weight, reduction="sum")
+    size = (weight * (answering[:, 2:4] - target.log_size) ** 2).sum() / 2
+    with torch.no_grad():
+        overlap = box_iou(grid.decode(raw.detach().float()), boxes)  # places without a box have no area, so 0
+        counts = (overlap.amax(2) <= _IGNORED_ABOVE).float()
+        truth = torch.zeros_like(counts)
+        counts[target.image, target.output] = 1
+        truth[target.image, target.output] = 1
+    objectness = functional.binary_cross_entropy_with_logits(raw[..., 4], truth, counts, reduction="sum")
+    return (place + size + objectness) / len(raw)
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How a detector is trained.
+class Split:
+    """Maps and boxes of training, validation or test."""
 
-    Attributes:
-        epochs: at most.
-        patience: epochs without a better validation after which training stops.
-        batch: images of a step.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        seed: of the order of the images.
-    """
-
-    epochs: int
-    patience: int
-    batch: int
-    learning_rate: float
-    weight_decay: float
-    seed: int
+    maps: FrozenMaps
+    boxes: BoxList
 
 
-@dataclass
-class _State:
-    epoch: int  # finished ones
-    best: float
-    best_epoch: int
-    best_weights: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """How a training went.
-
-    Attributes:
-        epochs: that were trained.
-        best_epoch: whose weights the detector has now, from 1.
-        best: its validation figure.
-    """
-
-    epochs: int
-    best_epoch: int
-    best: float
-
-
-def train(
-    detector: Detector,
-    grid: AnchorGrid,
-    maps: FrozenMaps,
-    boxes: BoxList,
-    rows: IntArray,
-    criterion: Criterion,
-    options: TrainingOptions,
-    checkpoint: Path,
-    key: str,
-    progress: Callable[[str, float], None],
-) -> Trained:
-    """Train in place; the detector ends with the weights of its best epoch, in eval mode.
+class DetectorHead(Head[IntArray]):
+    """A detector on the frozen maps.
 
     Args:
         detector: on the device of the maps.
         grid: of its outputs.
-        maps: of the training images.
-        boxes: of the same images, within the image.
+        train: maps, and boxes within the image.
         rows: of the images to learn from.
-        criterion: validation figure, lower is better.
-        options: epochs and so on.
-        checkpoint: file for an unfinished training; the caller deletes it when nothing can be lost any more.
-        key: what the training depends on; a checkpoint with another key is not used.
-        progress: called after every epoch.
+        val: chooses the epoch.
+        settings: of the training, and which figure chooses.
+        seed: of the order of the images.
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        UserError: mean average precision is to choose, but no validation image has a box.
     """
-    optimizer = torch.optim.AdamW(detector.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    state = _resume(detector, optimizer, checkpoint, key)
-    saved = time.monotonic()
-    while state.epoch < options.epochs and state.epoch - state.best_epoch < options.patience:
-        loss = _train_epoch(detector, grid, maps, boxes, _batches(rows, options, state.epoch), optimizer)
-        state.epoch += 1
-        found = criterion(detector.eval())
-        if found < state.best or not state.best_weights:
-            weights = {name: value.clone() for name, value in detector.state_dict().items()}
-            state = _State(state.epoch, found, state.epoch, weights)
-        progress(f"epoch {state.epoch}, loss {loss:.3g}, validation {found:.4g}", state.epoch / options.epochs)
-        if time.monotonic() - saved > _SAVED_EVERY:
-            _save(detector, optimizer, state, checkpoint, key)
-            saved = time.monotonic()
-    detector.load_state_dict(state.best_weights)
-    detector.eval()
-    return Trained(state.epoch, state.best_epoch, state.best)
 
+    def __init__(
+        self,
+        detector: Detector,
+        grid: AnchorGrid,
+        train: Split,
+        rows: IntArray,
+        val: Split,
+        settings: DetectionSettings,
+        seed: int,
+    ) -> None:
+        rate, decay = settings.learning_rate, settings.weight_decay
+        optimizer = torch.optim.AdamW(detector.parameters(), lr=rate, weight_decay=decay)
+        super().__init__(detector, optimizer, f"settings.learning_rate than {rate:g}")
+        self.detector, self.grid, self.settings, self.seed = detector, grid, settings, seed
+        self.train, self.rows, self.val = train, rows, val
+        self.val_cut = Split(val.maps, val.boxes.cut(grid.size))
+        if settings.choose_by == "map" and not val.boxes.has_box.any():
+            raise UserError("choose_by: map needs boxes among the validation images, which have none: use loss")
 
-def validation_loss(maps: FrozenMaps, boxes: BoxList, grid: AnchorGrid, batch: int) -> Criterion:
-    """The mean loss over all validation images."""
+    def batches(self, epoch: int) -> list[IntArray]:
+        """Rows in batches as equal as can be.
 
-    @torch.no_grad()
-    def loss(detector: Detector) -> float:
+        No batch has a single image, of which BatchNorm could not tell the spread: a lone training image comes twice.
+        """
+        order = shuffled(self.rows.repeat(2) if len(self.rows) == 1 else self.rows, self.seed, epoch)
+        return np.array_split(order, min(len(order) // 2, math.ceil(len(order) / self.settings.batch)))
+
+    def loss(self, batch: IntArray) -> Tensor:
+        """Loss of some training images."""
+        return self._loss(self.train, batch)
+
+    def validate(self) -> float:
+        """The mean loss over all validation images, or mean average precision with its sign turned."""
+        images, batch = len(self.val.maps), self.settings.batch
+        if self.settings.choose_by == "map":
+            found = predict(self.detector, self.grid, self.val.maps, self.settings, lambda _text, _share: None)
+            matched = MatchedDetections(with_truth(found, self.val.boxes, self.settings), images)
+            return -float(np.nan_to_num(matched.figures(np.ones((1, images))).precision).mean())
         total = 0.0
-        for first in range(0, len(maps), batch):
-            rows = np.arange(first, min(first + batch, len(maps)))
-            total += float(_loss(detector, grid, maps, boxes, rows)) * len(rows)
-        return total / len(maps)
+        for first in range(0, images, batch):
+            rows = np.arange(first, min(first + batch, images))
+            total += float(self._loss(self.val_cut, rows)) * len(rows)
+        return total / images
 
-    return loss
-
-
-def _train_epoch(
-    detector: Detector,
-    grid: AnchorGrid,
-    maps: FrozenMaps,
-    boxes: BoxList,
-    batches: list[IntArray],
-    optimizer: torch.optim.Optimizer,
-) -> float:
-    detector.train()
-    losses: list[Tensor] = []
-    for rows in batches:
-        loss = _loss(detector, grid, maps, boxes, rows)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-    mean = float(torch.stack(losses).mean())
-    if not math.isfinite(mean):
-        raise FloatingPointError(f"the loss of the detector became {mean}; a lower learning_rate may help")
-    return mean
-
-
-def _loss(detector: Detector, grid: AnchorGrid, maps: FrozenMaps, boxes: BoxList, rows: IntArray) -> Tensor:
-    raw = detector(maps.read(rows))
-    corners, there = (each.to(raw.device) for each in boxes.padded(rows))
-    return detection_loss(raw, corners, there, grid)
-
-
-def _batches(rows: IntArray, options: TrainingOptions, epoch: int) -> list[IntArray]:
-    """Rows in an order that depends on seed and epoch alone, in batches as equal as can be.
-
-    No batch has a single image, of which BatchNorm could not tell the spread: a single training image comes twice.
-    """
-    if len(rows) == 1:
-        rows = rows.repeat(2)
-    order = np.random.default_rng([options.seed, epoch]).permutation(rows)
-    return list(np.array_split(order, min(len(order) // 2, math.ceil(len(order) / options.batch))))
-
-
-def _save(detector: Detector, optimizer: torch.optim.Optimizer, state: _State, checkpoint: Path, key: str) -> None:
-    content = {
-        "key": key,
-        "state": vars(state),
-        "detector": detector.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    write_atomically(checkpoint, lambda path: torch.save(content, path))
-
-
-def _resume(detector: Detector, optimizer: torch.optim.Optimizer, checkpoint: Path, key: str) -> _State:
-    state = _State(0, math.inf, 0, {})
-    if not checkpoint.is_file():
-        return state
-    device = next(detector.parameters()).device
-    content: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
-    if content["key"] != key:
-        return state
-    detector.load_state_dict(content["detector"])
-    optimizer.load_state_dict(content["optimizer"])
-    return _State(**copy.deepcopy(content["state"]))
+    def _loss(self, split: Split, rows: IntArray) -> Tensor:
+        raw = self.detector(split.maps.read(rows))
+        corners, there = (each.to(raw.device) for each in split.boxes.padded(rows))
+        return detection_loss(raw, corners, there, self.grid)

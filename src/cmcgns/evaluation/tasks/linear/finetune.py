@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_atomically
-from cmcgns.evaluation.contract import Job
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
-from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import FinetuneSettings, Outcome
-from cmcgns.evaluation.tasks.linear.probe import one_against_rest
+from cmcgns.evaluation.tasks.linear.probe import log_odds
+from cmcgns.evaluation.tasks.train_head import Head, shuffled
 from cmcgns.metrics.ranking import FloatArray, IntArray
 
 
@@ -37,81 +32,68 @@ class Classifier(nn.Module):
         return logits
 
 
-@dataclass
-class _Course:
-    """How far a training is."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_loss: float = math.inf
-    best: dict[str, Tensor] = field(default_factory=dict)
-
-    def count(self, loss: float, model: nn.Module) -> None:
-        """Take in the validation loss of another epoch; the weights of the best one are kept."""
-        self.epoch += 1
-        if loss < self.best_loss:
-            self.best_loss, self.best_epoch = loss, self.epoch
-            self.best = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-
-
-def finetune(
-    job: Job,
-    rows: IntArray,
-    outcome: Outcome,
-    settings: FinetuneSettings,
-    cell: Cell,
-    checkpoint: Path,
-    key: str,
-    progress: Callable[[int, float], None],
-) -> tuple[FloatArray, dict[str, Any]]:
-    """Train, and say of every test image how likely each class is.
+class FinetuneHead(Head[IntArray]):
+    """A copy of the encoder under a linear layer; the frozen encoder stays as it is.
 
     Args:
-        job: encoder and images.
+        encoder: to be copied.
+        data: images and labels.
         rows: training rows.
         outcome: whether classes exclude each other.
         settings: of the training.
-        cell: its seed decides the start of the layer and the order of the images.
-        checkpoint: written after every epoch; a training with the same key goes on from it.
-        key: of everything that decides the result.
-        progress: called with the epoch and its validation loss.
-
-    Returns:
-        Log-odds (n, C), and facts.
-
-    Raises:
-        UserError: the validation loss is not finite, or validation has no label.
+        seed: of the layer's start and of the order of rows.
     """
-    data, seed = job.data, cell.seed or 0
-    if np.isnan(data.val.labels).all():
-        raise UserError("no validation image has a label, so nothing can stop the training")
-    model = _new_classifier(job, seed)
-    groups = layer_groups(model, settings)
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    course = _load(checkpoint, key, model, optimizer)
-    while course.epoch < settings.epochs and course.epoch - course.best_epoch < settings.patience:
-        _train_epoch(model, optimizer, job, rows, outcome, settings.batch_size, (seed, course.epoch))
-        loss = _loss_of(_logits(model, job.encoder, data.val, settings.batch_size), data.val.labels, outcome)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"fine-tuning diverged in epoch {course.epoch + 1}: lower settings.finetuning.learning_rate"
-            )
-        course.count(loss, model)
-        _save(checkpoint, key, model, optimizer, course)
-        progress(course.epoch, loss)
-    model.load_state_dict(course.best)
-    linear = _logits(model, job.encoder, data.test, settings.batch_size).double().numpy()
-    facts = {"epochs": course.epoch, "best_epoch": course.best_epoch, "validation_loss": round(course.best_loss, 6)}
-    return linear if outcome == "binary" else one_against_rest(linear), facts | {"finetuned": True}
 
+    def __init__(
+        self,
+        encoder: FrozenEncoder,
+        data: TaskData,
+        rows: IntArray,
+        outcome: Outcome,
+        settings: FinetuneSettings,
+        seed: int,
+    ) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = Classifier(encoder.trainable_copy(), encoder.width, len(data.label_names)).to(encoder.device)
+        groups = layer_groups(model, settings)
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        super().__init__(model, optimizer, f"settings.finetuning.learning_rate than {settings.learning_rate:g}")
+        self.encoder, self.data, self.rows, self.outcome = encoder, data, rows, outcome
+        self.size, self.seed = settings.batch_size, seed
 
-def _new_classifier(job: Job, seed: int) -> Classifier:
-    """A copy of the encoder under a linear layer that starts at random."""
-    encoder = job.encoder
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Classifier(encoder.trainable_copy(), encoder.width, len(job.data.label_names))
-    return model.to(encoder.device)
+    def batches(self, epoch: int) -> list[IntArray]:
+        """Rows in batches of nearly one size, so that none has a single image, whose BatchNorm would mean nothing."""
+        return np.array_split(shuffled(self.rows, self.seed, epoch), math.ceil(len(self.rows) / self.size))
+
+    def loss(self, batch: IntArray) -> Tensor | None:
+        """Mean cross-entropy over the labels that are known; None where there is none."""
+        train = self.data.train
+        labels = torch.from_numpy(train.labels[batch]).float().to(self.encoder.device)
+        if labels.isnan().all():
+            return None
+        return self._cross_entropy(self.model(self.encoder.tensors(np.asarray(train.pixels[batch]))), labels)
+
+    def validate(self) -> float:
+        """Mean cross-entropy over all known labels."""
+        val = self.data.val
+        return float(self._cross_entropy(self._outputs(val), torch.from_numpy(val.labels).float()))
+
+    def logits(self, images: ImageSet) -> FloatArray:
+        """Log-odds (n, C) of each class."""
+        with torch.no_grad():
+            return log_odds(self._outputs(images).double().numpy(), self.outcome)
+
+    def _outputs(self, images: ImageSet) -> Tensor:
+        starts = range(0, len(images), self.size)
+        pixels = (np.asarray(images.pixels[start : start + self.size]) for start in starts)
+        return torch.cat([self.model(self.encoder.tensors(part)).cpu() for part in pixels])
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.outcome == "multiclass":
+            return -(log_softmax(logits, 1) * labels).sum(1).mean()
+        known = ~labels.isnan()
+        return binary_cross_entropy_with_logits(logits[known], labels[known])
 
 
 def layer_groups(model: Classifier, settings: FinetuneSettings) -> list[dict[str, Any]]:
@@ -144,72 +126,3 @@ def _depth(name: str) -> int | None:
         return int(first[5:])
     number = rest.partition(".")[0]
     return int(number) if first in ("blocks", "stages", "layers") and number.isdigit() else None
-
-
-def _train_epoch(
-    model: Classifier,
-    optimizer: torch.optim.Optimizer,
-    job: Job,
-    rows: IntArray,
-    outcome: Outcome,
-    size: int,
-    seed: tuple[int, int],
-) -> None:
-    model.train()
-    # Dropout and stochastic depth draw from the global generator: equal seeds, equal epochs, also after a resumption.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed[0] * 100_003 + seed[1])
-        for batch in _shuffled(rows, size, seed):
-            labels = torch.from_numpy(job.data.train.labels[batch]).float().to(job.encoder.device)
-            if labels.isnan().all():
-                continue
-            logits = model(job.encoder.tensors(np.asarray(job.data.train.pixels[batch])))
-            loss = _cross_entropy(logits, labels, outcome)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-
-
-def _shuffled(rows: IntArray, size: int, seed: tuple[int, int]) -> Iterator[IntArray]:
-    """Batches of nearly one size, so that none has a single image, whose BatchNorm would mean nothing."""
-    order = rows[np.random.default_rng(seed).permutation(len(rows))]
-    return iter(np.array_split(order, math.ceil(len(order) / size)))
-
-
-@torch.no_grad()
-def _logits(model: Classifier, frozen: FrozenEncoder, images: ImageSet, size: int) -> Tensor:
-    """(n, C) on the CPU."""
-    model.eval()
-    starts = range(0, len(images), size)
-    return torch.cat(
-        [model(frozen.tensors(np.asarray(images.pixels[start : start + size]))).cpu() for start in starts]
-    )
-
-
-def _loss_of(logits: Tensor, labels: FloatArray, outcome: Outcome) -> float:
-    return float(_cross_entropy(logits, torch.from_numpy(labels).float(), outcome))
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, outcome: Outcome) -> Tensor:
-    """Mean over the labels that are known."""
-    if outcome == "multiclass":
-        return -(log_softmax(logits, 1) * labels).sum(1).mean()
-    known = ~labels.isnan()
-    return binary_cross_entropy_with_logits(logits[known], labels[known])
-
-
-def _save(file: Path, key: str, model: Classifier, optimizer: torch.optim.Optimizer, course: _Course) -> None:
-    content = {"key": key, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "course": vars(course)}
-    write_atomically(file, lambda path: torch.save(content, path), durable=False)
-
-
-def _load(file: Path, key: str, model: Classifier, optimizer: torch.optim.Optimizer) -> _Course:
-    """What was saved with the same key, put back; a fresh start without it."""
-    if not file.is_file():
-        return _Course()
-    content = torch.load(file, weights_only=True, map_location="cpu")
-    if content["key"] != key:
-        return _Course()
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    return _Course(**content["course"])

@@ -57,7 +57,7 @@ class LinearProbe:
             linear[part] = (rows[part] - self.mean) / self.scale @ self.weight.T + self.bias
         if not np.isfinite(linear).all():
             raise UserError(f"features of row {np.flatnonzero(~np.isfinite(linear).all(axis=1))[0]} are not finite")
-        return linear if self.outcome == "binary" else one_against_rest(linear)
+        return log_odds(linear, self.outcome)
 
     def predict(self, features: npt.ArrayLike) -> FloatArray:
         """Probabilities, (n, F) -> (n, C)."""
@@ -78,8 +78,10 @@ def probabilities(logits: FloatArray) -> FloatArray:
     return np.asarray(0.5 * (1 + np.tanh(logits / 2)))
 
 
-def one_against_rest(linear: FloatArray) -> FloatArray:
-    """Inputs of a softmax -> log-odds of each class against all others, (n, C) -> (n, C)."""
+def log_odds(linear: FloatArray, outcome: Outcome) -> FloatArray:
+    """Outputs of a layer -> log-odds of each class, of a softmax against all others. (n, C) -> (n, C)."""
+    if outcome == "binary":
+        return linear
     classes = linear.shape[1]
     others = linear[:, None, :].repeat(classes, axis=1)
     others[:, np.arange(classes), np.arange(classes)] = -np.inf

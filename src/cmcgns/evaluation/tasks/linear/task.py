@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +21,10 @@ from cmcgns.evaluation.protocols.task_settings import (
     LinearSettings,
     Outcome,
 )
-from cmcgns.evaluation.tasks.linear.finetune import finetune
-from cmcgns.evaluation.tasks.linear.legacy import Lesson, train_probe
+from cmcgns.evaluation.tasks.linear.finetune import FinetuneHead
+from cmcgns.evaluation.tasks.linear.legacy import LayerData, LayerHead
 from cmcgns.evaluation.tasks.linear.probe import choose_dtype, fit_probe, probabilities
+from cmcgns.evaluation.tasks.train_head import Trained, checkpoint_of, schedule_of, train_head
 from cmcgns.metrics.classification import (
     binary_measures,
     check_exclusive,
@@ -35,7 +34,6 @@ from cmcgns.metrics.classification import (
 )
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray
-from cmcgns.settings.config import Settings
 
 Scores = tuple[FloatArray, dict[str, Any]]
 """Log-odds (n, C) of the test rows, and facts."""
@@ -53,9 +51,6 @@ class _Features:
 class Linear:
     """Area under the ROC curve (or accuracy) of a linear layer on frozen features."""
 
-    settings: ClassVar[type[Settings]] = LinearSettings
-    learns: ClassVar[bool] = True
-
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         del encoder  # any will do
@@ -68,15 +63,17 @@ class Linear:
             for part in PARTS:
                 images = getattr(job.data, part)
                 check_exclusive(job.data.label_names, images.labels, images.names, part)
+        if (settings.finetune or settings.solver == "adamw") and np.isnan(job.data.val.labels).all():
+            raise UserError(f"{job.data.name}: no validation image has a label, so nothing can stop the training")
         features = None if settings.finetune else _Features(*(features_of(job, part) for part in PARTS))
         solved: dict[bytes, Scores] = {}
         for number, cell in enumerate(job.cells):
             rows = job.data.fraction_rows(cell)
             check_rows(job, cell, rows)
             if features is None:
-                scores, facts = _finetuned(job, settings, rows, number)
+                scores, facts = _finetuned(job, settings, rows, cell)
             elif settings.solver == "adamw":
-                scores, facts = _trained(job, settings, features, rows, number)
+                scores, facts = _trained(job, settings, features, rows, cell)
             else:
                 job.progress(f"{cell.name}: logistic regressions", number / len(job.cells))
                 key = rows.tobytes()
@@ -84,7 +81,7 @@ class Linear:
                     solved = {key: _solved(job, settings, features, rows)}
                 scores, facts = solved[key]
             yield cell, predictions(job, rows, settings.outcome, scores, facts)
-            checkpoint(job, cell).unlink(missing_ok=True)
+            checkpoint_of(job, cell).unlink(missing_ok=True)
 
     def measures(self, predictions: Predictions) -> Measures:
         """Figures of one cell: of classes that exclude each other the accuracy, else the area, comes first."""
@@ -140,11 +137,6 @@ def predictions(job: Job, rows: IntArray, outcome: Outcome, logits: FloatArray, 
     )
 
 
-def checkpoint(job: Job, cell: Cell) -> Path:
-    """File of an unfinished training."""
-    return job.scratch / f"{cell.name}.pt"
-
-
 def _solved(job: Job, settings: LinearSettings, features: _Features, rows: IntArray) -> Scores:
     train, val, start = job.data.train, job.data.val, time.monotonic()
     dtype = choose_dtype(len(rows), features.train.shape[1])
@@ -163,40 +155,27 @@ def _solved(job: Job, settings: LinearSettings, features: _Features, rows: IntAr
     return probe.logits(features.test), facts
 
 
-def _trained(job: Job, settings: LinearSettings, features: _Features, rows: IntArray, number: int) -> Scores:
-    cell, train, val, start = job.cells[number], job.data.train, job.data.val, time.monotonic()
+def _trained(job: Job, settings: LinearSettings, features: _Features, rows: IntArray, cell: Cell) -> Scores:
+    train, val, start, adamw = job.data.train, job.data.val, time.monotonic(), settings.adamw
+    data = LayerData(features.train, train.labels, rows, features.val, val.labels, settings.outcome)
+    head = LayerHead(data, adamw, cell.seed or 0)
+    trained = train_head(head, schedule_of(job, cell, adamw.epochs, adamw.patience))
+    return head.logits(features.test), _facts(trained) | {"seconds": round(time.monotonic() - start, 2)}
 
-    def progress(epoch: int, loss: float) -> None:
-        text = f"{cell.name}: epoch {epoch} of at most {settings.adamw.epochs}, validation loss {loss:.4f}"
-        job.progress(text, (number + epoch / settings.adamw.epochs) / len(job.cells))
 
-    lesson = Lesson(features.train, train.labels, rows, features.val, val.labels, settings.outcome)
-    key = key_of(job, settings, cell)
-    probe = train_probe(lesson, cell.seed or 0, settings.adamw, checkpoint(job, cell), key, progress)
-    facts = {
-        "epochs": probe.epochs,
-        "best_epoch": probe.best_epoch,
-        "validation_loss": round(probe.val_loss, 6),
-        "seconds": round(time.monotonic() - start, 2),
+def _finetuned(job: Job, settings: LinearSettings, rows: IntArray, cell: Cell) -> Scores:
+    tuning = settings.finetuning
+    head = FinetuneHead(job.encoder, job.data, rows, settings.outcome, tuning, cell.seed or 0)
+    trained = train_head(head, schedule_of(job, cell, tuning.epochs, tuning.patience))
+    return head.logits(job.data.test), _facts(trained) | {"finetuned": True}
+
+
+def _facts(trained: Trained) -> dict[str, Any]:
+    return {
+        "epochs": trained.epochs,
+        "best_epoch": trained.best_epoch,
+        "validation_loss": round(trained.best, 6),
     }
-    return probe.logits(features.test), facts
-
-
-def _finetuned(job: Job, settings: LinearSettings, rows: IntArray, number: int) -> Scores:
-    cell = job.cells[number]
-
-    def progress(epoch: int, loss: float) -> None:
-        text = f"{cell.name}: epoch {epoch} of at most {settings.finetuning.epochs}, validation loss {loss:.4f}"
-        job.progress(text, (number + epoch / settings.finetuning.epochs) / len(job.cells))
-
-    key = key_of(job, settings, cell)
-    return finetune(job, rows, settings.outcome, settings.finetuning, cell, checkpoint(job, cell), key, progress)
-
-
-def key_of(job: Job, settings: Settings, cell: Cell) -> str:
-    """Equal keys: an unfinished training may be gone on with."""
-    about = (job.protocol.sha256, job.data.content_sha256, job.encoder.features_sha256, cell.name)
-    return hashlib.sha256(" ".join((*about, settings.model_dump_json())).encode()).hexdigest()
 
 
 TASK = Linear()

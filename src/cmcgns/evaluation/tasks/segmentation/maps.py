@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import Pixels, centre_crop
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
-from cmcgns.evaluation.tasks.segmentation.sampling import turn_and_scale
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 
 _CHUNK = 256  # masks or boxes drawn at once
@@ -124,7 +124,7 @@ _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """One split: its images and what is to be drawn on them."""
 
     name: str
@@ -133,7 +133,7 @@ class Part:
 
 
 class MapStore:
-    """Serves maps and masks of any rows.
+    """Maps and masks of any rows.
 
     Images are always encoded `batch_size` at a time (a smaller batch is filled up), so that an image's maps do not
     depend on how many others were asked for.
@@ -158,34 +158,34 @@ class MapStore:
         """How many images have their maps in memory."""
         return len(self._kept)
 
-    def keep(self, part: Part, rows: IntArray) -> None:
+    def keep(self, split: Split, rows: IntArray) -> None:
         """Compute the maps of rows that have none yet, until the memory is used up."""
         room = max(0, self.limit // self.image_bytes - self.kept)
-        missing = np.array([row for row in rows if (part.name, int(row)) not in self._kept], dtype=np.intp)[:room]
+        missing = np.array([row for row in rows if (split.name, int(row)) not in self._kept], dtype=np.intp)[:room]
         for start in range(0, len(missing), self.batch_size):
             chosen = missing[start : start + self.batch_size]
-            maps = self._encode(np.asarray(part.images.pixels[chosen]))
+            maps = self._encode(np.asarray(split.images.pixels[chosen]))
             for place, row in enumerate(chosen):
-                self._kept[part.name, int(row)] = [level[place].clone() for level in maps]
+                self._kept[split.name, int(row)] = [level[place].clone() for level in maps]
 
-    def serve(self, part: Part, rows: IntArray, changes: FloatArray | None = None) -> tuple[list[Tensor], Tensor]:
+    def read(self, split: Split, rows: IntArray, changes: FloatArray | None = None) -> tuple[list[Tensor], Tensor]:
         """Maps and masks.
 
         Args:
-            part: the split.
+            split: of the images.
             rows: (b,) row numbers of it, at most `batch_size`.
             changes: (b, 2) angle and scale of each image, see `augment`; such maps are always computed.
 
         Returns:
             Maps (b, width, h, w), finest first, and masks (b, s, s), on the encoder's device.
         """
-        masks = part.targets.of(rows)
-        keys = [(part.name, int(row)) for row in rows]
+        masks = split.targets.of(rows)
+        keys = [(split.name, int(row)) for row in rows]
         if changes is None and all(key in self._kept for key in keys):
             levels = zip(*(self._kept[key] for key in keys), strict=True)
             maps = [torch.stack(level) for level in levels]
         else:
-            pixels = np.asarray(part.images.pixels[rows])
+            pixels = np.asarray(split.images.pixels[rows])
             if changes is not None:
                 pixels, masks = turn_and_scale(centre_crop(pixels, self.encoder.image_size), masks, changes)
             maps = self._encode(pixels)
@@ -197,3 +197,33 @@ class MapStore:
         wanted = len(pixels)
         filled = pixels[np.arange(self.batch_size) % wanted]
         return [level[:wanted] for level in self.encoder.maps(self.encoder.tensors(filled))]
+
+
+def turn_and_scale(pixels: Pixels, masks: BoolArray, changes: FloatArray) -> tuple[Pixels, BoolArray]:
+    """Turn and scale squares about their centres; bilinear, black outside. Unchanged images come back as they are.
+
+    Args:
+        pixels: (b, s, s) uint8.
+        masks: (b, s, s).
+        changes: (b, 2) of :func:`cmcgns.evaluation.tasks.segmentation.train.draw_changes`.
+
+    Returns:
+        Both, changed alike; a mask's pixel is inside where at least half of its value is.
+    """
+    moved = np.flatnonzero((changes != [0.0, 1.0]).any(axis=1))
+    if not len(moved):
+        return pixels, masks
+    angle, scale = torch.from_numpy(changes[moved]).float().unbind(1)
+    cosine, sine, zero = angle.cos() / scale, angle.sin() / scale, torch.zeros_like(angle)
+    matrix = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(-1, 2, 3)
+    both = torch.stack([_floats(pixels[moved]), _floats(masks[moved]) * 255], dim=1)
+    grid = functional.affine_grid(matrix, list(both.shape), align_corners=False)
+    found = functional.grid_sample(both, grid, align_corners=False).numpy()
+    pixels, masks = pixels.copy(), masks.copy()
+    pixels[moved] = found[:, 0].round().astype(np.uint8)
+    masks[moved] = found[:, 1] >= 127.5
+    return pixels, masks
+
+
+def _floats(values: Pixels | BoolArray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).float()

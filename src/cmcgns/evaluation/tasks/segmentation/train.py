@@ -1,4 +1,4 @@
-"""Training of a decoder: 10 · focal loss - log Dice, early stopping, going on after an interruption.
+"""Training of a decoder: 10 · focal loss - log Dice, and which images an epoch shows, turned and scaled or not.
 
 Focal loss: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, equation 4 (without class weights).
 Everything is summed image by image first, so that validation of any number of images is one "batch".
@@ -6,24 +6,22 @@ Everything is summed image by image first, so that validation of any number of i
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_atomically
 from cmcgns.evaluation.protocols.task_settings import SegmentationSettings
-from cmcgns.evaluation.tasks.segmentation.maps import MapStore, Part
-from cmcgns.evaluation.tasks.segmentation.sampling import batches, draw_changes, epoch_rows
+from cmcgns.evaluation.tasks.segmentation.maps import MapStore, Split
+from cmcgns.evaluation.tasks.train_head import Head
 from cmcgns.metrics.overlap import dice_and_iou
-from cmcgns.metrics.ranking import IntArray
+from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
+
+Balance = Literal["each_epoch", "once", "none"]
+_Batch = tuple[IntArray, FloatArray | None]
 
 SMOOTH = 1.0  # pixels added to both sides of the fraction: an empty batch that is left empty has a Dice of 1
 
@@ -69,54 +67,58 @@ def mixed_loss(focal: Tensor, overlap: Tensor, settings: SegmentationSettings) -
     return settings.focal_weight * focal.mean() - dice.log().mean()
 
 
-SAVE_SECONDS = 30.0  # between two checkpoints
-Progress = Callable[[int, float], None]
+def epoch_rows(
+    rows: IntArray, positive: BoolArray, balance: Balance, seed: int, epoch: int, at_least: int = 1
+) -> IntArray:
+    """Rows of one epoch in random order.
 
+    Balanced: all images with a mask and as many without, or all of those where there are fewer. With 10 images an
+    epoch would be a single step: early stopping would end before the decoder's batch statistics have settled, so
+    passes over few images are repeated until the epoch is long enough.
 
-@dataclass
-class Course:
-    """How far a training has come.
+    Args:
+        rows: (m,) what may be learned from.
+        positive: (n,) by row number, whether it has a mask.
+        balance: `once` shows the same images without a mask in every pass, `each_epoch` others each time.
+        seed: of the draw.
+        epoch: from 0; equal seeds and epochs give equal rows.
+        at_least: how many rows an epoch has; reached by whole passes.
 
-    Attributes:
-        epoch: epochs done.
-        best_epoch: from 1; 0 before the first.
-        best_score: of validation, lower is better.
-        seconds: spent, over all interruptions.
+    Returns:
+        (k,) row numbers.
     """
+    size = len(rows)
+    if balance != "none":
+        having = int(positive[rows].sum())
+        size = having + min(having, len(rows) - having)
+    passes = -(-at_least // size)
+    return np.concatenate([_one_pass(rows, positive, balance, seed, epoch * passes + turn) for turn in range(passes)])
 
-    epoch: int = 0
-    best_epoch: int = 0
-    best_score: float = float("inf")
-    seconds: float = 0.0
+
+def _one_pass(rows: IntArray, positive: BoolArray, balance: Balance, seed: int, number: int) -> IntArray:
+    if balance != "none":
+        having, lacking = rows[positive[rows]], rows[~positive[rows]]
+        drawn = np.random.default_rng([seed, 1, number if balance == "each_epoch" else 0]).permutation(lacking)
+        rows = np.concatenate([having, drawn[: len(having)]])
+    return np.random.default_rng([seed, 2, number]).permutation(rows)
+
+
+def equal_batches(rows: IntArray, batch_size: int) -> list[IntArray]:
+    """As few batches as possible, of sizes that differ by at most one: no tiny batch upsets batch statistics."""
+    return np.array_split(rows, max(1, -(-len(rows) // batch_size)))
+
+
+def draw_changes(images: int, settings: SegmentationSettings, seed: int, epoch: int) -> FloatArray:
+    """(n, 2) angle in radians and factor of scale of all n images that an epoch shows; 0 and 1: left alone."""
+    draws = np.random.default_rng([seed, 3, epoch]).random((images, 3))
+    changed = draws[:, 0] < settings.augment_share
+    angle = np.radians(settings.augment_degrees) * (2 * draws[:, 1] - 1)
+    scale = 1 + settings.augment_scale * (2 * draws[:, 2] - 1)
+    return np.stack([np.where(changed, angle, 0.0), np.where(changed, scale, 1.0)], axis=1)
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a decoder learns from.
-
-    Attributes:
-        store: of the encoder's maps.
-        train: the training split.
-        rows: row numbers of it that may be used.
-        val: the validation split; all of it is used.
-        settings: the choices.
-        seed: of the order of images and of their changes.
-        checkpoint: file for an unfinished training.
-        key: says which training the file belongs to; another one's is not used.
-    """
-
-    store: MapStore
-    train: Part
-    rows: IntArray
-    val: Part
-    settings: SegmentationSettings
-    seed: int
-    checkpoint: Path
-    key: str
-
-
-@dataclass(frozen=True)
-class Judged:
+class OverlapSums:
     """Sums of every image: (n,) focal loss, (n, 3) soft and (n, 3) thresholded overlap as of `soft_overlap`."""
 
     focal: Tensor
@@ -124,13 +126,15 @@ class Judged:
     hard: Tensor
 
 
-def judge(decoder: nn.Module, store: MapStore, part: Part, rows: IntArray, settings: SegmentationSettings) -> Judged:
+def measure_overlap(
+    decoder: nn.Module, store: MapStore, split: Split, rows: IntArray, settings: SegmentationSettings
+) -> OverlapSums:
     """Let a decoder draw on images of a split, in eval mode, without learning from them.
 
     Args:
         decoder: left in the mode it was in.
         store: of the encoder's maps.
-        part: the split.
+        split: of the images.
         rows: (n,) row numbers of it.
         settings: batch size, threshold and gamma.
     """
@@ -139,112 +143,66 @@ def judge(decoder: nn.Module, store: MapStore, part: Part, rows: IntArray, setti
     training = decoder.training
     decoder.eval()
     with torch.no_grad():
-        for some in batches(rows, store.batch_size):
-            maps, masks = store.serve(part, some)
+        for some in equal_batches(rows, store.batch_size):
+            maps, masks = store.read(split, some)
             logits = decoder(maps)
             drawn = logits > limit
             hard = torch.stack([(drawn & masks).sum((1, 2)), drawn.sum((1, 2)), masks.sum((1, 2))], dim=1)
             focal = focal_per_image(logits, masks, settings.focal_gamma)
             found.append((focal.cpu(), soft_overlap(logits, masks).cpu(), hard.cpu()))
     decoder.train(training)
-    return Judged(*(torch.cat(values) for values in zip(*found, strict=True)))
+    return OverlapSums(*(torch.cat(values) for values in zip(*found, strict=True)))
 
 
-def fit(decoder: nn.Module, lesson: Lesson, progress: Progress) -> Course:
-    """Train, and leave the decoder as it was after the epoch that was best in validation, in eval mode.
+class DecoderHead(Head[_Batch]):
+    """A decoder over maps of the frozen encoder.
 
     Args:
         decoder: with the weights to start from.
-        lesson: images and settings.
-        progress: called after every epoch with the epochs done and the validation score.
-
-    Raises:
-        UserError: the loss is not finite.
+        store: of the encoder's maps.
+        train: the training split.
+        rows: row numbers of it that may be used.
+        val: the validation split; all of it is used.
+        settings: the choices.
+        seed: of the order of images and of their changes.
     """
-    settings = lesson.settings
-    decoder.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    course, best = Course(), _copy(decoder)
-    saved = _read(lesson)
-    if saved is not None:
-        decoder.load_state_dict(saved["decoder"])
-        optimizer.load_state_dict(saved["optimizer"])
-        course, best = Course(**saved["course"]), saved["best"]
-    began = last = time.monotonic() - course.seconds
-    while course.epoch < settings.epochs and course.epoch - course.best_epoch < settings.patience:
-        _train_epoch(decoder, optimizer, lesson, course.epoch)
-        score = _validate(decoder, lesson)
-        course.epoch += 1
-        if score < course.best_score:
-            course.best_score, course.best_epoch, best = score, course.epoch, _copy(decoder)
-        course.seconds = time.monotonic() - began
-        progress(course.epoch, score)
-        if time.monotonic() - last >= SAVE_SECONDS:
-            _write(lesson, decoder, optimizer, course, best)
-            last = time.monotonic()
-    decoder.load_state_dict(best)
-    decoder.eval()
-    return course
 
+    def __init__(
+        self,
+        decoder: nn.Module,
+        store: MapStore,
+        train: Split,
+        rows: IntArray,
+        val: Split,
+        settings: SegmentationSettings,
+        seed: int,
+    ) -> None:
+        decoder.to(memory_format=torch.channels_last)
+        rate, decay = settings.learning_rate, settings.weight_decay
+        optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=decay)
+        super().__init__(decoder, optimizer, f"settings.learning_rate than {rate:g}")
+        self.store, self.train, self.rows, self.val = store, train, rows, val
+        self.settings, self.seed = settings, seed
 
-def _train_epoch(decoder: nn.Module, optimizer: torch.optim.Optimizer, lesson: Lesson, epoch: int) -> None:
-    settings, positive = lesson.settings, lesson.train.targets.positive
-    at_least = (settings.shortest_epoch - 1) * settings.batch_size + 1
-    rows = epoch_rows(lesson.rows, positive, settings.balance, lesson.seed, epoch, at_least)
-    changes = draw_changes(len(rows), settings, lesson.seed, epoch) if settings.augment_share > 0 else None
-    decoder.train()
-    total = torch.zeros((), device=lesson.store.encoder.device)
-    for shown in batches(np.arange(len(rows)), settings.batch_size):
-        maps, masks = lesson.store.serve(lesson.train, rows[shown], None if changes is None else changes[shown])
-        logits = decoder(maps)
-        focal = focal_per_image(logits, masks, settings.focal_gamma)
-        loss = mixed_loss(focal, soft_overlap(logits, masks), settings)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.detach()
-    if not total.isfinite():
-        raise UserError(
-            f"segmentation: the training loss is {total.item()} in epoch {epoch + 1}; a lower "
-            f"settings.learning_rate than {settings.learning_rate} may help"
-        )
+    def batches(self, epoch: int) -> list[_Batch]:
+        """Rows, and the changes of their images if there are any."""
+        settings = self.settings
+        at_least = (settings.shortest_epoch - 1) * settings.batch_size + 1
+        rows = epoch_rows(self.rows, self.train.targets.positive, settings.balance, self.seed, epoch, at_least)
+        changes = draw_changes(len(rows), settings, self.seed, epoch) if settings.augment_share > 0 else None
+        parts = equal_batches(np.arange(len(rows)), settings.batch_size)
+        return [(rows[part], None if changes is None else changes[part]) for part in parts]
 
+    def loss(self, batch: _Batch) -> Tensor:
+        """Weighted focal loss minus the logarithm of Dice."""
+        maps, masks = self.store.read(self.train, *batch)
+        logits = self.model(maps)
+        focal = focal_per_image(logits, masks, self.settings.focal_gamma)
+        return mixed_loss(focal, soft_overlap(logits, masks), self.settings)
 
-def _validate(decoder: nn.Module, lesson: Lesson) -> float:
-    rows = np.arange(len(lesson.val.images))
-    judged = judge(decoder, lesson.store, lesson.val, rows, lesson.settings)
-    if lesson.settings.stop_on == "dice":
-        return 1 - float(dice_and_iou(*judged.hard.numpy().T)[0].mean())
-    score = mixed_loss(judged.focal, judged.soft, lesson.settings).item()
-    if not np.isfinite(score):
-        raise UserError(f"segmentation: the validation loss is {score}; try a lower settings.learning_rate")
-    return score
-
-
-def _copy(decoder: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in decoder.state_dict().items()}
-
-
-def _write(
-    lesson: Lesson, decoder: nn.Module, optimizer: torch.optim.Optimizer, course: Course, best: dict[str, Tensor]
-) -> None:
-    content = {
-        "key": lesson.key,
-        "decoder": decoder.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "course": asdict(course),
-        "best": best,
-    }
-    write_atomically(lesson.checkpoint, lambda temporary: torch.save(content, temporary))
-
-
-def _read(lesson: Lesson) -> dict[str, Any] | None:
-    """What an interrupted training of the same key left; None: nothing, or a file that is no such checkpoint."""
-    if not lesson.checkpoint.is_file():
-        return None
-    try:
-        device = lesson.store.encoder.device
-        content: dict[str, Any] = torch.load(lesson.checkpoint, map_location=device, weights_only=True)
-    except Exception:  # any damaged file: the training can be done again
-        return None
-    return content if isinstance(content, dict) and content.get("key") == lesson.key else None
+    def validate(self) -> float:
+        """The loss over all pixels of validation, or what the mean Dice lacks of 1."""
+        found = measure_overlap(self.model, self.store, self.val, np.arange(len(self.val.images)), self.settings)
+        if self.settings.stop_on == "dice":
+            return 1 - float(dice_and_iou(*found.hard.numpy().T)[0].mean())
+        return mixed_loss(found.focal, found.soft, self.settings).item()
