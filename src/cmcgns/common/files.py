@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cmcgns.common.errors import UserError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place.
 
     Args:
@@ -47,12 +47,12 @@ def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = 
 
 def write_text(path: Path, text: str) -> None:
     """Write text atomically."""
-    write_atomically(path, lambda temporary: _write(temporary, text))
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
 
 
 def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
     """Write bytes atomically; `durable` as in `write_atomically`."""
-    write_atomically(path, lambda temporary: _write_bytes(temporary, content), durable)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content), durable)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -104,11 +104,3 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -99,3 +99,15 @@ def test_pitfall_files_caches_are_no_pickles(tmp_path):
     load_images([str(save(smooth(), tmp_path / "a.png"))], 8)
     (cached,) = (tmp_path / "cache").iterdir()
     assert np.load(cached, allow_pickle=False).dtype == np.uint8
+
+
+@pytest.mark.parametrize("length", [-1, -500, 40])
+def test_pitfall_files_a_truncated_cache_is_read_from_the_images_again(tmp_path, caplog, length):
+    paths = [str(save(np.full((8, 8), 9 + number, np.uint8), tmp_path / f"{number}.png")) for number in range(30)]
+    load_images(paths, 8)
+    (cached,) = (tmp_path / "cache").iterdir()
+    cached.write_bytes(cached.read_bytes()[:length])
+    pixels, errors = load_images(paths, 8)
+    assert pixels[:, 0, 0].tolist() == list(range(9, 39))
+    assert errors == {}
+    assert "made again" in caplog.text

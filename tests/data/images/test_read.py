@@ -431,3 +431,9 @@ def test_what_training_does_not_read_says_how_it_becomes_readable(tmp_path: Path
     _, errors = load_images([str(tmp_path / "dicom.png"), str(tmp_path / "empty.png")], 8)
     assert "dicom.png: a DICOM file, where PNG or JPEG is read; `cmcgns prepare table`" in errors[0]
     assert errors[1].endswith("empty.png: empty file")
+
+
+def test_pictures_are_opened_in_one_place_alone() -> None:
+    package = Path(files.__file__).parents[2]
+    opening = [path.name for path in package.rglob("*.py") if "Image.open(" in path.read_text("utf-8")]
+    assert opening == ["files.py"]

@@ -14,22 +14,25 @@ The steps act on a table of all possible stored values (`cmcgns.data.images.voi`
 """
 
 import importlib
+import io
+import mmap
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.apart import decode_apart
 from cmcgns.data.images.place import Gray, check_size
 from cmcgns.data.images.voi import gray_table
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-DICOM_MARK = b"DICM"
 KEPT_TAGS = (
     "ViewPosition", "Laterality", "ImageLaterality", "PatientSex", "PatientAge", "PatientID", "StudyInstanceUID",
     "SeriesInstanceUID", "SOPInstanceUID", "Modality", "BodyPartExamined", "BurnedInAnnotation",
@@ -58,13 +61,9 @@ _PREFERRED = {
     "1.2.840.10008.1.2.4.91": "pylibjpeg",
 }
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+# libjpeg says one of these, and hands out a picture all the same.
+_DAMAGE = ("premature end", "bad Huffman", "Bogus", "Invalid")
 _NAMELESS = {"", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "ANON", "NONE", "REMOVED", "UNKNOWN", "XXX"}
-
-
-def looks_like_dicom(content: bytes) -> bool:
-    """Whether bytes begin as a DICOM file: with its preamble, or, as old ones do, with group 0002 or 0008."""
-    bare = content[:1] in (b"\x02", b"\x08") and content[1:2] == b"\x00" and len(content) >= 8
-    return content[128:132] == DICOM_MARK or bare
 
 
 def read_dicom(content: bytes, path: Path, bits: int = 8) -> tuple[Gray, dict[str, str]]:
@@ -104,12 +103,10 @@ def _parse(content: bytes, path: Path) -> "Dataset":
         import pydicom
     except ImportError as error:
         raise UserError(f"{path}: reading DICOM needs pydicom; pip install 'cmcgns[dicom]'") from error
-    from io import BytesIO
-
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     wanted: list[Any] = [*KEPT_TAGS, *IDENTIFYING_TAGS, *_PIXEL_TAGS]
-    dataset = pydicom.dcmread(BytesIO(content), force=True, specific_tags=wanted)
+    dataset = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=wanted)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -175,6 +172,47 @@ def _decode_with_gdcm(decode: Callable[[], NDArray[Any]], dataset: "Dataset", pa
     return decode_apart(decode, shape, np.dtype(f"u{int(dataset.BitsAllocated) // 8}"), path)
 
 
+def decode_apart(
+    decode: Callable[[], NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any], path: Path
+) -> NDArray[Any]:
+    """What `decode` returns, of that shape and type, called in a forked process: a few milliseconds.
+
+    Some libraries end the whole process at damaged input; so the caller survives whatever happens. The modules that
+    `decode` needs should be imported already.
+
+    Raises:
+        UserError: the decoder failed, crashed, or complained of damage on its error output.
+    """
+    size = int(np.prod(shape)) * dtype.itemsize
+    with tempfile.TemporaryFile() as messages, mmap.mmap(-1, size) as shared:
+        child = os.fork()
+        if child == 0:
+            _decode_and_exit(decode, shared, messages.fileno())
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        messages.seek(0)
+        said = " ".join(messages.read(2000).decode("utf-8", "replace").split())
+        if status < 0:
+            raise UserError(f"{path}: damaged pixels (the decoder crashed: {said[:200]})")
+        if status > 0 or any(word in said for word in _DAMAGE):
+            raise UserError(f"{path}: damaged pixels ({said[:200]})")
+        return np.frombuffer(shared[:], dtype).reshape(shape)
+
+
+def _decode_and_exit(decode: Callable[[], NDArray[Any]], shared: mmap.mmap, messages: int) -> None:
+    """The child's whole life: no handler of the parent may run in it, so it ends by `_exit`."""
+    code = 1
+    try:
+        os.dup2(messages, 2)
+        values = np.ascontiguousarray(decode())
+        if values.nbytes == len(shared):
+            shared[:] = values.tobytes()
+            code = 0
+    except BaseException as error:
+        os.write(2, str(error).encode())
+    finally:
+        os._exit(code)
+
+
 def _check_codestream(stream: bytes, dataset: "Dataset", path: Path) -> None:
     """A compressed picture has a header of its own, and decoders trust it: it must state what the file states."""
     expected = (int(dataset.Columns), int(dataset.Rows), int(dataset.get("SamplesPerPixel") or 1))
@@ -209,8 +247,6 @@ def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
 
 
 def _gray_of_colour(rgb: NDArray[Any], bits: int) -> Gray:
-    from PIL import Image
-
     gray = np.asarray(Image.fromarray(rgb).convert("L"))
     return gray if bits == 8 else gray.astype(np.uint16) * np.uint16(257)
 

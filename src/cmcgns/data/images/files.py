@@ -15,7 +15,6 @@ from PIL import Image, UnidentifiedImageError
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.remote import MAX_IMAGE, NamedBytes, is_url, read_bytes
-from cmcgns.data.images.dicom import looks_like_dicom
 from cmcgns.data.images.place import MAX_PIXELS, check_size
 
 FORMATS = ("PNG", "JPEG", "DICOM")
@@ -60,7 +59,7 @@ def load_file(file: File, formats: tuple[str, ...]) -> tuple[NamedBytes, str]:
     if not content:
         raise UserError(f"{file}: empty file")
     kind = next((name for name, start in (("PNG", _PNG), ("JPEG", _JPEG)) if content.startswith(start)), "")
-    kind = kind or ("DICOM" if looks_like_dicom(content) else "")
+    kind = kind or ("DICOM" if _looks_like_dicom(content) else "")
     if kind in formats:
         return file, kind
     known = " or ".join([", ".join(formats[:-1]), formats[-1]])
@@ -68,6 +67,12 @@ def load_file(file: File, formats: tuple[str, ...]) -> tuple[NamedBytes, str]:
         raise UserError(f"{file}: a DICOM file, where {known} is read; `cmcgns prepare table` makes these of DICOM")
     found = next((name for start, name in _OTHER_FORMATS.items() if content.lstrip().startswith(start)), "unknown")
     raise UserError(f"{file}: not a {known} file (content: {found})")
+
+
+def _looks_like_dicom(content: bytes) -> bool:
+    """By the preamble, or, as in old files, group 0002 or 0008 at the beginning."""
+    bare = content[:1] in (b"\x02", b"\x08") and content[1:2] == b"\x00" and len(content) >= 8
+    return content[128:132] == b"DICM" or bare
 
 
 def _read_file(path: Path) -> bytes:

@@ -24,7 +24,7 @@ from cmcgns.evaluation.leakage.found import PRETRAINING
 from cmcgns.training.seen import hash_files, picture_sizes
 from cmcgns.training.seen_file import ROWS, SeenFile
 
-_VERSION = 1  # to be raised whenever signatures change
+_VERSION = 1  # to be raised whenever signatures change, or near duplicates are found in another way
 _CACHED = np.dtype([*FIELDS, ("sha256", "S64")])  # the hash only where the manifest has none
 _PARTS = {"train": PRETRAINING, "val": f"{PRETRAINING} validation"}
 COLUMNS = ["image_path", "patient_id", "study_id", "dataset", "sha256", "where"]
@@ -109,7 +109,6 @@ def _key(images: ImageSet) -> str:
     return digest.hexdigest()
 
 
-_VERSION = 1  # to be raised whenever near duplicates are found in another way
 SamePictures = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 

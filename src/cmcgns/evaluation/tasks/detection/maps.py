@@ -78,8 +78,12 @@ class FrozenMaps:
         if not self.kept:
             return self._compute(rows)
         device = self.encoder.device
-        stored = np.stack([self._blocks[row // _BLOCK][row % _BLOCK] for row in rows])
-        return [torch.from_numpy(stored[name]).to(device).float() for name in self._kind.names or ()]
+        found = []
+        for name, shape in zip(self._kind.names or (), self.shapes, strict=True):
+            each = [self._blocks[row // _BLOCK][name][row % _BLOCK] for row in rows]
+            stored = np.array(each, dtype=np.float16).reshape(len(rows), *shape)
+            found.append(torch.from_numpy(stored).to(device).float())
+        return found
 
     @torch.no_grad()
     def _compute(self, rows: IntArray) -> list[Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.apart import decode_apart
+from cmcgns.data.images.dicom import decode_apart
 
 PIXELS = np.arange(12, dtype=np.uint16).reshape(3, 4)
 PATH = Path("picture.dcm")
