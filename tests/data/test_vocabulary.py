@@ -1,9 +1,18 @@
-"""Views, sexes and ages, however a table or a DICOM tag spells them."""
+"""Views, splits, sexes and ages, however a table or a DICOM tag spells them."""
 
 import pandas as pd
 import pytest
 
-from cmcgns.data.vocabulary import VIEWS, is_frontal, parse_age, parse_ages, parse_sexes, parse_view, parse_views
+from cmcgns.data.vocabulary import (
+    VIEWS,
+    is_frontal,
+    parse_age,
+    parse_ages,
+    parse_sexes,
+    parse_splits,
+    parse_view,
+    parse_views,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +38,11 @@ def test_unknown_words_are_reported() -> None:
 def test_only_what_is_known_to_be_another_view_is_not_frontal() -> None:
     cells = ["PA", "AP supine", "Frontal", "", "?", "skyline", "LAT", "LAO", "oblique", "AP AXIAL", "Left_Lateral"]
     assert list(is_frontal(pd.Series(cells, dtype="str"))) == [True] * 6 + [False] * 5
+
+
+def test_splits() -> None:
+    cells = pd.Series(["Train", "validate", " dev", "testing", "", "NaN", "fold 1"], dtype="str")
+    assert parse_splits(cells).fillna("?").tolist() == ["train", "val", "val", "test", "", "", "?"]
 
 
 def test_sexes() -> None:

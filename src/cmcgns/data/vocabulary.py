@@ -1,4 +1,4 @@
-"""Words of tables and DICOM tags as the manifest has them: view, sex, age, and what stands for nothing."""
+"""Words of tables and DICOM tags as the manifest has them: view, split, sex, age, what stands for nothing."""
 
 import re
 
@@ -13,6 +13,8 @@ _VIEW_NAMES |= dict.fromkeys(("OTHER", "OBLIQUE", "LORDOTIC", "SWIMMERS", "XTABL
 _VIEW_NAMES |= dict.fromkeys(("LAO", "RAO", "LPO", "RPO", "LLO"), "OTHER")
 # Frontal beams whose pictures do not look like a frontal view.
 _UNUSUAL = {"LLD", "RLD", "AXIAL", "LORDOTIC", "DECUBITUS", "OBLIQUE"}
+_SPLITS = {"": "", "train": "train", "training": "train", "test": "test", "testing": "test"}
+_SPLITS |= dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val")
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
 _AGE = re.compile(r"(\d{1,3})(?:\.\d*)?\s*([YMWD]?)")
 _A_YEAR = {"Y": 1, "M": 12, "W": 52, "D": 365}
@@ -69,6 +71,11 @@ def parse_views(cells: pd.Series) -> tuple[pd.Series, list[str]]:
 def is_frontal(cells: pd.Series) -> pd.Series:
     """(n,) Boolean: the view is AP, PA, FRONTAL, empty or not known; that is, not known to be another one."""
     return ~cells.map({cell: parse_view(str(cell)) for cell in cells.unique()}).isin(("LATERAL", "OTHER"))
+
+
+def parse_splits(cells: pd.Series) -> pd.Series:
+    """(n,) train, val, test or empty; missing where the word is not known."""
+    return cells.str.strip().str.lower().mask(is_missing(cells), "").map(_SPLITS)
 
 
 def parse_sex(text: str) -> str:

@@ -14,9 +14,9 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.reports.section_rules import SectionRules, load_rules
 from cmcgns.data.reports.sections import remove_marks, split_sections
 from cmcgns.data.tables import read_table
-from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_views
+from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_splits, parse_views
 from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable
-from cmcgns.prepare.sources.cells import finish, read_rows
+from cmcgns.prepare.sources.cells import finish, label_values, look_up, read_rows
 from cmcgns.prepare.sources.listing import existing_files
 
 MAX_REPORT = 1_000_000  # bytes; real reports have a few thousand
@@ -91,8 +91,6 @@ def _sections(read_bytes: Callable[[], bytes] | None, rules: SectionRules) -> tu
 
 
 _IMAGE = re.compile(r"(?:.*/)?files/p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:jpg|dcm)")
-_SPLITS = {"train": "train", "validate": "val", "test": "test", "": ""}
-_VALUES = {"1.0": 1, "1": 1, "0.0": 0, "0": 0, "-1.0": -1, "-1": -1, "": None}
 _KEYS = ("dicom_id", "subject_id", "study_id")
 
 
@@ -180,8 +178,7 @@ def _add_split(root: Path, table: SourceTable) -> None:
         table.notes.append("split: empty, because mimic-cxr-2.0.0-split.csv.gz (of MIMIC-CXR-JPG) is not there")
         return
     listed = read_table(file, ("dicom_id", "split")).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
-    stated = table.frame["dicom_id"].map(listed).fillna("").str.strip()
-    table.frame["split"] = stated.map(_SPLITS)
+    table.frame["split"] = parse_splits(look_up(table.frame["dicom_id"], listed))
     table.leave_out(table.frame["split"].isna(), f"{file.name} gives no known split")
     table.notes.append("split: the official one, by patient, under v1 and legacy alike")
 
@@ -205,9 +202,7 @@ def _join_labels(table: SourceTable, file: Path, prefix: str) -> None:
     for label in sorted(CHEXPERT_FINDINGS):
         if label not in listed:
             raise UserError(f"{file}: missing column {label}")
-        stated = table.frame["study_id"].map(listed[label]).fillna("").str.strip()
-        table.frame[prefix + label] = stated.map(_VALUES).astype("Int8")
-        wrong = ~stated.isin(list(_VALUES))
+        table.frame[prefix + label], wrong = label_values(look_up(table.frame["study_id"], listed[label]))
         table.leave_out(wrong, f"{label} in {file.name} is none of 1.0, 0.0, -1.0 and empty")
 
 

@@ -10,14 +10,12 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.ids import canonical_ids
 from cmcgns.data.manifest import LABEL, TEXT
 from cmcgns.data.tables import as_text, find_table, read_table
-from cmcgns.data.vocabulary import is_missing, parse_ages, parse_sexes, parse_views
+from cmcgns.data.vocabulary import is_missing, parse_ages, parse_sexes, parse_splits, parse_views
 from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits
 from cmcgns.prepare.sources.cells import box_fault, finish, number_rows, read_labels
 from cmcgns.prepare.sources.listing import existing_files, relative_paths
 
 COLUMNS = (*(name for name in TEXT if name not in ("source", "sha256")), "age")
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLITS |= dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val")
 _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
@@ -132,7 +130,7 @@ def _split(table: SourceTable, seed: int) -> None:
     if "split" not in table.frame:
         table.frame["split"] = ""
     cells = table.frame["split"].str.strip()
-    table.frame["split"] = cells.mask(is_missing(cells), "").str.lower().map({"": "", **_SPLITS})
+    table.frame["split"] = parse_splits(cells)
     unknown = table.frame["split"].isna()
     table.leave_out(unknown, "split is " + cells.map(repr) + "; train, val or test is expected")
     frame = table.frame
