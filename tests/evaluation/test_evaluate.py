@@ -33,7 +33,6 @@ def data(tmp_path: Path) -> Path:
 def run(
     task: PretendTask, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, encoder=None, overrides=(), **options
 ) -> Outcome:
-    monkeypatch.setenv("CMCGNS_CACHE", str(out.parent / "cache"))
     for module in (harness, figures):
         monkeypatch.setattr(module, "get_task", lambda name: task)
     pairs = choose("linear/v1", [data], overrides)
@@ -136,7 +135,6 @@ def test_protocols_that_cannot_be_done_for_one_reason_share_a_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`--protocol all` with an encoder alone: zero-shot, retrieval and grounding all lack the report encoder."""
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     names, console = "zero-shot/v1,detection/v1,retrieval/v1,grounding/v1", Console(width=400, highlight=False)
     judgement = command.judge_encoder(
         tiny_encoder(), choose(names, [data]), tmp_path / "out", EvaluateOptions(), console
@@ -274,7 +272,6 @@ def test_the_terminal_says_leakage_and_why_there_is_no_interval(
     write_set(data, patient_id="everyone")
     monkeypatch.setenv("COLUMNS", "300")
     encoder, options = tiny_encoder(), EvaluateOptions((100.0,), 1, allow_leakage=True)
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     for module in (harness, figures):
         monkeypatch.setattr(module, "get_task", lambda name: PretendTask())
     console = Console(width=300, highlight=False)
@@ -293,7 +290,6 @@ def test_an_interruption_says_how_to_go_on(
             yield next(super().run(job))
             raise KeyboardInterrupt
 
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     encoder, pairs, options = tiny_encoder(), choose("linear/v1", [data]), EvaluateOptions((50.0, 100.0), 1)
     for module in (harness, figures):
         monkeypatch.setattr(module, "get_task", lambda name: Interrupted())

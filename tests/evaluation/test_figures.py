@@ -62,7 +62,6 @@ class Phrases(PretendTask):
 
 def judged(task: PretendTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], ResultRow]:
     """Rows over all patients by metric and class, as they are written."""
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     patients = [f"p{number}" for number in range(18)] + [f"t{number // 2}" for number in range(TEST)]
     data = write_set(tmp_path / "data", counts=(12, 6, TEST), patient_id=patients)
     for module in (run, figures):

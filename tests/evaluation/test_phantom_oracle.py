@@ -46,7 +46,6 @@ def knowing(data: Path, knows: bool) -> Knowing:
 def test_linear_and_nearest_neighbours(
     knows: bool, expected: float, within: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     write_dataset(tmp_path / "data", {"train": 300, "val": 80, "test": 200}, seed=5, size=32, workers=1)
     pairs = choose("linear,knn", [tmp_path / "data"])
     options = EvaluateOptions(fractions=(100.0,), seeds=1)

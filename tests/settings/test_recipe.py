@@ -6,12 +6,22 @@ from pydantic import BaseModel
 from cmcgns.common.errors import UserError
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import describe_settings, list_recipes, load_recipe, parse_recipe
-from cmcgns.settings.yaml import known_keys
+from cmcgns.settings.yaml import known_keys, merge
 
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_shipped_recipes_parse_and_carry_their_name(name):
     assert load_recipe(name).name == name
+
+
+def test_what_is_not_said_stays_as_it_was() -> None:
+    base = {"a": 1, "b": {"c": 2, "d": {"e": 3}}, "list": [1, 2]}
+    change = {"b": {"d": {"f": 4}, "g": 5}, "list": [3], "h": {"i": 6}}
+    merged = merge(base, change)
+    assert merged == {"a": 1, "b": {"c": 2, "d": {"e": 3, "f": 4}, "g": 5}, "list": [3], "h": {"i": 6}}
+    assert base["b"] == {"c": 2, "d": {"e": 3}}  # nothing is changed in place
+    assert merge(base, {"b": 7})["b"] == 7
+    assert merge({"b": 7}, base)["b"] == base["b"]
 
 
 def test_the_default_recipe_is_the_defaults():

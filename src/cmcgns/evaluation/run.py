@@ -17,7 +17,7 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.leakage import Leakage, check_leakage, refuse
 from cmcgns.evaluation.progress import Progress
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
-from cmcgns.evaluation.store import cell_folder, claim, discard, is_done, write_predictions, write_protocol
+from cmcgns.evaluation.store import cell_folder, discard, is_done, open_results, write_predictions, write_protocol
 from cmcgns.evaluation.tasks import get_task
 
 
@@ -86,7 +86,7 @@ def run_protocols(
     Raises:
         UserError: `out` holds another encoder's results.
     """
-    claim(out, encoder.name, encoder.sha256)
+    open_results(out, encoder.name, encoder.sha256)
     encoder.to(options.device)
     evaluation = _Evaluation(encoder, out, options, progress)
     for protocol, folder in pairs:

@@ -43,7 +43,7 @@ def choose(names: str, folders: Sequence[Path], overrides: Sequence[str] = (), f
     datasets = {folder: _facts(folder) for folder in folders}
     if names.strip() == ALL:
         everything = [pair for folder in datasets for pair in _all_of(folder, datasets[folder], overrides, finetune)]
-        return _told_apart(_of_one_copy(everything, datasets), datasets)
+        return _check_names_differ(_of_one_copy(everything, datasets), datasets)
     pairs: list[Pair] = []
     for name in dict.fromkeys(part.strip() for part in names.split(",") if part.strip()):
         protocol = _load(name, overrides, finetune)
@@ -56,7 +56,7 @@ def choose(names: str, folders: Sequence[Path], overrides: Sequence[str] = (), f
         pairs += [(protocol, folder) for folder in found]
     if not pairs:
         raise UserError("--protocol: name protocols between commas, or all; `cmcgns protocols list` shows them")
-    return _told_apart(pairs, datasets)
+    return _check_names_differ(pairs, datasets)
 
 
 def _of_one_copy(pairs: list[Pair], datasets: dict[Path, _Dataset]) -> list[Pair]:
@@ -69,7 +69,7 @@ def _of_one_copy(pairs: list[Pair], datasets: dict[Path, _Dataset]) -> list[Pair
     ]
 
 
-def _told_apart(pairs: list[Pair], datasets: dict[Path, _Dataset]) -> list[Pair]:
+def _check_names_differ(pairs: list[Pair], datasets: dict[Path, _Dataset]) -> list[Pair]:
     """Results are kept by protocol and dataset: two pairs of one name would overwrite each other."""
     first: dict[tuple[str, str], Pair] = {}
     for protocol, folder in pairs:

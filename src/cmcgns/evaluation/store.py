@@ -37,7 +37,7 @@ def cell_folder(folder: Path, protocol: str) -> Path:
     return folder / CELLS / slug(protocol)
 
 
-def claim(folder: Path, name: str, sha256: str) -> None:
+def open_results(folder: Path, name: str, sha256: str) -> None:
     """Take a folder for results of one encoder; a second call of the same encoder goes on in it.
 
     Raises:

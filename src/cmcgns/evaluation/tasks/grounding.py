@@ -16,8 +16,7 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import GroundingSettings
-from cmcgns.evaluation.tasks.joint_space import lacks_report_encoder, pretrained_of, texts_of
-from cmcgns.evaluation.tasks.phrases import Unit, find_units
+from cmcgns.evaluation.tasks.joint_space import Unit, find_units, lacks_report_encoder, pretrained_of, texts_of
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.pretrained.phrase_maps import MapKind, Phrases, embed_phrases, patch_maps, to_pixels, untrained

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cmcgns.evaluation.tasks.linear import logistic
+from cmcgns.evaluation.tasks.linear.logistic import Design, measure_scale
 from cmcgns.evaluation.tasks.linear.probe import fit_probe
-from cmcgns.evaluation.tasks.linear.standardise import Design, measure_scale
 
 
 def correlated(n=1500, width=96, seed=0):
@@ -53,7 +53,7 @@ def test_rows_are_read_in_blocks_from_a_memory_map_that_may_not_be_written(tmp_p
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     rows = np.sort(np.random.default_rng(1).permutation(400)[:300])
     whole = fit_probe(x[rows], y[rows], x, y)
-    monkeypatch.setattr("cmcgns.evaluation.tasks.linear.standardise._BLOCK_CELLS", 24 * 37)
+    monkeypatch.setattr("cmcgns.evaluation.tasks.linear.logistic._BLOCK_CELLS", 24 * 37)
     blocks = fit_probe(mapped, y, x, y, rows=rows)
     np.testing.assert_allclose(blocks.weight, whole.weight, atol=1e-6)
     np.testing.assert_array_equal(mapped, x)

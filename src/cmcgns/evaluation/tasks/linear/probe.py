@@ -7,7 +7,7 @@ trained, for every L2 strength at once, and leaves no learning rate or number of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,7 @@ import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.protocols.task_settings import L2_GRID, Outcome
-from cmcgns.evaluation.tasks.linear.logistic import TOLERANCE, solve
-from cmcgns.evaluation.tasks.linear.standardise import Design, Features, Scale, measure_scale
+from cmcgns.evaluation.tasks.linear.logistic import TOLERANCE, Design, Features, measure_scale, solve
 from cmcgns.metrics.ranking import FloatArray, IntArray, check_labels, mean_auroc
 
 _ROWS = 4096  # scored at once
@@ -145,10 +144,7 @@ def _choose(probes: list[LinearProbe], val: Features, labels: FloatArray) -> Lin
     score = _likelihood if probes[0].outcome == "multiclass" else _validation_score
     validation = {probe.l2: score(probe.logits(val), labels) for probe in probes}
     best = max(probes, key=lambda probe: validation[probe.l2])
-    scale = Scale(best.mean, best.scale)
-    return LinearProbe(
-        best.weight, best.bias, scale.mean, scale.scale, best.l2, best.converged, best.outcome, validation
-    )
+    return replace(best, validation=validation)
 
 
 def _validation_score(logits: FloatArray, labels: FloatArray) -> float:
