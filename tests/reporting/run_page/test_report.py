@@ -143,6 +143,11 @@ def test_results_are_bold_only_where_the_interval_leaves_out_zero(
     assert "+0.001 (−0.009 to +0.011)" in section(unclear, "results")
 
 
+def test_the_choice_of_examples_is_stated(page: str) -> None:
+    assert "The first studies with each finding, not chosen by their result" in section(page, "retrieval")
+    assert "hides most of the boxes (blue)" in " ".join(section(page, "reconstructions").split())
+
+
 def test_undefined_label_is_a_dash(page: str) -> None:
     assert "<td>–</td>" in section(page, "results")
 
@@ -188,6 +193,8 @@ def test_table_without_labels_and_boxes(run: Path, data: Path, tmp_path: Path) -
     page = write_report(run, tmp_path / "pairs.csv", {}, tmp_path / "report").read_text("utf-8")
     assert "No results of an evaluation" in section(page, "results")
     assert "no finding boxes" in section(page, "attention")
+    assert "The first studies, not chosen by their result" in section(page, "retrieval")
+    assert "the boxes" not in section(page, "reconstructions")
     assert "absent" not in section(page, "retrieval")
     assert "synthetic" not in section(page, "settings")
 
