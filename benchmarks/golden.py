@@ -21,7 +21,7 @@ from cmcgns.objectives.global_alignment import global_alignment_loss
 from cmcgns.objectives.local_image import local_image_loss
 from cmcgns.objectives.local_report import Sentences
 from cmcgns.settings.config import BankSettings, ObjectiveSettings
-from unchanged import GOLDEN, RELEASED, start_bank
+from unchanged import GOLDEN, RELEASED
 
 RELATIVE, VALUE, GRADIENT = 1e-4, 1e-5, 1e-6
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -69,7 +69,7 @@ def objective(golden: dict[str, Tensor], arithmetic: str) -> CMCGNS:
 def local_report(golden: dict[str, Tensor], arithmetic: str, name: str) -> Iterator[Comparison]:
     """L_report with its gradients, and the centroids, over all steps with one bank."""
     module, described = objective(golden, arithmetic), arithmetic == "described"
-    start_bank(module.bank, golden["described/centroids_after_init" if described else "centroids_after_init"])
+    module.bank.start(golden["described/centroids_after_init" if described else "centroids_after_init"])
     for step in range(1, len(golden["z_sentence"])):
         leaves = [golden[key][step].clone().requires_grad_() for key in ("z_sentence", "z_cross_modal")]
         z1, z2 = leaves if described else (functional.normalize(leaf, dim=-1) for leaf in leaves)

@@ -173,8 +173,8 @@ class CMCGNS(Objective):
                 figures["margin"] = margin.detach()
             if self.settings.negatives != "in_batch":
                 figures |= self.bank.statistics()
-            if not self.training:
-                figures |= self._swapped_report(features, batch)
+        if not self.training:
+            figures |= self._swapped_report(features, batch)
         return loss, figures
 
     def _swapped_report(self, features: Features, batch: Batch) -> Figures:
@@ -188,7 +188,8 @@ class CMCGNS(Objective):
             return {}
         rows = self._sentences(features, features.patches[partner], batch)
         rows = replace(rows, mask=(batch.sentence_mask & found[:, None]).flatten())
-        return {"report_swapped": self.local_report_loss(rows)[0].detach()}
+        with _full_precision(rows.z1):
+            return {"report_swapped": self.local_report_loss(rows)[0].detach()}
 
     def _sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
         attended, _ = self.attention.image_to_text(patches, features.sentences, batch.sentence_mask)
