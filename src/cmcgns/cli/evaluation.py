@@ -1,4 +1,4 @@
-"""The command line's verbs for judging an encoder: evaluate, compare, protocols."""
+"""The command line's verbs for judging an encoder: evaluate, compare, protocols, report."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""Rules for cutting reports into sections: a YAML file that users can edit; see data/rules/english.yaml."""
+"""Rules for cutting reports into sections: a YAML file that users can edit; see data/reports/rules/english.yaml."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""What `cmcgns evaluate`, `compare` and `protocols show` do."""
+"""What `cmcgns evaluate` and `compare` do: judge, write the report, print the figures."""
 
 from __future__ import annotations
 

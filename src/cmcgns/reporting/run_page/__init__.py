@@ -1,1 +1,1 @@
-"""Pictures and pages for people."""
+"""The page of a run: what was learned, shown on studies that were not trained on."""
