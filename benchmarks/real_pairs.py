@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cmcgns.data.images.cache import load_images
 from cmcgns.data.images.place import centre_crop
+from cmcgns.data.images.read import load_images
 from cmcgns.data.pairs.dataset import make_loader, normalise_pixels
 from cmcgns.data.pairs.order import evaluation_order
 from cmcgns.evaluation.tasks.linear.probe import fit_probe

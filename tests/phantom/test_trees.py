@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.masks import union_of
+from cmcgns.data.images.masks import decode_rle
 from cmcgns.phantom import FINDINGS, make_study
 from cmcgns.phantom.raster import bounding_box
 from cmcgns.phantom.study import plan_study
@@ -171,7 +171,7 @@ def test_masks_of_siim_are_relative_code_of_1024_pixels(tmp_path, cases):
     codes = rows.groupby("ImageId")[" EncodedPixels"].agg(list)
     assert set(codes.map(len)) == {1, 2}
     for case in cases:
-        whole = union_of(codes[case.uid("image")], 1024, 1024)
+        whole = decode_rle(codes[case.uid("image")], 1024, 1024)
         assert (whole == np.kron(region(case, "Pneumothorax"), np.ones((16, 16), dtype=bool))).all()
 
 

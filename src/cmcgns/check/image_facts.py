@@ -1,11 +1,9 @@
 """Facts about stored images: measured once per file, kept beside the manifest."""
 
 import hashlib
-import os
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from cmcgns.check.rule import ImageFacts
 from cmcgns.check.text import personal_metadata
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import file_stamp, write_arrays
+from cmcgns.common.processes import in_threads
 from cmcgns.data.images.files import open_picture
 from cmcgns.data.images.near_duplicates import SIDE, signature
 from cmcgns.data.images.place import Pixels
@@ -167,10 +166,8 @@ def measure_images(
             problems[row] = str(error)
 
     # Pillow decodes outside the interpreter lock; its warnings would name no file.
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(measure_one, todo):
-            if progress:
-                progress(1)
+    with warnings.catch_warnings(action="ignore"):
+        in_threads(measure_one, todo, progress)
     result = ImageFacts(facts, dict(sorted(problems.items())), skipped)
     if len(problems) < len(todo):
         _write_cache(folder / CACHE, keys[result.read], facts[result.read])

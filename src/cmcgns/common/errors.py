@@ -1,4 +1,4 @@
-"""The errors a user can cause, and can therefore mend."""
+"""The errors a user can cause, and can therefore mend, and what other errors say."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,8 @@ class UserError(ValueError):
 
     The command line prints the message alone; Python callers get an ordinary ``ValueError``.
     """
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line of at most 300 characters; its type where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.processes import in_threads
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:
@@ -98,6 +99,23 @@ def sha256(path: Path) -> str:
     """Hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_files(paths: Sequence[str], progress: Callable[[int], None] | None = None) -> list[str]:
+    """Hash of every file; empty for URLs and for what is not there (a member of a shard).
+
+    Args:
+        paths: files or URLs.
+        progress: called with the number of files done since the last call.
+    """
+
+    def one(path: str) -> str:
+        try:
+            return sha256(Path(path))
+        except OSError:
+            return ""
+
+    return in_threads(one, paths, progress)
 
 
 def _umask() -> int:

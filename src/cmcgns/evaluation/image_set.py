@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.cache import load_images
 from cmcgns.data.images.files import open_picture
 from cmcgns.data.images.place import Pixels, fit_in_square, place_boxes
+from cmcgns.data.images.read import load_images
 from cmcgns.data.manifest import LABEL, image_file
 
 UNCERTAIN = -1

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, one_line
 from cmcgns.models.freeze import freeze_unreached
 from cmcgns.settings.config import ReportEncoderSettings
 
@@ -150,6 +150,6 @@ def _from_pretrained(name: str, auto_model: Any) -> tuple[Any, set[str]]:
     except (OSError, ValueError) as error:
         raise UserError(
             f"report_encoder.name: {name} is neither a folder with a transformers model nor a hub name that can "
-            f"be reached from here; use a local folder, or `random`. ({str(error).splitlines()[0]})"
+            f"be reached from here; use a local folder, or `random`. ({one_line(error)})"
         ) from error
     return body, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}

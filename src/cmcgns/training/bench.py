@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cmcgns.common.errors import one_line
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import SCRATCH
@@ -248,7 +249,7 @@ def _host_synchronisation(step: Callable[[], None]) -> str:
     try:
         step()
     except RuntimeError as error:
-        return str(error).splitlines()[0]
+        return one_line(error)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return "none"

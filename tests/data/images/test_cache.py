@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmcgns.data.images.cache import load_images
-from cmcgns.data.images.read import read_image
+from cmcgns.data.images.read import load_images, read_image
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,9 @@ from PIL import EpsImagePlugin, Image, ImageOps
 from cmcgns.check.image_facts import read_grey
 from cmcgns.common.errors import UserError
 from cmcgns.data.images import files, place
-from cmcgns.data.images.cache import load_images
 from cmcgns.data.images.files import STORED, image_size, open_picture
 from cmcgns.data.images.masks import mask_from_source
-from cmcgns.data.images.read import decode_image, encode_image, read_image, read_with_size, scale_values
+from cmcgns.data.images.read import decode_image, encode_image, load_images, read_image, read_with_size, scale_values
 from support.image_faults import FAULTS, PICTURE, Fault, encoded
 
 

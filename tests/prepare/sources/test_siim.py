@@ -97,7 +97,7 @@ def test_the_official_tree_row_by_row(tmp_path: Path, none: str) -> None:
     masks = [json.loads(cell) for cell in result.frame["mask"]]
     assert masks[0] == {"rle": [], "width": 1024, "height": 1024}
     assert masks[1] == {"rle": [one, two], "width": 1024, "height": 1024}
-    expected = decode_rle(one, 1024, 1024) | decode_rle(two, 1024, 1024)
+    expected = decode_rle([one], 1024, 1024) | decode_rle([two], 1024, 1024)
     assert np.array_equal(mask_from_source(masks[1], tmp_path), expected)
     assert any(note.startswith("image-level split") for note in result.notes)
     conform(result.frame.assign(image_path="images/a.jpg"), "manifest")

@@ -6,14 +6,17 @@ Pillow is told the one format that it may take: it would start Ghostscript for a
 import logging
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, one_line
 from cmcgns.common.remote import MAX_IMAGE, NamedBytes, is_url, read_bytes
 from cmcgns.data.images.place import MAX_PIXELS, check_size
 
@@ -115,6 +118,22 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return upright_size(image)
 
 
+def picture_sizes(stated: pd.DataFrame, paths: Sequence[str]) -> NDArray[np.int64]:
+    """(k, 2) widths and heights, as a table states them or the heads of the files; 0 where nobody says.
+
+    Args:
+        stated: k rows with width and height; empty where they are not known.
+        paths: k files or URLs.
+    """
+    numbers = stated[["width", "height"]].apply(pd.to_numeric, errors="coerce").astype(float).fillna(0)
+    sizes: NDArray[np.int64] = numbers.to_numpy().round().astype(np.int64)
+    for place in np.flatnonzero((sizes <= 0).any(axis=1)).tolist():
+        sizes[place] = 0
+        with suppress(UserError):  # of a URL; else reading it will say what is wrong
+            sizes[place] = image_size(paths[place])
+    return sizes
+
+
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of an open picture once it is turned by its EXIF orientation."""
     width, height = image.size
@@ -133,8 +152,7 @@ def naming(file: object) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise UserError(f"{file}: unreadable image (its header is damaged)") from error
     except Exception as error:  # decoders meet hostile bytes with errors of every type
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(f"{file}: unreadable image ({reason})") from error
+        raise UserError(f"{file}: unreadable image ({one_line(error)})") from error
 
 
 @contextmanager

@@ -53,11 +53,11 @@ def parse_rle(code: str, height: int, width: int, where: str = "run-length code"
     return values.reshape(-1, 2)
 
 
-def decode_rle(code: str, height: int, width: int, where: str = "run-length code") -> Mask:
-    """A mask from SIIM's relative, column-major run-length code.
+def decode_rle(codes: Iterable[str], height: int, width: int, where: str = "run-length code") -> Mask:
+    """All masks of an image as one, from SIIM's relative, column-major run-length codes.
 
     Args:
-        code: see `parse_rle`.
+        codes: see `parse_rle`; without any the mask is empty.
         height: of the image, pixels.
         width: of the image, pixels.
         where: named in messages.
@@ -69,11 +69,12 @@ def decode_rle(code: str, height: int, width: int, where: str = "run-length code
         UserError: see `parse_rle`; or an image of no size or too many pixels.
     """
     check_size(width, height, where)
-    runs = parse_rle(code, height, width, where).ravel()
-    rest = height * width - runs.sum()
-    lengths = np.append(runs, rest)
-    inside = np.arange(len(lengths)) % 2 == 1  # gap, run, gap, run, …, rest
-    return np.repeat(inside, lengths).reshape(width, height).T
+    union = np.zeros(height * width, dtype=bool)
+    for code in codes:
+        runs = parse_rle(code, height, width, where).ravel()
+        lengths = np.append(runs, height * width - runs.sum())
+        union |= np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)  # gap, run, gap, run, …, rest
+    return union.reshape(width, height).T
 
 
 def encode_rle(mask: Mask) -> str:
@@ -83,19 +84,6 @@ def encode_rle(mask: Mask) -> str:
     if not len(edges):
         return NO_MASK
     return " ".join(map(str, np.diff(edges, prepend=0)))  # distances between edges are gap, length, gap, length, …
-
-
-def union_of(codes: Iterable[str], height: int, width: int, where: str = "run-length code") -> Mask:
-    """All masks of an image as one, (height, width) Boolean; without codes it is empty.
-
-    Raises:
-        UserError: see `decode_rle`.
-    """
-    check_size(width, height, where)
-    union = np.zeros((height, width), dtype=bool)
-    for code in codes:
-        union |= decode_rle(code, height, width, where)
-    return union
 
 
 def mask_from_source(spec: dict[str, Any], root: Path) -> Mask:
@@ -116,7 +104,7 @@ def mask_from_source(spec: dict[str, Any], root: Path) -> Mask:
     codes, size = spec.get("rle"), (spec.get("height"), spec.get("width"))
     if not isinstance(codes, list) or not all(isinstance(side, int) for side in size):
         raise UserError(f"mask {str(spec)[:80]}: either `file`, or `rle` (a list), `width` and `height` are expected")
-    return union_of([str(code) for code in codes], spec["height"], spec["width"])
+    return decode_rle([str(code) for code in codes], spec["height"], spec["width"])
 
 
 def _read_mask(root: Path, name: str) -> Mask:

@@ -1,11 +1,15 @@
 """Radiographs in whatever form they come (files, URLs, bytes, arrays, Pillow images) as one gray array.
 
+Those of many files are decoded and resized once, and kept as one memory-mapped array.
+
 Training, `prepare`, `check`, evaluation and a user's own calls all read by this module, so that a picture has the
 same gray values for all of them.
 """
 
+import hashlib
 import io
-from collections.abc import Callable
+import mmap
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,13 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from cmcgns.common.array_cache import MappedArray, cache_folder, cached_array
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import file_stamp
+from cmcgns.common.processes import in_threads
 from cmcgns.common.remote import NamedBytes
 from cmcgns.data.images.dicom import read_dicom
-from cmcgns.data.images.files import FORMATS, File, load_file, naming, open_picture, silent_decoders, upright_size
+from cmcgns.data.images.files import (
+    FORMATS,
+    STORED,
+    File,
+    load_file,
+    naming,
+    open_picture,
+    silent_decoders,
+    upright_size,
+)
 from cmcgns.data.images.place import Gray, Pixels, check_size, fit_in_square, scaled_size
 
 JPEG_QUALITY = 95
+_CACHE_VERSION = 2  # to be raised whenever `read_image` gives other pixels
 
 Picture: TypeAlias = File | NDArray[Any] | Image.Image
 """PNG, JPEG or DICOM by path, URL or content; (H, W) or (H, W, 3) uint8, (H, W) uint16; or a Pillow image."""
@@ -131,6 +148,49 @@ def read_with_size(picture: Picture, size: int, formats: tuple[str, ...] = FORMA
     decoded = _decode(picture, lambda *_: (size, size), 8, formats)  # JPEG: at the nearest larger eighth
     pixels = scale_values(decoded.pixels, decoded.white, 255)
     return fit_in_square(pixels.astype(np.uint8, copy=False), size), (decoded.width, decoded.height)
+
+
+def load_images(
+    paths: Sequence[str], size: int, progress: Callable[[int], None] | None = None
+) -> tuple[Pixels, dict[int, str]]:
+    """All images as one read-only array, built on first use and found again afterwards.
+
+    The array's name depends on every path, file size and modification time, so a changed file is read anew.
+    Unreadable images stay black in it, and every call tries them again.
+
+    Args:
+        paths: image files or URLs.
+        size: side of the squares.
+        progress: called with the number of images done since the last call.
+
+    Returns:
+        (n, size, size) uint8 memory map, and position -> message for unreadable images (black in the array).
+    """
+    digest = hashlib.blake2b(f"{_CACHE_VERSION}\n".encode(), digest_size=12)
+    for path in paths:
+        digest.update(("\0".join(map(str, (path, *file_stamp(path)))) + "\n").encode())
+    file = cache_folder() / f"images-{size}-{digest.hexdigest()}.npy"
+    errors: dict[int, str] = {}
+
+    def fill(array: MappedArray, rows: Sequence[int]) -> Collection[int]:
+        def read_one(row: int) -> None:
+            try:
+                array[row] = read_image(paths[row], size, STORED)
+            except UserError as error:
+                errors[row] = str(error)
+
+        in_threads(read_one, rows, progress)
+        return errors
+
+    pixels = cached_array(file, (len(paths), size, size), np.uint8, fill)
+    return without_read_ahead(pixels), dict(sorted(errors.items()))
+
+
+def without_read_ahead(array: MappedArray) -> MappedArray:
+    """The same array; batches read single images from all over it, so the pages around them are not read too."""
+    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+        array.base.madvise(mmap.MADV_RANDOM)
+    return array
 
 
 def gray_of(image: Image.Image) -> Gray:

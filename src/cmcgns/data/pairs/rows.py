@@ -11,8 +11,8 @@ import pyarrow
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.remote import is_url
-from cmcgns.data.images.cache import load_images
 from cmcgns.data.images.place import Pixels
+from cmcgns.data.images.read import load_images
 from cmcgns.data.pairs.table import (
     TABLE_NAMES,
     TEXT_COLUMNS,

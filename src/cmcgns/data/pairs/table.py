@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 TEXT_COLUMNS = ("report", "findings", "impression")
 OPTIONAL_COLUMNS = ("study_id", "patient_id", "view", "split", "dataset")
 _COLUMNS = ("image_path", *TEXT_COLUMNS, *OPTIONAL_COLUMNS)
+_FILE_COLUMNS = ("sha256", "width", "height")  # a run notes them of the images that it saw
 TABLE_NAMES = ("manifest.parquet", "manifest.csv", "pairs.parquet", "pairs.csv")
 
 
@@ -53,7 +54,7 @@ def read_columns(table: Path, mapping: dict[str, str], everything: bool) -> pd.D
 
 def _wanted(names: list[str], mapping: dict[str, str]) -> list[str] | None:
     """Columns that pretraining knows; None, all, where one is not there: the message shall list what is."""
-    known = {mapping.get(name, name) for name in _COLUMNS}
+    known = {mapping.get(name, name) for name in _COLUMNS} | {*_FILE_COLUMNS}
     wanted = {*mapping.values(), mapping.get("image_path", "image_path")}
     return [name for name in names if name in known] if wanted <= set(names) else None
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, one_line
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -71,7 +71,7 @@ def load_tokenizer(name: str) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(
             f"report_encoder.name: {name} is neither a folder with a tokenizer (tokenizer.json or vocab.txt) nor a "
-            f"hub name that can be reached from here; use a local folder, or `random`. ({_first_sentence(error)})"
+            f"hub name that can be reached from here; use a local folder, or `random`. ({one_line(error)})"
         ) from error
     for special in ("cls_token_id", "sep_token_id", "pad_token_id"):
         if getattr(tokenizer, special) is None:
@@ -79,11 +79,6 @@ def load_tokenizer(name: str) -> Any:
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         raise UserError(f"tokenizer {name} has no vocabulary: its files (tokenizer.json or vocab.txt) are missing")
     return tokenizer
-
-
-def _first_sentence(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(":") if lines else type(error).__name__
 
 
 def encode_sentences(tokenizer: Any, sentences: list[str]) -> list[list[int]]:

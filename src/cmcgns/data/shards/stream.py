@@ -9,10 +9,8 @@ another epoch's shuffle.
 
 import hashlib
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from cmcgns.common.array_cache import MappedArray, cache_folder, cached_array
 from cmcgns.common.errors import UserError
+from cmcgns.common.processes import in_threads
 from cmcgns.common.remote import NamedBytes, join
 from cmcgns.data.images.files import STORED
 from cmcgns.data.images.place import Pixels
@@ -74,28 +73,22 @@ class ShardImages:
 
     def load(self, rows: NDArray[np.int64], progress: Callable[[int], None] | None = None) -> "HeldImages":
         """Decode rows once, shard by shard, into an array in the cache; the same rows are found there again."""
+        shard_of, shape = self.shard_of_row[rows], (len(rows), self.size, self.size)
         digest = hashlib.blake2b(f"{self.size}\n".encode(), digest_size=12)
-        used = [self.folder.shards[self.names[number]].sha256 for number in np.unique(self.shard_of_row[rows])]
+        used = [self.folder.shards[self.names[number]].sha256 for number in np.unique(shard_of)]
         digest.update("\n".join(used).encode() + self.members[rows].tobytes())
         file = cache_folder() / f"shards-{self.size}-{digest.hexdigest()}.npy"
-        shape = (len(rows), self.size, self.size)
 
         def fill(array: MappedArray, _: Sequence[int]) -> None:
-            self._fill(array, rows, progress or (lambda _: None))
+            def decode(place: int) -> None:
+                array[place] = self._decode(int(rows[place]))
+
+            for number in np.unique(shard_of):
+                self._shard(self.names[number])
+                in_threads(decode, np.flatnonzero(shard_of == number).tolist(), progress)
+            self._held.clear()
 
         return HeldImages(cached_array(file, shape, np.uint8, fill), rows, len(self.members))
-
-    def _fill(self, array: Pixels, rows: NDArray[np.int64], progress: Callable[[int], None]) -> None:
-        def one(place: int) -> None:
-            array[place] = self._decode(int(rows[place]))
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
-            for number in np.unique(self.shard_of_row[rows]):
-                self._shard(self.names[number])
-                places = np.flatnonzero(self.shard_of_row[rows] == number)
-                for _ in pool.map(one, places):
-                    progress(1)
-        self._held.clear()
 
     def _decode(self, row: int) -> Pixels:
         shard, member = self.names[self.shard_of_row[row]], self.members[row].decode()

@@ -11,11 +11,9 @@ stay with the prepared folder (`mask_path` is empty here).
 import hashlib
 import io
 import json
-import os
 import re
 import tarfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import file_stamp, sha256, write_atomically
+from cmcgns.common.processes import in_threads
 from cmcgns.common.remote import MAX_IMAGE, NamedBytes, is_url, read_bytes
 from cmcgns.data.images.files import STORED, open_picture
 from cmcgns.data.images.place import resize, scaled_size
@@ -187,8 +186,7 @@ def write_shard(plan: ShardPlan, frame: pd.DataFrame, files: list[str], size: in
         size: resize larger images to this long side.
         out: folder.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
-        images = list(pool.map(lambda row: _read(files[row], size), plan.rows))
+    images = in_threads(lambda row: _read(files[row], size), plan.rows.tolist())
     rows = frame.iloc[plan.rows]
     texts = rows.drop(columns=["image_path", "mask_path"]).to_json(orient="records", force_ascii=False)
     members: list[tuple[str, bytes]] = []

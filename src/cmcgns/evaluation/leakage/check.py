@@ -17,7 +17,7 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.leakage.fingerprints import Fingerprints, fingerprints_of, same_pictures, seen_fingerprints
 from cmcgns.evaluation.leakage.found import PRETRAINING, Caution, Kind, Leakage, Overlap
 from cmcgns.training.run_folder import RunFolder
-from cmcgns.training.seen_file import SeenFile, open_seen
+from cmcgns.training.seen import SeenFile, open_seen
 
 # Datasets of images without patients, whose image ids other datasets take for patients' (COVIDx does so).
 _IMAGE_IDS = r"(?:rsna|siim):"

@@ -16,13 +16,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cmcgns.common.array_cache import MappedArray, cached_array
-from cmcgns.common.files import sha256, write_arrays
+from cmcgns.common.files import sha256, sha256_of_files, write_arrays
+from cmcgns.data.images.files import picture_sizes
 from cmcgns.data.images.near_duplicates import FIELDS, Signatures, near_duplicates, square_signatures
 from cmcgns.data.manifest import image_file
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.leakage.found import PRETRAINING
-from cmcgns.training.seen import hash_files, picture_sizes
-from cmcgns.training.seen_file import ROWS, SeenFile
+from cmcgns.training.seen import ROWS, SeenFile
 
 _VERSION = 1  # to be raised whenever signatures change, or near duplicates are found in another way
 _CACHED = np.dtype([*FIELDS, ("sha256", "S64")])  # the hash only where the manifest has none
@@ -94,7 +94,7 @@ def _facts(images: ImageSet, cache: Path, progress: Callable[[int], None]) -> tu
         paths = [image_file(images.folder, path) for path in frame["image_path"]]
         square_signatures(images.pixels, np.arange(len(images)), picture_sizes(frame, paths), facts, progress)
         unhashed = np.flatnonzero(frame["sha256"] == "")
-        facts["sha256"][unhashed] = hash_files([paths[row] for row in unhashed], lambda _: None)
+        facts["sha256"][unhashed] = sha256_of_files([paths[row] for row in unhashed])
 
     return key, cached_array(cache / "signatures" / f"{key}.npy", (len(images),), _CACHED, fill)
 

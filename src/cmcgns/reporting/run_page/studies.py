@@ -26,7 +26,7 @@ from cmcgns.pretrained import Pretrained
 from cmcgns.reporting.style import Box
 from cmcgns.settings.config import DataSettings
 from cmcgns.training.run_folder import RunFolder
-from cmcgns.training.seen_file import SeenFile, open_seen
+from cmcgns.training.seen import SeenFile, open_seen
 
 Floats = NDArray[np.float32]
 _STUDIES = 1000  # enough to look at; features of all of them are kept in memory
