@@ -11,8 +11,9 @@ import pytest
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import conform
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS
+from cmcgns.prepare.sources import get_source
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable
-from cmcgns.prepare.sources.mimic_cxr import MAX_REPORT, SOURCE
+from cmcgns.prepare.sources.mimic_cxr import MAX_REPORT
 
 LABELS = sorted(CHEXPERT_FINDINGS)
 FIRST, SECOND = "files/p10/p10000032/s50414267", "files/p11/p11000011/s53189527"
@@ -89,7 +90,7 @@ def build(root: Path, end: str = ".csv.gz", reports: str = "loose", suffix: str 
 
 
 def read(root: Path) -> SourceTable:
-    table = SOURCE.read(root, SourceOptions())
+    table = get_source("mimic-cxr").read(root, SourceOptions())
     conform(table.frame.assign(image_path=table.frame["source"]), "test")  # what prepare does with it
     return table
 
@@ -278,7 +279,8 @@ def test_whole_file_problems_are_explained(tmp_path: Path) -> None:
 
 
 def test_the_source_says_where_the_data_come_from() -> None:
-    assert SOURCE.name == "mimic-cxr"
-    assert SOURCE.task == "pretraining"
-    assert "Credentialed" in SOURCE.licence
-    assert SOURCE.url.startswith("https://physionet.org/")
+    source = get_source("mimic-cxr")
+    assert source.name == "mimic-cxr"
+    assert source.task == "pretraining"
+    assert "Credentialed" in source.licence
+    assert source.url.startswith("https://physionet.org/")

@@ -11,8 +11,9 @@ from sklearn.model_selection import train_test_split
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import conform
+from cmcgns.prepare.sources import get_source
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable
-from cmcgns.prepare.sources.object_cxr import SOURCE, images_of, parse_annotation
+from cmcgns.prepare.sources.object_cxr import images_of, parse_annotation
 
 V1, LEGACY = SourceOptions(), SourceOptions(split="legacy")
 HEADER = "image_name,annotation\n"
@@ -26,7 +27,7 @@ def write_part(root: Path, part: str, table: str, names: list[str]) -> None:
 
 
 def read(root: Path, options: SourceOptions = V1) -> SourceTable:
-    return SOURCE.read(root, options)
+    return get_source("object-cxr").read(root, options)
 
 
 def box(shape: str, x: float, y: float, width: float, height: float, *points: list[float]) -> dict[str, object]:

@@ -10,8 +10,9 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import conform
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.reports.sections import remove_marks
+from cmcgns.prepare.sources import get_source
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable
-from cmcgns.prepare.sources.openi import MAX_REPORT, SOURCE
+from cmcgns.prepare.sources.openi import MAX_REPORT
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?>
 <eCitation>
@@ -95,7 +96,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def read(root: Path, seed: int = 0) -> SourceTable:
-    table = SOURCE.read(root, SourceOptions(seed=seed))
+    table = get_source("openi").read(root, SourceOptions(seed=seed))
     conform(table.frame.assign(image_path=table.frame["source"]), "test")  # what prepare does with it
     return table
 

@@ -15,8 +15,9 @@ from sklearn.model_selection import train_test_split
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import conform
 from cmcgns.data.tables import read_table
+from cmcgns.prepare.sources import get_source
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable
-from cmcgns.prepare.sources.rsna import SOURCE, images_of, read_mapping
+from cmcgns.prepare.sources.rsna import images_of, read_mapping
 
 V1, LEGACY = SourceOptions(), SourceOptions(split="legacy")
 HEADER = "patientId,x,y,width,height,Target\n"
@@ -71,7 +72,7 @@ NIH += [record(D, "00000002_000.png")]  # the mapping also names the images of t
 
 
 def read(root: Path, options: SourceOptions = V1) -> SourceTable:
-    return SOURCE.read(root, options)
+    return get_source("rsna").read(root, options)
 
 
 def test_the_official_tree_row_by_row(tmp_path: Path) -> None:

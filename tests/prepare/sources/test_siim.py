@@ -16,8 +16,9 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.images.masks import decode_rle, encode_rle, mask_from_source
 from cmcgns.data.manifest import conform
 from cmcgns.data.tables import read_table
+from cmcgns.prepare.sources import get_source
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable
-from cmcgns.prepare.sources.siim import SOURCE, join_rows, published_share, published_splits
+from cmcgns.prepare.sources.siim import join_rows, published_share, published_splits
 
 UID = "1.2.276.0.7230010.3.1.{}.8323329.{}.1517875201.850819"
 V1, LEGACY = SourceOptions(), SourceOptions(split="legacy")
@@ -73,7 +74,7 @@ def source_file(number: int, folder: str = "dicom-images-train") -> str:
 
 
 def read(root: Path, options: SourceOptions = V1) -> SourceTable:
-    return SOURCE.read(root, options)
+    return get_source("siim").read(root, options)
 
 
 @pytest.mark.parametrize("none", ["-1", " -1"])

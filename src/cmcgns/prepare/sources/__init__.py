@@ -1,43 +1,37 @@
-"""One short reader per public dataset, found by name."""
+"""One short reader per public dataset, found by name; `sources.yaml` says what each dataset is."""
 
 import difflib
 import importlib
+from functools import cache
+from importlib import resources
+from typing import Any
 
 from cmcgns.common.errors import UserError
 from cmcgns.prepare.sources.base import Source
+from cmcgns.settings.yaml import parse_mapping
 
-# name on the command line -> module; a module is imported when its dataset is asked for
-_MODULES = {
-    "mimic-cxr": "mimic_cxr",
-    "openi": "openi",
-    "chexpert": "chexpert",
-    "rsna": "rsna",
-    "covidx": "covidx",
-    "siim": "siim",
-    "object-cxr": "object_cxr",
-    "nih": "nih",
-    "vindr": "vindr",
-    "table": "table",
-}
+
+@cache
+def _descriptions() -> dict[str, Any]:
+    return parse_mapping((resources.files(__name__) / "sources.yaml").read_text("utf-8"), "sources.yaml")
 
 
 def source_names() -> list[str]:
     """Names that `get_source` knows."""
-    return list(_MODULES)
+    return list(_descriptions())
 
 
 def get_source(name: str) -> Source:
-    """The dataset of that name.
+    """The dataset of that name; its reader's module is imported now.
 
     Raises:
         UserError: no such dataset; gives the nearest name and the whole list.
     """
-    if name not in _MODULES:
+    known = _descriptions()
+    if name not in known:
         wanted = name.lower().replace("_", "-").replace(" ", "-")
-        near = difflib.get_close_matches(wanted, _MODULES, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"no dataset is called {name!r}; {hint}(known: {', '.join(_MODULES)})")
-    source = importlib.import_module(f"{__name__}.{_MODULES[name]}").SOURCE
-    if not isinstance(source, Source):
-        raise TypeError(f"{_MODULES[name]}.SOURCE is a {type(source).__name__}, not a Source")
-    return source
+        raise UserError(f"no dataset is called {name!r}; {hint}(known: {', '.join(known)})")
+    reader = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    return Source(name, **known[name], read=reader.read)

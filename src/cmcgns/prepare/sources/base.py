@@ -1,7 +1,7 @@
 """What a reader of a public dataset gives, and what it is told.
 
-A reader is one file: `read(root, options) -> SourceTable`, and a `SOURCE` that says where the data come from.
-It reads tables and names image files; it opens no image (that is done once, by `prepare`).
+A reader is one file with a function `read(root, options) -> SourceTable`; `sources.yaml` says where the data come
+from. It reads tables and names image files; it opens no image (that is done once, by `prepare`).
 """
 
 from collections.abc import Callable, Iterable
@@ -97,7 +97,7 @@ class Source:
     licence: str
     size: str
     url: str
-    layout: tuple[str, ...]
+    layout: list[str]
     read: Callable[[Path, SourceOptions], SourceTable]
 
 

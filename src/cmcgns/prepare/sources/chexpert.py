@@ -7,7 +7,7 @@ import pandas as pd
 
 from cmcgns.data.manifest import LABEL
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_ages, parse_sexes
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits, find, find_optional
+from cmcgns.prepare.sources.base import SourceOptions, SourceTable, draw_splits, find, find_optional
 from cmcgns.prepare.sources.cells import finish, look_up, read_labels, read_rows
 from cmcgns.prepare.sources.listing import existing_files
 
@@ -136,21 +136,3 @@ def _legacy_validation(frame: pd.DataFrame, seed: int) -> pd.Index:
     ordered = frame.sort_values("_key").index
     size = min(LEGACY_VALIDATION_ROWS, len(ordered) // 10)
     return ordered[np.random.default_rng(seed).choice(len(ordered), size, replace=False)]
-
-
-SOURCE = Source(
-    name="chexpert",
-    title="CheXpert: A Large Chest X-Ray Dataset and Competition (CheXpert-v1.0)",
-    task="linear evaluation, zero-shot classification",
-    licence="Stanford University Dataset Research Use Agreement (non-commercial, registration)",
-    size="439 GB (CheXpert-v1.0), 11 GB (CheXpert-v1.0-small)",
-    url="https://stanfordmlgroup.github.io/competitions/chexpert/",
-    layout=(
-        "CheXpert-v1.0-small/train.csv, valid.csv (or CheXpert-v1.0/, or its batches as unpacked)",
-        "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg",
-        "CheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg",
-        "CheXpert/test_labels.csv or groundtruth.csv, CheXpert/test/… (optional: the test set, with CheXlocalize)",
-        "chexpert_5x200.csv (optional: images kept for retrieval)",
-    ),
-    read=read,
-)

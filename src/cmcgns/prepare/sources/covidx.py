@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits
 from cmcgns.prepare.sources.cells import finish, look_up
 from cmcgns.prepare.sources.listing import existing_files
 
@@ -152,18 +152,3 @@ def _split(table: SourceTable, options: SourceOptions, listed: bool) -> None:
             f"{int(shared.sum())} rows of patients in two lists are in no split"
         )
     frame["split"] = split
-
-
-SOURCE = Source(
-    name="covidx",
-    title="COVIDx CXR (COVID-Net)",
-    task="linear evaluation",
-    licence="that of each collection it takes from (research use); the lists: COVID-Net's AGPL 3.0",
-    size="31 GB (CXR-4, 84,818 images); earlier versions less",
-    url="https://www.kaggle.com/datasets/andyczhao/covidx-cxr2",
-    layout=(
-        "train.txt, test.txt, val.txt (CXR-4), or train_COVIDx9A.txt with test_COVIDx8A.txt, of one version",
-        "train/….png, test/….png, val/….png",
-    ),
-    read=read,
-)

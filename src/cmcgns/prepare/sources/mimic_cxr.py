@@ -15,7 +15,7 @@ from cmcgns.data.reports.section_rules import SectionRules, load_rules
 from cmcgns.data.reports.sections import remove_marks, split_sections
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_splits, parse_views
-from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable
 from cmcgns.prepare.sources.cells import finish, label_values, look_up, read_rows
 from cmcgns.prepare.sources.listing import existing_files
 
@@ -204,21 +204,3 @@ def _join_labels(table: SourceTable, file: Path, prefix: str) -> None:
             raise UserError(f"{file}: missing column {label}")
         table.frame[prefix + label], wrong = label_values(look_up(table.frame["study_id"], listed[label]))
         table.leave_out(wrong, f"{label} in {file.name} is none of 1.0, 0.0, -1.0 and empty")
-
-
-SOURCE = Source(
-    name="mimic-cxr",
-    title="MIMIC-CXR-JPG - chest radiographs with structured labels; reports: MIMIC-CXR Database",
-    task="pretraining",
-    licence="PhysioNet Credentialed Health Data License 1.5.0 (training and a data use agreement are required)",
-    size="570 GB as JPG, 4.7 TB as DICOM",
-    url="https://physionet.org/content/mimic-cxr-jpg/",
-    layout=(
-        "files/p10/p10000032/s50414267/<dicom_id>.jpg (or .dcm of https://physionet.org/content/mimic-cxr/)",
-        "mimic-cxr-2.0.0-metadata.csv.gz, -split.csv.gz, -chexpert.csv.gz (or -negbio.csv.gz); .csv serves as well",
-        "mimic-cxr-2.1.0-test-set-labeled.csv (if wanted)",
-        "mimic-cxr-reports.zip of https://physionet.org/content/mimic-cxr/ as it is, or unpacked: "
-        "files/p10/p10000032/s50414267.txt or mimic-cxr-reports/files/…",
-    ),
-    read=read,
-)

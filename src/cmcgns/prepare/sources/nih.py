@@ -10,7 +10,6 @@ from cmcgns.data.manifest import LABEL
 from cmcgns.data.tables import read_cells
 from cmcgns.data.vocabulary import parse_ages, parse_sexes, parse_views
 from cmcgns.prepare.sources.base import (
-    Source,
     SourceOptions,
     SourceTable,
     draw_splits,
@@ -125,20 +124,3 @@ def _split(table: SourceTable, folder: Path, options: SourceOptions) -> None:
     if unlisted:
         table.notes.append(f"{unlisted} images are in neither list and in no split")
     table.leave_out(train & test, "in train_val_list.txt and in test_list.txt")
-
-
-SOURCE = Source(
-    name="nih",
-    title="NIH ChestX-ray14 (ChestXray-NIHCC)",
-    task="linear evaluation, detection",
-    licence="no restrictions on use; cite Wang et al., CVPR 2017, name the NIH Clinical Center and link to its page",
-    size="42 GB",
-    url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
-    layout=(
-        "Data_Entry_2017_v2020.csv (or Data_Entry_2017.csv)",
-        "BBox_List_2017.csv (optional: boxes of 880 images)",
-        "train_val_list.txt, test_list.txt",
-        "images/00000001_000.png, or images_001/images/00000001_000.png … images_012/images/…",
-    ),
-    read=read,
-)

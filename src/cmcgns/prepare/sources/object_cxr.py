@@ -8,7 +8,7 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text
 from cmcgns.data.tables import read_table
-from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits, find
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits, find
 from cmcgns.prepare.sources.cells import number_rows
 from cmcgns.prepare.sources.listing import existing_files
 from cmcgns.prepare.sources.siim import published_share
@@ -143,19 +143,3 @@ def _shape(kind: str, *words: str) -> dict[str, object]:
     corners = zip(values[::2], values[1::2], strict=True) if kind == "2" else ((left, top), (right, bottom))
     box = {"x": left, "y": top, "width": right - left, "height": bottom - top}
     return {"label": "Foreign Object"} | box | {"shape": SHAPES[kind], "points": [list(corner) for corner in corners]}
-
-
-SOURCE = Source(
-    name="object-cxr",
-    title="Object-CXR: automatic detection of foreign objects on chest X-rays (JF Healthcare, MIDL 2020)",
-    task="detection",
-    licence="published for research without a stated licence; the organisers' page is only in web archives",
-    size="13.6 GB; 8,000 training and 1,000 development images",
-    url="https://academictorrents.com/details/fdc91f11d7010f7259a05403fc9d00079a09f5d5",
-    layout=(
-        "train.csv and train/<image_name> (of train.zip)",
-        "dev.csv and dev/<image_name> (of dev.zip)",
-        "test.csv and test/<image_name>, where they are there",
-    ),
-    read=read,
-)

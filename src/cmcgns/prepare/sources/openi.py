@@ -11,7 +11,7 @@ from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.reports.sections import remove_marks
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import parse_views
-from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits, find_optional
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits, find_optional
 from cmcgns.prepare.sources.cells import finish, read_rows
 from cmcgns.prepare.sources.listing import by_name, existing_files
 
@@ -179,20 +179,3 @@ def _read_csv(root: Path) -> tuple[pd.DataFrame, SourceTable]:
         (f"indiana_reports.csv, row {row + 1}" for row in repeated.index[repeated]), "the uid stands there twice"
     )
     return reports[~repeated].reset_index(drop=True), table
-
-
-SOURCE = Source(
-    name="openi",
-    title="Indiana University Chest X-ray Collection (Open-i, National Library of Medicine)",
-    task="pretraining",
-    licence="CC BY-NC-ND 4.0",
-    size="see the official page (7,470 images, 3,955 reports)",
-    url="https://openi.nlm.nih.gov/faq#collection",
-    layout=(
-        "ecgen-radiology/1.xml … (unpacked NLMCXR_reports.tgz)",
-        "NLMCXR_png/CXR1_1_IM-0001-3001.png … (unpacked NLMCXR_png.tgz)",
-        "or the csv form (https://www.kaggle.com/datasets/raddar/chest-xrays-indiana-university): "
-        "indiana_reports.csv, indiana_projections.csv, images/images_normalized/*.png",
-    ),
-    read=read,
-)

@@ -9,7 +9,7 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text
 from cmcgns.data.tables import read_table
-from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits, find, find_optional
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits, find, find_optional
 from cmcgns.prepare.sources.cells import look_up, number_rows, with_image
 from cmcgns.prepare.sources.listing import existing_files
 from cmcgns.prepare.sources.siim import published_splits
@@ -188,21 +188,3 @@ def _add_files(table: SourceTable, root: Path, named: set[str], name: str) -> No
     table.leave_out(~table.frame["source"].isin(files), "no such file", table.frame["source"])
     unnamed = sorted(files - {f"{IMAGES}/{image}.dcm" for image in named})
     table.also_left_out(unnamed, f"{name} does not name it")
-
-
-SOURCE = Source(
-    name="rsna",
-    title="RSNA Pneumonia Detection Challenge (2018)",
-    task="linear probe, detection, segmentation",
-    licence="rules of the challenge; RSNA allows any purpose with attribution; images: NIH ChestX-ray14, to be cited",
-    size="3.7 GB; 26,684 labelled images (stage 2, training)",
-    url="https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge",
-    layout=(
-        f"{IMAGES}/<patientId>.dcm (of {IMAGES}.zip)",
-        LABELS,
-        CLASSES,
-        f"{MAPPING} (which NIH image each one is; without it the split is by image), linked from "
-        "https://www.rsna.org/artificial-intelligence/ai-image-challenge/rsna-pneumonia-detection-challenge-2018",
-    ),
-    read=read,
-)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.masks import NO_MASK, SIIM_SIDE, parse_rle
 from cmcgns.data.tables import read_table
-from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits, find
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits, find
 from cmcgns.prepare.sources.cells import number_rows, with_image
 from cmcgns.prepare.sources.listing import existing_files
 
@@ -145,19 +145,3 @@ def published_share(count: int, share: float) -> NDArray[np.int64]:
     """Positions that `train_test_split(range(count), test_size=share, random_state=0)` holds out, in its order."""
     order = np.random.RandomState(0).permutation(count)
     return order[: math.ceil(count * share)]
-
-
-SOURCE = Source(
-    name="siim",
-    title="SIIM-ACR Pneumothorax Segmentation (2019)",
-    task="segmentation",
-    licence="rules of the challenge, to be accepted on its page; images: NIH ChestX-ray14, to be cited",
-    size="about 2 GB; 12,047 images with masks in the later release, 10,675 in stage 1",
-    url="https://www.kaggle.com/competitions/siim-acr-pneumothorax-segmentation",
-    layout=(
-        "train-rle.csv (or stage_2_train.csv)",
-        "dicom-images-train/<study>/<series>/<ImageId>.dcm",
-        "dicom-images-test/<study>/<series>/<ImageId>.dcm (their masks are in the later table)",
-    ),
-    read=read,
-)

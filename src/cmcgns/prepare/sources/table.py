@@ -11,7 +11,7 @@ from cmcgns.data.ids import canonical_ids
 from cmcgns.data.manifest import LABEL, TEXT
 from cmcgns.data.tables import as_text, find_table, read_table
 from cmcgns.data.vocabulary import is_missing, parse_ages, parse_sexes, parse_splits, parse_views
-from cmcgns.prepare.sources.base import Source, SourceOptions, SourceTable, draw_splits
+from cmcgns.prepare.sources.base import SourceOptions, SourceTable, draw_splits
 from cmcgns.prepare.sources.cells import box_fault, finish, number_rows, read_labels
 from cmcgns.prepare.sources.listing import existing_files, relative_paths
 
@@ -142,18 +142,3 @@ def _split(table: SourceTable, seed: int) -> None:
     frame.loc[open_rows, "split"] = frame.loc[open_rows, "patient_id"].map(stated).fillna(drawn)
     shares = "/".join(f"{share:.0%}" for share in _SHARES.values())
     table.notes.append(f"{int(open_rows.sum())} rows without split: {shares} drawn by patient, seed {seed}")
-
-
-SOURCE = Source(
-    name="table",
-    title="A table of one's own",
-    task="anything its columns serve",
-    licence="yours",
-    size="any",
-    url="",
-    layout=(
-        "one table (*.csv, *.csv.gz or *.parquet), a row per image",
-        "the image files, named by image_path relative to the table",
-    ),
-    read=read,
-)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.data.manifest import LABEL, boxes_text, label_columns
-from cmcgns.prepare.sources.base import PLACE, Source, SourceOptions, SourceTable, draw_splits, find, without_legacy
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits, find, without_legacy
 from cmcgns.prepare.sources.cells import boxes_by_image, drop_bad_boxes, finish, look_up, read_labels, read_rows
 from cmcgns.prepare.sources.listing import by_name, existing_files
 
@@ -103,19 +103,3 @@ def _split(table: SourceTable, kaggle: bool, options: SourceOptions) -> None:
         )
     else:
         table.notes.append(f"official split; val is 10% of its training images, drawn by seed {options.seed}")
-
-
-SOURCE = Source(
-    name="vindr",
-    title="VinDr-CXR: An open dataset of chest X-rays with radiologist annotations (1.0.0)",
-    task="linear evaluation, detection",
-    licence="PhysioNet Credentialed Health Data License 1.5.0 (credentialed access)",
-    size="see the official page (18,000 DICOM files)",
-    url="https://physionet.org/content/vindr-cxr/1.0.0/",
-    layout=(
-        "annotations/image_labels_train.csv, image_labels_test.csv, annotations_train.csv, annotations_test.csv",
-        "train/000434271f63a053c4128a0ba6352c7f.dicom, test/….dicom",
-        "or Kaggle's form: train.csv and train/….dicom",
-    ),
-    read=read,
-)
