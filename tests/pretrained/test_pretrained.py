@@ -23,7 +23,7 @@ from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.tasks.joint_space import embed_pixels
 from cmcgns.models.model import embed
 from cmcgns.phantom.dataset import write_dataset
-from cmcgns.pretrained.phrase_maps import embed_phrases, patch_maps
+from cmcgns.pretrained.phrase_maps import patch_maps
 from cmcgns.settings.recipe import parse_recipe
 from cmcgns.training.data import prepare_data
 from cmcgns.training.pretrain import pretrain
@@ -318,9 +318,9 @@ def test_maps_of_a_phrase_follow_the_patches(run: Path) -> None:
     tokens = model.task.model.image_encoder.tokens(torch.randn(2, 1, 32, 32))
     order = torch.randperm(tokens.shape[1])
     for kind in ("pooled", "patches", "attention"):
-        maps = patch_maps(model, tokens, embed_phrases(model, TEXTS), kind)
+        maps = patch_maps(model, tokens, model.encode_texts(TEXTS), kind)
         assert maps.shape == (2, 3, tokens.shape[1])
-        shuffled = patch_maps(model, tokens[:, order], embed_phrases(model, TEXTS), kind)
+        shuffled = patch_maps(model, tokens[:, order], model.encode_texts(TEXTS), kind)
         torch.testing.assert_close(shuffled, maps[:, :, order])
-        alone = patch_maps(model, tokens[1:], embed_phrases(model, TEXTS[2:]), kind)
+        alone = patch_maps(model, tokens[1:], model.encode_texts(TEXTS[2:]), kind)
         torch.testing.assert_close(alone, maps[1:, 2:], atol=1e-5, rtol=1e-4)

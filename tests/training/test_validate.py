@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cmcgns.training.data import PreparedData, prepare_data
+from cmcgns.training.step import validate
 from cmcgns.training.task import Task, build_task
-from cmcgns.training.validate import validate
 from support.training import BATCH, VALIDATION, first_batch, tiny_recipe
 
 

@@ -1,4 +1,4 @@
-"""Parameters and statistics that training leaves as they are."""
+"""Parameters and statistics that training leaves as they are, and modules that are looked at without training."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -26,16 +26,13 @@ def freeze_unreached(module: nn.Module, output: Callable[[], Tensor], name: str)
     Returns:
         Names of the frozen parameters.
     """
-    was_training = module.training
-    module.eval()
-    with torch.enable_grad():  # also when built under no_grad
+    with eval_mode(module), torch.enable_grad():  # also when built under no_grad
         output().float().sum().backward()
     frozen = [key for key, parameter in module.named_parameters() if parameter.grad is None]
     for key, parameter in module.named_parameters():
         parameter.grad = None
         if key in frozen:
             parameter.requires_grad_(False)
-    module.train(was_training)
     setattr(module, _UNREACHED, frozen)
     if frozen:
         logger.debug("%s: %d parameters are not used and stay as they are: %s", name, len(frozen), frozen)
@@ -55,6 +52,17 @@ def unreached_parameters(module: nn.Module) -> list[str]:
     """Names of what `freeze_unreached` has frozen inside."""
     inside = ((path, name) for path, each in module.named_modules() for name in getattr(each, _UNREACHED, ()))
     return [f"{path}.{name}" if path else name for path, name in inside]
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Dropout, BatchNorm and buffers rest; the mode is put back afterwards."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.freeze import eval_mode
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.report_encoder import ReportEncoder, pool_sentences
 
@@ -194,10 +195,8 @@ class Embeddings:
 @torch.no_grad()
 def embed(model: ImageReportModel, batches: Iterable[Batch], device: torch.device | str = "cpu") -> Embeddings:
     """Embed every batch with the model in eval mode; the mode is put back afterwards."""
-    training = model.training
-    model.eval()
     parts: list[tuple[torch.Tensor, ...]] = []
-    try:
+    with eval_mode(model):
         for host_batch in batches:
             batch = host_batch.to(device)
             pooled, tokens = model.image_encoder(batch.images)
@@ -206,7 +205,5 @@ def embed(model: ImageReportModel, batches: Iterable[Batch], device: torch.devic
             )
             row = (model.pool_image(tokens), report, pooled)
             parts.append((*(tensor.float().cpu() for tensor in row), host_batch.report_text))
-    finally:
-        model.train(training)
     columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
     return Embeddings(*columns)

@@ -1,21 +1,18 @@
 """L_re: hidden regions of the radiograph are rebuilt with the help of the report (CM-MIR)."""
 
+import itertools
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.models.decoder import ImageDecoder
 from cmcgns.models.freeze import running_statistics_kept
 from cmcgns.models.model import ImageReportModel
 from cmcgns.objectives.collective import rank, sum_over_ranks, total, world_size
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.settings.config import ObjectiveSettings
-
-
-def hidden_count(patches: int, ratio: float) -> int:
-    """How many of the positions are hidden."""
-    return round(ratio * patches)
 
 
 def draw_hidden(studies: int, patches: int, ratio: float, generator: torch.Generator) -> Tensor:
@@ -25,7 +22,7 @@ def draw_hidden(studies: int, patches: int, ratio: float, generator: torch.Gener
         (B, P) true where hidden, on the generator's device.
     """
     noise = torch.rand(studies, patches, generator=generator, device=generator.device)
-    return noise.argsort(1).argsort(1) < hidden_count(patches, ratio)
+    return noise.argsort(1).argsort(1) < round(ratio * patches)
 
 
 def to_pixels(hidden: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -49,7 +46,7 @@ class MaskedReconstruction(nn.Module):
         super().__init__()
         self.settings, self.grid = settings, grid
         patches = grid[0] * grid[1]
-        if settings.reconstruct == "hidden" and not hidden_count(patches, settings.mask_ratio):
+        if settings.reconstruct == "hidden" and not round(settings.mask_ratio * patches):
             raise UserError(
                 f"objective.mask_ratio={settings.mask_ratio:g} hides none of the {patches} positions, so there is "
                 "nothing to rebuild: set a larger one, or objective.reconstruct=everywhere"
@@ -127,3 +124,45 @@ class MaskedReconstruction(nn.Module):
         else:
             region = to_pixels(hidden, self.grid, (images.shape[-2], images.shape[-1]))
         return sum_over_ranks((error * region).sum() / total(region.sum()).clamp(min=1))
+
+
+class ImageDecoder(nn.Module):
+    """A small convolutional decoder; linear output.
+
+    Every block doubles the side and halves the width. The last doubling is a sub-pixel convolution (Shi et al.,
+    CVPR 2016): four values a place, at half the side. Convolutions at full size would cost more than an encoder.
+
+    Args:
+        dim: width of the tokens.
+        width: channels of the first block.
+        grid: (h, w) of the tokens.
+        image_size: side of the square output in pixels.
+    """
+
+    def __init__(self, dim: int, width: int, grid: tuple[int, int], image_size: int) -> None:
+        super().__init__()
+        self.grid, self.image_size = grid, image_size
+        doublings = max(1, round(math.log2(image_size / grid[0])))
+        widths = [max(16, width >> step) for step in range(doublings)]
+        self.stem = nn.Conv2d(dim, widths[0], 1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(math.gcd(8, after), after), nn.GELU())
+            for before, after in itertools.pairwise(widths)
+        )
+        self.output = nn.Conv2d(widths[-1], 4, 3, padding=1)
+        # The four values of a place start alike; otherwise a grid of single pixels lies over the image and stays for
+        # long (Aitken et al., arXiv 1707.02937).
+        with torch.no_grad():
+            self.output.weight.copy_(self.output.weight[:1].clone())
+            self.output.bias.zero_()  # type: ignore[union-attr]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, P, dim) tokens, row-major on the grid -> (B, 1, H, W)."""
+        maps = self.stem(tokens.transpose(1, 2).unflatten(2, self.grid))
+        for block in self.blocks:
+            maps = block(F.interpolate(maps, scale_factor=2.0, mode="nearest"))
+        image = F.pixel_shuffle(self.output(maps), 2)
+        size = (self.image_size, self.image_size)
+        if image.shape[-2:] != size:  # odd grids: the side is no power of two times theirs
+            image = F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+        return image

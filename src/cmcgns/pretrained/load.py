@@ -14,7 +14,7 @@ from cmcgns.data.images.read import Picture, read_with_size
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokenizer import load_tokenizer
 from cmcgns.pretrained.embed import Embedder, Floats
-from cmcgns.pretrained.phrase_maps import MapKind, embed_phrases, patch_maps, unpad, untrained
+from cmcgns.pretrained.phrase_maps import MapKind, patch_maps, unpad, untrained
 from cmcgns.pretrained.zero_shot import Prompts, label_prompts, zero_shot_scores
 from cmcgns.training.checkpoint import load_weights
 from cmcgns.training.run_folder import RunFolder
@@ -74,7 +74,7 @@ class Pretrained(Embedder):
         pixels, size = read_with_size(path, self.recipe.data.image_size)
         with torch.no_grad():
             tokens = self.task.model.image_encoder.tokens(normalise_pixels(pixels[None])[:, None].to(self.device))
-        maps = patch_maps(self, tokens, embed_phrases(self, [phrase, *([against] if against else [])]), kind)[0]
+        maps = patch_maps(self, tokens, self.encode_texts([phrase, *([against] if against else [])]), kind)[0]
         return unpad(maps[0] - maps[1] if against else maps[0], *size)
 
 

@@ -13,8 +13,6 @@ Three ways, none of which is trained with boxes:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -29,29 +27,6 @@ from cmcgns.pretrained.embed import Embedder, Floats
 MapKind = Literal["pooled", "patches", "attention"]
 
 
-@dataclass(frozen=True)
-class Phrases:
-    """K phrases, embedded.
-
-    Attributes:
-        local: (K, D) mean of their sentence embeddings f_R.
-        pooled: (K, D) their global embeddings, unit vectors.
-    """
-
-    local: Tensor
-    pooled: Tensor
-
-
-def embed_phrases(model: Embedder, texts: Sequence[str]) -> Phrases:
-    """Embed phrases of one or more sentences.
-
-    Raises:
-        UserError: a text without a word.
-    """
-    local, pooled = model.encode_texts(texts)
-    return Phrases(local, pooled)
-
-
 def untrained(model: Embedder, kind: MapKind) -> str:
     """Why the run cannot give this map: the loss that would have trained it was off, or none; empty if it can."""
     if kind != "pooled" and model.method is None:
@@ -61,27 +36,27 @@ def untrained(model: Embedder, kind: MapKind) -> str:
 
 
 @torch.no_grad()
-def patch_maps(model: Embedder, tokens: Tensor, phrases: Phrases, kind: MapKind) -> Tensor:
+def patch_maps(model: Embedder, tokens: Tensor, phrases: tuple[Tensor, Tensor], kind: MapKind) -> Tensor:
     """One map for every image and phrase.
 
     Args:
         model: the run.
         tokens: (B, P, C) of its image encoder.
-        phrases: K phrases.
+        phrases: (K, D) local and (K, D) global embeddings, of :meth:`cmcgns.pretrained.embed.Embedder.encode_texts`.
         kind: see above.
 
     Returns:
         (B, K, P): cosines, or attention weights.
     """
-    net = model.task.model
+    net, (local, pooled) = model.task.model, phrases
     if kind == "pooled":
         pool = net.image_pool
         dense = F.normalize(net.image_projection(pool.c_proj(pool.v_proj(tokens))), dim=-1)
-        return phrases.pooled @ dense.transpose(1, 2)
+        return pooled @ dense.transpose(1, 2)
     patches = net.project_patches(tokens)
     if kind == "patches":
-        return F.normalize(phrases.local, dim=-1) @ patches.transpose(1, 2)
-    sentences = phrases.local.expand(len(tokens), -1, -1)
+        return F.normalize(local, dim=-1) @ patches.transpose(1, 2)
+    sentences = local.expand(len(tokens), -1, -1)
     everyone = torch.ones(sentences.shape[:2], dtype=torch.bool, device=tokens.device)
     assert model.method is not None  # else `untrained` says so
     return model.method.attention.image_to_text(patches, sentences, everyone)[1]

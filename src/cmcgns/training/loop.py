@@ -26,9 +26,9 @@ from cmcgns.training.step import (
     learning_rate,
     set_learning_rate,
     training_step,
+    validate,
 )
 from cmcgns.training.task import Task, hand_over, keep_best
-from cmcgns.training.validate import validate
 
 logger = logging.getLogger(__name__)
 

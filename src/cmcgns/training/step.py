@@ -1,6 +1,7 @@
-"""One optimiser step: optimiser, learning rate, forward and backward."""
+"""One optimiser step (optimiser, learning rate, forward and backward), and losses and retrieval in validation."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,12 @@ from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
-from cmcgns.data.pairs.order import mix
-from cmcgns.models.freeze import trained_parameters
+from cmcgns.data.pairs.dataset import PairDataset, make_loader
+from cmcgns.data.pairs.order import evaluation_order, mix
+from cmcgns.metrics.retrieval import recall_at_k
+from cmcgns.models.freeze import eval_mode, trained_parameters
+from cmcgns.models.model import embed
+from cmcgns.objectives.collective import local_only
 from cmcgns.settings.config import StageSettings
 from cmcgns.training.task import Task
 
@@ -115,7 +120,8 @@ def check_finite(figures: dict[str, Tensor], study_ids: Sequence[str]) -> None:
     Raises:
         NonFiniteLoss: with the terms and the study ids.
     """
-    what = next((n for n in ("loss", "gradient_norm") if n in figures and not _is_finite(figures[n])), None)
+    watched = [name for name in ("loss", "gradient_norm") if name in figures]
+    what = next((name for name in watched if not bool(figures[name].isfinite())), None)
     if what is None:
         return
     terms = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in figures.items())
@@ -141,5 +147,43 @@ def check_recent(recent: list[tuple[dict[str, Tensor], list[str]]]) -> None:
     recent.clear()
 
 
-def _is_finite(value: Tensor) -> bool:
-    return bool(torch.isfinite(value.detach()))
+@torch.no_grad()
+def validate(
+    task: Task, dataset: PairDataset, batch_size: int, recall_limit: int, device: torch.device | str
+) -> dict[str, float]:
+    """Mean of every term over all studies, last incomplete batch included, and recall at 1, 5, 10.
+
+    Runs on one rank, in eval mode: the bank does not move and nothing is hidden.
+
+    Args:
+        task: model and objective.
+        dataset: validation rows.
+        batch_size: studies a batch (the number of negatives, so it must not vary between comparisons).
+        recall_limit: use the first so many studies for retrieval.
+        device: where the task is.
+    """
+    sums: dict[str, Tensor] = {}
+    studies: Counter[str] = Counter()  # a batch may have no value of a figure
+    with eval_mode(task), local_only():
+        for batch in make_loader(dataset, evaluation_order(len(dataset), batch_size)):
+            losses, metrics = task(batch.to(device))
+            for name, value in (losses | metrics).items():
+                sums[name] = sums.get(name, torch.zeros((), device=device)) + value.float() * len(batch)
+                studies[name] += len(batch)
+    figures = {name: float(value) / studies[name] for name, value in sums.items()}
+    return figures | retrieval(task, dataset, batch_size, recall_limit, device)
+
+
+def retrieval(
+    task: Task, dataset: PairDataset, batch_size: int, limit: int, device: torch.device | str
+) -> dict[str, float]:
+    """Recall of image -> report and report -> image; equal reports count as right."""
+    order = evaluation_order(min(limit, len(dataset)), batch_size)
+    found = embed(task.model, make_loader(dataset, order), device)
+    ids = found.report_text
+    searches = {"image_to_report": (found.image, found.report), "report_to_image": (found.report, found.image)}
+    return {
+        f"{name}_r{k}": float(hits.mean())
+        for name, (queries, gallery) in searches.items()
+        for k, hits in recall_at_k(queries, gallery, ids, ids, (1, 5, 10)).items()
+    }

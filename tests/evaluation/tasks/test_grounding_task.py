@@ -33,7 +33,7 @@ class Patches(FrozenEncoder):
 @pytest.fixture(autouse=True)
 def _oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps show the white boxes; negative prompts see the same turned round."""
-    monkeypatch.setattr(grounding, "embed_phrases", lambda _, texts: list(texts))
+    monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts), raising=False)
 
     def maps(_: Any, tokens: torch.Tensor, phrases: list[str], _kind: str) -> torch.Tensor:
         signs = torch.tensor([-1.0 if text.startswith("No ") or "normal" in text else 1.0 for text in phrases])

@@ -19,7 +19,7 @@ from cmcgns.evaluation.protocols.task_settings import GroundingSettings
 from cmcgns.evaluation.tasks.joint_space import Unit, find_units, lacks_report_encoder, pretrained_of, texts_of
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
-from cmcgns.pretrained.phrase_maps import MapKind, Phrases, embed_phrases, patch_maps, to_pixels, untrained
+from cmcgns.pretrained.phrase_maps import MapKind, patch_maps, to_pixels, untrained
 from cmcgns.pretrained.prompts import PromptBook, load_prompts
 
 _IMAGES = 32  # encoded at a time
@@ -124,8 +124,7 @@ def _maps(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: Pr
 
     def mean_map(kind: MapKind, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
         texts = list(dict.fromkeys(text for each in sentences for text in each))
-        phrases: Phrases = embed_phrases(model, texts)
-        found = patch_maps(model, tokens, phrases, kind).cpu()
+        found = patch_maps(model, tokens, model.encode_texts(texts), kind).cpu()
         number = {text: n for n, text in enumerate(texts)}
         chosen = [found[int(image), [number[text] for text in each]].mean(0)
                   for image, each in zip(place, sentences, strict=True)]  # fmt: skip
