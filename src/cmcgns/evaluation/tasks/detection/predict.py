@@ -10,11 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cmcgns.evaluation.features import FrozenMaps
 from cmcgns.evaluation.protocols.task_settings import DetectionSettings
-from cmcgns.evaluation.tasks.detection.anchors import AnchorGrid
-from cmcgns.evaluation.tasks.detection.boxes import BoxList
+from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList
 from cmcgns.evaluation.tasks.detection.head import Detector
-from cmcgns.evaluation.tasks.detection.maps import FrozenMaps
 from cmcgns.metrics.detection import Figures, RankedDetections, match
 from cmcgns.metrics.measure import Array
 

@@ -14,13 +14,12 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import PARTS, TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.features import FrozenMaps
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import DetectionSettings
-from cmcgns.evaluation.tasks.detection.anchors import AnchorGrid, anchor_grid
-from cmcgns.evaluation.tasks.detection.boxes import BoxList, read_boxes
+from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, anchor_grid, read_boxes
 from cmcgns.evaluation.tasks.detection.head import Detector, choose_maps, level_grids
-from cmcgns.evaluation.tasks.detection.maps import FrozenMaps
 from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, predict, with_truth
 from cmcgns.evaluation.tasks.detection.train import DetectorHead, Split
 from cmcgns.evaluation.tasks.train_head import Trained, checkpoint_of, schedule_of, train_head

@@ -12,11 +12,10 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import PARTS, TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.image_set import ImageSet
+from cmcgns.evaluation.image_set import ImageSet, read_targets
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import SegmentationSettings
-from cmcgns.evaluation.tasks.segmentation.decoders import build_decoder, decoder_name
-from cmcgns.evaluation.tasks.segmentation.maps import MapStore, Split, read_targets
+from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, Split, build_decoder, decoder_name
 from cmcgns.evaluation.tasks.segmentation.train import DecoderHead, OverlapSums, epoch_rows, measure_overlap
 from cmcgns.evaluation.tasks.train_head import checkpoint_of, schedule_of, train_head
 from cmcgns.metrics.measure import Measures
