@@ -62,9 +62,7 @@ class FrozenEncoder:
         shapes = [tuple(each.shape) for each in self.maps(torch.zeros(1, encoder.channels, image_size, image_size))]
         self.strides = tuple(image_size // height for _, _, height, _ in shapes)
         self.map_widths = tuple(width for _, width, _, _ in shapes)
-        about = f"{statistics} {image_size} {resize}"
-        self.features_sha256 = _hash(encoder.body, about)
-        self.sha256 = self.features_sha256 if pretrained is None else _hash(pretrained.task.model, about)
+        self.features_sha256, self.sha256 = self._hashes()
 
     @property
     def device(self) -> torch.device:
@@ -182,12 +180,13 @@ class FrozenEncoder:
 
     def check_unchanged(self) -> None:
         """Raise if weights or buffers are not what they were: results of a moving encoder mean nothing."""
-        about = f"{self.statistics} {self.image_size} {self.resize}"
-        same = _hash(self.encoder.body, about) == self.features_sha256
-        if self.pretrained is not None:
-            same &= _hash(self.pretrained.task.model, about) == self.sha256
-        if not same or self.encoder.training:
+        if self._hashes() != (self.features_sha256, self.sha256) or self.encoder.training:
             raise RuntimeError(f"{self.name}: the frozen encoder was changed by a task")
+
+    def _hashes(self) -> tuple[str, str]:
+        about = f"{self.statistics} {self.image_size} {self.resize}"
+        features = _hash(self.encoder.body, about)
+        return features, features if self.pretrained is None else _hash(self.pretrained.task.model, about)
 
 
 def _choose_levels(body: nn.Module) -> list[int]:

@@ -76,10 +76,9 @@ class Grounding:
             facts["sentences"] = {label: list(_said(settings, book.of(label).positive)) for label in labels}
         arrays = {name: values[inside] for name, values in found.items()}
         arrays["labels"] = np.array([unit.label for unit in kept])
-        job.encoder.check_unchanged()
         for cell in job.cells:
-            patients = np.array([test.patients[unit.image] for unit in kept]).astype(str)
-            yield cell, Predictions(_names(test.names, kept), patients, arrays, facts)
+            made = job.predictions(arrays, facts, np.array([unit.image for unit in kept]))
+            yield cell, replace(made, rows=_names(test.names, kept))
 
     def measures(self, predictions: Predictions) -> Measures:
         """Means over the phrases, then some of them by label."""

@@ -58,17 +58,15 @@ class Retrieval:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Hits of every query."""
-        settings, test = cast(RetrievalSettings, job.settings), job.data.test
+        settings = cast(RetrievalSettings, job.settings)
         found, facts = _embed(job, settings)
         arrays: dict[str, Array] = {}
         if found.report is not None:
             arrays |= _recalls(found.image, found.report, found.group, settings, facts)
         if settings.classes:
             arrays |= _precisions(job, settings, found, facts)
-        job.encoder.check_unchanged()
         for cell in job.cells:
-            patients = test.patients[found.rows].astype(str)
-            yield cell, Predictions(test.names[found.rows], patients, arrays, facts)
+            yield cell, job.predictions(arrays, facts, found.rows)
 
     def measures(self, predictions: Predictions) -> Measures:
         """Figures, each the mean over its queries."""

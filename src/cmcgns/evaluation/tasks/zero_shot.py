@@ -12,6 +12,7 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import ZeroShotSettings
+from cmcgns.evaluation.tasks.linear.task import lacks_labels
 from cmcgns.metrics.classification import binary_measures, check_exclusive, multiclass_measures
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray
@@ -28,13 +29,7 @@ class ZeroShot:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        columns = [f"label_{name}" for name in data.label_names]
-        if not columns:
-            return "the manifest has no labels (columns label_…)"
-        test = data.frame.loc[data.frame["part"] == "test", columns]
-        if test.isna().all(axis=None) and data.protocol.empty_labels == "unknown":
-            return "no image of test has a label"
-        return encoder.lacks_joint_space()
+        return lacks_labels(data, ("test",)) or encoder.lacks_joint_space()
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Scores of every test image."""
@@ -62,9 +57,8 @@ class ZeroShot:
             "counted": np.ones(len(names), dtype=bool),
             "exclusive": np.array(settings.outcome == "multiclass"),
         }
-        job.encoder.check_unchanged()
         for cell in job.cells:
-            yield cell, Predictions(test.names, test.patients.astype(str), arrays, facts)
+            yield cell, job.predictions(arrays, facts)
 
     def measures(self, predictions: Predictions) -> Measures:
         """Figures: of labels that exclude each other the accuracy, else the area, comes first."""

@@ -8,7 +8,7 @@ for every box (section 2.1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -121,11 +121,6 @@ class AnchorGrid:
     grid: Tensor
     size: int
 
-    def to(self, device: torch.device | str) -> AnchorGrid:
-        """On another device."""
-        names = ("place", "cell", "anchor", "priors", "first", "grid")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
-
     def decode(self, raw: Tensor) -> Tensor:
         """Boxes of outputs (equations of section 2.1): (B, N, 5) -> (B, N, 4) x0, y0, x1, y1 in pixels."""
         centre = (raw[..., :2].sigmoid() + self.place) * self.cell
@@ -140,22 +135,17 @@ def anchor_grid(grids: Sequence[tuple[int, int]], size: int) -> AnchorGrid:
         grids: rows and columns of each, finest first.
         size: side of the image in pixels.
     """
-    levels = [_level(rows, columns, level, size) for level, (rows, columns) in enumerate(grids)]
-    place, cell, anchor = (torch.cat(parts) for parts in zip(*levels, strict=True))
-    sizes = torch.tensor([len(level[0]) for level in levels])
+    priors = torch.tensor(ANCHORS, dtype=torch.float32) * (size / ANCHORS_SIZE)
+    places, cells, anchors = [], [], []
+    for prior, (rows, columns) in zip(priors, grids, strict=True):
+        row, column, anchor = torch.meshgrid(*map(torch.arange, (rows, columns, PER_LEVEL)), indexing="ij")
+        places.append(torch.stack((column, row), -1).flatten(0, 2).float())
+        cells.append(torch.tensor([size / columns, size / rows]).expand(anchor.numel(), 2))
+        anchors.append(prior[anchor.flatten()])
+    sizes = torch.tensor([len(place) for place in places])
     grid = torch.tensor([(columns, rows) for rows, columns in grids])
-    return AnchorGrid(place, cell, anchor, _priors(size).flatten(0, 1), sizes.cumsum(0) - sizes, grid, size)
-
-
-def _priors(size: int) -> Tensor:
-    return torch.tensor(ANCHORS, dtype=torch.float32) * (size / ANCHORS_SIZE)
-
-
-def _level(rows: int, columns: int, level: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    row, column, anchor = torch.meshgrid(*map(torch.arange, (rows, columns, PER_LEVEL)), indexing="ij")
-    place = torch.stack((column, row), -1).flatten(0, 2).float()
-    cell = torch.tensor([size / columns, size / rows]).expand(len(place), 2)
-    return place, cell, _priors(size)[level][anchor.flatten()]
+    place, cell, anchor = torch.cat(places), torch.cat(cells), torch.cat(anchors)
+    return AnchorGrid(place, cell, anchor, priors.flatten(0, 1), sizes.cumsum(0) - sizes, grid, size)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,6 @@ def _run_cell(
     trained = train_head(head, schedule_of(job, cell, settings.epochs, settings.patience, settings.stop_on))
     began = time.monotonic()
     found = measure_overlap(decoder, store, test, np.arange(len(test.images)), settings)
-    job.encoder.check_unchanged()
     positive = train.targets.positive[rows]
     facts = {
         "decoder": decoder_name(job.encoder, settings),
@@ -114,7 +113,7 @@ def _run_cell(
         "share_of_test_masks_cut_off_by_the_crop": test.targets.outside,
         "image_size": job.encoder.image_size,
     }
-    return Predictions(test.images.names, test.images.patients.astype(str), _arrays(found), facts)
+    return job.predictions(_arrays(found), facts)
 
 
 def _arrays(found: OverlapSums) -> dict[str, np.ndarray]:
