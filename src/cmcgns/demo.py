@@ -20,9 +20,8 @@ from cmcgns.evaluation.compare import Comparison, compare_folders, write_compari
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import Cell, load_protocol
 from cmcgns.evaluation.report_use import read_study_set, report_use
-from cmcgns.evaluation.results import ResultRow
+from cmcgns.evaluation.results import ResultRow, read_predictions
 from cmcgns.evaluation.run import EvaluateOptions
-from cmcgns.evaluation.store import read_predictions
 from cmcgns.metrics.intervals import interval_text
 from cmcgns.phantom import write_dataset
 from cmcgns.pretrained import load

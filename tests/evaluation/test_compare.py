@@ -12,7 +12,7 @@ from cmcgns.evaluation import compare
 from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.store import write_predictions, write_protocol
+from cmcgns.evaluation.results import write_predictions, write_protocol
 from cmcgns.metrics.intervals import NO_VARIATION, mean_interval
 from cmcgns.metrics.measure import Measure, Measures
 

@@ -14,11 +14,10 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation import figures
 from cmcgns.evaluation import run as harness
 from cmcgns.evaluation.figures import figures_of
-from cmcgns.evaluation.progress import Progress
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.run import EvaluateOptions, Outcome, run_protocols
+from cmcgns.evaluation.results import cells_of, read_predictions
+from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
 from cmcgns.evaluation.select import choose
-from cmcgns.evaluation.store import cells_of, read_predictions
 from cmcgns.reporting.evaluation import command
 from support.evaluation import PretendTask, tiny_encoder, write_set
 
@@ -37,7 +36,7 @@ def run(
         monkeypatch.setattr(module, "get_task", lambda name: task)
     pairs = choose("linear/v1", [data], overrides)
     options = EvaluateOptions(**{"fractions": (50.0, 100.0), "seeds": 2, **options})
-    with Progress(Console(quiet=True)) as progress:
+    with progress_bars(Console(quiet=True)) as progress:
         return run_protocols(encoder or tiny_encoder(), pairs, out, options, progress)
 
 
@@ -81,7 +80,7 @@ def test_a_mask_that_was_drawn_anew_gives_a_new_figure(tmp_path: Path, monkeypat
         mask[:rows] = 255
         Image.fromarray(mask).save(data / "mask.png")
         pairs = choose("segmentation/v1", [data], small)
-        with Progress(Console(quiet=True)) as progress:
+        with progress_bars(Console(quiet=True)) as progress:
             outcome = run_protocols(encoder, pairs, out, EvaluateOptions((100.0,), 1), progress)
         assert outcome.failures == outcome.skipped == []
         (name,) = outcome.protocols

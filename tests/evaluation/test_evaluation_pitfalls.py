@@ -15,12 +15,11 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.protocols.protocol import Cell, TaskName, load_protocol
 from cmcgns.evaluation.protocols.task_settings import DetectionSettings, SegmentationSettings
 from cmcgns.evaluation.subsets import nested_fraction
-from cmcgns.evaluation.tasks.detection.anchors import AnchorGrid, anchor_grid
-from cmcgns.evaluation.tasks.detection.boxes import read_boxes
+from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, anchor_grid, read_boxes
 from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, detect
 from cmcgns.evaluation.tasks.detection.train import detection_loss
 from cmcgns.evaluation.tasks.linear import finetune
-from cmcgns.evaluation.tasks.segmentation.maps import turn_and_scale
+from cmcgns.evaluation.tasks.segmentation.decoders import turn_and_scale
 from cmcgns.evaluation.tasks.segmentation.train import draw_changes
 from cmcgns.metrics.overlap import overlap_measures
 from cmcgns.prepare.sources.base import SourceOptions, SplitRule

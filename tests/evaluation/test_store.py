@@ -9,7 +9,7 @@ import pytest
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.store import (
+from cmcgns.evaluation.results import (
     cell_folder,
     cells_of,
     is_done,

@@ -20,7 +20,6 @@ from cmcgns.data.pairs.order import evaluation_order
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import EvaluationProtocol
-from cmcgns.evaluation.tasks.joint_space import embed_pixels
 from cmcgns.models.model import embed
 from cmcgns.phantom.dataset import write_dataset
 from cmcgns.pretrained.phrase_maps import patch_maps
@@ -259,7 +258,7 @@ def test_evaluation_embeds_as_users_do(
     settings = {"id": "t/v1", "title": "t", "task": "zero_shot", "split": {"rule": "any", "test": ["val"], "val": []}}
     protocol = EvaluationProtocol.model_validate(settings)
     found = TaskData(protocol, data, encoder.image_size, encoder.resize).test
-    embedded = embed_pixels(encoder, found.pixels, lambda _: None)
+    embedded = encoder.embed_pixels(found.pixels, lambda _: None)
     np.testing.assert_array_equal(embedded, cmcgns.load(run).embed_image(images))
 
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cmcgns.evaluation.compare import Comparison, ComparisonRow
+from cmcgns.evaluation.figures import ReliabilityCurve
 from cmcgns.evaluation.protocols import EvaluationProtocol
-from cmcgns.evaluation.results import ReliabilityCurve, ResultRow
+from cmcgns.evaluation.results import ResultRow
 
 CHEXPERT = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 NIH = (

@@ -10,20 +10,25 @@ dozen positive patients in 86 to 91 %: do not rely on one that is barely clear t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_text
 from cmcgns.evaluation.contract import Predictions, Task
 from cmcgns.evaluation.figures import seed_measures
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.store import cells_of, protocols_of, read_encoder, read_predictions, read_protocol
+from cmcgns.evaluation.results import (
+    cells_of,
+    protocols_of,
+    read_encoder,
+    read_predictions,
+    read_protocol,
+    write_results,
+)
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.intervals import PairedIntervals, none_if_undefined, paired_intervals
 from cmcgns.metrics.measure import Measures
@@ -117,12 +122,8 @@ def compare_folders(first: Path, second: Path, resamples: int = 2000, seed: int 
 
 def write_comparison_rows(folder: Path, comparison: Comparison) -> Path:
     """Write `comparison.jsonl`, one line for every figure; a reader never sees half of it."""
-    names = {"first": comparison.first, "second": comparison.second}
-    lines = (json.dumps(names | asdict(row), ensure_ascii=False, allow_nan=False) for row in comparison.rows)
-    path = folder / COMPARISON
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(f"{line}\n" for line in lines))
-    return path
+    return write_results(folder / COMPARISON, comparison.rows, first=comparison.first, second=comparison.second)
 
 
 def _compare_protocol(

@@ -18,6 +18,7 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.metrics.measure import Array, Measures
+from cmcgns.metrics.ranking import IntArray
 from cmcgns.settings.config import Settings
 
 
@@ -70,6 +71,14 @@ class Job:
     def settings(self) -> Settings:
         """The task's own part of it."""
         return self.protocol.task_settings
+
+    def predictions(
+        self, arrays: Mapping[str, Array], facts: Mapping[str, Any], rows: IntArray | slice = slice(None)
+    ) -> Predictions:
+        """What a cell leaves behind of some test images, by default all, once it is sure that no weight has moved."""
+        self.encoder.check_unchanged()
+        test = self.data.test
+        return Predictions(test.names[rows], test.patients[rows].astype(str), arrays, facts)
 
 
 class Task(Protocol):

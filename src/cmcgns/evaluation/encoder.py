@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 HALF: Statistics = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_BATCH = 64  # as in `Pretrained.embed_image`: equal batches give equal bits
 _LEVELS = 4  # maps taken from a transformer, evenly spaced, the last one among them
 
 
@@ -59,9 +62,7 @@ class FrozenEncoder:
         shapes = [tuple(each.shape) for each in self.maps(torch.zeros(1, encoder.channels, image_size, image_size))]
         self.strides = tuple(image_size // height for _, _, height, _ in shapes)
         self.map_widths = tuple(width for _, width, _, _ in shapes)
-        about = f"{statistics} {image_size} {resize}"
-        self.features_sha256 = _hash(encoder.body, about)
-        self.sha256 = self.features_sha256 if pretrained is None else _hash(pretrained.task.model, about)
+        self.features_sha256, self.sha256 = self._hashes()
 
     @property
     def device(self) -> torch.device:
@@ -118,6 +119,43 @@ class FrozenEncoder:
         )
         return found
 
+    @property
+    def run(self) -> Pretrained:
+        """The run behind an encoder that does not lack a report encoder."""
+        assert self.pretrained is not None
+        return self.pretrained
+
+    def lacks_report_encoder(self) -> str:
+        """Why images cannot be compared with text; empty if they can."""
+        return "" if self.pretrained else f"{self.name} has no report encoder (only the folder of a run has one)"
+
+    def lacks_joint_space(self) -> str:
+        """Why there are no global embeddings of images and text; empty if there are."""
+        if reason := self.lacks_report_encoder():
+            return reason
+        recipe = self.run.recipe
+        if recipe.objective.weight_global == 0:
+            return f"{self.name} was trained with objective.weight_global 0: its global embeddings mean nothing"
+        if self.image_size != recipe.data.image_size:
+            return f"{self.name} pools images of {recipe.data.image_size} px only, not of {self.image_size}"
+        return ""
+
+    def embed_pixels(self, pixels: Pixels, progress: Callable[[float], None]) -> npt.NDArray[np.float32]:
+        """Embed stored squares; the same numbers as :meth:`cmcgns.pretrained.Pretrained.embed_image` of their files.
+
+        Args:
+            pixels: (n, S, S), may be memory-mapped.
+            progress: called with the share that is done.
+
+        Returns:
+            (n, D) unit vectors.
+        """
+        parts = []
+        for start in range(0, len(pixels), _BATCH):
+            progress(start / len(pixels))
+            parts.append(self.run.embed_tensors(self.tensors(np.array(pixels[start : start + _BATCH]))))
+        return np.concatenate(parts)
+
     def at_size(self, size: int) -> FrozenEncoder:
         """This encoder for squares of another side: a transformer's position embedding is interpolated.
 
@@ -142,12 +180,13 @@ class FrozenEncoder:
 
     def check_unchanged(self) -> None:
         """Raise if weights or buffers are not what they were: results of a moving encoder mean nothing."""
-        about = f"{self.statistics} {self.image_size} {self.resize}"
-        same = _hash(self.encoder.body, about) == self.features_sha256
-        if self.pretrained is not None:
-            same &= _hash(self.pretrained.task.model, about) == self.sha256
-        if not same or self.encoder.training:
+        if self._hashes() != (self.features_sha256, self.sha256) or self.encoder.training:
             raise RuntimeError(f"{self.name}: the frozen encoder was changed by a task")
+
+    def _hashes(self) -> tuple[str, str]:
+        about = f"{self.statistics} {self.image_size} {self.resize}"
+        features = _hash(self.encoder.body, about)
+        return features, features if self.pretrained is None else _hash(self.pretrained.task.model, about)
 
 
 def _choose_levels(body: nn.Module) -> list[int]:

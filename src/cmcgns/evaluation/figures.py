@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -15,8 +14,15 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Predictions, Task
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
-from cmcgns.evaluation.results import ReliabilityCurve, ResultRow
-from cmcgns.evaluation.store import cells_of, protocols_of, read_encoder, read_predictions, read_protocol
+from cmcgns.evaluation.results import (
+    ResultRow,
+    cells_of,
+    message_of,
+    protocols_of,
+    read_encoder,
+    read_predictions,
+    read_protocol,
+)
 from cmcgns.evaluation.subsets import subgroups
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.classification import reliability
@@ -24,9 +30,30 @@ from cmcgns.metrics.intervals import IntervalTable, measure_intervals, none_if_u
 from cmcgns.metrics.measure import Measure, Measures
 from cmcgns.metrics.ranking import FloatArray
 
-logger = logging.getLogger(__name__)
-
 PRIMARY = "primary: "  # what a note about it begins with
+
+
+@dataclass(frozen=True)
+class ReliabilityCurve:
+    """Predicted probabilities in bins, beside what was observed.
+
+    Attributes:
+        protocol: name in tables.
+        encoder: its name.
+        label: class; empty for all classes together.
+        fraction: per cent of the labels; None for what learns nothing.
+        predicted: (K,) mean predicted probability of each bin that is not empty.
+        observed: (K,) share of positives in it.
+        count: (K,) predictions in it.
+    """
+
+    protocol: str
+    encoder: str
+    label: str
+    fraction: float | None
+    predicted: tuple[float, ...]
+    observed: tuple[float, ...]
+    count: tuple[int, ...]
 
 
 def reliability_of(folder: Path, names: Iterable[str]) -> list[ReliabilityCurve]:
@@ -81,10 +108,7 @@ def figures_of(
         except Exception as error:
             if failures is None:
                 raise
-            if not isinstance(error, UserError):
-                logger.exception("%s: figures failed", name)
-            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            failures.append((name, "figures", message))
+            failures.append((name, "figures", message_of(error, f"{name}: figures")))
     return rows
 
 

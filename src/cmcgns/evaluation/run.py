@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cmcgns.common.array_cache import cache_folder
-from cmcgns.common.errors import UserError
-from cmcgns.evaluation.contract import Job, Predictions, Task
+from cmcgns.evaluation.contract import Job, Task
 from cmcgns.evaluation.data import TaskData, work_key
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.leakage import Leakage, check_leakage, refuse
-from cmcgns.evaluation.progress import Progress
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
-from cmcgns.evaluation.store import cell_folder, discard, is_done, open_results, write_predictions, write_protocol
+from cmcgns.evaluation.results import (
+    cell_folder,
+    discard,
+    is_done,
+    message_of,
+    open_results,
+    write_predictions,
+    write_protocol,
+)
 from cmcgns.evaluation.tasks import get_task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,25 +57,24 @@ class Outcome:
         protocols: by the name in tables.
         leakage: text by the same name, where leakage was allowed.
         failures: protocol, cell and message of what went wrong.
-        skipped: protocols (between commas) and the reason that they share.
+        lacking: names of the protocols that cannot be done, by the reason that they share.
     """
 
     protocols: dict[str, EvaluationProtocol] = field(default_factory=dict)
     leakage: dict[str, str] = field(default_factory=dict)
     failures: list[tuple[str, str, str]] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    lacking: dict[str, list[str]] = field(default_factory=dict)
 
-    def skip(self, name: str, reason: str) -> None:
-        """A protocol cannot be done; those of one reason share a line, which `--protocol all` would repeat."""
-        reasons = [known for _, known in self.skipped]
-        if reason in reasons:
-            place = reasons.index(reason)
-            self.skipped[place] = (f"{self.skipped[place][0]}, {name}", reason)
-        else:
-            self.skipped.append((name, reason))
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Protocols (between commas) and the reason that they share, which `--protocol all` would repeat."""
+        return [(", ".join(names), reason) for reason, names in self.lacking.items()]
 
 
-logger = logging.getLogger(__name__)
+def progress_bars(console: Console) -> Progress:
+    """What a user sees while an evaluation runs: a bar over a protocol's cells, and what the task is doing."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[doing]}"), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
 
 
 def run_protocols(
@@ -81,7 +91,7 @@ def run_protocols(
         pairs: each protocol with the prepared dataset that it is run on.
         out: folder of results.
         options: fractions, seeds and so on.
-        progress: what the user sees.
+        progress: of :func:`progress_bars`.
 
     Raises:
         UserError: `out` holds another encoder's results.
@@ -92,13 +102,11 @@ def run_protocols(
     for protocol, folder in pairs:
         try:
             evaluation.run(protocol, folder)
-        except UserError as error:
-            evaluation.outcome.failures.append((protocol.id, "", str(error)))
-            progress.say(f"{protocol.id}: failed, the reason is below")
         except Exception as error:  # a bug in one protocol must not lose hours of the others
-            logger.exception("%s failed", protocol.id)
-            evaluation.outcome.failures.append((protocol.id, "", f"{type(error).__name__}: {error}"))
-        progress.clear()
+            evaluation.outcome.failures.append((protocol.id, "", message_of(error, protocol.id)))
+            evaluation.say(f"{protocol.id}: failed, the reason is below")
+        for bar in progress.task_ids:
+            progress.remove_task(bar)
     return evaluation.outcome
 
 
@@ -112,38 +120,37 @@ class _Evaluation:
     progress: Progress
     outcome: Outcome = field(default_factory=Outcome)
 
-    @property
-    def cache(self) -> Path:
-        """Where features are kept between calls."""
-        return cache_folder() / "evaluation"
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.progress.console.print(text, markup=False, highlight=False)
 
     def run(self, protocol: EvaluationProtocol, folder: Path) -> None:
         """Compute the missing cells of a protocol on a prepared dataset."""
-        size = protocol.image_size or self.encoder.image_size
-        sized = self.encoder.at_size(size)
-        data = TaskData(protocol, folder, size, sized.resize)
+        started = time.perf_counter()
+        sized = self.encoder.at_size(protocol.image_size or self.encoder.image_size)
+        data = TaskData(protocol, folder, sized.image_size, sized.resize)
         task, name = get_task(protocol.task), data.name
         if lacks := task.lacks(data, sized):
-            self.outcome.skip(name, lacks)
-            self.progress.say(f"{name}: skipped, the reason is below")
+            self.outcome.lacking.setdefault(lacks, []).append(name)
+            self.say(f"{name}: skipped, the reason is below")
             return
         cells = _cells(protocol, self.options)
-        self.progress.begin(name, len(cells))
+        bar = self.progress.add_task(name, total=len(cells), doing="leakage guard")
 
         def step(text: str, share: float) -> None:
-            self.progress.step(name, text, share)
+            self.progress.update(bar, doing=f"{text} {share:.0%}")
 
-        key = self._record(data, sized, step)
+        cache, scratch = cache_folder() / "evaluation", cell_folder(self.out, name) / "unfinished"
+        key = self._record(data, sized, cache, step)
         missing = tuple(cell for cell in cells if not is_done(self.out, name, cell, key))
-        self.progress.found(name, len(cells) - len(missing))
+        self.progress.update(bar, completed=len(cells) - len(missing), doing="")
         if missing:
-            self._run_cells(self._job(sized, data, missing, step), task, key)
-            self._check_unchanged(sized, name, missing)
-        self.progress.end(name)
+            self._run_cells(Job(sized, data, missing, cache, scratch, self.options.device, step), task, key, bar)
+        self.say(f"{name}: {time.perf_counter() - started:.1f} s")
 
-    def _record(self, data: TaskData, sized: FrozenEncoder, step: Callable[[str, float], None]) -> str:
+    def _record(self, data: TaskData, sized: FrozenEncoder, cache: Path, step: Callable[[str, float], None]) -> str:
         """Refuse leakage, then write down what the cells are made from; their key."""
-        leakage = check_leakage(data, sized, self.cache, step)
+        leakage = check_leakage(data, sized, cache, step)
         refuse(leakage, self.options.allow_leakage, cell_folder(self.out, data.name) / "leakage.csv")
         self.outcome.protocols[data.name] = data.protocol
         self.outcome.leakage[data.name] = leakage.text
@@ -151,52 +158,33 @@ class _Evaluation:
         write_protocol(self.out, data.name, {"key": key} | result_record(data, sized, leakage, self.options))
         return key
 
-    def _job(
-        self, sized: FrozenEncoder, data: TaskData, cells: tuple[Cell, ...], step: Callable[[str, float], None]
-    ) -> Job:
-        scratch = cell_folder(self.out, data.name) / "unfinished"
-        return Job(sized, data, cells, self.cache, scratch, self.options.device, step)
-
-    def _run_cells(self, job: Job, task: Task, key: str) -> None:
+    def _run_cells(self, job: Job, task: Task, key: str, bar: TaskID) -> None:
         """All missing cells in one go, which shares work; if that fails, each of the rest alone."""
-        name, done = job.data.name, set[Cell]()
-
-        def keep(found: Cell, predictions: Predictions) -> None:
-            write_predictions(self.out, name, found, key, predictions)
-            done.add(found)
-            self.progress.cell_done(name, found)
-
-        try:
-            for cell, predictions in task.run(job):
-                keep(cell, predictions)
-            return
-        except Exception as error:
-            rest = [cell for cell in job.cells if cell not in done]
-            if len(rest) == 1:
-                self._fail(name, rest[0], error)
-                return
-            logger.debug("%s: %s; its cells are tried one by one", name, error)
-        for one in rest:
+        name, left = job.data.name, list(job.cells)
+        for tried in (job.cells, *((cell,) for cell in job.cells)):
+            tried = tuple(cell for cell in tried if cell in left)
             try:
-                for cell, predictions in task.run(replace(job, cells=(one,))):
-                    keep(cell, predictions)
+                for cell, predictions in task.run(replace(job, cells=tried)) if tried else ():
+                    write_predictions(self.out, name, cell, key, predictions)
+                    left.remove(cell)
+                    self.progress.update(bar, advance=1, doing=cell.name)
             except Exception as error:
-                self._fail(name, one, error)
-
-    def _fail(self, name: str, cell: Cell, error: Exception) -> None:
-        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        if not isinstance(error, UserError):
-            logger.error("%s, %s failed", name, cell.name, exc_info=error)
-        self.outcome.failures.append((name, cell.name, message))
-        self.progress.say(f"{name}, {cell.name}: {message}")
-
-    def _check_unchanged(self, sized: FrozenEncoder, name: str, cells: Sequence[Cell]) -> None:
+                rest = [cell for cell in tried if cell in left]
+                if len(rest) == 1:
+                    self._fail(name, rest[0], error)
+                    left.remove(rest[0])
+                logger.debug("%s: %s; what is left of its cells is tried one by one", name, error)
         try:
-            sized.check_unchanged()
+            job.encoder.check_unchanged()
         except RuntimeError:
-            for cell in cells:  # or the next call would take them for finished
+            for cell in job.cells:  # or the next call would take them for finished
                 discard(self.out, name, cell)
             raise
+
+    def _fail(self, name: str, cell: Cell, error: Exception) -> None:
+        message = message_of(error, f"{name}, {cell.name}")
+        self.outcome.failures.append((name, cell.name, message))
+        self.say(f"{name}, {cell.name}: {message}")
 
 
 def _cells(protocol: EvaluationProtocol, options: EvaluateOptions) -> list[Cell]:

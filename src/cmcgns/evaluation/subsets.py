@@ -76,27 +76,16 @@ MIN_ROWS = 20
 MIN_PATIENTS = 2
 
 
-class Subgroup(NamedTuple):
-    """Some of the rows.
-
-    Attributes:
-        name: for example `sex=F`, `age=40-59`, `view=PA`, `sex=unknown`.
-        mask: (n,) true for its rows.
-    """
-
-    name: str
-    mask: BoolArray
-
-
 class Subgroups(NamedTuple):
     """All subgroups.
 
     Attributes:
-        found: large enough for figures of their own.
+        found: name, for example `sex=F`, `age=40-59`, `view=PA`, `sex=unknown`, and mask (n,), true for its rows, of
+            those that are large enough for figures of their own.
         too_small: the others, named with their size: `sex=unknown (3 rows of 2 patients)`.
     """
 
-    found: list[Subgroup]
+    found: list[tuple[str, BoolArray]]
     too_small: list[str]
 
 
@@ -126,9 +115,11 @@ def subgroups(columns: pd.DataFrame | Mapping[str, Sequence[Any]], groups: npt.A
             mask = values == name
             rows, owners = int(mask.sum()), len(set(patients[mask].tolist()))
             if rows >= MIN_ROWS and owners >= MIN_PATIENTS:
-                result.found.append(Subgroup(f"{column}={name}", mask))
+                result.found.append((f"{column}={name}", mask))
             else:
-                result.too_small.append(f"{column}={name} ({_size(rows, owners)})")
+                result.too_small.append(
+                    f"{column}={name} ({rows} row{'s' * (rows != 1)} of {owners} patient{'s' * (owners != 1)})"
+                )
     return result
 
 
@@ -156,7 +147,3 @@ def _bands(values: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
     names = np.array([*AGE_BANDS, UNKNOWN])
     band = np.searchsorted(np.array(list(AGE_BANDS.values())), age, side="right")
     return names[np.where(known, np.minimum(band, len(AGE_BANDS) - 1), len(AGE_BANDS))]
-
-
-def _size(rows: int, patients: int) -> str:
-    return f"{rows} row{'s' * (rows != 1)} of {patients} patient{'s' * (patients != 1)}"

@@ -12,8 +12,7 @@ from cmcgns.data.manifest import boxes_text
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.tasks import grounding
-from cmcgns.evaluation.tasks.grounding import TASK
-from cmcgns.evaluation.tasks.joint_space import find_units
+from cmcgns.evaluation.tasks.grounding import TASK, find_units
 from cmcgns.metrics.measure import Measure
 from cmcgns.pretrained.prompts import load_prompts
 from support.evaluation import figures, job_of, predict, protocol_of

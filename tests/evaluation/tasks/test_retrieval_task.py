@@ -8,8 +8,7 @@ import pytest
 from cmcgns.common.errors import UserError
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.evaluation.data import TaskData
-from cmcgns.evaluation.tasks.joint_space import right_groups
-from cmcgns.evaluation.tasks.retrieval import TASK
+from cmcgns.evaluation.tasks.retrieval import TASK, right_groups
 from cmcgns.metrics.measure import Measure
 from cmcgns.pretrained.prompts import load_prompts
 from support.evaluation import figures, predict, protocol_of

@@ -14,8 +14,7 @@ from PIL import Image
 
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.results import ResultRow
-from cmcgns.evaluation.store import write_predictions, write_protocol
+from cmcgns.evaluation.results import ResultRow, write_predictions, write_protocol
 from cmcgns.reporting.evaluation.names import number, span
 from cmcgns.reporting.evaluation.report import write_evaluation
 from support.result_rows import (

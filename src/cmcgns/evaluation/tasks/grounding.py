@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, cast
 
@@ -11,19 +14,21 @@ import numpy.typing as npt
 import torch
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.protocols.task_settings import GroundingSettings
-from cmcgns.evaluation.tasks.joint_space import Unit, find_units, lacks_report_encoder, pretrained_of, texts_of
+from cmcgns.evaluation.protocols.task_settings import GroundingSettings, PhraseKind
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.pretrained.phrase_maps import MapKind, patch_maps, to_pixels, untrained
-from cmcgns.pretrained.prompts import PromptBook, load_prompts
+from cmcgns.pretrained.prompts import PromptBook, load_prompts, speaks_of_side
 
 _IMAGES = 32  # encoded at a time
 _PIXELS = 1 << 23  # of maps at a time
+_WRITTEN = ("phrase", "label_text")  # keys of a box that may hold the words it was drawn for
 _BY_LABEL = ("pointing_similarity", "pointing_attention", "pointing_chance", "cnr_similarity", "cnr_attention")
 
 
@@ -36,21 +41,21 @@ class Grounding:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        if reason := lacks_report_encoder(encoder):
+        if reason := encoder.lacks_report_encoder():
             return reason
         if data.frame.loc[data.frame["part"] == "test", "boxes"].isin(["", "[]"]).all():
             return "no image of test has a box"
         settings = cast(GroundingSettings, data.protocol.task_settings)
-        if reason := untrained(pretrained_of(encoder), settings.similarity):
+        if reason := untrained(encoder.run, settings.similarity):
             return f"{reason}: nothing trained its {settings.similarity} similarity"
         return ""
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Figures of every phrase in every image."""
         settings, test = cast(GroundingSettings, job.settings), job.data.test
-        model = pretrained_of(job.encoder)
+        model = job.encoder.run
         book = load_prompts(settings.prompts)
-        texts = texts_of(test.frame, model.recipe.data.text)
+        texts = test.texts(model.recipe.data.text)
         units, unsaid = find_units(test, settings.phrases, book, texts)
         if not units:
             raise UserError(f"{job.data.name}: no report sentence states a label that has boxes")
@@ -71,10 +76,9 @@ class Grounding:
             facts["sentences"] = {label: list(_said(settings, book.of(label).positive)) for label in labels}
         arrays = {name: values[inside] for name, values in found.items()}
         arrays["labels"] = np.array([unit.label for unit in kept])
-        job.encoder.check_unchanged()
         for cell in job.cells:
-            patients = np.array([test.patients[unit.image] for unit in kept]).astype(str)
-            yield cell, Predictions(_names(test.names, kept), patients, arrays, facts)
+            made = job.predictions(arrays, facts, np.array([unit.image for unit in kept]))
+            yield cell, replace(made, rows=_names(test.names, kept))
 
     def measures(self, predictions: Predictions) -> Measures:
         """Means over the phrases, then some of them by label."""
@@ -116,7 +120,7 @@ def _judge(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: P
 
 def _maps(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: PromptBook) -> dict[str, torch.Tensor]:
     """(n, P) `similarity`, and `attention` if it was trained, of units whose images are encoded together."""
-    model, encoder, test = pretrained_of(job.encoder), job.encoder, job.data.test
+    model, encoder, test = job.encoder.run, job.encoder, job.data.test
     images, place = np.unique([unit.image for unit in units], return_inverse=True)
     tokens = encoder.tokens(encoder.tensors(np.asarray(test.pixels[images])))
     said = [_said(settings, unit.phrases) for unit in units]
@@ -156,6 +160,81 @@ def _figures(
         found[f"miou_{kind}"] = mean_overlap(pixels, masks, settings.thresholds, raw)
     found["pointing_chance"] = masks.flatten(1).double().mean(1)
     return {name: torch.where(outside, torch.nan, values.double()) for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is to be found: a phrase in an image.
+
+    Attributes:
+        image: its number in the set.
+        label: of the boxes.
+        phrases: sentences that say it; their maps are averaged.
+        boxes: (k, 4) x0, y0, x1, y1 in pixels of the stored square.
+    """
+
+    image: int
+    label: str
+    phrases: tuple[str, ...]
+    boxes: npt.NDArray[np.float64]
+
+
+def find_units(
+    images: ImageSet, kind: PhraseKind, book: PromptBook, texts: Sequence[str]
+) -> tuple[list[Unit], dict[str, int]]:
+    """All phrases with boxes, in the order of the images.
+
+    Args:
+        images: rows that were not annotated are skipped.
+        kind: `label`: one unit for each label that has boxes in an image, said by the label's positive prompts.
+            `sentence`: one for each text that boxes carry (key `phrase` or `label_text`) and, for labels whose boxes
+            carry none, for each report sentence that states the label; if it names one side and boxes have a `side`,
+            only boxes of that side count.
+        book: prompts, and the words that tell what a sentence is about.
+        texts: the report of each row.
+
+    Returns:
+        The units, and how many labels with boxes no sentence states, by label.
+    """
+    annotated = np.flatnonzero(~images.frame["boxes"].isin(["", "[]"]).to_numpy())
+    there = replace(images, frame=images.frame.iloc[annotated])
+    units, unsaid = [], Counter[str]()
+    for image, stored, corners in zip(annotated.tolist(), there.frame["boxes"], there.boxes(), strict=True):
+        boxes: list[dict[str, Any]] = json.loads(stored)
+        for label in dict.fromkeys(str(box.get("label", "")) for box in boxes):
+            chosen = [number for number, box in enumerate(boxes) if str(box.get("label", "")) == label]
+            if kind == "label":
+                units.append(Unit(image, label, book.of(label).positive, corners[chosen]))
+                continue
+            said = dict(_sentences(boxes, chosen, label, book, texts[image]))
+            units += [Unit(image, label, (phrase,), corners[numbers]) for phrase, numbers in said.items()]
+            unsaid[label] += not said
+    return units, {label: count for label, count in sorted(unsaid.items()) if count}
+
+
+def _sentences(
+    boxes: Sequence[dict[str, Any]], chosen: Sequence[int], label: str, book: PromptBook, text: str
+) -> Iterator[tuple[str, list[int]]]:
+    """Sentences that state a label, each with the numbers of its boxes."""
+    written = {number: _written(boxes[number]) for number in chosen}
+    if any(written.values()):
+        for phrase in dict.fromkeys(filter(None, written.values())):
+            yield phrase, [number for number in chosen if written[number] == phrase]
+        return
+    seen = set[str]()
+    for sentence in split_sentences(text):
+        same = normalise_sentence(sentence)
+        if same in seen or not book.states(sentence, label):
+            continue
+        seen.add(same)
+        numbers = [number for number in chosen if speaks_of_side(sentence, boxes[number].get("side"))]
+        if numbers:
+            yield sentence, numbers
+
+
+def _written(box: dict[str, Any]) -> str:
+    texts = (" ".join(str(box.get(key) or "").split()) for key in _WRITTEN)
+    return next((text for text in texts if split_sentences(text)), "")
 
 
 TASK = Grounding()

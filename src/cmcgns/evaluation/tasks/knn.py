@@ -19,8 +19,8 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import KnnSettings
-from cmcgns.evaluation.tasks.linear.task import check_rows, features_of, lacks_labels
-from cmcgns.metrics.classification import binary_measures, facts_of, skipped_classes
+from cmcgns.evaluation.tasks.linear.task import check_rows, features_of, lacks_labels, predictions
+from cmcgns.metrics.classification import binary_measures
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray
 
@@ -39,18 +39,13 @@ class Knn:
         """Let the training images of every cell vote."""
         settings = cast(KnnSettings, job.settings)
         train, test = (features_of(job, part) for part in ("train", "test"))
-        names, labels = job.data.label_names, job.data.test.labels
         for number, cell in enumerate(job.cells):
             job.progress(f"{cell.name}: nearest neighbours", number / len(job.cells))
             rows = job.data.fraction_rows(cell)
             check_rows(job, cell, rows)
-            known = job.data.train.labels[rows]
-            scores = vote(train[rows], known, test, settings.k, settings.temperature, job.device)
-            reasons, counted = skipped_classes(names, known, labels)
-            arrays = {"scores": scores, "labels": labels, "label_names": np.array(names), "counted": counted}
-            job.encoder.check_unchanged()
-            facts = facts_of(reasons, known, names)
-            yield cell, Predictions(job.data.test.names, job.data.test.patients.astype(str), arrays, facts)
+            labels = job.data.train.labels[rows]
+            scores = vote(train[rows], labels, test, settings.k, settings.temperature, job.device)
+            yield cell, predictions(job, rows, scores, {})
 
     def measures(self, predictions: Predictions) -> Measures:
         """Figures of one cell."""

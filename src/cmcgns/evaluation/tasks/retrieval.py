@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,23 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TEXT_COLUMNS, TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import RetrievalSettings
-from cmcgns.evaluation.tasks.joint_space import (
-    Floats,
-    embed_pixels,
-    lacks_joint_space,
-    pretrained_of,
-    right_groups,
-    texts_of,
-)
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.ranking import IntArray
 from cmcgns.metrics.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k
 from cmcgns.pretrained.prompts import load_prompts
+
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Retrieval:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        if reason := lacks_joint_space(encoder):
+        if reason := encoder.lacks_joint_space():
             return reason
         settings = cast(RetrievalSettings, data.protocol.task_settings)
         if settings.classes and not data.label_names:
@@ -63,17 +58,15 @@ class Retrieval:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Hits of every query."""
-        settings, test = cast(RetrievalSettings, job.settings), job.data.test
+        settings = cast(RetrievalSettings, job.settings)
         found, facts = _embed(job, settings)
         arrays: dict[str, Array] = {}
         if found.report is not None:
             arrays |= _recalls(found.image, found.report, found.group, settings, facts)
         if settings.classes:
             arrays |= _precisions(job, settings, found, facts)
-        job.encoder.check_unchanged()
         for cell in job.cells:
-            patients = test.patients[found.rows].astype(str)
-            yield cell, Predictions(test.names[found.rows], patients, arrays, facts)
+            yield cell, job.predictions(arrays, facts, found.rows)
 
     def measures(self, predictions: Predictions) -> Measures:
         """Figures, each the mean over its queries."""
@@ -81,9 +74,9 @@ class Retrieval:
 
 
 def _embed(job: Job, settings: RetrievalSettings) -> tuple[_Gallery, dict[str, Any]]:
-    test, model = job.data.test, pretrained_of(job.encoder)
+    test, model = job.data.test, job.encoder.run
     kind = model.recipe.data.text if settings.text == "recipe" else settings.text
-    texts = np.array(texts_of(test.frame, kind), dtype=object)
+    texts = np.array(test.texts(kind), dtype=object)
     with_report = texts != ""
     used = with_report if with_report.any() else _classes(test.labels) >= 0
     if not used.any():
@@ -99,7 +92,7 @@ def _embed(job: Job, settings: RetrievalSettings) -> tuple[_Gallery, dict[str, A
     }
     whole = len(rows) == len(test)
     pixels = test.pixels if whole else test.pixels[rows]
-    image = embed_pixels(job.encoder, pixels, lambda share: job.progress("test images", share / 2))
+    image = job.encoder.embed_pixels(pixels, lambda share: job.progress("test images", share / 2))
     report = None
     if with_report.any():
         job.progress("reports", 0.5)
@@ -122,7 +115,11 @@ def _draw(rows: IntArray, studies: npt.NDArray[np.object_], settings: RetrievalS
 
 
 def _recalls(
-    image: Floats, report: Floats, group: IntArray, settings: RetrievalSettings, facts: dict[str, Any]
+    image: Floats,
+    report: Floats,
+    group: IntArray,
+    settings: RetrievalSettings,
+    facts: dict[str, Any],
 ) -> dict[str, Array]:
     """Hits by name; report to image comes first, at the largest k, which tables show."""
     arrays: dict[str, Array] = {}
@@ -137,7 +134,7 @@ def _precisions(job: Job, settings: RetrievalSettings, found: _Gallery, facts: d
     """Shares by name, NaN for images that have none or several of the labels; those are in no gallery either."""
     labels = _classes(job.data.test.labels)[found.rows]
     single = np.flatnonzero(labels >= 0)
-    names, model = job.data.label_names, pretrained_of(job.encoder)
+    names, model = job.data.label_names, job.encoder.run
     counts = {name: int((labels == number).sum()) for number, name in enumerate(names)}
     facts["images_by_class"] = counts
     facts["images_without_single_class"] = int((labels < 0).sum())
@@ -149,7 +146,11 @@ def _precisions(job: Job, settings: RetrievalSettings, found: _Gallery, facts: d
         texts += positive
         owners += [number] * len(positive)
     facts |= {"prompts": book.name, "labels_from_template": book.unknown(names), "prompts_in_gallery": len(texts)}
-    own, image, searches = labels[single], found.image[single], dict[str, tuple[Floats, Floats, IntArray, bool]]()
+    own, image, searches = (
+        labels[single],
+        found.image[single],
+        dict[str, tuple[Floats, Floats, IntArray, bool]](),
+    )
     if found.report is not None:
         report = found.report[single]
         searches = {"image_to_report": (image, report, own, False), "report_to_image": (report, image, own, False)}
@@ -172,6 +173,25 @@ def _classes(labels: npt.NDArray[np.float64]) -> IntArray:
     """(n, C) -> (n,) the only label that is 1, or -1."""
     positive = labels == 1
     return np.where(positive.sum(axis=1) == 1, positive.argmax(axis=1), -1)
+
+
+def right_groups(texts: Sequence[str], studies: Sequence[str]) -> npt.NDArray[np.intp]:
+    """Numbers (n,), equal for rows that are right answers to each other.
+
+    Those are rows of one study and rows whose reports are equal sentence by sentence (case, white space and closing
+    punctuation aside), and rows that such steps connect.
+    """
+    normalised = ["\n".join(map(normalise_sentence, split_sentences(text))) for text in texts]
+    number = np.arange(len(normalised))
+    keys = [np.unique(np.asarray(key), return_inverse=True)[1] for key in (normalised, list(studies))]
+    while True:
+        before = number
+        for key in keys:
+            least = np.full(key.max() + 1, len(number))
+            np.minimum.at(least, key, number)
+            number = least[key]
+        if (number == before).all():
+            return number
 
 
 TASK = Retrieval()

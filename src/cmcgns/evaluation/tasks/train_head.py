@@ -6,6 +6,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -204,12 +205,10 @@ def _save(head: Head[Any], state: Trained, best: _Weights, file: Path, key: str)
 
 def _resume(head: Head[Any], schedule: Schedule) -> tuple[Trained, _Weights]:
     """What an interrupted training of the same key left, put back; else, or if the file is damaged, a fresh start."""
-    if schedule.checkpoint is None or not schedule.checkpoint.is_file():
-        return Trained(), _copy(head.model)
-    try:
-        content: dict[str, Any] = torch.load(schedule.checkpoint, map_location="cpu", weights_only=True)
-    except Exception:  # any damaged file: the training can be done again
-        return Trained(), _copy(head.model)
+    content: dict[str, Any] = {}
+    if schedule.checkpoint is not None and schedule.checkpoint.is_file():
+        with suppress(Exception):  # any damaged file: the training can be done again
+            content = torch.load(schedule.checkpoint, map_location="cpu", weights_only=True)
     if content.get("key") != schedule.key:
         return Trained(), _copy(head.model)
     head.model.load_state_dict(content["model"])

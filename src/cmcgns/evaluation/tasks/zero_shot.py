@@ -12,7 +12,7 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import ZeroShotSettings
-from cmcgns.evaluation.tasks.joint_space import embed_pixels, lacks_joint_space, pretrained_of
+from cmcgns.evaluation.tasks.linear.task import lacks_labels
 from cmcgns.metrics.classification import binary_measures, check_exclusive, multiclass_measures
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray
@@ -29,13 +29,7 @@ class ZeroShot:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        columns = [f"label_{name}" for name in data.label_names]
-        if not columns:
-            return "the manifest has no labels (columns label_…)"
-        test = data.frame.loc[data.frame["part"] == "test", columns]
-        if test.isna().all(axis=None) and data.protocol.empty_labels == "unknown":
-            return "no image of test has a label"
-        return lacks_joint_space(encoder)
+        return lacks_labels(data, ("test",)) or encoder.lacks_joint_space()
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Scores of every test image."""
@@ -44,8 +38,8 @@ class ZeroShot:
         if settings.outcome == "multiclass":
             check_exclusive(names, test.labels, test.names, "test")
         positive, negative, facts = _prompts(job, settings)
-        images = embed_pixels(job.encoder, test.pixels, lambda share: job.progress("test images", share))
-        temperature = pretrained_of(job.encoder).temperature
+        images = job.encoder.embed_pixels(test.pixels, lambda share: job.progress("test images", share))
+        temperature = job.encoder.run.temperature
         if settings.outcome == "multiclass":
             scores = label_cosines(images, positive)
             logits = (scores - scores.max(axis=1, keepdims=True)) / temperature
@@ -63,9 +57,8 @@ class ZeroShot:
             "counted": np.ones(len(names), dtype=bool),
             "exclusive": np.array(settings.outcome == "multiclass"),
         }
-        job.encoder.check_unchanged()
         for cell in job.cells:
-            yield cell, Predictions(test.names, test.patients.astype(str), arrays, facts)
+            yield cell, job.predictions(arrays, facts)
 
     def measures(self, predictions: Predictions) -> Measures:
         """Figures: of labels that exclude each other the accuracy, else the area, comes first."""
@@ -75,7 +68,7 @@ class ZeroShot:
 
 def _prompts(job: Job, settings: ZeroShotSettings) -> tuple[list[FloatArray], list[FloatArray], dict[str, Any]]:
     """One direction (1, D) a label for what states it and for what denies it, and the sentences for the record."""
-    book, model = load_prompts(settings.prompts), pretrained_of(job.encoder)
+    book, model = load_prompts(settings.prompts), job.encoder.run
     sides: tuple[list[FloatArray], list[FloatArray]] = ([], [])
     said: dict[str, dict[str, list[str]]] = {}
     for label in job.data.label_names:

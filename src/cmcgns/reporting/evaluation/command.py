@@ -15,12 +15,10 @@ from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.figures import PRIMARY, figures_of, reliability_of
 from cmcgns.evaluation.open_encoder import open_encoder
-from cmcgns.evaluation.progress import Progress
 from cmcgns.evaluation.protocols import EvaluationProtocol
-from cmcgns.evaluation.results import ResultRow, write_results
-from cmcgns.evaluation.run import EvaluateOptions, Outcome, run_protocols
+from cmcgns.evaluation.results import ResultRow, read_protocol, write_results
+from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
 from cmcgns.evaluation.select import Pair
-from cmcgns.evaluation.store import read_protocol
 from cmcgns.reporting.evaluation.comparison import write_comparison
 from cmcgns.reporting.evaluation.report import write_evaluation
 from cmcgns.reporting.evaluation.terminal import differences_table, figures_table, share_text
@@ -83,14 +81,14 @@ def judge_encoder(
         console: for progress.
     """
     try:
-        with Progress(console) as progress:
+        with progress_bars(console) as progress:
             outcome = run_protocols(encoder, pairs, out, options, progress)
-            progress.say("computing intervals")
+            console.print("computing intervals")
             rows = figures_of(out, outcome.failures)
     except KeyboardInterrupt:
         console.print(f"interrupted: {out} keeps what is finished, and the same command goes on", markup=False)
         raise
-    write_results(out, rows)
+    write_results(out / "results.jsonl", rows)
     report = write_evaluation(
         out,
         rows,

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.results import ResultRow
-from cmcgns.evaluation.store import ENCODER, cells_of, read_predictions, read_protocol
+from cmcgns.evaluation.results import ENCODER, ResultRow, cells_of, read_predictions, read_protocol
 from cmcgns.reporting.evaluation.names import ProtocolName, extent, protocol_title
 from cmcgns.reporting.evaluation.selection import Selection
 

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cmcgns.evaluation.results import ReliabilityCurve, ResultRow
+from cmcgns.evaluation.figures import ReliabilityCurve
+from cmcgns.evaluation.results import ResultRow
 from cmcgns.reporting.evaluation import build
 from cmcgns.reporting.evaluation.names import fraction_name, is_number, metric_name, of_the_labels, protocol_title
 from cmcgns.reporting.evaluation.selection import Selection

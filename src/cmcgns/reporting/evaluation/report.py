@@ -9,8 +9,9 @@ from typing import Any
 
 from cmcgns.common.files import write_text
 from cmcgns.common.page import page_template
+from cmcgns.evaluation.figures import ReliabilityCurve
 from cmcgns.evaluation.protocols import EvaluationProtocol
-from cmcgns.evaluation.results import ReliabilityCurve, ResultRow
+from cmcgns.evaluation.results import ResultRow
 from cmcgns.reporting.evaluation import build, markdown, plots
 from cmcgns.reporting.evaluation.names import (
     DESCRIPTIONS,

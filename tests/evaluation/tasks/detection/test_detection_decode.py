@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from cmcgns.evaluation.tasks.detection.anchors import anchor_grid
+from cmcgns.evaluation.tasks.detection.boxes import anchor_grid
 from cmcgns.evaluation.tasks.detection.head import OUTPUTS, YoloHead
 from cmcgns.evaluation.tasks.detection.predict import detect
 

@@ -6,10 +6,9 @@ import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.features import FrozenMaps
 from cmcgns.evaluation.open_encoder import open_encoder
-from cmcgns.evaluation.tasks.detection import maps as maps_module
 from cmcgns.evaluation.tasks.detection.head import Detector, SimpleFeaturePyramid, choose_maps, level_grids
-from cmcgns.evaluation.tasks.detection.maps import FrozenMaps
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (70, 64, 64), dtype=np.uint8)
 ROOM = 1e9
@@ -73,8 +72,7 @@ def test_other_images_and_sizes_get_other_files(resnet, tmp_path):
     assert len(list(tmp_path.glob("*/*.npy"))) == 3
 
 
-def test_an_interruption_costs_little(resnet, counted, tmp_path, monkeypatch):
-    monkeypatch.setattr(maps_module, "_BLOCK", 32)
+def test_an_interruption_costs_little(resnet, counted, tmp_path):
     chosen = choose_maps(resnet)
 
     def interrupt(_text, share):
@@ -82,9 +80,9 @@ def test_an_interruption_costs_little(resnet, counted, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        FrozenMaps(resnet, PIXELS, 64, chosen, tmp_path / "a", ROOM, interrupt)
+        FrozenMaps(resnet, PIXELS, 64, chosen, tmp_path / "a", ROOM, interrupt, block=32)
     counted.clear()
-    resumed = FrozenMaps(resnet, PIXELS, 64, chosen, tmp_path / "a", ROOM, quiet)
+    resumed = FrozenMaps(resnet, PIXELS, 64, chosen, tmp_path / "a", ROOM, quiet, block=32)
     assert sum(counted) == 1 + 38  # a block of 32 of 70 was kept
     straight = FrozenMaps(resnet, PIXELS, 64, chosen, tmp_path / "b", ROOM, quiet)
     rows = np.arange(70)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmcgns.evaluation.tasks.detection.anchors import ANCHORS, ANCHORS_SIZE, anchor_grid, assign
-from cmcgns.evaluation.tasks.detection.boxes import BoxList, box_iou
+from cmcgns.evaluation.tasks.detection.boxes import ANCHORS, ANCHORS_SIZE, BoxList, anchor_grid, assign, box_iou
 from cmcgns.evaluation.tasks.detection.train import detection_loss
 
 SIZE = 128

@@ -10,7 +10,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.store import read_predictions, write_predictions
+from cmcgns.evaluation.results import read_predictions, write_predictions
 from cmcgns.evaluation.tasks import train_head
 from cmcgns.evaluation.tasks.detection.task import TASK
 from cmcgns.phantom import write_dataset

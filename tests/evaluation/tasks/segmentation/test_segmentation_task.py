@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from cmcgns.common.errors import UserError
+from cmcgns.evaluation.image_set import read_targets
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.tasks import train_head
-from cmcgns.evaluation.tasks.segmentation.decoders import build_decoder
-from cmcgns.evaluation.tasks.segmentation.maps import MapStore, Split, read_targets
+from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, Split, build_decoder
 from cmcgns.evaluation.tasks.segmentation.task import TASK
 from cmcgns.evaluation.tasks.segmentation.train import measure_overlap
 from cmcgns.phantom.dataset import write_dataset

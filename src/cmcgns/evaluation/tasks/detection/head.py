@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.tasks.detection.anchors import PER_LEVEL
+from cmcgns.evaluation.tasks.detection.boxes import PER_LEVEL
 
 OUTPUTS = 5
 _RARE = 0.01  # share of outputs with an object at the start (Lin et al., Focal loss, 2017, section 3.3)

@@ -10,11 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cmcgns.evaluation.features import FrozenMaps
 from cmcgns.evaluation.protocols.task_settings import DetectionSettings
-from cmcgns.evaluation.tasks.detection.anchors import AnchorGrid
-from cmcgns.evaluation.tasks.detection.boxes import BoxList
+from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList
 from cmcgns.evaluation.tasks.detection.head import Detector
-from cmcgns.evaluation.tasks.detection.maps import FrozenMaps
 from cmcgns.metrics.detection import Figures, RankedDetections, match
 from cmcgns.metrics.measure import Array
 
@@ -98,16 +97,14 @@ def predict(
     Returns:
         `image` (m,) rising, `boxes` (m, 4) in pixels of the encoder's input, `scores` (m,) falling within an image.
     """
-    image, boxes, scores = [], [], []
+    parts = []
     for first in range(0, len(maps), settings.batch):
         last = min(first + settings.batch, len(maps))
         raw = detector(maps.read(np.arange(first, last)))
         found = detect(raw, grid, settings.confidence_floor, settings.nms, settings.max_detections)
-        image.append(found.image.cpu().numpy() + first)
-        boxes.append(found.boxes.cpu().numpy())
-        scores.append(found.scores.cpu().numpy())
+        parts.append([each.cpu().numpy() for each in (found.image + first, found.boxes, found.scores)])
         progress("detecting", last / len(maps))
-    return {"image": np.concatenate(image), "boxes": np.concatenate(boxes), "scores": np.concatenate(scores)}
+    return dict(zip(("image", "boxes", "scores"), map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
 
 def with_truth(found: Mapping[str, Array], truth: BoxList, settings: DetectionSettings) -> dict[str, Array]:

@@ -14,13 +14,12 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import PARTS, TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.features import FrozenMaps
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import DetectionSettings
-from cmcgns.evaluation.tasks.detection.anchors import AnchorGrid, anchor_grid
-from cmcgns.evaluation.tasks.detection.boxes import BoxList, read_boxes
+from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, anchor_grid, read_boxes
 from cmcgns.evaluation.tasks.detection.head import Detector, choose_maps, level_grids
-from cmcgns.evaluation.tasks.detection.maps import FrozenMaps
 from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, predict, with_truth
 from cmcgns.evaluation.tasks.detection.train import DetectorHead, Split
 from cmcgns.evaluation.tasks.train_head import Trained, checkpoint_of, schedule_of, train_head
@@ -96,7 +95,7 @@ def _run_cell(job: Job, settings: DetectionSettings, cell: Cell, splits: dict[st
     Raises:
         UserError: no box in the fraction; names it.
     """
-    started, seed, test = time.perf_counter(), cell.seed or 0, job.data.test
+    started, seed = time.perf_counter(), cell.seed or 0
     whole = splits["train"]
     rows, boxes = _rows_to_learn(job, cell, whole.boxes)
     detector, grid = _build(whole.maps, settings, job.data.image_size, seed)
@@ -110,7 +109,7 @@ def _run_cell(job: Job, settings: DetectionSettings, cell: Cell, splits: dict[st
     arrays = with_truth(found, splits["test"].boxes, settings)
     facts = _training_facts(rows, whole.boxes, boxes, trained) | _test_facts(splits, arrays, settings)
     facts["seconds"] = round(time.perf_counter() - started, 2)
-    return Predictions(test.names, test.patients.astype(str), arrays, facts)
+    return job.predictions(arrays, facts)
 
 
 def _training_facts(rows: IntArray, all_boxes: BoxList, seen: BoxList, trained: Trained) -> dict[str, Any]:
@@ -160,7 +159,8 @@ def _build(maps: FrozenMaps, settings: DetectionSettings, size: int, seed: int) 
         torch.manual_seed(seed)
         detector = Detector([shape[0] for shape in maps.shapes], settings.head_width).to(device)
     grids = level_grids(detector, maps.read(np.arange(1)))
-    return detector, anchor_grid(grids, size).to(device)
+    with device:
+        return detector, anchor_grid(grids, size)
 
 
 TASK = DetectionTask()

@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from cmcgns.common.errors import UserError
+from cmcgns.evaluation.features import FrozenMaps
 from cmcgns.evaluation.protocols.task_settings import DetectionSettings
-from cmcgns.evaluation.tasks.detection.anchors import AnchorGrid, assign
-from cmcgns.evaluation.tasks.detection.boxes import BoxList, box_iou
+from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, assign, box_iou
 from cmcgns.evaluation.tasks.detection.head import Detector
-from cmcgns.evaluation.tasks.detection.maps import FrozenMaps
 from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, predict, with_truth
 from cmcgns.evaluation.tasks.train_head import Head, shuffled
 from cmcgns.metrics.ranking import IntArray

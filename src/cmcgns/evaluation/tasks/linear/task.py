@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -17,14 +16,11 @@ from cmcgns.evaluation.data import PARTS, TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.features import pooled_features
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.protocols.task_settings import (
-    LinearSettings,
-    Outcome,
-)
+from cmcgns.evaluation.protocols.task_settings import FinetuneSettings, LegacySettings, LinearSettings
 from cmcgns.evaluation.tasks.linear.finetune import FinetuneHead
 from cmcgns.evaluation.tasks.linear.legacy import LayerData, LayerHead
 from cmcgns.evaluation.tasks.linear.probe import choose_dtype, fit_probe, probabilities
-from cmcgns.evaluation.tasks.train_head import Trained, checkpoint_of, schedule_of, train_head
+from cmcgns.evaluation.tasks.train_head import Head, checkpoint_of, schedule_of, train_head
 from cmcgns.metrics.classification import (
     binary_measures,
     check_exclusive,
@@ -32,20 +28,13 @@ from cmcgns.metrics.classification import (
     multiclass_measures,
     skipped_classes,
 )
-from cmcgns.metrics.measure import Measures
+from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray
 
+_Features = dict[str, npt.NDArray[np.float32]]
+"""(n, F) of each split."""
 Scores = tuple[FloatArray, dict[str, Any]]
 """Log-odds (n, C) of the test rows, and facts."""
-
-
-@dataclass(frozen=True)
-class _Features:
-    """Of the three splits, (n, C) each."""
-
-    train: npt.NDArray[np.float32]
-    val: npt.NDArray[np.float32]
-    test: npt.NDArray[np.float32]
 
 
 class Linear:
@@ -65,7 +54,7 @@ class Linear:
                 check_exclusive(job.data.label_names, images.labels, images.names, part)
         if (settings.finetune or settings.solver == "adamw") and np.isnan(job.data.val.labels).all():
             raise UserError(f"{job.data.name}: no validation image has a label, so nothing can stop the training")
-        features = None if settings.finetune else _Features(*(features_of(job, part) for part in PARTS))
+        features = None if settings.finetune else {part: features_of(job, part) for part in PARTS}
         solved: dict[bytes, Scores] = {}
         for number, cell in enumerate(job.cells):
             rows = job.data.fraction_rows(cell)
@@ -80,7 +69,8 @@ class Linear:
                 if key not in solved:
                     solved = {key: _solved(job, settings, features, rows)}
                 scores, facts = solved[key]
-            yield cell, predictions(job, rows, settings.outcome, scores, facts)
+            more = {"probabilities": probabilities(scores), "exclusive": np.array(settings.outcome == "multiclass")}
+            yield cell, predictions(job, rows, scores, facts, **more)
             checkpoint_of(job, cell).unlink(missing_ok=True)
 
     def measures(self, predictions: Predictions) -> Measures:
@@ -89,12 +79,12 @@ class Linear:
         return multiclass_measures(arrays) if bool(arrays["exclusive"]) else binary_measures(arrays)
 
 
-def lacks_labels(data: TaskData) -> str:
-    """Which part has no label at all; empty if all have."""
+def lacks_labels(data: TaskData, parts: Sequence[str] = PARTS) -> str:
+    """Which of some parts has no label at all; empty if all have."""
     columns = [f"label_{name}" for name in data.label_names]
     if not columns:
         return "the manifest has no labels (columns label_…)"
-    for part in PARTS:
+    for part in parts:
         if data.frame.loc[data.frame["part"] == part, columns].isna().all(axis=None) and (
             data.protocol.empty_labels == "unknown"
         ):
@@ -118,32 +108,21 @@ def check_rows(job: Job, cell: Cell, rows: IntArray) -> None:
         raise UserError(f"{job.protocol.id}, {cell.name}: none of the {len(rows)} training images has a label")
 
 
-def predictions(job: Job, rows: IntArray, outcome: Outcome, logits: FloatArray, facts: dict[str, Any]) -> Predictions:
-    """What a cell leaves behind."""
-    data, names = job.data, job.data.label_names
-    learnt_from, labels = data.train.labels[rows], data.test.labels
+def predictions(job: Job, rows: IntArray, scores: FloatArray, facts: dict[str, Any], **more: Array) -> Predictions:
+    """What a cell leaves behind that learnt from some training rows; scores (n, C) are of the test rows."""
+    names, learnt_from, labels = job.data.label_names, job.data.train.labels[rows], job.data.test.labels
     reasons, counted = skipped_classes(names, learnt_from, labels)
-    arrays = {
-        "scores": logits,
-        "probabilities": probabilities(logits),
-        "labels": labels,
-        "label_names": np.array(names),
-        "counted": counted,
-        "exclusive": np.array(outcome == "multiclass"),
-    }
-    job.encoder.check_unchanged()
-    return Predictions(
-        data.test.names, data.test.patients.astype(str), arrays, facts_of(reasons, learnt_from, names) | facts
-    )
+    arrays = {"scores": scores, "labels": labels, "label_names": np.array(names), "counted": counted} | more
+    return job.predictions(arrays, facts_of(reasons, learnt_from, names) | facts)
 
 
 def _solved(job: Job, settings: LinearSettings, features: _Features, rows: IntArray) -> Scores:
     train, val, start = job.data.train, job.data.val, time.monotonic()
-    dtype = choose_dtype(len(rows), features.train.shape[1])
+    dtype = choose_dtype(len(rows), features["train"].shape[1])
     if settings.precision != "auto":
         dtype = getattr(torch, settings.precision)
     probe = fit_probe(
-        features.train, train.labels, features.val, val.labels, settings.l2_grid,
+        features["train"], train.labels, features["val"], val.labels, settings.l2_grid,
         dtype, job.device, rows, settings.outcome,
     )  # fmt: skip
     facts = {
@@ -152,30 +131,28 @@ def _solved(job: Job, settings: LinearSettings, features: _Features, rows: IntAr
         "seconds": round(time.monotonic() - start, 2),
         "validation_of_l2": {f"{l2:g}": round(score, 6) for l2, score in probe.validation.items()},
     }
-    return probe.logits(features.test), facts
+    return probe.logits(features["test"]), facts
 
 
 def _trained(job: Job, settings: LinearSettings, features: _Features, rows: IntArray, cell: Cell) -> Scores:
     train, val, start, adamw = job.data.train, job.data.val, time.monotonic(), settings.adamw
-    data = LayerData(features.train, train.labels, rows, features.val, val.labels, settings.outcome)
+    data = LayerData(features["train"], train.labels, rows, features["val"], val.labels, settings.outcome)
     head = LayerHead(data, adamw, cell.seed or 0)
-    trained = train_head(head, schedule_of(job, cell, adamw.epochs, adamw.patience))
-    return head.logits(features.test), _facts(trained) | {"seconds": round(time.monotonic() - start, 2)}
+    facts = _train(job, cell, head, adamw)
+    return head.logits(features["test"]), facts | {"seconds": round(time.monotonic() - start, 2)}
 
 
 def _finetuned(job: Job, settings: LinearSettings, rows: IntArray, cell: Cell) -> Scores:
     tuning = settings.finetuning
     head = FinetuneHead(job.encoder, job.data, rows, settings.outcome, tuning, cell.seed or 0)
-    trained = train_head(head, schedule_of(job, cell, tuning.epochs, tuning.patience))
-    return head.logits(job.data.test), _facts(trained) | {"finetuned": True}
+    facts = _train(job, cell, head, tuning)
+    return head.logits(job.data.test), facts | {"finetuned": True}
 
 
-def _facts(trained: Trained) -> dict[str, Any]:
-    return {
-        "epochs": trained.epochs,
-        "best_epoch": trained.best_epoch,
-        "validation_loss": round(trained.best, 6),
-    }
+def _train(job: Job, cell: Cell, head: Head[Any], settings: LegacySettings | FinetuneSettings) -> dict[str, Any]:
+    trained = train_head(head, schedule_of(job, cell, settings.epochs, settings.patience))
+    validation = round(trained.best, 6)
+    return {"epochs": trained.epochs, "best_epoch": trained.best_epoch, "validation_loss": validation}
 
 
 TASK = Linear()

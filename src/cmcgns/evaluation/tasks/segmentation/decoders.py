@@ -1,16 +1,21 @@
-"""Decoders over the maps of a frozen encoder: U-Net for pyramids, SETR's for transformers."""
+"""Decoders over maps of a frozen encoder (U-Net for pyramids, SETR's for transformers), and a store of the maps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.images.place import Pixels, centre_crop
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.image_set import ImageSet, Targets
 from cmcgns.evaluation.protocols.task_settings import SegmentationSettings
+from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 
 
 class UNetDecoder(nn.Module):
@@ -130,3 +135,109 @@ def decoder_name(encoder: FrozenEncoder, settings: SegmentationSettings) -> str:
     if settings.decoder != "auto":
         return settings.decoder
     return "unet" if encoder.is_pyramid else "pup"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: its images and what is to be drawn on them."""
+
+    name: str
+    images: ImageSet
+    targets: Targets
+
+
+class MapStore:
+    """Maps and masks of any rows.
+
+    Images are always encoded `batch_size` at a time (a smaller batch is filled up), so that an image's maps do not
+    depend on how many others were asked for.
+
+    Args:
+        encoder: the frozen one.
+        limit: MiB that kept maps may take on the encoder's device.
+        batch_size: images encoded at once.
+
+    Attributes:
+        image_bytes: that the maps of one image take, measured.
+    """
+
+    def __init__(self, encoder: FrozenEncoder, limit: int, batch_size: int) -> None:
+        self.encoder, self.limit, self.batch_size = encoder, limit * 2**20, batch_size
+        one = self._encode(np.zeros((1, encoder.image_size, encoder.image_size), dtype=np.uint8))
+        self.image_bytes = sum(level.numel() * level.element_size() for level in one)
+        self._kept: dict[tuple[str, int], list[Tensor]] = {}
+
+    @property
+    def kept(self) -> int:
+        """How many images have their maps in memory."""
+        return len(self._kept)
+
+    def keep(self, split: Split, rows: IntArray) -> None:
+        """Compute the maps of rows that have none yet, until the memory is used up."""
+        room = max(0, self.limit // self.image_bytes - self.kept)
+        missing = np.array([row for row in rows if (split.name, int(row)) not in self._kept], dtype=np.intp)[:room]
+        for start in range(0, len(missing), self.batch_size):
+            chosen = missing[start : start + self.batch_size]
+            maps = self._encode(np.asarray(split.images.pixels[chosen]))
+            for place, row in enumerate(chosen):
+                self._kept[split.name, int(row)] = [level[place].clone() for level in maps]
+
+    def read(self, split: Split, rows: IntArray, changes: FloatArray | None = None) -> tuple[list[Tensor], Tensor]:
+        """Maps and masks.
+
+        Args:
+            split: of the images.
+            rows: (b,) row numbers of it, at most `batch_size`.
+            changes: (b, 2) angle and scale of each image, see `augment`; such maps are always computed.
+
+        Returns:
+            Maps (b, width, h, w), finest first, and masks (b, s, s), on the encoder's device.
+        """
+        masks = split.targets.of(rows)
+        keys = [(split.name, int(row)) for row in rows]
+        if changes is None and all(key in self._kept for key in keys):
+            levels = zip(*(self._kept[key] for key in keys), strict=True)
+            maps = [torch.stack(level) for level in levels]
+        else:
+            pixels = np.asarray(split.images.pixels[rows])
+            if changes is not None:
+                pixels, masks = turn_and_scale(centre_crop(pixels, self.encoder.image_size), masks, changes)
+            maps = self._encode(pixels)
+        maps = [level.contiguous(memory_format=torch.channels_last) for level in maps]
+        return maps, torch.from_numpy(masks).to(self.encoder.device)
+
+    def _encode(self, pixels: Pixels) -> list[Tensor]:
+        """(b, S, S) -> maps of b images."""
+        wanted = len(pixels)
+        filled = pixels[np.arange(self.batch_size) % wanted]
+        return [level[:wanted] for level in self.encoder.maps(self.encoder.tensors(filled))]
+
+
+def turn_and_scale(pixels: Pixels, masks: BoolArray, changes: FloatArray) -> tuple[Pixels, BoolArray]:
+    """Turn and scale squares about their centres; bilinear, black outside. Unchanged images come back as they are.
+
+    Args:
+        pixels: (b, s, s) uint8.
+        masks: (b, s, s).
+        changes: (b, 2) of :func:`cmcgns.evaluation.tasks.segmentation.train.draw_changes`.
+
+    Returns:
+        Both, changed alike; a mask's pixel is inside where at least half of its value is.
+    """
+    moved = np.flatnonzero((changes != [0.0, 1.0]).any(axis=1))
+    if not len(moved):
+        return pixels, masks
+    angle, scale = torch.from_numpy(changes[moved]).float().unbind(1)
+    cosine, sine, zero = angle.cos() / scale, angle.sin() / scale, torch.zeros_like(angle)
+    matrix = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(-1, 2, 3)
+    both = torch.stack([_floats(pixels[moved]), _floats(masks[moved]) * 255], dim=1)
+    grid = functional.affine_grid(matrix, list(both.shape), align_corners=False)
+    found = functional.grid_sample(both, grid, align_corners=False).numpy()
+    pixels, masks = pixels.copy(), masks.copy()
+    pixels[moved] = found[:, 0].round().astype(np.uint8)
+    masks[moved] = found[:, 1] >= 127.5
+    return pixels, masks
+
+
+def _floats(values: Pixels | BoolArray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).float()

@@ -12,11 +12,10 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import PARTS, TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.image_set import ImageSet
+from cmcgns.evaluation.image_set import ImageSet, read_targets
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import SegmentationSettings
-from cmcgns.evaluation.tasks.segmentation.decoders import build_decoder, decoder_name
-from cmcgns.evaluation.tasks.segmentation.maps import MapStore, Split, read_targets
+from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, Split, build_decoder, decoder_name
 from cmcgns.evaluation.tasks.segmentation.train import DecoderHead, OverlapSums, epoch_rows, measure_overlap
 from cmcgns.evaluation.tasks.train_head import checkpoint_of, schedule_of, train_head
 from cmcgns.metrics.measure import Measures
@@ -98,7 +97,6 @@ def _run_cell(
     trained = train_head(head, schedule_of(job, cell, settings.epochs, settings.patience, settings.stop_on))
     began = time.monotonic()
     found = measure_overlap(decoder, store, test, np.arange(len(test.images)), settings)
-    job.encoder.check_unchanged()
     positive = train.targets.positive[rows]
     facts = {
         "decoder": decoder_name(job.encoder, settings),
@@ -115,7 +113,7 @@ def _run_cell(
         "share_of_test_masks_cut_off_by_the_crop": test.targets.outside,
         "image_size": job.encoder.image_size,
     }
-    return Predictions(test.images.names, test.images.patients.astype(str), _arrays(found), facts)
+    return job.predictions(_arrays(found), facts)
 
 
 def _arrays(found: OverlapSums) -> dict[str, np.ndarray]:

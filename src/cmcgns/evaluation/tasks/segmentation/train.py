@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmcgns.evaluation.protocols.task_settings import SegmentationSettings
-from cmcgns.evaluation.tasks.segmentation.maps import MapStore, Split
+from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, Split
 from cmcgns.evaluation.tasks.train_head import Head
 from cmcgns.metrics.overlap import dice_and_iou
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
