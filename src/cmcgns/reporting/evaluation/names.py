@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from cmcgns.evaluation.protocols import EvaluationProtocol
 
@@ -46,15 +44,6 @@ def extent(values: Iterable[int]) -> str:
 def with_span(value: str, interval: str) -> str:
     """`0.872 (0.851 to 0.893)`."""
     return f"{value} ({interval})" if interval else value
-
-
-def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """One line a row, full precision; what is missing is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 TASKS = {

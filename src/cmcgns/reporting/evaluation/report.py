@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from cmcgns.common.files import write_text
-from cmcgns.common.page import page_template
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ReliabilityCurve, ResultRow
-from cmcgns.reporting.evaluation import build, markdown, plots
+from cmcgns.reporting.evaluation import build, plots
 from cmcgns.reporting.evaluation.names import (
     DESCRIPTIONS,
     TASKS,
@@ -19,13 +16,12 @@ from cmcgns.reporting.evaluation.names import (
     metric_name,
     of_the_labels,
     protocol_title,
-    to_csv,
     version_rank,
 )
 from cmcgns.reporting.evaluation.notices import leak_notice, read_records, statements
+from cmcgns.reporting.evaluation.pages import write_pages, write_values
 from cmcgns.reporting.evaluation.selection import Selection, sources
 from cmcgns.reporting.evaluation.tables import Fold, Part, Picture, Section, Table, pictures_of
-from cmcgns.reporting.style import save_pictures
 
 LEGACY_TEXT = (
     "The legacy protocols repeat what published programs did, slips included (see the protocols' notes), so that a "
@@ -77,13 +73,9 @@ def write_evaluation(
         "protocols": [_about(name, selection) for name in selection.protocols],
         "provenance": _flat(provenance or {}),
     }
-    images = save_pictures(folder, {picture.name: picture.figure for picture in pictures_of(sections)}, _KINDS)
-    write_text(folder / "results.csv", to_csv((field.name for field in fields(ResultRow)), map(asdict, rows)))
-    write_text(folder / "report.md", markdown.render(**content))
-    path = folder / "report.html"
-    template = page_template("cmcgns.reporting.evaluation", "report.html.j2", "report.css", trim=True)
-    write_text(path, template.render(images=images, **content))
-    return path
+    write_values(folder / "results.csv", ResultRow, rows)
+    figures = {picture.name: picture.figure for picture in pictures_of(sections)}
+    return write_pages(folder, "report", content, figures, _KINDS)
 
 
 def _title(selection: Selection) -> str:
