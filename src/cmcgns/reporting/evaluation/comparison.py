@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +29,6 @@ from cmcgns.reporting.evaluation.pages import write_pages, write_values
 from cmcgns.reporting.style import BLUE, FAINT, WIDTH, name_lines, new_figure, style_plot
 
 A_BETTER, B_BETTER, NOT_CLEAR, UNDEFINED = "A better", "B better", "not clear", "undefined"
-
-
-@dataclass(frozen=True)
-class DifferenceLine:
-    """A line of a table: a row as text."""
-
-    protocol: str
-    metric: str
-    label: str
-    fraction: str
-    a: str
-    b: str
-    difference: str
-    interval: str
-    verdict: str
-    is_clear: bool
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
@@ -85,21 +68,21 @@ def verdict_of(row: ComparisonRow) -> str:
     return A_BETTER if (row.difference > 0) != lower_is_better(row.metric) else B_BETTER
 
 
-def _line(row: ComparisonRow) -> DifferenceLine:
-    """A row as text; the metric says if lower is better."""
+def _line(row: ComparisonRow) -> dict[str, Any]:
+    """A line of a table: a row as text; the metric says if lower is better."""
     a, b = (number(value) if is_number(value) else DASH for value in (row.a, row.b))
-    return DifferenceLine(
-        protocol=row.protocol,
-        metric=metric_name(row.metric) + (" (lower is better)" if lower_is_better(row.metric) else ""),
-        label=row.label,
-        fraction=fraction_name(row.fraction) or "none",
-        a=a,
-        b=b,
-        difference=signed(row.difference) if is_number(row.difference) else DASH,
-        interval=span(row.low, row.high, signed) or DASH,
-        verdict=verdict_of(row),
-        is_clear=row.clear,
-    )
+    return {
+        "protocol": row.protocol,
+        "metric": metric_name(row.metric) + (" (lower is better)" if lower_is_better(row.metric) else ""),
+        "label": row.label,
+        "fraction": fraction_name(row.fraction) or "none",
+        "a": a,
+        "b": b,
+        "difference": signed(row.difference) if is_number(row.difference) else DASH,
+        "interval": span(row.low, row.high, signed) or DASH,
+        "verdict": verdict_of(row),
+        "is_clear": row.clear,
+    }
 
 
 def _tally(rows: Sequence[ComparisonRow]) -> str:

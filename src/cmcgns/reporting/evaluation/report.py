@@ -12,10 +12,10 @@ from cmcgns.reporting.evaluation import build, plots
 from cmcgns.reporting.evaluation.names import (
     DESCRIPTIONS,
     TASKS,
-    ProtocolName,
     metric_name,
     of_the_labels,
     protocol_title,
+    version_of,
     version_rank,
 )
 from cmcgns.reporting.evaluation.notices import leak_notice, read_records, statements
@@ -138,9 +138,9 @@ def _sections(selection: Selection, reliability: Sequence[ReliabilityCurve] = ()
 def _task_section(selection: Selection, task: str) -> Section:
     names = [name for name in selection.protocols if selection.tasks[name] == task]
     section = Section(task.replace("_", "-"), TASKS.get(task, task), DESCRIPTIONS.get(task, ""))
-    versions = dict.fromkeys(ProtocolName.parse(name).version for name in names)
+    versions = dict.fromkeys(version_of(name) for name in names)
     for version in sorted(versions, key=version_rank):
-        of = [name for name in names if ProtocolName.parse(name).version == version]
+        of = [name for name in names if version_of(name) == version]
         section.parts += _version_parts(selection, task, version, of)
     return section
 
