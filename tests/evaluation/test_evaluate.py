@@ -141,7 +141,7 @@ def test_protocols_that_cannot_be_done_for_one_reason_share_a_line(
     reason = "tiny has no report encoder (only the folder of a run has one)"
     together = "zero-shot/v1@mine, retrieval/v1@mine, grounding/v1@mine"
     assert judgement.outcome.skipped == [(together, reason), ("detection/v1@mine", "no boxes are annotated")]
-    command._print(judgement, console)
+    command.print_judgement(judgement, console)
     printed = capsys.readouterr().out
     assert printed.count(reason) == 1
     assert f"skipped {together}: {reason}" in printed
@@ -275,7 +275,7 @@ def test_the_terminal_says_leakage_and_why_there_is_no_interval(
         monkeypatch.setattr(module, "get_task", lambda name: PretendTask())
     console = Console(width=300, highlight=False)
     judgement = command.judge_encoder(encoder, choose("linear/v1", [data]), tmp_path / "out", options, console)
-    command._print(judgement, console)
+    command.print_judgement(judgement, console)
     printed = capsys.readouterr().out
     assert f"{NAME}: LEAKAGE, of 8 test images 8 (of 1 patients; 8 by patient" in printed
     assert f"{NAME} 100: " in printed

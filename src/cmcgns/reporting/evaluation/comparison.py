@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from cmcgns.common.files import write_text
-from cmcgns.common.page import page_template
 from cmcgns.evaluation.compare import Comparison, ComparisonRow
-from cmcgns.reporting.evaluation.markdown import code, escape, fold, grid, listed, warning
 from cmcgns.reporting.evaluation.names import (
     DASH,
     TASKS,
@@ -27,29 +23,12 @@ from cmcgns.reporting.evaluation.names import (
     paper_order,
     signed,
     span,
-    to_csv,
 )
 from cmcgns.reporting.evaluation.notices import FEW_PATIENTS, LeakNotice, few_patients
-from cmcgns.reporting.style import BLUE, FAINT, WIDTH, name_lines, new_figure, save_pictures, style_plot
+from cmcgns.reporting.evaluation.pages import write_pages, write_values
+from cmcgns.reporting.style import BLUE, FAINT, WIDTH, name_lines, new_figure, style_plot
 
-_MAIN = "comparison-primary"
 A_BETTER, B_BETTER, NOT_CLEAR, UNDEFINED = "A better", "B better", "not clear", "undefined"
-
-
-@dataclass(frozen=True)
-class DifferenceLine:
-    """A line of a table: a row as text."""
-
-    protocol: str
-    metric: str
-    label: str
-    fraction: str
-    a: str
-    b: str
-    difference: str
-    interval: str
-    verdict: str
-    is_clear: bool
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
@@ -76,14 +55,8 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
         "tables": _tables(rows),
         "only_in_one": list(comparison.only_in_one),
     }
-    images = save_pictures(folder, _forest_plot(primary), ("comparison",))
-    columns = (field.name for field in fields(ComparisonRow))
-    write_text(folder / "comparison.csv", to_csv(columns, map(asdict, comparison.rows)))
-    write_text(folder / "comparison.md", _markdown(f"pictures/{_MAIN}.png" if images else "", content))
-    template = page_template("cmcgns.reporting.evaluation", "comparison.html.j2", "report.css", trim=True)
-    path = folder / "comparison.html"
-    write_text(path, template.render(image=images.get(_MAIN), **content))
-    return path
+    write_values(folder / "comparison.csv", ComparisonRow, comparison.rows)
+    return write_pages(folder, "comparison", content, _forest_plot(primary), ("comparison",))
 
 
 def verdict_of(row: ComparisonRow) -> str:
@@ -95,21 +68,21 @@ def verdict_of(row: ComparisonRow) -> str:
     return A_BETTER if (row.difference > 0) != lower_is_better(row.metric) else B_BETTER
 
 
-def _line(row: ComparisonRow) -> DifferenceLine:
-    """A row as text; the metric says if lower is better."""
+def _line(row: ComparisonRow) -> dict[str, Any]:
+    """A line of a table: a row as text; the metric says if lower is better."""
     a, b = (number(value) if is_number(value) else DASH for value in (row.a, row.b))
-    return DifferenceLine(
-        protocol=row.protocol,
-        metric=metric_name(row.metric) + (" (lower is better)" if lower_is_better(row.metric) else ""),
-        label=row.label,
-        fraction=fraction_name(row.fraction) or "none",
-        a=a,
-        b=b,
-        difference=signed(row.difference) if is_number(row.difference) else DASH,
-        interval=span(row.low, row.high, signed) or DASH,
-        verdict=verdict_of(row),
-        is_clear=row.clear,
-    )
+    return {
+        "protocol": row.protocol,
+        "metric": metric_name(row.metric) + (" (lower is better)" if lower_is_better(row.metric) else ""),
+        "label": row.label,
+        "fraction": fraction_name(row.fraction) or "none",
+        "a": a,
+        "b": b,
+        "difference": signed(row.difference) if is_number(row.difference) else DASH,
+        "interval": span(row.low, row.high, signed) or DASH,
+        "verdict": verdict_of(row),
+        "is_clear": row.clear,
+    }
 
 
 def _tally(rows: Sequence[ComparisonRow]) -> str:
@@ -195,39 +168,10 @@ def _forest_plot(primary: Sequence[ComparisonRow]) -> dict[str, Figure]:
         axes.plot(value, place, "o", markersize=7, color=BLUE, markerfacecolor=filled, zorder=3)
     about = ((row.protocol, metric_name(row.metric), fraction_name(row.fraction)) for row, *_ in shown)
     name_lines(figure, axes, [", ".join(part for part in parts if part) for parts in about])
-    return {_MAIN: figure}
+    return {"comparison-primary": figure}
 
 
 def _order(name: str) -> tuple[int, int, int, str]:
     """By the task that the protocol's own name ends in."""
     base = name.partition("/")[0].replace("-", "_")
     return paper_order(name, next((task for task in TASKS if base.endswith(task)), ""))
-
-
-def _markdown(picture: str, content: Mapping[str, Any]) -> str:
-    """The report for GitHub; `picture` is a path, or empty."""
-    first, second = content["first"], content["second"]
-
-    def lines(shown: Sequence[DifferenceLine], before: str = "") -> list[str]:
-        heads = ["Metric", "Labels", f"A: {first}", f"B: {second}", "A − B", "95 % interval", "Verdict"]
-        heads = [before, *heads] if before else heads
-        return [grid(heads, (_cells(line, before) for line in shown))] if shown else []
-
-    title = [f"# {escape(content['title'])}", f"A is {escape(first)}, B is {escape(second)}."]
-    parts = title + warning(content["leaks"])
-    parts += listed("Verdict", map(escape, content["summary"])) + lines(content["primary"], "Protocol")
-    parts += [f"![Paired differences]({picture})"] if picture else []
-    parts += listed("How to read the differences", map(escape, content["statements"]))
-    for table in content["tables"]:
-        parts += [f"## {code(table['name'])}", escape(table["measured"]), *lines(table["overall"])]
-        parts += listed("", map(escape, table["notes"]))
-        parts += fold("By class", lines(table["classes"], "Class")) if table["classes"] else []
-    parts += listed("Not compared", map(escape, content["only_in_one"]))
-    return "\n\n".join(parts) + "\n"
-
-
-def _cells(line: DifferenceLine, before: str) -> list[str]:
-    named = {"Protocol": [code(line.protocol)], "Class": [escape(line.label)]}.get(before, [])
-    texts = [escape(text) for text in (line.metric, line.fraction, line.a, line.b)]
-    difference = f"**{line.difference}**" if line.is_clear else line.difference
-    return [*named, *texts, difference, line.interval, line.verdict]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from importlib import resources
 from typing import Any, TypeGuard
+
+import yaml
 
 from cmcgns.evaluation.protocols import EvaluationProtocol
 
 DASH = "–"
 
 
-def number(value: float, digits: int = 3) -> str:
+def number(value: float) -> str:
     """`0.872`, with a true minus sign; large ones with fewer digits."""
-    if abs(value) >= 100:
-        digits = min(digits, 1)
+    digits = 3 if abs(value) < 100 else 1
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no −0.000
 
 
@@ -43,103 +42,29 @@ def extent(values: Iterable[int]) -> str:
     return " to ".join(f"{value:,}" for value in dict.fromkeys(found[:1] + found[-1:]))
 
 
-def with_span(value: str, interval: str) -> str:
-    """`0.872 (0.851 to 0.893)`."""
-    return f"{value} ({interval})" if interval else value
-
-
-def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """One line a row, full precision; what is missing is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-TASKS = {
-    "linear": "Linear classification",
-    "knn": "k-nearest neighbours",
-    "detection": "Detection",
-    "segmentation": "Segmentation",
-    "zero_shot": "Zero-shot classification",
-    "retrieval": "Retrieval of images and reports",
-    "grounding": "Grounding of phrases",
-}
-DESCRIPTIONS = {
-    "linear": "A linear classifier is trained on the frozen encoder's features.",
-    "knn": "The nearest training images vote, by cosine similarity of the frozen encoder's features.",
-    "detection": "A detection head is trained on the frozen encoder's maps.",
-    "segmentation": "A decoder is trained on the frozen encoder's maps.",
-    "zero_shot": "Images are compared with sentences; nothing is trained on labels.",
-    "retrieval": "An image is to find its report among all others, and a report its image; nothing is trained.",
-    "grounding": "A phrase is to light up the place that it speaks of; nothing is trained on boxes.",
-}
+_WORDS: dict[str, Any] = yaml.safe_load(resources.files(__package__).joinpath("names.yaml").read_text("utf-8"))
+TASKS: dict[str, str] = _WORDS["tasks"]
+DESCRIPTIONS: dict[str, str] = _WORDS["descriptions"]
 CALIBRATION = ("ece", "brier")
 _LOWER = ("ece", "brier", "median_rank")
-CHANCE = "chance"
-_DATASETS = ("chexpert", "siim", "rsna", "covidx", "object", "nih")  # the paper's order within each task
-_METRICS = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "f1": "F1",
-    "macro_f1": "Macro F1",
-    "map": "mAP",
-    "miou": "Mean IoU",
-    "iou": "IoU",
-    "dice": "Dice",
-    "dice_positive": "Dice, positive images",
-    "dice_all": "Dice, empty images included",
-    "iou_positive": "IoU, positive images",
-    "iou_all": "IoU, empty images included",
-    "median_rank": "Median rank",
-    "cnr": "Contrast-to-noise ratio",
-    "cnr_absolute": "Contrast-to-noise ratio, absolute",
-    "pointing": "Pointing game",
-    "pointing_game": "Pointing game",
-    "ece": "Expected calibration error",
-    "brier": "Brier score",
-    "sensitivity@1fp": "Sensitivity at 1 false alarm an image",
-    "mrr": "Mean reciprocal rank",
-}
-_PREFIXES = {
-    "image_to_report": "Image → report",
-    "report_to_image": "Report → image",
-    "i2r": "Image → report",
-    "r2i": "Report → image",
-}
-_SUFFIXES = {"attention": "attention map", "similarity": "similarity map", CHANCE: "by chance"}
 
 
-@dataclass(frozen=True)
-class ProtocolName:
-    """A protocol's name in tables: `rsna-linear/v1@rsna` in its parts."""
+def version_of(name: str) -> str:
+    """`v1` of `rsna-linear/v1@rsna`; empty where the name has none."""
+    return name.partition("@")[0].partition("/")[2]
 
-    base: str
-    version: str
-    dataset: str = ""
 
-    @classmethod
-    def parse(cls, name: str) -> ProtocolName:
-        """Take a name apart; what is missing is empty."""
-        rest, _, dataset = name.partition("@")
-        base, _, version = rest.partition("/")
-        return cls(base, version, dataset)
-
-    @property
-    def is_legacy(self) -> bool:
-        """Whether published figures may stand beside it: the legacy protocol as it comes, without overrides."""
-        return self.version.startswith("legacy") and "+" not in self.version
+def is_legacy(name: str) -> bool:
+    """Whether published figures may stand beside it: the legacy protocol as it comes, without overrides."""
+    return version_of(name).startswith("legacy") and "+" not in version_of(name)
 
 
 def metric_name(metric: str) -> str:
     """`report_to_image_r@10` -> `Report → image, R@10`; a name that is not known stays as it is."""
-    for prefix, text in _PREFIXES.items():
+    for prefix, text in _WORDS["prefixes"].items():
         if metric.startswith(prefix + "_"):
             return f"{text}, {metric_name(metric.removeprefix(prefix + '_'))}"
-    for suffix, text in _SUFFIXES.items():
+    for suffix, text in _WORDS["suffixes"].items():
         if metric.endswith("_" + suffix):
             return f"{metric_name(metric.removesuffix('_' + suffix))}, {text}"
     if metric.startswith(("r@", "p@")):
@@ -148,7 +73,8 @@ def metric_name(metric: str) -> str:
         return f"AP at IoU 0.{metric[2:]}"
     if metric.startswith("recall@"):
         return f"Recall, {metric.removeprefix('recall@')} detections an image"
-    return _METRICS.get(metric, metric.replace("_", " "))
+    known: str = _WORDS["metrics"].get(metric, metric.replace("_", " "))
+    return known
 
 
 def lower_is_better(metric: str) -> bool:
@@ -158,7 +84,7 @@ def lower_is_better(metric: str) -> bool:
 
 def is_chance(metric: str) -> bool:
     """Whether a figure is what guessing gets on these test rows, whoever is judged."""
-    return metric.endswith(f"_{CHANCE}")
+    return metric.endswith("_chance")
 
 
 def fraction_name(fraction: float | None) -> str:
@@ -176,17 +102,16 @@ def protocol_title(name: str, protocols: Mapping[str, EvaluationProtocol]) -> st
     protocol = protocols.get(name)
     if protocol is None:
         return name
-    dataset = ProtocolName.parse(name).dataset
+    dataset = name.partition("@")[2]
     return f"{protocol.title} ({dataset})" if dataset else protocol.title
 
 
 def paper_order(name: str, task: str) -> tuple[int, int, int, str]:
     """Sort key of a protocol: by task, v1 before legacy, then the order of the paper's tables."""
-    parts = ProtocolName.parse(name)
-    tasks = list(TASKS)
-    position = tasks.index(task) if task in tasks else len(tasks)
-    dataset = next((i for i, start in enumerate(_DATASETS) if parts.base.startswith(start)), len(_DATASETS))
-    return position, version_rank(parts.version), dataset, name
+    position = [*TASKS, task].index(task)
+    datasets = _WORDS["datasets"]
+    dataset = next((place for place, start in enumerate(datasets) if name.startswith(start)), len(datasets))
+    return position, version_rank(version_of(name)), dataset, name
 
 
 def version_rank(version: str) -> int:

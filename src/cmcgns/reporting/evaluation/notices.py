@@ -9,7 +9,7 @@ from typing import Any
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.results import ENCODER, ResultRow, cells_of, read_predictions, read_protocol
-from cmcgns.reporting.evaluation.names import ProtocolName, extent, protocol_title
+from cmcgns.reporting.evaluation.names import extent, is_legacy, protocol_title
 from cmcgns.reporting.evaluation.selection import Selection
 
 TITLE = "Leakage: the encoder or its training has seen part of what it is tested on"
@@ -140,7 +140,7 @@ def statements(selection: Selection) -> list[str]:
     if not selection.rows:
         return ["There is no figure to read: nothing was finished."]
     found = [*_general(selection), *_small_tests(selection), *_chexpert(selection)]
-    if any(ProtocolName.parse(name).is_legacy for name in selection.protocols):
+    if any(is_legacy(name) for name in selection.protocols):
         found.append(
             "Published figures stand beside legacy protocols only. They are copied, other hands measured them, they "
             "have no interval, and copied tables disagree by several points: orientation, not a comparison."

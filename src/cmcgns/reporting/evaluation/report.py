@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from cmcgns.common.files import write_text
-from cmcgns.common.page import page_template
 from cmcgns.evaluation.figures import ReliabilityCurve
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow
-from cmcgns.reporting.evaluation import build, markdown, plots
+from cmcgns.reporting.evaluation import build, plots
 from cmcgns.reporting.evaluation.names import (
     DESCRIPTIONS,
     TASKS,
-    ProtocolName,
     metric_name,
     of_the_labels,
     protocol_title,
-    to_csv,
+    version_of,
     version_rank,
 )
 from cmcgns.reporting.evaluation.notices import leak_notice, read_records, statements
+from cmcgns.reporting.evaluation.pages import write_pages, write_values
 from cmcgns.reporting.evaluation.selection import Selection, sources
 from cmcgns.reporting.evaluation.tables import Fold, Part, Picture, Section, Table, pictures_of
-from cmcgns.reporting.style import save_pictures
 
 LEGACY_TEXT = (
     "The legacy protocols repeat what published programs did, slips included (see the protocols' notes), so that a "
@@ -78,13 +74,9 @@ def write_evaluation(
         "protocols": [_about(name, selection) for name in selection.protocols],
         "provenance": _flat(provenance or {}),
     }
-    images = save_pictures(folder, {picture.name: picture.figure for picture in pictures_of(sections)}, _KINDS)
-    write_text(folder / "results.csv", to_csv((field.name for field in fields(ResultRow)), map(asdict, rows)))
-    write_text(folder / "report.md", markdown.render(**content))
-    path = folder / "report.html"
-    template = page_template("cmcgns.reporting.evaluation", "report.html.j2", "report.css", trim=True)
-    write_text(path, template.render(images=images, **content))
-    return path
+    write_values(folder / "results.csv", ResultRow, rows)
+    figures = {picture.name: picture.figure for picture in pictures_of(sections)}
+    return write_pages(folder, "report", content, figures, _KINDS)
 
 
 def _title(selection: Selection) -> str:
@@ -147,9 +139,9 @@ def _sections(selection: Selection, reliability: Sequence[ReliabilityCurve] = ()
 def _task_section(selection: Selection, task: str) -> Section:
     names = [name for name in selection.protocols if selection.tasks[name] == task]
     section = Section(task.replace("_", "-"), TASKS.get(task, task), DESCRIPTIONS.get(task, ""))
-    versions = dict.fromkeys(ProtocolName.parse(name).version for name in names)
+    versions = dict.fromkeys(version_of(name) for name in names)
     for version in sorted(versions, key=version_rank):
-        of = [name for name in names if ProtocolName.parse(name).version == version]
+        of = [name for name in names if version_of(name) == version]
         section.parts += _version_parts(selection, task, version, of)
     return section
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow
-from cmcgns.reporting.evaluation.names import DASH, ProtocolName, extent, is_number, paper_order
+from cmcgns.reporting.evaluation.names import DASH, extent, is_legacy, is_number, paper_order
 
 Key = tuple[str, str, str, str, str, float | None]
 
@@ -125,7 +125,7 @@ class Selection:
 
     def published(self, protocol: str) -> Mapping[str, Sequence[float | None]]:
         """Published figures by model, in per cent at 1, 10 and 100 % of the labels; none but for legacy protocols."""
-        known = protocol in self.about and ProtocolName.parse(protocol).is_legacy
+        known = protocol in self.about and is_legacy(protocol)
         return self.about[protocol].anchors if known else {}
 
     def expected_seeds(self, protocol: str, fraction: float | None) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from matplotlib.figure import Figure
 
 from cmcgns.evaluation.results import ResultRow
-from cmcgns.reporting.evaluation.names import DASH, is_number, number, span, with_span
+from cmcgns.reporting.evaluation.names import DASH, is_number, number, span
 from cmcgns.reporting.evaluation.selection import TestSet
 
 UNDEFINED = "undefined on these test rows"
@@ -30,7 +30,8 @@ class Entry:
     @property
     def text(self) -> str:
         """All in one line, without the marks."""
-        return ", ".join(part for part in (with_span(self.value, self.interval), self.spread) if part)
+        value = f"{self.value} ({self.interval})" if self.interval else self.value
+        return ", ".join(part for part in (value, self.spread) if part)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""The files of a report: Markdown that GitHub renders, one HTML page, values as CSV, pictures."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from cmcgns.common.files import write_text
+from cmcgns.common.page import page_template
+from cmcgns.reporting.style import save_pictures
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_PACKAGE = "cmcgns.reporting.evaluation"
+_SIGNS = re.compile(r"([\\`*\[\]|~$<>&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_NAME = re.compile(r"[\w./@+ -]+", re.ASCII)
+
+
+def write_pages(
+    folder: Path, name: str, content: Mapping[str, Any], figures: Mapping[str, Figure], kinds: Sequence[str]
+) -> Path:
+    """Write `NAME.md`, `NAME.html` and `pictures/`.
+
+    Args:
+        folder: to write into.
+        name: of the templates and the files.
+        content: what the templates take; `images` in them are the pictures by name.
+        figures: the pictures.
+        kinds: as of :func:`cmcgns.reporting.style.save_pictures`.
+
+    Returns:
+        Path of `NAME.html`, one file that needs nothing else.
+    """
+    images = save_pictures(folder, figures, kinds)
+    markdown = _markdown().get_template(f"{name}.md.j2").render(images=images, **content)
+    write_text(folder / f"{name}.md", re.sub(r"\n{3,}", "\n\n", markdown).strip() + "\n")
+    page = page_template(_PACKAGE, f"{name}.html.j2", "report.css", trim=True)
+    write_text(folder / f"{name}.html", page.render(images=images, **content))
+    return folder / f"{name}.html"
+
+
+def write_values(path: Path, kind: type[DataclassInstance], rows: Iterable[DataclassInstance]) -> None:
+    """Write rows of one data class as CSV: one line a row, full precision; what is missing is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(asdict, rows))
+    write_text(path, text.getvalue())
+
+
+def _markdown() -> Environment:
+    """Templates of Markdown: whatever is not :class:`Markup` is escaped."""
+    made = Environment(
+        autoescape=True, loader=PackageLoader(_PACKAGE, ""), trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else _escape(value),
+    )  # fmt: skip
+    made.filters["code"] = lambda name: Markup(f"`{name}`") if _NAME.fullmatch(name) else _escape(name)
+    made.filters["sentence"] = lambda text: Markup(_escape(text).replace("\\`", "`"))  # names stay in code spans
+    made.filters["html"] = lambda text: Markup(html.escape(_line(text)))
+    return made
+
+
+def _escape(text: object) -> Markup:
+    """Text that Markdown takes as it is: one line, no tables, links, emphasis or HTML."""
+    entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+    return Markup(_SIGNS.sub(lambda found: entities.get(found[0], "\\" + found[0]), _line(text)))
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())
