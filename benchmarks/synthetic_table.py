@@ -24,8 +24,8 @@ from cmcgns.metrics.intervals import IntervalTable, interval_text, measure_inter
 from cmcgns.metrics.measure import Array, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, RankedScores, mean_over_classes
 from cmcgns.metrics.retrieval import chance_recall, recall_at_k
-from cmcgns.phantom import language
 from cmcgns.pretrained import Pretrained, load, random_twin
+from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.pretrained.zero_shot import zero_shot_scores
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.pretrain import pretrain
@@ -103,9 +103,10 @@ def score(model: Pretrained, probes: Sequence[LinearProbe], folder: Path) -> Sco
     """Score the studies of one test set."""
     test = read_study_set(folder, "test", model)
     found = test.embed(model)
-    wanted = [language()[name] for name in test.label_names]
-    positive = [model.embed_text(list(texts)) for texts, _ in wanted]
-    negative = [model.embed_text(list(texts)) for _, texts in wanted]
+    prompts = load_prompts("phantom")
+    wanted = [prompts.of(name) for name in test.label_names]
+    positive = [model.embed_text(list(each.positive)) for each in wanted]
+    negative = [model.embed_text(list(each.negative)) for each in wanted]
     ids = found.report_text
     return Scores(
         linear=[probe.logits(found.pooled) for probe in probes],

@@ -79,9 +79,13 @@ def save_pictures(folder: Path, figures: Mapping[str, Figure], kinds: Sequence[s
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names in scripts that the font lacks
         for name, figure in figures.items():
-            content = save_picture(figure, place / f"{name}.png").read_bytes()
-            images[name] = Markup("data:image/png;base64,") + Markup(base64.b64encode(content).decode())
+            images[name] = png_data(save_picture(figure, place / f"{name}.png").read_bytes())
     return images
+
+
+def png_data(content: bytes) -> Markup:
+    """A PNG as the address of an image in a page."""
+    return Markup("data:image/png;base64,") + Markup(base64.b64encode(content).decode())
 
 
 def style_plot(axes: Axes, title: str, xlabel: str = "", ylabel: str = "") -> None:

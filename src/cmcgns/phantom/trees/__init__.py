@@ -8,24 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cmcgns.common.errors import UserError
-from cmcgns.phantom.trees.boxes import write_object_cxr, write_rsna, write_siim, write_vindr
+from cmcgns.phantom.trees import layouts
 from cmcgns.phantom.trees.cases import Case, make_cases
-from cmcgns.phantom.trees.labels import write_chexpert, write_covidx, write_mimic_cxr, write_nih, write_openi
 
 __all__ = ["tree_names", "write_tree"]
 
 FEWEST_STUDIES = 8  # fewer may leave a part of a dataset without a patient
 
 _WRITERS: dict[str, Callable[[Path, list[Case]], None]] = {
-    "mimic-cxr": write_mimic_cxr,
-    "openi": write_openi,
-    "chexpert": write_chexpert,
-    "rsna": write_rsna,
-    "covidx": write_covidx,
-    "siim": write_siim,
-    "object-cxr": write_object_cxr,
-    "nih": write_nih,
-    "vindr": write_vindr,
+    "mimic-cxr": layouts.write_mimic_cxr,
+    "openi": layouts.write_openi,
+    "chexpert": layouts.write_chexpert,
+    "rsna": layouts.write_rsna,
+    "covidx": layouts.write_covidx,
+    "siim": layouts.write_siim,
+    "object-cxr": layouts.write_object_cxr,
+    "nih": layouts.write_nih,
+    "vindr": layouts.write_vindr,
 }
 _VIEWS = {"vindr": "PA"}  # a dataset of one view
 

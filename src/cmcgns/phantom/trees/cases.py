@@ -6,17 +6,23 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.phantom.findings import FINDINGS
 from cmcgns.phantom.study import Finding, Study, make_study, plan_study, render
+
+LAYOUTS: dict[str, Any] = yaml.safe_load((resources.files(__package__) / "layouts.yaml").read_text("utf-8"))
+Row = Sequence[object]
 
 DEVICES = ("chest wall", "superior vena cava", "trachea")  # places of pacemakers, lines and tubes
 
@@ -51,6 +57,12 @@ class Case:
     def nih_image(self) -> str:
         """NIH's name of the image, by patient and follow-up: `00000012_001.png`."""
         return f"{self.patient:08d}_{self.number:03d}.png"
+
+    @property
+    def nih_labels(self) -> list[str]:
+        """NIH's labels of the findings, sorted; empty for a normal study."""
+        labels = LAYOUTS["nih"]["labels"]
+        return sorted({label for finding in self.study.findings for label in labels.get(finding.label, ())})
 
     @property
     def rsna_image(self) -> str:
@@ -159,13 +171,23 @@ def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
         Image.fromarray(pixels).save(path, "JPEG", quality=95)
 
 
-def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table, header first; None is an empty cell; `.gz` is compressed."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    content = text.getvalue().encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+def write_tables(
+    out: Path, columns: Mapping[str, Sequence[str]], rows: Mapping[str, Iterable[Row]], file: str = "{}"
+) -> None:
+    """Write tables as CSV, header first; None is an empty cell.
+
+    Args:
+        out: folder.
+        columns: of each table.
+        rows: of each table; one that is missing has none.
+        file: name of the file, with `{}` for the table's; `.gz` is compressed.
+    """
+    for name, header in columns.items():
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *rows.get(name, ())])
+        content, path = text.getvalue().encode(), out / file.format(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def write_dicom(path: Path, case: Case, instance: str) -> None:

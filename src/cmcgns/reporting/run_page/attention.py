@@ -131,7 +131,7 @@ def localisation(studies: EncodedStudies) -> dict[str, Interval] | None:
             scores = np.stack([enlarge(maps.weights).ravel(), enlarge(maps.similarity).ravel()], axis=1)
             ranked = RankedScores(scores, np.stack([inside.ravel()] * 2, axis=1))
             values.append(ranked.auroc(np.ones((1, inside.size)))[0])
-            patients.append(studies.patients[statement.row])
+            patients.append(studies.frame["patient_id"][statement.row])
     if len(set(patients)) < 2:
         return None
     weights, similarity = np.array(values).T

@@ -16,7 +16,7 @@ from PIL import Image
 from cmcgns.data.pairs.order import BatchRequest
 from cmcgns.objectives.masked_reconstruction import draw_hidden, to_pixels
 from cmcgns.reporting.run_page.attention import box_mask, choose_rows
-from cmcgns.reporting.run_page.studies import EncodedStudies, Floats, png_data
+from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
 from cmcgns.reporting.style import (
     FAINT,
     GREEN,
@@ -26,6 +26,7 @@ from cmcgns.reporting.style import (
     cover,
     draw_boxes,
     new_figure,
+    png_data,
     range_bar,
     show_map,
     show_radiograph,
@@ -102,7 +103,7 @@ def draw_retrieval(studies: EncodedStudies, found: list[Retrieved]) -> Figure:
                     axes.add_patch(frame)
             if line == 0:
                 axes.set_title("nearest" if place == 0 else f"rank {place + 1}", fontsize=TEXT, color=INK, pad=7)
-        text = wrap(" ".join(studies.texts[result.row].split()), 33, 8)
+        text = wrap(" ".join(studies.frame["text"][result.row].split()), 33, 8)
         first = plots[0].transAxes
         plots[0].text(-1.5, 0.98, text, fontsize=SMALL + 1, color=INK, va="top", transform=first, linespacing=1.35)
         note = f"own image at rank {result.rank} of {len(studies)}"

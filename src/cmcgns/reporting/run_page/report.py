@@ -24,7 +24,7 @@ from cmcgns.reporting.run_page.results import (
     leaves_out_zero,
     per_label,
 )
-from cmcgns.reporting.run_page.studies import EncodedStudies, encode_studies, png_data
+from cmcgns.reporting.run_page.studies import EncodedStudies, encode_studies
 from cmcgns.reporting.run_page.training import (
     PANELS,
     Panel,
@@ -45,7 +45,7 @@ from cmcgns.reporting.style import (
     cover,
     draw_boxes,
     new_figure,
-    save_picture,
+    save_pictures,
     show_map,
     show_radiograph,
     wrap,
@@ -75,7 +75,7 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
             cannot be written.
     """
     model = load(run)
-    pictures = _writable(out)
+    _check_writable(out)
     studies, folder = encode_studies(model, manifest), RunFolder(run)
     records = read_metrics(folder.metrics) if folder.metrics.is_file() else []
     sections = {
@@ -87,10 +87,9 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
     }
     maps, rebuilt = sections["attention"].get("maps", []), sections["reconstructions"].get("examples", [])
     sections["overview"] = {"picture": draw_overview(studies, records, maps, rebuilt, results)}
-    for name, section in sections.items():
-        if "picture" in section:
-            path = save_picture(section["picture"], pictures / f"{name}.png")
-            section["picture"] = png_data(path.read_bytes())
+    figures = {name: section["picture"] for name, section in sections.items() if "picture" in section}
+    for name, picture in save_pictures(out, figures, kinds=()).items():
+        sections[name]["picture"] = picture
     recipe = model.recipe
     page = page_template("cmcgns.reporting.run_page", "report.html.j2").render(
         studies=studies,
@@ -105,7 +104,7 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
         duration=duration,
         clear=leaves_out_zero,
         masks=DRAWS,
-        synthetic=studies.source == "phantom",
+        synthetic=studies.frame["dataset"][0] == "phantom",
         **sections,
     )
     path = out / "report.html"
@@ -113,12 +112,12 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
     return path
 
 
-def _writable(out: Path) -> Path:
-    """The folder of pictures, made before minutes are spent on them."""
+def _check_writable(out: Path) -> None:
+    """Make the folder before minutes are spent on what goes into it."""
     try:
         (out / "pictures").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
-            return out / "pictures"
+            pass
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another folder") from None
 

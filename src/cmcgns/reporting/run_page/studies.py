@@ -1,6 +1,5 @@
 """Studies that a run did not train on, as its encoders see them."""
 
-import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -40,11 +38,8 @@ class EncodedStudies:
         model: the pretrained encoders and the objective.
         split: where the studies come from; empty: rows of a table without such splits.
         unseen: whether the run is known not to have trained on them.
-        source: the data set that the table names.
+        frame: n rows of the table, numbered from 0.
         dataset: the studies as batches.
-        patients: (n,) patient ids.
-        paths: image files.
-        texts: reports.
         sentences: the sentences that the model reads of each report.
         boxes: findings with a place; empty where the table has none.
         image: (n, D) unit image embeddings.
@@ -57,11 +52,8 @@ class EncodedStudies:
     model: Pretrained
     split: str
     unseen: bool
-    source: str
+    frame: pd.DataFrame
     dataset: PairDataset
-    patients: NDArray[np.object_]
-    paths: list[str]
-    texts: list[str]
     sentences: list[list[str]]
     boxes: list[list[Box]]
     image: Tensor
@@ -71,7 +63,7 @@ class EncodedStudies:
     grid: tuple[int, int]
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.frame)
 
     @property
     def report_text(self) -> NDArray[np.int64]:
@@ -87,7 +79,7 @@ class EncodedStudies:
         """(S, S) what the encoder sees, in [-1, 1], in more pixels than it gets."""
         settings = self.dataset.settings
         times = max(1, min(times, 320 // settings.image_size))
-        return _crop(read_image(Path(self.paths[row]), settings.resize * times), settings, times)
+        return _crop(read_image(Path(self.frame["image_path"][row]), settings.resize * times), settings, times)
 
 
 def encode_studies(model: Pretrained, manifest: Path) -> EncodedStudies:
@@ -103,26 +95,17 @@ def encode_studies(model: Pretrained, manifest: Path) -> EncodedStudies:
     pairs = read_pairs(manifest, data)
     pairs.frame, split = _choose_rows(pairs, data, seen)
     dataset = pair_dataset(pairs, model.tokenizer, data)
-    frame, kept = pairs.frame, np.diff(dataset.tokens.sentence_offsets)
-    texts = frame["text"].tolist()
+    frame, kept = pairs.frame.reset_index(drop=True), np.diff(dataset.tokens.sentence_offsets)
     return EncodedStudies(
         model=model,
         split=split,
         unseen=seen is not None or split not in ("", data.train_split),
-        source=str(frame["dataset"].iloc[0]),
+        frame=frame,
         dataset=dataset,
-        patients=frame["patient_id"].to_numpy(dtype=object),
-        paths=frame["image_path"].tolist(),
-        texts=texts,
-        sentences=[split_sentences(text)[:count] for text, count in zip(texts, kept, strict=True)],
+        sentences=[split_sentences(text)[:count] for text, count in zip(frame["text"], kept, strict=True)],
         boxes=_read_boxes(frame, data),
         **_encode(model, dataset),
     )
-
-
-def png_data(content: bytes) -> Markup:
-    """A PNG as the address of an image in a page."""
-    return Markup("data:image/png;base64,") + Markup(base64.b64encode(content).decode())
 
 
 def _choose_rows(pairs: Pairs, data: DataSettings, seen: SeenFile | None) -> tuple[pd.DataFrame, str]:
