@@ -24,8 +24,9 @@ def parse_boxes(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     rows: list[int] = []
     numbers: list[tuple[float, ...]] = []
     malformed: list[int] = []
+    texts = frame["boxes"].tolist()
     for row in np.flatnonzero(~frame["boxes"].isin(["", "[]"])).tolist():
-        boxes = _parse(frame["boxes"].iat[row])
+        boxes = _parse(texts[row])
         if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
             malformed.append(row)
             continue

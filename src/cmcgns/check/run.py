@@ -21,7 +21,9 @@ from cmcgns.common.files import write_json
 from cmcgns.data.manifest import read_manifest, write_manifest
 
 
-def check(folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: Path | None, clean: bool) -> int:
+def check_folders(
+    folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: Path | None, clean: bool
+) -> int:
     """Check, print, write.
 
     Args:
@@ -39,8 +41,8 @@ def check(folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: 
     """
     console = Console()
 
-    def say(text: str, style: str | None = None) -> None:
-        console.print(terminal_text(text), style=style, highlight=False)
+    def say(message: str, style: str | None = None) -> None:
+        console.print(terminal_text(message), style=style, highlight=False)
 
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not open_images) as progress:

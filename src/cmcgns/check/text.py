@@ -97,17 +97,8 @@ def _as_text(value: object) -> str:
     return value.decode("utf-8", "replace").replace("\0", "") if isinstance(value, bytes) else str(value)
 
 
-def is_dicom(file: Path) -> bool:
-    """Whether a file says that it is DICOM."""
-    try:
-        with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except (OSError, ValueError):
-        return False
-
-
 def dicom_patient_tags(file: Path) -> list[str]:
-    """Names of the DICOM tags that identify a person and are filled; an unreadable file has none."""
+    """Names of the DICOM tags that identify a person and are filled; an unreadable or other file has none."""
     import pydicom
 
     try:
