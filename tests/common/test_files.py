@@ -5,10 +5,19 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import inside, sha256, write_atomically, write_json, write_text
+from cmcgns.common.files import (
+    inside,
+    read_arrays,
+    sha256,
+    write_arrays,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 
 def test_content_arrives_and_nothing_else_stays(tmp_path):
@@ -97,3 +106,18 @@ def test_inside_follows_links_and_refuses_those_that_leave(tmp_path: Path) -> No
 def test_inside_survives_a_loop_of_links(tmp_path: Path) -> None:
     (tmp_path / "loop.png").symlink_to("loop.png")
     assert not inside(tmp_path, tmp_path / "loop.png").exists()
+
+
+def test_arrays_are_read_back_or_count_as_none(tmp_path: Path) -> None:
+    file, numbers = tmp_path / "a.npz", np.arange(5)
+    assert read_arrays(file, "a") is None
+    write_arrays(file, {"a": numbers, "b": numbers > 2})
+    found = read_arrays(file, "b", "a")
+    assert found is not None
+    np.testing.assert_array_equal(found[0], numbers > 2)
+    np.testing.assert_array_equal(found[1], numbers)
+    assert read_arrays(file, "a", "c") is None
+    whole = file.read_bytes()
+    for torn in (b"", whole[:100], whole[:-30], b"PK\x03\x04 no zip", b"\x93NUMPY"):
+        file.write_bytes(torn)
+        assert read_arrays(file, "a") is None

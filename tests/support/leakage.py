@@ -1,6 +1,7 @@
 """Copies of small data sets with something done to them, and encoders that saw them."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,11 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.leakage import Leakage, check_leakage
 from cmcgns.evaluation.protocols.protocol import EvaluationProtocol, SplitSettings
 from cmcgns.phantom.dataset import write_dataset
-from cmcgns.settings.recipe import parse_recipe
 from cmcgns.training.data import prepare_data
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen import write_seen
+from support.check import changed
+from support.training import tiny_recipe
 
 Change = Callable[[pd.DataFrame, Path], pd.DataFrame]
 """Rows of a manifest and its folder -> other rows."""
@@ -47,11 +49,10 @@ def rows_of(folder: Path) -> pd.DataFrame:
 
 def set_cells(frame: pd.DataFrame, rows: dict[int, dict[str, Any]]) -> pd.DataFrame:
     """The frame with other values in some columns of some rows."""
-    columns = {name: frame[name].tolist() for cells in rows.values() for name in cells}
     for row, cells in rows.items():
         for name, value in cells.items():
-            columns[name][row] = value
-    return frame.assign(**columns)
+            frame = changed(frame, name, {row: value})
+    return frame
 
 
 def with_cells(rows: dict[int, dict[str, Any]]) -> Change:
@@ -76,12 +77,7 @@ def task_data(folder: Path, task: Any = "linear", **split: Any) -> TaskData:
 
 def run_on(data: Path, out: Path) -> FrozenEncoder:
     """What stands for an encoder whose run saw that data; nothing is trained."""
-    settings = {
-        "data": {"image_size": 64, "resize": 72},
-        "report_encoder": {"vocabulary": 300},
-        "training": {"seed": 1},
-    }
-    recipe = parse_recipe(settings, "tiny")
+    recipe = tiny_recipe(data__image_size=64, data__resize=72)
     out.mkdir(parents=True)
     write_seen(RunFolder(out), prepare_data(recipe, data), recipe, None)
     return encoder_of(out)
@@ -99,3 +95,8 @@ RANDOM = encoder_of(None, "random resnet18")
 def leakage_of(test: Path, pretraining: Path, run: Path, task: Any = "linear") -> Leakage:
     """What a dataset shares with the pretraining of a run that is made for it."""
     return check_leakage(task_data(test, task), run_on(pretraining, run))
+
+
+def counts(leakage: Leakage) -> dict[str, int]:
+    """Test images by kind of finding."""
+    return dict(Counter(kind for kind, _ in {(each.kind, each.image) for each in leakage.findings}))

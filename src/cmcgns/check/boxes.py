@@ -12,7 +12,6 @@ from cmcgns.data.manifest import boxes_text
 
 SIDES = ["x", "y", "width", "height"]
 SLACK = 1.0  # pixels: boxes are scaled with the image and rounded
-_CHUNK = 20_000  # rows parsed at once: memory stays flat
 
 
 def parse_boxes(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
@@ -22,37 +21,25 @@ def parse_boxes(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
         One row per box: `row` (position in the manifest), `x`, `y`, `width`, `height` (NaN where there is no number),
         `image_width`, `image_height` (NaN where the manifest does not say); and the rows that hold no list of boxes.
     """
-    texts = frame["boxes"]
-    stated = np.flatnonzero(((texts != "") & (texts != "[]")).to_numpy(dtype=bool))
     rows: list[int] = []
     numbers: list[tuple[float, ...]] = []
     malformed: list[int] = []
-    for start in range(0, len(stated), _CHUNK):
-        chunk = stated[start : start + _CHUNK]
-        for row, boxes in zip(chunk.tolist(), _parse(texts.iloc[chunk].tolist()), strict=True):
-            if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
-                malformed.append(row)
-                continue
-            rows += [row] * len(boxes)
-            numbers += [tuple(_number(box.get(side)) for side in SIDES) for box in boxes]
+    texts = frame["boxes"].tolist()
+    for row in np.flatnonzero(~frame["boxes"].isin(["", "[]"])).tolist():
+        boxes = _parse(texts[row])
+        if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
+            malformed.append(row)
+            continue
+        rows += [row] * len(boxes)
+        numbers += [tuple(_number(box.get(side)) for side in SIDES) for box in boxes]
     table = pd.DataFrame(np.array(numbers, dtype=np.float64).reshape(-1, 4), columns=SIDES)
     table.insert(0, "row", np.array(rows, dtype=np.int64))
     for name in ("width", "height"):
-        sizes = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        table[f"image_{name}"] = sizes[table["row"].to_numpy()]
+        table[f"image_{name}"] = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)[rows]
     return table, malformed
 
 
-def _parse(texts: list[str]) -> list[object]:
-    """What the cells hold; None where one is no JSON."""
-    try:
-        lists: list[object] = json.loads(f"[{','.join(texts)}]")  # one call for good rows
-    except (ValueError, RecursionError):
-        lists = []
-    return lists if len(lists) == len(texts) else [_parse_one(text) for text in texts]
-
-
-def _parse_one(text: str) -> object:
+def _parse(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -2,8 +2,8 @@
 
 import hashlib
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ from PIL import Image
 from cmcgns.check.rule import ImageFacts
 from cmcgns.check.text import personal_metadata
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import file_stamp, write_arrays
+from cmcgns.common.files import file_stamp, read_arrays, write_arrays
 from cmcgns.common.processes import in_threads
 from cmcgns.data.images.files import open_picture
-from cmcgns.data.images.near_duplicates import SIDE, signature
+from cmcgns.data.images.near_duplicates import FIELDS, signature
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.images.read import gray_of
 from cmcgns.data.manifest import image_file
@@ -57,7 +57,10 @@ def count_text_rows(grey: NDArray[np.float32]) -> int:
         return 0
     hits = np.zeros(starts.shape, dtype=bool)
     hits[many] = _crossings(starts[many]) >= _CROSSINGS
-    return _longest_run(_near_border(hits))
+    height, width = pixels.shape
+    top, left = round(height * _BORDER), round(width * _BORDER)
+    hits[top : height - top, left : max(left, width - left - _WINDOW)] = False
+    return _longest_run(hits)
 
 
 def _slide(pixels: Pixels, extreme: np.ufunc) -> Pixels:
@@ -74,13 +77,6 @@ def _crossings(starts: NDArray[np.bool_]) -> NDArray[np.int32]:
     """(h, w) -> (h, w) number of strokes that begin in the window of a row that starts here."""
     total = np.cumsum(np.pad(starts, ((0, 0), (1, _WINDOW))), axis=1, dtype=np.int32)
     return total[:, _WINDOW:][:, : starts.shape[1]] - total[:, : starts.shape[1]]
-
-
-def _near_border(hits: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    height, width = hits.shape
-    top, left = round(height * _BORDER), round(width * _BORDER)
-    hits[top : height - top, left : max(left, width - left - _WINDOW)] = False
-    return hits
 
 
 def _longest_run(hits: NDArray[np.bool_]) -> int:
@@ -104,8 +100,7 @@ _FACTS = np.dtype(
         ("high", np.float32),
         ("text_rows", np.int32),
         ("metadata", "U120"),
-        ("hashes", np.uint64, (2, 4)),
-        ("thumbnails", np.uint8, (2, SIDE, SIDE)),
+        *FIELDS[1:],
     ]
 )
 Grey = NDArray[np.float32]
@@ -170,7 +165,8 @@ def measure_images(
         in_threads(measure_one, todo, progress)
     result = ImageFacts(facts, dict(sorted(problems.items())), skipped)
     if len(problems) < len(todo):
-        _write_cache(folder / CACHE, keys[result.read], facts[result.read])
+        with suppress(OSError):  # a folder that may only be read is checked all the same, if slowly again
+            write_arrays(folder / CACHE, {"keys": keys[result.read], "facts": facts[result.read]})
     return result
 
 
@@ -187,22 +183,11 @@ def _key(file: str) -> int:
 
 def _fill_from_cache(file: Path, keys: NDArray[np.uint64], facts: NDArray[np.void]) -> NDArray[np.bool_]:
     """Put known facts in place; returns which are known. A cache that cannot be read counts as none."""
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            known_keys, known_facts = stored["keys"], stored["facts"]
-        if known_facts.dtype != _FACTS or len(known_keys) != len(known_facts) or not len(known_keys):
-            return np.zeros(len(keys), dtype=bool)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    known_keys, known_facts = read_arrays(file, "keys", "facts") or [keys[:0], facts[:0]]
+    if known_facts.dtype != _FACTS or len(known_keys) != len(known_facts) or not len(known_keys):
         return np.zeros(len(keys), dtype=bool)
     order = np.argsort(known_keys)
     places = order[np.minimum(np.searchsorted(known_keys[order], keys), len(order) - 1)]
     known: NDArray[np.bool_] = (known_keys[places] == keys) & (keys != 0)
     facts[known] = known_facts[places[known]]
     return known
-
-
-def _write_cache(file: Path, keys: NDArray[np.uint64], facts: NDArray[np.void]) -> None:
-    try:
-        write_arrays(file, {"keys": keys, "facts": facts})
-    except OSError:  # a folder that may only be read is checked all the same, if slowly again
-        return

@@ -12,7 +12,7 @@ import pandas as pd
 from cmcgns.check.image_facts import TEXT_ROWS, read_grey
 from cmcgns.check.rule import Finding, Loaded, joint_rule, rule
 from cmcgns.check.tables import across_splits, by_preference, group_findings, places, stack
-from cmcgns.check.text import dicom_patient_tags, is_dicom
+from cmcgns.check.text import dicom_patient_tags
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.near_duplicates import connected, near_duplicates
 from cmcgns.data.manifest import label_columns
@@ -42,7 +42,7 @@ def constant_image(loaded: Loaded) -> Iterator[Finding]:
 
 
 @rule("image-size", "an image has another size than the manifest says", opens_images=True)
-def image_size(loaded: Loaded) -> Iterator[Finding]:
+def stated_size(loaded: Loaded) -> Iterator[Finding]:
     """Boxes would lie elsewhere."""
     stated = loaded.frame[["width", "height"]].to_numpy(dtype=np.float64, na_value=np.nan)
     sizes = np.stack([loaded.images.facts["width"], loaded.images.facts["height"]], axis=1)
@@ -69,7 +69,7 @@ def identifiers_in_image_file(loaded: Loaded) -> Iterator[Finding]:
         yield loaded.finding("warning", message, [row], where=loaded.path(row))
     for row in loaded.images.problems:
         file = loaded.path(row)
-        if is_dicom(Path(file)) and (tags := dicom_patient_tags(Path(file))):
+        if tags := dicom_patient_tags(Path(file)):
             yield loaded.finding("warning", f"filled DICOM tags: {', '.join(tags)}", [row], where=file)
 
 
@@ -91,23 +91,16 @@ def _judge_mask(loaded: Loaded, row: int) -> Iterator[Finding]:
         yield loaded.finding("error", f"unreadable mask: {error}", [row], where=file)
         return
     height, width = pixels.shape
-    expected = _image_size(loaded, row)
-    if expected and expected != (height, width):
-        message = f"the mask is {width}×{height}, its image {expected[1]}×{expected[0]}"
+    stated = loaded.frame[["width", "height"]].iloc[row].dropna().tolist()
+    expected = loaded.images.facts[["width", "height"]][row].tolist() if loaded.images.read[row] else tuple(stated)
+    if len(expected) == 2 and expected != (width, height):
+        message = f"the mask is {width}×{height}, its image {expected[0]}×{expected[1]}"
         yield loaded.finding("error", message, [row], where=file)
     labels = loaded.frame.iloc[row][label_columns(loaded.frame)].dropna()
     negative = len(labels) > 0 and (labels == 0).all()
     if not pixels.any() and not negative:
         message = "the mask is empty, and no label says that there is nothing"
         yield loaded.finding("warning", message, [row], where=file)
-
-
-def _image_size(loaded: Loaded, row: int) -> tuple[int, int] | None:
-    """(height, width) of the image as it was read, else as the manifest says."""
-    if loaded.images.read[row]:
-        return int(loaded.images.facts["height"][row]), int(loaded.images.facts["width"][row])
-    stated = loaded.frame.iloc[row][["height", "width"]]
-    return None if stated.isna().any() else (int(stated["height"]), int(stated["width"]))
 
 
 @joint_rule(

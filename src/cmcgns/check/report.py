@@ -9,7 +9,7 @@ from unicodedata import category
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from cmcgns.check.rule import RULES, SEVERITIES, Finding, Severity
 from cmcgns.common.files import write_text
@@ -98,14 +98,8 @@ def report_json(report: Report) -> dict[str, Any]:
             for name in report.ran
         },
         "findings": [
-            {
-                "rule": finding.rule,
-                "severity": finding.severity,
-                "where": finding.where,
-                "message": finding.message,
-                "manifest": str(finding.manifest),
-                "rows": [row + 1 for row in finding.rows],
-            }
+            {name: getattr(finding, name) for name in ("rule", "severity", "where", "message")}
+            | {"manifest": str(finding.manifest), "rows": [row + 1 for row in finding.rows]}
             for finding in report.findings
         ],
     }
@@ -122,10 +116,8 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _table(report: Report) -> Table:
-    table = Table(show_lines=True)
-    for name, justify in (("rule", "left"), ("findings", "right"), ("rows", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("first places", overflow="fold")
+    numbers = [Column(name, justify="right") for name in ("findings", "rows")]
+    table = Table("rule", *numbers, Column("first places", overflow="fold"), show_lines=True)
     for name, found in report.by_rule.items():
         style = _STYLES[found[0].severity]
         places = "\n".join(terminal_text(f"{finding.where}: {finding.message}") for finding in found[:_IN_TABLE])

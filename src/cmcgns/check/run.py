@@ -1,5 +1,6 @@
 """`cmcgns check`: run the rules over one or more manifests, write what they found and cleaned copies."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,9 @@ from cmcgns.common.files import write_json
 from cmcgns.data.manifest import read_manifest, write_manifest
 
 
-def check(folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: Path | None, clean: bool) -> int:
+def check_folders(
+    folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: Path | None, clean: bool
+) -> int:
     """Check, print, write.
 
     Args:
@@ -37,6 +40,10 @@ def check(folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: 
         UserError: no manifest, or an unknown rule.
     """
     console = Console()
+
+    def say(message: str, style: str | None = None) -> None:
+        console.print(terminal_text(message), style=style, highlight=False)
+
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not open_images) as progress:
         bar = progress.add_task("images", total=None)
@@ -45,19 +52,15 @@ def check(folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: 
     if out is not None:
         write_json(out / "check.json", report_json(report))
         write_page(report, out / "check.html")
-        console.print(terminal_text(f"written: {out / 'check.html'}, {out / 'check.json'}"), highlight=False)
+        say(f"written: {out / 'check.html'}, {out / 'check.json'}")
     for folder in folders if clean else []:
         cleaned = fix(folder, report)
-        console.print(
-            terminal_text(
-                f"{cleaned.path}: {cleaned.rows:,} rows; {sum(cleaned.left_out.values()):,} left out, "
-                f"boxes of {cleaned.clipped:,} rows clipped (row by row in {cleaned.account})"
-            ),
-            highlight=False,
+        say(
+            f"{cleaned.path}: {cleaned.rows:,} rows; {sum(cleaned.left_out.values()):,} left out, "
+            f"boxes of {cleaned.clipped:,} rows clipped (row by row in {cleaned.account})"
         )
         if cleaned.rows == 0:
-            message = f"{cleaned.path} has no row left: these folders hold the same studies"
-            console.print(terminal_text(message), style="bold red")
+            say(f"{cleaned.path} has no row left: these folders hold the same studies", style="bold red")
     return report.exit_code
 
 
@@ -96,13 +99,13 @@ def run_checks(
         raise UserError("nothing to check; name a folder with a manifest.parquet")
     if repeated := [file for file in files if [other.resolve() for other in files].count(file.resolve()) > 1]:
         raise UserError(f"{repeated[0]} is named twice; its rows would all be duplicates")
-    manifests = [_load(file) for file in files]
+    frames = [read_manifest(file).reset_index(drop=True) for file in files]
+    manifests = [Loaded(file, frame, parse_boxes(frame)) for file, frame in zip(files, frames, strict=True)]
     chosen = [rule for rule in RULES.values() if rule.name not in skip and (open_images or not rule.opens_images)]
     if any(rule.opens_images for rule in chosen):
-        paths = [loaded.frame["image_path"].tolist() for loaded in manifests]
         manifests = [
-            replace(loaded, images=measure_images(loaded.file.parent, listed, progress))
-            for loaded, listed in zip(manifests, paths, strict=True)
+            replace(each, images=measure_images(each.file.parent, each.frame["image_path"].tolist(), progress))
+            for each in manifests
         ]
     findings = tuple(finding for rule in chosen for finding in rule.findings(manifests))
     return Report(tuple(map(_summarise, manifests)), findings, tuple(rule.name for rule in chosen))
@@ -110,11 +113,6 @@ def run_checks(
 
 def _manifest_file(folder: Path) -> Path:
     return folder / "manifest.parquet" if folder.is_dir() else folder
-
-
-def _load(file: Path) -> Loaded:
-    frame = read_manifest(file).reset_index(drop=True)
-    return Loaded(file, frame, parse_boxes(frame))
 
 
 def _summarise(loaded: Loaded) -> Summary:
@@ -187,8 +185,7 @@ def fix(folder: Path, report: Report, out_name: str = "manifest.cleaned.parquet"
         "boxes_clipped": [{"row": row + 1, "image_path": paths[row], "boxes": n} for row, n in clipped.items()],
     }
     write_json(account, content)
-    first = [texts[0].split(":")[0] for texts in reasons.values()]
-    left_out = {name: first.count(name) for name in dict.fromkeys(first)}
+    left_out = Counter(texts[0].split(":")[0] for texts in reasons.values())
     return Cleaned(out, account, int(kept.sum()), left_out, len(clipped))
 
 

@@ -199,21 +199,9 @@ def stack(manifests: Sequence[Loaded], column: str) -> pd.DataFrame:
     `name` is the cell, `key` its code, `rank` 0 in test, 1 in val, 2 in train and 3 elsewhere. The index counts the
     rows of all manifests.
     """
-    parts = [
-        pd.DataFrame(
-            {
-                "name": loaded.frame[column].to_numpy(),
-                "split": loaded.frame["split"].astype("category").to_numpy(),
-                "rank": loaded.frame["split"].map(_RANKS).fillna(_NO_SPLIT).to_numpy().astype(np.int8),
-                "manifest": np.full(len(loaded.frame), number, dtype=np.int32),
-                "row": np.arange(len(loaded.frame)),
-            }
-        )
-        for number, loaded in enumerate(manifests)
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    table["split"] = table["split"].astype("str")
-    table = table[table["name"] != ""]
+    frames = {number: loaded.frame[[column, "split"]] for number, loaded in enumerate(manifests)}
+    table = pd.concat(frames, names=["manifest", "row"]).reset_index().rename(columns={column: "name"})
+    table = table.assign(rank=table["split"].map(_RANKS).fillna(_NO_SPLIT).astype(np.int8))[table["name"] != ""]
     return table.assign(key=pd.factorize(table["name"])[0])
 
 

@@ -66,7 +66,7 @@ def check(
         return
     if not folders:
         raise UserError("check: name at least one prepared folder (or manifest)")
-    raise typer.Exit(run.check(folders, images, skip or [], out, fix))
+    raise typer.Exit(run.check_folders(folders, images, skip or [], out, fix))
 
 
 @phantom.command("studies")

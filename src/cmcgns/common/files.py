@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,15 @@ def write_arrays(
             save(stream, allow_pickle=False, **arrays)
 
     write_atomically(path, write, durable)
+
+
+def read_arrays(path: Path, *names: str) -> list[NDArray[Any]] | None:
+    """Arrays of an npz that may be made again; None: there is no such file, it is torn, or has not all of them."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            return [stored[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def inside(root: Path, path: Path) -> Path:

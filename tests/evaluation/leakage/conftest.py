@@ -8,16 +8,6 @@ from support.leakage import drawn
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CMCGNS_CACHE", str(shared_cache))
-
-
-@pytest.fixture(scope="session")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset that encoders are judged on: rows 0 to 23 train, 24 to 31 validate, 32 to 43 test."""
     return drawn(tmp_path_factory.mktemp("judged"), {"train": 24, "val": 8, "test": 12}, seed=1, size=128)

@@ -10,14 +10,14 @@ from PIL import Image
 
 from cmcgns.data.manifest import write_manifest
 from cmcgns.evaluation.leakage import check_leakage, refuse
-from support.leakage import RANDOM, drawn, leakage_of, set_cells, task_data
+from support.leakage import RANDOM, counts, drawn, leakage_of, set_cells, task_data
 
 
 def test_nothing_is_found_among_different_studies(judged: Path, pretraining: Path, tmp_path: Path) -> None:
     leakage = leakage_of(judged, pretraining, tmp_path / "run")
     assert leakage.findings == []
     assert leakage.cautions == []
-    assert (leakage.text, leakage.counts(), leakage.images) == ("", {}, 12)
+    assert (leakage.text, counts(leakage), leakage.images) == ("", {}, 12)
     refuse(leakage, allow=False, path=tmp_path / "leakage.csv")
     assert not (tmp_path / "leakage.csv").exists()
 

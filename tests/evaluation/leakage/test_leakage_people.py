@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from support.leakage import Change, altered, judged_row, leakage_of, rows_of, with_cells
+from support.leakage import Change, altered, counts, judged_row, leakage_of, rows_of, with_cells
 
 
 @pytest.mark.parametrize(("row", "where"), [(3, "pretraining"), (18, "pretraining validation")])
@@ -66,7 +66,7 @@ def test_ids_are_compared_with_their_datasets_names(
 
     test = altered(judged, tmp_path / "judged", numbered("mine", "{}"))
     data = altered(pretraining, tmp_path / "data", numbered(dataset, ids, first=32))
-    assert leakage_of(test, data, tmp_path / "run", "zero_shot").counts() == ({"patient": found} if found else {})
+    assert counts(leakage_of(test, data, tmp_path / "run", "zero_shot")) == ({"patient": found} if found else {})
 
 
 def test_patients_of_covidx_that_are_images_of_rsna_are_found(
@@ -97,7 +97,7 @@ def test_a_patient_whose_number_became_a_float_is_the_same_patient(
     frame = rows_of(data).iloc[:12].assign(split="train", dataset="drawn")
     patients = pd.Series([spelling(32 + row) for row in range(11)] + [None])
     frame.assign(patient_id=patients).to_parquet(data / "manifest.parquet")
-    assert leakage_of(test, data, tmp_path / "run", "zero_shot").counts() == {"patient": 11}
+    assert counts(leakage_of(test, data, tmp_path / "run", "zero_shot")) == {"patient": 11}
 
 
 def test_patients_spelt_almost_alike_are_said_and_not_merged(judged: Path, pretraining: Path, tmp_path: Path) -> None:

@@ -13,7 +13,18 @@ from PIL import Image
 from cmcgns.common.files import sha256
 from cmcgns.data.images.near_duplicates import SIGNATURE
 from cmcgns.evaluation.leakage import check, check_leakage, fingerprints
-from support.leakage import RANDOM, Change, alter, altered, judged_row, leakage_of, rows_of, set_cells, task_data
+from support.leakage import (
+    RANDOM,
+    Change,
+    alter,
+    altered,
+    counts,
+    judged_row,
+    leakage_of,
+    rows_of,
+    set_cells,
+    task_data,
+)
 
 
 @pytest.mark.parametrize("hashed", [True, False])
@@ -123,9 +134,9 @@ def test_drawings_are_told_apart_by_ids_and_files_alone(judged: Path, tmp_path: 
         return set_cells(frame, cells)
 
     data = altered(judged, tmp_path / "a", copied)
-    assert check_leakage(task_data(data), RANDOM).counts() == {"file": 1, "picture": 1}
+    assert counts(check_leakage(task_data(data), RANDOM)) == {"file": 1, "picture": 1}
     alter(data, lambda frame, _: frame.assign(dataset="phantom"))
-    assert check_leakage(task_data(data), RANDOM).counts() == {"file": 1}
+    assert counts(check_leakage(task_data(data), RANDOM)) == {"file": 1}
 
 
 def test_sizes_that_were_corrected_are_used(judged: Path, tmp_path: Path) -> None:
@@ -139,7 +150,7 @@ def test_sizes_that_were_corrected_are_used(judged: Path, tmp_path: Path) -> Non
     sizes: list[dict[str, Any]] = [{"width": 200, "height": 100}, {"width": None, "height": None}]
     for size in sizes:  # stated, and read from the file
         alter(data, lambda frame, _, size=size: set_cells(frame, {0: size}))
-        assert check_leakage(task_data(data), RANDOM, tmp_path / "cache").counts() == {"picture": 1}, size
+        assert counts(check_leakage(task_data(data), RANDOM, tmp_path / "cache")) == {"picture": 1}, size
 
 
 def test_pictures_of_many_blocks_are_those_of_comparing_everything(tmp_path: Path) -> None:
@@ -165,7 +176,7 @@ def test_pictures_of_many_blocks_are_those_of_comparing_everything(tmp_path: Pat
     other.frame.loc[[19, 47], "sha256"] = "other3"  # 47 is the file of row 3 again; 19 says so
     test.frame.loc[29, "sha256"] = "other20"
     test.frame.loc[11, "sha256"] = other.frame.loc[58, "sha256"] = ""  # not known: no equal hashes
-    found = check.compare(test, other, tmp_path, lambda _: None)
+    found = check.find_overlaps(test, other, tmp_path, lambda _: None)
     assert sorted((row, each.kind, each.other_study) for row, each in found) == [
         (5, "picture", "other3"),
         (11, "picture", "other58"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +17,24 @@ from cmcgns.data.ids import twins_between
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.leakage.fingerprints import Fingerprints, fingerprints_of, same_pictures, seen_fingerprints
-from cmcgns.evaluation.leakage.found import PRETRAINING, Caution, Kind, Leakage, Overlap
+from cmcgns.evaluation.leakage.overlap import PRETRAINING, Caution, Kind, Leakage, Overlap
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen import SeenFile, open_seen
 
+logger = logging.getLogger(__name__)
+
+_RANDOM = "random"  # what names of random encoders begin with; without a run they have seen nothing
+# RSNA's and SIIM's images come from NIH ChestX-ray14, a part of COVIDx from RSNA.
+_FROM_NIH = {"nih", "rsna", "siim", "covidx"}
+# Collected at one place each; whatever else there is may hold public cases, as COVIDx does.
+_OF_THEIR_OWN = {"mimic-cxr", "openi", "chexpert", "object-cxr", "vindr", "phantom"}
 # Datasets of images without patients, whose image ids other datasets take for patients' (COVIDx does so).
 _IMAGE_IDS = r"(?:rsna|siim):"
 SYNTHETIC = "phantom"
 """Dataset of drawings, which resemble each other more than radiographs do: told apart by ids and files alone."""
 
 
-def compare(
+def find_overlaps(
     test: Fingerprints, other: Fingerprints, cache: Path, progress: Callable[[float], None]
 ) -> list[tuple[int, Overlap]]:
     """Everything that two sets of images share, with the row of the test image.
@@ -52,13 +61,13 @@ def compare(
 
 def people_of(frame: pd.DataFrame) -> pd.DataFrame:
     """`row` and `key` of the people in it; ids carry their dataset's name, empty ones are left out."""
-    patients = _keys(with_dataset(frame["patient_id"], frame["dataset"]))
-    studies = with_dataset(frame["study_id"], frame["dataset"])
-    return pd.concat([patients, _keys(studies.where(studies.str.match(_IMAGE_IDS), ""))]).drop_duplicates()
+    patients, studies = _with_dataset(frame, "patient_id"), _with_dataset(frame, "study_id")
+    return pd.concat([_keys(patients), _keys(studies.where(studies.str.match(_IMAGE_IDS), ""))]).drop_duplicates()
 
 
-def with_dataset(ids: pd.Series, datasets: pd.Series) -> pd.Series:
+def _with_dataset(frame: pd.DataFrame, column: str) -> pd.Series:
     """Ids with the name of their dataset before a colon, if they have none and it is known."""
+    ids, datasets = frame[column], frame["dataset"]
     bare = (ids != "") & ~ids.str.contains(":", regex=False) & (datasets != "")
     return ids.mask(bare, datasets + ":" + ids)
 
@@ -93,12 +102,6 @@ def _overlaps(
         yield row, Overlap(kind, image, study, patient, where, other_study, other_patient, value)
 
 
-# RSNA's and SIIM's images come from NIH ChestX-ray14, a part of COVIDx from RSNA.
-_FROM_NIH = ("nih", "rsna", "siim", "covidx")
-# Collected at one place each; whatever else there is may hold public cases, as COVIDx does.
-_OF_THEIR_OWN = ("mimic-cxr", "openi", "chexpert", "object-cxr", "vindr", "phantom")
-
-
 def cautions_about_ids(test: pd.DataFrame, other: pd.DataFrame, name: str) -> Iterator[Caution]:
     """What comparing ids cannot show.
 
@@ -107,73 +110,54 @@ def cautions_about_ids(test: pd.DataFrame, other: pd.DataFrame, name: str) -> It
         other: the same of the other images.
         name: of the other images.
     """
-    mine, theirs = _prefixes(test), _prefixes(other)
-    for one in sorted(mine):
-        for another in sorted(theirs):
-            if _share_images(one, another) and not _comparable(one, another, mine[one], theirs[another]):
-                yield Caution("kin", _kin_text(one, another, name))
+    for (one, mine), (another, theirs) in product(_prefixes(test), _prefixes(other)):
+        comparable = mine == theirs and (one == another or mine == {"nih"})
+        if not comparable and (why := _shared_images(one, another)):
+            both = f"{one} (test) and {another} ({name}) both" if one != another else f"{one}, in test and in {name},"
+            text = f"{both} {why}, but their ids cannot be compared: only files and pictures were"
+            mapping = "; with RSNA's mapping `cmcgns prepare rsna` names NIH's patients"
+            yield Caution("datasets", text + mapping if "rsna" in (one, another) else text)
     for frame, whose in ((test, "test"), (other, name)):
         missing = int((frame["patient_id"] == "").sum())
         if missing:
             yield Caution("ids", f"{missing:,} of {len(frame):,} {whose} images name no patient")
-    twins = twins_between(*(with_dataset(frame["patient_id"], frame["dataset"]) for frame in (test, other)))
+    patients = [_with_dataset(frame, "patient_id") for frame in (test, other)]
+    twins = twins_between(*patients)
     if len(twins):
         yield Caution(
             "ids",
             f"{twins['id'].nunique():,} test patients have ids that differ from {name} ones in leading zeros, case "
             f"or blanks alone (first: {twins['id'][0]!r} and {twins['other'][0]!r}); spell alike what is the same",
         )
-    bare = (
-        ~other["patient_id"].str.contains(":", regex=False) & (other["dataset"] == "") & (other["patient_id"] != "")
-    )
-    if bare.any():
+    bare = patients[1][(patients[1] != "") & ~patients[1].str.contains(":", regex=False)]
+    if len(bare):
         yield Caution(
             "ids",
-            f"{int(bare.sum()):,} {name} images have patient ids without a dataset's name (first: "
-            f"{other['patient_id'][bare].iloc[0]}), which match no prepared dataset's: fill the column `dataset`",
+            f"{len(bare):,} {name} images have patient ids without a dataset's name (first: {bare.iloc[0]}), which "
+            "match no prepared dataset's: fill the column `dataset`",
         )
 
 
-def _prefixes(frame: pd.DataFrame) -> dict[str, set[str]]:
-    """By dataset the names that its patients' ids begin with."""
-    ids = with_dataset(frame["patient_id"], frame["dataset"])
-    prefix = ids.str.partition(":")[0].where(ids.str.contains(":", regex=False), "")
+def _prefixes(frame: pd.DataFrame) -> list[tuple[str, set[str]]]:
+    """Datasets in alphabetical order, each with the names that its patients' ids begin with."""
+    prefix = _with_dataset(frame, "patient_id").str.extract("^([^:]*):", expand=False).fillna("")
     dataset = frame["dataset"].mask(frame["dataset"] == "", prefix)
-    pairs = pd.DataFrame({"dataset": dataset, "prefix": prefix}).drop_duplicates()
-    return {str(name): set(rows["prefix"]) for name, rows in pairs.groupby("dataset") if name}
+    return [(str(name), set(values)) for name, values in prefix.groupby(dataset) if name]
 
 
-def _share_images(one: str, another: str) -> bool:
-    if one in _FROM_NIH and another in _FROM_NIH:
-        return True
-    rest = {one, another} - {"covidx"}
-    return "covidx" in (one, another) and not rest & {*_OF_THEIR_OWN}
-
-
-def _comparable(one: str, another: str, mine: set[str], theirs: set[str]) -> bool:
-    """Whether both name the same kind of patients."""
-    return mine == theirs if one == another else mine == theirs == {"nih"}
-
-
-def _kin_text(one: str, another: str, name: str) -> str:
-    why = (
-        "hold images of NIH ChestX-ray14"
-        if one in _FROM_NIH and another in _FROM_NIH
-        else "may hold the same public cases"
-    )
-    mapping = "; with RSNA's mapping `cmcgns prepare rsna` names NIH's patients" if "rsna" in (one, another) else ""
-    whose = f"{one} (test) and {another} ({name}) both" if one != another else f"{one}, in test and in {name},"
-    return f"{whose} {why}, but their ids cannot be compared: only files and pictures were{mapping}"
-
-
-logger = logging.getLogger(__name__)
-
-Report = Callable[[str, float], None]
-_RANDOM = "random"  # what names of random encoders begin with; without a run they have seen nothing
+def _shared_images(one: str, another: str) -> str:
+    """Why two datasets may hold the same images; empty if they do not."""
+    if {one, another} <= _FROM_NIH:
+        return "hold images of NIH ChestX-ray14"
+    public = "covidx" in (one, another) and not {one, another} & _OF_THEIR_OWN
+    return "may hold the same public cases" if public else ""
 
 
 def check_leakage(
-    data: TaskData, encoder: FrozenEncoder, cache: Path | None = None, progress: Report | None = None
+    data: TaskData,
+    encoder: FrozenEncoder,
+    cache: Path | None = None,
+    progress: Callable[[str, float], None] = lambda _text, _share: None,
 ) -> Leakage:
     """Compare the test images with those of pretraining and, if the protocol learns, of training and validation.
 
@@ -188,19 +172,23 @@ def check_leakage(
     Raises:
         UserError: the run's `seen.parquet` is damaged, or images cannot be read.
     """
-    folder, tell = (cache or cache_folder() / "evaluation") / "leakage", progress or (lambda _text, _share: None)
+    folder = (cache or cache_folder() / "evaluation") / "leakage"
     seen, cautions = _seen_by(encoder)
-    test = fingerprints_of({"test": data.test}, folder, _counter(tell, len(data.test)))
+    test = fingerprints_of({"test": data.test}, folder, _counter(progress, len(data.test)))
     others = {PRETRAINING: seen_fingerprints(seen)} if seen else {}
     if data.protocol.learns:
         total = len(data.train) + len(data.val)
         sets = {"training": data.train, "validation": data.val}
-        others["training"] = fingerprints_of(sets, folder, _counter(tell, total))
+        others["training"] = fingerprints_of(sets, folder, _counter(progress, total))
     found: list[tuple[int, Overlap]] = []
     for name, other in others.items():
-        found += compare(test, other, folder, lambda share, name=name: tell(f"comparing with {name}", share))  # type: ignore[misc]
+        found += find_overlaps(test, other, folder, partial(progress, f"comparing with {name}"))
         cautions += cautions_about_ids(test.frame, other.frame, name)
-        cautions += _about_pictures(other) if name == PRETRAINING else []
+        if name == PRETRAINING and other.without_picture:
+            missing = f"{other.without_picture:,} of {len(other.frame):,} pretraining pictures are not noted"
+            why = "blank, or streamed from shards"
+            text = f"{missing} ({why}): they were compared by ids and file hashes alone"
+            cautions.append(Caution("pictures", text))
     if (data.frame["patient_id"] == data.frame["study_id"]).all():
         cautions.append(Caution("ids", "image-level split: whose images these are is not known"))
     findings = [each for _, each in sorted(found, key=lambda pair: pair[0])]
@@ -210,33 +198,23 @@ def check_leakage(
     return Leakage(data.name, findings, cautions, data.split_rule == "legacy", len(data.test))
 
 
-def _counter(tell: Report, total: int) -> Callable[[int], None]:
+def _counter(progress: Callable[[str, float], None], total: int) -> Callable[[int], None]:
     done = 0
 
     def count(number: int) -> None:
         nonlocal done
         done += number
-        tell("fingerprints of images", done / max(1, total))
+        progress("fingerprints of images", done / max(1, total))
 
     return count
 
 
 def _seen_by(encoder: FrozenEncoder) -> tuple[SeenFile | None, list[Caution]]:
     run = encoder.pretrained.folder if encoder.pretrained is not None else None
-    if run is None:
-        if encoder.name.startswith(_RANDOM):
-            return None, []
-        return None, [Caution("unknown", f"what {encoder.name} was pretrained on is not known")]
-    seen = open_seen(RunFolder(run).seen)
+    if run is None and encoder.name.startswith(_RANDOM):
+        return None, []
+    seen = open_seen(RunFolder(run).seen) if run else None
     if seen is None:
-        text = f"what {encoder.name} was pretrained on is not known: its run folder has no {RunFolder(run).seen.name}"
-        return None, [Caution("unknown", text)]
+        why = f": its run folder has no {RunFolder(run).seen.name}" if run else ""
+        return None, [Caution("unknown", f"what {encoder.name} was pretrained on is not known{why}")]
     return seen, [Caution("unknown", f"it is not known {each}") for each in seen.unknown]
-
-
-def _about_pictures(seen: Fingerprints) -> list[Caution]:
-    if seen.without_picture == 0:
-        return []
-    text = f"{seen.without_picture:,} of {len(seen.frame):,} pretraining pictures are not noted"
-    why = "blank, or streamed from shards"
-    return [Caution("pictures", f"{text} ({why}): they were compared by ids and file hashes alone")]

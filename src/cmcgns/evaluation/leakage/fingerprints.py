@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cmcgns.common.array_cache import MappedArray, cached_array
-from cmcgns.common.files import sha256, sha256_of_files, write_arrays
+from cmcgns.common.files import read_arrays, sha256, sha256_of_files, write_arrays
 from cmcgns.data.images.files import picture_sizes
 from cmcgns.data.images.near_duplicates import FIELDS, Signatures, near_duplicates, square_signatures
 from cmcgns.data.manifest import image_file
 from cmcgns.evaluation.image_set import ImageSet
-from cmcgns.evaluation.leakage.found import PRETRAINING
+from cmcgns.evaluation.leakage.overlap import PRETRAINING
 from cmcgns.training.seen import ROWS, SeenFile
 
 _VERSION = 1  # to be raised whenever signatures change, or near duplicates are found in another way
@@ -65,24 +64,22 @@ def fingerprints_of(sets: Mapping[str, ImageSet], cache: Path, progress: Callabl
         cache: folder.
         progress: called with the number of images done since the last call.
     """
-    found = {where: _facts(images, cache, progress) for where, images in sets.items()}
+    keys, arrays = zip(*(_facts(images, cache, progress) for images in sets.values()), strict=True)
     frames = []
-    for where, images in sets.items():
-        stated = images.frame["sha256"].to_numpy(dtype=object)
-        hashes = np.where(stated == "", found[where][1]["sha256"].astype("U64").astype(object), stated)
+    for (where, images), facts in zip(sets.items(), arrays, strict=True):
+        stated = images.frame["sha256"]
+        hashes = stated.where(stated != "", facts["sha256"].astype("U64"))
         frames.append(images.frame.assign(sha256=hashes, where=where)[COLUMNS])
 
     def blocks() -> Iterator[tuple[int, Signatures]]:
         first = 0
-        for _, facts in found.values():
+        for facts in arrays:
             for start in range(0, len(facts), ROWS):
                 yield first + start, facts[start : start + ROWS]
             first += len(facts)
 
-    blank = sum(int(np.count_nonzero(~facts["comparable"])) for _, facts in found.values())
-    return Fingerprints(
-        pd.concat(frames, ignore_index=True), blocks, "-".join(key for key, _ in found.values()), blank
-    )
+    blank = sum(int(np.count_nonzero(~facts["comparable"])) for facts in arrays)
+    return Fingerprints(pd.concat(frames, ignore_index=True), blocks, "-".join(keys), blank)
 
 
 def _facts(images: ImageSet, cache: Path, progress: Callable[[int], None]) -> tuple[str, NDArray[Any]]:
@@ -128,11 +125,8 @@ def same_pictures(
     """
     digest = hashlib.blake2b(f"{_VERSION} {test.key} {other.key}".encode(), digest_size=12).hexdigest()
     file = cache / "same-pictures" / f"{digest}.npz"
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            return stored["pairs"], stored["correlations"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none, or torn: compared again
-        pass
+    if stored := read_arrays(file, "pairs", "correlations"):
+        return stored[0], stored[1]
     pairs, correlations = _search(test, other, progress)
     write_arrays(file, {"pairs": pairs, "correlations": correlations}, durable=False)
     return pairs, correlations
@@ -142,27 +136,18 @@ def _search(test: Fingerprints, other: Fingerprints, progress: Callable[[float],
     mine = np.concatenate([block for _, block in test.blocks()])
     rows = np.flatnonzero(mine["comparable"])
     workers = os.cpu_count() or 1
-    parts = [part for part in np.array_split(rows, workers) if len(part)]
+    parts = [(part, mine["hashes"][part], mine["thumbnails"][part]) for part in np.array_split(rows, workers)]
     # One of several copies of a file stands for all of them.
-    hashes = other.frame[["sha256", "where"]]
-    repeated = hashes.duplicated().to_numpy() & (hashes["sha256"] != "").to_numpy()
-    found: list[SamePictures] = []
+    files = other.frame[["sha256", "where"]]
+    repeated = files.duplicated().to_numpy() & (files["sha256"] != "").to_numpy()
+    found: list[SamePictures] = [(np.empty((0, 2), np.int64), np.empty(0, np.float32))]
     with ThreadPoolExecutor(workers) as pool:  # comparing releases the interpreter lock
         for start, block in other.blocks():
             theirs = np.flatnonzero(block["comparable"] & ~repeated[start : start + len(block)])
             seen = block["hashes"][theirs], block["thumbnails"][theirs]
-            tasks = [pool.submit(_near, mine, part, seen) for part in parts]
-            for task in tasks:
+            tasks = [pool.submit(near_duplicates, hashes, small, seen) for _, hashes, small in parts]
+            for (part, _, _), task in zip(parts, tasks, strict=True):
                 pairs, correlations = task.result()
-                found.append((np.stack([pairs[:, 0], theirs[pairs[:, 1]] + start], axis=1), correlations))
+                found.append((np.stack([part[pairs[:, 0]], theirs[pairs[:, 1]] + start], axis=1), correlations))
             progress((start + len(block)) / max(1, len(other.frame)))
-    if not found:
-        return np.empty((0, 2), np.int64), np.empty(0, np.float32)
     return np.concatenate([pairs for pairs, _ in found]), np.concatenate([values for _, values in found])
-
-
-def _near(
-    mine: Signatures, rows: NDArray[np.int64], seen: tuple[NDArray[np.uint64], NDArray[np.uint8]]
-) -> SamePictures:
-    pairs, correlations = near_duplicates(mine["hashes"][rows], mine["thumbnails"][rows], seen)
-    return np.stack([rows[pairs[:, 0]], pairs[:, 1]], axis=1), correlations

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from cmcgns.phantom.trees import write_tree
 from cmcgns.prepare.run import PrepareOptions, prepare
-from support.leakage import Change, altered, leakage_of
+from support.leakage import Change, altered, counts, leakage_of
 
-KIN = [
+SHARED = [
     ("rsna", "rsna:a", "nih", "nih:7", "ids cannot be compared"),
     ("rsna", "nih:8", "nih", "nih:7", ""),
     ("rsna", "rsna:a", "rsna", "nih:7", "ids cannot be compared"),
@@ -25,8 +25,8 @@ KIN = [
 ]
 
 
-@pytest.mark.parametrize(("dataset", "patient", "other", "other_patient", "text"), KIN)
-def test_kinships_without_comparable_ids_are_said(
+@pytest.mark.parametrize(("dataset", "patient", "other", "other_patient", "text"), SHARED)
+def test_datasets_with_shared_images_but_without_comparable_ids_are_said(
     dataset: str, patient: str, other: str, other_patient: str, text: str,
     judged: Path, pretraining: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -40,7 +40,7 @@ def test_kinships_without_comparable_ids_are_said(
     test = altered(judged, tmp_path / "judged", renamed(dataset, patient + "0"))
     data = altered(pretraining, tmp_path / "data", renamed(other, other_patient + "9"))
     leakage = leakage_of(test, data, tmp_path / "run")
-    said = [each.text for each in leakage.cautions if each.kind == "kin"]
+    said = [each.text for each in leakage.cautions if each.kind == "datasets"]
     assert leakage.findings == []
     assert len(said) == bool(text)
     assert all(text in each for each in said)
@@ -56,6 +56,6 @@ def test_chests_of_nih_are_found_in_the_datasets_made_of_it(name: str, kinds: se
         tmp_path / "nih", tmp_path / "data", lambda frame, _: frame.assign(findings="No effusion.", split="train")
     )
     leakage = leakage_of(tmp_path / name, everyone, tmp_path / "run")
-    assert leakage.counts() == dict.fromkeys(sorted(kinds), leakage.images)
+    assert counts(leakage) == dict.fromkeys(sorted(kinds), leakage.images)
     assert leakage.images > 2
-    assert any(each.kind == "kin" for each in leakage.cautions) == (name == "siim")
+    assert any(each.kind == "datasets" for each in leakage.cautions) == (name == "siim")

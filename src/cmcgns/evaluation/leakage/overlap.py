@@ -1,13 +1,14 @@
-"""What the leakage guard found, and could not see, in words; and the refusal with the way out."""
+"""Overlaps of a test set with what came before it, what could not be seen, and the refusal with the way out."""
 
 from __future__ import annotations
 
-import csv
-import io
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
+
+import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_text
@@ -41,6 +42,11 @@ class Overlap:
     other_patient: str
     correlation: float | None = None
 
+    @property
+    def pretrained_on(self) -> bool:
+        """Whether it was seen in pretraining, not in training or validation of the protocol."""
+        return self.where.startswith(PRETRAINING)
+
     def __str__(self) -> str:
         """For the first few in a message."""
         if self.kind == "patient":
@@ -56,12 +62,12 @@ class Caution:
     """What the guard could not see; never a reason to refuse.
 
     Attributes:
-        kind: `unknown` pretraining data; `kin` datasets without comparable ids; `pictures` that are not noted;
-            `ids` that are missing.
+        kind: `unknown` pretraining data; `datasets` that share images, but not their ids; `pictures` that are not
+            noted; `ids` that are missing.
         text: for people.
     """
 
-    kind: Literal["unknown", "kin", "pictures", "ids"]
+    kind: Literal["unknown", "datasets", "pictures", "ids"]
     text: str
 
 
@@ -86,35 +92,25 @@ class Leakage:
     @property
     def refused(self) -> list[Overlap]:
         """What makes results untrue and was not meant: all but what a legacy split does by itself."""
-        return [each for each in self.findings if not self.legacy or each.where.startswith(PRETRAINING)]
-
-    def counts(self) -> dict[str, int]:
-        """Test images by kind."""
-        return _by_kind(self.findings)
+        return [each for each in self.findings if not self.legacy or each.pretrained_on]
 
     @property
     def text(self) -> str:
         """What a table must say; empty if nothing was found."""
-        early = [each for each in self.findings if each.where.startswith(PRETRAINING)]
-        late = [each for each in self.findings if not each.where.startswith(PRETRAINING)]
-        parts = [f"{amount_of(early)} in pretraining"] if early else []
+        early = [each for each in self.findings if each.pretrained_on]
+        late = [each for each in self.findings if not each.pretrained_on]
+        parts = [f"{_amount(early)} in pretraining"] if early else []
         by_design = ", by design of the legacy split" if self.legacy else ""
-        parts += [f"{amount_of(late)} in training or validation{by_design}"] if late else []
+        parts += [f"{_amount(late)} in training or validation{by_design}"] if late else []
         return f"of {self.images:,} test images " + "; ".join(parts) if parts else ""
 
 
-def _by_kind(findings: Sequence[Overlap]) -> dict[str, int]:
-    images: dict[str, set[str]] = {}
-    for each in findings:
-        images.setdefault(each.kind, set()).add(each.image)
-    return {kind: len(images[kind]) for kind in ("patient", "file", "picture") if kind in images}
-
-
-def amount_of(findings: Sequence[Overlap]) -> str:
+def _amount(findings: Sequence[Overlap]) -> str:
     """Images, patients and kinds of findings, in words."""
     images = len({each.image for each in findings})
     patients = len({each.patient for each in findings if each.patient})
-    kinds = ", ".join(f"{number:,} by {kind}" for kind, number in _by_kind(findings).items())
+    counts = Counter(kind for kind, _ in {(each.kind, each.image) for each in findings})
+    kinds = ", ".join(f"{counts[kind]:,} by {kind}" for kind in get_args(Kind) if kind in counts)
     return f"{images:,} (of {patients:,} patients; {kinds})"
 
 
@@ -133,44 +129,31 @@ def refuse(leakage: Leakage, allow: bool, path: Path | None = None) -> None:
         UserError: names the first patients and images, the file with all of them, and the way out.
     """
     if path is not None and (leakage.findings or path.exists()):
-        _write_csv(path, leakage.findings)
+        table = pd.DataFrame(leakage.findings, columns=[each.name for each in fields(Overlap)])
+        write_text(path, table.to_csv(index=False, lineterminator="\n"))
     refused = leakage.refused
     if not refused or allow:
         return
-    chosen = _one_a_patient(refused)[:_SHOWN]
-    shown = [f"  {each}" for each in chosen]
-    rest = len(refused) - len(chosen)
+    first: dict[str, Overlap] = {}  # of every patient (of every image where no patient is named)
+    for each in refused:
+        first.setdefault(each.patient or each.image, each)
+    shown = [f"  {each}" for each in first.values()][:_SHOWN]
+    rest = len(refused) - len(shown)
     shown += [f"  … and {rest:,} more"] if rest else []
     listed = f"All are listed in {path}.\n" if path else ""
     raise UserError(
         f"{leakage.protocol}: the encoder or its training has seen what it is tested on. Of {leakage.images:,} test "
-        f"images {amount_of(refused)}:\n" + "\n".join(shown) + f"\n{listed}{_way_out(refused)}"
+        f"images {_amount(refused)}:\n" + "\n".join(shown) + f"\n{listed}{_way_out(refused)}"
     )
 
 
 def _way_out(refused: Sequence[Overlap]) -> str:
     ways = []
-    if any(each.where.startswith(PRETRAINING) for each in refused):
+    if any(each.pretrained_on for each in refused):
         ways.append(
             "pretrain without them (`cmcgns check PRETRAINING-DATA TEST-DATA --fix` writes a cleaned manifest)"
         )
-    if any(not each.where.startswith(PRETRAINING) for each in refused):
+    if not all(each.pretrained_on for each in refused):
         ways.append("give the cleaned manifest of `cmcgns check DATA --fix` to --data")
     ways.append("take these images out of the test split")
     return f"Ways out: {', or '.join(ways)}. --allow-leakage goes on, and the report says so on top"
-
-
-def _write_csv(path: Path, findings: Sequence[Overlap]) -> None:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([each.name for each in fields(Overlap)])
-    writer.writerows(astuple(each) for each in findings)
-    write_text(path, buffer.getvalue())
-
-
-def _one_a_patient(findings: Sequence[Overlap]) -> list[Overlap]:
-    """The first finding of every patient (of every image where no patient is named)."""
-    first: dict[str, Overlap] = {}
-    for each in findings:
-        first.setdefault(each.patient or each.image, each)
-    return list(first.values())
