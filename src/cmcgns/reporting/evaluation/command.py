@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from cmcgns.common.environment import describe_environment
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.encoder import FrozenEncoder
@@ -24,6 +23,7 @@ from cmcgns.evaluation.store import read_protocol
 from cmcgns.reporting.evaluation.comparison import write_comparison
 from cmcgns.reporting.evaluation.report import write_evaluation
 from cmcgns.reporting.evaluation.terminal import differences_table, figures_table, share_text
+from cmcgns.training.run_folder import describe_environment
 
 
 def run_evaluation(
