@@ -1,13 +1,18 @@
 """The run folder: everything a run leaves behind, movable and readable offline."""
 
 import hashlib
+import importlib.metadata
 import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from cmcgns.common.environment import describe_environment
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_json, write_text
 from cmcgns.settings.config import Recipe
@@ -36,6 +41,7 @@ model.embed_text(["No pleural effusion."])
 
 **Not a medical device.** The weights carry the biases of the data they were trained on; evaluate before any use.
 """
+_PACKAGES = ("cmcgns", "torch", "torchvision", "timm", "transformers", "tokenizers", "lightning", "numpy", "pandas")
 _METHOD = "cross-modal\ncluster-guided negative sampling (CM-CGNS, arXiv 2506.11674)"
 
 
@@ -138,6 +144,22 @@ class RunFolder:
         if not self.provenance.is_file():
             return {}
         return dict(json.loads(self.provenance.read_text("utf-8")))
+
+
+def describe_environment() -> dict[str, Any]:
+    """When, with which command, on what; no name of the machine, and no path but the command's own."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": ["cmcgns", *sys.argv[1:]],
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "hardware": {
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        },
+    }
 
 
 def describe_run(recipe: Recipe, table: Path) -> dict[str, Any]:

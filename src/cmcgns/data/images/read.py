@@ -49,7 +49,6 @@ class Decoded:
 
     Attributes:
         pixels: (H,W) uint8 or uint16.
-        high: the value that means white: 255 or 65535.
         width: of the source picture, upright; more than W where a reduced decode was allowed.
         height: of the source picture, upright.
         tags: what the file says beside the pixels: `format`, for a 16-bit PNG `highest` (the largest value in it),
@@ -57,23 +56,22 @@ class Decoded:
     """
 
     pixels: Gray
-    high: int
     width: int
     height: int
     tags: dict[str, str] = field(default_factory=dict)
 
     @property
+    def high(self) -> int:
+        """The value that means white by the format: 255 or 65535."""
+        return int(np.iinfo(self.pixels.dtype).max)
+
+    @property
     def white(self) -> int:
-        """The value that means white by the bits in use; a 16-bit PNG often keeps 10 to 14 bits."""
-        return white_of(int(self.tags["highest"])) if "highest" in self.tags else self.high
+        """The value that means white by the bits in use; a 16-bit PNG often keeps 10 to 14 bits: 255, 511, … 65535.
 
-
-def white_of(highest: int) -> int:
-    """The value that means white in a picture of 16 bits whose brightest pixel is `highest`: 255, 511, … 65535.
-
-    Not that pixel's own value, for then a marker in the corner would change the contrast of the whole radiograph.
-    """
-    return (1 << max(8, highest.bit_length())) - 1
+        Not the brightest pixel's, for then a marker in the corner would change the contrast of the whole radiograph.
+        """
+        return (1 << max(8, int(self.tags["highest"]).bit_length())) - 1 if "highest" in self.tags else self.high
 
 
 def scale_values(pixels: Gray, high: int, white: int) -> Gray:
@@ -224,7 +222,7 @@ def _decode(
         with silent_decoders(), naming(file):
             pixels, tags = read_dicom(file.getvalue(), Path(str(file)), bits)
         height, width = pixels.shape
-        return Decoded(pixels, 2**bits - 1, width, height, {"format": kind} | tags)
+        return Decoded(pixels, width, height, {"format": kind} | tags)
     with open_picture(file) as image:
         tags = {"format": kind} | ({"colours": "CMYK"} if image.mode in ("CMYK", "YCCK") else {})
         size = upright_size(image)
@@ -236,9 +234,8 @@ def _decode(
 def _from_pillow(image: Image.Image, tags: dict[str, str], size: tuple[int, int] | None = None) -> Decoded:
     width, height = size or upright_size(image)
     pixels = gray_of(image)
-    if pixels.dtype == np.uint8:
-        return Decoded(pixels, 255, width, height, tags)
-    return Decoded(pixels, 65535, width, height, tags | {"highest": str(pixels.max())})
+    highest = {} if pixels.dtype == np.uint8 else {"highest": str(pixels.max())}
+    return Decoded(pixels, width, height, tags | highest)
 
 
 def _checked_array(values: NDArray[Any]) -> Image.Image:

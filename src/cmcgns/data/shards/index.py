@@ -2,47 +2,65 @@
 
 import hashlib
 import io
-import json
-import re
 import tarfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from cmcgns.common.array_cache import cache_folder
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, one_line
 from cmcgns.common.files import sha256 as sha256_of
 from cmcgns.common.files import write_bytes, write_json
 from cmcgns.common.remote import MAX_IMAGE, is_url, join, location_of, read_bytes
 
 FORMAT = 1
 INDEX = "shards.json"
-_MAX_INDEX, _MAX_MANIFEST, _MAX_SHARD = 2**28, 2**33, 2**33  # bytes
+_MAX_INDEX, _MAX_MANIFEST, MAX_SHARD = 2**28, 2**33, 2**33  # bytes
 AGAIN = "write them again: cmcgns prepare … --shards N"
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(BaseModel):
     """One tar file: its name, number of images, size in bytes and hash."""
 
-    name: str
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    name: str = Field(pattern=r"^[^/\\:?#]*\.tar$")
     split: str
-    count: int
-    bytes: int
+    count: int = Field(ge=0)
+    bytes: int = Field(ge=0, le=MAX_SHARD)
     sha256: str
 
+    def is_whole(self, folder: Path) -> bool:
+        """Whether the file in a folder is the one that was written."""
+        file = folder / self.name
+        return file.is_file() and file.stat().st_size == self.bytes and sha256_of(file) == self.sha256
 
-@dataclass(frozen=True)
-class WrittenShard:
-    """A shard that is there: its entry in the index, and the rows (from 1) that are not in it, with reasons."""
 
-    shard: Shard
-    left_out: list[dict[str, Any]]
+class Index(BaseModel):
+    """What `shards.json` says.
 
-    def is_whole(self, out: Path) -> bool:
-        """Whether the file is the one that was written."""
-        file = out / self.shard.name
-        return file.is_file() and file.stat().st_size == self.shard.bytes and sha256_of(file) == self.shard.sha256
+    Attributes:
+        format: of the folder.
+        complete: whether all is written; no reader takes another folder.
+        manifest_sha256: of `manifest.parquet`, once that is written.
+        digest: of all that the shards were made from.
+        shards: in the order of writing.
+        left_out: shard, row (of the prepared manifest, from 1), image_path and reason of images that are in none.
+    """
+
+    model_config = ConfigDict(strict=True)
+    format: int = FORMAT
+    complete: bool = False
+    manifest_sha256: str | None = None
+    digest: str = ""
+    shards: list[Shard] = []
+    left_out: list[dict[str, Any]] = []
+
+    def write(self, folder: Path) -> Path:
+        """Write `shards.json`."""
+        write_json(folder / INDEX, self.model_dump())
+        return folder / INDEX
 
 
 @dataclass(frozen=True)
@@ -102,48 +120,36 @@ def open_shards(data: Path | str) -> ShardFolder | None:
         content = read_bytes(where, _MAX_INDEX)
     except UserError as error:
         raise UserError(f"{error} (a URL is expected to be a folder of shards)") from error
-    stated, shards = _parse(content, where)
+    stated = _parse(content, where)
     index, manifest = Path(where), join(location, "manifest.parquet")
     if is_url(location):
         cached = cache_folder() / "shards" / hashlib.sha256(content).hexdigest()[:24]
         index = cached / INDEX
         write_bytes(index, content)
-        if not _is(cached / "manifest.parquet", stated):
+        if not _is(cached / "manifest.parquet", stated.manifest_sha256):
             write_bytes(cached / "manifest.parquet", read_bytes(manifest, _MAX_MANIFEST))
         local = cached / "manifest.parquet"
     else:
         local = Path(manifest)
-    if not _is(local, stated):
+    if not _is(local, stated.manifest_sha256):
         raise UserError(f"{manifest}: missing, or not the one that {INDEX} belongs to; {AGAIN}")
-    return ShardFolder(location, index, local, shards)
+    return ShardFolder(location, index, local, {shard.name: shard for shard in stated.shards})
 
 
-def _is(file: Path, sha256: str) -> bool:
+def _is(file: Path, sha256: str | None) -> bool:
     return file.is_file() and sha256_of(file) == sha256
 
 
-def _parse(content: bytes, where: str) -> tuple[str, dict[str, Shard]]:
-    """The manifest's hash and the shards."""
+def _parse(content: bytes, where: str) -> Index:
     try:
-        index: dict[str, Any] = json.loads(content)
-        version, complete, manifest = index["format"], index["complete"], index["manifest_sha256"]
-        shards = [Shard(**entry) for entry in index["shards"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{where}: corrupt ({type(error).__name__}: {error}); {AGAIN}") from error
-    if version != FORMAT:
-        raise UserError(f"{where}: format {version!r}; this version reads {FORMAT}; {AGAIN}")
-    if complete is not True:
+        index = Index.model_validate_json(content)
+    except ValidationError as error:
+        raise UserError(f"{where}: corrupt ({one_line(error)}); {AGAIN}") from error
+    if index.format != FORMAT:
+        raise UserError(f"{where}: format {index.format}; this version reads {FORMAT}; {AGAIN}")
+    if not index.complete:
         raise UserError(f"{where}: the shards are not finished; the same command again goes on")
-    for shard in shards:
-        _check(shard, where)
-    return str(manifest), {shard.name: shard for shard in shards}
-
-
-def _check(shard: Shard, where: str) -> None:
-    whole = all(isinstance(value, int) and value >= 0 for value in (shard.count, shard.bytes))
-    plain = isinstance(shard.name, str) and shard.name.endswith(".tar") and not set(shard.name) & set("/\\:?#")
-    if not whole or not plain or shard.bytes > _MAX_SHARD:
-        raise UserError(f"{where}: corrupt (shard {shard.name!r}, {shard.count!r} images, {shard.bytes!r} bytes)")
+    return index
 
 
 def _images(content: bytes, where: str) -> dict[str, bytes]:
@@ -161,30 +167,9 @@ def _images(content: bytes, where: str) -> dict[str, bytes]:
     return members
 
 
-def written_before(out: Path, digest: str) -> tuple[dict[str, WrittenShard], set[str]]:
-    """Shards of an earlier call with the same input, and the names of all that an earlier call wrote."""
+def written_before(out: Path) -> Index:
+    """What an earlier call wrote into a folder; empty where there is nothing, or nothing of ours."""
     try:
-        index = json.loads((out / INDEX).read_bytes())
-        shards = [Shard(**entry) for entry in index["shards"]]
-        stale = {shard.name for shard in shards if re.fullmatch(r"[\w-]+\.tar", shard.name)}
-        left_out: dict[str, list[dict[str, Any]]] = {shard.name: [] for shard in shards}
-        for entry in index["left_out"]:
-            left_out.setdefault(entry["shard"], []).append(entry)
-        same = index["digest"] == digest
-    except (OSError, ValueError, KeyError, TypeError):  # none, or not ours: everything is written
-        return {}, set()
-    return {shard.name: WrittenShard(shard, left_out[shard.name]) for shard in shards if same}, stale
-
-
-def write_index(out: Path, written: list[WrittenShard], digest: str, manifest: str | None = None) -> Path:
-    """Without the manifest's hash the index is that of an unfinished folder, which no reader takes."""
-    content = {
-        "format": FORMAT,
-        "complete": manifest is not None,
-        "manifest_sha256": manifest,
-        "digest": digest,
-        "shards": [asdict(each.shard) for each in written if each.shard.count],
-        "left_out": [entry for each in written for entry in each.left_out],
-    }
-    write_json(out / INDEX, content)
-    return out / INDEX
+        return Index.model_validate_json((out / INDEX).read_bytes())
+    except (OSError, ValidationError):
+        return Index()

@@ -30,7 +30,7 @@ from cmcgns.data.images.files import STORED, open_picture
 from cmcgns.data.images.place import resize, scaled_size
 from cmcgns.data.images.read import encode_image, gray_of, read_image
 from cmcgns.data.manifest import image_file, read_manifest, write_manifest
-from cmcgns.data.shards.index import FORMAT, Shard, WrittenShard, write_index, written_before
+from cmcgns.data.shards.index import FORMAT, MAX_SHARD, Index, Shard, written_before
 
 _SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
 _LOOK = 32  # side at which an image is decoded to see that it can be
@@ -104,25 +104,26 @@ def write_shards(
     digest = _digest(manifest_folder, files, [FORMAT, per_shard, size, seed])
     if size is not None:
         frame = _resized_frame(frame, size)
-    before, stale = written_before(out, digest)
-    plans, written = _plan(frame["split"], per_shard, seed), list[WrittenShard]()
+    before, index, plans = written_before(out), Index(digest=digest), _plan(frame["split"], per_shard, seed)
+    known = {shard.name: shard for shard in before.shards if before.digest == digest}
     for plan in plans:
-        known = before.get(plan.name)
-        if known is not None and known.is_whole(out):
-            written.append(known)
+        if plan.name in known and known[plan.name].is_whole(out):
+            index.shards.append(known[plan.name])
+            index.left_out += [entry for entry in before.left_out if entry.get("shard") == plan.name]
         else:
-            written.append(write_shard(plan, frame, files, size, out))
-            write_index(out, written, digest)
+            write_shard(plan, frame, files, size, out, index)
+            index.write(out)
         if progress is not None:
             progress(len(plan.rows))
-    manifest = _manifest(frame, plans, written)
+    manifest = _manifest(frame, plans, index.left_out)
     if len(manifest) == 0:
-        reasons = [entry["reason"] for each in written for entry in each.left_out]
-        raise UserError(f"{manifest_folder}: no image could be read ({reasons[0] if reasons else 'no rows'})")
+        reason = index.left_out[0]["reason"] if index.left_out else "no rows"
+        raise UserError(f"{manifest_folder}: no image could be read ({reason})")
     write_manifest(manifest, out / "manifest.parquet")
-    for name in stale - {each.shard.name for each in written if each.shard.count}:
+    for name in {shard.name for shard in before.shards} - {shard.name for shard in index.shards}:
         (out / name).unlink(missing_ok=True)
-    return write_index(out, written, digest, sha256(out / "manifest.parquet"))
+    index.complete, index.manifest_sha256 = True, sha256(out / "manifest.parquet")
+    return index.write(out)
 
 
 def _check_call(folder: Path, out: Path, per_shard: int, size: int | None) -> None:
@@ -163,12 +164,13 @@ def _resized_frame(frame: pd.DataFrame, size: int) -> pd.DataFrame:
     return frame.assign(boxes="", width=resized["width"], height=resized["height"])
 
 
-def _manifest(frame: pd.DataFrame, plans: list[ShardPlan], written: list[WrittenShard]) -> pd.DataFrame:
+def _manifest(frame: pd.DataFrame, plans: list[ShardPlan], left_out: list[dict[str, Any]]) -> pd.DataFrame:
     """The rows that are in a shard, in their old order; `position` counts the images of a shard."""
     paths, shards = (np.full(len(frame), "", dtype=object) for _ in range(2))
     positions = np.full(len(frame), -1, dtype=np.int64)
-    for plan, each in zip(plans, written, strict=True):
-        kept = ~np.isin(plan.rows, [entry["row"] - 1 for entry in each.left_out])
+    missing = np.array([entry["row"] - 1 for entry in left_out], dtype=np.int64)
+    for plan in plans:
+        kept = ~np.isin(plan.rows, missing)
         rows, names = plan.rows[kept], np.array(plan.members(frame["image_path"]), dtype=object)[kept]
         paths[rows] = [f"{plan.name}/{name}" for name in names]
         shards[rows], positions[rows] = plan.name, np.arange(len(rows))
@@ -176,8 +178,10 @@ def _manifest(frame: pd.DataFrame, plans: list[ShardPlan], written: list[Written
     return frame[positions >= 0].reset_index(drop=True)
 
 
-def write_shard(plan: ShardPlan, frame: pd.DataFrame, files: list[str], size: int | None, out: Path) -> WrittenShard:
-    """Write one shard; images that cannot be decoded are left out.
+def write_shard(
+    plan: ShardPlan, frame: pd.DataFrame, files: list[str], size: int | None, out: Path, index: Index
+) -> None:
+    """Write one shard and note it in the index; images that cannot be decoded are left out.
 
     Args:
         plan: which rows.
@@ -185,27 +189,32 @@ def write_shard(plan: ShardPlan, frame: pd.DataFrame, files: list[str], size: in
         files: path or URL of every row's image.
         size: resize larger images to this long side.
         out: folder.
+        index: gets the shard, unless it would be empty, and what is left out.
     """
     images = in_threads(lambda row: _read(files[row], size), plan.rows.tolist())
     rows = frame.iloc[plan.rows]
     texts = rows.drop(columns=["image_path", "mask_path"]).to_json(orient="records", force_ascii=False)
     members: list[tuple[str, bytes]] = []
-    left_out: list[dict[str, Any]] = []
     entries = zip(plan.rows, plan.members(frame["image_path"]), images, json.loads(texts), strict=True)
     for row, name, image, facts in entries:
         if isinstance(image, UserError):
             path = frame["image_path"].iloc[row]
-            left_out.append({"shard": plan.name, "row": int(row) + 1, "image_path": path, "reason": str(image)})
+            index.left_out.append({"shard": plan.name, "row": int(row) + 1, "image_path": path, "reason": str(image)})
             continue
         stated = {column: value for column, value in facts.items() if value not in (None, "")}
         text = json.dumps(stated, ensure_ascii=False).encode()
         members += [(name, image), (name.rsplit(".", 1)[0] + ".json", text)]
-    if not members:
-        return WrittenShard(Shard(plan.name, plan.split, 0, 0, ""), left_out)
-    file = out / plan.name
-    write_atomically(file, lambda temporary: _write_tar(temporary, members))
-    shard = Shard(plan.name, plan.split, len(members) // 2, file.stat().st_size, sha256(file))
-    return WrittenShard(shard, left_out)
+    if members:
+        file = out / plan.name
+        write_atomically(file, lambda temporary: _write_tar(temporary, members))
+        if file.stat().st_size > MAX_SHARD:
+            raise UserError(f"{file}: more than the bound of {MAX_SHARD:,} bytes; write smaller ones (--shards N)")
+        index.shards.append(
+            Shard(
+                name=plan.name, split=plan.split, count=len(members) // 2,
+                bytes=file.stat().st_size, sha256=sha256(file),
+            )
+        )  # fmt: skip
 
 
 def _write_tar(file: Path, members: list[tuple[str, bytes]]) -> None:

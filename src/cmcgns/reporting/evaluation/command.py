@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cmcgns.common.environment import describe_environment
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.compare import Comparison, ComparisonRow, compare_folders, write_comparison_rows
 from cmcgns.evaluation.encoder import FrozenEncoder
@@ -25,6 +24,7 @@ from cmcgns.evaluation.select import Pair
 from cmcgns.reporting.evaluation.comparison import verdict_of, write_comparison
 from cmcgns.reporting.evaluation.names import DASH, is_chance, lower_is_better, span
 from cmcgns.reporting.evaluation.report import write_evaluation
+from cmcgns.training.run_folder import describe_environment
 
 _LEAST = 9  # letters that a column of names keeps
 _GAP = 2  # letters between columns
