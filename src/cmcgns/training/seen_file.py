@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_atomically
-from cmcgns.data.ids import canonical_ids
 from cmcgns.data.images.near_duplicates import SIDE, SIGNATURE, Signatures, Thumbnails
+from cmcgns.data.vocabulary import canonical_ids
 
 TEXT = ("patient_id", "study_id", "dataset", "part", "sha256", "run")
 ROWS = 16_384  # held in memory at once: 35 MB of signatures

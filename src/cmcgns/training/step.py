@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.pairs.batch import Batch
-from cmcgns.data.pairs.order import mix
+from cmcgns.data.pairs.batch import Batch, mix
 from cmcgns.models.freeze import trained_parameters
 from cmcgns.settings.config import StageSettings
 from cmcgns.training.task import Task

@@ -4,8 +4,8 @@ from collections import Counter
 
 import torch
 
+from cmcgns.data.pairs.batch import evaluation_order
 from cmcgns.data.pairs.dataset import PairDataset, make_loader
-from cmcgns.data.pairs.order import evaluation_order
 from cmcgns.metrics.retrieval import recall_at_k
 from cmcgns.models.model import embed
 from cmcgns.objectives.collective import local_only

@@ -15,12 +15,13 @@ from cmcgns.data.reports.section_rules import SectionRules, load_rules
 from cmcgns.data.reports.sections import remove_marks, split_sections
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_splits, parse_views
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files
 from cmcgns.prepare.sources.cells import finish, label_values, look_up, read_rows
-from cmcgns.prepare.sources.listing import existing_files
 
 MAX_REPORT = 1_000_000  # bytes; real reports have a few thousand
 REPORT = re.compile(r"(?:.*/)?files/p\d\d/p\d{8}/s(\d{8})\.txt")
+_IMAGE = re.compile(r"(?:.*/)?files/p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:jpg|dcm)")
+_KEYS = ("dicom_id", "subject_id", "study_id")
 Reports = dict[str, Callable[[], bytes]]  # study -> what reads its report
 
 
@@ -88,10 +89,6 @@ def _sections(read_bytes: Callable[[], bytes] | None, rules: SectionRules) -> tu
     findings, impression = sections.get("findings", ""), sections.get("impression", "")
     problem = "" if findings or impression else "its report has neither findings nor impression"
     return findings, impression, remove_marks(text, rules).strip(), problem
-
-
-_IMAGE = re.compile(r"(?:.*/)?files/p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:jpg|dcm)")
-_KEYS = ("dicom_id", "subject_id", "study_id")
 
 
 def read(root: Path, options: SourceOptions) -> SourceTable:
