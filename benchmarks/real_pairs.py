@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from cmcgns.data.images.place import centre_crop
 from cmcgns.data.images.read import load_images
+from cmcgns.data.pairs.batch import evaluation_order
 from cmcgns.data.pairs.dataset import make_loader, normalise_pixels
-from cmcgns.data.pairs.order import evaluation_order
 from cmcgns.evaluation.tasks.linear.probe import fit_probe
 from cmcgns.metrics.intervals import interval_text, mean_interval, measure_intervals, paired_intervals
 from cmcgns.metrics.measure import Measure, Measures

@@ -16,14 +16,18 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from cmcgns.data.manifest import LABEL, label_columns
+from cmcgns.data.pairs.batch import evaluation_order
+from cmcgns.data.pairs.dataset import make_loader
 from cmcgns.demo import COUNTS, make_studies
-from cmcgns.evaluation.report_use import read_study_set, report_use
+from cmcgns.evaluation.report_use import StudySet, read_study_set, report_use
 from cmcgns.evaluation.subsets import nested_fraction
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, fit_probe
 from cmcgns.metrics.intervals import IntervalTable, interval_text, measure_intervals, paired_intervals
 from cmcgns.metrics.measure import Array, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, RankedScores, mean_over_classes
 from cmcgns.metrics.retrieval import chance_recall, recall_at_k
+from cmcgns.models.model import Embeddings, embed
 from cmcgns.pretrained import Pretrained, load, random_twin
 from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.pretrained.zero_shot import zero_shot_scores
@@ -94,17 +98,29 @@ def measures(seeds: Sequence[Scores]) -> Measures:
 def fit_probes(model: Pretrained, data: Path, fraction: float = 0.1, draws: int = 3) -> list[LinearProbe]:
     """Linear probes on a share of the training patients' labels; validation chooses their L2 strength."""
     train, validation = (read_study_set(data, split, model) for split in ("train", "val"))
-    learned, chosen = train.embed(model).pooled, validation.embed(model).pooled
-    chosen_rows = [nested_fraction(train.patients, train.labels, fraction, seed) for seed in range(draws)]
-    return [fit_probe(learned[rows], train.labels[rows], chosen, validation.labels) for rows in chosen_rows]
+    learned, chosen = embedded(model, train).pooled, embedded(model, validation).pooled
+    labels, wanted = labels_of(train), labels_of(validation)
+    chosen_rows = [nested_fraction(train.patients, labels, fraction, seed) for seed in range(draws)]
+    return [fit_probe(learned[rows], labels[rows], chosen, wanted) for rows in chosen_rows]
+
+
+def embedded(model: Pretrained, studies: StudySet) -> Embeddings:
+    """Embeddings of all studies, in order."""
+    loader = make_loader(studies.dataset, evaluation_order(len(studies.dataset), 64))
+    return embed(model.task.model, loader, model.device)
+
+
+def labels_of(studies: StudySet) -> FloatArray:
+    """(n, C) 1, 0 or NaN."""
+    return studies.frame[label_columns(studies.frame)].astype(float).to_numpy()
 
 
 def score(model: Pretrained, probes: Sequence[LinearProbe], folder: Path) -> Scores:
     """Score the studies of one test set."""
     test = read_study_set(folder, "test", model)
-    found = test.embed(model)
+    found = embedded(model, test)
     prompts = load_prompts("phantom")
-    wanted = [prompts.of(name) for name in test.label_names]
+    wanted = [prompts.of(name.removeprefix(LABEL)) for name in label_columns(test.frame)]
     positive = [model.embed_text(list(each.positive)) for each in wanted]
     negative = [model.embed_text(list(each.negative)) for each in wanted]
     ids = found.report_text
@@ -113,7 +129,7 @@ def score(model: Pretrained, probes: Sequence[LinearProbe], folder: Path) -> Sco
         zero_shot=zero_shot_scores(found.image, positive, negative),
         recall=recall_at_k(found.report, found.image, ids, ids, (10,))[10],
         chance=chance_recall(ids, ids, 10),
-        labels=test.labels,
+        labels=labels_of(test),
         patients=np.char.add(f"{folder}/", np.asarray(test.patients, str)),
     )
 

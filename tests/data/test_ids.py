@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmcgns.data.ids import canonical_ids, twin_keys, twins_between
 from cmcgns.data.manifest import read_manifest, write_manifest
 from cmcgns.data.pairs.rows import read_pairs
+from cmcgns.data.vocabulary import canonical_ids, twin_keys, twins_between
 from cmcgns.prepare.sources.base import SourceOptions
 from cmcgns.prepare.sources.table import read as read_own
 from cmcgns.settings.config import DataSettings

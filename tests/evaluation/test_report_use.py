@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cmcgns.data.pairs.order import BatchRequest
+from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.evaluation.report_use import report_use
 
 STUDIES, SIDE = 40, 8

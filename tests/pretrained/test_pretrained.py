@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 import cmcgns
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256
+from cmcgns.data.pairs.batch import evaluation_order
 from cmcgns.data.pairs.dataset import make_loader
-from cmcgns.data.pairs.order import evaluation_order
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import EvaluationProtocol

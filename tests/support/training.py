@@ -171,7 +171,7 @@ def first_batch(dataset: Any, rows: list[int]) -> Batch:
     """Rows of a data set without anything random."""
     import numpy as np
 
-    from cmcgns.data.pairs.order import BatchRequest
+    from cmcgns.data.pairs.batch import BatchRequest
 
     batch: Batch = dataset[BatchRequest(np.array(rows))]
     return batch

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.pairs.order import BatchRequest
+from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.data import describe_batches, prepare_data, summary, write_left_out
 

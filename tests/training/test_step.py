@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig
 
-from cmcgns.data.pairs.batch import Batch
-from cmcgns.data.pairs.order import mix
+from cmcgns.data.pairs.batch import Batch, mix
 from cmcgns.models.report_encoder import ReportEncoder
 from cmcgns.settings.config import Recipe, ReportEncoderSettings, StageSettings
 from cmcgns.training.data import PreparedData, prepare_data

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.check.rule import Finding, Loaded, Severity, joint_rule, rule
-from cmcgns.data.ids import twin_keys
 from cmcgns.data.manifest import SPLITS, label_columns
-from cmcgns.data.vocabulary import VIEWS
+from cmcgns.data.vocabulary import VIEWS, twin_keys
 
 MOST_GROUPS = 1_000  # findings of one rule that are spelled out; the others share one finding
 _FRONTAL_SHARE = 0.95  # above it the other views are taken for strays

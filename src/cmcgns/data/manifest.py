@@ -9,8 +9,8 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_bytes
-from cmcgns.data.ids import canonical_ids
 from cmcgns.data.tables import as_text, read_table
+from cmcgns.data.vocabulary import canonical_ids
 
 LABEL = "label_"
 SPLITS = ("train", "val", "test", "")

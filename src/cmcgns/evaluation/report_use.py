@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import place_boxes
-from cmcgns.data.manifest import LABEL, label_columns
-from cmcgns.data.pairs.dataset import PairDataset, make_loader, pair_dataset
-from cmcgns.data.pairs.order import BatchRequest, evaluation_order
+from cmcgns.data.pairs.batch import BatchRequest, evaluation_order
+from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
 from cmcgns.data.pairs.rows import read_pairs
 from cmcgns.metrics.intervals import mean_interval
-from cmcgns.models.model import Embeddings, embed
 from cmcgns.objectives.masked_reconstruction import draw_hidden, to_pixels
 from cmcgns.pretrained import Pretrained
-from cmcgns.settings.config import Recipe
 
 
 @dataclass(frozen=True)
@@ -30,21 +27,15 @@ class StudySet:
     Attributes:
         frame: its rows, with everything the manifest says.
         dataset: the same rows as batches.
-        label_names: C names.
-        labels: (n, C) 1, 0 or NaN.
-        patients: (n,) patient ids.
     """
 
     frame: pd.DataFrame
     dataset: PairDataset
-    label_names: list[str]
-    labels: NDArray[np.float64]
-    patients: NDArray[np.object_]
 
-    def embed(self, model: Pretrained, batch_size: int = 64) -> Embeddings:
-        """Embeddings of all rows, in order."""
-        order = evaluation_order(len(self.dataset), batch_size)
-        return embed(model.task.model, make_loader(self.dataset, order), model.device)
+    @property
+    def patients(self) -> NDArray[np.object_]:
+        """(n,) patient ids."""
+        return self.frame["patient_id"].to_numpy(dtype=object)
 
     def box_masks(self) -> torch.Tensor:
         """(n, 1, H, W) true inside any box of the row, in the pixels of the encoder's input.
@@ -67,24 +58,15 @@ def read_study_set(manifest: Path, split: str, model: Pretrained) -> StudySet:
     """Read a split as a pretrained pair of encoders wants it.
 
     Raises:
-        UserError: no row of this split, or no label column.
+        UserError: no row of this split.
     """
-    recipe: Recipe = model.recipe
-    pairs = read_pairs(manifest, recipe.data)
+    pairs = read_pairs(manifest, model.recipe.data)
     found = ", ".join(sorted(pairs.frame["split"].unique()))
     pairs.frame = pairs.frame[pairs.frame["split"] == split].reset_index(drop=True)
-    names = label_columns(pairs.frame)
-    if len(pairs.frame) == 0 or not names:
-        raise UserError(f"{pairs.source}: no labelled rows of split {split} (splits: {found})")
-    dataset = pair_dataset(pairs, model.tokenizer, recipe.data)
-    frame = pairs.frame
-    return StudySet(
-        frame=frame,
-        dataset=dataset,
-        label_names=[name.removeprefix(LABEL) for name in names],
-        labels=frame[names].astype(float).to_numpy(),
-        patients=frame["patient_id"].to_numpy(dtype=object),
-    )
+    if len(pairs.frame) == 0:
+        raise UserError(f"{pairs.source}: no rows of split {split} (splits: {found})")
+    dataset = pair_dataset(pairs, model.tokenizer, model.recipe.data)
+    return StudySet(pairs.frame, dataset)  # the frame as `pair_dataset` leaves it: without unreadable images
 
 
 @torch.no_grad()

@@ -47,16 +47,11 @@ def summarise(source: Source, frame: pd.DataFrame, table: SourceTable, about: di
     }
 
 
-def _counts_by_split(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
+def _counts_by_split(frame: pd.DataFrame) -> dict[str, Any]:
     groups = frame.groupby(frame["split"].where(frame["split"] != "", "none"), sort=False)
-    return {
-        str(name): {
-            "images": len(rows),
-            "studies": rows["study_id"].nunique(),
-            "patients": rows["patient_id"].nunique(),
-        }
-        for name, rows in groups
-    }
+    studies, patients = groups["study_id"].nunique(), groups["patient_id"].nunique()
+    counts = pd.DataFrame({"images": groups.size(), "studies": studies, "patients": patients})
+    return {str(name): row for name, row in counts.to_dict("index").items()}
 
 
 def _label_counts(values: pd.Series, splits: pd.Series) -> dict[str, Any]:
@@ -124,15 +119,10 @@ def write_report(path: Path, summary: dict[str, Any], frame: pd.DataFrame, folde
 
 
 def _caption(row: pd.Series) -> str:
-    labels = [
-        str(name).removeprefix(LABEL) for name in row.index if str(name).startswith(LABEL) and _is_one(row[name])
-    ]
+    positive = [str(name) for name, cell in row.items() if str(cell) in ("1", "1.0")]
+    labels = [name.removeprefix(LABEL) for name in positive if name.startswith(LABEL)]
     parts = (row["split"], row["view"], ", ".join(labels[:3]))
     return " · ".join(str(part) for part in parts if part)
-
-
-def _is_one(value: Any) -> bool:
-    return not pd.isna(value) and str(value) in ("1", "1.0")
 
 
 def _thumbnail(path: Path) -> Markup:

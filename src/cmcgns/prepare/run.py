@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 
 from cmcgns.common.errors import UserError
@@ -19,7 +18,7 @@ from cmcgns.prepare.image import ImageSettings, ImageTask
 from cmcgns.prepare.report import summarise, write_report
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.sources import get_source
-from cmcgns.prepare.sources.base import SourceOptions, SourceTable
+from cmcgns.prepare.sources.base import SourceOptions
 from cmcgns.prepare.work import Engine, prepare_images
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,9 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     console.print(f"{source.title}: {len(table.frame):,} images in {root}")
     folder = root if root.is_dir() else root.parent
     settings = ImageSettings(str(folder.resolve()), str(out.resolve()), options.size, options.lossless)
-    results = prepare_images(_tasks(table), settings, options.engine, options.workers, console)
+    masks = table.frame.get("mask", [""] * len(table.frame))
+    tasks = [ImageTask(*pair) for pair in zip(table.frame["source"], masks, strict=True)]
+    results = prepare_images(tasks, settings, options.engine, options.workers, console)
     frame = manifest_rows(table, results)
     if len(frame) == 0:
         reasons = "; ".join(sorted({entry["reason"] for entry in table.left_out})[:3])
@@ -153,12 +154,6 @@ def _about(root: Path, options: PrepareOptions) -> dict[str, Any]:
         "root": root.name, "size": options.size, "lossless": options.lossless,
         "split": options.split, "seed": options.seed,
     }  # fmt: skip
-
-
-def _tasks(table: SourceTable) -> list[ImageTask]:
-    frame = table.frame
-    masks = frame["mask"] if "mask" in frame else pd.Series("", index=frame.index)
-    return [ImageTask(*pair) for pair in zip(frame["source"], masks, strict=True)]
 
 
 def read_report(out: Path) -> dict[str, Any]:

@@ -65,15 +65,13 @@ def read_results(out: Path) -> dict[str, ImageResult]:
         return results
     torn = 0
     with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            if not line.strip():
-                continue
+        for line in filter(str.strip, lines):
             try:
                 result = ImageResult.from_json(line)
             except (ValueError, TypeError):
                 torn += 1
-                continue
-            results[result.source] = result
+            else:
+                results[result.source] = result
     if torn:
         logger.info("%s: %d torn lines of an interrupted call are ignored", file, torn)
     return results

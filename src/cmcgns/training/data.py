@@ -2,19 +2,19 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from rich.progress import Progress
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.pairs.batch import steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset, StoredImages, pair_dataset
-from cmcgns.data.pairs.order import steps_per_epoch
 from cmcgns.data.pairs.rows import Pairs, assign_splits, read_images, read_pairs
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.reports.tokenizer import load_tokenizer, train_tokenizer
@@ -24,6 +24,7 @@ from cmcgns.models.report_encoder import SCRATCH
 from cmcgns.settings.config import Recipe
 
 logger = logging.getLogger(__name__)
+Images = TypeVar("Images")
 
 
 @dataclass
@@ -54,10 +55,13 @@ def prepare_data(
         fixed_shapes: pad every batch to the bounds of the settings.
     """
     shards = open_shards(data)
-    pairs = (
-        read_pairs(Path(data), recipe.data, everything=False) if shards is None else read_shard_pairs(shards, recipe)
-    )
-    images: StoredImages = _all_images(pairs, recipe) if shards is None else shard_images(shards, pairs, recipe)
+    images: StoredImages
+    if shards is None:
+        pairs = read_pairs(Path(data), recipe.data, everything=False)
+        images = _with_bar("reading images", len(pairs.frame), partial(read_images, pairs, recipe.data))
+    else:
+        pairs = read_shard_pairs(shards, recipe)
+        images = shard_images(shards, pairs, recipe)
     train, validation = assign_splits(pairs, recipe.data, recipe.training.seed)
     tokenizer = _tokenizer(recipe, pairs.frame["text"].loc[train], tokenizer_folder)
     studies = pair_dataset(pairs, tokenizer, recipe.data, images, fixed_shapes)
@@ -69,7 +73,10 @@ def prepare_data(
             "one is taken; give more rows the validation split, or raise data.val_fraction",
             pairs.source.name,
         )
-    held = _hold(images, validation.to_numpy()) if isinstance(images, ShardImages) else images
+    held: StoredImages = images
+    if isinstance(images, ShardImages):
+        read = partial(images.load, validation.to_numpy())
+        held = _with_bar("reading validation images", len(validation), read)
     parts = studies.subset(train.to_numpy()), studies.subset(validation.to_numpy(), held)
     return PreparedData(pairs, *parts, tokenizer)
 
@@ -93,16 +100,10 @@ def shard_images(shards: ShardFolder, pairs: Pairs, recipe: Recipe) -> ShardImag
     return ShardImages(shards, pairs.frame["shard"].to_numpy(dtype=object), members, recipe.data.resize)
 
 
-def _hold(images: ShardImages, rows: NDArray[np.int64]) -> StoredImages:
+def _with_bar(text: str, total: int, read: Callable[[Callable[[int], None]], Images]) -> Images:
     with Progress(transient=True) as progress:
-        bar = progress.add_task("reading validation images", total=len(rows))
-        return images.load(rows, lambda n: progress.advance(bar, n))
-
-
-def _all_images(pairs: Pairs, recipe: Recipe) -> StoredImages:
-    with Progress(transient=True) as progress:
-        bar = progress.add_task("reading images", total=len(pairs.frame))
-        return read_images(pairs, recipe.data, lambda n: progress.advance(bar, n))
+        bar = progress.add_task(text, total=total)
+        return read(partial(progress.advance, bar))
 
 
 def write_left_out(pairs: Pairs, path: Path) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from cmcgns.data.pairs.batch import Batch
+from cmcgns.data.pairs.batch import Batch, mix, steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset, make_loader, serve
-from cmcgns.data.pairs.order import mix, steps_per_epoch
 from cmcgns.data.shards.stream import training_order
 from cmcgns.objectives.objective import STAGES, Stage
 from cmcgns.settings.config import Recipe, StageSettings

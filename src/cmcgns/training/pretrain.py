@@ -9,8 +9,8 @@ from typing import Any
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_json
+from cmcgns.data.pairs.batch import mix
 from cmcgns.data.pairs.dataset import make_loader
-from cmcgns.data.pairs.order import mix
 from cmcgns.data.shards.stream import training_order
 from cmcgns.models.freeze import unreached_parameters
 from cmcgns.objectives.objective import STAGES, find_objective

@@ -24,11 +24,11 @@ from rich.progress import Progress
 
 from cmcgns.common.errors import UserError, one_line
 from cmcgns.common.files import sha256_of_files, write_atomically
-from cmcgns.data.ids import canonical_ids
 from cmcgns.data.images.files import picture_sizes
 from cmcgns.data.images.near_duplicates import SIDE, SIGNATURE, Signatures, Thumbnails, square_signatures
 from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.shards.stream import ShardImages
+from cmcgns.data.vocabulary import canonical_ids
 from cmcgns.settings.config import Recipe
 from cmcgns.training.data import PreparedData
 from cmcgns.training.run_folder import RunFolder

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.pairs.batch import Batch
+from cmcgns.data.pairs.batch import Batch, evaluation_order, mix
 from cmcgns.data.pairs.dataset import PairDataset, make_loader
-from cmcgns.data.pairs.order import evaluation_order, mix
 from cmcgns.metrics.retrieval import recall_at_k
 from cmcgns.models.freeze import eval_mode, trained_parameters
 from cmcgns.models.model import embed

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.data.pairs.dataset import affine_crop, normalise_pixels
-from cmcgns.data.pairs.order import BatchRequest
 from cmcgns.settings.config import DataSettings
 from support.shards import SIZE, STORED, array_of, pair_dataset, write_prepared
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from cmcgns.data.pairs.batch import BatchRequest, TrainingOrder, evaluation_order
 from cmcgns.data.pairs.dataset import PairDataset, make_loader, normalise_pixels
-from cmcgns.data.pairs.order import BatchRequest, TrainingOrder, evaluation_order
 from cmcgns.data.reports.tokenizer import train_tokenizer
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.settings.config import DataSettings

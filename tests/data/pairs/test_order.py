@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.pairs.order import TrainingOrder, evaluation_order, mix, steps_per_epoch
+from cmcgns.data.pairs.batch import TrainingOrder, evaluation_order, mix, steps_per_epoch
 
 
 def batches(*arguments, **options):

@@ -237,7 +237,7 @@ HEADINGS = "headings: {findings: [findings], impression: [impression]}"
     [
         ("headings: [", "not valid YAML"),
         ("", "headings: Field required"),
-        ("- a", "rule file"),
+        ("- a", "a mapping of settings is expected"),
         ("headings: {findings: [findings]}", "headings: needs at least one heading for impression"),
         ("headings: {findings: [a], impression: ['/(/']}", "headings: '(' is no regular expression"),
         ("headings: {findings: [a], impression: [À]}", "'À' is listed under findings and under impression"),

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.pairs.batch import BatchRequest, TrainingOrder
 from cmcgns.data.pairs.dataset import make_loader, serve
-from cmcgns.data.pairs.order import BatchRequest, TrainingOrder
 from cmcgns.data.shards.index import ShardFolder
 from cmcgns.data.shards.stream import GROUP, ShardImages, StreamOrder, training_order
 from cmcgns.data.shards.write import write_shards

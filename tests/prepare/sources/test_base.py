@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.prepare.sources.base import SourceTable, draw_splits, find
+from cmcgns.prepare.sources.base import SourceTable, find
+from cmcgns.prepare.sources.cells import draw_splits
 
 
 def test_find_takes_the_first_pattern_that_matches(tmp_path):

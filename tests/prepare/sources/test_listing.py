@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cmcgns.prepare.sources.listing import by_name, existing_files
+from cmcgns.prepare.sources.base import by_name, existing_files
 
 
 def test_files_of_chosen_folders(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from cmcgns.data.manifest import conform
 from cmcgns.data.tables import read_table
 from cmcgns.prepare.sources import get_source
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable
-from cmcgns.prepare.sources.siim import join_rows, published_share, published_splits
+from cmcgns.prepare.sources.cells import published_share, published_splits
+from cmcgns.prepare.sources.siim import join_rows
 
 UID = "1.2.276.0.7230010.3.1.{}.8323329.{}.1517875201.850819"
 V1, LEGACY = SourceOptions(), SourceOptions(split="legacy")

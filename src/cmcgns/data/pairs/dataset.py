@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import Pixels
-from cmcgns.data.pairs.batch import Batch
-from cmcgns.data.pairs.order import BatchRequest
+from cmcgns.data.pairs.batch import Batch, BatchRequest
 from cmcgns.data.pairs.rows import Pairs, read_images
 from cmcgns.data.reports.tokens import ReportTokens, drop_sentences, tokenize_reports, trim
 from cmcgns.settings.config import DataSettings
@@ -71,11 +70,11 @@ class PairDataset(Dataset[Batch]):
         rows = self.rows[request.rows]
         draws = None
         if request.epoch_seed is not None:
-            draws = _epoch_draws(request.epoch_seed, len(self.rows))[request.rows]
+            draws = _draws(request.epoch_seed, 1, (len(self.rows), 4))[request.rows]
         bounds = (self.settings.max_tokens, self.settings.max_sentences) if self.fixed_shapes else ()
         arrays = self.tokens.padded(rows, *bounds)
         if request.epoch_seed is not None and self.settings.sentence_dropout > 0:
-            chances = _sentence_draws(request.epoch_seed, len(self.rows), self.settings.max_sentences)
+            chances = _draws(request.epoch_seed, 2, (len(self.rows), self.settings.max_sentences), np.float32)
             chances = chances[request.rows, : arrays["sentence_mask"].shape[1]]
             drop_sentences(arrays, chances, self.settings.sentence_dropout, self.tokens.padding)
             if not self.fixed_shapes:
@@ -89,7 +88,7 @@ class PairDataset(Dataset[Batch]):
     ) -> torch.Tensor:
         stored, offsets = self.images[rows], self._offsets(draws, len(rows))
         if request.epoch_seed is not None and self.settings.affine > 0:
-            turns = _affine_draws(request.epoch_seed, len(self.rows))[request.rows]
+            turns = _draws(request.epoch_seed, 3, (len(self.rows), 4))[request.rows]
             normalised = affine_crop(stored, offsets, turns, self.settings.image_size, self.settings.affine)
         else:
             size = self.settings.image_size
@@ -173,25 +172,19 @@ def normalise_pixels(pixels: Pixels) -> torch.Tensor:
     return torch.from_numpy(pixels).float().div_(127.5).sub_(1)
 
 
-@lru_cache(maxsize=2)
-def _epoch_draws(epoch_seed: int, studies: int) -> NDArray[np.float64]:
-    """(n, 4) uniform numbers: row, column, contrast, brightness of every study in this epoch.
+@lru_cache(maxsize=6)
+def _draws(epoch_seed: int, stream: int, shape: tuple[int, int], dtype: Any = np.float64) -> NDArray[Any]:
+    """Uniform numbers of every study in this epoch.
 
     Drawn for all studies at once, so that a study's view depends neither on its batch nor on the number of ranks.
+
+    Args:
+        epoch_seed: of the request.
+        stream: 1: row, column, contrast, brightness; 2: the sentences; 3: angle, scale, shift down, shift right.
+        shape: studies, and numbers of each.
+        dtype: float32 takes half the memory.
     """
-    return np.random.default_rng([epoch_seed, 1]).random((studies, 4))
-
-
-@lru_cache(maxsize=2)
-def _affine_draws(epoch_seed: int, studies: int) -> NDArray[np.float64]:
-    """(n, 4) uniform numbers: angle, scale, shift down, shift right of every study in this epoch."""
-    return np.random.default_rng([epoch_seed, 3]).random((studies, 4))
-
-
-@lru_cache(maxsize=2)
-def _sentence_draws(epoch_seed: int, studies: int, sentences: int) -> NDArray[np.float32]:
-    """(n, M) uniform numbers of every study's sentences in this epoch."""
-    return np.random.default_rng([epoch_seed, 2]).random((studies, sentences), dtype=np.float32)
+    return np.random.default_rng([epoch_seed, stream]).random(shape, dtype=dtype)
 
 
 def make_loader(dataset: PairDataset, order: Any, workers: int = 0, pin_memory: bool = False) -> DataLoader[Batch]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.ids import canonical_ids
 from cmcgns.data.manifest import image_file
 from cmcgns.data.tables import SUFFIXES, as_text, is_parquet, parquet_columns, read_table
+from cmcgns.data.vocabulary import canonical_ids
 
 logger = logging.getLogger(__name__)
 

@@ -3,16 +3,15 @@
 import difflib
 import re
 import unicodedata
-from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from cmcgns.common.errors import UserError
-from cmcgns.settings.yaml import UniqueKeys
+from cmcgns.settings.yaml import parse_mapping
 
 READ = ("findings", "impression")
 
@@ -38,8 +37,8 @@ class Marks(_Strict):
         return _check(pattern)
 
 
-class RuleFile(_Strict):
-    """A rule file as users write it; data/rules/english.yaml explains the keys."""
+class SectionRules(_Strict):
+    """A rule file as users write it (rules/english.yaml explains the keys), and the expressions it stands for."""
 
     headings: dict[str, list[str]]
     without_heading: Literal["body", "last_paragraph", "nothing"] = "last_paragraph"
@@ -67,30 +66,39 @@ class RuleFile(_Strict):
     def _lines_compile(cls, lines: list[str]) -> list[str]:
         return [line for line in lines if _check(_expression(line) or "") is not None]
 
+    @cached_property
+    def _entries(self) -> list[tuple[str, str]]:
+        """Headings and expressions with their sections, in order."""
+        return [(entry, section) for section, listed in self.headings.items() for entry in listed]
 
-@dataclass(frozen=True)
-class SectionRules:
-    """A rule file made ready for use by `load_rules`.
+    @cached_property
+    def plain(self) -> dict[str, str]:
+        """Folded heading -> section."""
+        return {fold(entry): section for entry, section in self._entries if not _expression(entry)}
 
-    Attributes:
-        plain: folded heading -> section.
-        patterns: expressions for folded headings and their sections, in order.
-        inline: a plain heading in capitals and its colon, anywhere.
-        ignored: lines that only separate.
-        without_heading: where findings come from in a report without sections.
-        not_from: sections they never come from.
-        marks: expression of marks, or none.
-        replace: put in place of marks.
-    """
+    @cached_property
+    def patterns(self) -> list[tuple[re.Pattern[str], str]]:
+        """Expressions for folded headings and their sections, in order."""
+        return [(re.compile(found), section) for entry, section in self._entries if (found := _expression(entry))]
 
-    plain: dict[str, str]
-    patterns: tuple[tuple[re.Pattern[str], str], ...]
-    inline: re.Pattern[str]
-    ignored: re.Pattern[str]
-    without_heading: str
-    not_from: frozenset[str]
-    marks: re.Pattern[str] | None
-    replace: str
+    @cached_property
+    def inline(self) -> re.Pattern[str]:
+        """A plain heading in capitals and its colon, anywhere."""
+        plain = [entry for entry, _ in self._entries if not _expression(entry)]
+        forms = {form.upper() for entry in plain for form in (entry, fold(entry))}
+        capitals = {r"[ \t]+".join(map(re.escape, form.split())) for form in forms}
+        return re.compile(rf"(?<=[\s.;,)\]])({'|'.join(sorted(capitals, key=len, reverse=True))})[ \t]*[:：]")
+
+    @cached_property
+    def ignored(self) -> re.Pattern[str]:
+        """Lines that only separate."""
+        lines = [f"(?:{_expression(line) or re.escape(line)})" for line in self.ignore_lines]
+        return re.compile("|".join(lines) or r"(?!)")
+
+    @cached_property
+    def mark(self) -> re.Pattern[str] | None:
+        """What stands for a removed identifier, if marks go."""
+        return re.compile(self.marks.pattern) if self.marks.pattern else None
 
 
 def list_rules() -> list[str]:
@@ -110,12 +118,9 @@ def load_rules(name_or_path: str | Path) -> SectionRules:
     """
     name = str(name_or_path)
     try:
-        settings = UniqueKeys(_rule_text(name)).get_single_data()
-        return _compile(RuleFile.model_validate(settings if settings is not None else {}))
+        return SectionRules.model_validate(parse_mapping(_rule_text(name), name))
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 text: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{name} is not valid YAML: {error}") from None
     except ValidationError as error:
         lines = [f"{'.'.join(str(key) for key in item['loc'])}: {_explain(dict(item))}" for item in error.errors()]
         raise UserError(f"rule file {name}:\n  " + "\n  ".join(lines)) from None
@@ -142,29 +147,6 @@ def _check(expression: str) -> str:
     return expression
 
 
-def _compile(file: RuleFile) -> SectionRules:
-    entries = [(entry, section) for section, listed in file.headings.items() for entry in listed]
-    plain = {fold(entry): section for entry, section in entries if not _expression(entry)}
-    capitals = {
-        _flexible(form.upper()) for entry, _ in entries if not _expression(entry) for form in (entry, fold(entry))
-    }
-    lines = [_expression(line) or re.escape(line) for line in file.ignore_lines]
-    return SectionRules(
-        plain=plain,
-        patterns=tuple((re.compile(found), section) for entry, section in entries if (found := _expression(entry))),
-        inline=re.compile(rf"(?<=[\s.;,)\]])({'|'.join(sorted(capitals, key=len, reverse=True))})[ \t]*[:：]"),
-        ignored=re.compile("|".join(f"(?:{line})" for line in lines) if lines else r"(?!)"),
-        without_heading=file.without_heading,
-        not_from=frozenset(file.without_heading_not_from),
-        marks=re.compile(file.marks.pattern) if file.marks.pattern else None,
-        replace=file.marks.replace,
-    )
-
-
-def _flexible(words: str) -> str:
-    return r"[ \t]+".join(re.escape(word) for word in words.split())
-
-
 def _rule_text(name: str) -> str:
     if name in list_rules():
         return (resources.files("cmcgns.data.reports") / "rules" / f"{name}.yaml").read_text("utf-8")
@@ -178,5 +160,5 @@ def _rule_text(name: str) -> str:
 
 def _explain(item: dict[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
-        return f"no such key; known are {', '.join(RuleFile.model_fields)}, and pattern and replace below marks"
+        return f"no such key; known are {', '.join(SectionRules.model_fields)}, and pattern and replace below marks"
     return str(item["msg"]).removeprefix("Value error, ")

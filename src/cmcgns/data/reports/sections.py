@@ -39,11 +39,11 @@ def remove_marks(text: str, rules: SectionRules) -> str:
 
     "CT from ___, no change (Dr. ___)." -> "CT from, no change (Dr.)."; a text without marks comes back as it is.
     """
-    if rules.marks is None:
+    if rules.mark is None:
         return text
-    if rules.replace:
-        return rules.marks.sub(lambda _: rules.replace, text)
-    marked = rules.marks.sub(_GAP, text)
+    if replacement := rules.marks.replace:
+        return rules.mark.sub(lambda _: replacement, text)
+    marked = rules.mark.sub(_GAP, text)
     if _GAP not in marked:
         return text
     for pattern, replacement in _MENDING:
@@ -100,7 +100,7 @@ def _line_heading(
     if match is None:
         return None
     words, colon, end = match[1], match[2], match.end()
-    if rules.marks is not None and (mark := rules.marks.search(words)):  # "WET READ VERSION #1 ___ 8:26 PM"
+    if rules.mark is not None and (mark := rules.mark.search(words)):  # "WET READ VERSION #1 ___ 8:26 PM"
         words, colon, end = words[: mark.start()].rstrip(), "", match.start(1) + mark.start()
     capitals = words.isupper()
     folded = fold(words)
@@ -124,7 +124,7 @@ def _without_heading(sections: dict[str, str], rules: SectionRules) -> dict[str,
         first = 1
         if name == "preamble":  # its first paragraph belongs to no heading, but may be a title in capitals
             first = next((i for i, part in enumerate(paragraphs) if part.upper() != part), len(paragraphs))
-        if name in rules.not_from or first >= len(paragraphs):
+        if name in rules.without_heading_not_from or first >= len(paragraphs):
             continue
         if rules.without_heading == "last_paragraph":
             first = len(paragraphs) - 1

@@ -2,7 +2,7 @@
 
 import logging
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ class ReportTokens:
         """
         tokens = self.token_offsets[rows + 1] - self.token_offsets[rows]
         sentences = self.sentence_offsets[rows + 1] - self.sentence_offsets[rows]
-        length = max_tokens or -(-int(tokens.max()) // 8) * 8
+        length = max_tokens or _eights(tokens)
         bound = max_sentences or int(sentences.max())
         token_mask = np.arange(length) < tokens[:, None]
         sentence_mask = np.arange(bound) < sentences[:, None]
@@ -69,6 +69,11 @@ class ReportTokens:
             "sentence_text": np.where(sentence_mask, self.sentence_text[at_sentence], 0),
             "report_text": self.report_text[rows],
         }
+
+
+def _eights(lengths: Integers) -> int:
+    """The longest, rounded up to a multiple of eight."""
+    return -(-int(lengths.max()) // 8) * 8
 
 
 def drop_sentences(
@@ -101,7 +106,7 @@ def drop_sentences(
 
 def trim(arrays: dict[str, NDArray[Any]]) -> None:
     """Cut padding that no report of the batch needs, in place: word pieces to a multiple of eight."""
-    length = -(-int(arrays["token_mask"].sum(1).max()) // 8) * 8
+    length = _eights(arrays["token_mask"].sum(1))
     sentences = int(arrays["sentence_mask"].sum(1).max())
     for name in ("token_ids", "token_mask", "token_sentence"):
         arrays[name] = np.ascontiguousarray(arrays[name][:, :length])
@@ -115,9 +120,11 @@ def tokenize_reports(texts: Iterable[str], tokenizer: Any, max_tokens: int, max_
     Every distinct sentence is tokenized once: most sentences of most reports repeat. Sentences beyond
     `max_sentences` and word pieces beyond `max_tokens` - 2 are cut from the end, and counted in the log.
     """
-    reports = _index_sentences(texts)
-    pieces = encode_sentences(tokenizer, reports.distinct)
-    normalised = [normalise_sentence(sentence) for sentence in reports.distinct]
+    seen: dict[str, int] = {}
+    # Lists of strings take 9 GB for a million reports, typed arrays of numbers a tenth of a gigabyte.
+    reports = [array("i", [seen.setdefault(each, len(seen)) for each in split_sentences(text)]) for text in texts]
+    pieces = encode_sentences(tokenizer, list(seen))
+    normalised = [normalise_sentence(sentence) for sentence in seen]
     numbers = [text_number(sentence) for sentence in normalised]
     shortened = {"sentences": 0, "word pieces": 0}
     token_ids, owners, sentence_text, report_text = array("i"), array("h"), array("q"), array("q")
@@ -147,33 +154,6 @@ def tokenize_reports(texts: Iterable[str], tokenizer: Any, max_tokens: int, max_
         padding=int(tokenizer.pad_token_id),
         shortened=shortened,
     )
-
-
-@dataclass(frozen=True)
-class _Reports:
-    """Reports as numbers of distinct sentences, in typed arrays.
-
-    Lists of strings take 9 GB for a million reports, these take a tenth of a gigabyte.
-    """
-
-    distinct: list[str]
-    sentences: "array[int]"
-    ends: "array[int]"
-
-    def __iter__(self) -> Iterator[Sequence[int]]:
-        start = 0
-        for end in self.ends:
-            yield self.sentences[start:end]
-            start = end
-
-
-def _index_sentences(texts: Iterable[str]) -> _Reports:
-    seen: dict[str, int] = {}
-    sentences, ends = array("i"), array("q")
-    for text in texts:
-        sentences.extend(seen.setdefault(sentence, len(seen)) for sentence in split_sentences(text))
-        ends.append(len(sentences))
-    return _Reports(list(seen), sentences, ends)
 
 
 def _assemble(pieces: list[list[int]], tokenizer: Any, max_tokens: int) -> tuple[list[int], list[int], int]:

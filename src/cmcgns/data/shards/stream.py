@@ -24,8 +24,8 @@ from cmcgns.common.remote import NamedBytes, join
 from cmcgns.data.images.files import STORED
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.images.read import read_image
+from cmcgns.data.pairs.batch import BatchRequest, TrainingOrder, steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset
-from cmcgns.data.pairs.order import BatchRequest, TrainingOrder, steps_per_epoch
 from cmcgns.data.shards.index import AGAIN, ShardFolder
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cmcgns.common.array_cache import cache_folder
-from cmcgns.data.ids import twins_between
+from cmcgns.data.vocabulary import twins_between
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.leakage.fingerprints import Fingerprints, fingerprints_of, same_pictures, seen_fingerprints

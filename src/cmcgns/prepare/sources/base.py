@@ -1,15 +1,15 @@
-"""What a reader of a public dataset gives, and what it is told.
+"""What a reader of a public dataset gives, what it is told, and which files are there.
 
 A reader is one file with a function `read(root, options) -> SourceTable`; `sources.yaml` says where the data come
 from. It reads tables and names image files; it opens no image (that is done once, by `prepare`).
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError
@@ -75,6 +75,17 @@ class SourceTable:
         """Remember what never was in the frame, such as files that no table names."""
         self.left_out += [{"where": str(place), "reason": str(reason)} for place in places]
 
+    def match_files(self, files: set[str], named: Iterable[str], table: str) -> None:
+        """Leave out the rows whose `source` is not among the files, and remember the files that no row names.
+
+        Args:
+            files: images that are there.
+            named: images of all rows, those left out before among them.
+            table: the file of the rows.
+        """
+        self.leave_out(~self.frame["source"].isin(files), "no such file", self.frame["source"])
+        self.also_left_out(sorted(files - set(named)), f"{table} does not name it")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -118,37 +129,91 @@ def find_optional(root: Path, *patterns: str) -> Path | None:
     return next((path for pattern in patterns for path in sorted(root.glob(pattern))), None)
 
 
-def draw_splits(
-    patients: pd.Series, seed: int, fractions: dict[str, float], strata: pd.Series | None = None
-) -> pd.Series:
-    """A split for every row such that a patient is in one split only, drawn by the seed.
+def existing_files(
+    root: Path, folders: Iterable[str] = ("",), left_out: list[dict[str, str]] | None = None
+) -> set[str]:
+    """Files below folders of the root, as paths relative to the root with forward slashes.
 
-    The draw depends on the names of the patients alone, not on the order of the rows.
+    Symbolic links are followed as long as they stay below the root; others, which would let a table reach any file of
+    the machine, are not.
 
     Args:
-        patients: (n,) patient ids.
-        seed: of the draw.
-        fractions: share of the patients by split; they sum to 1.
-        strata: (n,) values whose shares the splits keep, the largest of each patient counts (e.g. the label).
+        root: the dataset's folder.
+        folders: relative to the root; "" is the root itself, a missing one is empty.
+        left_out: links that leave the root and folders that cannot be listed are added here.
+    """
+    top = os.path.realpath(root)
+    skipped = left_out if left_out is not None else []
+    files: set[str] = set()
+    pending: list[tuple[str, frozenset[str]]] = []  # folder, and the linked folders above it
+    for folder in dict.fromkeys(folders):
+        if is_inside(os.path.realpath(root / folder), top):
+            pending.append((folder, frozenset()))
+        else:
+            skipped.append(_leaves_root(folder))
+    while pending:
+        folder, followed = pending.pop()
+        for entry in _entries(root, folder, skipped):
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            target = os.path.realpath(entry.path) if entry.is_symlink() else ""
+            if target and not is_inside(target, top):
+                skipped.append(_leaves_root(name))
+            elif entry.is_dir():
+                if target not in followed:  # else a circle of links
+                    pending.append((name, followed | {target} if target else followed))
+            elif entry.is_file():
+                files.add(name)
+    return files
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a resolved path is a resolved folder or below it."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def by_name(files: Iterable[str], suffixes: tuple[str, ...]) -> dict[str, str]:
+    """File name -> path, for names that are unique within a dataset; of several paths the shallowest wins.
+
+    Args:
+        files: relative paths.
+        suffixes: of the files that count, lower case.
+    """
+    named = (path for path in files if path.lower().endswith(suffixes))
+    chosen = sorted(named, key=lambda path: (path.count("/"), path), reverse=True)
+    return {path.rpartition("/")[2]: path for path in chosen}
+
+
+def relative_paths(cells: pd.Series, root: Path) -> tuple[pd.Series, pd.Series]:
+    """Paths of a table, relative to the root and without detours; the files are not asked for.
+
+    Args:
+        cells: (n,) paths relative to the root, or absolute ones below it; backslashes count as slashes.
+        root: the dataset's folder.
 
     Returns:
-        (n,) names of splits.
+        (n,) relative paths, and (n,) Boolean: the path leaves the root.
     """
-    rows = pd.DataFrame({"patient": patients, "stratum": 0 if strata is None else strata})
-    largest = rows.groupby("patient")["stratum"].max().sort_index()
-    generator = np.random.default_rng(seed)
-    chosen = pd.Series("", index=largest.index, dtype="str")
-    for stratum in sorted(largest.unique()):
-        members = largest.index[largest == stratum].to_numpy()
-        members = members[generator.permutation(len(members))]
-        ends = np.round(np.cumsum(list(fractions.values())) * len(members)).astype(int)
-        for name, start, end in zip(fractions, [0, *ends[:-1]], ends, strict=True):
-            chosen[members[start:end]] = name
-    return patients.map(chosen)
+    top = PurePosixPath(os.path.realpath(root)).as_posix() + "/"
+    here = PurePosixPath(os.path.abspath(root)).as_posix() + "/"  # noqa: PTH100 - links must stay as they are
+
+    def clean(path: str) -> str:
+        path = path.replace("\\", "/").removeprefix(here).removeprefix(top)
+        return os.path.normpath(path).replace("\\", "/") if path else ""
+
+    paths = cells.map({cell: clean(cell) for cell in cells.unique()}).astype("str")
+    return paths, paths.str.startswith("/") | (paths == "..") | paths.str.startswith("../")
 
 
-def without_legacy(table: SourceTable, options: SourceOptions, name: str) -> None:
-    """Say that there is one rule of splits only."""
-    table.frame["split_rule"] = "v1"
-    if options.split == "legacy":
-        table.notes.append(f"no legacy split is defined for {name}; v1 is used")
+def _entries(root: Path, folder: str, skipped: list[dict[str, str]]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(root / folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        skipped.append({"where": folder, "reason": f"folder cannot be listed ({error.strerror})"})
+        return []
+
+
+def _leaves_root(name: str) -> dict[str, str]:
+    return {"where": name, "reason": "symbolic link that leaves the root; put the files there or choose a root above"}

@@ -1,16 +1,18 @@
-"""Cells of datasets' tables: labels, ages, sexes and boxes, checked row by row."""
+"""Cells of datasets' tables, checked row by row: labels and boxes; and the splits of the rows."""
 
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cmcgns.data.manifest import LABEL, NUMBERS, TEXT, boxes_text
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import MISSING
-from cmcgns.prepare.sources.base import PLACE, SourceTable
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable
 
 
 def read_rows(path: Path, left_out: list[dict[str, str]], required: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -145,3 +147,65 @@ def finish(table: SourceTable, *extra: str) -> SourceTable:
     kept = [name for name in names if name in known or name.startswith((LABEL, "split_", *extra))]
     table.frame = table.frame[kept].reset_index(drop=True)
     return table
+
+
+def draw_splits(
+    patients: pd.Series, seed: int, fractions: dict[str, float], strata: pd.Series | None = None
+) -> pd.Series:
+    """A split for every row such that a patient is in one split only, drawn by the seed.
+
+    The draw depends on the names of the patients alone, not on the order of the rows.
+
+    Args:
+        patients: (n,) patient ids.
+        seed: of the draw.
+        fractions: share of the patients by split; they sum to 1.
+        strata: (n,) values whose shares the splits keep, the largest of each patient counts (e.g. the label).
+
+    Returns:
+        (n,) names of splits.
+    """
+    rows = pd.DataFrame({"patient": patients, "stratum": 0 if strata is None else strata})
+    largest = rows.groupby("patient")["stratum"].max().sort_index()
+    generator = np.random.default_rng(seed)
+    chosen = pd.Series("", index=largest.index, dtype="str")
+    for stratum in sorted(largest.unique()):
+        members = largest.index[largest == stratum].to_numpy()
+        members = members[generator.permutation(len(members))]
+        ends = np.round(np.cumsum(list(fractions.values())) * len(members)).astype(int)
+        for name, start, end in zip(fractions, [0, *ends[:-1]], ends, strict=True):
+            chosen[members[start:end]] = name
+    return patients.map(chosen)
+
+
+def without_legacy(table: SourceTable, options: SourceOptions, name: str) -> None:
+    """Say that there is one rule of splits only."""
+    table.frame["split_rule"] = "v1"
+    if options.split == "legacy":
+        table.notes.append(f"no legacy split is defined for {name}; v1 is used")
+
+
+def published_splits(count: int, held_out: float) -> NDArray[np.str_]:
+    """The splits that published programs drew: shuffled by seed 0, a share held out, halved into test and validation.
+
+    Gives what scikit-learn's `train_test_split(…, random_state=0)` gives, called twice.
+
+    Args:
+        count: rows.
+        held_out: share of test and validation together.
+
+    Returns:
+        (count,) "train", "val" or "test".
+    """
+    rest = published_share(count, held_out)
+    validation = published_share(len(rest), 0.5)
+    splits = np.full(count, "train", dtype="<U5")
+    splits[rest] = "test"
+    splits[rest[validation]] = "val"
+    return splits
+
+
+def published_share(count: int, share: float) -> NDArray[np.int64]:
+    """Positions that `train_test_split(range(count), test_size=share, random_state=0)` holds out, in its order."""
+    order = np.random.RandomState(0).permutation(count)
+    return order[: math.ceil(count * share)]

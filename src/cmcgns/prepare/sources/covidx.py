@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits
-from cmcgns.prepare.sources.cells import finish, look_up
-from cmcgns.prepare.sources.listing import existing_files
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files
+from cmcgns.prepare.sources.cells import draw_splits, finish, look_up
 
 _NORMAL, _PNEUMONIA, _COVID = "label_Normal", "label_Pneumonia", "label_COVID-19"
 _LABELS = {

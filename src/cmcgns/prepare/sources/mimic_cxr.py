@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 import pandas as pd
 
@@ -15,19 +16,14 @@ from cmcgns.data.reports.section_rules import SectionRules, load_rules
 from cmcgns.data.reports.sections import remove_marks, split_sections
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_splits, parse_views
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files
 from cmcgns.prepare.sources.cells import finish, label_values, look_up, read_rows
-from cmcgns.prepare.sources.listing import existing_files
 
 MAX_REPORT = 1_000_000  # bytes; real reports have a few thousand
 REPORT = re.compile(r"(?:.*/)?files/p\d\d/p\d{8}/s(\d{8})\.txt")
-Reports = dict[str, Callable[[], bytes]]  # study -> what reads its report
-
-
-def read_file(path: Path) -> bytes:
-    """A report, cut behind the bound."""
-    with path.open("rb") as file:
-        return file.read(MAX_REPORT + 1)
+_IMAGE = re.compile(r"(?:.*/)?files/p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:jpg|dcm)")
+_KEYS = ("dicom_id", "subject_id", "study_id")
+Reports = dict[str, Callable[[], IO[Any]]]  # study -> what opens its report, as bytes
 
 
 def zipped_reports(root: Path) -> Reports:
@@ -44,12 +40,7 @@ def zipped_reports(root: Path) -> Reports:
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} cannot be read as a zip file ({error}); download it again") from error
     members = ((REPORT.fullmatch(info.filename), info) for info in archive.infolist())
-    return {match[1]: partial(_read_member, archive, info) for match, info in members if match}
-
-
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    with archive.open(info) as content:  # what the directory says of the size is not trusted
-        return content.read(MAX_REPORT + 1)
+    return {match[1]: partial(archive.open, info) for match, info in members if match}
 
 
 def add_reports(table: SourceTable, reports: Reports, rules: SectionRules) -> None:
@@ -71,12 +62,13 @@ def add_reports(table: SourceTable, reports: Reports, rules: SectionRules) -> No
         table.frame[column] = table.frame["study_id"].map({study: parts[place] for study, parts in texts.items()})
 
 
-def _sections(read_bytes: Callable[[], bytes] | None, rules: SectionRules) -> tuple[str, str, str, str]:
+def _sections(open_report: Callable[[], IO[Any]] | None, rules: SectionRules) -> tuple[str, str, str, str]:
     """Findings, impression and whole text of a report, and why it cannot be used."""
-    if read_bytes is None:
+    if open_report is None:
         return "", "", "", "its report is not there"
     try:
-        content = read_bytes()
+        with open_report() as file:
+            content: bytes = file.read(MAX_REPORT + 1)  # what an archive's directory says of the size is not trusted
         text = "\n".join(content.decode("utf-8-sig").splitlines())
     except UnicodeDecodeError:
         return "", "", "", "its report is not UTF-8 text"
@@ -88,10 +80,6 @@ def _sections(read_bytes: Callable[[], bytes] | None, rules: SectionRules) -> tu
     findings, impression = sections.get("findings", ""), sections.get("impression", "")
     problem = "" if findings or impression else "its report has neither findings nor impression"
     return findings, impression, remove_marks(text, rules).strip(), problem
-
-
-_IMAGE = re.compile(r"(?:.*/)?files/p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:jpg|dcm)")
-_KEYS = ("dicom_id", "subject_id", "study_id")
 
 
 def read(root: Path, options: SourceOptions) -> SourceTable:
@@ -134,7 +122,7 @@ def _walk(root: Path, left_out: list[dict[str, str]]) -> tuple[pd.DataFrame, Rep
         if match := _IMAGE.fullmatch(path):
             images.append((path, match[3], match[1], match[2]))
         elif match := REPORT.fullmatch(path):
-            reports[match[1]] = partial(read_file, root / path)
+            reports[match[1]] = partial((root / path).open, "rb")
     frame = pd.DataFrame(images, columns=["source", *_KEYS], dtype="str")
     frame = frame.sort_values("source", ascending=False).drop_duplicates("dicom_id")  # .jpg rather than .dcm
     return frame.sort_values("source", ignore_index=True), reports

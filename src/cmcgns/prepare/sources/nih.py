@@ -9,33 +9,22 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import LABEL
 from cmcgns.data.tables import read_cells
 from cmcgns.data.vocabulary import parse_ages, parse_sexes, parse_views
-from cmcgns.prepare.sources.base import (
-    SourceOptions,
-    SourceTable,
+from cmcgns.prepare.sources.base import SourceOptions, SourceTable, by_name, existing_files, find, find_optional
+from cmcgns.prepare.sources.cells import (
+    boxes_by_image,
     draw_splits,
-    find,
-    find_optional,
+    drop_bad_boxes,
+    finish,
+    look_up,
+    number_rows,
+    read_rows,
     without_legacy,
 )
-from cmcgns.prepare.sources.cells import boxes_by_image, drop_bad_boxes, finish, look_up, number_rows, read_rows
-from cmcgns.prepare.sources.listing import by_name, existing_files
 
 FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Effusion",
-    "Emphysema",
-    "Fibrosis",
-    "Hernia",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pleural_Thickening",
-    "Pneumonia",
-    "Pneumothorax",
-)
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
+    "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
+)  # fmt: skip
 _NORMAL = "No Finding"
 _FOLDER = re.compile(r"(^|/)images(_\d+)?/[^/]+$")  # not those of copies in other sizes, which the boxes do not fit
 _BOX_HEADER = ["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"]  # "Bbox [x,y,w,h]" cut at its commas

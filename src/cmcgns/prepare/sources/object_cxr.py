@@ -8,10 +8,8 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text
 from cmcgns.data.tables import read_table
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits, find
-from cmcgns.prepare.sources.cells import number_rows
-from cmcgns.prepare.sources.listing import existing_files
-from cmcgns.prepare.sources.siim import published_share
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files, find
+from cmcgns.prepare.sources.cells import draw_splits, number_rows, published_share
 
 SHAPES = {"0": "box", "1": "ellipse", "2": "polygon"}
 FRACTIONS = {"train": 0.9, "val": 0.1}
@@ -49,10 +47,7 @@ def _read_part(root: Path, part: str, file: Path, options: SourceOptions) -> Sou
     table = images_of(rows, part, file.name, options)
     find(root, f"{part}/")
     files = {name for name in existing_files(root, [part], table.left_out) if "/." not in name}
-    sources = table.frame["source"]
-    table.leave_out(~sources.isin(files), "no such file", sources)
-    unnamed = sorted(files - set(_sources(rows, part)))
-    table.also_left_out(unnamed, f"{file.name} does not name it")
+    table.match_files(files, _sources(rows, part), file.name)
     return table
 
 

@@ -11,12 +11,12 @@ from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.reports.sections import remove_marks
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import parse_views
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits, find_optional
-from cmcgns.prepare.sources.cells import finish, read_rows
-from cmcgns.prepare.sources.listing import by_name, existing_files
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, by_name, existing_files, find_optional
+from cmcgns.prepare.sources.cells import draw_splits, finish, read_rows
 
 MAX_REPORT = 1_000_000  # bytes; real ones have some ten thousand
 COLUMNS = ("study", "findings", "impression", "mesh")
+FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 def read_xml(root: Path) -> tuple[pd.DataFrame, SourceTable]:
@@ -110,9 +110,6 @@ def _stated_view(caption: str) -> str:
     words = set(caption.upper().replace(",", " ").split())
     views = {"PA", "AP", "LATERAL"} & words
     return views.pop() if len(views) == 1 else ""
-
-
-FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 def read(root: Path, options: SourceOptions) -> SourceTable:

@@ -7,15 +7,22 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import boxes_text
 from cmcgns.data.tables import read_table
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits, find, find_optional
-from cmcgns.prepare.sources.cells import look_up, number_rows, with_image
-from cmcgns.prepare.sources.listing import existing_files
-from cmcgns.prepare.sources.siim import published_splits
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files, find, find_optional
+from cmcgns.prepare.sources.cells import (
+    boxes_by_image,
+    draw_splits,
+    look_up,
+    number_rows,
+    published_splits,
+    with_image,
+)
 
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 _PATTERNS = (MAPPING, "*mapping*.json", "*mapping*.csv", "*mapping*.csv.gz")
+FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
+BOX = ["x", "y", "width", "height"]
+LABELS, CLASSES, IMAGES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "stage_2_train_images"
 
 
 def read_mapping(file: Path) -> pd.Series:
@@ -53,11 +60,6 @@ def _mapping_records(file: Path) -> pd.DataFrame:
     return pd.DataFrame(records, columns=["subset_img_id", "img_id"])
 
 
-FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
-BOX = ["x", "y", "width", "height"]
-LABELS, CLASSES, IMAGES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "stage_2_train_images"
-
-
 def read(root: Path, options: SourceOptions) -> SourceTable:
     """One row per labelled image that lies on disk, with its boxes in pixels of the DICOM image (1024×1024).
 
@@ -76,8 +78,9 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     _add_patients(table, root)
     _add_splits(table, options)
     find(root, f"{IMAGES}/")
-    _add_files(table, root, set(rows["patientId"].str.strip()), file.name)
-    table.frame = table.frame.drop(columns="image")
+    files = {name for name in existing_files(root, [IMAGES], table.left_out) if name.endswith(".dcm")}
+    table.frame["source"] = f"{IMAGES}/" + table.frame.pop("image") + ".dcm"
+    table.match_files(files, f"{IMAGES}/" + rows["patientId"].str.strip() + ".dcm", file.name)
     return table
 
 
@@ -97,8 +100,7 @@ def images_of(rows: pd.DataFrame, name: str) -> SourceTable:
     table.leave_out(faults != "", faults)
     targets = table.frame.groupby("patientId", sort=True)["Target"].first()
     boxed = table.frame[table.frame["Target"] == "1"]
-    boxes = [{"label": "Lung Opacity"} | box for box in boxed[BOX].to_dict("records")]
-    texts = pd.Series(boxes, index=boxed.index, dtype=object).groupby(boxed["patientId"]).agg(boxes_text)
+    texts = boxes_by_image(boxed.assign(image=boxed["patientId"], label="Lung Opacity"))
     images = pd.Series(targets.index, dtype="str")
     table.frame = pd.DataFrame(
         {
@@ -179,12 +181,3 @@ def _add_splits(table: SourceTable, options: SourceOptions) -> None:
         return
     frame["split"] = draw_splits(frame["patient_id"], options.seed, FRACTIONS, frame["label_Pneumonia"])
     table.frame = frame.drop(columns="split_detection")
-
-
-def _add_files(table: SourceTable, root: Path, named: set[str], name: str) -> None:
-    """Add `source`; leave out images without a file, and name the files that the table does not name."""
-    files = {file for file in existing_files(root, [IMAGES], table.left_out) if file.endswith(".dcm")}
-    table.frame["source"] = f"{IMAGES}/" + table.frame["image"] + ".dcm"
-    table.leave_out(~table.frame["source"].isin(files), "no such file", table.frame["source"])
-    unnamed = sorted(files - {f"{IMAGES}/{image}.dcm" for image in named})
-    table.also_left_out(unnamed, f"{name} does not name it")

@@ -1,19 +1,15 @@
 """SIIM-ACR Pneumothorax Segmentation: DICOM in nested folders, masks as relative run-length code."""
 
 import json
-import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.masks import NO_MASK, SIIM_SIDE, parse_rle
 from cmcgns.data.tables import read_table
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits, find
-from cmcgns.prepare.sources.cells import number_rows, with_image
-from cmcgns.prepare.sources.listing import existing_files
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files, find
+from cmcgns.prepare.sources.cells import draw_splits, number_rows, published_splits, with_image
 
 FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
 # The later table has the images of stage 1's training and test set, so it goes first.
@@ -119,29 +115,3 @@ def _add_files(table: SourceTable, root: Path, named: set[str], name: str) -> No
     reasons = ((unnamed, f"{name} does not name it"), (second & ~unnamed, "a second file of the same image"))
     for bad, reason in reasons:
         table.also_left_out(files[bad], reason)
-
-
-def published_splits(count: int, held_out: float) -> NDArray[np.str_]:
-    """The splits that published programs drew: shuffled by seed 0, a share held out, halved into test and validation.
-
-    Gives what scikit-learn's `train_test_split(…, random_state=0)` gives, called twice.
-
-    Args:
-        count: rows.
-        held_out: share of test and validation together.
-
-    Returns:
-        (count,) "train", "val" or "test".
-    """
-    rest = published_share(count, held_out)
-    validation = published_share(len(rest), 0.5)
-    splits = np.full(count, "train", dtype="<U5")
-    splits[rest] = "test"
-    splits[rest[validation]] = "val"
-    return splits
-
-
-def published_share(count: int, share: float) -> NDArray[np.int64]:
-    """Positions that `train_test_split(range(count), test_size=share, random_state=0)` holds out, in its order."""
-    order = np.random.RandomState(0).permutation(count)
-    return order[: math.ceil(count * share)]

@@ -5,9 +5,17 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.data.manifest import LABEL, boxes_text, label_columns
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, draw_splits, find, without_legacy
-from cmcgns.prepare.sources.cells import boxes_by_image, drop_bad_boxes, finish, look_up, read_labels, read_rows
-from cmcgns.prepare.sources.listing import by_name, existing_files
+from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, by_name, existing_files, find
+from cmcgns.prepare.sources.cells import (
+    boxes_by_image,
+    draw_splits,
+    drop_bad_boxes,
+    finish,
+    look_up,
+    read_labels,
+    read_rows,
+    without_legacy,
+)
 
 _NORMAL = "No finding"
 _CORNERS = ("x_min", "y_min", "x_max", "y_max")

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from cmcgns.data.pairs.order import BatchRequest
+from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.objectives.masked_reconstruction import draw_hidden, to_pixels
 from cmcgns.reporting.run_page.attention import box_mask, choose_rows
 from cmcgns.reporting.run_page.studies import EncodedStudies, Floats

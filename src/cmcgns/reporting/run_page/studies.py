@@ -15,8 +15,8 @@ from torch import Tensor
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import place_boxes
 from cmcgns.data.images.read import read_image
+from cmcgns.data.pairs.batch import evaluation_order
 from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
-from cmcgns.data.pairs.order import evaluation_order
 from cmcgns.data.pairs.rows import Pairs, read_pairs
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.shards.index import open_shards
