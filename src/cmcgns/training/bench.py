@@ -3,8 +3,9 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import SCRATCH
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.objective import Figures, Objective, Stage
-from cmcgns.settings.config import ObjectiveSettings, Recipe, StageSettings
+from cmcgns.settings.config import ObjectiveSettings, Recipe
 from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.step import build_optimizer, training_step
 from cmcgns.training.task import Task, build_task
@@ -64,9 +65,6 @@ def random_batch(recipe: Recipe, studies: int, vocabulary: int) -> Batch:
         report_text=torch.arange(1, 1 + studies),
         study_ids=tuple(f"random-{number}" for number in range(studies)),
     ).check()
-
-
-_WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,9 @@ def encoders_task(task: Task, recipe: Recipe) -> Task:
     encoders = nn.Module()
     encoders.image_encoder, encoders.report_encoder = task.model.image_encoder, task.model.report_encoder
     objective = EncodersOnly(ObjectiveSettings(), task.model.image_encoder.grid, recipe.data.image_size)
-    return Task(encoders, objective)  # type: ignore[arg-type]
+    alone = Task(encoders, objective)  # type: ignore[arg-type]
+    alone.set_stage(task.objective.stage)
+    return alone
 
 
 def bench_step(
@@ -160,9 +160,8 @@ def bench_step(
     task.set_stage(stage)
     studies = batch_size or recipe.training.batch_size
     batch = random_batch(recipe, studies, task.model.report_encoder.config["vocab_size"]).to(fabric.device)
-    settings: StageSettings = getattr(recipe, stage)
-    encoders = _measure(fabric, encoders_task(task, recipe), batch, recipe, settings, steps)
-    whole = _measure(fabric, task, batch, recipe, settings, steps)
+    encoders = _measure(fabric, encoders_task(task, recipe), recipe, batch, steps)
+    whole = _measure(fabric, task, recipe, batch, steps)
     pairs = studies * recipe.training.accumulate
     return StepFigures(
         device=device_name(fabric.device),
@@ -188,12 +187,10 @@ def bench_step(
 
 def describe(figures: StepFigures) -> str:
     """The measurement as lines for people."""
-    values = asdict(figures)
-    shown = {
-        name.replace("_", " "): f"{value:,.3f}" if isinstance(value, float) else str(value)
-        for name, value in values.items()
-    }
-    return "\n".join(f"{name:<28}{value}" for name, value in shown.items())
+    return "\n".join(
+        f"{name.replace('_', ' '):<28}" + (f"{value:,.3f}" if isinstance(value, float) else str(value))
+        for name, value in asdict(figures).items()
+    )
 
 
 def device_name(device: torch.device) -> str:
@@ -210,36 +207,40 @@ class _Measured:
     host_synchronisation: str
 
 
-def _measure(
-    fabric: Any, module: Any, batch: Batch, recipe: Recipe, settings: StageSettings, steps: int
-) -> _Measured:
+def _measure(fabric: Any, task: Task, recipe: Recipe, batch: Batch, steps: int) -> _Measured:
     cuda = fabric.device.type == "cuda"
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(fabric.device)
-    wrapped, optimizer = fabric.setup(module, build_optimizer(module, settings))
-    module.train()
-    group = [batch] * recipe.training.accumulate
-
-    def step() -> None:
-        training_step(fabric, wrapped, module, optimizer, group, seed=0, clip=recipe.training.clip)
-
-    for _ in range(_WARM_UP):
-        step()
-    seconds = [_seconds(step, fabric.device) for _ in range(steps)]
+    step = optimizer_step(fabric, task, recipe, repeat(batch))
+    seconds = time_steps(step, fabric.device, steps, warm_up=3)
     memory = peak_memory(fabric.device)
     waits = _host_synchronisation(step) if cuda else "not measured"
     return _Measured(statistics.median(seconds), memory, waits)
 
 
-def _seconds(step: Callable[[], None], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+def optimizer_step(fabric: Any, task: Task, recipe: Recipe, batches: Iterator[Batch]) -> Callable[[], None]:
+    """A step of the optimiser in the task's stage, to be timed; taking its batches belongs to it."""
+    module, optimizer = fabric.setup(task, build_optimizer(task, getattr(recipe, task.objective.stage)))
+    task.train()
+
+    def step() -> None:
+        group = [next(batches).to(fabric.device) for _ in range(recipe.training.accumulate)]
+        training_step(fabric, module, task, optimizer, group, seed=0, clip=recipe.training.clip)
+
+    return step
+
+
+def time_steps(step: Callable[[], None], device: torch.device, steps: int, warm_up: int) -> list[float]:
+    """Seconds of every step after some that warm up; a GPU has finished when the clock is read."""
+    seconds = []
+    for _ in range(warm_up + steps):
+        start = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return seconds[warm_up:]
 
 
 def _host_synchronisation(step: Callable[[], None]) -> str:

@@ -142,11 +142,6 @@ def build_for(recipe: Recipe, prepared: PreparedData, report_config: dict[str, A
     return build_task(recipe, len(prepared.tokenizer), report_config, load_weights=report_config is None)
 
 
-def best_file(folder: RunFolder) -> Path:
-    """Where the best weights of Stage I are."""
-    return folder.state / "best-alignment.safetensors"
-
-
 def keep_best(folder: RunFolder, task: Task, state: TrainingState, figures: dict[str, float]) -> None:
     """Save the weights if no epoch before has validated better.
 
@@ -159,7 +154,7 @@ def keep_best(folder: RunFolder, task: Task, state: TrainingState, figures: dict
     value = figures.get("global", -float(state.epoch))
     if value <= state.best.get("global", float("inf")):  # of equal ones, such as all 0, the last
         state.best = {"global": value, "epoch": state.epoch}
-        save_weights(best_file(folder), task, about=state.best)
+        save_weights(folder.best, task, about=state.best)
 
 
 def hand_over(folder: RunFolder, task: Task) -> str:
@@ -168,11 +163,10 @@ def hand_over(folder: RunFolder, task: Task) -> str:
     Raises:
         UserError: they are missing.
     """
-    file = best_file(folder)
-    if not file.is_file():
-        raise UserError(f"{file}: the best Stage I weights are missing; start again in another folder")
+    if not folder.best.is_file():
+        raise UserError(f"{folder.best}: the best Stage I weights are missing; start again in another folder")
     had_started = task.objective.is_started
-    best = load_weights(file, task)
+    best = load_weights(folder.best, task)
     message = f"weights of alignment epoch {best['epoch']} taken over"
     if had_started and not task.objective.is_started:
         message += f": they are older than {task.objective.late_part}'s start, so it starts anew"
