@@ -160,28 +160,23 @@ def bench_step(
     task.set_stage(stage)
     studies = batch_size or recipe.training.batch_size
     batch = random_batch(recipe, studies, task.model.report_encoder.config["vocab_size"]).to(fabric.device)
-    encoders = _measure(fabric, encoders_task(task, recipe), recipe, batch, steps)
-    whole = _measure(fabric, task, recipe, batch, steps)
-    pairs = studies * recipe.training.accumulate
+    encoders, _ = _measure(fabric, encoders_task(task, recipe), recipe, batch, steps)
+    whole, waits = _measure(fabric, task, recipe, batch, steps)
     return StepFigures(
         device=device_name(fabric.device),
         precision=recipe.training.precision,
         torch=torch.__version__,
         stage=stage,
-        batch_size=pairs,
+        batch_size=studies * recipe.training.accumulate,
         image_size=recipe.data.image_size,
         max_tokens=recipe.data.max_tokens,
         max_sentences=recipe.data.max_sentences,
         steps=steps,
-        whole_seconds=whole.seconds,
-        encoders_seconds=encoders.seconds,
-        whole_pairs_per_second=pairs / whole.seconds,
-        encoders_pairs_per_second=pairs / encoders.seconds,
-        ratio=whole.seconds / encoders.seconds,
-        beyond_encoders=1 - encoders.seconds / whole.seconds,
-        whole_memory_mib=whole.memory_mib,
-        encoders_memory_mib=encoders.memory_mib,
-        host_synchronisation=whole.host_synchronisation,
+        **{f"whole_{name}": value for name, value in whole.items()},
+        **{f"encoders_{name}": value for name, value in encoders.items()},
+        ratio=whole["seconds"] / encoders["seconds"],
+        beyond_encoders=1 - encoders["seconds"] / whole["seconds"],
+        host_synchronisation=waits,
     )
 
 
@@ -200,23 +195,17 @@ def device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-@dataclass(frozen=True)
-class _Measured:
-    seconds: float
-    memory_mib: float
-    host_synchronisation: str
-
-
-def _measure(fabric: Any, task: Task, recipe: Recipe, batch: Batch, steps: int) -> _Measured:
+def _measure(fabric: Any, task: Task, recipe: Recipe, batch: Batch, steps: int) -> tuple[dict[str, Any], str]:
+    """What a step takes, and what in it waits for the device."""
     cuda = fabric.device.type == "cuda"
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(fabric.device)
     step = optimizer_step(fabric, task, recipe, repeat(batch))
-    seconds = time_steps(step, fabric.device, steps, warm_up=3)
-    memory = peak_memory(fabric.device)
-    waits = _host_synchronisation(step) if cuda else "not measured"
-    return _Measured(statistics.median(seconds), memory, waits)
+    seconds = statistics.median(time_steps(step, fabric.device, steps, warm_up=3))
+    speed = len(batch) * recipe.training.accumulate / seconds
+    figures = {"seconds": seconds, "pairs_per_second": speed, "memory_mib": peak_memory(fabric.device)}
+    return figures, _host_synchronisation(step) if cuda else "not measured"
 
 
 def optimizer_step(fabric: Any, task: Task, recipe: Recipe, batches: Iterator[Batch]) -> Callable[[], None]:

@@ -15,7 +15,7 @@ from cmcgns.models.freeze import train_only
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import SCRATCH, ReportEncoder
-from cmcgns.models.weights import check_keys
+from cmcgns.models.weights import below, check_keys
 from cmcgns.objectives.objective import Figures, Objective, Stage, find_objective
 from cmcgns.settings.config import Recipe, ReportEncoderSettings
 from cmcgns.training.checkpoint import TrainingState, load_task, load_weights, save_weights
@@ -104,11 +104,10 @@ def load_initial_weights(task: Task, source: RunFolder) -> None:
         UserError: the run's encoders differ from the recipe's.
     """
     tensors = load_file(source.model)
-    model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    model = below(tensors, "model.")
     check_keys(dict(model), task.model.state_dict(), f"--init {source.path}")
     task.model.load_state_dict(model)
-    wanted = task.objective.state_dict()
-    given = {k.removeprefix("objective."): v for k, v in tensors.items() if k.startswith("objective.")}
+    wanted, given = task.objective.state_dict(), below(tensors, "objective.")
     # The bank belongs to one run's data and settings: half of its buffers would make no sense.
     fits = {
         k: v for k, v in given.items() if k in wanted and wanted[k].shape == v.shape and not k.startswith("bank.")
