@@ -66,14 +66,9 @@ class ImageEncoder(nn.Module):
         return self._maps(images).flatten(2).transpose(1, 2)
 
     def _maps(self, images: Tensor) -> Tensor:
-        return self._to_maps(self.body.forward_features(self._expand(images)))
-
-    def _expand(self, images: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, C, h, w), whatever timm calls features."""
         images = images if self.channels == 1 else images.expand(-1, self.channels, -1, -1)
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def _to_maps(self, features: Tensor) -> Tensor:
-        """Whatever timm calls features -> (B, C, h, w)."""
+        features = self.body.forward_features(images.contiguous(memory_format=torch.channels_last))
         if not isinstance(features, Tensor):
             raise UserError(f"image encoder: {type(self.body).__name__} gives no single map of patch tokens")
         if features.ndim == 4:

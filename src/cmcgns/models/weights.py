@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -44,6 +45,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise UserError(f"{path} holds no tensors")
     return tensors
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose keys begin with a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def load_image_weights(body: nn.Module, path: Path, channels: int) -> None:
@@ -101,7 +107,7 @@ def _strip_prefixes(tensors: dict[str, Tensor], body: nn.Module) -> dict[str, Te
     """The keys below one or two known prefixes ("module.backbone."), if these are what the model calls its own."""
     wanted = body.state_dict().keys()
     for prefix in ("", *_PREFIXES, *(first + second for first in _PREFIXES for second in _PREFIXES)):
-        inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        inside = below(tensors, prefix)
         if wanted & _rename(inside, body).keys():
             return inside
     return tensors

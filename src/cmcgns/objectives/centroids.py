@@ -48,7 +48,9 @@ def kmeans_plus_plus(vectors: Tensor, count: int, first: int, generator: torch.G
     for _ in range(count - 1):
         distance[chosen[-1]] = 0
         # All remaining vectors may equal a chosen one; any that was not taken yet will do then.
-        weights = distance if bool(distance.sum() > 0) else _untaken(len(vectors), chosen)
+        weights = distance
+        if not bool(distance.sum() > 0):
+            weights = torch.ones(len(vectors)).index_fill(0, torch.tensor(chosen), 0)
         chosen.append(int(torch.multinomial(weights.cpu().double(), 1, generator=generator)))
         distance = torch.minimum(distance, (2 - 2 * (vectors @ vectors[chosen[-1]])).clamp(min=0))
     return torch.tensor(chosen, device=vectors.device)
@@ -65,12 +67,6 @@ def least_similar_chain(vectors: Tensor, count: int, first: int) -> Tensor:
         taken[chosen[-1]] = True
         chosen.append(int((vectors @ vectors[chosen[-1]]).masked_fill(taken, torch.inf).argmin()))
     return torch.tensor(chosen, device=vectors.device)
-
-
-def _untaken(size: int, chosen: list[int]) -> Tensor:
-    weights = torch.ones(size)
-    weights[chosen] = 0
-    return weights
 
 
 def assign_two(vectors: Tensor, centroids: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -117,12 +117,11 @@ class CMCGNS(Objective):
             attended, _ = self.attention.text_to_image(local.patches, local.sentences, batch.sentence_mask)
             terms["image"] = local_image_loss(local.patches, attended, self.predictor)
         if settings.weight_report > 0:
-            terms["report"], metrics_of_report = self._local_report(local, batch)
-            metrics |= metrics_of_report
+            terms["report"], of_report = self._local_report(local, batch)
+            metrics |= of_report
         if self.reconstructs(self.stage):
             terms["reconstruction"] = self._reconstruction(model, local, batch, seed)
-        weights = {name: getattr(settings, f"weight_{name}") for name in terms}
-        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        loss = torch.stack([getattr(settings, f"weight_{name}") * term for name, term in terms.items()]).sum()
         return {"loss": loss} | terms, metrics
 
     def local_report_loss(self, rows: Sentences, use_bank: bool = True) -> tuple[Tensor, Tensor]:
@@ -140,24 +139,21 @@ class CMCGNS(Objective):
         nothing = rows.z1.new_zeros(())
         if settings.arithmetic == "released":
             loss = released_contrast(rows, pairs, clusters, settings.mu)
-            if clusters is None:
-                return loss, nothing
-            margin = released_margin(pairs, rows.mask, settings.alpha, settings.beta)
+            margin = nothing
+            if clusters is not None:
+                margin = released_margin(pairs, rows.mask, settings.alpha, settings.beta)
             return loss + settings.margin_weight * margin, margin
-        false = pairs.same_cluster if settings.negatives == "cluster" else None
-        left_out = pairs.equal_text if settings.duplicates else None
-        if false is not None and settings.duplicates:
-            false = false & ~pairs.equal_text
-        if false is not None and settings.false_negatives == "mask":
-            left_out = false if left_out is None else left_out | false
-        weights = None
-        if false is not None and settings.false_negatives == "soft":
-            weights = soft_weights(rows.z1, false)
+        left_out, weights, margin = pairs.equal_text & settings.duplicates, None, nothing
+        if pairs.same_cluster is not None and settings.negatives == "cluster":
+            false = pairs.same_cluster & ~left_out
+            if settings.false_negatives == "mask":
+                left_out = left_out | false
+            elif settings.false_negatives == "soft":
+                weights = soft_weights(rows.z1, false)
+            elif settings.false_negatives == "margin":
+                margin = margin_loss(pairs, false, rows.mask, settings.alpha, settings.beta)
         scale, mu = self.report_scale(), settings.mu
         loss = contrast(rows, pairs, clusters, logit_scale=scale, mu=mu, left_out=left_out, weights=weights)
-        if false is None or settings.false_negatives != "margin":
-            return loss, nothing
-        margin = margin_loss(pairs, false, rows.mask, settings.alpha, settings.beta)
         return loss + settings.margin_weight * margin, margin
 
     def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
@@ -201,9 +197,8 @@ class CMCGNS(Objective):
         patches = features.patches
         if self.training:  # else nothing is hidden
             patches = self.reconstruction.seen_patches(model, patches, batch.images, hidden)
-        images = self.reconstruction.reconstruct(
-            patches, hidden, features.sentences, batch.sentence_mask, self.attention
-        )
+        report = features.sentences, batch.sentence_mask
+        images = self.reconstruction.reconstruct(patches, hidden, *report, self.attention)
         return self.reconstruction(images, batch.images, hidden)  # type: ignore[no-any-return]
 
 

@@ -37,8 +37,7 @@ class CrossModalAttention(nn.Module):
         Returns:
             f_I2R (B, M, D) and the weights (B, M, P); rows of padding are 0 in both.
         """
-        scores = self._scores(self.text_query(sentences), self.image_key(patches))
-        weights = self._weigh(scores) * sentence_mask[:, :, None]
+        weights = self._weigh(self.text_query(sentences), self.image_key(patches)) * sentence_mask[:, :, None]
         return weights @ self.image_value(patches), weights
 
     def text_to_image(self, patches: Tensor, sentences: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,15 +46,11 @@ class CrossModalAttention(nn.Module):
         Returns:
             f_R2I (B, P, D) and the weights (B, P, M), exactly 0 for padding.
         """
-        scores = self._scores(self.image_query(patches), self.text_key(sentences))
-        weights = self._weigh(scores, sentence_mask[:, None, :])
+        weights = self._weigh(self.image_query(patches), self.text_key(sentences), sentence_mask[:, None, :])
         return weights @ self.text_value(sentences), weights
 
-    def _scores(self, query: Tensor, key: Tensor) -> Tensor:
+    def _weigh(self, query: Tensor, key: Tensor, key_mask: Tensor | None = None) -> Tensor:
         scores: Tensor = query @ key.transpose(1, 2) * self.scale
-        return scores
-
-    def _weigh(self, scores: Tensor, key_mask: Tensor | None = None) -> Tensor:
         if self.kind == "sigmoid":
             weights = scores.sigmoid()
         else:

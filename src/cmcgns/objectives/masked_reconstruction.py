@@ -119,9 +119,8 @@ class MaskedReconstruction(nn.Module):
     def forward(self, reconstructed: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         """Mean absolute error over the hidden regions; everywhere if so set, and outside training."""
         error = (reconstructed.float() - images.float()).abs()
-        if self.settings.reconstruct == "everywhere" or not self.training:
-            region = torch.ones_like(images, dtype=torch.bool)
-        else:
+        region = torch.ones_like(images, dtype=torch.bool)
+        if self.settings.reconstruct == "hidden" and self.training:
             region = to_pixels(hidden, self.grid, (images.shape[-2], images.shape[-1]))
         return sum_over_ranks((error * region).sum() / total(region.sum()).clamp(min=1))
 

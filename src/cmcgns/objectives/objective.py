@@ -38,8 +38,9 @@ class Objective(nn.Module, ABC):
 
     The contract:
 
-    - It is built as `Class(settings, grid, image_size, seed)`, with the patch tokens' grid (h, w), and called as
-      `losses, metrics = objective(model, batch, seed)`, on every rank with the rank's own batch and the same seed.
+    - It is built with `objective` of the recipe, the grid (h, w) of the patch tokens, the side of the square image
+      in pixels and the seed of the run, and called as `losses, metrics = objective(model, batch, seed)`, on every
+      rank with the rank's own batch and the same seed.
     - `losses` are scalars: `loss`, the weighted sum that is back-propagated, and every unweighted term of it. Their
       gradient is that of the loss over all ranks (`collective.py`). `global` ranks the epochs of Stage I.
     - `metrics` are detached scalars for the log, under other names. In eval mode there may be more of them.
@@ -47,12 +48,6 @@ class Objective(nn.Module, ABC):
       moves, nothing is random, and every rank may be alone (`collective.local_only`).
     - Everything random in training follows from `seed` and from torch's own generators, which are seeded as well.
     - In training nothing is read back from the device, and shapes depend on the padded bounds of a batch alone.
-
-    Args:
-        settings: `objective` of the recipe.
-        grid: (h, w) of the patch tokens.
-        image_size: side of the square image in pixels.
-        seed: of the run.
 
     Attributes:
         Options: settings of its own, `objective.options` of the recipe; none by default.
@@ -70,13 +65,7 @@ class Objective(nn.Module, ABC):
     late_part: ClassVar[str] = ""
     stage: Stage = "alignment"
 
-    def __init__(
-        self,
-        settings: ObjectiveSettings,
-        grid: tuple[int, int],  # noqa: ARG002
-        image_size: int,  # noqa: ARG002
-        seed: int = 0,  # noqa: ARG002
-    ) -> None:
+    def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:  # noqa: ARG002
         super().__init__()
         self.settings, self.options = settings, self.check_options(settings)
 
@@ -87,13 +76,8 @@ class Objective(nn.Module, ABC):
         Raises:
             UserError: unknown keys or wrong types; a setting that it would ignore.
         """
-        default = ObjectiveSettings()
-        ignored = [
-            f"objective.{name}"
-            for name in ObjectiveSettings.model_fields
-            if name not in cls.reads | {"name", "options"} and getattr(settings, name) != getattr(default, name)
-        ]
-        if ignored:
+        chosen = settings.model_dump(exclude_defaults=True)
+        if ignored := [f"objective.{name}" for name in chosen if name not in cls.reads | {"name", "options"}]:
             raise UserError(f"objective.name={settings.name} does not read {', '.join(ignored)}: leave the default")
         try:
             return cls.Options.model_validate(settings.options)

@@ -70,15 +70,9 @@ class PromptBook:
 
     def states(self, sentence: str, label: str) -> bool:
         """Whether a sentence states the label: it holds one of its words, and none that denies or calls normal."""
-        return bool(self._pattern(label).search(sentence)) and not _DENIED.search(sentence)
-
-    def _pattern(self, label: str) -> re.Pattern[str]:
-        """A word of the label, whole, in any case."""
-        entry = self.entries.get(_key(label))
-        words = entry.words if entry else ()
-        if not words:
-            words = (label.replace("_", " "), *(entry.also if entry else ()))
-        return re.compile(r"\b(?:" + "|".join(re.escape(word) for word in words) + r")\b", re.IGNORECASE)
+        entry = self.of(label)
+        words = "|".join(map(re.escape, entry.words or (label.replace("_", " "), *entry.also)))
+        return bool(re.search(rf"\b(?:{words})\b", sentence, re.IGNORECASE)) and not _DENIED.search(sentence)
 
 
 def speaks_of_side(sentence: str, side: str | None) -> bool:

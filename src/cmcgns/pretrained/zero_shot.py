@@ -64,12 +64,11 @@ def zero_shot_scores(
     Raises:
         UserError: unequal numbers of ensembles or dimensions, images not of unit length, a temperature ≤ 0.
     """
-    images = np.asarray(image_embeddings, dtype=np.float64)
     if len(positive) != len(negative) or len(positive) == 0:
         raise UserError(f"{len(positive)} positive and {len(negative)} negative ensembles: one pair a class")
     if temperature is not None and not 0 < temperature < np.inf:
         raise UserError(f"temperature must be above 0 and finite, not {temperature}")
-    _check_unit(images)
+    images = _unit_rows(image_embeddings)
     directions = [prompt_prototype(p) for p in positive], [prompt_prototype(q) for q in negative]
     for c, direction in enumerate(directions[0] + directions[1]):
         if direction.shape != images.shape[1:]:
@@ -95,17 +94,17 @@ def label_cosines(image_embeddings: npt.ArrayLike, positive: Sequence[npt.ArrayL
     Raises:
         UserError: images not of unit length, or an ensemble without a direction.
     """
+    return np.asarray(_unit_rows(image_embeddings) @ np.stack([prompt_prototype(prompts) for prompts in positive]).T)
+
+
+def _unit_rows(image_embeddings: npt.ArrayLike) -> FloatArray:
     images = np.asarray(image_embeddings, dtype=np.float64)
-    _check_unit(images)
-    return np.asarray(images @ np.stack([prompt_prototype(prompts) for prompts in positive]).T)
-
-
-def _check_unit(images: FloatArray) -> None:
     if images.ndim != 2:
         raise UserError(f"image embeddings must be (n, D), not {images.shape}")
     off = ~(np.abs(np.linalg.norm(images, axis=1) - 1) <= _UNIT_TOLERANCE)
     if off.any():
         raise UserError(f"image embedding {np.flatnonzero(off)[0]} is not of unit length ({off.sum()} such rows)")
+    return images
 
 
 def label_prompts(labels: Sequence[str] | Prompts) -> list[tuple[Sequence[str], Sequence[str]]]:

@@ -3,8 +3,9 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import SCRATCH
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.objective import Figures, Objective, Stage
-from cmcgns.settings.config import ObjectiveSettings, Recipe, StageSettings
+from cmcgns.settings.config import ObjectiveSettings, Recipe
 from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.step import build_optimizer, training_step
 from cmcgns.training.task import Task, build_task
@@ -65,9 +66,6 @@ def random_batch(recipe: Recipe, studies: int, vocabulary: int) -> Batch:
         report_text=torch.arange(1, 1 + studies),
         study_ids=tuple(f"random-{number}" for number in range(studies)),
     ).check()
-
-
-_WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,9 @@ def encoders_task(task: Task, recipe: Recipe) -> Task:
     encoders = nn.Module()
     encoders.image_encoder, encoders.report_encoder = task.model.image_encoder, task.model.report_encoder
     objective = EncodersOnly(ObjectiveSettings(), task.model.image_encoder.grid, recipe.data.image_size)
-    return Task(encoders, objective)  # type: ignore[arg-type]
+    alone = Task(encoders, objective)  # type: ignore[arg-type]
+    alone.set_stage(task.objective.stage)
+    return alone
 
 
 def bench_step(
@@ -161,40 +161,32 @@ def bench_step(
     task.set_stage(stage)
     studies = batch_size or recipe.training.batch_size
     batch = random_batch(recipe, studies, task.model.report_encoder.config["vocab_size"]).to(fabric.device)
-    settings: StageSettings = getattr(recipe, stage)
-    encoders = _measure(fabric, encoders_task(task, recipe), batch, recipe, settings, steps)
-    whole = _measure(fabric, task, batch, recipe, settings, steps)
-    pairs = studies * recipe.training.accumulate
+    encoders, _ = _measure(fabric, encoders_task(task, recipe), recipe, batch, steps)
+    whole, waits = _measure(fabric, task, recipe, batch, steps)
     return StepFigures(
         device=device_name(fabric.device),
         precision=recipe.training.precision,
         torch=torch.__version__,
         stage=stage,
-        batch_size=pairs,
+        batch_size=studies * recipe.training.accumulate,
         image_size=recipe.data.image_size,
         max_tokens=recipe.data.max_tokens,
         max_sentences=recipe.data.max_sentences,
         steps=steps,
-        whole_seconds=whole.seconds,
-        encoders_seconds=encoders.seconds,
-        whole_pairs_per_second=pairs / whole.seconds,
-        encoders_pairs_per_second=pairs / encoders.seconds,
-        ratio=whole.seconds / encoders.seconds,
-        beyond_encoders=1 - encoders.seconds / whole.seconds,
-        whole_memory_mib=whole.memory_mib,
-        encoders_memory_mib=encoders.memory_mib,
-        host_synchronisation=whole.host_synchronisation,
+        **{f"whole_{name}": value for name, value in whole.items()},
+        **{f"encoders_{name}": value for name, value in encoders.items()},
+        ratio=whole["seconds"] / encoders["seconds"],
+        beyond_encoders=1 - encoders["seconds"] / whole["seconds"],
+        host_synchronisation=waits,
     )
 
 
 def describe(figures: StepFigures) -> str:
     """The measurement as lines for people."""
-    values = asdict(figures)
-    shown = {
-        name.replace("_", " "): f"{value:,.3f}" if isinstance(value, float) else str(value)
-        for name, value in values.items()
-    }
-    return "\n".join(f"{name:<28}{value}" for name, value in shown.items())
+    return "\n".join(
+        f"{name.replace('_', ' '):<28}" + (f"{value:,.3f}" if isinstance(value, float) else str(value))
+        for name, value in asdict(figures).items()
+    )
 
 
 def device_name(device: torch.device) -> str:
@@ -204,43 +196,41 @@ def device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-@dataclass(frozen=True)
-class _Measured:
-    seconds: float
-    memory_mib: float
-    host_synchronisation: str
-
-
-def _measure(
-    fabric: Any, module: Any, batch: Batch, recipe: Recipe, settings: StageSettings, steps: int
-) -> _Measured:
+def _measure(fabric: Any, task: Task, recipe: Recipe, batch: Batch, steps: int) -> tuple[dict[str, Any], str]:
+    """What a step takes, and what in it waits for the device."""
     cuda = fabric.device.type == "cuda"
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(fabric.device)
-    wrapped, optimizer = fabric.setup(module, build_optimizer(module, settings))
-    module.train()
-    group = [batch] * recipe.training.accumulate
+    step = optimizer_step(fabric, task, recipe, repeat(batch))
+    seconds = statistics.median(time_steps(step, fabric.device, steps, warm_up=3))
+    speed = len(batch) * recipe.training.accumulate / seconds
+    figures = {"seconds": seconds, "pairs_per_second": speed, "memory_mib": peak_memory(fabric.device)}
+    return figures, _host_synchronisation(step) if cuda else "not measured"
+
+
+def optimizer_step(fabric: Any, task: Task, recipe: Recipe, batches: Iterator[Batch]) -> Callable[[], None]:
+    """A step of the optimiser in the task's stage, to be timed; taking its batches belongs to it."""
+    module, optimizer = fabric.setup(task, build_optimizer(task, getattr(recipe, task.objective.stage)))
+    task.train()
 
     def step() -> None:
-        training_step(fabric, wrapped, module, optimizer, group, seed=0, clip=recipe.training.clip)
+        group = [next(batches).to(fabric.device) for _ in range(recipe.training.accumulate)]
+        training_step(fabric, module, task, optimizer, group, seed=0, clip=recipe.training.clip)
 
-    for _ in range(_WARM_UP):
+    return step
+
+
+def time_steps(step: Callable[[], None], device: torch.device, steps: int, warm_up: int) -> list[float]:
+    """Seconds of every step after some that warm up; a GPU has finished when the clock is read."""
+    seconds = []
+    for _ in range(warm_up + steps):
+        start = time.perf_counter()
         step()
-    seconds = [_seconds(step, fabric.device) for _ in range(steps)]
-    memory = peak_memory(fabric.device)
-    waits = _host_synchronisation(step) if cuda else "not measured"
-    return _Measured(statistics.median(seconds), memory, waits)
-
-
-def _seconds(step: Callable[[], None], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return seconds[warm_up:]
 
 
 def _host_synchronisation(step: Callable[[], None]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_atomically
 from cmcgns.models.freeze import trained_parameters
-from cmcgns.models.weights import check_keys
+from cmcgns.models.weights import below, check_keys
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,9 @@ def save_checkpoint(
     """Write weights, optimiser and state as one file; remove all but the newest `keep`."""
     path = folder / f"step-{state.global_step:08d}.safetensors"
     tensors = {_TASK + name: value for name, value in task.state_dict().items()}
-    tensors |= _optimizer_tensors(task, optimizer)
+    names = _parameter_names(task, optimizer)
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"{_OPTIMIZER}{names[index]}/{kind}": value for kind, value in values.items()}
     _write(path, tensors, {"progress": json.dumps(asdict(state))})
     for old in checkpoints(folder)[:-keep]:
         old.unlink()
@@ -90,12 +92,12 @@ def read_state(path: Path) -> TrainingState:
 
 def load_task(path: Path, task: nn.Module) -> None:
     """Fill the task from a checkpoint, strictly."""
-    _fill(task, {k.removeprefix(_TASK): v for k, v in _read(path).items() if k.startswith(_TASK)}, path)
+    _fill(task, below(_read(path), _TASK), path)
 
 
 def load_optimizer(path: Path, task: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Fill the optimiser from a checkpoint; a checkpoint at the very start of a stage holds none."""
-    tensors = {k.removeprefix(_OPTIMIZER): v for k, v in _read(path).items() if k.startswith(_OPTIMIZER)}
+    tensors = below(_read(path), _OPTIMIZER)
     if not tensors:
         return
     names, parameters = _parameter_names(task, optimizer), trained_parameters(task)
@@ -106,17 +108,7 @@ def load_optimizer(path: Path, task: nn.Module, optimizer: torch.optim.Optimizer
         if value.shape == parameter.shape:  # keep the memory format: the fused update walks both side by side
             value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         state.setdefault(names.index(name), {})[kind] = value
-    content = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})
-
-
-def _optimizer_tensors(task: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    names = _parameter_names(task, optimizer)
-    return {
-        f"{_OPTIMIZER}{names[index]}/{kind}": value
-        for index, values in optimizer.state_dict()["state"].items()
-        for kind, value in values.items()
-    }
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _parameter_names(task: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:

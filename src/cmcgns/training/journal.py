@@ -105,11 +105,10 @@ class RunConsole:
             self._clock, self._pairs = now, 0
         if self._bar is None:
             return
-        if figures is None:
-            self._bar.update(self._task, advance=1)
-            return
-        self._terms.plain = terms(figures)
-        self._bar.update(self._task, advance=1, speed=f"{self.pairs_per_second:.0f} pairs/s")
+        self._bar.advance(self._task)
+        if figures is not None:
+            self._terms.plain = terms(figures)
+            self._bar.update(self._task, speed=f"{self.pairs_per_second:.0f} pairs/s")
 
     def restart_clock(self) -> None:
         """Leave validation and saving out of the throughput."""

@@ -14,7 +14,7 @@ from cmcgns.data.pairs.dataset import PairDataset, make_loader, serve
 from cmcgns.data.shards.stream import training_order
 from cmcgns.objectives.objective import STAGES, Stage
 from cmcgns.settings.config import Recipe, StageSettings
-from cmcgns.training.checkpoint import TrainingState, load_optimizer, save_checkpoint
+from cmcgns.training.checkpoint import load_optimizer, save_checkpoint
 from cmcgns.training.journal import Journal
 from cmcgns.training.launch import Interrupted, Interruption
 from cmcgns.training.run_folder import RunFolder
@@ -45,7 +45,6 @@ class Loop:
         train, validation: the rows.
         folder: the run folder.
         journal: the logs.
-        state: where the run stands.
         resume_from: checkpoint whose state of the optimiser is still to be loaded.
     """
 
@@ -56,8 +55,10 @@ class Loop:
     validation: PairDataset
     folder: RunFolder
     journal: Journal
-    state: TrainingState
     resume_from: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.state = self.journal.state  # where the run stands
 
     def run(self) -> None:
         """Run all stages from where the run stands.
@@ -117,7 +118,8 @@ class Loop:
         started, recent = self.task.objective.is_started, []
         for batches in self._batches():
             done = state.epoch * self.steps() + state.step
-            set_learning_rate(optimizer, learning_rate(settings, done, self.steps()))
+            rate = learning_rate(settings, done, self.steps())
+            set_learning_rate(optimizer, rate)
             figures = training_step(
                 self.fabric, module, self.task, optimizer, batches,
                 seed=mix(training.seed, _STEP, state.global_step), clip=training.clip,
@@ -133,7 +135,7 @@ class Loop:
             asked = self.interruption.agreed(self.fabric, together=logs or due)
             if logs or due or asked:
                 check_recent(recent)
-            self._log(stage, settings, figures if logs else None, done)
+            self._log(stage, figures if logs else None, rate)
             if (due or asked) and state.step < self.steps():  # the end of an epoch saves by itself
                 self._checkpoint(optimizer)
                 self._stop_if_interrupted(asked)
@@ -185,26 +187,21 @@ class Loop:
         self._stop_if_interrupted(self.interruption.agreed(self.fabric, together=True))
         self.journal.console.restart_clock()
 
-    def _log(self, stage: Stage, settings: StageSettings, figures: Any, done: int) -> None:
+    def _log(self, stage: Stage, figures: dict[str, torch.Tensor] | None, rate: float) -> None:
+        values = None
+        if figures is not None:
+            values = dict(zip(figures, torch.stack(list(figures.values())).float().tolist(), strict=True))
+            values["learning_rate"] = rate
         pairs = self.recipe.training.batch_size * self.recipe.training.accumulate * self.fabric.world_size
-        if figures is None:
-            self.journal.console.step(pairs, None)
-            return
-        values = dict(zip(figures, torch.stack(list(figures.values())).float().tolist(), strict=True))
-        values["learning_rate"] = learning_rate(settings, done, self.steps())
         self.journal.console.step(pairs, values)
-        self.journal.train(stage, values)
+        if values is not None:
+            self.journal.train(stage, values)
 
     def _checkpoint(self, optimizer: Any) -> None:
         if self.fabric.is_global_zero:
             self.journal.sync()
-            save_checkpoint(
-                self.folder.state,
-                self.task,
-                optimizer.optimizer,
-                self.state,
-                self.recipe.training.keep_checkpoints,
-            )
+            keep = self.recipe.training.keep_checkpoints
+            save_checkpoint(self.folder.state, self.task, optimizer.optimizer, self.state, keep)
         self.fabric.barrier()
 
     def _stop_if_interrupted(self, asked: int) -> None:

@@ -2,8 +2,9 @@
 
 import logging
 import os
-import time
+import statistics
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cmcgns.models.freeze import unreached_parameters
 from cmcgns.objectives.objective import STAGES, find_objective
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import differences
+from cmcgns.training.bench import optimizer_step, time_steps
 from cmcgns.training.checkpoint import TrainingState, checkpoints, read_state, save_weights
 from cmcgns.training.data import PreparedData, describe, describe_batches, prepare_data, summary, write_left_out
 from cmcgns.training.journal import RunConsole, open_journal
@@ -23,7 +25,6 @@ from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.loop import Loop
 from cmcgns.training.run_folder import RunFolder, describe_run
 from cmcgns.training.seen import write_seen
-from cmcgns.training.step import build_optimizer, training_step
 from cmcgns.training.task import Task, build_for, check_source, first_task
 
 logger = logging.getLogger(__name__)
@@ -62,10 +63,8 @@ def pretrain(
         Interrupted: after SIGTERM or SIGINT, with the state saved.
         NonFiniteLoss: with the study ids of the batch.
     """
-    if resume and init:
-        raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
     folder = RunFolder(out)
-    latest = _open_folder(folder, recipe, resume)
+    latest = _open_folder(folder, recipe, resume, init)
     fabric = launch(recipe, devices, nodes, accelerator)
     if resume and fabric.is_global_zero:
         folder.remove_leftovers()
@@ -80,7 +79,7 @@ def pretrain(
         _write_start(folder, recipe, prepared, task, init, fresh=latest is None)
         console.say(f"{describe(summary(prepared))}\n{batches}")
     with open_journal(folder, console, state, fabric.is_global_zero) as journal:
-        Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, state, latest).run()
+        Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, latest).run()
     if fabric.is_global_zero:
         _write_end(folder, task, recipe)
         console.say(f"done: {out}")
@@ -122,26 +121,17 @@ def dry_run(
     figures: dict[str, float] = {}
     hours = 0.0
     training = recipe.training
-    per_step = training.batch_size * training.accumulate
     for stage in STAGES:
         settings = getattr(recipe, stage)
         if settings.epochs == 0:
             continue
         task.set_stage(stage)
-        module, optimizer = fabric.setup(task, build_optimizer(task, settings))
-        task.train()
         order = training_order(prepared.train, training.batch_size, mix(training.seed))
         loader = iter(make_loader(prepared.train, order, recipe.data.workers))
-        first = next(loader)
-        seconds = []
-        for step in range(steps + 1):  # the first one warms up
-            start = time.perf_counter()
-            # A small data set may hold fewer batches than are timed: the first one comes again.
-            group = [next(loader, first).to(fabric.device) for _ in range(training.accumulate)]
-            losses = training_step(fabric, module, task, optimizer, group, seed=step, clip=training.clip)
-            float(losses["loss"])
-            seconds.append(time.perf_counter() - start)
-        speed = per_step / (sum(seconds[1:]) / steps)
+        first = next(loader)  # a small data set may hold fewer batches than are timed: it comes again
+        step = optimizer_step(fabric, task, recipe, chain(loader, repeat(first)))
+        seconds = time_steps(step, fabric.device, steps, warm_up=1)
+        speed = training.batch_size * training.accumulate / statistics.mean(seconds)
         figures[f"{stage}_pairs_per_second"] = speed
         hours += settings.epochs * len(prepared.train) / speed / 3600
     return figures | {"peak_memory_mib": peak_memory(fabric.device), "hours": hours}
@@ -171,8 +161,10 @@ def _prepare(
     return prepared
 
 
-def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> Path | None:
+def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool, init: Path | None) -> Path | None:
     """Newest checkpoint to go on from; None for a new run, and for one that was stopped before its first."""
+    if resume and init:
+        raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
     find_objective(recipe.objective)  # a wrong name is said before anything is read or made
     if not resume:
         if not int(os.environ.get("LOCAL_RANK", 0)):
@@ -205,18 +197,13 @@ def _write_start(
         for encoder in (task.model.image_encoder, task.model.report_encoder):
             if unused := unreached_parameters(encoder):
                 logger.info("%d parameters are not used and stay as they are: %s", len(unused), ", ".join(unused))
-        _write_description(folder, recipe, prepared, task)
+        prepared.tokenizer.save_pretrained(str(folder.tokenizer))
+        write_json(folder.report_encoder, task.model.report_encoder.config)
+        write_left_out(prepared.pairs, folder.left_out)
+        content = describe_run(recipe, prepared.pairs.source)
+        folder.write_provenance(content | {"data": summary(prepared)})
     if fresh or not folder.seen.is_file():  # a run that is older than this file gets it when it goes on
         folder.write_provenance({"seen": write_seen(folder, prepared, recipe, folder.read_init())})
-
-
-def _write_description(folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: Task) -> None:
-    prepared.tokenizer.save_pretrained(str(folder.tokenizer))
-    write_json(folder.report_encoder, task.model.report_encoder.config)
-    folder.write_preprocess(recipe)
-    write_left_out(prepared.pairs, folder.left_out)
-    content = describe_run(recipe, prepared.pairs.source)
-    folder.write_provenance(content | {"data": summary(prepared)})
 
 
 def _write_end(folder: RunFolder, task: Task, recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,6 @@ from cmcgns.common.files import sha256, write_json, write_text
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 
-_CARD = """# {name}
-
-A radiograph encoder ({image}) and a report encoder ({report}), pretrained together without labels by {method}.
-
-| | |
-|---|---|
-| input | one gray image, long side {resize}, padded to a square, cropped to {size} px, scaled to [-1, 1] |
-| stages | alignment {alignment} epochs, reconstruction {reconstruction} epochs |
-{false_negatives}| settings, versions, hashes | `config.yaml`, `provenance.json` |
-| who was trained on | `seen.parquet`: patient ids and thumbnails of 32 px, for the leakage guard |
-
-Take `seen.parquet` out of this folder before you publish a run on data that must not be passed on.
-
-```python
-import cmcgns
-
-model = cmcgns.load("PATH OF THIS FOLDER")
-model.embed_image(["radiograph.png"])  # (1, {dim}), unit length
-model.embed_text(["No pleural effusion."])
-```
-
-**Not a medical device.** The weights carry the biases of the data they were trained on; evaluate before any use.
-"""
 _PACKAGES = ("cmcgns", "torch", "torchvision", "timm", "transformers", "tokenizers", "lightning", "numpy", "pandas")
 _METHOD = "cross-modal\ncluster-guided negative sampling (CM-CGNS, arXiv 2506.11674)"
 
@@ -66,6 +44,7 @@ class RunFolder:
         self.left_out = path / "left_out.csv"
         self.seen = path / "seen.parquet"
         self.tensorboard = path / "tensorboard"
+        self.best = self.state / "best-alignment.safetensors"
 
     def claim(self) -> None:
         """Make an empty folder for a new run.
@@ -83,9 +62,21 @@ class RunFolder:
             leftover.unlink()
 
     def create(self, recipe: Recipe, init: Path | None) -> None:
-        """Write how the run starts; config.yaml comes last and makes it a run folder."""
+        """Write how the run starts, and how an image becomes the encoder's input; config.yaml comes last.
+
+        With it the folder is a run folder.
+        """
         self.state.mkdir(exist_ok=True)
         self.write_provenance({"init": str(init) if init else None})
+        preprocess = {
+            "resize_long_side": recipe.data.resize,
+            "pad": "centred on a black square",
+            "crop": recipe.data.image_size,
+            "mean": 0.5,
+            "std": 0.5,
+            "channels": recipe.image_encoder.channels,
+        }
+        write_json(self.preprocess, preprocess)
         write_text(self.config, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
 
     def read_recipe(self) -> Recipe:
@@ -103,37 +94,13 @@ class RunFolder:
         init = self.read_provenance().get("init")
         return Path(init) if init else None
 
-    def write_preprocess(self, recipe: Recipe) -> None:
-        """How an image becomes the encoder's input."""
-        data = recipe.data
-        write_json(
-            self.preprocess,
-            {
-                "resize_long_side": data.resize,
-                "pad": "centred on a black square",
-                "crop": data.image_size,
-                "mean": 0.5,
-                "std": 0.5,
-                "channels": recipe.image_encoder.channels,
-            },
-        )
-
     def write_card(self, recipe: Recipe) -> None:
         """The model card."""
         published = recipe.objective.name == "cm-cgns"
-        text = _CARD.format(
-            name=recipe.name,
-            method=_METHOD if published else f"the objective `{recipe.objective.name}`",
-            image=recipe.image_encoder.name,
-            report=recipe.report_encoder.name,
-            resize=recipe.data.resize,
-            size=recipe.data.image_size,
-            alignment=recipe.alignment.epochs,
-            reconstruction=recipe.reconstruction.epochs,
-            false_negatives=f"| false negatives | {recipe.objective.false_negatives} |\n" if published else "",
-            dim=recipe.objective.dim,
-        )
-        write_text(self.card, text)
+        method = _METHOD if published else f"the objective `{recipe.objective.name}`"
+        row = f"| false negatives | {recipe.objective.false_negatives} |\n" if published else ""
+        text = resources.files(__package__).joinpath("card.md").read_text("utf-8")
+        write_text(self.card, text.format(recipe=recipe, method=method, false_negatives=row))
 
     def write_provenance(self, content: dict[str, Any]) -> None:
         """Merge facts into provenance.json."""

@@ -24,11 +24,9 @@ def build_optimizer(module: nn.Module, settings: StageSettings) -> torch.optim.O
     parameters = list(trained_parameters(module).values())
     if settings.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    others = [parameter for parameter in parameters if parameter.ndim < 2]
     groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, fused=True)
 
@@ -44,10 +42,8 @@ def learning_rate(settings: StageSettings, step: int, steps_per_epoch: int) -> f
     total = settings.epochs * steps_per_epoch
     warmup = min(settings.warmup_epochs * steps_per_epoch, total)
     if step < warmup:
-        share = (step + 1) / warmup
-        return settings.start_learning_rate + min(share, 1.0) * (
-            settings.learning_rate - settings.start_learning_rate
-        )
+        share, start = (step + 1) / warmup, settings.start_learning_rate
+        return start + min(share, 1.0) * (settings.learning_rate - start)
     share = (step - warmup) / max(total - warmup, 1)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 

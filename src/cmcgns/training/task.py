@@ -15,7 +15,7 @@ from cmcgns.models.freeze import train_only
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import SCRATCH, ReportEncoder
-from cmcgns.models.weights import check_keys
+from cmcgns.models.weights import below, check_keys
 from cmcgns.objectives.objective import Figures, Objective, Stage, find_objective
 from cmcgns.settings.config import Recipe, ReportEncoderSettings
 from cmcgns.training.checkpoint import TrainingState, load_task, load_weights, save_weights
@@ -104,11 +104,10 @@ def load_initial_weights(task: Task, source: RunFolder) -> None:
         UserError: the run's encoders differ from the recipe's.
     """
     tensors = load_file(source.model)
-    model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    model = below(tensors, "model.")
     check_keys(dict(model), task.model.state_dict(), f"--init {source.path}")
     task.model.load_state_dict(model)
-    wanted = task.objective.state_dict()
-    given = {k.removeprefix("objective."): v for k, v in tensors.items() if k.startswith("objective.")}
+    wanted, given = task.objective.state_dict(), below(tensors, "objective.")
     # The bank belongs to one run's data and settings: half of its buffers would make no sense.
     fits = {
         k: v for k, v in given.items() if k in wanted and wanted[k].shape == v.shape and not k.startswith("bank.")
@@ -142,11 +141,6 @@ def build_for(recipe: Recipe, prepared: PreparedData, report_config: dict[str, A
     return build_task(recipe, len(prepared.tokenizer), report_config, load_weights=report_config is None)
 
 
-def best_file(folder: RunFolder) -> Path:
-    """Where the best weights of Stage I are."""
-    return folder.state / "best-alignment.safetensors"
-
-
 def keep_best(folder: RunFolder, task: Task, state: TrainingState, figures: dict[str, float]) -> None:
     """Save the weights if no epoch before has validated better.
 
@@ -159,7 +153,7 @@ def keep_best(folder: RunFolder, task: Task, state: TrainingState, figures: dict
     value = figures.get("global", -float(state.epoch))
     if value <= state.best.get("global", float("inf")):  # of equal ones, such as all 0, the last
         state.best = {"global": value, "epoch": state.epoch}
-        save_weights(best_file(folder), task, about=state.best)
+        save_weights(folder.best, task, about=state.best)
 
 
 def hand_over(folder: RunFolder, task: Task) -> str:
@@ -168,11 +162,10 @@ def hand_over(folder: RunFolder, task: Task) -> str:
     Raises:
         UserError: they are missing.
     """
-    file = best_file(folder)
-    if not file.is_file():
-        raise UserError(f"{file}: the best Stage I weights are missing; start again in another folder")
+    if not folder.best.is_file():
+        raise UserError(f"{folder.best}: the best Stage I weights are missing; start again in another folder")
     had_started = task.objective.is_started
-    best = load_weights(file, task)
+    best = load_weights(folder.best, task)
     message = f"weights of alignment epoch {best['epoch']} taken over"
     if had_started and not task.objective.is_started:
         message += f": they are older than {task.objective.late_part}'s start, so it starts anew"
