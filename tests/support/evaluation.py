@@ -185,7 +185,7 @@ def job_of(
     data = TaskData(protocol, folder, encoder.image_size, encoder.resize)
     chosen = tuple(cells) or ((Cell(100, 0),) if protocol.learns else (Cell(),))
     work = work or folder.parent
-    return Job(encoder, data, chosen, work / "cache", work / "scratch", "cpu", progress)
+    return Job(encoder, data, chosen, work / "cache", work / "scratch", progress)
 
 
 def run(job: Job) -> dict[Cell, Predictions]:

@@ -145,7 +145,7 @@ class _Evaluation:
         missing = tuple(cell for cell in cells if not is_done(self.out, name, cell, key))
         self.progress.update(bar, completed=len(cells) - len(missing), doing="")
         if missing:
-            self._run_cells(Job(sized, data, missing, cache, scratch, self.options.device, step), task, key, bar)
+            self._run_cells(Job(sized, data, missing, cache, scratch, step), task, key, bar)
         self.say(f"{name}: {time.perf_counter() - started:.1f} s")
 
     def _record(self, data: TaskData, sized: FrozenEncoder, cache: Path, step: Callable[[str, float], None]) -> str:
