@@ -15,7 +15,8 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation import features
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.features import pooled_features
-from support.linear import Encoder, make_job, oracle, write_images
+from support.evaluation import Encoder, oracle
+from support.linear import make_job, write_images
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +147,8 @@ RACE = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from support.linear import make_job, oracle
+from support.evaluation import oracle
+from support.linear import make_job
 from cmcgns.evaluation import features
 features._BLOCK = features._BATCH = 12
 data, cache, start, out = map(Path, sys.argv[1:])

@@ -1,4 +1,4 @@
-"""A dataset whose images say what their labels are, and an encoder that reads it."""
+"""A dataset whose images say what their labels are, so that an oracle can read them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,58 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor, nn
 
 from cmcgns.data.manifest import write_manifest
 from cmcgns.evaluation.contract import Job
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from support.evaluation import job_of, parts_of, protocol_of, write_pictures
+from support.evaluation import job_of, oracle, parts_of, protocol_of, write_pictures
 
-SIDE, CLASSES = 16, ("A", "B", "C")
-
-
-class Body(nn.Module):
-    """Means of a grid of places: an oracle for images whose places are the labels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(16)
-        self.layer1 = nn.Conv2d(16, 16, 1)
-        self.calls = 0
-        with torch.no_grad():
-            self.layer1.weight.copy_(torch.eye(16)[:, :, None, None])
-            self.layer1.bias.zero_()
-        self.feature_info = [None]
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        """(B, 1, 16, 16) -> (B, 16, 4, 4): the 16 values of a block of 4 x 4 pixels are channels."""
-        self.calls += 1
-        maps: Tensor = self.layer1(self.norm(nn.functional.pixel_unshuffle(images, 4)))
-        return maps
-
-    def forward_intermediates(self, images: Tensor, **options: Any) -> list[Tensor]:
-        """The only map."""
-        del options
-        return [self.forward_features(images)]
-
-
-class Encoder(nn.Module):
-    """What `FrozenEncoder` expects of an image encoder."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body, self.width, self.channels = Body(), 16, 1
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled features and tokens."""
-        tokens = self.body.forward_features(images).flatten(2).transpose(1, 2)
-        return tokens.mean(1), tokens
-
-
-def oracle() -> FrozenEncoder:
-    return FrozenEncoder("oracle", Encoder(), SIDE, SIDE)
+CLASSES = ("A", "B", "C")
 
 
 def write_images(

@@ -10,9 +10,7 @@ import torch
 
 from cmcgns.data.manifest import boxes_text
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.models.image_encoder import ImageEncoder
-from cmcgns.settings.config import ImageEncoderSettings
-from support.evaluation import write_pictures
+from support.evaluation import oracle, write_pictures
 
 SIDE = 32
 NAMES = ("Edema", "Pneumothorax", "Cardiomegaly")
@@ -81,8 +79,5 @@ def code_of(row: int, labels: Sequence[float]) -> np.ndarray:
     return np.array([*shown, *(1.0 if row >> bit & 1 else -1.0 for bit in range(8))])
 
 
-def frozen(pretrained: Any, kind: type[FrozenEncoder] = FrozenEncoder, resize: int = SIDE) -> FrozenEncoder:
-    settings = ImageEncoderSettings(name="resnet18", channels=1, options={"channels": [8, 8, 8, 8]})
-    torch.manual_seed(0)
-    encoder = ImageEncoder(settings, SIDE)
-    return kind("seer", encoder, SIDE, resize, pretrained=pretrained)
+def frozen(pretrained: Any, resize: int = SIDE) -> FrozenEncoder:
+    return oracle(4, SIDE, resize, pretrained)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.contract import Predictions, Task
+from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.figures import seed_measures
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.results import (
@@ -31,7 +31,6 @@ from cmcgns.evaluation.results import (
 )
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.intervals import PairedIntervals, none_if_undefined, paired_intervals
-from cmcgns.metrics.measure import Measures
 
 COMPARISON = "comparison.jsonl"
 
@@ -142,20 +141,14 @@ def _compare_protocol(
     )
     for fraction in dict.fromkeys(cell.fraction for cell in common):
         cells = [cell for cell in common if cell.fraction == fraction]
-        a, b, patients = _both(task, first, second, name, cells)
+        sides = [[read_predictions(folder, name, cell) for cell in cells] for folder in (first, second)]
+        for cell, one, other in zip(cells, *sides, strict=True):
+            _check_rows(one, other, f"{name}, {cell.name}", first, second)
+        a, b = (seed_measures(task, side) for side in sides)
         names = [[f"{one.metric} {one.label}".strip() for one in side[0].of] for side in (a, b)]
         only += _only_in_one(f"{name}, ", names[0], names[1], first, second)
-        found = paired_intervals(a, b, patients, None, resamples, seed)
+        found = paired_intervals(a, b, sides[0][0].patients, None, resamples, seed)
         yield from _rows(found, cells, name, str(records[0].get("dataset", "")), primary, note)
-
-
-def _both(
-    task: Task, first: Path, second: Path, name: str, cells: list[Cell]
-) -> tuple[list[Measures], list[Measures], np.ndarray[Any, np.dtype[np.str_]]]:
-    sides = [[read_predictions(folder, name, cell) for cell in cells] for folder in (first, second)]
-    for cell, one, other in zip(cells, *sides, strict=True):
-        _check_rows(one, other, f"{name}, {cell.name}", first, second)
-    return seed_measures(task, sides[0]), seed_measures(task, sides[1]), sides[0][0].patients
 
 
 def _rows(

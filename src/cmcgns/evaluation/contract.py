@@ -45,12 +45,11 @@ class Job:
     """What a task is told.
 
     Attributes:
-        encoder: the frozen encoder.
+        encoder: the frozen encoder, on the device where to compute.
         data: what is to be done, and images, labels, boxes, masks of the three splits.
         cells: what is still to be computed.
         cache: folder for what can be computed again (features by weight hash); shared by all calls.
         scratch: folder of this protocol's own unfinished work (to go on with an interrupted training).
-        device: where to compute.
         progress: called with a line of text and a share in [0, 1].
     """
 
@@ -59,7 +58,6 @@ class Job:
     cells: tuple[Cell, ...]
     cache: Path
     scratch: Path
-    device: str
     progress: Callable[[str, float], None]
 
     @property

@@ -193,8 +193,7 @@ def _choose_levels(body: nn.Module) -> list[int]:
     if not hasattr(body, "forward_intermediates"):
         raise UserError(f"{type(body).__name__} gives no maps of its stages (timm's forward_intermediates)")
     blocks = getattr(body, "blocks", None)
-    flat = isinstance(blocks, nn.Sequential | nn.ModuleList) and hasattr(body, "pos_embed")
-    if flat and blocks is not None:
+    if isinstance(blocks, nn.Sequential | nn.ModuleList) and hasattr(body, "pos_embed"):
         last = len(blocks) - 1
         return sorted({round(last * (level + 1) / _LEVELS) for level in range(_LEVELS)})
     info = getattr(body, "feature_info", None)

@@ -214,13 +214,8 @@ def _with_counts(template: ResultRow, predictions: Predictions, measure: Measure
 
 def _note(facts: Any, cautions: Sequence[str]) -> str:
     """What the task said and a reader must know."""
-    skipped = facts.get("skipped") or {}
-    parts = list(cautions)
-    if skipped:
-        listed = skipped.items() if isinstance(skipped, dict) else ((name, "") for name in skipped)
-        parts.append("not in the mean: " + ", ".join(f"{k} ({v})" if v else str(k) for k, v in listed))
-    parts += [str(each) for each in facts.get("notes", [])]
-    return ". ".join(parts)
+    skipped = ", ".join(f"{label} ({reason})" for label, reason in facts.get("skipped", {}).items())
+    return ". ".join((*cautions, f"not in the mean: {skipped}") if skipped else cautions)
 
 
 def seed_measures(task: Task, predictions: Sequence[Predictions]) -> list[Measures]:

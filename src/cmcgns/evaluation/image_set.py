@@ -65,18 +65,12 @@ class ImageSet:
         Raises:
             UserError: rows that were not annotated at all; names the first.
         """
-        columns = (self.frame["boxes"], self.frame["width"], self.frame["height"])
-        return [
-            place_boxes(self._annotated(row, text), int(width), int(height), self.pixels.shape[1], crop)
-            for row, (text, width, height) in enumerate(zip(*columns, strict=True))
-        ]
-
-    def _annotated(self, row: int, text: str) -> list[dict[str, float]]:
-        if not text:
-            raise UserError(
-                f"{self.frame['source'].iloc[row]}: has no annotation of boxes (an empty list would be [])"
-            )
-        return list(json.loads(text))
+        columns, placed = self.frame[["boxes", "width", "height", "source"]], []
+        for text, width, height, source in columns.itertuples(index=False):
+            if not text:
+                raise UserError(f"{source}: has no annotation of boxes (an empty list would be [])")
+            placed.append(place_boxes(json.loads(text), int(width), int(height), self.pixels.shape[1], crop))
+        return placed
 
     def masks(self, rows: IntArray | None = None) -> BoolArray:
         """(b, S, S) true inside, of some rows (b,) or all; images without a mask have an empty one.

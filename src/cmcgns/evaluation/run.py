@@ -145,7 +145,7 @@ class _Evaluation:
         missing = tuple(cell for cell in cells if not is_done(self.out, name, cell, key))
         self.progress.update(bar, completed=len(cells) - len(missing), doing="")
         if missing:
-            self._run_cells(Job(sized, data, missing, cache, scratch, self.options.device, step), task, key, bar)
+            self._run_cells(Job(sized, data, missing, cache, scratch, step), task, key, bar)
         self.say(f"{name}: {time.perf_counter() - started:.1f} s")
 
     def _record(self, data: TaskData, sized: FrozenEncoder, cache: Path, step: Callable[[str, float], None]) -> str:
@@ -170,21 +170,20 @@ class _Evaluation:
                     self.progress.update(bar, advance=1, doing=cell.name)
             except Exception as error:
                 rest = [cell for cell in tried if cell in left]
-                if len(rest) == 1:
-                    self._fail(name, rest[0], error)
-                    left.remove(rest[0])
-                logger.debug("%s: %s; what is left of its cells is tried one by one", name, error)
+                if len(rest) > 1:
+                    logger.debug("%s: %s; its cells are tried one by one", name, error)
+                    continue
+                for cell in rest:
+                    left.remove(cell)
+                    message = message_of(error, f"{name}, {cell.name}")
+                    self.outcome.failures.append((name, cell.name, message))
+                    self.say(f"{name}, {cell.name}: {message}")
         try:
             job.encoder.check_unchanged()
         except RuntimeError:
             for cell in job.cells:  # or the next call would take them for finished
                 discard(self.out, name, cell)
             raise
-
-    def _fail(self, name: str, cell: Cell, error: Exception) -> None:
-        message = message_of(error, f"{name}, {cell.name}")
-        self.outcome.failures.append((name, cell.name, message))
-        self.say(f"{name}, {cell.name}: {message}")
 
 
 def _cells(protocol: EvaluationProtocol, options: EvaluateOptions) -> list[Cell]:

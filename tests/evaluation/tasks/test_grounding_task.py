@@ -22,27 +22,20 @@ PROTOCOL = protocol_of("grounding", whole_image=True)
 BOXES = [[(2, 3, 12, 8)], [], [(0, 0, 8, 8), (20, 16, 10, 12)], [(12, 4, 6, 20)]]
 
 
-class Patches(FrozenEncoder):
-    """Tokens are the mean gray of 8 × 8 patches of 4 px."""
-
-    def tokens(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.avg_pool2d(images, 4).flatten(2).transpose(1, 2)
-
-
 @pytest.fixture(autouse=True)
 def _oracle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maps show the white boxes; negative prompts see the same turned round."""
+    """Maps show the mean gray of patches, so the white boxes; negative prompts see the same turned round."""
     monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts), raising=False)
 
     def maps(_: Any, tokens: torch.Tensor, phrases: list[str], _kind: str) -> torch.Tensor:
         signs = torch.tensor([-1.0 if text.startswith("No ") or "normal" in text else 1.0 for text in phrases])
-        return signs[None, :, None] * tokens[:, None, :, 0]
+        return signs[None, :, None] * tokens.mean(2)[:, None]
 
     monkeypatch.setattr(grounding, "patch_maps", maps)
 
 
 def seer() -> FrozenEncoder:
-    return frozen(Seer({}), kind=Patches)
+    return frozen(Seer({}))
 
 
 def test_an_oracle_points_at_every_box(tmp_path: Path) -> None:
@@ -89,7 +82,7 @@ def test_phrases_do_not_depend_on_each_others_images(tmp_path: Path, monkeypatch
 def test_boxes_beyond_the_crop_are_left_out_and_counted(tmp_path: Path) -> None:
     """Without `whole_image` the encoder sees only the middle of a larger square."""
     folder = write_boxed(tmp_path / "d", [[(0, 0, 2, 2)], [(10, 10, 12, 12)]])
-    encoder = frozen(Seer({}), Patches, resize=64)  # the picture is doubled, its middle of 32 px is seen
+    encoder = frozen(Seer({}), resize=64)  # the picture is doubled, its middle of 32 px is seen
     predictions = predict(protocol_of("grounding"), folder, encoder)
     assert predictions.rows.tolist() == ["1.png\tEdema"]
     assert predictions.facts["phrases_outside_of_the_picture"] == 1

@@ -73,7 +73,8 @@ class Grounding:
             "attention": untrained(model, "attention") or "yes",
         }
         if settings.phrases == "label":
-            facts["sentences"] = {label: list(_said(settings, book.of(label).positive)) for label in labels}
+            most = None if settings.ensemble else 1
+            facts["sentences"] = {label: list(book.of(label).positive[:most]) for label in labels}
         arrays = {name: values[inside] for name, values in found.items()}
         arrays["labels"] = np.array([unit.label for unit in kept])
         for cell in job.cells:
@@ -88,10 +89,6 @@ class Grounding:
         for name in (name for name in _BY_LABEL if name in arrays):
             values |= {Measure(name, str(x)): np.where(labels == x, arrays[name], np.nan) for x in np.unique(labels)}
         return row_means(values)
-
-
-def _said(settings: GroundingSettings, sentences: Sequence[str]) -> Sequence[str]:
-    return sentences if settings.ensemble else sentences[:1]
 
 
 def _names(images: npt.NDArray[np.str_], units: Sequence[Unit]) -> npt.NDArray[np.str_]:
@@ -123,8 +120,9 @@ def _maps(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: Pr
     model, encoder, test = job.encoder.run, job.encoder, job.data.test
     images, place = np.unique([unit.image for unit in units], return_inverse=True)
     tokens = encoder.tokens(encoder.tensors(np.asarray(test.pixels[images])))
-    said = [_said(settings, unit.phrases) for unit in units]
-    denied = [_said(settings, book.of(unit.label).negative) for unit in units]
+    most = None if settings.ensemble else 1
+    said = [unit.phrases[:most] for unit in units]
+    denied = [book.of(unit.label).negative[:most] for unit in units]
 
     def mean_map(kind: MapKind, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
         texts = list(dict.fromkeys(text for each in sentences for text in each))

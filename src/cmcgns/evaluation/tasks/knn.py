@@ -44,7 +44,7 @@ class Knn:
             rows = job.data.fraction_rows(cell)
             check_rows(job, cell, rows)
             labels = job.data.train.labels[rows]
-            scores = vote(train[rows], labels, test, settings.k, settings.temperature, job.device)
+            scores = vote(train[rows], labels, test, settings.k, settings.temperature, job.encoder.device)
             yield cell, predictions(job, rows, scores, {})
 
     def measures(self, predictions: Predictions) -> Measures:
@@ -58,7 +58,7 @@ def vote(
     test: npt.NDArray[np.floating],
     k: int,
     temperature: float,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
 ) -> FloatArray:
     """Weighted share of positives among the nearest images that have the label.
 
@@ -91,7 +91,7 @@ def vote(
     return scores
 
 
-def _unit(features: npt.NDArray[np.floating], device: str) -> Tensor:
+def _unit(features: npt.NDArray[np.floating], device: torch.device | str) -> Tensor:
     return torch.nn.functional.normalize(torch.from_numpy(np.array(features)).float().to(device), dim=1)
 
 

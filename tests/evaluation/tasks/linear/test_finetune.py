@@ -12,8 +12,8 @@ from cmcgns.evaluation.protocols.task_settings import FinetuneSettings
 from cmcgns.evaluation.tasks import train_head
 from cmcgns.evaluation.tasks.linear.finetune import Classifier, layer_groups
 from cmcgns.metrics.measure import Measure
-from support.evaluation import figures, run
-from support.linear import make_job, oracle, write_images
+from support.evaluation import figures, oracle, run
+from support.linear import make_job, write_images
 
 SETTINGS = {"finetune": True, "finetuning": {"epochs": 4, "head_learning_rate": 0.05, "learning_rate": 0.01}}
 

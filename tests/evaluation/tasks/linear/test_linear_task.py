@@ -11,8 +11,8 @@ from cmcgns.evaluation.tasks import get_task
 from cmcgns.evaluation.tasks.linear import probe
 from cmcgns.metrics.measure import Measure
 from support.bootstrap import cluster_resample_counts
-from support.evaluation import figures, run
-from support.linear import CLASSES, change_labels, make_job, oracle, write_images
+from support.evaluation import figures, oracle, run
+from support.linear import CLASSES, change_labels, make_job, write_images
 
 ADAMW = {"solver": "adamw", "adamw": {"learning_rate": 0.05, "epochs": 20}}
 SOLVERS = pytest.mark.parametrize("settings", [{}, ADAMW], ids=["lbfgs", "adamw"])

@@ -2,12 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 
 from cmcgns.data.manifest import boxes_text
-from cmcgns.evaluation.encoder import FrozenEncoder
 from support.evaluation import job_of, parts_of, protocol_of, write_pictures
 
 SMALL = {
@@ -51,33 +48,3 @@ def make_job(tmp_path):
         return job_of(protocol, folder, encoder, cells, tmp_path, progress)
 
     return make
-
-
-class SeesAll(nn.Module):
-    """A backbone whose only map is the image itself."""
-
-    feature_info = (None,)
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward_intermediates(self, images, **options):
-        assert options["indices"] == [0]
-        return [images * self.weight]
-
-
-class Eyes(nn.Module):
-    """The little that is asked of an image encoder."""
-
-    width = channels = 1
-
-    def __init__(self):
-        super().__init__()
-        self.body = SeesAll()
-
-
-@pytest.fixture
-def oracle():
-    """An encoder that loses nothing: what is to be drawn is in its map."""
-    return FrozenEncoder("oracle", Eyes(), 32, 32)

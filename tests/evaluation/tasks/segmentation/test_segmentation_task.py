@@ -14,7 +14,7 @@ from cmcgns.evaluation.tasks.segmentation.task import TASK
 from cmcgns.evaluation.tasks.segmentation.train import measure_overlap
 from cmcgns.phantom.dataset import write_dataset
 from support.evaluation import figures as figures_of
-from support.evaluation import protocol_of, same
+from support.evaluation import oracle, protocol_of, same
 
 COUNTS = ("intersection", "predicted", "truth")
 
@@ -32,8 +32,8 @@ def figures(predictions):
     return {measure.metric: value for measure, value in figures_of(protocol_of("segmentation"), predictions).items()}
 
 
-def test_an_encoder_that_keeps_everything_lets_everything_be_drawn(rectangles, oracle, make_job):
-    job = make_job(rectangles, oracle, decoder="unet", epochs=25, learning_rate=0.02, batch_size=4)
+def test_an_encoder_that_keeps_everything_lets_everything_be_drawn(rectangles, make_job):
+    job = make_job(rectangles, oracle(1, 32), decoder="unet", epochs=25, learning_rate=0.02, batch_size=4)
     ((cell, predictions),) = run(job)
     assert cell == Cell(100, 0)
     assert all(value > 0.98 for value in figures(predictions).values())

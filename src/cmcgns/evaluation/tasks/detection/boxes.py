@@ -186,7 +186,8 @@ def assign(boxes: Tensor, there: Tensor, grid: AnchorGrid) -> Targets:
     shape = grid.grid[level]
     place = torch.minimum((centre * shape / grid.size).long(), shape - 1)  # a centre on the far border is in the last
     output = grid.first[level] + (place[:, 1] * shape[:, 0] + place[:, 0]) * PER_LEVEL + prior % PER_LEVEL
-    kept = _first_of_equals(image * len(grid.place) + output)
+    first = np.unique((image * len(grid.place) + output).cpu().numpy(), return_index=True)[1]
+    kept = torch.from_numpy(np.sort(first)).to(image.device)
     image, output, centre, size, place = (each[kept] for each in (image, output, centre, size, place))
     offset = (centre / grid.cell[output] - place).clamp(0, 1)
     return Targets(image, output, offset, (size / grid.anchor[output]).log(), size.prod(1) / grid.size**2)
@@ -196,11 +197,3 @@ def _shape_iou(sizes: Tensor, priors: Tensor) -> Tensor:
     """Intersection over union of boxes with one centre. (P, 2), (A, 2) -> (P, A)."""
     both = torch.minimum(sizes[:, None], priors).prod(-1)
     return both / (sizes.prod(-1)[:, None] + priors.prod(-1) - both)
-
-
-def _first_of_equals(keys: Tensor) -> Tensor:
-    """Positions of the first of each value, rising."""
-    ordered, order = keys.sort(stable=True)
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    return order[first].sort().values

@@ -79,9 +79,8 @@ class DetectionTask:
 def _read_split(job: Job, settings: DetectionSettings, part: str) -> Split:
     """Maps and boxes of a split."""
     images: ImageSet = getattr(job.data, part)
-    encoder, size = job.encoder.to(job.device), job.data.image_size
-    boxes = read_boxes(images, size)
-    limit = settings.cache_gib * 2**30
+    encoder, size = job.encoder, job.data.image_size
+    boxes, limit = read_boxes(images, size), settings.cache_gib * 2**30
 
     def progress(text: str, share: float) -> None:
         job.progress(f"{part}: {text}", share)

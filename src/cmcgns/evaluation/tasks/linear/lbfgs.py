@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,8 +11,7 @@ from torch import Tensor
 _HISTORY, _EVALUATIONS, _SHORTEST = 10, 1000, 1e-12
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """What is known where P problems with D parameters each stand. float64.
 
     Attributes:
@@ -30,15 +28,12 @@ class Point:
 
     def of(self, rows: Tensor) -> Point:
         """Some of the problems."""
-        return Point(self.weight[rows], self.loss[rows], self.gradient[rows], self.curvature[rows])
+        return Point(*(part[rows] for part in self))
 
     def put(self, other: Point, rows: Tensor, wanted: Tensor) -> None:
         """Take over the `wanted` (A,) of the problems `rows` (A,), in place."""
-        for mine, theirs in zip(self._parts(), other._parts(), strict=True):
+        for mine, theirs in zip(self, other, strict=True):
             mine[rows[wanted]] = theirs[wanted]
-
-    def _parts(self) -> tuple[Tensor, ...]:
-        return self.weight, self.loss, self.gradient, self.curvature
 
 
 Pair = tuple[Tensor, Tensor, Tensor]

@@ -123,7 +123,7 @@ def _solved(job: Job, settings: LinearSettings, features: _Features, rows: IntAr
         dtype = getattr(torch, settings.precision)
     probe = fit_probe(
         features["train"], train.labels, features["val"], val.labels, settings.l2_grid,
-        dtype, job.device, rows, settings.outcome,
+        dtype, job.encoder.device, rows, settings.outcome,
     )  # fmt: skip
     facts = {
         "l2": probe.l2,

@@ -16,7 +16,7 @@ from cmcgns.evaluation.image_set import ImageSet, read_targets
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import SegmentationSettings
 from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, Split, build_decoder, decoder_name
-from cmcgns.evaluation.tasks.segmentation.train import DecoderHead, OverlapSums, epoch_rows, measure_overlap
+from cmcgns.evaluation.tasks.segmentation.train import DecoderHead, epoch_rows, measure_overlap
 from cmcgns.evaluation.tasks.train_head import checkpoint_of, schedule_of, train_head
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.overlap import overlap_measures
@@ -98,6 +98,9 @@ def _run_cell(
     began = time.monotonic()
     found = measure_overlap(decoder, store, test, np.arange(len(test.images)), settings)
     positive = train.targets.positive[rows]
+    names = ("intersection", "predicted", "truth")  # pixels at the threshold, and sums of probabilities
+    arrays = {name: found.hard[:, place].numpy() for place, name in enumerate(names)}
+    arrays |= {f"soft_{name}": found.soft[:, place].numpy() for place, name in enumerate(names[:2])}
     facts = {
         "decoder": decoder_name(job.encoder, settings),
         "decoder_parameters": sum(parameter.numel() for parameter in decoder.parameters()),
@@ -113,15 +116,7 @@ def _run_cell(
         "share_of_test_masks_cut_off_by_the_crop": test.targets.outside,
         "image_size": job.encoder.image_size,
     }
-    return job.predictions(_arrays(found), facts)
-
-
-def _arrays(found: OverlapSums) -> dict[str, np.ndarray]:
-    """Pixels of every image at the threshold, and sums of probabilities."""
-    names = ("intersection", "predicted", "truth")
-    arrays = {name: found.hard[:, place].numpy() for place, name in enumerate(names)}
-    soft = {f"soft_{name}": found.soft[:, place].numpy() for place, name in enumerate(names[:2])}
-    return arrays | soft
+    return job.predictions(arrays, facts)
 
 
 TASK = Segmentation()
