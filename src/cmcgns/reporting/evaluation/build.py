@@ -48,7 +48,7 @@ def main_table(selection: Selection, protocols: Sequence[str], title: str, named
         for name in protocols:
             for fraction in selection.fractions(name):
                 row = selection.find(name, encoder, selection.primary(name), fraction=fraction)
-                cells.append(_entry(selection, row, name, fraction, notes))
+                cells.append(entry(selection, row, name, fraction, notes))
         if any(encoder in selection.encoders_of(name) for name in protocols):
             lines.append(Line(encoder, tuple(cells)))
     published = _published(selection, protocols)
@@ -143,7 +143,7 @@ def _rows_table(
         found = [(query, selection.find(protocol, encoder, **of, **query)) for _, query in columns]
         there = [row for _, row in found if row]
         if there or keep_empty:
-            cells = (_entry(selection, row, protocol, query["fraction"], notes) for query, row in found)
+            cells = (entry(selection, row, protocol, query["fraction"], notes) for query, row in found)
             shown.append(Line(name, (*_counts(there, counts), *cells), encoder if several else ""))
     block = ColumnGroup("", protocol, (*counts, *(heading for heading, _ in columns)))
     return Table(title, first, (block,), shown, notes.listed(), "Encoder" if several else "")
@@ -163,11 +163,6 @@ def _class_counts(selection: Selection, protocol: str) -> Counts:
     if any(row.positives is not None for row in everything):
         return {"positives": lambda row: "" if row.positives is None else f"{row.positives:,} of {row.n:,}"}
     return {"test rows": lambda row: f"{row.n:,}"} if len({row.n for row in everything}) > 1 else {}
-
-
-def _entry(selection: Selection, row: ResultRow | None, protocol: str, fraction: float | None, notes: Notes) -> Entry:
-    missing = selection.why_missing(protocol, fraction)
-    return entry(row, missing, notes, selection.expected_seeds(protocol, fraction))
 
 
 def _published(selection: Selection, protocols: Sequence[str]) -> list[Line]:
@@ -242,7 +237,7 @@ def _line(
     for share in theirs if shares is None else shares:
         row = rows.get(share)
         shown = replace(row, sd=None) if row else None  # sd is in the sections
-        cells.append(_entry(selection, shown, protocol, share, notes) if share in theirs else Entry(""))
+        cells.append(entry(selection, shown, protocol, share, notes) if share in theirs else Entry(""))
     last = [row for row in rows.values() if row][-1:]
     level = kept.chance(selection, last[0]) if last else None
     counts = [(f"{row.n:,}", f"{row.patients:,}") for row in last] or [(DASH, DASH)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
+from typing import Any
 
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow
@@ -146,35 +147,26 @@ class Selection:
         return all(means.get((self.encoder_of(row), row.fraction), row) == row.value for row in rows if row.label)
 
 
-@dataclass(frozen=True)
-class TestSet:
-    """The test rows of a protocol; `encoders` is empty where there is only one."""
+def sources(selection: Selection, protocols: Iterable[str]) -> list[dict[str, Any]]:
+    """What protocols were measured on: a line for each of their splits, which encoders that were judged on it share.
 
-    protocol: str
-    encoders: str
-    dataset: str
-    split: str
-    n: int
-    patients: int
-    seeds: str
-    resamples: str
-    leakage: str
-
-
-def sources(selection: Selection, protocols: Iterable[str]) -> list[TestSet]:
-    """One for every protocol and split; encoders that were judged on the same share one."""
-    found: dict[tuple[str, str, str, int, int, str], list[ResultRow]] = {}
+    Returns:
+        Fields of :class:`ResultRow`, with `encoders` (empty if there is only one), `seeds` and `resamples` as text.
+    """
+    shared = ("protocol", "dataset", "split", "n", "patients", "leakage")
+    found: dict[tuple[Any, ...], list[ResultRow]] = {}
     for row in (row for name in protocols for row in _means(selection, name)):
-        key = (row.protocol, row.dataset, row.split, row.n, row.patients, row.leakage)
-        found.setdefault(key, []).append(row)
+        found.setdefault(attrgetter(*shared)(row), []).append(row)
     listed = []
-    for (protocol, dataset, split, n, patients, leakage), of in found.items():
+    for key, of in found.items():
         names = list(dict.fromkeys(selection.encoder_of(row) for row in of))
         several = len(selection.encoders) > 1
-        encoders = "" if not several else "all" if len(names) == len(selection.encoders) else ", ".join(names)
-        seeds = extent(row.seeds for row in of) if any(row.fraction is not None for row in of) else DASH
-        resamples = extent(row.resamples for row in of)
-        listed.append(TestSet(protocol, encoders, dataset, split, n, patients, seeds, resamples, leakage))
+        texts = {
+            "encoders": "" if not several else "all" if len(names) == len(selection.encoders) else ", ".join(names),
+            "seeds": extent(row.seeds for row in of) if any(row.fraction is not None for row in of) else DASH,
+            "resamples": extent(row.resamples for row in of),
+        }
+        listed.append(dict(zip(shared, key, strict=True)) | texts)
     return listed
 
 
