@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
@@ -43,10 +44,8 @@ class Selection:
 
     @cached_property
     def _ambiguous(self) -> set[str]:
-        hashes: dict[str, set[str]] = {}
-        for row in self.rows:
-            hashes.setdefault(row.encoder, set()).add(row.encoder_sha256)
-        return {name for name, found in hashes.items() if len(found) > 1}
+        hashes = Counter(name for name, _ in {(row.encoder, row.encoder_sha256) for row in self.rows})
+        return {name for name, count in hashes.items() if count > 1}
 
     @cached_property
     def _shown(self) -> dict[Key, ResultRow]:
@@ -100,12 +99,9 @@ class Selection:
 
     def labels(self, protocol: str, metric: str) -> list[str]:
         """Classes with a figure of their own; empty where a single class repeats the mean."""
-        found = list(
-            dict.fromkeys(r.label for r in self.of(protocol) if r.label and r.metric == metric and not r.group)
-        )
-        if len(found) == 1:
-            return [] if self._repeats_mean(protocol, metric) else found
-        return found
+        rows = [row for row in self.of(protocol) if row.label and row.metric == metric and not row.group]
+        found = list(dict.fromkeys(row.label for row in rows))
+        return [] if len(found) == 1 and self._repeats_mean(protocol, metric) else found
 
     def groups(self, protocol: str, metric: str) -> list[str]:
         """Subgroups with a figure of the primary metric over all classes."""

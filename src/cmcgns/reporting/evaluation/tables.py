@@ -143,13 +143,8 @@ def entry(selection: Selection, row: ResultRow | None, protocol: str, fraction: 
         marks.append(notes.mark(row.note))
     elif not interval:
         marks.append(notes.mark(NO_INTERVAL))
-    return Entry(
-        number(row.value),
-        interval,
-        _spread(row, selection.expected_seeds(protocol, fraction)),
-        tuple(marks),
-        is_result=True,
-    )
+    spread = _spread(row, selection.expected_seeds(protocol, fraction))
+    return Entry(number(row.value), interval, spread, tuple(marks), is_result=True)
 
 
 def _spread(row: ResultRow, expected: int) -> str:
