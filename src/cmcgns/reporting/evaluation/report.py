@@ -161,7 +161,7 @@ def _shared_blocks(selection: Selection, slug: str, names: list[str], named: boo
     """The paper's tables of what learns, and its plots."""
     learning = [name for name in names if selection.learns(name)]
     groups = (learning[start : start + _BLOCKS] for start in range(0, len(learning), _BLOCKS))
-    blocks: Blocks = [build.main_table(selection, of, "By share of the labels", named) for of in groups]
+    blocks: Blocks = [build.main_table(selection, of, named) for of in groups]
     if any(len(selection.fractions(name)) > 1 for name in learning):
         figure = plots.draw_fractions(selection, learning)
         caption = "Points are means over seeds, whiskers 95 % intervals over test patients."
