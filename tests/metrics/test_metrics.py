@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics import ranked_class, ranking
+from cmcgns.metrics import ranking
 from cmcgns.metrics.ranking import RankedScores, mean_auroc, mean_over_classes
 from support.bootstrap import auroc
 
@@ -101,7 +101,7 @@ def test_bad_input_is_refused(scores: object, labels: object, weights: object, m
 def test_average_precision_agrees_with_scikit_learn_in_blocks_of_any_size(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranked_class, "_BLOCK_CELLS", block)
+    monkeypatch.setattr(ranking, "_BLOCK_CELLS", block)
     scores, labels = tied_data(5)
     weights = np.random.default_rng(6).poisson(0.7, size=(9, len(labels)))
     precision, area = RankedScores(scores, labels).average_precision(weights), auroc(scores, labels, weights)

@@ -97,13 +97,10 @@ def _match_images(
 
 def _iou(box: FloatArray, truth: FloatArray) -> FloatArray:
     """(I, 4), (I, K, 4) -> (I, K)."""
-    low = np.maximum(box[:, None, :2], truth[..., :2])
-    high = np.minimum(box[:, None, 2:], truth[..., 2:])
+    box = box[:, None]
+    low, high = np.maximum(box[..., :2], truth[..., :2]), np.minimum(box[..., 2:], truth[..., 2:])
     both = np.prod(np.clip(high - low, 0, None), axis=-1)
-    area, other = (
-        np.prod(box[:, 2:] - box[:, :2], axis=-1)[:, None],
-        np.prod(truth[..., 2:] - truth[..., :2], axis=-1),
-    )
+    area, other = (np.prod(each[..., 2:] - each[..., :2], axis=-1) for each in (box, truth))
     either = area + other - both
     return np.asarray(np.divide(both, either, out=np.zeros_like(both), where=either > 0))
 

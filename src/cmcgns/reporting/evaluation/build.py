@@ -31,29 +31,25 @@ PUBLISHED_NOTE = (
 )
 
 
-def main_table(selection: Selection, protocols: Sequence[str], title: str, named: bool = True) -> Table:
+def main_table(selection: Selection, protocols: Sequence[str], named: bool) -> Table:
     """The paper's table: one row an encoder, one block of fractions a protocol, published figures below.
 
     Args:
         selection: the rows.
         protocols: columns; either all legacy or none of them.
-        title: of the table.
         named: whether columns say the protocol; not where the heading above does.
     """
     notes = Notes()
     blocks = [_block(selection, name, named) for name in protocols]
+    columns = [(name, selection.primary(name), share) for name in protocols for share in selection.fractions(name)]
     lines = []
     for encoder in selection.encoders:
-        cells = []
-        for name in protocols:
-            for fraction in selection.fractions(name):
-                row = selection.find(name, encoder, selection.primary(name), fraction=fraction)
-                cells.append(_entry(selection, row, name, fraction, notes))
         if any(encoder in selection.encoders_of(name) for name in protocols):
-            lines.append(Line(encoder, tuple(cells)))
+            found = [(selection.find(name, encoder, of, fraction=share), name, share) for name, of, share in columns]
+            lines.append(Line(encoder, tuple(entry(selection, *one, notes) for one in found)))
     published = _published(selection, protocols)
     listed = notes.listed() + ([("", PUBLISHED_NOTE)] if published else [])
-    return Table(title, "Encoder", tuple(blocks), lines + published, listed)
+    return Table("By share of the labels", "Encoder", tuple(blocks), lines + published, listed)
 
 
 def _block(selection: Selection, protocol: str, named: bool) -> ColumnGroup:
@@ -143,16 +139,12 @@ def _rows_table(
         found = [(query, selection.find(protocol, encoder, **of, **query)) for _, query in columns]
         there = [row for _, row in found if row]
         if there or keep_empty:
-            cells = (_entry(selection, row, protocol, query["fraction"], notes) for query, row in found)
-            shown.append(Line(name, (*_counts(there, counts), *cells), encoder if several else ""))
+            cells = (entry(selection, row, protocol, query["fraction"], notes) for query, row in found)
+            known = [row for row in there if is_number(row.value)][-1:]  # without a figure, n may be everyone's
+            numbers = (Entry(count(known[0]) if known else DASH) for count in counts.values())
+            shown.append(Line(name, (*numbers, *cells), encoder if several else ""))
     block = ColumnGroup("", protocol, (*counts, *(heading for heading, _ in columns)))
     return Table(title, first, (block,), shown, notes.listed(), "Encoder" if several else "")
-
-
-def _counts(rows: Sequence[ResultRow], counts: Counts) -> list[Entry]:
-    """Counts of a line; one without figures has the counts of its row, which may be everyone's."""
-    known = [row for row in rows if is_number(row.value)]
-    return [Entry(count(known[-1]) if known else DASH) for count in counts.values()]
 
 
 def _class_counts(selection: Selection, protocol: str) -> Counts:
@@ -163,11 +155,6 @@ def _class_counts(selection: Selection, protocol: str) -> Counts:
     if any(row.positives is not None for row in everything):
         return {"positives": lambda row: "" if row.positives is None else f"{row.positives:,} of {row.n:,}"}
     return {"test rows": lambda row: f"{row.n:,}"} if len({row.n for row in everything}) > 1 else {}
-
-
-def _entry(selection: Selection, row: ResultRow | None, protocol: str, fraction: float | None, notes: Notes) -> Entry:
-    missing = selection.why_missing(protocol, fraction)
-    return entry(row, missing, notes, selection.expected_seeds(protocol, fraction))
 
 
 def _published(selection: Selection, protocols: Sequence[str]) -> list[Line]:
@@ -242,7 +229,7 @@ def _line(
     for share in theirs if shares is None else shares:
         row = rows.get(share)
         shown = replace(row, sd=None) if row else None  # sd is in the sections
-        cells.append(_entry(selection, shown, protocol, share, notes) if share in theirs else Entry(""))
+        cells.append(entry(selection, shown, protocol, share, notes) if share in theirs else Entry(""))
     last = [row for row in rows.values() if row][-1:]
     level = kept.chance(selection, last[0]) if last else None
     counts = [(f"{row.n:,}", f"{row.patients:,}") for row in last] or [(DASH, DASH)]

@@ -98,15 +98,10 @@ def judge_encoder(
         console.print(f"interrupted: {out} keeps what is finished, and the same command goes on", markup=False)
         raise
     write_results(out / "results.jsonl", rows)
-    report = write_evaluation(
-        out,
-        rows,
-        protocols_in(out, rows),
-        outcome.failures,
-        outcome.skipped,
-        describe_environment(),
-        reliability_of(out, dict.fromkeys(row.protocol for row in rows)),
-    )
+    names = dict.fromkeys(row.protocol for row in rows)
+    as_run = {name: EvaluationProtocol.model_validate(read_protocol(out, name)["settings"]) for name in names}
+    curves = reliability_of(out, names)
+    report = write_evaluation(out, rows, as_run, outcome.failures, outcome.skipped, describe_environment(), curves)
     return Judgement(rows, outcome, report)
 
 
@@ -122,12 +117,6 @@ def run_comparison(first: Path, second: Path, out: Path | None) -> None:
     if out is not None:
         write_comparison_rows(out, comparison)
         console.print(f"Open [bold]{escape(str(write_comparison(out, comparison)))}[/bold]")
-
-
-def protocols_in(out: Path, rows: Sequence[ResultRow]) -> dict[str, EvaluationProtocol]:
-    """The protocols of result rows, as they were when they were run."""
-    names = dict.fromkeys(row.protocol for row in rows)
-    return {name: EvaluationProtocol.model_validate(read_protocol(out, name)["settings"]) for name in names}
 
 
 def _device(name: str) -> str:

@@ -123,10 +123,8 @@ def _flat(provenance: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     for key, value in provenance.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key} ")
-        elif isinstance(value, list | tuple):
-            flat[f"{prefix}{key}"] = " ".join(str(one) for one in value)
         else:
-            flat[f"{prefix}{key}"] = str(value)
+            flat[f"{prefix}{key}"] = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return flat
 
 
@@ -139,8 +137,7 @@ def _sections(selection: Selection, reliability: Sequence[ReliabilityCurve] = ()
 def _task_section(selection: Selection, task: str) -> Section:
     names = [name for name in selection.protocols if selection.tasks[name] == task]
     section = Section(task.replace("_", "-"), TASKS.get(task, task), DESCRIPTIONS.get(task, ""))
-    versions = dict.fromkeys(version_of(name) for name in names)
-    for version in sorted(versions, key=version_rank):
+    for version in sorted(dict.fromkeys(map(version_of, names)), key=version_rank):
         of = [name for name in names if version_of(name) == version]
         section.parts += _version_parts(selection, task, version, of)
     return section
@@ -165,7 +162,7 @@ def _shared_blocks(selection: Selection, slug: str, names: list[str], named: boo
     """The paper's tables of what learns, and its plots."""
     learning = [name for name in names if selection.learns(name)]
     groups = (learning[start : start + _BLOCKS] for start in range(0, len(learning), _BLOCKS))
-    blocks: Blocks = [build.main_table(selection, of, "By share of the labels", named) for of in groups]
+    blocks: Blocks = [build.main_table(selection, of, named) for of in groups]
     if any(len(selection.fractions(name)) > 1 for name in learning):
         figure = plots.draw_fractions(selection, learning)
         caption = "Points are means over seeds, whiskers 95 % intervals over test patients."

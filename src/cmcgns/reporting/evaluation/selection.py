@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
+from typing import Any
 
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow
@@ -42,10 +44,8 @@ class Selection:
 
     @cached_property
     def _ambiguous(self) -> set[str]:
-        hashes: dict[str, set[str]] = {}
-        for row in self.rows:
-            hashes.setdefault(row.encoder, set()).add(row.encoder_sha256)
-        return {name for name, found in hashes.items() if len(found) > 1}
+        hashes = Counter(name for name, _ in {(row.encoder, row.encoder_sha256) for row in self.rows})
+        return {name for name, count in hashes.items() if count > 1}
 
     @cached_property
     def _shown(self) -> dict[Key, ResultRow]:
@@ -99,12 +99,9 @@ class Selection:
 
     def labels(self, protocol: str, metric: str) -> list[str]:
         """Classes with a figure of their own; empty where a single class repeats the mean."""
-        found = list(
-            dict.fromkeys(r.label for r in self.of(protocol) if r.label and r.metric == metric and not r.group)
-        )
-        if len(found) == 1:
-            return [] if self._repeats_mean(protocol, metric) else found
-        return found
+        rows = [row for row in self.of(protocol) if row.label and row.metric == metric and not row.group]
+        found = list(dict.fromkeys(row.label for row in rows))
+        return [] if len(found) == 1 and self._repeats_mean(protocol, metric) else found
 
     def groups(self, protocol: str, metric: str) -> list[str]:
         """Subgroups with a figure of the primary metric over all classes."""
@@ -146,35 +143,26 @@ class Selection:
         return all(means.get((self.encoder_of(row), row.fraction), row) == row.value for row in rows if row.label)
 
 
-@dataclass(frozen=True)
-class TestSet:
-    """The test rows of a protocol; `encoders` is empty where there is only one."""
+def sources(selection: Selection, protocols: Iterable[str]) -> list[dict[str, Any]]:
+    """What protocols were measured on: a line for each of their splits, which encoders that were judged on it share.
 
-    protocol: str
-    encoders: str
-    dataset: str
-    split: str
-    n: int
-    patients: int
-    seeds: str
-    resamples: str
-    leakage: str
-
-
-def sources(selection: Selection, protocols: Iterable[str]) -> list[TestSet]:
-    """One for every protocol and split; encoders that were judged on the same share one."""
-    found: dict[tuple[str, str, str, int, int, str], list[ResultRow]] = {}
+    Returns:
+        Fields of :class:`ResultRow`, with `encoders` (empty if there is only one), `seeds` and `resamples` as text.
+    """
+    shared = ("protocol", "dataset", "split", "n", "patients", "leakage")
+    found: dict[tuple[Any, ...], list[ResultRow]] = {}
     for row in (row for name in protocols for row in _means(selection, name)):
-        key = (row.protocol, row.dataset, row.split, row.n, row.patients, row.leakage)
-        found.setdefault(key, []).append(row)
+        found.setdefault(attrgetter(*shared)(row), []).append(row)
     listed = []
-    for (protocol, dataset, split, n, patients, leakage), of in found.items():
+    for key, of in found.items():
         names = list(dict.fromkeys(selection.encoder_of(row) for row in of))
         several = len(selection.encoders) > 1
-        encoders = "" if not several else "all" if len(names) == len(selection.encoders) else ", ".join(names)
-        seeds = extent(row.seeds for row in of) if any(row.fraction is not None for row in of) else DASH
-        resamples = extent(row.resamples for row in of)
-        listed.append(TestSet(protocol, encoders, dataset, split, n, patients, seeds, resamples, leakage))
+        texts = {
+            "encoders": "" if not several else "all" if len(names) == len(selection.encoders) else ", ".join(names),
+            "seeds": extent(row.seeds for row in of) if any(row.fraction is not None for row in of) else DASH,
+            "resamples": extent(row.resamples for row in of),
+        }
+        listed.append(dict(zip(shared, key, strict=True)) | texts)
     return listed
 
 

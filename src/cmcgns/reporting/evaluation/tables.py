@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from cmcgns.evaluation.results import ResultRow
 from cmcgns.reporting.evaluation.names import DASH, is_number, number, span
-from cmcgns.reporting.evaluation.selection import TestSet
+from cmcgns.reporting.evaluation.selection import Selection
 
 UNDEFINED = "undefined on these test rows"
 LEAKED = "leakage: the top of the page says what was seen before"
@@ -118,17 +119,18 @@ class Notes:
         return ([(LEAK, LEAKED)] if self.leaked else []) + [(mark, text) for text, mark in self.marks.items()]
 
 
-def entry(row: ResultRow | None, missing: str, notes: Notes, expected_seeds: int = 0) -> Entry:
+def entry(selection: Selection, row: ResultRow | None, protocol: str, fraction: float | None, notes: Notes) -> Entry:
     """The cell of a row.
 
     Args:
+        selection: knows why there is no row, and how many seeds are expected.
         row: None where there is none.
-        missing: why there is none.
+        protocol: of the row.
+        fraction: of the row.
         notes: of the table; grows.
-        expected_seeds: of the protocol; fewer are said.
     """
     if row is None:
-        return Entry(DASH, spread=missing)
+        return Entry(DASH, spread=selection.why_missing(protocol, fraction))
     marks = []
     if row.leakage:
         notes.leaked = True
@@ -141,10 +143,11 @@ def entry(row: ResultRow | None, missing: str, notes: Notes, expected_seeds: int
         marks.append(notes.mark(row.note))
     elif not interval:
         marks.append(notes.mark(NO_INTERVAL))
-    return Entry(number(row.value), interval, spread(row, expected_seeds), tuple(marks), is_result=True)
+    spread = _spread(row, selection.expected_seeds(protocol, fraction))
+    return Entry(number(row.value), interval, spread, tuple(marks), is_result=True)
 
 
-def spread(row: ResultRow, expected: int = 0) -> str:
+def _spread(row: ResultRow, expected: int) -> str:
     """`sd 0.004`, with the number of seeds where it is not the expected one."""
     parts = [] if row.sd is None or not is_number(row.sd) else [f"sd {number(row.sd)}"]
     if row.seed is not None and expected > 1:
@@ -198,7 +201,7 @@ class Part:
     title: str
     code: str = ""
     text: str = ""
-    sources: list[TestSet] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
     blocks: list[Table | Picture | Fold] = field(default_factory=list)
 
 
