@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from torch import Tensor
 
 from cmcgns.data.reports.text import normalise_sentence
 from cmcgns.objectives.centroids import assign_two
@@ -160,6 +161,7 @@ def _explain(figure: Figure, records: Records) -> None:
 _DEAD = 0.05  # of an equal share: the log's own bound
 
 
+@torch.no_grad()
 def show_bank(studies: EncodedStudies, records: Records) -> dict[str, Any]:
     """The section of the cluster bank, or why there is none."""
     settings, method = studies.model.recipe.objective, studies.model.method
@@ -169,29 +171,23 @@ def show_bank(studies: EncodedStudies, records: Records) -> dict[str, Any]:
         conditions = f"mean cosine at most {settings.bank.start_cosine:g}, or step {settings.bank.start_by_step}"
         absent = f"its conditions ({conditions}) were not met, so the loss used in-batch negatives throughout."
         return {"absent": f"The bank never started: {absent}"}
+    texts = [sentence for report in studies.sentences for sentence in report]
+    z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
+    cosines, own, _ = assign_two(z1, method.bank.centroids, method.bank.active)
     return {
-        "picture": draw_bank(studies, records),
-        "facts": bank_facts(studies),
+        "picture": draw_bank(method.bank, records),
+        "facts": bank_facts(method.bank, own),
         "start": bank_start(records),
-        "clusters": largest_clusters(studies),
+        "clusters": largest_clusters(method.bank, texts, cosines, own),
     }
 
 
-def _bank_of(studies: EncodedStudies) -> ClusterBank:
-    """The bank of a run that has one, as :func:`show_bank` makes sure."""
-    assert studies.model.method is not None
-    return studies.model.method.bank
-
-
-def bank_facts(studies: EncodedStudies) -> dict[str, float]:
-    """How many clusters there are, were seeded, are dead and hold a sentence of these studies; how even they are.
+def bank_facts(bank: ClusterBank, own: Tensor) -> dict[str, float]:
+    """How many clusters there are, were seeded, are dead and hold a shown sentence (n, of `own`); how even they are.
 
     `effective` is the exponential of the entropy of the shares: the number of equal clusters that would be as even.
     """
-    bank = _bank_of(studies)
     usage = bank.shares.numpy()
-    z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
-    _, own, _ = assign_two(z1, bank.centroids, bank.active)
     return {
         "clusters": bank.clusters,
         "seeded": int(bank.active.sum()),
@@ -202,18 +198,15 @@ def bank_facts(studies: EncodedStudies) -> dict[str, float]:
     }
 
 
-@torch.no_grad()
-def largest_clusters(studies: EncodedStudies, count: int = 8, sentences: int = 4) -> list[dict[str, Any]]:
-    """The fullest clusters that hold a sentence of the shown studies.
+def largest_clusters(
+    bank: ClusterBank, texts: Sequence[str], cosines: Tensor, own: Tensor, count: int = 8, sentences: int = 4
+) -> list[dict[str, Any]]:
+    """The fullest clusters that hold one of n sentences, given their `cosines` (n, K) and `own` clusters (n,).
 
     Returns:
         Of each its `number` in the bank, its `usage`, the share of the training sentences of about the last hundred
         steps, and the `typical` sentences nearest to the centroid with their cosine, equal texts once.
     """
-    bank = _bank_of(studies)
-    z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
-    texts = [sentence for report in studies.sentences for sentence in report]
-    cosines, own, _ = assign_two(z1, bank.centroids, bank.active)
     clusters = []
     held = set(own.tolist())
     fullest = [number for number in bank.shares.argsort(descending=True).tolist() if number in held]
@@ -228,12 +221,11 @@ def largest_clusters(studies: EncodedStudies, count: int = 8, sentences: int = 4
     return clusters
 
 
-def draw_bank(studies: EncodedStudies, records: Records) -> Figure:
+def draw_bank(bank: ClusterBank, records: Records) -> Figure:
     """Sorted cluster sizes beside the course of the dead share and of the largest cluster."""
     figure = new_figure(13, 4.1)
     sizes, course = figure.subplots(1, 2, width_ratios=(1.5, 1))
     figure.subplots_adjust(left=0.06, right=0.985, top=0.88, bottom=0.17, wspace=0.2)
-    bank = _bank_of(studies)
     usage = np.sort(bank.shares.numpy())[::-1] * 100
     equal = 100 / bank.clusters
     colours = [FAINT if share <= _DEAD * equal else BLUE for share in usage]
