@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,14 +18,13 @@ from torch import Tensor
 from cmcgns.data.reports.text import normalise_sentence
 from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
+from cmcgns.reporting import style
 from cmcgns.reporting.run_page.studies import EncodedStudies
 from cmcgns.reporting.style import (
     BLUE,
     FAINT,
-    GREEN,
     INK,
     ORANGE,
-    PURPLE,
     SMALL,
     TEXT,
     VERMILION,
@@ -37,32 +38,15 @@ Records = Sequence[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: its title, what its axis counts, and key, name and colour of each curve."""
+    """One plot: its title, what its axis counts, and key, name and colour (as the style names it) of each curve."""
 
     title: str
     ylabel: str
-    curves: tuple[tuple[str, str, str], ...]
+    curves: list[tuple[str, str, str]]
 
 
-PANELS = (
-    Panel("Total loss", "weighted sum", (("loss", "", INK),)),
-    Panel("Global alignment", "L_global (nats)", (("global", "", BLUE),)),
-    Panel("Local image alignment", "L_image", (("image", "", GREEN),)),
-    Panel(
-        "Local report alignment",
-        "L_report (nats)",
-        (("report", "own image", VERMILION), ("report_swapped", "swapped image", PURPLE)),
-    ),
-    Panel("Margin part of L_report", "margin", (("margin", "", ORANGE),)),
-    Panel("Masked reconstruction", "L_re (mean |error|)", (("reconstruction", "", GREEN),)),
-    Panel(
-        "Retrieval, validation",
-        "recall at 10",
-        (("report_to_image_r10", "report → image", BLUE), ("image_to_report_r10", "image → report", ORANGE)),
-    ),
-    Panel("Learned temperatures", "temperature", (("temperature", "L_global", BLUE), ("tau", "L_report", VERMILION))),
-    Panel("Learning rate", "learning rate", (("learning_rate", "", FAINT),)),
-)
+_FILE = resources.files(__package__) / "panels.yaml"
+PANELS = tuple(Panel(**panel) for panel in yaml.safe_load(_FILE.read_text("utf-8")))
 
 
 def bank_start(records: Records) -> int | None:
@@ -105,7 +89,8 @@ def draw_panel(axes: Axes, panel: Panel, records: Records) -> None:
     style_plot(axes, panel.title, "optimiser step", panel.ylabel)
     logged = {key for record in records for key in record}
     curves = [curve for curve in panel.curves if curve[0] in logged]
-    for key, name, colour in curves:
+    for key, name, colour_name in curves:
+        colour = getattr(style, colour_name)
         steps, values = _series(records, "train", key)
         lonely = not _series(records, "validation", key)[0]
         axes.plot(steps, values, color=colour, linewidth=1.8 if lonely else 1.2, alpha=0.9 if lonely else 0.4)
@@ -121,9 +106,9 @@ def draw_panel(axes: Axes, panel: Panel, records: Records) -> None:
 def mark_events(axes: Axes, records: Records) -> None:
     """Vertical lines where Stage II began and where the bank started, if that is where the curves are."""
     first, last = axes.get_xlim()
-    for step, style in ((stage_change(records), "--"), (bank_start(records), ":")):
+    for step, line in ((stage_change(records), "--"), (bank_start(records), ":")):
         if step is not None and first <= step <= last:
-            axes.axvline(step, color=FAINT, linestyle=style, linewidth=1.3, zorder=0.5)
+            axes.axvline(step, color=FAINT, linestyle=line, linewidth=1.3, zorder=0.5)
 
 
 def _series(records: Iterable[dict[str, Any]], kind: str, key: str) -> tuple[list[int], list[float]]:
