@@ -3,7 +3,7 @@
 Places and sizes are body coordinates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,7 @@ def draw_findings(rng: np.random.Generator) -> tuple[FindingPlan, ...]:
     plans: list[FindingPlan] = []
     for label in _PAINT_ORDER:
         if label in present:
-            plans += _PLANNERS[label](rng, plans)
+            plans += list(_PLANNERS[label](rng, plans))
     return tuple(plans)
 
 
@@ -108,45 +108,36 @@ def _hidden(plans: list[FindingPlan], side: str) -> bool:
     return side == "left" and bool(_taken(plans, "Cardiomegaly"))
 
 
-def _plan_cardiomegaly(rng: np.random.Generator, _: list[FindingPlan]) -> list[FindingPlan]:
+def _plan_cardiomegaly(rng: np.random.Generator, _: list[FindingPlan]) -> Iterator[FindingPlan]:
     grade = _draw_grade(rng)
     ratio = (0.545, 0.59, 0.64)[grade] + rng.uniform(-0.01, 0.025)
-    return [FindingPlan("Cardiomegaly", "none", "heart", _GRADES[grade], _certain(rng, grade), amount=ratio)]
+    yield FindingPlan("Cardiomegaly", "none", "heart", _GRADES[grade], _certain(rng, grade), amount=ratio)
 
 
-def _plan_edema(rng: np.random.Generator, _: list[FindingPlan]) -> list[FindingPlan]:
+def _plan_edema(rng: np.random.Generator, _: list[FindingPlan]) -> Iterator[FindingPlan]:
     grade, texture = _draw_grade(rng), int(rng.integers(2**31))
     certain = _certain(rng, grade)
     reach = ((0.13, 0.17), (0.15, 0.20), (0.19, 0.24))[grade]
     place = "diffuse" if grade == 2 else "perihilar"
-    plans = []
     for side in SIDES:
         extent = (reach[0] * rng.uniform(0.9, 1.1), reach[1] * rng.uniform(0.9, 1.1))
-        plans.append(
-            FindingPlan(
-                "Edema", side, place, _GRADES[grade], certain, centre=(0.13, 0.47), extent=extent,
-                amount=(0.24, 0.38, 0.54)[grade] * rng.uniform(0.9, 1.1), texture=texture,
-            )
+        yield FindingPlan(
+            "Edema", side, place, _GRADES[grade], certain, centre=(0.13, 0.47), extent=extent,
+            amount=(0.24, 0.38, 0.54)[grade] * rng.uniform(0.9, 1.1), texture=texture,
         )  # fmt: skip
-    return plans
 
 
-def _plan_effusion(rng: np.random.Generator, _: list[FindingPlan]) -> list[FindingPlan]:
-    sides = list(SIDES) if rng.random() < 0.35 else [_draw_side(rng)]
-    plans = []
-    for side in sides:
+def _plan_effusion(rng: np.random.Generator, _: list[FindingPlan]) -> Iterator[FindingPlan]:
+    for side in list(SIDES) if rng.random() < 0.35 else [_draw_side(rng)]:
         grade = _draw_grade(rng)
         place = ("costophrenic angle", "base", "hemithorax")[grade]
         amount = (0.035, 0.14, 0.32)[grade] + rng.uniform(0, (0.02, 0.08, 0.12)[grade])
         certain = _certain(rng, grade)
-        plans.append(FindingPlan("Effusion", side, place, _SIZES[grade], certain, amount=amount))
-    return plans
+        yield FindingPlan("Effusion", side, place, _SIZES[grade], certain, amount=amount)
 
 
-def _plan_consolidation(rng: np.random.Generator, plans: list[FindingPlan]) -> list[FindingPlan]:
-    sides = list(SIDES) if rng.random() < 0.15 else [_draw_side(rng)]
-    found = []
-    for side in sides:
+def _plan_consolidation(rng: np.random.Generator, plans: list[FindingPlan]) -> Iterator[FindingPlan]:
+    for side in list(SIDES) if rng.random() < 0.15 else [_draw_side(rng)]:
         grade = _draw_grade(rng)
         zones = ["upper zone", "mid zone", *["lower zone"] * (0 if _hidden(plans, side) else 2)]
         fluid = _taken(plans, "Effusion").get(side)
@@ -154,8 +145,7 @@ def _plan_consolidation(rng: np.random.Generator, plans: list[FindingPlan]) -> l
             zones = ["upper zone"] if fluid.degree == "large" else ["upper zone", "mid zone"]
         elif side == "left" and grade > 0:
             zones.append("retrocardiac region")
-        found.append(_consolidation_at(rng, side, zones[int(rng.integers(len(zones)))], grade))
-    return found
+        yield _consolidation_at(rng, side, zones[int(rng.integers(len(zones)))], grade)
 
 
 def _consolidation_at(rng: np.random.Generator, side: str, place: str, grade: int) -> FindingPlan:
@@ -176,7 +166,7 @@ def _consolidation_at(rng: np.random.Generator, side: str, place: str, grade: in
     )  # fmt: skip
 
 
-def _plan_pneumothorax(rng: np.random.Generator, plans: list[FindingPlan]) -> list[FindingPlan]:
+def _plan_pneumothorax(rng: np.random.Generator, plans: list[FindingPlan]) -> Iterator[FindingPlan]:
     side, grade = _draw_side(rng), _draw_grade(rng)
     busy = _taken(plans, "Consolidation").keys() | _taken(plans, "Effusion").keys()
     side = _avoid(busy, side)
@@ -184,10 +174,10 @@ def _plan_pneumothorax(rng: np.random.Generator, plans: list[FindingPlan]) -> li
         grade = 0  # so that the other finding of this lung keeps its place
     place = ("apex", "apicolateral", "hemithorax")[grade]
     depth = (0.055, 0.08, 0.135)[grade] * rng.uniform(0.92, 1.12)
-    return [FindingPlan("Pneumothorax", side, place, _SIZES[grade], _certain(rng, grade), amount=depth)]
+    yield FindingPlan("Pneumothorax", side, place, _SIZES[grade], _certain(rng, grade), amount=depth)
 
 
-def _plan_nodule(rng: np.random.Generator, plans: list[FindingPlan]) -> list[FindingPlan]:
+def _plan_nodule(rng: np.random.Generator, plans: list[FindingPlan]) -> Iterator[FindingPlan]:
     side = _avoid(_taken(plans, "Consolidation").keys() | _taken(plans, "Pneumothorax").keys(), _draw_side(rng))
     grade = _draw_grade(rng)
     fluid = _taken(plans, "Effusion").get(side)
@@ -198,10 +188,10 @@ def _plan_nodule(rng: np.random.Generator, plans: list[FindingPlan]) -> list[Fin
     low, high = {"upper zone": (0.15, 0.22), "mid zone": (0.19, 0.27), "lower zone": (0.26, 0.29)}[place]
     diameter = round(float(rng.uniform(*((1.2, 1.7), (1.8, 2.4), (2.5, 3.0))[grade])), 1)
     certain, centre = _certain(rng, grade), (rng.uniform(low, high), _ZONES[place] + rng.uniform(-0.04, 0.04))
-    return [FindingPlan("Nodule", side, place, _SIZES[grade], certain, centre=centre, amount=diameter)]
+    yield FindingPlan("Nodule", side, place, _SIZES[grade], certain, centre=centre, amount=diameter)
 
 
-def _plan_object(rng: np.random.Generator, _: list[FindingPlan]) -> list[FindingPlan]:
+def _plan_object(rng: np.random.Generator, _: list[FindingPlan]) -> Iterator[FindingPlan]:
     kind = ("pacemaker", "central line", "endotracheal tube", "coin", "ring")[int(rng.integers(5))]
     side = "left" if kind == "pacemaker" and rng.random() < 0.8 else _draw_side(rng)
     places = {"pacemaker": "chest wall", "central line": "superior vena cava", "endotracheal tube": "trachea"}
@@ -210,10 +200,10 @@ def _plan_object(rng: np.random.Generator, _: list[FindingPlan]) -> list[Finding
     centre = (rng.uniform(0.17, 0.27), _ZONES[zone] + rng.uniform(-0.05, 0.05))
     extent = (rng.uniform(0.028, 0.036), rng.uniform(-0.02, 0.02))
     place = places.get(kind, zone)
-    return [FindingPlan("Foreign Object", side, place, "none", True, kind=kind, centre=centre, extent=extent)]
+    yield FindingPlan("Foreign Object", side, place, "none", True, kind=kind, centre=centre, extent=extent)
 
 
-_PLANNERS: dict[str, Callable[[np.random.Generator, list[FindingPlan]], list[FindingPlan]]] = {
+_PLANNERS: dict[str, Callable[[np.random.Generator, list[FindingPlan]], Iterator[FindingPlan]]] = {
     "Effusion": _plan_effusion,
     "Pneumothorax": _plan_pneumothorax,
     "Consolidation": _plan_consolidation,

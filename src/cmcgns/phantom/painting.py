@@ -10,7 +10,7 @@ from cmcgns.phantom.findings import FindingPlan
 from cmcgns.phantom.raster import Array, clamp, ramp, smooth_noise, stroke
 
 
-def paint_object(chest: Chest, plan: FindingPlan) -> Array:
+def _paint_object(chest: Chest, plan: FindingPlan) -> Array:
     """Metal or plastic: brighter and sharper than anything of the body."""
     shape = _OBJECTS[plan.kind](chest, plan)
     brightness = 0.80 if plan.kind in ("central line", "endotracheal tube") else 1.02
@@ -80,7 +80,13 @@ CENTIMETRES = 36.0
 
 def paint_finding(chest: Chest, plan: FindingPlan) -> NDArray[np.bool_]:
     """Draw one finding into ``chest`` and return its mask (H, W), which is never empty."""
-    strength = _PAINTERS[plan.label](chest, plan)
+    if plan.label == "Cardiomegaly":  # its ratio went into the silhouette when the chest was drawn
+        strength = chest.heart
+    elif plan.label == "Foreign Object":
+        strength = _paint_object(chest, plan)
+    else:
+        lung, strength = chest.lungs[plan.side], np.zeros((chest.size, chest.size), np.float32)
+        strength[:, lung.columns] = _LUNG_PAINTERS[plan.label](chest, lung, plan)
     mask: NDArray[np.bool_] = strength > 0.5
     if not mask.any():  # thinner than a pixel: keep the pixel that shows most of it
         mask = strength >= strength.max()
@@ -89,42 +95,30 @@ def paint_finding(chest: Chest, plan: FindingPlan) -> NDArray[np.bool_]:
     return mask
 
 
-def _on_canvas(chest: Chest, lung: Lung, strength: Array) -> Array:
-    canvas = np.zeros((chest.size, chest.size), np.float32)
-    canvas[:, lung.columns] = strength
-    return canvas
+def _distance(lung: Lung, plan: FindingPlan) -> Array:
+    """Squared distance from the finding's centre in half-axes, (H, w)."""
+    distance: Array = ((lung.lateral - plan.centre[0]) / plan.extent[0]) ** 2
+    distance += ((lung.down - plan.centre[1]) / plan.extent[1]) ** 2
+    return distance
 
 
-def _paint_cardiomegaly(chest: Chest, plan: FindingPlan) -> Array:
-    del plan  # its ratio went into the silhouette when the chest was drawn
-    return chest.heart
-
-
-def _paint_edema(chest: Chest, plan: FindingPlan) -> Array:
+def _paint_edema(chest: Chest, lung: Lung, plan: FindingPlan) -> Array:
     """Bat-wing haze, blurred thick vessels and, at the sides of the bases, septal lines."""
-    lung = chest.lungs[plan.side]
-    wing = ((lung.lateral - plan.centre[0]) / plan.extent[0]) ** 2
-    wing += ((lung.down - plan.centre[1]) / plan.extent[1]) ** 2
-    wing = np.exp(-wing)
-    rng = np.random.default_rng(plan.texture)
-    patches = smooth_noise(rng, 26, chest.size)[:, lung.columns]
+    wing = np.exp(-_distance(lung, plan))
+    patches = smooth_noise(np.random.default_rng(plan.texture), 26, chest.size)[:, lung.columns]
     chest.vessels[:, lung.columns] *= np.float32(1 + 1.2 * plan.amount)
-    septa = np.cos(lung.down * np.float32(2 * np.pi / 0.022)) * ramp(
-        lung.lateral - np.float32(0.82) * lung.wall, 0.03
-    )
+    septa = np.cos(lung.down * np.float32(2 * np.pi / 0.022))
+    septa *= ramp(lung.lateral - np.float32(0.82) * lung.wall, 0.03)
     septa *= np.float32(0.25) * ramp(np.float32(0.12) - np.abs(lung.down - np.float32(0.68)), 0.04)
     visible = wing * (lung.air > 0.3)
-    chest.fill(
-        lung,
-        (np.float32(plan.amount) * wing * (1.15 + 0.35 * patches) + np.float32(plan.amount) * septa).clip(0, 0.9),
-    )
+    haze = np.float32(plan.amount) * wing * (1.15 + 0.35 * patches) + np.float32(plan.amount) * septa
+    chest.fill(lung, haze.clip(0, 0.9))
     # Half of the haze's peak is where the wing still reads as abnormal.
-    return _on_canvas(chest, lung, visible + np.float32(0.1) * (visible > 0.4))
+    return visible + np.float32(0.1) * (visible > 0.4)
 
 
-def _paint_effusion(chest: Chest, plan: FindingPlan) -> Array:
+def _paint_effusion(chest: Chest, lung: Lung, plan: FindingPlan) -> Array:
     """Fluid from the costophrenic angle upwards, with a meniscus that climbs the lateral wall."""
-    lung = chest.lungs[plan.side]
     base = chest.anatomy.diaphragm[0 if plan.side == "right" else 1]
     level = base + 0.045 - plan.amount
     curve = ramp(lung.lateral - np.float32(0.20), 0.34)
@@ -132,30 +126,26 @@ def _paint_effusion(chest: Chest, plan: FindingPlan) -> Array:
     fluid = ramp(lung.down - surface, 0.04)
     mask = fluid * lung.cage * (lung.air > 0.1)
     chest.fill(lung, np.float32(0.96) * fluid)
-    return _on_canvas(chest, lung, mask)
+    return mask
 
 
-def _paint_consolidation(chest: Chest, plan: FindingPlan) -> Array:
+def _paint_consolidation(chest: Chest, lung: Lung, plan: FindingPlan) -> Array:
     """A patchy, ill-defined opacity; behind the heart it shows through the cardiac shadow."""
-    lung = chest.lungs[plan.side]
-    distance = ((lung.lateral - plan.centre[0]) / plan.extent[0]) ** 2
-    distance += ((lung.down - plan.centre[1]) / plan.extent[1]) ** 2
-    rng = np.random.default_rng(plan.texture)
-    patches = smooth_noise(rng, 14, chest.size)[:, lung.columns]
-    patch = ramp(1 - np.sqrt(distance) + np.float32(0.16) * patches, 0.7)
+    patches = smooth_noise(np.random.default_rng(plan.texture), 14, chest.size)[:, lung.columns]
+    patch = ramp(1 - np.sqrt(_distance(lung, plan)) + np.float32(0.16) * patches, 0.7)
     patch *= lung.cage
     if plan.place == "retrocardiac region":
         patch *= chest.heart[:, lung.columns]
         chest.density[:, lung.columns] += np.float32(0.12) * patch
-        return _on_canvas(chest, lung, patch)
+        return patch
     mask = patch * (lung.air > 0.1)
     chest.fill(lung, np.float32(plan.amount) * patch * (1 + np.float32(0.08) * patches))
-    return _on_canvas(chest, lung, mask)
+    return mask
 
 
-def _paint_pneumothorax(chest: Chest, plan: FindingPlan) -> Array:
+def _paint_pneumothorax(chest: Chest, lung: Lung, plan: FindingPlan) -> Array:
     """Air without vessels between the wall and a thin pleural line, deepest at the apex."""
-    lung, apex = chest.lungs[plan.side], chest.anatomy.apex
+    apex = chest.anatomy.apex
     reach = {"small": 0.24, "moderate": 0.42, "large": 0.75}[plan.degree]
     fade = clamp(1 - (chest.rows - apex) / reach) ** np.float32(0.6)
     if plan.degree == "large":
@@ -170,25 +160,23 @@ def _paint_pneumothorax(chest: Chest, plan: FindingPlan) -> Array:
     chest.density[:, lung.columns] += line - np.float32(0.16) * space * lung.air
     chest.vessels[:, lung.columns] *= 1 - space
     chest.fill(lung, np.float32(1.1 * plan.amount) * (1 - space))
-    return _on_canvas(chest, lung, mask)
+    return mask
 
 
-def _paint_nodule(chest: Chest, plan: FindingPlan) -> Array:
+def _paint_nodule(chest: Chest, lung: Lung, plan: FindingPlan) -> Array:
     """A round, well-defined opacity of the stated diameter."""
-    lung, radius = chest.lungs[plan.side], plan.amount / 2 / CENTIMETRES
+    radius = plan.amount / 2 / CENTIMETRES
     distance = np.sqrt((lung.lateral - plan.centre[0]) ** 2 + (lung.down - plan.centre[1]) ** 2)
     disc = ramp(np.float32(radius) - distance, max(0.012, 0.7 / chest.size))
     chest.fill(lung, np.float32(0.72) * disc)
     chest.density[:, lung.columns] += np.float32(0.05) * disc
-    return _on_canvas(chest, lung, disc)
+    return disc
 
 
-_PAINTERS: dict[str, Callable[[Chest, FindingPlan], Array]] = {
+_LUNG_PAINTERS: dict[str, Callable[[Chest, Lung, FindingPlan], Array]] = {
     "Effusion": _paint_effusion,
     "Pneumothorax": _paint_pneumothorax,
     "Consolidation": _paint_consolidation,
     "Nodule": _paint_nodule,
-    "Cardiomegaly": _paint_cardiomegaly,
     "Edema": _paint_edema,
-    "Foreign Object": paint_object,
 }

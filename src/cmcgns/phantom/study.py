@@ -157,13 +157,9 @@ def make_study(seed: int, index: int, size: int = 128) -> Study:
     if size < SMALLEST_SIZE:
         raise UserError(f"size {size} is too small for a synthetic radiograph; take {SMALLEST_SIZE} or more")
     plan = plan_study(seed, index)
-    image, mask, boxes = render(plan, size)
-    findings = tuple(
-        Finding(item.label, item.side, item.place, item.degree, item.certain, box)
-        for item, box in zip(plan.findings, boxes, strict=True)
-    )
+    image, mask, findings = render(plan, size)
     return Study(
-        plan.study_id, plan.patient_id, image, plan.findings_text, plan.impression, findings, mask,
+        plan.study_id, plan.patient_id, image, plan.findings_text, plan.impression, tuple(findings), mask,
         plan.sex, plan.age, plan.view,
     )  # fmt: skip
 
@@ -201,17 +197,16 @@ def _partition(seed: int, block: int) -> list[int]:
     return numbers
 
 
-def render(
-    plan: StudyPlan, size: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[tuple[float, float, float, float]]]:
-    """Draw a plan: image (size, size), label map (size, size) and one box per finding, in pixels."""
+def render(plan: StudyPlan, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[Finding]]:
+    """Draw a plan: image (size, size), label map (size, size) and the findings with their boxes."""
     ratios = [item.amount for item in plan.findings if item.label == "Cardiomegaly"]
     chest = draw_chest(plan.anatomy, size, ratios[0] if ratios else plan.anatomy.heart_ratio)
     mask = np.zeros((size, size), np.uint8)
-    boxes = []
+    findings = []
     for item in plan.findings:
         region = paint_finding(chest, item)
         mask[region] = 1 + FINDINGS.index(item.label)
-        boxes.append(bounding_box(region))
+        box = bounding_box(region)
+        findings.append(Finding(item.label, item.side, item.place, item.degree, item.certain, box))
     film = develop(chest, np.random.default_rng(plan.grain))
-    return (film * np.float32(255) + np.float32(0.5)).astype(np.uint8), mask, boxes
+    return (film * np.float32(255) + np.float32(0.5)).astype(np.uint8), mask, findings

@@ -145,16 +145,10 @@ def chexpert_labels(case: Case) -> dict[str, int | None]:
     """
     pressed = any(finding.degree != "small" for finding in case.found("Effusion"))
     devices = any(finding.place in DEVICES for finding in case.found("Foreign Object"))
-    return {
+    stated = {name: certainty(case, label) for name, label in LAYOUTS["chexpert"]["labels"].items()}
+    return stated | {
         "No Finding": None if case.study.findings else 1,
-        "Cardiomegaly": certainty(case, "Cardiomegaly"),
-        "Lung Opacity": certainty(case, "Consolidation"),
-        "Lung Lesion": certainty(case, "Nodule"),
-        "Edema": certainty(case, "Edema"),
-        "Consolidation": certainty(case, "Consolidation"),
         "Atelectasis": 1 if pressed else None,
-        "Pneumothorax": certainty(case, "Pneumothorax"),
-        "Pleural Effusion": certainty(case, "Effusion"),
         "Support Devices": 1 if devices else None,
     }
 

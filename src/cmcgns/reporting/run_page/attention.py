@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -153,6 +154,12 @@ def box_mask(boxes: Sequence[Box], side: int = 64) -> NDArray[np.bool_]:
     return mask
 
 
+def show_overlay(axes: Axes, values: Floats) -> Any:
+    """A map (h, w) over a radiograph, its range stretched to all colours; returns what a colour bar needs."""
+    low, high = float(values.min()), float(values.max())
+    return show_map(axes, enlarge(values, 256), cmap=OVERLAY, vmin=low, vmax=high)
+
+
 def draw_attention(studies: EncodedStudies, examples: list[SentenceMaps]) -> Figure:
     """Two sentences a row, three pictures each: the finding's box, attention weights, similarity."""
     lines = -(-len(examples) // 2)
@@ -168,10 +175,7 @@ def draw_attention(studies: EncodedStudies, examples: list[SentenceMaps]) -> Fig
         for axes in plots:
             show_radiograph(axes, image)
         for axes, values in zip(plots[1:], (maps.weights, maps.similarity), strict=True):
-            overlay = show_map(
-                axes, enlarge(values, 256), cmap=OVERLAY, vmin=float(values.min()), vmax=float(values.max())
-            )
-            range_bar(axes, overlay)
+            range_bar(axes, show_overlay(axes, values))
         for axes in plots:
             draw_boxes(axes, boxes)
         sentence = studies.sentences[maps.statement.row][maps.statement.sentence]

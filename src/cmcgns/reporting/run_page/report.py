@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_text
 from cmcgns.common.page import page_template
 from cmcgns.pretrained import load
-from cmcgns.reporting.run_page.attention import SentenceMaps, enlarge, show_attention
+from cmcgns.reporting.run_page.attention import SentenceMaps, show_attention, show_overlay
 from cmcgns.reporting.run_page.examples import DRAWS, Rebuilt, show_reconstructions, show_retrieval
 from cmcgns.reporting.run_page.results import (
     describe_recipe,
@@ -38,7 +37,6 @@ from cmcgns.reporting.run_page.training import (
 from cmcgns.reporting.style import (
     FAINT,
     INK,
-    OVERLAY,
     SMALL,
     TEXT,
     TITLE,
@@ -46,7 +44,6 @@ from cmcgns.reporting.style import (
     draw_boxes,
     new_figure,
     save_pictures,
-    show_map,
     show_radiograph,
     wrap,
 )
@@ -160,25 +157,19 @@ def _sentences(figure: Figure, studies: EncodedStudies, maps: list[SentenceMaps]
     grid = figure.add_gridspec(
         rows, 3, left=_LEFT, right=_RIGHT, top=0.797, bottom=0.462 if rows == 1 else 0.03, wspace=0.04, hspace=0.2
     )
-    if not maps:
+    if maps:
+        _heading(figure, 0.867, "Where sentences look", "orange: attention weight, stretched · blue box: the finding")
+    else:
         _heading(figure, 0.867, "Studies", "below the first sentence of their reports")
-        for row in range(min(3 * rows, len(studies))):
-            axes = figure.add_subplot(grid[divmod(row, 3)])
-            show_radiograph(axes, studies.fine_pixels(row))
-            _quote(axes, studies.sentences[row][0])
-        return
-    _heading(figure, 0.867, "Where sentences look", "orange: attention weight, stretched · blue box: the finding")
-    for number, example in enumerate(maps[: 3 * rows]):
+    for number in range(min(3 * rows, len(maps or studies))):
         axes = figure.add_subplot(grid[divmod(number, 3)])
-        show_radiograph(axes, studies.fine_pixels(example.statement.row))
-        values = example.weights
-        show_map(axes, enlarge(values, 256), cmap=OVERLAY, vmin=float(values.min()), vmax=float(values.max()))
-        draw_boxes(axes, example.statement.boxes, width=2.4)
-        _quote(axes, studies.sentences[example.statement.row][example.statement.sentence])
-
-
-def _quote(axes: Axes, sentence: str) -> None:
-    axes.set_title(wrap(f"“{sentence}”", 42, 2), fontsize=TEXT + 0.5, color=INK, loc="left", pad=7)
+        row, sentence = (maps[number].statement.row, maps[number].statement.sentence) if maps else (number, 0)
+        show_radiograph(axes, studies.fine_pixels(row))
+        if maps:
+            show_overlay(axes, maps[number].weights)
+            draw_boxes(axes, maps[number].statement.boxes, width=2.4)
+        quote = wrap(f"“{studies.sentences[row][sentence]}”", 42, 2)
+        axes.set_title(quote, fontsize=TEXT + 0.5, color=INK, loc="left", pad=7)
 
 
 def _rebuilt(figure: Figure, studies: EncodedStudies, rebuilt: list[Rebuilt]) -> None:

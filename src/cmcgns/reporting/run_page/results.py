@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
+import yaml
 from matplotlib.axes import Axes
 
 from cmcgns.reporting.style import BLUE, INK, SMALL, style_plot
@@ -31,21 +33,8 @@ class Measure:
     chance: float | None
 
 
-MEASURES = (
-    Measure("linear_auroc", "linear", "auroc",
-            "linear probe, 10 % of the labels, mean AUROC", "linear probe\nAUROC", 0.5),
-    Measure("zero_shot_auroc", "zero_shot", "auroc", "zero-shot, mean AUROC", "zero-shot\nAUROC", 0.5),
-    Measure("report_to_image_r10", "retrieval", "report_to_image_r@10",
-            "report → image, R@10", "report → image\nR@10", None),
-    Measure("grounding_cnr", "grounding", "cnr_similarity",
-            "phrase grounding, contrast-to-noise", "grounding\nCNR", 0.0),
-    Measure("grounding_pointing", "grounding", "pointing_similarity",
-            "phrase grounding, pointing game", "pointing\ngame", None),
-    Measure("knn_auroc", "knn", "auroc", "nearest neighbours, 10 %, mean AUROC", "k-NN\nAUROC", 0.5),
-    Measure("detection_map", "detection", "map", "detection, 10 %, mAP", "detection\nmAP", None),
-    Measure("segmentation_dice", "segmentation", "dice_positive",
-            "segmentation of boxes, 10 %, Dice", "segmentation\nDice", None),
-)  # fmt: skip
+_FILE = resources.files(__package__) / "measures.yaml"
+MEASURES = tuple(Measure(**row) for row in yaml.safe_load(_FILE.read_text("utf-8")))
 # Shares between 0 and 1; a contrast-to-noise ratio has no place on their axis.
 _BARS = tuple(
     measure

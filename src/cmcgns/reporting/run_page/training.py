@@ -2,27 +2,29 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from torch import Tensor
 
 from cmcgns.data.reports.text import normalise_sentence
 from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
+from cmcgns.reporting import style
 from cmcgns.reporting.run_page.studies import EncodedStudies
 from cmcgns.reporting.style import (
     BLUE,
     FAINT,
-    GREEN,
     INK,
     ORANGE,
-    PURPLE,
     SMALL,
     TEXT,
     VERMILION,
@@ -36,32 +38,15 @@ Records = Sequence[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: its title, what its axis counts, and key, name and colour of each curve."""
+    """One plot: its title, what its axis counts, and key, name and colour (as the style names it) of each curve."""
 
     title: str
     ylabel: str
-    curves: tuple[tuple[str, str, str], ...]
+    curves: list[tuple[str, str, str]]
 
 
-PANELS = (
-    Panel("Total loss", "weighted sum", (("loss", "", INK),)),
-    Panel("Global alignment", "L_global (nats)", (("global", "", BLUE),)),
-    Panel("Local image alignment", "L_image", (("image", "", GREEN),)),
-    Panel(
-        "Local report alignment",
-        "L_report (nats)",
-        (("report", "own image", VERMILION), ("report_swapped", "swapped image", PURPLE)),
-    ),
-    Panel("Margin part of L_report", "margin", (("margin", "", ORANGE),)),
-    Panel("Masked reconstruction", "L_re (mean |error|)", (("reconstruction", "", GREEN),)),
-    Panel(
-        "Retrieval, validation",
-        "recall at 10",
-        (("report_to_image_r10", "report → image", BLUE), ("image_to_report_r10", "image → report", ORANGE)),
-    ),
-    Panel("Learned temperatures", "temperature", (("temperature", "L_global", BLUE), ("tau", "L_report", VERMILION))),
-    Panel("Learning rate", "learning rate", (("learning_rate", "", FAINT),)),
-)
+_FILE = resources.files(__package__) / "panels.yaml"
+PANELS = tuple(Panel(**panel) for panel in yaml.safe_load(_FILE.read_text("utf-8")))
 
 
 def bank_start(records: Records) -> int | None:
@@ -104,7 +89,8 @@ def draw_panel(axes: Axes, panel: Panel, records: Records) -> None:
     style_plot(axes, panel.title, "optimiser step", panel.ylabel)
     logged = {key for record in records for key in record}
     curves = [curve for curve in panel.curves if curve[0] in logged]
-    for key, name, colour in curves:
+    for key, name, colour_name in curves:
+        colour = getattr(style, colour_name)
         steps, values = _series(records, "train", key)
         lonely = not _series(records, "validation", key)[0]
         axes.plot(steps, values, color=colour, linewidth=1.8 if lonely else 1.2, alpha=0.9 if lonely else 0.4)
@@ -120,9 +106,9 @@ def draw_panel(axes: Axes, panel: Panel, records: Records) -> None:
 def mark_events(axes: Axes, records: Records) -> None:
     """Vertical lines where Stage II began and where the bank started, if that is where the curves are."""
     first, last = axes.get_xlim()
-    for step, style in ((stage_change(records), "--"), (bank_start(records), ":")):
+    for step, line in ((stage_change(records), "--"), (bank_start(records), ":")):
         if step is not None and first <= step <= last:
-            axes.axvline(step, color=FAINT, linestyle=style, linewidth=1.3, zorder=0.5)
+            axes.axvline(step, color=FAINT, linestyle=line, linewidth=1.3, zorder=0.5)
 
 
 def _series(records: Iterable[dict[str, Any]], kind: str, key: str) -> tuple[list[int], list[float]]:
@@ -160,6 +146,7 @@ def _explain(figure: Figure, records: Records) -> None:
 _DEAD = 0.05  # of an equal share: the log's own bound
 
 
+@torch.no_grad()
 def show_bank(studies: EncodedStudies, records: Records) -> dict[str, Any]:
     """The section of the cluster bank, or why there is none."""
     settings, method = studies.model.recipe.objective, studies.model.method
@@ -169,29 +156,23 @@ def show_bank(studies: EncodedStudies, records: Records) -> dict[str, Any]:
         conditions = f"mean cosine at most {settings.bank.start_cosine:g}, or step {settings.bank.start_by_step}"
         absent = f"its conditions ({conditions}) were not met, so the loss used in-batch negatives throughout."
         return {"absent": f"The bank never started: {absent}"}
+    texts = [sentence for report in studies.sentences for sentence in report]
+    z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
+    cosines, own, _ = assign_two(z1, method.bank.centroids, method.bank.active)
     return {
-        "picture": draw_bank(studies, records),
-        "facts": bank_facts(studies),
+        "picture": draw_bank(method.bank, records),
+        "facts": bank_facts(method.bank, own),
         "start": bank_start(records),
-        "clusters": largest_clusters(studies),
+        "clusters": largest_clusters(method.bank, texts, cosines, own),
     }
 
 
-def _bank_of(studies: EncodedStudies) -> ClusterBank:
-    """The bank of a run that has one, as :func:`show_bank` makes sure."""
-    assert studies.model.method is not None
-    return studies.model.method.bank
-
-
-def bank_facts(studies: EncodedStudies) -> dict[str, float]:
-    """How many clusters there are, were seeded, are dead and hold a sentence of these studies; how even they are.
+def bank_facts(bank: ClusterBank, own: Tensor) -> dict[str, float]:
+    """How many clusters there are, were seeded, are dead and hold a shown sentence (n, of `own`); how even they are.
 
     `effective` is the exponential of the entropy of the shares: the number of equal clusters that would be as even.
     """
-    bank = _bank_of(studies)
     usage = bank.shares.numpy()
-    z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
-    _, own, _ = assign_two(z1, bank.centroids, bank.active)
     return {
         "clusters": bank.clusters,
         "seeded": int(bank.active.sum()),
@@ -202,18 +183,15 @@ def bank_facts(studies: EncodedStudies) -> dict[str, float]:
     }
 
 
-@torch.no_grad()
-def largest_clusters(studies: EncodedStudies, count: int = 8, sentences: int = 4) -> list[dict[str, Any]]:
-    """The fullest clusters that hold a sentence of the shown studies.
+def largest_clusters(
+    bank: ClusterBank, texts: Sequence[str], cosines: Tensor, own: Tensor, count: int = 8, sentences: int = 4
+) -> list[dict[str, Any]]:
+    """The fullest clusters that hold one of n sentences, given their `cosines` (n, K) and `own` clusters (n,).
 
     Returns:
         Of each its `number` in the bank, its `usage`, the share of the training sentences of about the last hundred
         steps, and the `typical` sentences nearest to the centroid with their cosine, equal texts once.
     """
-    bank = _bank_of(studies)
-    z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
-    texts = [sentence for report in studies.sentences for sentence in report]
-    cosines, own, _ = assign_two(z1, bank.centroids, bank.active)
     clusters = []
     held = set(own.tolist())
     fullest = [number for number in bank.shares.argsort(descending=True).tolist() if number in held]
@@ -228,12 +206,11 @@ def largest_clusters(studies: EncodedStudies, count: int = 8, sentences: int = 4
     return clusters
 
 
-def draw_bank(studies: EncodedStudies, records: Records) -> Figure:
+def draw_bank(bank: ClusterBank, records: Records) -> Figure:
     """Sorted cluster sizes beside the course of the dead share and of the largest cluster."""
     figure = new_figure(13, 4.1)
     sizes, course = figure.subplots(1, 2, width_ratios=(1.5, 1))
     figure.subplots_adjust(left=0.06, right=0.985, top=0.88, bottom=0.17, wspace=0.2)
-    bank = _bank_of(studies)
     usage = np.sort(bank.shares.numpy())[::-1] * 100
     equal = 100 / bank.clusters
     colours = [FAINT if share <= _DEAD * equal else BLUE for share in usage]
