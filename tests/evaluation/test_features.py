@@ -18,11 +18,6 @@ from cmcgns.evaluation.features import pooled_features
 from support.linear import Encoder, make_job, oracle, write_images
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
-
-
 def images_of(folder, tmp_path):
     return make_job(folder, tmp_path).data.train
 
