@@ -14,10 +14,22 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or fills the user's cache; what is in this one has the name of its files, which differ."""
+    """No test reads or fills the user's cache; what is in this one has the name of its files, which differ.
+
+    Child processes inherit it, and the single thread.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CMCGNS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("OMP_NUM_THREADS", "1")
         yield
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, where what is in it is counted or the same URLs have other content."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("CMCGNS_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture(params=["small", "medium"])

@@ -1,32 +1,16 @@
 import os
 import re
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from cmcgns.check import image_facts, run_checks
+from cmcgns.check import run_checks
 from cmcgns.check.image_facts import CACHE, measure_images
 from cmcgns.check.text import dicom_patient_tags
 from support.check import changed, found, picture, rows, write
-
-
-def bomb(side: int) -> bytes:
-    """A PNG that claims to be huge and holds next to nothing."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
-        + chunk(b"IEND", b"")
-    )
+from support.image_faults import FAULTS, dicom, dicom_bytes
 
 
 def test_good_images_have_no_finding(tmp_path: Path) -> None:
@@ -43,7 +27,7 @@ def test_every_unreadable_file_is_named_and_good_rows_survive(tmp_path: Path) ->
     broken[2].write_bytes(b"")
     broken[3].write_text("<html>not found</html>")
     broken[4].unlink()
-    broken[5].write_bytes(bomb(40_000))
+    FAULTS["png_huge"].write(broken[5])
     broken[6].unlink()
     broken[6].mkdir()
     broken[7].write_bytes(whole[:40] + b"\xff" * 30 + whole[70:])
@@ -104,16 +88,9 @@ def test_text_in_the_picture_and_in_the_file(tmp_path: Path) -> None:
 
 
 def test_a_dicom_file_is_unreadable_for_training_and_its_patient_tags_are_named(tmp_path: Path) -> None:
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
-
     folder = write(tmp_path, rows(2), images=True)
-    data = Dataset()
-    data.PatientName, data.PatientBirthDate, data.OperatorsName = "Quincy^Jones", "19580101", ""
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-    data.save_as(folder / "images/1.png", enforce_file_format=True)
+    names = {"PatientName": "Quincy^Jones", "PatientBirthDate": "19580101", "OperatorsName": ""}
+    (folder / "images/1.png").write_bytes(dicom_bytes(dicom(**names)))
     unreadable, personal = run_checks([folder]).findings
     assert (unreadable.rule, unreadable.rows) == ("unreadable-image", (1,))
     assert "DICOM" in unreadable.message
@@ -129,19 +106,21 @@ def test_urls_are_not_opened_and_that_is_said(tmp_path: Path) -> None:
     assert (finding.rule, finding.severity, finding.rows) == ("images-not-opened", "note", (1,))
 
 
-def test_unchanged_files_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_measured_once(tmp_path: Path) -> None:
     folder = write(tmp_path, rows(), images=True)
     (folder / "images/5.png").write_bytes(b"broken")
     first = run_checks([folder]).findings
-    opened: list[str] = []
-    measure = image_facts.measure
-    monkeypatch.setattr(image_facts, "measure", lambda file: opened.append(file.name) or measure(file))
-    assert run_checks([folder]).findings == first
-    assert opened == ["5.png"]  # a broken file may have been mended
+    measured: list[int] = []
+    assert run_checks([folder], progress=measured.append).findings == first
+    assert measured == [1]  # a broken file may have been mended
     Image.new("L", (100, 120), 7).save(folder / "images/2.png")
     os.utime(folder / "images/2.png", ns=(1, 1))
-    assert [finding.rule for finding in run_checks([folder]).findings] == ["unreadable-image", "constant-image"]
-    assert sorted(opened) == ["2.png", "5.png", "5.png"]
+    findings = run_checks([folder], progress=measured.append).findings
+    assert [(finding.rule, finding.rows) for finding in findings] == [
+        ("unreadable-image", (5,)),
+        ("constant-image", (2,)),
+    ]
+    assert measured == [1, 1, 1]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x93NUMPY"])

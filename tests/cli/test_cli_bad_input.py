@@ -24,9 +24,8 @@ TINY = [
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path):
     """Six good pairs."""
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     data = tmp_path / "data"
     data.mkdir()
     for number in range(6):

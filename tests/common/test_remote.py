@@ -26,8 +26,7 @@ fsspec = pytest.importorskip("fsspec")
 
 
 @pytest.fixture(autouse=True)
-def surroundings(tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+def surroundings(empty_cache, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
 
 

@@ -19,11 +19,6 @@ from support.evaluation import Encoder, oracle
 from support.linear import make_job, write_images
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
-
-
 def images_of(folder, tmp_path):
     return make_job(folder, tmp_path).data.train
 

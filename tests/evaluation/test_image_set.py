@@ -10,11 +10,6 @@ from cmcgns.data.manifest import boxes_text, write_manifest
 from support.images import read_image_set
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
-
-
 def prepared(folder, sizes=((80, 40), (40, 80), (64, 64)), **changes):
     """Black pictures with one white rectangle, which is box and mask as well."""
     (folder / "images").mkdir(parents=True)

@@ -41,9 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory):
         prepare(dataset, folder / "raw", folder / "data", options, Console(quiet=True))
         return folder / "data"
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CMCGNS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield of
+    return of
 
 
 def judge(encoder, protocol: str, data: Path, out: Path, overrides=()) -> dict[str, float | None]:
@@ -85,9 +83,8 @@ def test_beyond_the_paper(protocol: str, dataset: str, prepared, tmp_path: Path)
     assert all(value is not None for value in found.values())
 
 
-def test_images_that_are_kept_for_retrieval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_are_kept_for_retrieval(tmp_path: Path) -> None:
     """CheXpert-5x200: training images with exactly one of five findings, in no split, found by class."""
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     root = write_tree("chexpert", tmp_path / "raw", 120, seed=3, size=64)
     train = pd.read_csv(next(root.rglob("train.csv")))
     labels = load_protocol("chexpert-5x200-retrieval/v1").labels

@@ -79,9 +79,8 @@ def test_features_hold_the_word_pieces_of_the_sentences() -> None:
             torch.testing.assert_close(features.sentences[study, sentence], own.mean(0))
 
 
-def test_another_objective_pretrains_from_its_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_objective_pretrains_from_its_name_alone(tmp_path: Path) -> None:
     """Both stages, validation, best weights and checkpoints; then the run is loaded and used."""
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     write_dataset(tmp_path / "studies", {"train": 24, "val": 9}, size=40)
     objective = {"name": "global-contrast", "options": {"learn_temperature": False}, "dim": 32, "temperature": 0.2}
     out = run(tmp_path / "studies", tmp_path / "run", tiny_recipe(objective=objective, alignment__epochs=1))

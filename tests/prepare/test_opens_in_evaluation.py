@@ -15,8 +15,7 @@ MASKS = {"siim"}
 
 
 @pytest.mark.parametrize("name", ["chexpert", "rsna", "covidx", "siim", "object-cxr", "nih", "vindr"])
-def test_labels_boxes_and_masks_open(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+def test_labels_boxes_and_masks_open(name, tmp_path):
     root = write_tree(name, tmp_path / "tree", 24, size=64)
     prepare(name, root, tmp_path / "out", PrepareOptions(size=48), Console(file=io.StringIO()))
     images = read_image_set(tmp_path / "out", "train", 48)

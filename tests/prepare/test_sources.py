@@ -328,8 +328,7 @@ def all_files(prepared, folder):
 
 
 @pytest.mark.slow
-def test_pretraining_takes_a_step_on_a_prepared_dataset(do, tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path))
+def test_pretraining_takes_a_step_on_a_prepared_dataset(do, tmp_path):
     recipe = load_recipe(
         "demo",
         [

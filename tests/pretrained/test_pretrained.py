@@ -26,6 +26,7 @@ from cmcgns.pretrained.phrase_maps import patch_maps
 from cmcgns.settings.recipe import parse_recipe
 from cmcgns.training.data import prepare_data
 from cmcgns.training.pretrain import pretrain
+from support.image_faults import dicom, dicom_bytes
 
 RECIPE = {
     "data": {"image_size": 32, "resize": 38, "max_tokens": 128, "max_sentences": 12},
@@ -48,10 +49,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CMCGNS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        out = tmp_path_factory.mktemp("runs") / "run"
-        return pretrain(parse_recipe(RECIPE, "test"), data, out, accelerator="cpu", quiet=True)
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return pretrain(parse_recipe(RECIPE, "test"), data, out, accelerator="cpu", quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +79,8 @@ def test_embeddings_do_not_depend_on_the_batch(run: Path, images: list[Path]) ->
     np.testing.assert_allclose(model.embed_image(images[::-1]), model.embed_image(images)[::-1], atol=1e-6)
 
 
-def test_embeddings_are_those_of_training_time_evaluation(
-    run: Path, data: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_embeddings_are_those_of_training_time_evaluation(run: Path, data: Path, images: list[Path]) -> None:
     """Resizing, padding, cropping, normalisation and tokens are the same from files and from the data set."""
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path))
     model = cmcgns.load(run)
     prepared = prepare_data(model.recipe, data, run / "tokenizer")
     rows = prepared.validation
@@ -210,20 +206,9 @@ def test_pictures_in_memory_are_embedded_as_their_files(run: Path, images: list[
 
 
 def test_dicom_is_embedded_as_the_picture_that_it_holds(run: Path, images: list[Path], tmp_path: Path) -> None:
-    pydicom = pytest.importorskip("pydicom")
     pixels = np.asarray(Image.open(images[0]).convert("L"))
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3"
-    dataset.file_meta.MediaStorageSOPClassUID, dataset.file_meta.MediaStorageSOPInstanceUID = (
-        dataset.SOPClassUID, "1.2.3",
-    )  # fmt: skip
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = *pixels.shape, 1
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 7, 0, "MONOCHROME1"
-    dataset.PixelData = (255 - pixels).tobytes()  # MONOCHROME1: black and white are swapped
-    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    inverted = dicom(255 - pixels, PhotometricInterpretation="MONOCHROME1")
+    (tmp_path / "a.dcm").write_bytes(dicom_bytes(inverted))
     model = cmcgns.load(run)
     np.testing.assert_array_equal(model.embed_image([tmp_path / "a.dcm"]), model.embed_image(images[:1]))
     assert model.ground(tmp_path / "a.dcm", "No effusion.").shape == pixels.shape
@@ -249,11 +234,8 @@ def test_a_single_picture_in_place_of_a_list_is_refused(run: Path) -> None:
         cmcgns.load(run).embed_image(Image.new("L", (8, 8)))  # type: ignore[arg-type]
 
 
-def test_evaluation_embeds_as_users_do(
-    run: Path, data: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluation_embeds_as_users_do(run: Path, data: Path, images: list[Path]) -> None:
     """Bit by bit: the same resize, crop, normalisation and batches."""
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path))
     encoder = open_encoder(str(run))
     settings = {"id": "t/v1", "title": "t", "task": "zero_shot", "split": {"rule": "any", "test": ["val"], "val": []}}
     protocol = EvaluationProtocol.model_validate(settings)

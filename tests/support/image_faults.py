@@ -47,7 +47,7 @@ class Fault:
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
-    """Pixels as a PNG or JPEG file."""
+    """Pixels as a PNG, JPEG or other file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
@@ -162,18 +162,6 @@ def _cmyk() -> bytes:
     return buffer.getvalue()
 
 
-def _saved_as(kind: str) -> bytes:
-    return encoded(PICTURE, kind)
-
-
-def _loop(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def _nothing(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
 def _lut(entries: int, values: list[int]) -> list[Dataset]:
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [entries, 0, 8])
@@ -194,17 +182,17 @@ _PALETTE_HEADER = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 2, 8, 3, 0, 0, 0))
 _BARE = dicom_bytes(dicom())[132:]
 
 FAULTS: dict[str, Fault] = {
-    "missing": Fault("missing.png", _nothing, "no such"),
+    "missing": Fault("missing.png", lambda path: path.unlink(missing_ok=True), "no such"),
     "folder": Fault("folder.png", lambda path: path.mkdir(), "not a file"),
-    "link_loop": Fault("loop.png", _loop, "such"),
+    "link_loop": Fault("loop.png", lambda path: path.symlink_to(path.name), "such"),
     "empty": Fault("empty.jpg", _bytes(b""), "empty"),
     "text": Fault("text.png", _bytes(b"this is no picture\n"), "not a PNG"),
     "zeros": Fault("zeros.dcm", _bytes(bytes(5000)), "not a PNG"),
     "html": Fault("page.jpg", _bytes(b"<!DOCTYPE html><html>404 Not Found</html>"), "HTML"),
     "git_lfs": Fault("lfs.png", _bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "LFS"),
-    "gif": Fault("picture.gif", _bytes(lambda: _saved_as("GIF")), "GIF"),
-    "bmp": Fault("bmp.png", _bytes(lambda: _saved_as("BMP")), "BMP"),
-    "tiff": Fault("tiff.jpg", _bytes(lambda: _saved_as("TIFF")), "TIFF"),
+    "gif": Fault("picture.gif", _bytes(encoded(PICTURE, "GIF")), "GIF"),
+    "bmp": Fault("bmp.png", _bytes(encoded(PICTURE, "BMP")), "BMP"),
+    "tiff": Fault("tiff.jpg", _bytes(encoded(PICTURE, "TIFF")), "TIFF"),
     "gzip": Fault("gzip.dcm", _bytes(b"\x1f\x8b\x08\x00" + bytes(200)), "gzip"),
     "jpeg_magic_only": Fault("magic.jpg", _bytes(b"\xff\xd8\xff"), "unreadable"),
     "jpeg_truncated": Fault("truncated.jpg", _bytes(_BUSY_JPEG[: len(_BUSY_JPEG) * 2 // 3]), "truncated"),

@@ -189,33 +189,17 @@ def make_comparison() -> Comparison:
     for row in mean:
         pairs.setdefault((row.protocol, row.fraction, row.metric, row.label), []).append(row)
     found = []
-    for (protocol, fraction, metric, label), (a, b) in pairs.items():
+    for a, b in pairs.values():
         if a.value is None or b.value is None:
             numbers = (None, None, None)
         else:
             value, half = (a.value - b.value) * 0.1, 1.5 / np.sqrt(a.n)
             numbers = (value, value - half, value + half)
         clear = numbers[1] is not None and numbers[2] is not None and (numbers[1] > 0 or numbers[2] < 0)
-        found.append(
-            ComparisonRow(
-                protocol=protocol,
-                dataset=a.dataset,
-                fraction=fraction,
-                metric=metric,
-                label=label,
-                primary=a.primary,
-                a=a.value,
-                b=b.value,
-                difference=numbers[0],
-                low=numbers[1],
-                high=numbers[2],
-                n=a.n,
-                patients=a.patients,
-                seeds=3,
-                resamples=2000,
-                clear=clear,
-            )
-        )
+        names = ("protocol", "dataset", "fraction", "metric", "label", "primary", "n", "patients", "resamples")
+        shared = {name: getattr(a, name) for name in names}
+        figures = dict(zip(("difference", "low", "high"), numbers, strict=True))
+        found.append(ComparisonRow(a=a.value, b=b.value, seeds=3, clear=clear, **shared, **figures))
     return Comparison(
         "cm-cgns, ResNet-50", "MGCA <again>", tuple(found), ("siim-segmentation/v1 was run for one alone",)
     )

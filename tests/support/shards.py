@@ -1,6 +1,5 @@
 """A tiny prepared folder, and its images from files or shards behind the same data set."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.data.shards.index import ShardFolder, open_shards
 from cmcgns.data.shards.stream import ShardImages
 from cmcgns.settings.config import DataSettings
+from support.image_faults import encoded
 
 STORED, SIZE = 24, 16
 
@@ -26,11 +26,9 @@ def write_prepared(folder: Path, splits: dict[str, int], shape: tuple[int, int] 
     rows.sort(key=lambda row: row[1])
     random = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
-    paths = []
-    for index in range(len(rows)):
-        name = f"images/{index}.x.{'png' if index % 3 == 0 else 'jpg'}"
-        Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(folder / name)
-        paths.append(name)
+    paths = [f"images/{index}.x.{'png' if index % 3 == 0 else 'jpg'}" for index in range(len(rows))]
+    for path in paths:
+        Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(folder / path)
     height, width = shape
     frame = pd.DataFrame({
         "image_path": paths, "study_id": [f"d:s{index}" for index in range(len(rows))],
@@ -45,9 +43,7 @@ def write_prepared(folder: Path, splits: dict[str, int], shape: tuple[int, int] 
 
 def jpeg(value: int = 9) -> bytes:
     """A small picture."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((STORED, STORED), value, dtype=np.uint8)).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return encoded(np.full((STORED, STORED), value, dtype=np.uint8), "JPEG")
 
 
 def images_of(folder: str | Path, size: int = STORED) -> ShardImages:

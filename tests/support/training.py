@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cmcgns.data.pairs.batch import Batch
+from cmcgns.data.pairs.batch import Batch, BatchRequest
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 from cmcgns.training import checkpoint, loop, pretrain
@@ -119,7 +120,7 @@ def kill_while_writing(number: int) -> None:
 
 def kill_before_the_end(_: int) -> None:
     """Die after the last step, before the weights are written."""
-    pretrain._write_end = lambda *_: kill()  # type: ignore[assignment]
+    pretrain.save_weights = lambda *_, **__: kill()  # type: ignore[assignment]
 
 
 def signal_at_step(number: int, *signals: int) -> None:
@@ -169,9 +170,5 @@ def command_line(
 
 def first_batch(dataset: Any, rows: list[int]) -> Batch:
     """Rows of a data set without anything random."""
-    import numpy as np
-
-    from cmcgns.data.pairs.batch import BatchRequest
-
     batch: Batch = dataset[BatchRequest(np.array(rows))]
     return batch

@@ -1,16 +1,15 @@
 """Tiny files for trees in the datasets' official layouts."""
 
-import io
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from cmcgns.data.manifest import conform, write_manifest
 from cmcgns.prepare.sources import get_source
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable
+from support.image_faults import dicom, dicom_bytes, encoded
 
 
 def pixels(seed: int = 0, height: int = 8, width: int = 6) -> np.ndarray:
@@ -20,35 +19,14 @@ def pixels(seed: int = 0, height: int = 8, width: int = 6) -> np.ndarray:
 def write_image(path: Path, seed: int = 0) -> Path:
     """JPEG or PNG, by the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_encoded("PNG" if path.suffix.lower() == ".png" else "JPEG", seed))
+    path.write_bytes(encoded(pixels(seed), "PNG" if path.suffix.lower() == ".png" else "JPEG"))
     return path
 
 
-@cache
-def _encoded(kind: str, seed: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels(seed)).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def write_dicom(path: Path, seed: int = 0) -> Path:
-    """Uncompressed 8-bit radiograph."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
+def write_dicom(path: Path, seed: int = 0, **elements: Any) -> Path:
+    """Uncompressed 8-bit radiograph; elements by keyword."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    values = pixels(seed)
-    data.Rows, data.Columns = values.shape
-    data.BitsAllocated = data.BitsStored = 8
-    data.HighBit, data.PixelRepresentation, data.SamplesPerPixel = 7, 0, 1
-    data.PhotometricInterpretation = "MONOCHROME2"
-    data.PixelData = values.tobytes()
-    data.save_as(path, enforce_file_format=True)
+    path.write_bytes(dicom_bytes(dicom(pixels(seed), **elements)))
     return path
 
 

@@ -1,22 +1,11 @@
 """Data and one finished run, shared by the tests of the engine."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cmcgns.phantom.dataset import write_dataset
 from support.training import TRAIN, VALIDATION, run
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Resized images go to a folder of the tests; child processes inherit it."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CMCGNS_CACHE", str(folder))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,8 @@ REPORTS = ["Large heart. No effusion.", "Normal.", "", "Clear lungs. Old fractur
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path):
     """Six studies of six patients; the third has no report."""
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
     data = tmp_path / "data"
     data.mkdir()
     for number in range(6):

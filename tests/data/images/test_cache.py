@@ -9,10 +9,7 @@ from PIL import Image
 
 from cmcgns.data.images.read import load_images, read_image
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 def smooth(height=48, width=64):

@@ -423,8 +423,7 @@ def test_pitfall_files_no_program_is_started_for_a_postscript_file(tmp_path: Pat
         read(tmp_path / name)
 
 
-def test_what_training_does_not_read_says_how_it_becomes_readable(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+def test_what_training_does_not_read_says_how_it_becomes_readable(tmp_path: Path) -> None:
     FAULTS["dicom_named_png"].write(tmp_path / "dicom.png")
     (tmp_path / "empty.png").touch()
     _, errors = load_images([str(tmp_path / "dicom.png"), str(tmp_path / "empty.png")], 8)

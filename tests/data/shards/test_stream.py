@@ -35,11 +35,6 @@ def streamed(shards):
     return pair_dataset(images_of(shards), shards)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
-
-
 def same(a, b):
     tensors = ("images", "token_ids", "token_mask", "token_sentence", "sentence_mask", "sentence_text", "report_text")
     return a.study_ids == b.study_ids and all(torch.equal(getattr(a, name), getattr(b, name)) for name in tensors)
@@ -165,7 +160,7 @@ def test_fewer_shards_than_readers_are_shared_between_them_and_said(shards, capl
     assert "--shards" in caplog.text
 
 
-def test_held_images_are_those_rows_and_are_found_again(prepared, shards, tmp_path, monkeypatch):
+def test_held_images_are_those_rows_and_are_found_again(prepared, shards, empty_cache):
     images, rows, counted = images_of(shards), np.array([5, 3, 30, 17]), []
     held = images.load(rows, counted.append)
     expected = array_of(prepared)
@@ -174,9 +169,9 @@ def test_held_images_are_those_rows_and_are_found_again(prepared, shards, tmp_pa
     assert np.array_equal(held[np.array([30, 5])], expected[[30, 5]])
     with pytest.raises(IndexError):
         held[np.array([4])]
-    monkeypatch.setattr(ShardImages, "_decode", None)
-    assert np.array_equal(images.load(rows)[rows], expected[rows])
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert np.array_equal(images.load(rows, counted.append)[rows], expected[rows])
+    assert sum(counted) == 4  # none was decoded again
+    assert len(list(empty_cache.iterdir())) == 1
 
 
 def test_a_damaged_image_is_named_with_its_shard(shards, monkeypatch):

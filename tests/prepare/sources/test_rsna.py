@@ -1,10 +1,8 @@
 """RSNA's stage 2 tree, written as the challenge and RSNA's page lay it out."""
 
 import gzip
-import io
 import json
 import os
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,37 +16,12 @@ from cmcgns.data.tables import read_table
 from cmcgns.prepare.sources import get_source
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable
 from cmcgns.prepare.sources.rsna import images_of, read_mapping
+from support.trees import write_dicom
 
 V1, LEGACY = SourceOptions(), SourceOptions(split="legacy")
 HEADER = "patientId,x,y,width,height,Target\n"
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 A, B, C, D = (f"000{letter}cfab-14fd-4e49-80ba-63a80b6bddd6" for letter in "1234")
-
-
-@cache
-def dicom() -> bytes:
-    """A small radiograph as DICOM; readers open no image, so one will do for all."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["radiograph"])
-    image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    image.SOPClassUID, image.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    image.Modality, image.ViewPosition = "CR", "PA"
-    image.Rows = image.Columns = image.BitsAllocated = image.BitsStored = 8
-    image.HighBit, image.PixelRepresentation, image.SamplesPerPixel = 7, 0, 1
-    image.PhotometricInterpretation, image.PixelData = "MONOCHROME2", bytes(range(64))
-    buffer = io.BytesIO()
-    image.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def write_dicom(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(dicom())
 
 
 def record(image: str, nih: str) -> dict[str, object]:

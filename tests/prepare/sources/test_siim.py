@@ -1,10 +1,8 @@
 """SIIM's tree, written as the challenge lays it out."""
 
 import gzip
-import io
 import json
 import os
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from cmcgns.prepare.sources import get_source
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable
 from cmcgns.prepare.sources.cells import published_share, published_splits
 from cmcgns.prepare.sources.siim import join_rows
+from support.trees import write_dicom
 
 UID = "1.2.276.0.7230010.3.1.{}.8323329.{}.1517875201.850819"
 V1, LEGACY = SourceOptions(), SourceOptions(split="legacy")
@@ -27,32 +26,6 @@ V1, LEGACY = SourceOptions(), SourceOptions(split="legacy")
 
 def image_id(number: int) -> str:
     return UID.format(4, number)
-
-
-@cache
-def dicom() -> bytes:
-    """A small radiograph as DICOM; readers open no image, so one will do for all."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["radiograph"])
-    image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    image.SOPClassUID, image.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    image.Modality, image.ViewPosition = "CR", "PA"
-    image.Rows = image.Columns = image.BitsAllocated = image.BitsStored = 8
-    image.HighBit, image.PixelRepresentation, image.SamplesPerPixel = 7, 0, 1
-    image.PhotometricInterpretation, image.PixelData = "MONOCHROME2", bytes(range(64))
-    buffer = io.BytesIO()
-    image.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def write_dicom(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(dicom())
 
 
 def write_tree(
