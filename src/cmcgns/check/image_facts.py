@@ -2,7 +2,6 @@
 
 import hashlib
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from PIL import Image
 from cmcgns.check.rule import ImageFacts
 from cmcgns.check.text import personal_metadata
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import file_stamp, write_arrays
+from cmcgns.common.files import file_stamp, read_arrays, write_arrays
 from cmcgns.common.processes import in_threads
 from cmcgns.data.images.files import open_picture
 from cmcgns.data.images.near_duplicates import SIDE, signature
@@ -187,12 +186,9 @@ def _key(file: str) -> int:
 
 def _fill_from_cache(file: Path, keys: NDArray[np.uint64], facts: NDArray[np.void]) -> NDArray[np.bool_]:
     """Put known facts in place; returns which are known. A cache that cannot be read counts as none."""
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            known_keys, known_facts = stored["keys"], stored["facts"]
-        if known_facts.dtype != _FACTS or len(known_keys) != len(known_facts) or not len(known_keys):
-            return np.zeros(len(keys), dtype=bool)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    stored = read_arrays(file)
+    known_keys, known_facts = stored.get("keys", keys[:0]), stored.get("facts", facts[:0])
+    if known_facts.dtype != _FACTS or len(known_keys) != len(known_facts) or not len(known_keys):
         return np.zeros(len(keys), dtype=bool)
     order = np.argsort(known_keys)
     places = order[np.minimum(np.searchsorted(known_keys[order], keys), len(order) - 1)]

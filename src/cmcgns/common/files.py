@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import secrets
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,15 @@ def write_arrays(
             save(stream, allow_pickle=False, **arrays)
 
     write_atomically(path, write, durable)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz; none where there is no such file, or a damaged one."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return {}
 
 
 def inside(root: Path, path: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cmcgns.common.array_cache import MappedArray, cached_array
-from cmcgns.common.files import sha256, sha256_of_files, write_arrays
+from cmcgns.common.files import read_arrays, sha256, sha256_of_files, write_arrays
 from cmcgns.data.images.files import picture_sizes
 from cmcgns.data.images.near_duplicates import FIELDS, Signatures, near_duplicates, square_signatures
 from cmcgns.data.manifest import image_file
@@ -128,11 +127,9 @@ def same_pictures(
     """
     digest = hashlib.blake2b(f"{_VERSION} {test.key} {other.key}".encode(), digest_size=12).hexdigest()
     file = cache / "same-pictures" / f"{digest}.npz"
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            return stored["pairs"], stored["correlations"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none, or torn: compared again
-        pass
+    stored = read_arrays(file)
+    if {"pairs", "correlations"} <= stored.keys():
+        return stored["pairs"], stored["correlations"]
     pairs, correlations = _search(test, other, progress)
     write_arrays(file, {"pairs": pairs, "correlations": correlations}, durable=False)
     return pairs, correlations
