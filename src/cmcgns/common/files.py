@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def read_arrays(path: Path, *names: str) -> list[NDArray[Any]] | None:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return [stored[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 

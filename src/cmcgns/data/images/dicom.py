@@ -19,10 +19,12 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -33,33 +35,11 @@ from cmcgns.data.images.voi import gray_table
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-KEPT_TAGS = (
-    "ViewPosition", "Laterality", "ImageLaterality", "PatientSex", "PatientAge", "PatientID", "StudyInstanceUID",
-    "SeriesInstanceUID", "SOPInstanceUID", "Modality", "BodyPartExamined", "BurnedInAnnotation",
-    "PatientIdentityRemoved", "PhotometricInterpretation", "BitsStored", "Rows", "Columns",
-)  # fmt: skip
-# Direct identifiers of PS3.15 Annex E as radiographs carry them; not PatientID, which every dataset needs.
-IDENTIFYING_TAGS = (
-    "PatientName", "PatientBirthDate", "PatientBirthName", "PatientMotherBirthName", "OtherPatientIDs",
-    "OtherPatientNames", "PatientAddress", "PatientTelephoneNumbers", "MedicalRecordLocator", "MilitaryRank",
-    "AccessionNumber", "AdmissionID", "InstitutionName", "InstitutionAddress", "ReferringPhysicianName",
-    "PerformingPhysicianName", "RequestingPhysician", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy",
-    "OperatorsName", "PatientComments",
-)  # fmt: skip
-_PIXEL_TAGS = (
-    "SamplesPerPixel", "PlanarConfiguration", "BitsAllocated", "HighBit", "PixelRepresentation", "NumberOfFrames",
-    "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
-    "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelData", "FloatPixelData",
-    "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
-)  # fmt: skip
-# Of several decoders pydicom takes the first by the alphabet, GDCM. OpenJPEG is faster for JPEG 2000; for JPEG Pillow
-# is the safe one, because GDCM ends the whole process at some damaged streams, and is therefore kept apart.
-_PREFERRED = {
-    "1.2.840.10008.1.2.4.50": "pillow",
-    "1.2.840.10008.1.2.4.51": "pillow",
-    "1.2.840.10008.1.2.4.90": "pylibjpeg",
-    "1.2.840.10008.1.2.4.91": "pylibjpeg",
-}
+_TABLES: dict[str, Any] = yaml.safe_load(
+    resources.files("cmcgns.data.images").joinpath("dicom.yaml").read_text("utf-8")
+)
+KEPT_TAGS: list[str] = _TABLES["kept"]
+IDENTIFYING_TAGS: list[str] = _TABLES["identifying"]
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 # libjpeg says one of these, and hands out a picture all the same.
 _DAMAGE = ("premature end", "bad Huffman", "Bogus", "Invalid")
@@ -105,7 +85,7 @@ def _parse(content: bytes, path: Path) -> "Dataset":
         raise UserError(f"{path}: reading DICOM needs pydicom; pip install 'cmcgns[dicom]'") from error
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    wanted: list[Any] = [*KEPT_TAGS, *IDENTIFYING_TAGS, *_PIXEL_TAGS]
+    wanted: list[Any] = [*KEPT_TAGS, *IDENTIFYING_TAGS, *_TABLES["pixels"]]
     dataset = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=wanted)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
@@ -151,7 +131,7 @@ def _decode_frame(dataset: "Dataset", path: Path) -> NDArray[Any]:
         raise UserError(f"{path}: no decoder for {syntax.name} is installed; pip install 'cmcgns[dicom]'")
     if syntax.is_encapsulated:
         _check_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1), dataset, path)
-    preferred = _PREFERRED.get(syntax, "")
+    preferred = _TABLES["decoders"].get(syntax, "")
     plugin = preferred if preferred in decoder.available_plugins else ""
     colour = int(dataset.get("SamplesPerPixel") or 1) == 3
     options: dict[str, Any] = {"correct_unused_bits": False}  # the table does it, and knows of HighBit
