@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 for group in (data, training, evaluation):
-    group.register(app)
+    app.add_typer(group.app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,16 +8,12 @@ import typer
 
 from cmcgns.common.errors import UserError
 
+app = typer.Typer()
 phantom = typer.Typer(name="phantom", help="Draw synthetic studies.", no_args_is_help=True)
+app.add_typer(phantom)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    app.command()(prepare)
-    app.command()(check)
-    app.add_typer(phantom)
-
-
+@app.command()
 def prepare(
     name: Annotated[str, typer.Argument(help="Dataset: mimic-cxr, openi, chexpert, rsna, …, or table.")],
     root: Annotated[Path, typer.Option(help="The dataset's folder, as downloaded and unpacked.")],
@@ -48,6 +44,7 @@ def prepare(
     run(name, root, out, options)
 
 
+@app.command()
 def check(
     folders: Annotated[
         list[Path] | None, typer.Argument(help="Prepared folders, or manifests; checked together.")

@@ -7,7 +7,9 @@ import typer
 
 from cmcgns.common.errors import UserError
 
+app = typer.Typer()
 protocols = typer.Typer(name="protocols", help="What `evaluate` can run.", no_args_is_help=True)
+app.add_typer(protocols)
 
 _ENCODER = (
     "RUN (folder of a finished run); NAME@FILE (a timm name and a timm or torchvision state dict); random:RUN; "
@@ -15,14 +17,7 @@ _ENCODER = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    app.command()(evaluate)
-    app.command()(compare)
-    app.command()(report)
-    app.add_typer(protocols)
-
-
+@app.command()
 def evaluate(
     encoder: Annotated[str, typer.Argument(help=_ENCODER)],
     protocol: Annotated[str, typer.Option(help="Ids or YAML files between commas, or all.")],
@@ -57,6 +52,7 @@ def evaluate(
     raise typer.Exit(run_evaluation(encoder, pairs, out, options, normalise, image_size))
 
 
+@app.command()
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder of `cmcgns evaluate`.")],
     second: Annotated[Path, typer.Argument(help="Another one, on the same test rows.")],
@@ -68,6 +64,7 @@ def compare(
     run_comparison(first, second, out)
 
 
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     data: Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")],

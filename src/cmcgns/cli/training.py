@@ -7,19 +7,15 @@ import typer
 
 from cmcgns.common.errors import UserError
 
+app = typer.Typer()
 bench = typer.Typer(name="bench", help="Measure speed and memory.", no_args_is_help=True)
+app.add_typer(bench)
 
 Recipe = Annotated[str, typer.Argument(help="Name of a recipe, or path of a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, for example training.batch_size=32.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    app.command()(pretrain)
-    app.command()(recipes)
-    app.add_typer(bench)
-
-
+@app.command()
 def pretrain(
     recipe: Recipe,
     data: Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")],
@@ -51,6 +47,7 @@ def pretrain(
     )  # fmt: skip
 
 
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Name of a recipe, or path of a YAML file.")] = None,
     set_: Set = None,

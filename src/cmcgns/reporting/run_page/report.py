@@ -60,8 +60,7 @@ def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) 
             of validation, else of the whole.
         results: `pretrained`, `random` and `difference` (:func:`cmcgns.demo.summarise_judgements`),
             `report_use` (:func:`cmcgns.evaluation.report_use.report_use`, or None), `seconds` by name and `counts`
-            by split.
-            What is missing stays out of the page, which then says so.
+            by split. What is missing stays out of the page, which then says so.
         out: folder to fill with `report.html` and `pictures/`.
 
     Returns:

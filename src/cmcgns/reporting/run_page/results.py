@@ -122,13 +122,9 @@ def draw_bars(axes: Axes, results: Mapping[str, Any]) -> None:
     """Both encoders with intervals, and what guessing gives."""
     style_plot(axes, "Test studies, 95 % intervals")
     for group, (kind, colour) in enumerate((("random", "#B4BDC6"), ("pretrained", BLUE))):
-        if not results.get(kind):
-            continue
         for place, measure in enumerate(_BARS):
-            if measure.key not in results[kind]:
-                continue
-            found, x = results[kind][measure.key], place + (group - 0.5) * 0.36
-            if found["value"] is None:
+            found, x = (results.get(kind) or {}).get(measure.key), place + (group - 0.5) * 0.36
+            if found is None or found["value"] is None:
                 continue
             low, high = (found["value"] if found[end] is None else found[end] for end in ("low", "high"))
             spread = [[found["value"] - low], [high - found["value"]]]

@@ -113,19 +113,15 @@ def mark_events(axes: Axes, records: Records) -> None:
 
 def _series(records: Iterable[dict[str, Any]], kind: str, key: str) -> tuple[list[int], list[float]]:
     """Steps and values, with a gap between the stages: Stage II starts from other weights and has another total."""
-    steps: list[int] = []
-    values: list[float] = []
+    points: list[tuple[int, float]] = []
     stage = None
     for record in records:
-        if record["kind"] != kind or key not in record:
-            continue
-        if stage not in (None, record["stage"]):
-            steps.append(record["step"])
-            values.append(float("nan"))
-        stage = record["stage"]
-        steps.append(record["step"])
-        values.append(record[key])
-    return steps, values
+        if record["kind"] == kind and key in record:
+            if stage not in (None, record["stage"]):
+                points.append((record["step"], float("nan")))
+            stage = record["stage"]
+            points.append((record["step"], record[key]))
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _explain(figure: Figure, records: Records) -> None:
