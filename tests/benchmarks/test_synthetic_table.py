@@ -24,7 +24,7 @@ def test_scores_are_those_of_the_phantom_prompts(tmp_path: Path, monkeypatch: py
     recipe = tiny_recipe(alignment__epochs=1, reconstruction__epochs=0, objective__reconstruction="off")
     model = load(pretrain(recipe, data, tmp_path / "run", quiet=True))
     found = synthetic_table.score(model, synthetic_table.fit_probes(model, data, 1.0, 1), data)
-    images = synthetic_table.read_study_set(data, "test", model).embed(model).image
+    images = synthetic_table.embedded(model, synthetic_table.read_study_set(data, "test", model)).image
     prompts = load_prompts("phantom")
     names = sorted(FINDINGS)
     texts = [[list(getattr(prompts.of(name), kind)) for name in names] for kind in ("positive", "negative")]
