@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cmcgns.data.manifest import LABEL, label_columns
 from cmcgns.phantom import FINDINGS, write_dataset
 from cmcgns.pretrained import load
 from cmcgns.pretrained.prompts import load_prompts
@@ -29,7 +30,8 @@ def test_scores_are_those_of_the_phantom_prompts(tmp_path: Path, monkeypatch: py
     names = sorted(FINDINGS)
     texts = [[list(getattr(prompts.of(name), kind)) for name in names] for kind in ("positive", "negative")]
     expected = zero_shot_scores(images, *([model.embed_text(each) for each in kind] for kind in texts))
-    order = [synthetic_table.read_study_set(data, "test", model).label_names.index(name) for name in names]
+    labels = label_columns(synthetic_table.read_study_set(data, "test", model).frame)
+    order = [labels.index(f"{LABEL}{name}") for name in names]
     np.testing.assert_allclose(found.zero_shot[:, order], expected)
     assert np.isfinite(found.linear[0]).all()
     assert set(found.recall) <= {0.0, 1.0}

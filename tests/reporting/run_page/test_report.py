@@ -189,7 +189,7 @@ def test_table_without_labels_and_boxes(run: Path, data: Path, tmp_path: Path) -
     assert "The first studies, not chosen by their result" in section(page, "retrieval")
     assert "the boxes" not in section(page, "reconstructions")
     assert "absent" not in section(page, "retrieval")
-    assert "synthetic" not in section(page, "settings")
+    assert "synthetic studies" not in section(page, "settings")
 
 
 def test_localisation_is_the_share_of_pixel_pairs_ranked_right(run: Path, data: Path) -> None:
