@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cmcgns.objectives.centroids import assign_two
-from cmcgns.objectives.local_report import Clusters, Pairs, contrast
+from cmcgns.objectives.local_report import Clusters, SentencePairs, contrast
 from cmcgns.objectives.objective import STAGES
 from support.objectives import (
     COUNTS,
@@ -139,7 +139,7 @@ def test_of_fixed_sentences_hard_negatives_only_weigh_what_the_images_learn() ->
     rows = sentence_rows(unit(12, DIM), z2)
     centroids = unit(4, DIM, seed=2)
     clusters = Clusters.of(rows.z1, centroids, all_active(centroids))
-    pairs = Pairs.of(rows, clusters)
+    pairs = SentencePairs.of(rows, clusters)
     (gradient,) = torch.autograd.grad(contrast(rows, pairs, clusters, logit_scale=5.0, mu=3.0), z2)
     logits = torch.cat([5 * rows.z1 @ z2.detach().T, _written_out_hard_columns(rows.z1, clusters, 5.0, 3.0)], dim=1)
     share = logits.softmax(1)[:, :12] - torch.eye(12)

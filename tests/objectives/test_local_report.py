@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cmcgns.objectives.local_report import Clusters, Pairs, Sentences, contrast, margin_loss, soft_weights
+from cmcgns.objectives.local_report import Clusters, SentencePairs, Sentences, contrast, margin_loss, soft_weights
 from support.objectives import (
     Golden,
     assert_gradient,
@@ -32,7 +32,7 @@ def golden_rows(golden: Golden, step: int) -> Sentences:
 
 
 def cross_entropy(rows: Sentences, clusters: Clusters, name: str) -> Tensor:
-    pairs = Pairs.of(rows, clusters)
+    pairs = SentencePairs.of(rows, clusters)
     assert pairs.same_cluster is not None
     left_out = torch.zeros_like(pairs.equal_text)
     if name.startswith("mask"):
@@ -60,7 +60,7 @@ def test_golden_margin_and_gradients(golden: Golden) -> None:
     for step in later_steps(golden):
         values, rows = section_of_step(golden, step), golden_rows(golden, step)
         clusters = clusters_of(rows.z1, values["centroids"])
-        pairs = Pairs.of(rows, clusters)
+        pairs = SentencePairs.of(rows, clusters)
         assert pairs.same_cluster is not None
         assert_value(margin_loss(pairs, pairs.same_cluster, rows.mask, 0.2, 0.5).detach(), values["margin"])
         without = margin_loss(pairs, pairs.same_cluster & ~pairs.equal_text, rows.mask, 0.2, 0.5)
@@ -73,7 +73,7 @@ def test_golden_margin_and_gradients(golden: Golden) -> None:
 def test_golden_false_negatives_are_the_others_of_the_cluster(golden: Golden) -> None:
     for step in later_steps(golden):
         rows = golden_rows(golden, step)
-        pairs = Pairs.of(rows, clusters_of(rows.z1, golden["centroids"][step - 1]))
+        pairs = SentencePairs.of(rows, clusters_of(rows.z1, golden["centroids"][step - 1]))
         assert pairs.same_cluster is not None
         assert torch.equal(pairs.same_cluster, golden["false_negative_mask"][step - 1].bool())
 
@@ -85,13 +85,13 @@ def test_golden_additive_form_with_no_column_left_out(golden: Golden) -> None:
         # Every sentence "belongs" to one more centroid that is nobody's hard negative: nothing is left out.
         count = found.cosines.shape[1]
         widened = Clusters(F.pad(found.cosines, (0, 1)), torch.full_like(found.own, count), found.hard)
-        loss = contrast(rows, Pairs.of(rows, widened), widened, logit_scale=1.0, mu=math.e)
+        loss = contrast(rows, SentencePairs.of(rows, widened), widened, logit_scale=1.0, mu=math.e)
         assert_value(loss.detach(), golden[f"step{step}/ce_additive_w1"])
 
 
 def test_golden_in_batch_cross_entropy(golden: Golden) -> None:
     rows = golden_rows(golden, 0)
-    loss = contrast(rows, Pairs.of(rows, None), None, logit_scale=1.0)
+    loss = contrast(rows, SentencePairs.of(rows, None), None, logit_scale=1.0)
     assert_value(loss.detach(), golden["local_report_loss"][0])
 
 
@@ -106,7 +106,7 @@ def padded_rows(seed: int) -> tuple[Sentences, Tensor]:
 
 def fast_contrast(rows: Sentences, centroids: Tensor | None, **options: bool) -> Tensor:
     clusters = None if centroids is None else clusters_of(rows.z1, centroids)
-    pairs = Pairs.of(rows, clusters)
+    pairs = SentencePairs.of(rows, clusters)
     left_out = pairs.equal_text if options.get("duplicates") else torch.zeros_like(pairs.equal_text)
     false = torch.zeros_like(left_out) if pairs.same_cluster is None else pairs.same_cluster & ~left_out
     weights = soft_weights(rows.z1, false) if options.get("soft") else None
@@ -153,7 +153,7 @@ def test_the_options_differ_on_the_data_they_are_compared_on() -> None:
 def test_margin_equals_the_loss_entry_by_entry(duplicates: bool) -> None:
     for seed in range(5):
         rows, centroids = padded_rows(10 * seed)
-        pairs = Pairs.of(rows, clusters_of(rows.z1, centroids))
+        pairs = SentencePairs.of(rows, clusters_of(rows.z1, centroids))
         assert pairs.same_cluster is not None
         false = pairs.same_cluster & ~pairs.equal_text if duplicates else pairs.same_cluster
         fast = margin_loss(pairs, false, rows.mask, 0.2, 0.5)
@@ -168,7 +168,7 @@ def test_margin_equals_the_loss_entry_by_entry(duplicates: bool) -> None:
 
 
 def everything(rows: Sentences, centroids: Tensor) -> Tensor:
-    pairs = Pairs.of(rows, clusters_of(rows.z1, centroids))
+    pairs = SentencePairs.of(rows, clusters_of(rows.z1, centroids))
     assert pairs.same_cluster is not None
     margin = margin_loss(pairs, pairs.same_cluster & ~pairs.equal_text, rows.mask, 0.2, 0.5)
     return fast_contrast(rows, centroids, soft=True, duplicates=True) + margin
@@ -220,14 +220,14 @@ def three_rows_with_hard_negative_at(cosine: float) -> tuple[Sentences, Clusters
 @pytest.mark.parametrize("cosine", [-0.8, 0.8])
 def test_pitfall_06_weight_makes_a_hard_negative_harder_whatever_its_sign(cosine: float) -> None:
     rows, clusters = three_rows_with_hard_negative_at(cosine)
-    pairs = Pairs.of(rows, clusters)
+    pairs = SentencePairs.of(rows, clusters)
     losses = [float(contrast(rows, pairs, clusters, logit_scale=10.0, mu=mu)) for mu in (1.0, 3.0, 30.0)]
     assert losses[0] < losses[1] < losses[2]
 
 
 def test_pitfall_06_no_zero_logits_in_the_denominator() -> None:
     rows, clusters = three_rows_with_hard_negative_at(-0.8)
-    pairs = Pairs.of(rows, clusters)
+    pairs = SentencePairs.of(rows, clusters)
     hard = torch.tensor([3.0, 1.0, 1.0]).log() - 0.8 * 10
     logits = torch.cat([10 * pairs.cosines, hard.expand(3, 3)], dim=1)
     expected = F.cross_entropy(logits, torch.arange(3))
@@ -238,8 +238,8 @@ def test_a_column_equal_to_the_own_centroid_is_no_negative() -> None:
     rows, clusters = three_rows_with_hard_negative_at(0.2)
     # Sentence 0's hard negative is the cluster of sentences 1 and 2, and the other way round.
     swapped = replace(clusters, own=torch.tensor([0, 1, 1]), hard=torch.tensor([1, 0, 0]))
-    loss = contrast(rows, Pairs.of(rows, swapped), swapped, logit_scale=1.0, mu=3.0)
-    in_batch, cosines = Pairs.of(rows, None).cosines, swapped.cosines
+    loss = contrast(rows, SentencePairs.of(rows, swapped), swapped, logit_scale=1.0, mu=3.0)
+    in_batch, cosines = SentencePairs.of(rows, None).cosines, swapped.cosines
     terms = []
     for row, (hard, own_count) in enumerate([(1, 1), (0, 2), (0, 2)]):
         extra = math.log(own_count + 2) + cosines[row, hard]
@@ -250,7 +250,7 @@ def test_a_column_equal_to_the_own_centroid_is_no_negative() -> None:
 def test_pitfall_07_loss_can_fall_well_below_log_n() -> None:
     z = unit(512, 256)
     rows = sentence_rows(z, z)
-    pairs, bound = Pairs.of(rows, None), math.log(512)
+    pairs, bound = SentencePairs.of(rows, None), math.log(512)
     from cmcgns.settings.config import ObjectiveSettings
 
     ours = float(contrast(rows, pairs, None, logit_scale=1 / ObjectiveSettings().tau))
@@ -261,7 +261,7 @@ def test_pitfall_07_loss_can_fall_well_below_log_n() -> None:
 
 def test_pitfall_08_margin_of_an_empty_set_costs_nothing() -> None:
     rows = sentence_rows(unit(4, 6).requires_grad_(), unit(4, 6, seed=1))
-    pairs = Pairs.of(rows, None)
+    pairs = SentencePairs.of(rows, None)
     loss = margin_loss(pairs, torch.zeros(4, 4, dtype=torch.bool), rows.mask, 0.2, 0.5)
     loss.backward()
     assert float(loss.detach()) == 0
@@ -272,7 +272,7 @@ def test_pitfall_08_margin_of_an_empty_set_costs_nothing() -> None:
 def test_single_sentence_is_finite() -> None:
     rows = sentence_rows(unit(1, 6).requires_grad_(), unit(1, 6, seed=1).requires_grad_())
     clusters = clusters_of(rows.z1, unit(4, 6, seed=2))
-    pairs = Pairs.of(rows, clusters)
+    pairs = SentencePairs.of(rows, clusters)
     assert pairs.same_cluster is not None
     loss = contrast(rows, pairs, clusters, logit_scale=10.0, mu=3.0)
     loss = loss + margin_loss(pairs, pairs.same_cluster, rows.mask, 0.2, 0.5)
@@ -285,7 +285,7 @@ def test_single_sentence_is_finite() -> None:
 
 def test_no_sentence_at_all_costs_nothing() -> None:
     rows = sentence_rows(torch.zeros(3, 6, requires_grad=True), torch.zeros(3, 6), torch.zeros(3, dtype=torch.bool))
-    loss = contrast(rows, Pairs.of(rows, None), None, logit_scale=10.0)
+    loss = contrast(rows, SentencePairs.of(rows, None), None, logit_scale=10.0)
     loss.backward()
     assert float(loss.detach()) == 0
     assert rows.z1.grad is not None

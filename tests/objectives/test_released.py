@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.local_report import Pairs, Sentences
+from cmcgns.objectives.local_report import SentencePairs, Sentences
 from cmcgns.objectives.released import released_contrast, released_margin
 from cmcgns.settings.config import BankSettings
 from support.objectives import Golden, assert_gradient, assert_value, clusters_of, sentence_rows, small_settings, unit
@@ -26,7 +26,7 @@ def golden_rows(golden: Golden, step: int) -> tuple[Sentences, Tensor, Tensor]:
 def test_margin_and_its_gradients(golden: Golden) -> None:
     for step in later_steps(golden):
         rows, z1, z2 = golden_rows(golden, step)
-        pairs = Pairs.of(rows, clusters_of(rows.z1, golden["centroids"][step - 1]))
+        pairs = SentencePairs.of(rows, clusters_of(rows.z1, golden["centroids"][step - 1]))
         loss = released_margin(pairs, rows.mask, 0.2, 0.5)
         loss.backward()
         assert_value(loss.detach(), golden["bml_loss"][step])
@@ -36,12 +36,12 @@ def test_margin_and_its_gradients(golden: Golden) -> None:
 
 def test_multiplied_cross_entropy(golden: Golden) -> None:
     rows, _, _ = golden_rows(golden, 0)
-    in_batch = released_contrast(rows, Pairs.of(rows, None), None, 3.0)
+    in_batch = released_contrast(rows, SentencePairs.of(rows, None), None, 3.0)
     assert_value(in_batch.detach(), golden["ce_multiplicative_w3"][0])
     for step in later_steps(golden):
         rows, _, _ = golden_rows(golden, step)
         clusters = clusters_of(rows.z1, golden["centroids"][step - 1])
-        loss = released_contrast(rows, Pairs.of(rows, clusters), clusters, 3.0)
+        loss = released_contrast(rows, SentencePairs.of(rows, clusters), clusters, 3.0)
         assert_value(loss.detach(), golden["ce_multiplicative_w3"][step])
 
 
@@ -79,7 +79,7 @@ def test_padding_changes_nothing(golden: Golden) -> None:
         mask = torch.arange(len(z1) + extra) >= extra
         rows = sentence_rows(F.pad(z1, (0, 0, extra, 0)), F.pad(z2, (0, 0, extra, 0)), mask)
         clusters = clusters_of(rows.z1, centroids)
-        pairs = Pairs.of(rows, clusters)
+        pairs = SentencePairs.of(rows, clusters)
         margin = released_margin(pairs, rows.mask, 0.2, 0.5)
         values.append(torch.stack([released_contrast(rows, pairs, clusters, 3.0), margin]))
     torch.testing.assert_close(values[0], values[1])
@@ -88,4 +88,4 @@ def test_padding_changes_nothing(golden: Golden) -> None:
 def test_margin_needs_clusters() -> None:
     rows = sentence_rows(unit(3, 4), unit(3, 4))
     with pytest.raises(ValueError, match="needs clusters"):
-        released_margin(Pairs.of(rows, None), rows.mask, 0.2, 0.5)
+        released_margin(SentencePairs.of(rows, None), rows.mask, 0.2, 0.5)

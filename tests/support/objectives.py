@@ -23,7 +23,7 @@ from cmcgns.settings.config import (
     Recipe,
     ReportEncoderSettings,
 )
-from cmcgns.training.task import Task, build_task
+from cmcgns.training.task import PretrainingTask, build_task
 
 Golden = dict[str, Tensor]
 DIM, GRID, SIZE = 16, (2, 2), 8
@@ -76,7 +76,7 @@ def random_batch(
     )
 
 
-def small_task(seed: int = 0, **changes: object) -> Task:
+def small_task(seed: int = 0, **changes: object) -> PretrainingTask:
     """Tiny encoders without BatchNorm and dropout, for images of 32 pixels (a 2×2 grid)."""
     recipe = Recipe(
         data=DataSettings(image_size=32, resize=32, max_tokens=32),

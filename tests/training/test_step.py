@@ -20,7 +20,7 @@ from cmcgns.settings.config import Recipe, ReportEncoderSettings, StageSettings
 from cmcgns.training.data import PreparedData, prepare_data
 from cmcgns.training.pretrain import dry_run
 from cmcgns.training.step import NonFiniteLoss, build_optimizer, check_finite, training_step
-from cmcgns.training.task import Task, build_task
+from cmcgns.training.task import PretrainingTask, build_task
 from support.training import BATCH, SETTINGS, first_batch, tiny_recipe
 
 
@@ -34,14 +34,16 @@ def batches(prepared: PreparedData) -> list[Batch]:
     return [first_batch(prepared.train, list(range(first, first + BATCH))) for first in (0, BATCH, 2 * BATCH)]
 
 
-def new_task(prepared: PreparedData, recipe: Recipe | None = None, stage: str = "reconstruction") -> Task:
+def new_task(prepared: PreparedData, recipe: Recipe | None = None, stage: str = "reconstruction") -> PretrainingTask:
     torch.manual_seed(0)
     task = build_task(recipe or tiny_recipe(), len(prepared.tokenizer))
     task.set_stage(stage)
     return task.train()
 
 
-def take_step(task: Task, batches: list[Batch], *, rate: float = 0.1, clip: float = 0.0) -> dict[str, Tensor]:
+def take_step(
+    task: PretrainingTask, batches: list[Batch], *, rate: float = 0.1, clip: float = 0.0
+) -> dict[str, Tensor]:
     """One step of plain gradient descent, so that the change of a weight shows its gradient."""
     fabric = Fabric(accelerator="cpu", devices=1)
     parameters = [p for p in task.parameters() if p.requires_grad]
@@ -49,7 +51,7 @@ def take_step(task: Task, batches: list[Batch], *, rate: float = 0.1, clip: floa
     return training_step(fabric, module, task, optimizer, batches, seed=5, clip=clip)
 
 
-def changes(before: Task, after: Task) -> dict[str, Tensor]:
+def changes(before: PretrainingTask, after: PretrainingTask) -> dict[str, Tensor]:
     old = dict(before.named_parameters())
     return {name: (old[name] - p).detach() for name, p in after.named_parameters() if p.requires_grad}
 

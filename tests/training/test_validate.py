@@ -7,7 +7,7 @@ import torch
 
 from cmcgns.training.data import PreparedData, prepare_data
 from cmcgns.training.step import validate
-from cmcgns.training.task import Task, build_task
+from cmcgns.training.task import PretrainingTask, build_task
 from support.training import BATCH, VALIDATION, first_batch, tiny_recipe
 
 
@@ -17,7 +17,7 @@ def prepared(studies: Path) -> PreparedData:
 
 
 @pytest.fixture
-def task(prepared: PreparedData) -> Task:
+def task(prepared: PreparedData) -> PretrainingTask:
     """In train mode, with a started bank."""
     torch.manual_seed(0)
     task = build_task(tiny_recipe(), len(prepared.tokenizer)).train()
@@ -30,7 +30,7 @@ def task(prepared: PreparedData) -> Task:
 
 @pytest.mark.parametrize("stage", ["alignment", "reconstruction"])
 def test_validation_moves_neither_weights_nor_bank_nor_batch_norm(
-    stage: str, task: Task, prepared: PreparedData
+    stage: str, task: PretrainingTask, prepared: PreparedData
 ) -> None:
     task.set_stage(stage)
     before = {name: value.clone() for name, value in task.state_dict().items()}
@@ -42,7 +42,9 @@ def test_validation_moves_neither_weights_nor_bank_nor_batch_norm(
     assert all(parameter.grad is None for parameter in task.parameters())
 
 
-def test_validation_is_deterministic_and_leaves_the_mode_of_eval(task: Task, prepared: PreparedData) -> None:
+def test_validation_is_deterministic_and_leaves_the_mode_of_eval(
+    task: PretrainingTask, prepared: PreparedData
+) -> None:
     task.eval()
     assert validate(task, prepared.validation, BATCH, 100, "cpu") == validate(
         task, prepared.validation, BATCH, 100, "cpu"
@@ -50,7 +52,7 @@ def test_validation_is_deterministic_and_leaves_the_mode_of_eval(task: Task, pre
     assert not task.training
 
 
-def test_last_incomplete_batch_counts_by_its_size(task: Task, prepared: PreparedData) -> None:
+def test_last_incomplete_batch_counts_by_its_size(task: PretrainingTask, prepared: PreparedData) -> None:
     """Against a slow reference: the mean over studies, not over batches."""
     assert VALIDATION % BATCH
     figures = validate(task, prepared.validation, BATCH, 100, "cpu")
@@ -64,6 +66,6 @@ def test_last_incomplete_batch_counts_by_its_size(task: Task, prepared: Prepared
     assert {"report_to_image_r1", "report_to_image_r10", "image_to_report_r5", "report_swapped"} <= figures.keys()
 
 
-def test_recall_limit_takes_the_first_studies(task: Task, prepared: PreparedData) -> None:
+def test_recall_limit_takes_the_first_studies(task: PretrainingTask, prepared: PreparedData) -> None:
     figures = validate(task, prepared.validation, BATCH, 5, "cpu")
     assert figures["report_to_image_r5"] == 1.0

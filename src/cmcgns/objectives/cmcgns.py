@@ -12,7 +12,7 @@ from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
-from cmcgns.objectives.local_report import Clusters, Pairs, Sentences, contrast, margin_loss, soft_weights
+from cmcgns.objectives.local_report import Clusters, SentencePairs, Sentences, contrast, margin_loss, soft_weights
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction
 from cmcgns.objectives.objective import Figures, Objective, Stage, register
 from cmcgns.objectives.released import released_contrast, released_margin
@@ -135,7 +135,7 @@ class CMCGNS(Objective):
         clusters = None
         if use_bank and settings.negatives != "in_batch" and self.bank.is_started:
             clusters = Clusters.of(rows.z1, self.bank.centroids, self.bank.active)
-        pairs = Pairs.of(rows, clusters)
+        pairs = SentencePairs.of(rows, clusters)
         nothing = rows.z1.new_zeros(())
         if settings.arithmetic == "released":
             loss = released_contrast(rows, pairs, clusters, settings.mu)

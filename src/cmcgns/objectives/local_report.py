@@ -49,7 +49,7 @@ class Clusters:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class SentencePairs:
     """What every row of the (n, columns) cosine matrix needs to know about its columns."""
 
     cosines: Tensor  # (n, columns) cos(z1_i, z2_j)
@@ -60,7 +60,7 @@ class Pairs:
     own_column: Tensor  # (n,)
 
     @classmethod
-    def of(cls, rows: Sentences, clusters: Clusters | None) -> "Pairs":
+    def of(cls, rows: Sentences, clusters: Clusters | None) -> "SentencePairs":
         """Compare this rank's rows with the columns of all ranks."""
         own_column = torch.arange(len(rows.z1), device=rows.z1.device) + rank() * len(rows.z1)
         cosines = rows.z1 @ gather(rows.z2).T
@@ -75,7 +75,7 @@ class Pairs:
 
 def contrast(
     rows: Sentences,
-    pairs: Pairs,
+    pairs: SentencePairs,
     clusters: Clusters | None,
     *,
     logit_scale: Tensor | float,
@@ -124,7 +124,7 @@ def _hard_multiplicity(rows: Sentences, clusters: Clusters, mu: float) -> Tensor
     return (members + own_hard).masked_fill(F.one_hot(clusters.own, count).bool(), 0)
 
 
-def margin_loss(pairs: Pairs, false_negatives: Tensor, mask: Tensor, alpha: float, beta: float) -> Tensor:
+def margin_loss(pairs: SentencePairs, false_negatives: Tensor, mask: Tensor, alpha: float, beta: float) -> Tensor:
     """Bidirectional margin: a false negative may be a little less similar than the positive, not more.
 
     `relu(d + α) + relu(-d - β)` with d = cos(z1_i,z2_j) - cos(z1_i,z2_i), averaged over the false negatives only.

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cmcgns.objectives.collective import sum_over_ranks, total
-from cmcgns.objectives.local_report import Clusters, Pairs, Sentences
+from cmcgns.objectives.local_report import Clusters, SentencePairs, Sentences
 
 
-def released_contrast(rows: Sentences, pairs: Pairs, clusters: Clusters | None, weight: float) -> Tensor:
+def released_contrast(rows: Sentences, pairs: SentencePairs, clusters: Clusters | None, weight: float) -> Tensor:
     """Cross-entropy over in-batch cosines, `weight`·cos(z1_i, c(i)) and N-1 zeros.
 
     Args:
@@ -36,7 +36,7 @@ def released_contrast(rows: Sentences, pairs: Pairs, clusters: Clusters | None, 
     return sum_over_ranks(F.cross_entropy(logits, target, ignore_index=-100, reduction="sum") / count)
 
 
-def released_margin(pairs: Pairs, mask: Tensor, alpha: float, beta: float) -> Tensor:
+def released_margin(pairs: SentencePairs, mask: Tensor, alpha: float, beta: float) -> Tensor:
     """Margin loss over all N×N entries; d is 0 where an entry is no false negative, which costs α each.
 
     Raises:

@@ -6,6 +6,6 @@ simulations: nothing learnt from them says anything about real radiographs.
 
 from cmcgns.phantom.dataset import write_dataset
 from cmcgns.phantom.findings import FINDINGS
-from cmcgns.phantom.study import Finding, Study, make_study
+from cmcgns.phantom.study import DrawnFinding, Study, make_study
 
-__all__ = ["FINDINGS", "Finding", "Study", "make_study", "write_dataset"]
+__all__ = ["FINDINGS", "DrawnFinding", "Study", "make_study", "write_dataset"]

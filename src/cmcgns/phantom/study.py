@@ -83,7 +83,7 @@ _PARTITION, _PATIENT, _POSE, _TRUTH, _REPORT, _GRAIN = range(6)
 
 
 @dataclass(frozen=True)
-class Finding:
+class DrawnFinding:
     """A finding as drawn: ``box`` is (x, y, width, height) in pixels, tight round the finding's own mask.
 
     ``certain`` says whether the report states the finding outright; it is present either way.
@@ -110,7 +110,7 @@ class Study:
     image: NDArray[np.uint8]
     findings_text: str
     impression: str
-    findings: tuple[Finding, ...]
+    findings: tuple[DrawnFinding, ...]
     mask: NDArray[np.uint8]
     sex: str
     age: int
@@ -197,7 +197,7 @@ def _partition(seed: int, block: int) -> list[int]:
     return numbers
 
 
-def render(plan: StudyPlan, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[Finding]]:
+def render(plan: StudyPlan, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[DrawnFinding]]:
     """Draw a plan: image (size, size), label map (size, size) and the findings with their boxes."""
     ratios = [item.amount for item in plan.findings if item.label == "Cardiomegaly"]
     chest = draw_chest(plan.anatomy, size, ratios[0] if ratios else plan.anatomy.heart_ratio)
@@ -207,6 +207,6 @@ def render(plan: StudyPlan, size: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
         region = paint_finding(chest, item)
         mask[region] = 1 + FINDINGS.index(item.label)
         box = bounding_box(region)
-        findings.append(Finding(item.label, item.side, item.place, item.degree, item.certain, box))
+        findings.append(DrawnFinding(item.label, item.side, item.place, item.degree, item.certain, box))
     film = develop(chest, np.random.default_rng(plan.grain))
     return (film * np.float32(255) + np.float32(0.5)).astype(np.uint8), mask, findings

@@ -18,7 +18,7 @@ from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.settings.config import Recipe
-from cmcgns.training.task import Task
+from cmcgns.training.task import PretrainingTask
 
 Floats = NDArray[np.float32]
 BATCH = 64  # images or texts at a time
@@ -36,7 +36,7 @@ class Embedder:
 
     folder: Path | None = None
 
-    def __init__(self, task: Task, tokenizer: Any, recipe: Recipe) -> None:
+    def __init__(self, task: PretrainingTask, tokenizer: Any, recipe: Recipe) -> None:
         self.task, self.tokenizer, self.recipe = task.eval().requires_grad_(False), tokenizer, recipe
 
     @property

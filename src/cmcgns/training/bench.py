@@ -21,13 +21,13 @@ from cmcgns.objectives.objective import Figures, Objective, Stage
 from cmcgns.settings.config import ObjectiveSettings, Recipe
 from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.step import build_optimizer, training_step
-from cmcgns.training.task import Task, build_task
+from cmcgns.training.task import PretrainingTask, build_task
 
 ReportConfig = Literal["bert-base"]
 _FIRST_WORD = 5  # behind the special word pieces
 
 
-def random_task(recipe: Recipe, report_config: ReportConfig | None = None) -> Task:
+def random_task(recipe: Recipe, report_config: ReportConfig | None = None) -> PretrainingTask:
     """Model and objective at random, in train mode, with a bank that has started."""
     config: dict[str, Any] | None = None
     if report_config == "bert-base":
@@ -123,12 +123,12 @@ class EncodersOnly(Objective):
         return [model.image_encoder, model.report_encoder]
 
 
-def encoders_task(task: Task, recipe: Recipe) -> Task:
+def encoders_task(task: PretrainingTask, recipe: Recipe) -> PretrainingTask:
     """The encoders of a task, without its projections and pools, and their trivial loss."""
     encoders = nn.Module()
     encoders.image_encoder, encoders.report_encoder = task.model.image_encoder, task.model.report_encoder
     objective = EncodersOnly(ObjectiveSettings(), task.model.image_encoder.grid, recipe.data.image_size)
-    alone = Task(encoders, objective)  # type: ignore[arg-type]
+    alone = PretrainingTask(encoders, objective)  # type: ignore[arg-type]
     alone.set_stage(task.objective.stage)
     return alone
 
@@ -196,7 +196,9 @@ def device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def _measure(fabric: Any, task: Task, recipe: Recipe, batch: Batch, steps: int) -> tuple[dict[str, Any], str]:
+def _measure(
+    fabric: Any, task: PretrainingTask, recipe: Recipe, batch: Batch, steps: int
+) -> tuple[dict[str, Any], str]:
     """What a step takes, and what in it waits for the device."""
     cuda = fabric.device.type == "cuda"
     if cuda:
@@ -209,7 +211,9 @@ def _measure(fabric: Any, task: Task, recipe: Recipe, batch: Batch, steps: int) 
     return figures, _host_synchronisation(step) if cuda else "not measured"
 
 
-def optimizer_step(fabric: Any, task: Task, recipe: Recipe, batches: Iterator[Batch]) -> Callable[[], None]:
+def optimizer_step(
+    fabric: Any, task: PretrainingTask, recipe: Recipe, batches: Iterator[Batch]
+) -> Callable[[], None]:
     """A step of the optimiser in the task's stage, to be timed; taking its batches belongs to it."""
     module, optimizer = fabric.setup(task, build_optimizer(task, getattr(recipe, task.objective.stage)))
     task.train()

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset, StoredImages, pair_dataset
-from cmcgns.data.pairs.rows import Pairs, assign_splits, read_images, read_pairs
+from cmcgns.data.pairs.rows import PairTable, assign_splits, read_images, read_pairs
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.reports.tokenizer import load_tokenizer, train_tokenizer
 from cmcgns.data.shards.index import AGAIN, ShardFolder, open_shards
@@ -37,7 +37,7 @@ class PreparedData:
         tokenizer: transformers tokenizer.
     """
 
-    pairs: Pairs
+    pairs: PairTable
     train: PairDataset
     validation: PairDataset
     tokenizer: Any
@@ -81,14 +81,14 @@ def prepare_data(
     return PreparedData(pairs, *parts, tokenizer)
 
 
-def read_shard_pairs(shards: ShardFolder, recipe: Recipe) -> Pairs:
+def read_shard_pairs(shards: ShardFolder, recipe: Recipe) -> PairTable:
     """Rows of the shards' manifest; their source is the index, whose content changes with every shard's."""
     pairs = read_pairs(shards.manifest, recipe.data, exists=lambda _: True)
     pairs.source = shards.index
     return pairs
 
 
-def shard_images(shards: ShardFolder, pairs: Pairs, recipe: Recipe) -> ShardImages:
+def shard_images(shards: ShardFolder, pairs: PairTable, recipe: Recipe) -> ShardImages:
     """The images of the rows, still in their shards.
 
     Raises:
@@ -106,7 +106,7 @@ def _with_bar(text: str, total: int, read: Callable[[Callable[[int], None]], Ima
         return read(partial(progress.advance, bar))
 
 
-def write_left_out(pairs: Pairs, path: Path) -> None:
+def write_left_out(pairs: PairTable, path: Path) -> None:
     """Write the rows that are not used, with their reasons."""
     pd.DataFrame(pairs.left_out, columns=["row", "image_path", "reason"]).to_csv(path, index=False)
 

@@ -27,7 +27,7 @@ from cmcgns.training.step import (
     training_step,
     validate,
 )
-from cmcgns.training.task import Task, hand_over, keep_best
+from cmcgns.training.task import PretrainingTask, hand_over, keep_best
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Loop:
     """
 
     fabric: Any
-    task: Task
+    task: PretrainingTask
     recipe: Recipe
     train: PairDataset
     validation: PairDataset

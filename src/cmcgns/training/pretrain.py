@@ -25,7 +25,7 @@ from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.loop import Loop
 from cmcgns.training.run_folder import RunFolder, describe_run
 from cmcgns.training.seen import write_seen
-from cmcgns.training.task import Task, build_for, check_source, first_task
+from cmcgns.training.task import PretrainingTask, build_for, check_source, first_task
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ def _state_of(latest: Path | None, ranks: int) -> TrainingState:
 
 
 def _write_start(
-    folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: Task, init: Path | None, fresh: bool
+    folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: PretrainingTask, init: Path | None, fresh: bool
 ) -> None:
     if fresh:
         folder.create(recipe, init)
@@ -206,7 +206,7 @@ def _write_start(
         folder.write_provenance({"seen": write_seen(folder, prepared, recipe, folder.read_init())})
 
 
-def _write_end(folder: RunFolder, task: Task, recipe: Recipe) -> None:
+def _write_end(folder: RunFolder, task: PretrainingTask, recipe: Recipe) -> None:
     save_weights(folder.model, task, about={"name": recipe.name})
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     folder.write_provenance({"finished": finished, "model_sha256": sha256(folder.model)})

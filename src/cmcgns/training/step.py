@@ -16,7 +16,7 @@ from cmcgns.models.freeze import eval_mode, trained_parameters
 from cmcgns.models.model import embed
 from cmcgns.objectives.collective import local_only
 from cmcgns.settings.config import StageSettings
-from cmcgns.training.task import Task
+from cmcgns.training.task import PretrainingTask
 
 
 def build_optimizer(module: nn.Module, settings: StageSettings) -> torch.optim.Optimizer:
@@ -61,7 +61,7 @@ class NonFiniteLoss(UserError):
 def training_step(
     fabric: Any,
     module: Any,
-    task: Task,
+    task: PretrainingTask,
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
     *,
@@ -144,7 +144,7 @@ def check_recent(recent: list[tuple[dict[str, Tensor], list[str]]]) -> None:
 
 @torch.no_grad()
 def validate(
-    task: Task, dataset: PairDataset, batch_size: int, recall_limit: int, device: torch.device | str
+    task: PretrainingTask, dataset: PairDataset, batch_size: int, recall_limit: int, device: torch.device | str
 ) -> dict[str, float]:
     """Mean of every term over all studies, last incomplete batch included, and recall at 1, 5, 10.
 
@@ -170,7 +170,7 @@ def validate(
 
 
 def retrieval(
-    task: Task, dataset: PairDataset, batch_size: int, limit: int, device: torch.device | str
+    task: PretrainingTask, dataset: PairDataset, batch_size: int, limit: int, device: torch.device | str
 ) -> dict[str, float]:
     """Recall of image -> report and report -> image; equal reports count as right."""
     order = evaluation_order(min(limit, len(dataset)), batch_size)

@@ -25,7 +25,7 @@ from cmcgns.training.run_folder import RunFolder
 logger = logging.getLogger(__name__)
 
 
-class Task(nn.Module):
+class PretrainingTask(nn.Module):
     """What is trained, wrapped for several ranks and saved.
 
     Args:
@@ -50,7 +50,7 @@ class Task(nn.Module):
 
 def build_task(
     recipe: Recipe, vocabulary: int, report_config: dict[str, object] | None = None, load_weights: bool = True
-) -> Task:
+) -> PretrainingTask:
     """Build model and objective from settings.
 
     Args:
@@ -64,7 +64,7 @@ def build_task(
     report_encoder = ReportEncoder(recipe.report_encoder, vocabulary, recipe.data.max_tokens, report_config)
     model = ImageReportModel(image_encoder, report_encoder, recipe.objective.dim)
     objective = find_objective(recipe.objective)(recipe.objective, image_encoder.grid, size, recipe.training.seed)
-    return Task(model, objective)
+    return PretrainingTask(model, objective)
 
 
 def check_source(source: RunFolder) -> None:
@@ -97,7 +97,7 @@ def initial_report_config(settings: ReportEncoderSettings, source: RunFolder) ->
     return config
 
 
-def load_initial_weights(task: Task, source: RunFolder) -> None:
+def load_initial_weights(task: PretrainingTask, source: RunFolder) -> None:
     """Fill both encoders strictly, and of the objective what fits; the rest is named in the log.
 
     Raises:
@@ -122,7 +122,7 @@ def load_initial_weights(task: Task, source: RunFolder) -> None:
 
 def first_task(
     recipe: Recipe, prepared: PreparedData, folder: RunFolder, latest: Path | None, init: Path | None
-) -> Task:
+) -> PretrainingTask:
     """What training goes on with: a checkpoint, the weights of another run, or the recipe's own start."""
     if latest is not None:
         task = build_for(recipe, prepared, json.loads(folder.report_encoder.read_text("utf-8")))
@@ -135,13 +135,13 @@ def first_task(
     return task
 
 
-def build_for(recipe: Recipe, prepared: PreparedData, report_config: dict[str, Any] | None = None) -> Task:
+def build_for(recipe: Recipe, prepared: PreparedData, report_config: dict[str, Any] | None = None) -> PretrainingTask:
     """A task; with the configuration of a saved report encoder, it waits for weights of a run."""
     torch.manual_seed(recipe.training.seed)
     return build_task(recipe, len(prepared.tokenizer), report_config, load_weights=report_config is None)
 
 
-def keep_best(folder: RunFolder, task: Task, state: TrainingState, figures: dict[str, float]) -> None:
+def keep_best(folder: RunFolder, task: PretrainingTask, state: TrainingState, figures: dict[str, float]) -> None:
     """Save the weights if no epoch before has validated better.
 
     Args:
@@ -156,7 +156,7 @@ def keep_best(folder: RunFolder, task: Task, state: TrainingState, figures: dict
         save_weights(folder.best, task, about=state.best)
 
 
-def hand_over(folder: RunFolder, task: Task) -> str:
+def hand_over(folder: RunFolder, task: PretrainingTask) -> str:
     """Load the best weights of Stage I into the task; a sentence for the log.
 
     Raises:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.pairs.batch import Batch, BatchRequest
-from cmcgns.data.pairs.rows import Pairs, read_images
+from cmcgns.data.pairs.rows import PairTable, read_images
 from cmcgns.data.reports.tokens import ReportTokens, drop_sentences, tokenize_reports, trim
 from cmcgns.settings.config import DataSettings
 
@@ -109,7 +109,7 @@ class PairDataset(Dataset[Batch]):
 
 
 def pair_dataset(
-    pairs: Pairs,
+    pairs: PairTable,
     tokenizer: Any,
     settings: DataSettings,
     images: StoredImages | None = None,

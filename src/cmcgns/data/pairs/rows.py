@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Pairs:
+class PairTable:
     """Rows that can be trained on.
 
     Attributes:
@@ -66,7 +66,7 @@ class Pairs:
 
 def read_pairs(
     path: Path, settings: DataSettings, exists: Callable[[str], bool] | None = None, everything: bool = True
-) -> Pairs:
+) -> PairTable:
     """Read a csv or parquet table, or the one table of a folder.
 
     A table without splits is one of training rows. Where only some rows have a split, the others belong to none and
@@ -84,7 +84,7 @@ def read_pairs(
     table = find_table(path, TABLE_NAMES)
     frame = read_columns(table, settings.columns, everything)
     frame["row"] = range(1, len(frame) + 1)
-    pairs = Pairs(fill_columns(frame, table), table)
+    pairs = PairTable(fill_columns(frame, table), table)
     check_ids(pairs.frame, table)
     pairs.leave_out(pairs.frame["split"] == "", "no split (empty, while other rows have one)")
     if settings.views == "frontal":
@@ -118,7 +118,7 @@ def choose_text(frame: pd.DataFrame, kind: str) -> pd.Series:
     return report if kind == "report" else sections.where(sections != "", report)
 
 
-def _keep_frontal(pairs: Pairs) -> None:
+def _keep_frontal(pairs: PairTable) -> None:
     pairs.leave_out(~is_frontal(pairs.frame["view"]), "not a frontal view (data.views=all keeps it)")
     views, unknown = parse_views(pairs.frame["view"])
     number = (~views.isin(("AP", "PA", "FRONTAL"))).sum()
@@ -137,7 +137,7 @@ def _has_sentence(texts: pd.Series) -> pd.Series:
     return pd.Series(found, index=texts.index)
 
 
-def _check_files(pairs: Pairs, bad_images: str, exists: Callable[[str], bool] | None) -> None:
+def _check_files(pairs: PairTable, bad_images: str, exists: Callable[[str], bool] | None) -> None:
     exists = exists or (lambda path: is_url(path) or Path(path).is_file())
     paths = pairs.frame["image_path"]
     missing = pd.Series(np.fromiter((not exists(path) for path in paths), bool, len(paths)), index=paths.index)
@@ -156,7 +156,7 @@ def _check_files(pairs: Pairs, bad_images: str, exists: Callable[[str], bool] | 
     )
 
 
-def read_images(pairs: Pairs, settings: DataSettings, progress: Callable[[int], None] | None = None) -> Pixels:
+def read_images(pairs: PairTable, settings: DataSettings, progress: Callable[[int], None] | None = None) -> Pixels:
     """Resized images of the rows, from the cache or the files.
 
     Args:
@@ -187,7 +187,7 @@ def read_images(pairs: Pairs, settings: DataSettings, progress: Callable[[int], 
     return images[~bad]
 
 
-def assign_splits(pairs: Pairs, settings: DataSettings, seed: int) -> tuple[pd.Index, pd.Index]:
+def assign_splits(pairs: PairTable, settings: DataSettings, seed: int) -> tuple[pd.Index, pd.Index]:
     """Training and validation rows.
 
     Without rows of the validation split (or with `val_split: null`) a fraction of the training patients is held
@@ -221,7 +221,7 @@ def assign_splits(pairs: Pairs, settings: DataSettings, seed: int) -> tuple[pd.I
     return _hold_out(pairs, train, settings.val_fraction, seed)
 
 
-def _warn_about_shared_patients(pairs: Pairs, train: pd.Index, val: pd.Index, settings: DataSettings) -> None:
+def _warn_about_shared_patients(pairs: PairTable, train: pd.Index, val: pd.Index, settings: DataSettings) -> None:
     patients = pairs.frame["patient_id"]
     shared = set(patients.loc[train]) & set(patients.loc[val])
     if shared:
@@ -231,7 +231,7 @@ def _warn_about_shared_patients(pairs: Pairs, train: pd.Index, val: pd.Index, se
         )  # fmt: skip
 
 
-def _hold_out(pairs: Pairs, train: pd.Index, fraction: float, seed: int) -> tuple[pd.Index, pd.Index]:
+def _hold_out(pairs: PairTable, train: pd.Index, fraction: float, seed: int) -> tuple[pd.Index, pd.Index]:
     """The training rows without those of some patients, and the rows of these."""
     rows = pairs.frame.loc[train, "patient_id"]
     patients = pd.Series(sorted(rows.unique()))  # sorted: the order of the table must not matter

@@ -19,7 +19,7 @@ from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.phantom.findings import FINDINGS
-from cmcgns.phantom.study import Finding, Study, make_study, plan_study, render
+from cmcgns.phantom.study import DrawnFinding, Study, make_study, plan_study, render
 
 LAYOUTS: dict[str, Any] = yaml.safe_load((resources.files(__package__) / "layouts.yaml").read_text("utf-8"))
 Row = Sequence[object]
@@ -69,7 +69,7 @@ class Case:
         """The challenge's name of the same image."""
         return str(UUID(self.digest("image")))
 
-    def found(self, label: str) -> list[Finding]:
+    def found(self, label: str) -> list[DrawnFinding]:
         """The findings of one of the canonical labels."""
         return [finding for finding in self.study.findings if finding.label == label]
 

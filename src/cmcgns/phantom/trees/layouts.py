@@ -11,7 +11,7 @@ import numpy as np
 from cmcgns.common.page import page_template
 from cmcgns.data.images.masks import SIIM_SIDE, encode_rle
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS
-from cmcgns.phantom.study import Finding
+from cmcgns.phantom.study import DrawnFinding
 from cmcgns.phantom.trees.cases import (
     LAYOUTS,
     Case,
@@ -184,7 +184,11 @@ def write_rsna(out: Path, cases: list[Case]) -> None:
         other = "No Lung Opacity / Not Normal" if case.study.findings else "Normal"
         label = "Lung Opacity" if boxes else other
         rows["stage_2_detailed_class_info.csv"] += [(image, label)] * max(1, len(boxes))
-        names = {"subset_img_id": image, "img_id": case.nih_image, "orig_labels": case.nih_labels or ["No Finding"]}
+        names = {
+            "subset_img_id": image,
+            "img_id": case.nih_image,
+            "orig_labels": case.nih_labels or ["No Finding"],
+        }
         kinds = {"StudyInstanceUID": "study", "SeriesInstanceUID": "series", "SOPInstanceUID": "image"}
         mapping.append(names | {key: case.uid(kind) for key, kind in kinds.items()})
     write_tables(out, LAYOUTS["rsna"], rows)
@@ -224,7 +228,7 @@ def write_object_cxr(out: Path, cases: list[Case]) -> None:
     write_tables(out, {"train": columns, "dev": columns}, rows, "{}.csv")
 
 
-def _shape(finding: Finding, kind: int) -> str:
+def _shape(finding: DrawnFinding, kind: int) -> str:
     """A box (0), an ellipse (1) or a polygon (2) of four corners, with the finding's bounding box."""
     x, y, width, height = (round(value) for value in finding.box)
     right, bottom = x + width, y + height

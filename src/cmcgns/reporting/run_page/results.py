@@ -13,7 +13,7 @@ from cmcgns.settings.config import Recipe
 
 
 @dataclass(frozen=True)
-class Measure:
+class ResultLine:
     """A row of the table of results.
 
     Attributes:
@@ -34,7 +34,7 @@ class Measure:
 
 
 _FILE = resources.files(__package__) / "measures.yaml"
-MEASURES = tuple(Measure(**row) for row in yaml.safe_load(_FILE.read_text("utf-8")))
+MEASURES = tuple(ResultLine(**row) for row in yaml.safe_load(_FILE.read_text("utf-8")))
 # Shares between 0 and 1; a contrast-to-noise ratio has no place on their axis.
 _BARS = tuple(
     measure

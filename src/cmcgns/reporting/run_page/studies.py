@@ -17,7 +17,7 @@ from cmcgns.data.images.place import place_boxes
 from cmcgns.data.images.read import read_image
 from cmcgns.data.pairs.batch import evaluation_order
 from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
-from cmcgns.data.pairs.rows import Pairs, read_pairs
+from cmcgns.data.pairs.rows import PairTable, read_pairs
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.shards.index import open_shards
 from cmcgns.pretrained import Pretrained
@@ -108,7 +108,7 @@ def encode_studies(model: Pretrained, manifest: Path) -> EncodedStudies:
     )
 
 
-def _choose_rows(pairs: Pairs, data: DataSettings, seen: SeenFile | None) -> tuple[pd.DataFrame, str]:
+def _choose_rows(pairs: PairTable, data: DataSettings, seen: SeenFile | None) -> tuple[pd.DataFrame, str]:
     """The first rows that were not trained on, and their split."""
     frame = pairs.frame if seen is None else pairs.frame[~_trained_on(pairs, seen.frame)]
     for split in ("test", data.val_split):
@@ -120,7 +120,7 @@ def _choose_rows(pairs: Pairs, data: DataSettings, seen: SeenFile | None) -> tup
     return frame.head(_STUDIES).reset_index(drop=True), ""
 
 
-def _trained_on(pairs: Pairs, seen: pd.DataFrame) -> pd.Series:
+def _trained_on(pairs: PairTable, seen: pd.DataFrame) -> pd.Series:
     """Rows whose patient, study or file is a training one; ids count within a data set, missing ones are no ids."""
     frame, trained = pairs.frame, seen[seen["part"] == "train"]
     below = frame["study_id"].str.removeprefix(f"{pairs.source.parent.resolve()}/")  # a path stands for a missing id

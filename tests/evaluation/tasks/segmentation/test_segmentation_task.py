@@ -9,7 +9,7 @@ from cmcgns.evaluation.image_set import read_targets
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.tasks import train_head
-from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, Split, build_decoder
+from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, MaskSplit, build_decoder
 from cmcgns.evaluation.tasks.segmentation.task import TASK
 from cmcgns.evaluation.tasks.segmentation.train import measure_overlap
 from cmcgns.phantom.dataset import write_dataset
@@ -58,7 +58,7 @@ def test_encoder_and_its_batch_statistics_stay_bit_for_bit(rectangles, make_job,
 
 def test_batch_size_and_order_do_not_change_what_is_drawn(rectangles, resnet, make_job):
     job = make_job(rectangles, resnet)
-    part = Split("test", job.data.test, read_targets(job.data.test, "masks", 32))
+    part = MaskSplit("test", job.data.test, read_targets(job.data.test, "masks", 32))
     decoder, order = build_decoder(resnet, job.settings, 0), np.array([5, 2, 7, 0, 1, 3, 6, 4])
     whole = measure_overlap(decoder, MapStore(resnet, 0, 8), part, np.arange(8), job.settings)
     for size in (1, 3):
@@ -187,7 +187,7 @@ def test_training_beats_the_untrained_decoder(tmp_path, make_job, name):
     encoder = open_encoder(name, image_size=64)
     job = make_job(tmp_path / "phantom", encoder, target="boxes", epochs=15)
     ((_, predictions),) = run(job)
-    part = Split("test", job.data.test, read_targets(job.data.test, "boxes", 64))
+    part = MaskSplit("test", job.data.test, read_targets(job.data.test, "boxes", 64))
     untrained = build_decoder(encoder, job.settings, 0)
     before = measure_overlap(untrained, MapStore(encoder, 0, 8), part, np.arange(30), job.settings)
     trained = figures(predictions)

@@ -149,7 +149,7 @@ def anchor_grid(grids: Sequence[tuple[int, int]], size: int) -> AnchorGrid:
 
 
 @dataclass(frozen=True)
-class Targets:
+class AnchorTargets:
     """What P outputs should be.
 
     Attributes:
@@ -167,7 +167,7 @@ class Targets:
     area: Tensor
 
 
-def assign(boxes: Tensor, there: Tensor, grid: AnchorGrid) -> Targets:
+def assign(boxes: Tensor, there: Tensor, grid: AnchorGrid) -> AnchorTargets:
     """Targets of a batch.
 
     Of boxes that fall to the same output the first of the image is learnt; the others still keep outputs that
@@ -190,7 +190,7 @@ def assign(boxes: Tensor, there: Tensor, grid: AnchorGrid) -> Targets:
     kept = torch.from_numpy(np.sort(first)).to(image.device)
     image, output, centre, size, place = (each[kept] for each in (image, output, centre, size, place))
     offset = (centre / grid.cell[output] - place).clamp(0, 1)
-    return Targets(image, output, offset, (size / grid.anchor[output]).log(), size.prod(1) / grid.size**2)
+    return AnchorTargets(image, output, offset, (size / grid.anchor[output]).log(), size.prod(1) / grid.size**2)
 
 
 def _shape_iou(sizes: Tensor, priors: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from cmcgns.evaluation.protocols.task_settings import DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, anchor_grid, read_boxes
 from cmcgns.evaluation.tasks.detection.head import Detector, choose_maps, level_grids
 from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, predict, with_truth
-from cmcgns.evaluation.tasks.detection.train import DetectorHead, Split
+from cmcgns.evaluation.tasks.detection.train import BoxSplit, DetectorHead
 from cmcgns.evaluation.tasks.train_head import Trained, checkpoint_of, schedule_of, train_head
 from cmcgns.metrics.measure import Array, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray
@@ -76,7 +76,7 @@ class DetectionTask:
         return Measures(tuple(Measure(name) for name in of), compute)
 
 
-def _read_split(job: Job, settings: DetectionSettings, part: str) -> Split:
+def _read_split(job: Job, settings: DetectionSettings, part: str) -> BoxSplit:
     """Maps and boxes of a split."""
     images: ImageSet = getattr(job.data, part)
     encoder, size = job.encoder, job.data.image_size
@@ -85,10 +85,10 @@ def _read_split(job: Job, settings: DetectionSettings, part: str) -> Split:
     def progress(text: str, share: float) -> None:
         job.progress(f"{part}: {text}", share)
 
-    return Split(FrozenMaps(encoder, images.pixels, size, choose_maps(encoder), job.cache, limit, progress), boxes)
+    return BoxSplit(FrozenMaps(encoder, images.pixels, size, choose_maps(encoder), job.cache, limit, progress), boxes)
 
 
-def _run_cell(job: Job, settings: DetectionSettings, cell: Cell, splits: dict[str, Split]) -> Predictions:
+def _run_cell(job: Job, settings: DetectionSettings, cell: Cell, splits: dict[str, BoxSplit]) -> Predictions:
     """Train one detector and let it find boxes.
 
     Raises:
@@ -98,7 +98,7 @@ def _run_cell(job: Job, settings: DetectionSettings, cell: Cell, splits: dict[st
     whole = splits["train"]
     rows, boxes = _rows_to_learn(job, cell, whole.boxes)
     detector, grid = _build(whole.maps, settings, job.data.image_size, seed)
-    head = DetectorHead(detector, grid, Split(whole.maps, boxes), rows, splits["val"], settings, seed)
+    head = DetectorHead(detector, grid, BoxSplit(whole.maps, boxes), rows, splits["val"], settings, seed)
     trained = train_head(head, schedule_of(job, cell, settings.epochs, settings.patience, settings.choose_by))
 
     def progress(text: str, share: float) -> None:
@@ -123,7 +123,7 @@ def _training_facts(rows: IntArray, all_boxes: BoxList, seen: BoxList, trained: 
     }
 
 
-def _test_facts(splits: dict[str, Split], arrays: dict[str, Array], settings: DetectionSettings) -> dict[str, Any]:
+def _test_facts(splits: dict[str, BoxSplit], arrays: dict[str, Array], settings: DetectionSettings) -> dict[str, Any]:
     test = splits["test"].boxes
     floor = f"scores of {settings.confidence_floor:g} or more" if settings.confidence_floor else "no confidence floor"
     skipped = "; images without a detection or without a box are left out" if settings.skip_empty else ""

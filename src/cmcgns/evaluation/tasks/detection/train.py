@@ -56,7 +56,7 @@ def detection_loss(raw: Tensor, boxes: Tensor, there: Tensor, grid: AnchorGrid) 
 
 
 @dataclass(frozen=True)
-class Split:
+class BoxSplit:
     """Maps and boxes of training, validation or test."""
 
     maps: FrozenMaps
@@ -83,9 +83,9 @@ class DetectorHead(Head[IntArray]):
         self,
         detector: Detector,
         grid: AnchorGrid,
-        train: Split,
+        train: BoxSplit,
         rows: IntArray,
-        val: Split,
+        val: BoxSplit,
         settings: DetectionSettings,
         seed: int,
     ) -> None:
@@ -94,7 +94,7 @@ class DetectorHead(Head[IntArray]):
         super().__init__(detector, optimizer, f"settings.learning_rate than {rate:g}")
         self.detector, self.grid, self.settings, self.seed = detector, grid, settings, seed
         self.train, self.rows, self.val = train, rows, val
-        self.val_cut = Split(val.maps, val.boxes.cut(grid.size))
+        self.val_cut = BoxSplit(val.maps, val.boxes.cut(grid.size))
         if settings.choose_by == "map" and not val.boxes.has_box.any():
             raise UserError("choose_by: map needs boxes among the validation images, which have none: use loss")
 
@@ -123,7 +123,7 @@ class DetectorHead(Head[IntArray]):
             total += float(self._loss(self.val_cut, rows)) * len(rows)
         return total / images
 
-    def _loss(self, split: Split, rows: IntArray) -> Tensor:
+    def _loss(self, split: BoxSplit, rows: IntArray) -> Tensor:
         raw = self.detector(split.maps.read(rows))
         corners, there = (each.to(raw.device) for each in split.boxes.padded(rows))
         return detection_loss(raw, corners, there, self.grid)

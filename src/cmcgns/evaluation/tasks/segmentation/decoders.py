@@ -138,7 +138,7 @@ def decoder_name(encoder: FrozenEncoder, settings: SegmentationSettings) -> str:
 
 
 @dataclass(frozen=True)
-class Split:
+class MaskSplit:
     """One split: its images and what is to be drawn on them."""
 
     name: str
@@ -172,7 +172,7 @@ class MapStore:
         """How many images have their maps in memory."""
         return len(self._kept)
 
-    def keep(self, split: Split, rows: IntArray) -> None:
+    def keep(self, split: MaskSplit, rows: IntArray) -> None:
         """Compute the maps of rows that have none yet, until the memory is used up."""
         room = max(0, self.limit // self.image_bytes - self.kept)
         missing = np.array([row for row in rows if (split.name, int(row)) not in self._kept], dtype=np.intp)[:room]
@@ -182,7 +182,9 @@ class MapStore:
             for place, row in enumerate(chosen):
                 self._kept[split.name, int(row)] = [level[place].clone() for level in maps]
 
-    def read(self, split: Split, rows: IntArray, changes: FloatArray | None = None) -> tuple[list[Tensor], Tensor]:
+    def read(
+        self, split: MaskSplit, rows: IntArray, changes: FloatArray | None = None
+    ) -> tuple[list[Tensor], Tensor]:
         """Maps and masks.
 
         Args:

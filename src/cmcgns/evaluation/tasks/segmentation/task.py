@@ -15,7 +15,7 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet, read_targets
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import SegmentationSettings
-from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, Split, build_decoder, decoder_name
+from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, MaskSplit, build_decoder, decoder_name
 from cmcgns.evaluation.tasks.segmentation.train import DecoderHead, epoch_rows, measure_overlap
 from cmcgns.evaluation.tasks.train_head import checkpoint_of, schedule_of, train_head
 from cmcgns.metrics.measure import Measures
@@ -53,17 +53,17 @@ class Segmentation:
         return overlap_measures(arrays["intersection"], arrays["predicted"], arrays["truth"])
 
 
-def _split(job: Job, settings: SegmentationSettings, name: str) -> Split:
+def _split(job: Job, settings: SegmentationSettings, name: str) -> MaskSplit:
     images: ImageSet = getattr(job.data, name)
     targets = read_targets(images, settings.target, job.encoder.image_size)
     if not len(targets.masks) and name != "val":
         raise UserError(
             f"{job.data.folder}: {settings.target} of {name} have not a single pixel inside (a mask is 255 inside)"
         )
-    return Split(name, images, targets)
+    return MaskSplit(name, images, targets)
 
 
-def _rows_to_learn(job: Job, cell: Cell, train: Split) -> IntArray:
+def _rows_to_learn(job: Job, cell: Cell, train: MaskSplit) -> IntArray:
     """Rows of the fraction, images with and without a mask in their proportion."""
     rows = job.data.fraction_rows(cell, train.targets.positive[:, None].astype(np.float64))
     if not train.targets.positive[rows].any():
@@ -72,7 +72,12 @@ def _rows_to_learn(job: Job, cell: Cell, train: Split) -> IntArray:
 
 
 def _compute_maps(
-    job: Job, settings: SegmentationSettings, cell: Cell, store: MapStore, splits: dict[str, Split], rows: IntArray
+    job: Job,
+    settings: SegmentationSettings,
+    cell: Cell,
+    store: MapStore,
+    splits: dict[str, MaskSplit],
+    rows: IntArray,
 ) -> None:
     """Maps that the cell needs, if they can be kept."""
     job.progress(f"{cell.name}: computing maps", job.cells.index(cell) / len(job.cells))
@@ -87,7 +92,7 @@ def _compute_maps(
 
 
 def _run_cell(
-    job: Job, settings: SegmentationSettings, cell: Cell, store: MapStore, splits: dict[str, Split]
+    job: Job, settings: SegmentationSettings, cell: Cell, store: MapStore, splits: dict[str, MaskSplit]
 ) -> Predictions:
     train, test = splits["train"], splits["test"]
     rows = _rows_to_learn(job, cell, train)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmcgns.evaluation.protocols.task_settings import SegmentationSettings
-from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, Split
+from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, MaskSplit
 from cmcgns.evaluation.tasks.train_head import Head
 from cmcgns.metrics.overlap import dice_and_iou
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
@@ -127,7 +127,7 @@ class OverlapSums:
 
 
 def measure_overlap(
-    decoder: nn.Module, store: MapStore, split: Split, rows: IntArray, settings: SegmentationSettings
+    decoder: nn.Module, store: MapStore, split: MaskSplit, rows: IntArray, settings: SegmentationSettings
 ) -> OverlapSums:
     """Let a decoder draw on images of a split, in eval mode, without learning from them.
 
@@ -171,9 +171,9 @@ class DecoderHead(Head[_Batch]):
         self,
         decoder: nn.Module,
         store: MapStore,
-        train: Split,
+        train: MaskSplit,
         rows: IntArray,
-        val: Split,
+        val: MaskSplit,
         settings: SegmentationSettings,
         seed: int,
     ) -> None:
