@@ -27,7 +27,7 @@ from cmcgns.phantom import write_dataset
 from cmcgns.pretrained import load
 from cmcgns.reporting.evaluation.command import judge_encoder
 from cmcgns.reporting.evaluation.comparison import write_comparison
-from cmcgns.reporting.run_page.report import write_report
+from cmcgns.reporting.run_page.report import write_run_page
 from cmcgns.reporting.run_page.results import MEASURES
 from cmcgns.settings.config import Recipe
 from cmcgns.training.pretrain import pretrain
@@ -36,7 +36,7 @@ from cmcgns.training.pretrain import pretrain
 def summarise_judgements(
     pretrained: Sequence[ResultRow], random: Sequence[ResultRow], comparison: Comparison, chance: Mapping[str, float]
 ) -> dict[str, Any]:
-    """What :func:`cmcgns.reporting.run_page.report.write_report` shows of two judged encoders.
+    """What :func:`cmcgns.reporting.run_page.report.write_run_page` shows of two judged encoders.
 
     Args:
         pretrained: result rows.
@@ -117,7 +117,7 @@ def run_demo(recipe: Recipe, out: Path, counts: dict[str, int] | None = None, fu
     results = judge(run, data, out, console, FULL_PROTOCOLS if full else PROTOCOLS)
     results["seconds"] = ({} if finished else {"pretrain": trained}) | {"total": time.perf_counter() - started}
     write_json(out / "results.json", results)
-    report = write_report(run, data, results, out)
+    report = write_run_page(run, data, results, out)
     _print_results(results, console)
     console.print(f"{time.perf_counter() - started:.0f} s in all. Open [bold]{report}[/bold]")
     console.print(f"every figure, by class and subgroup: {out / 'evaluation' / 'pretrained' / 'report.html'}")

@@ -11,7 +11,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.objective import STAGES, find_objective
 from cmcgns.phantom.dataset import write_dataset
-from cmcgns.reporting.run_page.report import write_report
+from cmcgns.reporting.run_page.report import write_run_page
 from cmcgns.settings.config import ObjectiveSettings
 from cmcgns.training.journal import read_metrics
 from cmcgns.training.task import build_task
@@ -98,6 +98,6 @@ def test_another_objective_pretrains_from_its_name_alone(tmp_path: Path) -> None
     assert model.ground(picture, "Small left pleural effusion.").ndim == 2
     with pytest.raises(UserError, match=r"objective\.name global-contrast"):
         model.ground(picture, "Small left pleural effusion.", kind="attention")
-    page = write_report(out, tmp_path / "studies", {}, tmp_path / "page").read_text("utf-8")
+    page = write_run_page(out, tmp_path / "studies", {}, tmp_path / "page").read_text("utf-8")
     assert "without the cluster bank" in page
     assert "the objective `global-contrast`" in (out / "card.md").read_text("utf-8")

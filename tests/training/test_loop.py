@@ -94,14 +94,14 @@ def test_batches_with_a_single_sentence_are_counted(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def lonely(loader: Any) -> Any:
-        for number, batch in enumerate(serve(loader)):
+        for number, batch in enumerate(iterate_batches(loader)):
             if number in (1, 3):
                 batch.sentence_mask[:] = False
                 batch.sentence_mask[0, 0] = True
             yield batch
 
-    serve = loop.serve
-    monkeypatch.setattr(loop, "serve", lonely)
+    iterate_batches = loop.iterate_batches
+    monkeypatch.setattr(loop, "iterate_batches", lonely)
     run(studies, tmp_path / "run", tiny_recipe(alignment__epochs=1, reconstruction__epochs=0))
     assert "epoch 1: 2 batches held fewer than two sentences" in caplog.text
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")

@@ -71,9 +71,9 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for report.html and pictures; RUN/report.")] = None,
 ) -> None:
     """Show what a run learned, on studies that it did not train on: curves, bank, examples, attention."""
-    from cmcgns.reporting.run_page.report import write_report
+    from cmcgns.reporting.run_page.report import write_run_page
 
-    typer.echo(f"written: {write_report(run, data, {}, out or run / 'report')}")
+    typer.echo(f"written: {write_run_page(run, data, {}, out or run / 'report')}")
 
 
 @protocols.command("list")

@@ -91,6 +91,6 @@ def bench_step(
     figures = program.bench_step(
         settings, device=device, batch_size=batch, steps=steps, stage=stage, report_config=report_config
     )
-    typer.echo(program.describe(figures))
+    typer.echo(program.describe_figures(figures))
     if json is not None:
         write_json(json, asdict(figures))

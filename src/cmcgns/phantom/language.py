@@ -20,7 +20,7 @@ _IN_LUNG = frozenset({"Consolidation", "Edema", "Nodule", "Effusion", "Pneumotho
 _ADJECTIVES = {"apex": "apical", "hemithorax": "apicobasal"}
 
 
-def write_report(rng: np.random.Generator, plans: Sequence[FindingPlan]) -> tuple[str, str]:
+def compose_report(rng: np.random.Generator, plans: Sequence[FindingPlan]) -> tuple[str, str]:
     """Write the findings and impression sections for ``plans``; every finding is mentioned at least once."""
     groups = _group(plans)
     order = [groups[int(i)] for i in rng.permutation(len(groups))]

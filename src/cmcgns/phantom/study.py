@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cmcgns.common.errors import UserError
 from cmcgns.phantom.anatomy import AIR_CONTRAST, SIDES, Anatomy, Chest, draw_anatomy
 from cmcgns.phantom.findings import FINDINGS, FindingPlan, draw_findings
-from cmcgns.phantom.language import write_report
+from cmcgns.phantom.language import compose_report
 from cmcgns.phantom.painting import paint_finding
 from cmcgns.phantom.raster import Array, bounding_box, clamp, grain, pixel_centres, ramp, smooth_noise
 from cmcgns.phantom.structures import (
@@ -175,7 +175,7 @@ def plan_study(seed: int, index: int) -> StudyPlan:
     view = "AP" if study.random() < 0.35 else "PA"
     anatomy = draw_anatomy(patient, study, sex, view)
     findings = draw_findings(np.random.default_rng((seed, _TRUTH, index)))
-    text, impression = write_report(np.random.default_rng((seed, _REPORT, index)), findings)
+    text, impression = compose_report(np.random.default_rng((seed, _REPORT, index)), findings)
     study_id, patient_id = f"phantom-{seed}-{index:06d}", f"phantom-{seed}-p{block:05d}{number:02d}"
     return StudyPlan(
         study_id, patient_id, sex, age, view, anatomy, findings, text, impression, grain=(seed, _GRAIN, index)

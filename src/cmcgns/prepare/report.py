@@ -104,7 +104,7 @@ def _kind(reason: str) -> str:
     return rest if colon and ("/" in head or "." in head) else reason
 
 
-def write_report(path: Path, summary: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
+def write_prepare_page(path: Path, summary: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
     """Write the page: counts, histograms, sample thumbnails, what was left out and why."""
     from cmcgns.common.page import page_template
 

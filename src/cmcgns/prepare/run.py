@@ -15,7 +15,7 @@ from cmcgns.common.files import write_json
 from cmcgns.data.manifest import write_manifest
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.prepare.image import ImageSettings, ImageTask
-from cmcgns.prepare.report import summarise, write_report
+from cmcgns.prepare.report import summarise, write_prepare_page
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.sources import get_source
 from cmcgns.prepare.sources.base import SourceOptions
@@ -81,7 +81,7 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     manifest = write_manifest(frame, out / "manifest.parquet")
     summary = summarise(source, frame, table, _about(root, options))
     write_json(out / "report.json", summary)
-    write_report(out / "report.html", summary, frame, out)
+    write_prepare_page(out / "report.html", summary, frame, out)
     for note in table.notes:
         console.print(f"note: {note}")
     if options.shards:

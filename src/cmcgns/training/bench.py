@@ -181,7 +181,7 @@ def bench_step(
     )
 
 
-def describe(figures: StepFigures) -> str:
+def describe_figures(figures: StepFigures) -> str:
     """The measurement as lines for people."""
     return "\n".join(
         f"{name.replace('_', ' '):<28}" + (f"{value:,.3f}" if isinstance(value, float) else str(value))

@@ -125,7 +125,7 @@ def summary(prepared: PreparedData) -> dict[str, Any]:
     }
 
 
-def describe(counts: dict[str, Any]) -> str:
+def describe_counts(counts: dict[str, Any]) -> str:
     """The counts of `summary` as two or three lines for a person."""
     lines = [
         f"{counts['train']} training and {counts['validation']} validation studies, "

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cmcgns.data.pairs.batch import Batch, mix, steps_per_epoch
-from cmcgns.data.pairs.dataset import PairDataset, make_loader, serve
+from cmcgns.data.pairs.dataset import PairDataset, iterate_batches, make_loader
 from cmcgns.data.shards.stream import training_order
 from cmcgns.objectives.objective import STAGES, Stage
 from cmcgns.settings.config import Recipe, StageSettings
@@ -155,7 +155,7 @@ class Loop:
         )
         cuda = self.fabric.device.type == "cuda"
         lonely = 0
-        loader = serve(make_loader(self.train, order, self.recipe.data.workers, pin_memory=cuda))
+        loader = iterate_batches(make_loader(self.train, order, self.recipe.data.workers, pin_memory=cuda))
         for _ in range(self.steps() - state.step):
             group = [batch for _, batch in zip(range(training.accumulate), loader, strict=False)]
             lonely += sum(int(batch.sentence_mask.sum()) < 2 for batch in group)  # still on the host

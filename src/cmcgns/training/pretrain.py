@@ -19,7 +19,14 @@ from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import differences
 from cmcgns.training.bench import optimizer_step, time_steps
 from cmcgns.training.checkpoint import TrainingState, checkpoints, read_state, save_weights
-from cmcgns.training.data import PreparedData, describe, describe_batches, prepare_data, summary, write_left_out
+from cmcgns.training.data import (
+    PreparedData,
+    describe_batches,
+    describe_counts,
+    prepare_data,
+    summary,
+    write_left_out,
+)
 from cmcgns.training.journal import RunConsole, open_journal
 from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.loop import Loop
@@ -77,7 +84,7 @@ def pretrain(
     console = RunConsole(quiet or not fabric.is_global_zero)
     if fabric.is_global_zero:
         _write_start(folder, recipe, prepared, task, init, fresh=latest is None)
-        console.say(f"{describe(summary(prepared))}\n{batches}")
+        console.say(f"{describe_counts(summary(prepared))}\n{batches}")
     with open_journal(folder, console, state, fabric.is_global_zero) as journal:
         Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, latest).run()
     if fabric.is_global_zero:
@@ -168,7 +175,7 @@ def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool, init: Path | N
     find_objective(recipe.objective)  # a wrong name is said before anything is read or made
     if not resume:
         if not int(os.environ.get("LOCAL_RANK", 0)):
-            folder.claim()  # before other processes start, which would wait for this one in vain
+            folder.make_empty()  # before other processes start, which would wait for this one in vain
         return None
     before = folder.read_recipe()
     if before != recipe:

@@ -46,7 +46,7 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.best = self.state / "best-alignment.safetensors"
 
-    def claim(self) -> None:
+    def make_empty(self) -> None:
         """Make an empty folder for a new run.
 
         Raises:

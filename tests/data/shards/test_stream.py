@@ -10,7 +10,7 @@ import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import BatchRequest, TrainingOrder
-from cmcgns.data.pairs.dataset import make_loader, serve
+from cmcgns.data.pairs.dataset import iterate_batches, make_loader
 from cmcgns.data.shards.index import ShardFolder
 from cmcgns.data.shards.stream import GROUP, ShardImages, StreamOrder, training_order
 from cmcgns.data.shards.write import write_shards
@@ -183,7 +183,7 @@ def test_a_damaged_image_is_named_with_its_shard(shards, monkeypatch):
     monkeypatch.setattr(ShardFolder, "read", damaged)
     for workers in (0, 1):
         with pytest.raises(UserError) as caught:
-            list(serve(make_loader(data, training_order(data, BATCH, 5), workers)))
+            list(iterate_batches(make_loader(data, training_order(data, BATCH, 5), workers)))
         pattern = r"[^\n]*/shards/train-0000\d\d\.tar: train-000000\d\d\.(jpg|png): (truncated|unreadable)[^\n]*"
         assert re.fullmatch(pattern, str(caught.value)), "one line, also out of a worker"
 

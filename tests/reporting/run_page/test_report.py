@@ -19,7 +19,7 @@ from cmcgns.data.shards.write import write_shards
 from cmcgns.phantom import write_dataset
 from cmcgns.pretrained import load
 from cmcgns.reporting.run_page.attention import box_mask, enlarge, localisation, sentence_maps, statements
-from cmcgns.reporting.run_page.report import write_report
+from cmcgns.reporting.run_page.report import write_run_page
 from cmcgns.reporting.run_page.studies import encode_studies
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.pretrain import pretrain
@@ -92,7 +92,7 @@ def section(page: str, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def report(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(run, data, results(), tmp_path_factory.mktemp("report"))
+    return write_run_page(run, data, results(), tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_results_are_bold_only_where_the_interval_leaves_out_zero(
     assert table.count("<strong>+0.250 (+0.240 to +0.260)</strong>") == 3
     assert "0.875 (0.865 to 0.885)" in table
     assert "0.420" in table
-    unclear = write_report(run, data, results(clear=False), tmp_path).read_text("utf-8")
+    unclear = write_run_page(run, data, results(clear=False), tmp_path).read_text("utf-8")
     assert "<strong>" not in section(unclear, "results")
     assert "+0.001 (−0.009 to +0.011)" in section(unclear, "results")
 
@@ -163,7 +163,7 @@ def test_parts_that_a_run_lacks_say_why(data: Path, tmp_path: Path) -> None:
     changes = ("objective.reconstruction='off'", "reconstruction.epochs=0", "objective.weight_image=0",
                "objective.weight_report=0")  # fmt: skip
     run = pretrain(load_recipe("demo", (*TINY, *changes)), data, tmp_path / "run", quiet=True)
-    page = write_report(run, data, results() | {"report_use": None}, tmp_path / "report").read_text("utf-8")
+    page = write_run_page(run, data, results() | {"report_use": None}, tmp_path / "report").read_text("utf-8")
     assert "without masked reconstruction" in section(page, "reconstructions")
     assert "without the local report loss" in section(page, "attention")
     assert "without the cluster bank" in section(page, "bank")
@@ -173,7 +173,7 @@ def test_parts_that_a_run_lacks_say_why(data: Path, tmp_path: Path) -> None:
 def test_bank_that_never_started_is_explained(data: Path, tmp_path: Path) -> None:
     changes = ("objective.bank.start_by_step=1000", "objective.bank.start_cosine=-1", "reconstruction.epochs=0")
     run = pretrain(load_recipe("demo", (*TINY, *changes)), data, tmp_path / "run", quiet=True)
-    page = write_report(run, data, results(), tmp_path / "report").read_text("utf-8")
+    page = write_run_page(run, data, results(), tmp_path / "report").read_text("utf-8")
     assert "never started" in section(page, "bank")
     assert "did not train it" in section(page, "reconstructions")
 
@@ -183,7 +183,7 @@ def test_table_without_labels_and_boxes(run: Path, data: Path, tmp_path: Path) -
     frame["image_path"] = [str(data / path) for path in frame["image_path"]]
     plain = frame[["image_path", "study_id", "findings", "impression", "split"]]
     plain.to_csv(tmp_path / "pairs.csv", index=False)
-    page = write_report(run, tmp_path / "pairs.csv", {}, tmp_path / "report").read_text("utf-8")
+    page = write_run_page(run, tmp_path / "pairs.csv", {}, tmp_path / "report").read_text("utf-8")
     assert "No results of an evaluation" in section(page, "results")
     assert "no finding boxes" in section(page, "attention")
     assert "The first studies, not chosen by their result" in section(page, "retrieval")
@@ -241,26 +241,26 @@ def test_studies_that_were_trained_on_are_known_by_file_too(run: Path, data: Pat
     frame["study_id"], frame["patient_id"], frame["split"] = frame["image_path"], frame["image_path"], "test"
     frame.to_parquet(tmp_path / "renamed.parquet")
     with pytest.raises(UserError, match="trained on all of its studies; give --data"):
-        write_report(run, tmp_path / "renamed.parquet", {}, tmp_path / "report")
+        write_run_page(run, tmp_path / "renamed.parquet", {}, tmp_path / "report")
 
 
 def test_a_run_without_its_records_is_shown(run: Path, data: Path, tmp_path: Path) -> None:
     """Published runs may lack seen.parquet, and anything else that only the page wants."""
     bare = tmp_path / "bare"
     shutil.copytree(run, bare, ignore=shutil.ignore_patterns("seen.parquet", "metrics.jsonl", "provenance.json"))
-    page = write_report(bare, data, {}, tmp_path / "one").read_text("utf-8")
+    page = write_run_page(bare, data, {}, tmp_path / "one").read_text("utf-8")
     assert "Nothing was logged" in section(page, "curves")
     assert "none of which was trained on" in page  # they are test studies all the same
-    page = write_report(bare, plain_table(data, tmp_path), {}, tmp_path / "two").read_text("utf-8")
+    page = write_run_page(bare, plain_table(data, tmp_path), {}, tmp_path / "two").read_text("utf-8")
     assert "no seen.parquet, so they may have been trained on" in page
 
 
 def test_an_unfinished_run_is_refused_before_anything_is_written(run: Path, data: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("model.safetensors"))
     with pytest.raises(UserError, match=r"model\.safetensors is missing; finish the run with --resume"):
-        write_report(tmp_path / "run", data, {}, tmp_path / "out")
+        write_run_page(tmp_path / "run", data, {}, tmp_path / "out")
     with pytest.raises(UserError, match="is no run folder"):
-        write_report(tmp_path / "nothing", data, {}, tmp_path / "out")
+        write_run_page(tmp_path / "nothing", data, {}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -268,14 +268,14 @@ def test_an_unfinished_run_is_refused_before_anything_is_written(run: Path, data
 def test_a_folder_that_cannot_be_written_is_refused(run: Path, data: Path, tmp_path: Path, out: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"--out .*{out} cannot be written .*choose another folder"):
-        write_report(run, data, {}, tmp_path / out)
+        write_run_page(run, data, {}, tmp_path / out)
 
 
 def test_shards_are_refused_with_the_way_out(run: Path, data: Path, tmp_path: Path) -> None:
     write_shards(data, tmp_path / "shards", 50)
     with pytest.raises(UserError, match="shards, which the page cannot read: give the folder"):
-        write_report(run, tmp_path / "shards", {}, tmp_path / "out")
+        write_run_page(run, tmp_path / "shards", {}, tmp_path / "out")
 
 
 def test_same_run_gives_the_same_page(run: Path, data: Path, page: str, tmp_path: Path) -> None:
-    assert write_report(run, data, results(), tmp_path).read_text("utf-8") == page
+    assert write_run_page(run, data, results(), tmp_path).read_text("utf-8") == page

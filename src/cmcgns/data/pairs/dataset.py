@@ -206,7 +206,7 @@ def make_loader(dataset: PairDataset, order: Any, workers: int = 0, pin_memory: 
     )
 
 
-def serve(loader: DataLoader[Batch]) -> Iterator[Batch]:
+def iterate_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
     """The batches of a loader; a worker's user error comes with its own message alone, not with a traceback in it.
 
     Raises:

@@ -51,7 +51,7 @@ from cmcgns.training.journal import read_metrics
 from cmcgns.training.run_folder import RunFolder
 
 
-def write_report(run: Path, manifest: Path, results: dict[str, Any], out: Path) -> Path:
+def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path) -> Path:
     """Write a page about a finished run: one HTML file that needs nothing else, and its pictures as PNG.
 
     Args:
