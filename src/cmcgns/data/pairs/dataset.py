@@ -81,7 +81,7 @@ class PairDataset(Dataset[Batch]):
                 trim(arrays)
         names = tuple(self.study_ids[row] for row in rows)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return Batch(images=self._view(rows, draws, request), study_ids=names, **tensors)
+        return Batch(images=self._view(rows, draws, request), study_ids=names, **tensors).check()
 
     def _view(
         self, rows: NDArray[np.int64], draws: NDArray[np.float64] | None, request: BatchRequest
