@@ -12,7 +12,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_json
 from cmcgns.data.pairs.batch import mix
 from cmcgns.data.pairs.dataset import make_loader
-from cmcgns.data.shards.stream import training_order
+from cmcgns.data.shards.stream import ShardImages, training_order
 from cmcgns.models.freeze import unreached_parameters
 from cmcgns.objectives.objective import STAGES, find_objective
 from cmcgns.settings.config import Recipe
@@ -30,8 +30,9 @@ from cmcgns.training.data import (
 from cmcgns.training.journal import RunConsole, open_journal
 from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.loop import Loop
+from cmcgns.training.note_seen import write_seen
 from cmcgns.training.run_folder import RunFolder, describe_run
-from cmcgns.training.seen import write_seen
+from cmcgns.training.same_rows import rows_of
 from cmcgns.training.task import PretrainingTask, build_for, check_source, first_task
 
 logger = logging.getLogger(__name__)
@@ -161,10 +162,13 @@ def _prepare(
     if init is not None:
         check_source(RunFolder(init))
     tokenizer = folder.tokenizer if latest else (init / "tokenizer" if init else None)
-    prepared = prepare_data(recipe, data, tokenizer, fabric.world_size > 1 or fabric.device.type == "cuda")
-    before = folder.read_provenance().get("manifest_sha256")
-    if before is not None and before != sha256(prepared.pairs.source):
-        raise UserError(f"--resume: {prepared.pairs.source} has changed since the run started")
+    same = rows_of(folder) if latest or folder.seen.is_file() else None
+    fixed_shapes = fabric.world_size > 1 or fabric.device.type == "cuda"
+    prepared = prepare_data(recipe, data, tokenizer, fixed_shapes, same)
+    if same:
+        for part, each in (("train", prepared.train), ("val", prepared.validation)):
+            if not isinstance(each.images, ShardImages):
+                same.check_pixels(prepared.pairs, part, each.images, each.rows)
     return prepared
 
 
