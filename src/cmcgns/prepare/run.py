@@ -1,6 +1,5 @@
 """`cmcgns prepare`: a dataset's own folder in, a manifest with resized images out."""
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_json
+from cmcgns.common.stored import read_json
 from cmcgns.data.manifest import write_manifest
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.prepare.image import ImageSettings, ImageTask
@@ -165,4 +165,4 @@ def read_report(out: Path) -> dict[str, Any]:
     file = out / "report.json"
     if not file.is_file():
         raise UserError(f"{file}: no such report; `cmcgns prepare` writes one")
-    return dict(json.loads(file.read_text("utf-8")))
+    return read_json(file, "delete it, and `cmcgns prepare` writes it again")

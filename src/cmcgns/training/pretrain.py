@@ -1,15 +1,17 @@
 """`cmcgns pretrain`: from a recipe and a folder of pairs to a run folder."""
 
 import logging
-import os
 import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import sha256, write_json
+from cmcgns.common.files import explain, is_about_a_place, make_folder, sha256, write_json
 from cmcgns.data.pairs.batch import mix
 from cmcgns.data.pairs.dataset import make_loader
 from cmcgns.data.shards.stream import ShardImages, training_order
@@ -18,7 +20,14 @@ from cmcgns.objectives.objective import STAGES, find_objective
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import differences
 from cmcgns.training.bench import optimizer_step, time_steps
-from cmcgns.training.checkpoint import TrainingState, checkpoints, read_state, save_weights
+from cmcgns.training.checkpoint import (
+    TrainingState,
+    checkpoints,
+    newest_whole,
+    read_state,
+    save_weights,
+    set_aside,
+)
 from cmcgns.training.data import (
     PreparedData,
     describe_batches,
@@ -28,7 +37,7 @@ from cmcgns.training.data import (
     write_left_out,
 )
 from cmcgns.training.journal import RunConsole, open_journal
-from cmcgns.training.launch import launch, peak_memory
+from cmcgns.training.launch import is_first_process, launch, peak_memory
 from cmcgns.training.loop import Loop
 from cmcgns.training.note_seen import write_seen
 from cmcgns.training.run_folder import RunFolder, describe_run
@@ -67,15 +76,35 @@ def pretrain(
         The run folder.
 
     Raises:
-        UserError: bad settings or data.
+        UserError: bad settings or data, a folder that another process works in, or a disk that is full.
         Interrupted: after SIGTERM or SIGINT, with the state saved.
         NonFiniteLoss: with the study ids of the batch.
     """
+    if resume and init:
+        raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
+    find_objective(recipe.objective)  # a wrong name is said before anything is read or made
     folder = RunFolder(out)
-    latest = _open_folder(folder, recipe, resume, init)
-    fabric = launch(recipe, devices, nodes, accelerator)
-    if resume and fabric.is_global_zero:
+    with _claimed(folder), _nothing_lost(folder):
+        _run(folder, recipe, data, resume, init, lambda: launch(recipe, devices, nodes, accelerator), quiet)
+    return out
+
+
+def _run(
+    folder: RunFolder,
+    recipe: Recipe,
+    data: Path | str,
+    resume: bool,
+    init: Path | None,
+    start: Callable[[], Any],
+    quiet: bool,
+) -> None:
+    """The run, in a folder of its own."""
+    latest = _open_folder(folder, recipe, resume)
+    fabric = start()
+    if fabric.is_global_zero:
         folder.remove_leftovers()
+        if latest:
+            set_aside(folder.state, latest)
     if resume and latest is None:
         init = folder.read_init()  # starts over, from where it started before
     prepared = _prepare(recipe, data, folder, latest, init, fabric)
@@ -90,9 +119,8 @@ def pretrain(
         Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, latest).run()
     if fabric.is_global_zero:
         _write_end(folder, task, recipe)
-        console.say(f"done: {out}")
+        console.say(f"done: {folder.path}")
     fabric.barrier()
-    return out
 
 
 def dry_run(
@@ -172,15 +200,39 @@ def _prepare(
     return prepared
 
 
-def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool, init: Path | None) -> Path | None:
-    """Newest checkpoint to go on from; None for a new run, and for one that was stopped before its first."""
-    if resume and init:
-        raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
-    find_objective(recipe.objective)  # a wrong name is said before anything is read or made
+@contextmanager
+def _claimed(folder: RunFolder) -> Iterator[None]:
+    """The first rank has the folder for itself, before other processes start, which would wait for it in vain."""
+    if not is_first_process():
+        yield
+        return
+    make_folder(folder.path)
+    with claimed(folder.path, "pretrain"):
+        yield
+
+
+@contextmanager
+def _nothing_lost(folder: RunFolder) -> Iterator[None]:
+    """What the disk refuses during the run becomes a message that says how it goes on."""
+    try:
+        yield
+    except (OSError, UserError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not (isinstance(cause, OSError) and is_about_a_place(cause) and folder.config.is_file()):
+            raise
+        said = explain(cause, cause.filename or folder.path) if error is cause else str(error)
+        saved = checkpoints(folder.state)
+        place = f"from {saved[-1].name}" if saved else "from its beginning"
+        raise UserError(f"{said}. Nothing is lost: with --resume the run goes on {place}") from cause
+
+
+def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> Path | None:
+    """Checkpoint to go on from; None for a new run, and for one that was stopped before its first."""
     if not resume:
-        if not int(os.environ.get("LOCAL_RANK", 0)):
-            folder.make_empty()  # before other processes start, which would wait for this one in vain
+        if is_first_process():
+            folder.check_new()
         return None
+    folder.check_started()
     before = folder.read_recipe()
     if before != recipe:
         changed = ", ".join(differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
@@ -188,8 +240,7 @@ def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool, init: Path | N
             f"--resume: {folder.config} differs in {changed}. Resume with the settings of the run "
             "(its config.yaml can be given as RECIPE), or start a new run with --init"
         )
-    found = checkpoints(folder.state)
-    return found[-1] if found else None
+    return newest_whole(folder.state)
 
 
 def _state_of(latest: Path | None, ranks: int) -> TrainingState:

@@ -1,12 +1,10 @@
 """The task of a run: model and objective as one module, and the weights that it and Stage II start with."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from cmcgns.common.errors import UserError
@@ -21,6 +19,7 @@ from cmcgns.settings.config import Recipe, ReportEncoderSettings
 from cmcgns.training.checkpoint import TrainingState, load_task, load_weights, save_weights
 from cmcgns.training.data import PreparedData
 from cmcgns.training.run_folder import RunFolder
+from cmcgns.training.weights_file import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ def initial_report_config(settings: ReportEncoderSettings, source: RunFolder) ->
     Raises:
         UserError: the recipe asks for another report encoder.
     """
-    config: dict[str, Any] = json.loads(source.report_encoder.read_text("utf-8"))
+    config: dict[str, Any] = source.read_report_config()
     wanted, found = {"name": settings.name}, {"name": source.read_recipe().report_encoder.name}
     if settings.name == SCRATCH == found["name"]:
         names = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads"}
@@ -103,7 +102,7 @@ def load_initial_weights(task: PretrainingTask, source: RunFolder) -> None:
     Raises:
         UserError: the run's encoders differ from the recipe's.
     """
-    tensors = load_file(source.model)
+    tensors, _ = read_tensors(source.model)
     model = below(tensors, "model.")
     check_keys(dict(model), task.model.state_dict(), f"--init {source.path}")
     task.model.load_state_dict(model)
@@ -125,7 +124,7 @@ def first_task(
 ) -> PretrainingTask:
     """What training goes on with: a checkpoint, the weights of another run, or the recipe's own start."""
     if latest is not None:
-        task = build_for(recipe, prepared, json.loads(folder.report_encoder.read_text("utf-8")))
+        task = build_for(recipe, prepared, folder.read_report_config())
         load_task(latest, task)
     elif init is not None:
         task = build_for(recipe, prepared, initial_report_config(recipe.report_encoder, RunFolder(init)))
