@@ -1,6 +1,5 @@
 """Weights and checkpoints in files: safetensors, atomic, the newest k kept. No pickle anywhere."""
 
-import json
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,7 +44,7 @@ class TrainingState:
 
 def save_weights(path: Path, module: nn.Module, about: dict[str, Any] | None = None) -> None:
     """Write every parameter and buffer of a module."""
-    write_tensors(path, module.state_dict(), {"about": json.dumps(about or {})})
+    write_tensors(path, module.state_dict(), "about", about or {})
 
 
 def load_weights(path: Path, module: nn.Module) -> dict[str, Any]:
@@ -59,8 +58,7 @@ def load_weights(path: Path, module: nn.Module) -> dict[str, Any]:
     """
     tensors, about = read_tensors(path)
     _fill(module, tensors, path)
-    with naming_damage(path, "it is no file of weights that a run wrote"):
-        return dict(json.loads(about["about"]))
+    return about
 
 
 def save_checkpoint(
@@ -72,7 +70,7 @@ def save_checkpoint(
     names = _parameter_names(task, optimizer)
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{names[index]}/{kind}": value for kind, value in values.items()}
-    write_tensors(path, tensors, {"progress": json.dumps(asdict(state))})
+    write_tensors(path, tensors, "progress", asdict(state))
     for old in checkpoints(folder)[:-keep]:
         old.unlink()
     return path
@@ -115,7 +113,7 @@ def read_state(path: Path) -> TrainingState:
     """Where the run stood when the checkpoint was written."""
     _, about = read_tensors(path)
     with naming_damage(path, "it is no checkpoint of a run"):
-        return TrainingState(**json.loads(about["progress"]))
+        return TrainingState(**about)
 
 
 def load_task(path: Path, task: nn.Module) -> None:

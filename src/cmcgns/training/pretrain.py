@@ -2,32 +2,22 @@
 
 import logging
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import explain, is_about_a_place, make_folder, sha256, write_json
+from cmcgns.common.files import sha256, write_json
 from cmcgns.data.pairs.batch import mix
 from cmcgns.data.pairs.dataset import make_loader
 from cmcgns.data.shards.stream import ShardImages, training_order
 from cmcgns.models.freeze import unreached_parameters
 from cmcgns.objectives.objective import STAGES, find_objective
 from cmcgns.settings.config import Recipe
-from cmcgns.settings.recipe import differences
 from cmcgns.training.bench import optimizer_step, time_steps
-from cmcgns.training.checkpoint import (
-    TrainingState,
-    checkpoints,
-    newest_whole,
-    read_state,
-    save_weights,
-    set_aside,
-)
+from cmcgns.training.checkpoint import save_weights, set_aside
 from cmcgns.training.data import (
     PreparedData,
     describe_batches,
@@ -37,11 +27,12 @@ from cmcgns.training.data import (
     write_left_out,
 )
 from cmcgns.training.journal import RunConsole, open_journal
-from cmcgns.training.launch import is_first_process, launch, peak_memory
+from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.loop import Loop
 from cmcgns.training.note_seen import write_seen
 from cmcgns.training.run_folder import RunFolder, describe_run
 from cmcgns.training.same_rows import rows_of
+from cmcgns.training.start import claimed_run, find_start, nothing_lost, state_of
 from cmcgns.training.task import PretrainingTask, build_for, check_source, first_task
 
 logger = logging.getLogger(__name__)
@@ -84,7 +75,7 @@ def pretrain(
         raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
     find_objective(recipe.objective)  # a wrong name is said before anything is read or made
     folder = RunFolder(out)
-    with _claimed(folder), _nothing_lost(folder):
+    with claimed_run(folder, resume), nothing_lost(folder):
         _run(folder, recipe, data, resume, init, lambda: launch(recipe, devices, nodes, accelerator), quiet)
     return out
 
@@ -99,7 +90,7 @@ def _run(
     quiet: bool,
 ) -> None:
     """The run, in a folder of its own."""
-    latest = _open_folder(folder, recipe, resume)
+    latest = find_start(folder, recipe, resume)
     fabric = start()
     if fabric.is_global_zero:
         folder.remove_leftovers()
@@ -110,7 +101,7 @@ def _run(
     prepared = _prepare(recipe, data, folder, latest, init, fabric)
     batches = describe_batches(recipe, len(prepared.train), fabric.world_size)
     task = first_task(recipe, prepared, folder, latest, init)
-    state = _state_of(latest, fabric.world_size)
+    state = state_of(latest, fabric.world_size)
     console = RunConsole(quiet or not fabric.is_global_zero)
     if fabric.is_global_zero:
         _write_start(folder, recipe, prepared, task, init, fresh=latest is None)
@@ -198,57 +189,6 @@ def _prepare(
             if not isinstance(each.images, ShardImages):
                 same.check_pixels(prepared.pairs, part, each.images, each.rows)
     return prepared
-
-
-@contextmanager
-def _claimed(folder: RunFolder) -> Iterator[None]:
-    """The first rank has the folder for itself, before other processes start, which would wait for it in vain."""
-    if not is_first_process():
-        yield
-        return
-    make_folder(folder.path)
-    with claimed(folder.path, "pretrain"):
-        yield
-
-
-@contextmanager
-def _nothing_lost(folder: RunFolder) -> Iterator[None]:
-    """What the disk refuses during the run becomes a message that says how it goes on."""
-    try:
-        yield
-    except (OSError, UserError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if not (isinstance(cause, OSError) and is_about_a_place(cause) and folder.config.is_file()):
-            raise
-        said = explain(cause, cause.filename or folder.path) if error is cause else str(error)
-        saved = checkpoints(folder.state)
-        place = f"from {saved[-1].name}" if saved else "from its beginning"
-        raise UserError(f"{said}. Nothing is lost: with --resume the run goes on {place}") from cause
-
-
-def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> Path | None:
-    """Checkpoint to go on from; None for a new run, and for one that was stopped before its first."""
-    if not resume:
-        if is_first_process():
-            folder.check_new()
-        return None
-    folder.check_started()
-    before = folder.read_recipe()
-    if before != recipe:
-        changed = ", ".join(differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
-        raise UserError(
-            f"--resume: {folder.config} differs in {changed}. Resume with the settings of the run "
-            "(its config.yaml can be given as RECIPE), or start a new run with --init"
-        )
-    return newest_whole(folder.state)
-
-
-def _state_of(latest: Path | None, ranks: int) -> TrainingState:
-    """Where the run stands; the start without a checkpoint."""
-    state = read_state(latest) if latest else TrainingState(ranks=ranks)
-    if state.ranks != ranks:
-        raise UserError(f"--resume: the run has {state.ranks} rank(s), not {ranks}: the order would change")
-    return state
 
 
 def _write_start(

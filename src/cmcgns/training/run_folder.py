@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import sys
 from datetime import UTC, datetime
 from importlib import resources
@@ -17,14 +16,13 @@ import yaml
 
 from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import sha256, write_json, write_text
+from cmcgns.common.files import is_left_over, sha256, write_json, write_text
 from cmcgns.common.stored import read_json
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 from cmcgns.settings.yaml import read_mapping_file
 
 _PACKAGES = ("cmcgns", "torch", "torchvision", "timm", "transformers", "tokenizers", "lightning", "numpy", "pandas")
-_LEFTOVER = re.compile(r"\.(.+\.)?\d+-[0-9a-f]{8}\.tmp")  # as `write_atomically` names its temporary files
 _METHOD = "cross-modal\ncluster-guided negative sampling (CM-CGNS, arXiv 2506.11674)"
 
 
@@ -75,22 +73,21 @@ class RunFolder:
         if self._is_free():
             raise UserError(f"--resume: {self.path} holds no run yet: leave out --resume to start it")
         raise UserError(
-            f"--resume: {self.path} is no run folder: config.yaml is missing. If a run was there, write the file again "
-            f"with `cmcgns recipes RECIPE > {self.config}`, with the --set options of the run"
+            f"--resume: {self.path} is no run folder: config.yaml is missing. If there was one, {self._write_again()}"
         )
 
     def _is_free(self) -> bool:
         """Whether there is nothing but what a start that was stopped before config.yaml leaves behind."""
         own = {LOCK, self.provenance.name, self.preprocess.name}
         there = list(self.path.iterdir()) if self.path.is_dir() else []
-        others = [path for path in there if path.name not in own and not _LEFTOVER.fullmatch(path.name)]
+        others = [path for path in there if path.name not in own and not is_left_over(path)]
         return others == [] or (others == [self.state] and not any(self.state.iterdir()))
 
     def remove_leftovers(self) -> None:
         """Remove what a process that was killed while it wrote has left behind."""
         for folder in (self.path, self.state):
             for path in folder.glob(".*.tmp"):
-                if _LEFTOVER.fullmatch(path.name):
+                if is_left_over(path):
                     path.unlink(missing_ok=True)
 
     def create(self, recipe: Recipe, init: Path | None) -> None:
@@ -121,11 +118,11 @@ class RunFolder:
             raise UserError(f"{self.path} is no run folder: config.yaml is missing")
         settings = read_mapping_file(self.config)
         if missing := [name for name in Recipe.model_fields if name not in settings]:
-            raise UserError(
-                f"{self.config} is damaged ({', '.join(missing)} missing): write it again with `cmcgns recipes RECIPE > "
-                f"{self.config}`, with the --set options of the run"
-            )
+            raise UserError(f"{self.config} is damaged ({', '.join(missing)} missing): {self._write_again()}")
         return parse_recipe(settings, str(self.config))
+
+    def _write_again(self) -> str:
+        return f"write it again: `cmcgns recipes RECIPE > {self.config}`, with the --set options of the run"
 
     def read_report_config(self) -> dict[str, Any]:
         """The report encoder's Hugging Face configuration.

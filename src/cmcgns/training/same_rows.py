@@ -106,10 +106,8 @@ def rows_of(folder: RunFolder) -> SameRows | None:
     seen = open_seen(folder.seen)
     frame = seen.entered if seen is not None else None
     if frame is None:
-        why = "is not there" if seen is None else "is of an earlier version"
-        logger.warning(
-            "%s %s: whether the run goes on with the same rows and images is not checked", folder.seen, why
-        )
+        why = "is missing" if seen is None else "is of an earlier version"
+        logger.warning("%s %s: the run goes on with the rows and images that there are now", folder.seen, why)
         return None
     return SameRows(frame, folder.read_provenance().get("manifest_sha256"))
 

@@ -2,10 +2,12 @@
 
 import errno
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,19 +26,21 @@ class DamagedWeights(UserError):
     """A weights file whose content is not what was written."""
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, about: Mapping[str, Any]) -> None:
     """Write tensors, what is said about them, and the checksum of both.
 
     Args:
         path: the file; an old one stays as it is until the new one is whole.
         tensors: by name, on any device.
-        about: texts by name.
+        kind: name under which `about` stands in the file.
+        about: facts by name, as JSON has them.
 
     Raises:
         UserError: the disk is full, or refuses the file.
     """
     on_host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    metadata = {**about, _CHECKSUM: _checksum(on_host, about)}
+    # One entry alone: safetensors writes several in an order of its own, and equal runs have equal files.
+    metadata = {kind: json.dumps({**about, _CHECKSUM: _checksum(on_host, kind, about)})}
 
     def write(temporary: Path) -> None:
         try:
@@ -56,7 +60,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
         raise
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and what was said about them; files of earlier versions have no checksum to be compared.
 
     Raises:
@@ -66,21 +70,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path}: no such weights file")
     try:
         with safe_open(path, "pt") as file:
-            about = dict(file.metadata() or {})
+            kind, text = next(iter((file.metadata() or {}).items()), ("", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, ValueError, UnicodeDecodeError) as error:
+        about = dict(json.loads(text))
+    except (SafetensorError, ValueError, TypeError) as error:
         raise DamagedWeights(f"{path} is damaged ({one_line(error)})") from error
     stated = about.pop(_CHECKSUM, None)
-    if stated is not None and stated != _checksum(tensors, about):
+    if stated is not None and stated != _checksum(tensors, kind, about):
         raise DamagedWeights(f"{path} is damaged (its content has another checksum than when it was written)")
     return tensors, about
 
 
-def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
-    """SHA-256 over names, types, shapes, bytes and texts, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, text in sorted(about.items()):
-        digest.update(f"{name}\0{text}\0".encode())
+def _checksum(tensors: Mapping[str, Tensor], kind: str, about: Mapping[str, Any]) -> str:
+    """SHA-256 over what is said, and over names, types, shapes and bytes in the order of the names."""
+    digest = hashlib.sha256(f"{kind}\0{json.dumps(about, sort_keys=True)}\0".encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
