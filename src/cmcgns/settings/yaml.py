@@ -62,7 +62,7 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         key, equals, value = override.partition("=")
-        if not equals:
+        if not equals or not all(part.strip() for part in key.split(".")):
             raise UserError(f"--set {override}: expected key=value, for example training.batch_size=32")
         try:
             _assign(settings, key.strip(), yaml.safe_load(value))
