@@ -155,6 +155,10 @@ def test_a_dry_run_is_one_process_and_a_new_run(run, folder, more):
     assert "--dry-run looks at one process and a new run" in refuse(run, folder, *more)
 
 
+def test_an_unknown_accelerator(run, folder):
+    assert "accelerator tpu: there are auto, cpu, cuda, mps" in refuse(run, folder, "--accelerator", "tpu")
+
+
 def test_a_dry_run_from_no_run(run, folder):
     assert f"{folder} is no run folder" in refuse(run, folder, "--init", folder)
 

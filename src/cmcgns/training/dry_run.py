@@ -15,7 +15,7 @@ import numpy as np
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import mix
-from cmcgns.data.pairs.dataset import PairDataset, make_loader
+from cmcgns.data.pairs.dataset import PairDataset, iterate_batches, make_loader
 from cmcgns.data.shards.stream import ShardImages, training_order
 from cmcgns.objectives.objective import STAGES, Stage, find_objective
 from cmcgns.settings.config import Recipe
@@ -157,7 +157,7 @@ def _speed(fabric: Any, task: PretrainingTask, recipe: Recipe, train: PairDatase
     training = recipe.training
     task.set_stage(stage)
     order = training_order(train, training.batch_size, mix(training.seed))
-    loader = iter(make_loader(train, order, recipe.data.workers))
+    loader = iterate_batches(make_loader(train, order, recipe.data.workers))
     first = next(loader)  # a small data set may hold fewer batches than are timed: it comes again
     step = optimizer_step(fabric, task, recipe, chain(loader, repeat(first)))
     seconds = statistics.mean(time_steps(step, fabric.device, steps, warm_up=1))

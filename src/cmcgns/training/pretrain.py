@@ -8,10 +8,11 @@ from typing import Any
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_json
+from cmcgns.data.shards.stream import ShardImages
 from cmcgns.models.freeze import unreached_parameters
 from cmcgns.objectives.objective import find_objective
 from cmcgns.settings.config import Recipe
-from cmcgns.settings.recipe import differences
+from cmcgns.settings.recipe import differences, with_free_settings
 from cmcgns.training.checkpoint import TrainingState, checkpoints, read_state, save_weights
 from cmcgns.training.data import (
     PreparedData,
@@ -70,10 +71,14 @@ def pretrain(
     fabric = launch(recipe, devices, nodes, accelerator)
     if resume and fabric.is_global_zero:
         folder.remove_leftovers()
+    if resume and latest is None and folder.is_finished:  # and its state was deleted, as the documentation allows
+        RunConsole(quiet).say(f"{out} is finished: nothing is left to do")
+        return out
     if resume and latest is None:
         init = folder.read_init()  # starts over, from where it started before
     prepared = _prepare(recipe, data, folder, latest, init, fabric)
     batches = describe_batches(recipe, len(prepared.train), fabric.world_size)
+    _check_workers(folder, recipe, prepared)
     task = first_task(recipe, prepared, folder, latest, init)
     state = _state_of(latest, fabric.world_size)
     console = RunConsole(quiet or not fabric.is_global_zero)
@@ -113,7 +118,7 @@ def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool, init: Path | N
             folder.make_empty()  # before other processes start, which would wait for this one in vain
         return None
     before = folder.read_recipe()
-    if before != recipe:
+    if before != with_free_settings(recipe, before):
         changed = ", ".join(differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
         raise UserError(
             f"--resume: {folder.config} differs in {changed}. Resume with the settings of the run "
@@ -121,6 +126,17 @@ def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool, init: Path | N
         )
     found = checkpoints(folder.state)
     return found[-1] if found else None
+
+
+def _check_workers(folder: RunFolder, recipe: Recipe, prepared: PreparedData) -> None:
+    """Of streamed shards the order of the rows depends on the number of loader processes."""
+    if not (folder.config.is_file() and isinstance(prepared.train.images, ShardImages)):
+        return
+    before = folder.read_recipe().data.workers
+    if max(1, before) != max(1, recipe.data.workers):
+        raise UserError(
+            f"--resume: the run has data.workers={before}, not {recipe.data.workers}: another order of the shards"
+        )
 
 
 def _state_of(latest: Path | None, ranks: int) -> TrainingState:
