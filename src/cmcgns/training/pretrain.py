@@ -1,22 +1,17 @@
 """`cmcgns pretrain`: from a recipe and a folder of pairs to a run folder."""
 
 import logging
-import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_json
-from cmcgns.data.pairs.batch import mix
-from cmcgns.data.pairs.dataset import make_loader
-from cmcgns.data.shards.stream import ShardImages, training_order
+from cmcgns.data.shards.stream import ShardImages
 from cmcgns.models.freeze import unreached_parameters
-from cmcgns.objectives.objective import STAGES, find_objective
+from cmcgns.objectives.objective import find_objective
 from cmcgns.settings.config import Recipe
-from cmcgns.training.bench import optimizer_step, time_steps
 from cmcgns.training.checkpoint import save_weights, set_aside
 from cmcgns.training.data import (
     PreparedData,
@@ -26,14 +21,15 @@ from cmcgns.training.data import (
     summary,
     write_left_out,
 )
+from cmcgns.training.initialise import check_source, first_task
 from cmcgns.training.journal import RunConsole, open_journal
-from cmcgns.training.launch import launch, peak_memory
+from cmcgns.training.launch import launch
 from cmcgns.training.loop import Loop
 from cmcgns.training.note_seen import write_seen
 from cmcgns.training.run_folder import RunFolder, describe_run
 from cmcgns.training.same_rows import rows_of
 from cmcgns.training.start import claimed_run, find_start, nothing_lost, state_of
-from cmcgns.training.task import PretrainingTask, build_for, check_source, first_task
+from cmcgns.training.task import PretrainingTask
 
 logger = logging.getLogger(__name__)
 
@@ -96,10 +92,14 @@ def _run(
         folder.remove_leftovers()
         if latest:
             set_aside(folder.state, latest)
+    if resume and latest is None and folder.is_finished:  # and its state was deleted, as the documentation allows
+        RunConsole(quiet).say(f"{folder.path} is finished: nothing is left to do")
+        return
     if resume and latest is None:
         init = folder.read_init()  # starts over, from where it started before
     prepared = _prepare(recipe, data, folder, latest, init, fabric)
     batches = describe_batches(recipe, len(prepared.train), fabric.world_size)
+    _check_workers(folder, recipe, prepared)
     task = first_task(recipe, prepared, folder, latest, init)
     state = state_of(latest, fabric.world_size)
     console = RunConsole(quiet or not fabric.is_global_zero)
@@ -112,66 +112,6 @@ def _run(
         _write_end(folder, task, recipe)
         console.say(f"done: {folder.path}")
     fabric.barrier()
-
-
-def dry_run(
-    recipe: Recipe,
-    data: Path | str,
-    accelerator: str = "auto",
-    steps: int = 2,
-    processes: int = 1,
-    fresh: bool = True,
-) -> dict[str, float]:
-    """Build everything, run two steps of each stage and estimate the whole run; writes nothing but the image cache.
-
-    Args:
-        recipe: all settings.
-        data: table or folder of pairs, or of shards.
-        accelerator: auto, cpu, cuda or mps.
-        steps: to time, of each stage.
-        processes: that the run is to have.
-        fresh: whether the run starts from nothing.
-
-    Returns:
-        peak memory in MiB, pairs/s of each stage, hours of the whole run (validation not included).
-
-    Raises:
-        UserError: bad settings or data, several processes, or a run that starts from another one.
-    """
-    if processes > 1 or not fresh:
-        raise UserError(
-            "--dry-run looks at one process and a fresh start: leave out --devices, --nodes, --init, --resume"
-        )
-    fabric = launch(recipe, 1, 1, accelerator)
-    prepared = prepare_data(recipe, data, fixed_shapes=fabric.device.type == "cuda")
-    task = build_for(recipe, prepared)
-    figures: dict[str, float] = {}
-    hours = 0.0
-    training = recipe.training
-    for stage in STAGES:
-        settings = getattr(recipe, stage)
-        if settings.epochs == 0:
-            continue
-        task.set_stage(stage)
-        order = training_order(prepared.train, training.batch_size, mix(training.seed))
-        loader = iter(make_loader(prepared.train, order, recipe.data.workers))
-        first = next(loader)  # a small data set may hold fewer batches than are timed: it comes again
-        step = optimizer_step(fabric, task, recipe, chain(loader, repeat(first)))
-        seconds = time_steps(step, fabric.device, steps, warm_up=1)
-        speed = training.batch_size * training.accumulate / statistics.mean(seconds)
-        figures[f"{stage}_pairs_per_second"] = speed
-        hours += settings.epochs * len(prepared.train) / speed / 3600
-    return figures | {"peak_memory_mib": peak_memory(fabric.device), "hours": hours}
-
-
-def describe_estimate(figures: dict[str, float]) -> str:
-    """The estimate as lines for people; less than an hour in minutes."""
-    lines = []
-    for name, value in figures.items():
-        if name == "hours" and value < 1:
-            name, value = "minutes", 60 * value
-        lines.append(f"{name.replace('_', ' '):<36}{value:,.2f}")
-    return "\n".join(lines)
 
 
 def _prepare(
@@ -189,6 +129,17 @@ def _prepare(
             if not isinstance(each.images, ShardImages):
                 same.check_pixels(prepared.pairs, part, each.images, each.rows)
     return prepared
+
+
+def _check_workers(folder: RunFolder, recipe: Recipe, prepared: PreparedData) -> None:
+    """Of streamed shards the order of the rows depends on the number of loader processes."""
+    if not (folder.config.is_file() and isinstance(prepared.train.images, ShardImages)):
+        return
+    before = folder.read_recipe().data.workers
+    if max(1, before) != max(1, recipe.data.workers):
+        raise UserError(
+            f"--resume: the run has data.workers={before}, not {recipe.data.workers}: another order of the shards"
+        )
 
 
 def _write_start(

@@ -18,6 +18,7 @@ from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import is_left_over, sha256, write_json, write_text
 from cmcgns.common.stored import read_json
+from cmcgns.data.images.place import RESAMPLING
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 from cmcgns.settings.yaml import read_mapping_file
@@ -99,6 +100,8 @@ class RunFolder:
         self.write_provenance({"init": str(init) if init else None})
         preprocess = {
             "resize_long_side": recipe.data.resize,
+            "resampling": RESAMPLING.name.lower(),
+            "antialias": True,
             "pad": "centred on a black square",
             "crop": recipe.data.image_size,
             "mean": 0.5,
@@ -119,10 +122,26 @@ class RunFolder:
         settings = read_mapping_file(self.config)
         if missing := [name for name in Recipe.model_fields if name not in settings]:
             raise UserError(f"{self.config} is damaged ({', '.join(missing)} missing): {self._write_again()}")
-        return parse_recipe(settings, str(self.config))
+        try:
+            return parse_recipe(settings, str(self.config))
+        except UserError as error:
+            raise UserError(f"{error}{self.other_version()}") from None
 
     def _write_again(self) -> str:
         return f"write it again: `cmcgns recipes RECIPE > {self.config}`, with the --set options of the run"
+
+    def other_version(self) -> str:
+        """The end of a message about what does not fit: that the run was made by another version; else empty."""
+        this = importlib.metadata.version("cmcgns")
+        made_by = self.read_provenance().get("packages", {}).get("cmcgns", this)
+        if made_by == this:
+            return ""
+        return f"\n  The run was made by cmcgns {made_by}, this is {this}: use that version for it"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end and its weights are there."""
+        return self.model.is_file() and "finished" in self.read_provenance()
 
     def read_report_config(self) -> dict[str, Any]:
         """The report encoder's Hugging Face configuration.

@@ -8,7 +8,7 @@ from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import explain, is_about_a_place, make_folder
 from cmcgns.settings.config import Recipe
-from cmcgns.settings.recipe import differences
+from cmcgns.settings.recipe import differences, with_free_settings
 from cmcgns.training.checkpoint import TrainingState, checkpoints, newest_whole, read_state
 from cmcgns.training.launch import is_first_process
 from cmcgns.training.run_folder import RunFolder
@@ -61,7 +61,7 @@ def find_start(folder: RunFolder, recipe: Recipe, resume: bool) -> Path | None:
             folder.check_new()
         return None
     before = folder.read_recipe()
-    if before != recipe:
+    if before != with_free_settings(recipe, before):
         changed = ", ".join(differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
         raise UserError(
             f"--resume: {folder.config} differs in {changed}. Resume with the settings of the run "
