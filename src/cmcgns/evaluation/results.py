@@ -53,13 +53,15 @@ class ResultRow:
         n: test rows; of the subgroup, if it is one; of a class only those that it is judged on (that have its label).
         patients: test patients of these rows.
         positives: rows of a class that have it; None for figures over all classes, and where no label says so.
+        support: patients of the scarcest kind that the figure rests on (of a class its positives or its negatives, of
+            Dice those with a mask); with fewer than 5 there is no interval, with fewer than 10 it is too narrow.
         fraction: per cent of the training patients; None for tasks that learn nothing.
         seed: of this cell; None: the mean over seeds.
         seeds: how many seeds are behind the value.
         sd: standard deviation over seeds; None for a single one.
         resamples: behind the interval.
         leakage: empty, or what `--allow-leakage` allowed.
-        note: what a reader must know, e.g. skipped classes, or why there is no interval.
+        note: what a reader must know, e.g. classes left out of a mean, or why there is no interval.
     """
 
     protocol: str
@@ -78,6 +80,7 @@ class ResultRow:
     n: int = 0
     patients: int = 0
     positives: int | None = None
+    support: int = 0
     fraction: float | None = None
     seed: int | None = None
     seeds: int = 1
