@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_arrays, write_json, write_text
+from cmcgns.common.files import make_folder, write_arrays, write_json, write_text
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import Cell
 
@@ -129,13 +130,10 @@ def open_results(folder: Path, name: str, sha256: str) -> None:
                 "(and `cmcgns compare A B` for both)"
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.is_dir() and any(each.name != LOCK for each in folder.iterdir()):
         raise UserError(f"--out {folder} is not empty and holds no results: choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / ENCODER, {"encoder": name, "sha256": sha256})
-    except OSError as error:
-        raise UserError(f"--out {folder} cannot be written: {error.strerror}") from error
+    make_folder(folder)
+    write_json(folder / ENCODER, {"encoder": name, "sha256": sha256})
 
 
 def read_encoder(folder: Path) -> dict[str, str]:

@@ -12,7 +12,6 @@ from cmcgns.common.errors import UserError
 from cmcgns.metrics.measure import LEAST, Array, Kind, Measure, Measures
 from cmcgns.metrics.ranking import BoolArray, FloatArray
 
-
 LEFT_OUT = "left out: "
 """Before the classes that a mean leaves out, in the note of the mean."""
 

@@ -193,8 +193,8 @@ def _scarce(selection: Selection) -> list[str]:
     if not few:
         return []
     return [
-        f"Figures that rest on fewer than {ENOUGH} patients of a kind (with the finding, without it, with a box, with "
-        f"a mask): {', '.join(few)}. Below {ENOUGH} an interval is too narrow, below {LEAST} there is none."
+        f"Figures that rest on fewer than {ENOUGH} patients of a kind (with the finding, without it, with a box or "
+        f"mask): {', '.join(few)}. Below {ENOUGH} an interval is too narrow, below {LEAST} there is none."
     ]
 
 
