@@ -15,7 +15,7 @@ from cmcgns.common.files import write_json
 from cmcgns.data.manifest import write_manifest
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.prepare.image import ImageSettings, ImageTask
-from cmcgns.prepare.report import summarise, write_prepare_page
+from cmcgns.prepare.report import describe_identifiers, summarise, write_prepare_page
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.sources import get_source
 from cmcgns.prepare.sources.base import SourceOptions
@@ -83,7 +83,9 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     write_json(out / "report.json", summary)
     write_prepare_page(out / "report.html", summary, frame, out)
     for note in table.notes:
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", markup=False)
+    for line in describe_identifiers(summary["identifiers"]):
+        console.print(f"warning: {line} (all are in report.json)", markup=False)
     if options.shards:
         from cmcgns.data.shards.write import write_shards
 

@@ -12,6 +12,7 @@ from cmcgns.data.tables import as_text, find_table, read_table
 from cmcgns.data.vocabulary import canonical_ids, is_missing, parse_ages, parse_sexes, parse_splits, parse_views
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files, relative_paths
 from cmcgns.prepare.sources.cells import box_fault, draw_splits, finish, number_rows, read_labels
+from cmcgns.prepare.sources.reports import cut_reports
 
 COLUMNS = (*(name for name in TEXT if name not in ("source", "sha256")), "age")
 _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -39,6 +40,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     labels = [name for name in ours if name.startswith(LABEL)]
     read_labels(table, {name: name for name in labels})
     _check_boxes(table)
+    cut_reports(table, options.rules)
     _describe(table, options.dataset or "table")
     _split(table, options.seed)
     return finish(table)
