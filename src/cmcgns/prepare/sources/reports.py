@@ -11,7 +11,7 @@ from cmcgns.data.reports.sections import has_heading, remove_marks, split_sectio
 from cmcgns.data.reports.text import MAX_REPORT, compose
 from cmcgns.prepare.sources.base import PLACE, SourceTable
 
-_TEXTS = (*READ, "report")
+TEXTS = (*READ, "report")
 _SHOWN = 5  # rows or studies in a message
 _SAMPLE = 200  # reports that other languages' rules are tried on
 _WRITTEN_BREAK = re.compile(r"\\r\\n|\\n|\\r|<br ?/?>", re.IGNORECASE)  # line breaks as an export may spell them
@@ -28,7 +28,7 @@ def cut_reports(table: SourceTable, name: str) -> None:
         name: of the rule file.
     """
     rules = load_rules(name)
-    for column in _TEXTS:
+    for column in TEXTS:
         if column in table.frame:
             cells = table.frame[column].map(compose)
             table.frame[column] = cells
