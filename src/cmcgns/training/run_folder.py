@@ -16,6 +16,7 @@ import yaml
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_json, write_text
+from cmcgns.common.remote import not_here
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 
@@ -86,7 +87,7 @@ class RunFolder:
             UserError: not a run folder.
         """
         if not self.config.is_file():
-            raise UserError(f"{self.path} is no run folder: config.yaml is missing")
+            raise UserError(f"{self.path} is no run folder: config.yaml is missing{not_here(self.path)}")
         return parse_recipe(yaml.safe_load(self.config.read_text("utf-8")), str(self.config))
 
     def read_init(self) -> Path | None:
