@@ -12,6 +12,7 @@ from rich.console import Console
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import make_folder, write_json
+from cmcgns.common.remote import not_here
 from cmcgns.common.stored import read_json
 from cmcgns.data.manifest import write_manifest
 from cmcgns.data.reports.section_rules import load_rules
@@ -138,7 +139,7 @@ def _print_left_out(reasons: dict[str, int], console: Console) -> None:
 
 def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> None:
     if not root.exists():
-        raise UserError(f"--root {root}: no such folder")
+        raise UserError(f"--root {root}: no such folder{not_here(root)}")
     if options.size < 32:
         raise UserError(f"--size {options.size} is too small for a radiograph; take 32 or more")
     if options.shards < 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import image_file
 from cmcgns.data.reports.section_rules import list_rules, load_rules
 from cmcgns.data.reports.sections import has_heading
@@ -85,7 +85,8 @@ def _named(frame: pd.DataFrame, mapping: dict[str, str], table: Path) -> pd.Data
     """The frame with our names, after every entry of the mapping has been found to mean one column."""
     for ours, theirs in mapping.items():
         if ours not in _COLUMNS:
-            hint = did_you_mean(ours, _COLUMNS) or f" They are {', '.join(_COLUMNS)}."
+            near = difflib.get_close_matches(ours, _COLUMNS, 1)
+            hint = f" Did you mean {near[0]}?" if near else f" They are {', '.join(_COLUMNS)}."
             raise UserError(f"data.columns.{ours} is none of our columns.{hint}")
         if theirs not in frame:
             found = ", ".join(map(str, frame.columns))
