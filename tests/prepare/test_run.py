@@ -221,7 +221,7 @@ def test_sixteen_bits_are_kept_lossless_and_not_black_as_jpeg(root, tmp_path):
         ({"name": "mimic"}, "mimic-cxr"),
         ({"root": "gone"}, "--root .*gone: no such folder"),
         ({"options": PrepareOptions(size=8)}, "--size 8"),
-        ({"name": "nih", "options": PrepareOptions(columns={"a": "b"})}, "--column belongs to"),
+        ({"name": "nih", "options": PrepareOptions(columns={"a": "b"})}, "--column has no effect on nih"),
         ({"out": "mine"}, "choose another"),
         ({"out": "mine/prepared"}, "choose another"),
         ({"name": "nih", "root": "mine/table.csv"}, "is a file; nih needs the folder"),

@@ -84,7 +84,7 @@ def test_overrides_are_typed_and_the_last_one_wins():
         ("traning.seed=3", r"traning is no setting\. Did you mean training\?"),
         ("batch_size=3", r"batch_size is no setting\. Did you mean training\.batch_size\?"),
         ("bank.clusters=3", r"bank is no setting\. Did you mean objective\.bank\?"),
-        ("qqqqqq=3", r"qqqqqq is no setting\. There are name, .*data, image_encoder, "),
+        ("qqqqqq=3", r"qqqqqq is no setting\. `cmcgns recipes default` shows all"),
         ("training.batch_size=many", r"training\.batch_size: .*valid integer.*got 'many'"),
         ("training.batch_size=0", r"training\.batch_size: .*greater than 0.*got 0"),
         ("data.views=top", r"data\.views: .*'frontal' or 'all'.*got 'top'"),

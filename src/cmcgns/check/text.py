@@ -3,19 +3,16 @@
 No finding quotes what it found.
 """
 
-import re
-from collections.abc import Iterable, Iterator
-from importlib import resources
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import yaml
 from PIL import Image
 
-from cmcgns.check.rule import Finding, Loaded, positions, rule
+from cmcgns.check.rule import Finding, Loaded, rule
 from cmcgns.data.images.dicom import IDENTIFYING_TAGS, parse_dicom
 from cmcgns.data.images.files import load_file
+from cmcgns.data.reports.identifiers import find_identifiers, identifier_kinds
 
 SECTIONS = ("findings", "impression", "report")
 
@@ -23,23 +20,13 @@ SECTIONS = ("findings", "impression", "report")
 _EXIF_TAGS = (0x010E, 0x013B, 0x9C9B, 0x9C9C, 0x9C9D, 0x9286)
 _COMMENTS = ("comment", "Comment", "Description", "Title", "Author", "Subject", "PatientName", "PatientID")
 
-_IDENTIFIERS: dict[str, Any] = yaml.safe_load(
-    resources.files("cmcgns.check").joinpath("identifiers.yaml").read_text("utf-8")
-)
-PATTERNS = {kind: "|".join(patterns) % _IDENTIFIERS["parts"] for kind, patterns in _IDENTIFIERS["kinds"].items()}
-ANY = "|".join(f"(?:{pattern})" for pattern in PATTERNS.values())
-
 
 @rule("residual-identifiers", "a date, telephone number, name after a title, record number or e-mail in a report")
 def residual_identifiers(loaded: Loaded) -> Iterator[Finding]:
     """Says kind, column and rows; never what stands there."""
     for column in SECTIONS:
-        texts = loaded.frame[column]
-        suspects = positions(texts.str.contains(ANY, regex=True))  # one pass over all, the kinds on what is left
-        some = texts.iloc[suspects]
-        for kind, pattern in PATTERNS.items():
-            hits = positions(some.str.contains(pattern, regex=True))
-            yield loaded.finding("warning", f"{column} seems to hold a {kind}", [suspects[hit] for hit in hits])
+        for kind, rows in find_identifiers(loaded.frame[column]).items():
+            yield loaded.finding("warning", f"{column} seems to hold a {kind}", rows)
 
 
 @rule("identifiers-in-source", "the DICOM files that `prepare` read hold a person's data (the stored images do not)")
@@ -79,11 +66,6 @@ def repeated_report(loaded: Loaded) -> Iterator[Finding]:
             f"the most frequent in {int(studies.iloc[0]):,}"
         )
         yield loaded.finding("note", message, rows)
-
-
-def identifier_kinds(texts: Iterable[str]) -> set[str]:
-    """Kinds of identifiers that texts seem to hold (keys of :data:`PATTERNS`), for tags and comments of images."""
-    return {kind for text in texts for kind, pattern in PATTERNS.items() if re.search(pattern, text)}
 
 
 def personal_metadata(image: Image.Image) -> set[str]:

@@ -11,17 +11,15 @@ from pydantic import BaseModel, ValidationError
 from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.common.files import explain as explain_place
 
-MAX_BYTES = 256 * 1024
-"""Size of a file of settings; the largest that comes with the package has 15 kB."""
-MAX_QUOTED = 200
-"""Characters of the input that a message repeats."""
+MOST_BYTES = 1 << 20  # of a file of settings
+MOST_QUOTED = 200  # characters of the input that a message repeats
 
 _LONGEST_NUMBER = 100  # digits; parsing takes time with their square
 _NUMBERS = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp", "binary"))
-_SHOWN = 20  # wrong keys in one message
+_LISTED = 20  # offending keys of one file
 
 
-class SettingsLoader(yaml.SafeLoader):
+class UniqueKeys(yaml.SafeLoader):
     """Safe YAML of which nothing is lost in silence, and that cannot grow: no key twice, no aliases."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -29,7 +27,7 @@ class SettingsLoader(yaml.SafeLoader):
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         if repeated := sorted(key for key, times in keys.items() if times > 1):
             raise yaml.constructor.ConstructorError(
-                problem=f"{', '.join(repeated)[: MAX_QUOTED // 2]} is given twice", problem_mark=node.start_mark
+                problem=f"{', '.join(repeated)[: MOST_QUOTED // 2]} is given twice", problem_mark=node.start_mark
             )
         return super().construct_mapping(node, deep)
 
@@ -38,13 +36,13 @@ class SettingsLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(
-                problem=f"aliases (*{event.anchor[:MAX_QUOTED]}) are not read; write it out",
+                problem=f"aliases (*{event.anchor[:MOST_QUOTED]}) are not read; write it out",
                 problem_mark=event.start_mark,
             )
         node: yaml.Node | None = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
             raise yaml.composer.ComposerError(
-                problem=f"a number of {len(node.value)} characters", problem_mark=node.start_mark
+                problem=f"a number of {len(node.value)} digits", problem_mark=node.start_mark
             )
         return node
 
@@ -59,17 +57,17 @@ def read_mapping_file(path: Path) -> dict[str, Any]:
 
 
 def read_settings_text(path: Path) -> str:
-    """The text of a file of settings, whatever its size.
+    """The text of a file of settings, read no further than its bound.
 
     Raises:
         UserError: unreadable, too long, or not UTF-8.
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise UserError(explain_place(error, path, "read")) from error
-    if len(content) > MAX_BYTES:
+    if len(content) > MOST_BYTES:
         raise UserError(_too_long(str(path)))
     try:
         return content.decode("utf-8-sig")
@@ -92,22 +90,28 @@ def parse_mapping(text: str, source: str) -> dict[str, Any]:
 
 
 def _too_long(source: str) -> str:
-    return f"{source} is longer than {MAX_BYTES // 1024} kB, which no settings are"
+    return f"{source} has more than {MOST_BYTES:,} bytes, which no file of settings needs"
 
 
 def _parse(text: str, source: str) -> Any:
-    if len(text) > MAX_BYTES:
+    if len(text) > MOST_BYTES:
         raise UserError(_too_long(source))
     try:
-        return SettingsLoader(text).get_single_data()
+        return UniqueKeys(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         problem, mark = error.problem or error.context, error.problem_mark or error.context_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise UserError(f"{source} is not valid YAML: {str(problem)[:MAX_QUOTED]}{place}") from None
+        raise UserError(f"{source} is not valid YAML: {str(problem)[:MOST_QUOTED]}{place}") from None
     except (yaml.YAMLError, ValueError) as error:  # the latter of dates such as 2024-13-45
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())[:MAX_QUOTED]}") from None
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())[:MOST_QUOTED]}") from None
     except RecursionError:
-        raise UserError(f"{source} is not valid YAML: groups within groups without end") from None
+        raise UserError(f"{source} is not valid YAML: it is nested too deeply") from None
+
+
+def shown(value: object) -> str:
+    """What a message quotes of something that a user wrote, however long it is."""
+    text = str(value)
+    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}…"
 
 
 def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -119,8 +123,8 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not all(part.strip() for part in key.split(".")):
-            raise UserError(f"--set {override[:MAX_QUOTED]}: expected key=value, for example training.batch_size=32")
-        _assign(settings, key.strip(), _parse(value, f"--set {override[:MAX_QUOTED]}: the value"))
+            raise UserError(f"--set {shown(override)}: expected key=value, for example training.batch_size=32")
+        _assign(settings, key.strip(), _parse(value, f"--set {shown(override)}: the value"))
 
 
 def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
@@ -128,7 +132,7 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
     for group in groups:
         settings = settings.setdefault(group, {})
         if not isinstance(settings, dict):
-            raise UserError(f"--set {key}: {group} is a value, not a group of settings")
+            raise UserError(f"--set {shown(key)}: {shown(group)} is a value, not a group of settings")
     settings[last] = value
 
 
@@ -150,28 +154,30 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
-    """A message with one line for every offending key, the first twenty of them."""
+def explain(error: ValidationError, model: type[BaseModel], source: str, command: str = "") -> str:
+    """A message with one line for every offending key.
+
+    Args:
+        error: of the validation.
+        model: that the settings were to be.
+        source: named first.
+        command: that prints all keys; empty: there is none, and they are listed.
+    """
     details = error.errors(include_url=False)
-    lines = [_explain(dict(detail), model) for detail in details[:_SHOWN]]
-    more = [f"… and {len(details) - _SHOWN} more"] if len(details) > _SHOWN else []
+    lines = [_explain(dict(detail), model, command) for detail in details[:_LISTED]]
+    more = [f"… and {len(details) - _LISTED} more"] if len(details) > _LISTED else []
     return f"{source}:\n  " + "\n  ".join(lines + more)
 
 
-def _explain(detail: dict[str, Any], model: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in detail["loc"])[:MAX_QUOTED]
+def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> str:
+    key = shown(".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "extra_forbidden":
         keys = known_keys(model)
         keys += sorted({known.rpartition(".")[0] for known in keys if "." in known})  # groups, as `objective.bank`
         same_name = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
         group = key.rpartition(".")[0]
         beside = ", ".join(known for known in keys if known.rpartition(".")[0] == group)
-        hint = did_you_mean(same_name[0] if same_name else key, keys)
-        return f"{key} is no setting.{hint or f' There are {beside}.'}"
+        every = f" `{command}` shows all of them." if command else f" There are {beside}."
+        return f"{key} is no setting.{did_you_mean(same_name[0] if same_name else key, keys) or every}"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{key}: {message} (got {_quoted(detail['input'])})" if key else message
-
-
-def _quoted(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
+    return f"{key}: {message} (got {shown(repr(detail['input']))})" if key else message

@@ -137,6 +137,7 @@ def summary(prepared: PreparedData) -> dict[str, Any]:
         "validation": len(prepared.validation),
         "left_out": json.loads(reasons.to_json()),
         "shortened_reports": tokens.shortened,
+        "unknown_word_pieces": round(tokens.unknown, 5),
         "sentences": int(tokens.sentence_offsets[-1]),
         "distinct_sentences": len(np.unique(tokens.sentence_text)),
     }
@@ -154,6 +155,7 @@ def describe_counts(counts: dict[str, Any]) -> str:
         for kind, number in counts["shortened_reports"].items()
         if number
     ]
+    lines += [f"  word pieces unknown to the tokenizer: {counts['unknown_word_pieces']:.2%}"]
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ import yaml
 from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import is_left_over, sha256, write_json, write_text
+from cmcgns.common.remote import not_here
 from cmcgns.common.stored import read_json
 from cmcgns.data.images.place import RESAMPLING
 from cmcgns.settings.config import Recipe
@@ -118,7 +119,7 @@ class RunFolder:
             UserError: not a run folder.
         """
         if not self.config.is_file():
-            raise UserError(f"{self.path} is no run folder: config.yaml is missing")
+            raise UserError(f"{self.path} is no run folder: config.yaml is missing{not_here(self.path)}")
         settings = read_mapping_file(self.config)
         if missing := [name for name in Recipe.model_fields if name not in settings]:
             raise UserError(f"{self.config} is damaged ({', '.join(missing)} missing): {self._write_again()}")

@@ -23,6 +23,8 @@ from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow, read_protocol, write_results
 from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
 from cmcgns.evaluation.select import Pair
+from cmcgns.metrics.classes import LEFT_OUT
+from cmcgns.metrics.intervals import NARROW
 from cmcgns.reporting.evaluation.comparison import verdict_of, write_comparison
 from cmcgns.reporting.evaluation.names import DASH, is_chance, lower_is_better, span
 from cmcgns.reporting.evaluation.report import write_evaluation
@@ -154,10 +156,10 @@ def print_judgement(judgement: Judgement, console: Console) -> None:
     shown = [row for row in judgement.rows if row.primary and row.seed is None and not row.group]
     if shown:
         console.print(figures_table(shown, console.width))
-    remarks: list[str] = []  # allowed leakage, and why there is no figure or no interval
+    remarks: list[str] = []  # allowed leakage, classes left out, why there is no figure or no proper interval
     for row in shown:
         remarks += [f"{row.protocol}: LEAKAGE, {row.leakage}"] if row.leakage else []
-        said = row.note and (row.low is None or PRIMARY in row.note)
+        said = row.note and (row.low is None or any(sign in row.note for sign in (PRIMARY, LEFT_OUT, NARROW)))
         remarks += [f"{row.protocol} {_share(row.fraction)}: {row.note}"] if said else []
     for line in dict.fromkeys(remarks):
         console.print(line, markup=False)
