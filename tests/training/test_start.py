@@ -61,7 +61,6 @@ def test_a_start_that_is_killed_leaves_a_folder_to_start_in_or_to_resume(
     else:
         assert list(found) == ["resume"]
         assert "holds no run yet: leave out --resume" in found["resume"]
-    folder.remove_leftovers()
     assert not list(folder.path.rglob("*.tmp"))
 
 

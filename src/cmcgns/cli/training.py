@@ -86,9 +86,11 @@ def bench_step(
     from cmcgns.settings.recipe import load_recipe
 
     settings = load_recipe(recipe, set_ or [])
-    from cmcgns.common.files import write_json
+    from cmcgns.common.files import make_folder, write_json
     from cmcgns.training import bench as program
 
+    if json is not None:
+        make_folder(json.parent, "--json")
     figures = program.bench_step(
         settings, device=device, batch_size=batch, steps=steps, stage=stage, report_config=report_config
     )

@@ -88,10 +88,8 @@ def _run(
     """The run, in a folder of its own."""
     latest = find_start(folder, recipe, resume)
     fabric = start()
-    if fabric.is_global_zero:
-        folder.remove_leftovers()
-        if latest:
-            set_aside(folder.state, latest)
+    if latest and fabric.is_global_zero:
+        set_aside(folder.state, latest)
     if resume and latest is None and folder.is_finished:  # and its state was deleted, as the documentation allows
         RunConsole(quiet).say(f"{folder.path} is finished: nothing is left to do")
         return
