@@ -20,9 +20,7 @@ from cmcgns.common.files import explained, is_left_over
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
-_DEEPEST = (
-    3  # folders below one another that a verb makes; elsewhere there may be a whole disk below
-)
+_DEEPEST = 3  # folders that verbs make below one another; elsewhere there may be a whole disk below
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _held: set[int] = set()
 
