@@ -218,8 +218,8 @@ def test_wrong_calls_are_refused(tmp_path):
         write_tree("nih", tmp_path / "out", 24, size=8)
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine").write_text("")
-    for out in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(UserError, match="not an empty folder"):
+    for out, message in ((tmp_path, "not an empty folder"), (tmp_path / "mine", "a file of that name, not a folder")):
+        with pytest.raises(UserError, match=message):
             write_tree("nih", out, 24)
 
 

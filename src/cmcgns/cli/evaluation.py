@@ -74,9 +74,16 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for report.html and pictures; RUN/report.")] = None,
 ) -> None:
     """Show what a run learned, on studies that it did not train on: curves, bank, examples, attention."""
+    from cmcgns.common.claim import claimed
+    from cmcgns.common.files import make_folder
     from cmcgns.reporting.run_page.report import write_run_page
+    from cmcgns.training.run_folder import RunFolder
 
-    typer.echo(f"written: {write_run_page(run, data, {}, out or run / 'report')}")
+    RunFolder(run).read_recipe()  # before a folder is made in what may be no run
+    folder = out or run / "report"
+    make_folder(folder)
+    with claimed(folder, "report"):
+        typer.echo(f"written: {write_run_page(run, data, {}, folder)}")
 
 
 @protocols.command("list")

@@ -91,6 +91,14 @@ class Objective(nn.Module, ABC):
     def trainable_parts(self, model: ImageReportModel, stage: Stage) -> Iterable[nn.Module]:
         """Parts of the model and of itself that a stage trains; everything else is frozen by :func:`train_only`."""
 
+    def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:  # noqa: ARG002
+        """Parts of it, by attribute, that a run which starts from another run's weights does not take, and why.
+
+        Args:
+            before: settings of the other run.
+        """
+        return {}
+
     def clamp_logit_scale(self) -> None:
         """Bring learned logit scales back below their bound; called after every step of the optimiser."""
 

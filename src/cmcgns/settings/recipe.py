@@ -62,6 +62,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = 
             yield f"{above}{name} ({json.dumps(old)}, now {json.dumps(new)})"
 
 
+def with_free_settings(recipe: Recipe, other: Recipe) -> Recipe:
+    """A recipe with those settings of another one that change nothing of what is learned."""
+    data = recipe.data.model_copy(update={"workers": other.data.workers})
+    training = recipe.training.model_copy(update={"keep_checkpoints": other.training.keep_checkpoints})
+    return recipe.model_copy(update={"data": data, "training": training})
+
+
 def _lines(settings: BaseModel, indent: str) -> Iterator[str]:
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)

@@ -6,7 +6,9 @@ Folders, file names, tables and their columns are the datasets'; pictures, label
 from collections.abc import Callable
 from pathlib import Path
 
+from cmcgns.common.claim import claimed, holds_anything
 from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.files import make_folder
 from cmcgns.phantom.trees import layouts
 from cmcgns.phantom.trees.cases import Case, make_cases
 
@@ -57,9 +59,10 @@ def write_tree(name: str, out: Path, studies: int, seed: int = 0, size: int = 12
         raise UserError(f"no tree is called {name!r}.{hint} There are {', '.join(_WRITERS)}.")
     if studies < FEWEST_STUDIES:
         raise UserError(f"studies is {studies}; take {FEWEST_STUDIES} or more")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already and not an empty folder; choose another one")
     cases = make_cases(studies, seed, size, _VIEWS.get(name))
-    out.mkdir(parents=True, exist_ok=True)
-    _WRITERS[name](out, cases)
+    make_folder(out)
+    with claimed(out, "phantom tree"):
+        if holds_anything(out):
+            raise UserError(f"{out} is there already and not an empty folder; choose another one")
+        _WRITERS[name](out, cases)
     return out
