@@ -153,8 +153,8 @@ def _from_pretrained(name: str, auto_model: Any) -> tuple[Any, set[str]]:
         )
     except UnpicklingError as error:  # torch's own message recommends to run the code
         raise UserError(
-            f"report_encoder.name: the weights of {name} hold more than tensors, and their code is not run; save them "
-            "as .safetensors"
+            f"report_encoder.name: the weights of {name} hold more than tensors, and their code is not run; save "
+            "them once more, as .safetensors"
         ) from error
     except SafetensorError as error:
         raise UserError(f"report_encoder.name: the weights of {name} cannot be read: {error}") from error
