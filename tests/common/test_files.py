@@ -1,5 +1,6 @@
 """A file is either whole or not there."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,7 +11,9 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import (
+    explained,
     inside,
+    make_folder,
     read_arrays,
     sha256,
     write_arrays,
@@ -121,3 +124,37 @@ def test_arrays_are_read_back_or_count_as_none(tmp_path: Path) -> None:
     for torn in (b"", whole[:100], whole[:-30], b"PK\x03\x04 no zip", b"\x93NUMPY"):
         file.write_bytes(torn)
         assert read_arrays(file, "a") is None
+
+
+def test_a_full_disk_is_named_with_the_file_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fill_disk(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"a\.txt: no space is left there \([\d,]+ bytes are free\); make room"):
+        write_atomically(path, fill_disk)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("name", ["file/below", "file", "n" * 300])
+def test_a_folder_that_cannot_be_made_is_named_with_its_option_before_any_work(tmp_path, name):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=rf"--out .*{name[:20]}.*cannot be written \(.+\); choose another place"):
+        make_folder(tmp_path / name)
+
+
+def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert not list((tmp_path / "a" / "b").iterdir())
+
+
+def test_only_what_the_user_can_mend_becomes_a_message():
+    with pytest.raises(UserError), explained("x"):
+        raise OSError(errno.EROFS, "read-only")
+    with pytest.raises(OSError, match="broken pipe"), explained("x"):
+        raise OSError(errno.EPIPE, "broken pipe")

@@ -11,6 +11,7 @@ import typer
 import cmcgns
 from cmcgns.cli import data, evaluation, training
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import explain, is_about_a_place
 
 app = typer.Typer(
     name="cmcgns",
@@ -64,6 +65,11 @@ def main() -> None:
         app()
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if not is_about_a_place(error) or error.filename is None:
+            raise
+        typer.echo(f"error: {explain(error, error.filename, 'used')}", err=True)
         sys.exit(2)
     except Exception as error:
         number = getattr(error, "signal_number", None)

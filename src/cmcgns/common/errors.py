@@ -1,5 +1,8 @@
 """The errors a user can cause, and can therefore mend, and what other errors say."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """Bad input of any kind: the message names the file, row or key and the way out.
@@ -11,3 +14,9 @@ class UserError(ValueError):
 def one_line(error: Exception) -> str:
     """What an error says, in one line of at most 300 characters; its type where it says nothing."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like a wrong one, as the end of a message; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {near[0]}?" if near else ""

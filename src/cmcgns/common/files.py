@@ -1,12 +1,15 @@
 """Files that are either whole or not there."""
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,79 @@ from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.processes import in_threads
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = {
+    errno.EACCES: "this user has no right to it",
+    errno.EPERM: "this user has no right to it",
+    errno.EROFS: "that disk is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "there is a file of that name, not a folder",
+    errno.EISDIR: "there is a folder of that name, not a file",
+    errno.ENOTEMPTY: "there is a folder of that name, not a file",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOENT: "there is no such file or folder",
+    errno.EINVAL: "the name is none that this disk can hold",
+    errno.ELOOP: "a link leads back to itself",
+}
+
+
+def is_about_a_place(error: OSError) -> bool:
+    """Whether it is the disk or the path that is at fault, which a user can mend."""
+    return error.errno in _NO_SPACE or error.errno in _REFUSED
+
+
+def explain(error: OSError, path: Path | str, use: str = "written") -> str:
+    """What kept a path from being written, in one line with the way out.
+
+    Args:
+        error: what the system says.
+        path: the file or folder.
+        use: what was to be done with it.
+    """
+    place = Path(path)
+    if error.errno in _NO_SPACE:
+        near = next((each for each in (place, *place.parents) if each.is_dir()), Path("/"))
+        free = shutil.disk_usage(near).free
+        return f"{place}: no space is left there ({free:,} bytes are free); make room, or choose another disk"
+    reason = _REFUSED.get(error.errno or 0, error.strerror or str(error))
+    return f"{place}: cannot be {use} ({reason}); choose another place"
+
+
+@contextmanager
+def explained(path: Path | str) -> Iterator[None]:
+    """A block that writes a path: what the disk refuses becomes a message.
+
+    Raises:
+        UserError: no space, no right to write, not a folder …
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_about_a_place(error):
+            raise
+        raise UserError(explain(error, path)) from error
+
+
+def make_folder(path: Path, option: str = "--out") -> None:
+    """Make a folder, unless it is there, and prove that it can be written into, before any work is done for it.
+
+    Args:
+        path: the folder.
+        option: where the user named it.
+
+    Raises:
+        UserError: it cannot be made, or not be written into.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        trial = path / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        if not is_about_a_place(error):
+            raise
+        raise UserError(f"{option} {explain(error, path)}") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:
@@ -26,26 +102,25 @@ def write_atomically(path: Path, write: Callable[[Path], object], durable: bool 
         durable: the content reaches the disk before the name does, so that a crash at any moment leaves the old file
             or the new. Without it a killed process still leaves one of the two, but a power failure may leave an
             empty file: for thousands of files that can be made again, waiting for the disk takes most of the time.
+
+    Raises:
+        UserError: the disk is full or refuses the file; the old file, if any, is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Process numbers alone repeat among machines and containers that share a folder.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        write(temporary)
-        temporary.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Process numbers alone repeat among machines and containers that share a folder.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        try:
+            write(temporary)
+            temporary.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
+            if durable:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         if durable:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if not durable:
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+            _have_name_on_disk(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -127,6 +202,14 @@ def sha256_of_files(paths: Sequence[str], progress: Callable[[int], None] | None
             return ""
 
     return in_threads(one, paths, progress)
+
+
+def _have_name_on_disk(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

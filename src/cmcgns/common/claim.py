@@ -1,0 +1,102 @@
+"""One process at a time in a folder.
+
+The lock is the kernel's: it ends with the process that holds it, however that ends; none is ever left over.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import explained
+
+logger = logging.getLogger(__name__)
+
+LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+_held: set[int] = set()
+
+
+@contextmanager
+def claimed(folder: Path, work: str) -> Iterator[None]:
+    """Sole use of a folder, which exists, while the block runs.
+
+    Args:
+        folder: where something is going to be written.
+        work: the verb, for the message that another process gets.
+
+    Raises:
+        UserError: another process works in the folder, or it cannot be written to.
+    """
+    file = folder / LOCK
+    with explained(file):
+        descriptor = _lock(file)
+    _held.add(descriptor)
+    try:
+        os.pwrite(descriptor, _holder(work).ljust(200), 0)
+        yield
+    finally:
+        if descriptor in _held:
+            file.unlink(missing_ok=True)  # while the lock is held: nobody else can have the name meanwhile
+            _held.discard(descriptor)
+            os.close(descriptor)
+
+
+def _lock(file: Path) -> int:
+    """An open descriptor of the file that holds its lock."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_same(descriptor, file):
+                return descriptor
+        except BlockingIOError:
+            told = os.pread(descriptor, 200, 0)
+            os.close(descriptor)
+            raise UserError(f"{file.parent}: {_told(told)}; wait for it, or choose another folder") from None
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                logger.warning(
+                    "%s: this disk has no locks; see to it that no second process works there", file.parent
+                )
+                return descriptor
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its holder has just removed it
+
+
+def _is_same(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(work: str) -> bytes:
+    since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+    return json.dumps({"work": work, "process": os.getpid(), "host": platform.node()[:60], "since": since}).encode()
+
+
+def _told(content: bytes) -> str:
+    try:
+        holder = json.loads(content)
+        return "`cmcgns {work}` (process {process} on {host}, since {since}) works in it".format(**holder)
+    except (ValueError, KeyError, TypeError):  # it has the lock, but has not yet said who it is
+        return "another process works in it"
+
+
+def _let_go() -> None:
+    """A forked child (a loader's worker) does not keep the lock of a parent that is gone."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)

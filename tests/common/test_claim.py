@@ -1,0 +1,76 @@
+"""One process at a time in a folder; the lock of a process that is gone is gone as well."""
+
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cmcgns.common.claim import LOCK, claimed
+from cmcgns.common.errors import UserError
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from cmcgns.common.claim import claimed
+with claimed(Path(sys.argv[1]), "pretrain"):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == b"mine\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_the_second_process_is_told_who_the_first_is(tmp_path, holder):
+    told = rf"{tmp_path}: `cmcgns pretrain` \(process {holder.pid} on .+, since 20.+\) works in it"
+    with pytest.raises(UserError, match=told), claimed(tmp_path, "pretrain"):
+        pass
+
+
+def test_a_killed_process_leaves_no_claim(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with claimed(tmp_path, "pretrain"):
+        assert [file.name for file in tmp_path.iterdir()] == [LOCK]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_claim_in_the_same_process_counts_as_well(tmp_path):
+    with claimed(tmp_path, "prepare"), pytest.raises(UserError, match="cmcgns prepare"), claimed(tmp_path, "check"):
+        pass
+    with claimed(tmp_path, "prepare"):
+        pass
+
+
+def test_a_failure_gives_the_folder_back(tmp_path):
+    with pytest.raises(KeyError), claimed(tmp_path, "prepare"):
+        raise KeyError
+    with claimed(tmp_path, "prepare"):
+        pass
+
+
+def test_a_forked_worker_does_not_keep_the_lock(tmp_path):
+    with claimed(tmp_path, "prepare"):
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()
+    try:
+        with claimed(tmp_path, "prepare"):
+            pass
+    finally:
+        worker.kill()
+        worker.join()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"absent/\.lock: cannot be written"), claimed(tmp_path / "absent", "prepare"):
+        pass
