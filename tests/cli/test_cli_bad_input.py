@@ -150,9 +150,17 @@ def test_out_is_needed_and_resume_excludes_init(run, folder, tmp_path):
     assert (status, "give one of them" in error) == (2, True)
 
 
-@pytest.mark.parametrize("more", [("--devices=2",), ("--nodes=2",), ("--resume",), ("--init", "run")])
-def test_a_dry_run_is_one_process_from_the_start(run, folder, more):
-    assert "--dry-run looks at one process and a fresh start" in refuse(run, folder, *more)
+@pytest.mark.parametrize("more", [("--devices=2",), ("--nodes=2",), ("--resume",)])
+def test_a_dry_run_is_one_process_and_a_new_run(run, folder, more):
+    assert "--dry-run looks at one process and a new run" in refuse(run, folder, *more)
+
+
+def test_an_unknown_accelerator(run, folder):
+    assert "accelerator tpu: there are auto, cpu, cuda, mps" in refuse(run, folder, "--accelerator", "tpu")
+
+
+def test_a_dry_run_from_no_run(run, folder):
+    assert f"{folder} is no run folder" in refuse(run, folder, "--init", folder)
 
 
 @pytest.mark.parametrize("pair", ["image_path", "=Path", "image_path="])

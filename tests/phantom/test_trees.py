@@ -210,7 +210,7 @@ def test_vindr_has_one_view_and_a_reader_who_overlooks(tmp_path):
 
 
 def test_wrong_calls_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no tree is called 'mimic'; did you mean 'mimic-cxr'"):
+    with pytest.raises(UserError, match=r"no tree is called 'mimic'\. Did you mean mimic-cxr\?"):
         write_tree("mimic", tmp_path / "out", 24)
     with pytest.raises(UserError, match="studies is 3; take 8 or more"):
         write_tree("nih", tmp_path / "out", 3)

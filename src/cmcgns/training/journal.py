@@ -73,6 +73,7 @@ class RunConsole:
         self._task: Any = None
         self._clock = time.perf_counter()
         self._pairs = 0
+        self._read = False  # whether figures were read since the clock was restarted
         self.pairs_per_second = 0.0
 
     def start_stage(self, name: str, total: int, done: int) -> None:
@@ -102,7 +103,7 @@ class RunConsole:
         if figures is not None:
             now = time.perf_counter()
             self.pairs_per_second = self._pairs / max(now - self._clock, 1e-9)
-            self._clock, self._pairs = now, 0
+            self._clock, self._pairs, self._read = now, 0, True
         if self._bar is None:
             return
         self._bar.advance(self._task)
@@ -112,7 +113,12 @@ class RunConsole:
 
     def restart_clock(self) -> None:
         """Leave validation and saving out of the throughput."""
-        self._clock, self._pairs = time.perf_counter(), 0
+        self._clock, self._pairs, self._read = time.perf_counter(), 0, False
+
+    def stop_clock(self) -> None:
+        """Take the throughput of an epoch that was too short for any figures to be read; its steps are done."""
+        if self._pairs and not self._read:
+            self.pairs_per_second = self._pairs / max(time.perf_counter() - self._clock, 1e-9)
 
     def epoch(self, stage: str, epoch: int, epochs: int, figures: dict[str, float]) -> None:
         """Validation of an epoch."""

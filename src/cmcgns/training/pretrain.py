@@ -2,22 +2,17 @@
 
 import logging
 import os
-import statistics
 from datetime import UTC, datetime
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_json
-from cmcgns.data.pairs.batch import mix
-from cmcgns.data.pairs.dataset import make_loader
-from cmcgns.data.shards.stream import training_order
+from cmcgns.data.shards.stream import ShardImages
 from cmcgns.models.freeze import unreached_parameters
-from cmcgns.objectives.objective import STAGES, find_objective
+from cmcgns.objectives.objective import find_objective
 from cmcgns.settings.config import Recipe
-from cmcgns.settings.recipe import differences
-from cmcgns.training.bench import optimizer_step, time_steps
+from cmcgns.settings.recipe import differences, with_free_settings
 from cmcgns.training.checkpoint import TrainingState, checkpoints, read_state, save_weights
 from cmcgns.training.data import (
     PreparedData,
@@ -27,12 +22,13 @@ from cmcgns.training.data import (
     summary,
     write_left_out,
 )
+from cmcgns.training.initialise import check_source, first_task
 from cmcgns.training.journal import RunConsole, open_journal
-from cmcgns.training.launch import launch, peak_memory
+from cmcgns.training.launch import launch
 from cmcgns.training.loop import Loop
 from cmcgns.training.run_folder import RunFolder, describe_run
 from cmcgns.training.seen import write_seen
-from cmcgns.training.task import PretrainingTask, build_for, check_source, first_task
+from cmcgns.training.task import PretrainingTask
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +71,14 @@ def pretrain(
     fabric = launch(recipe, devices, nodes, accelerator)
     if resume and fabric.is_global_zero:
         folder.remove_leftovers()
+    if resume and latest is None and folder.is_finished:  # and its state was deleted, as the documentation allows
+        RunConsole(quiet).say(f"{out} is finished: nothing is left to do")
+        return out
     if resume and latest is None:
         init = folder.read_init()  # starts over, from where it started before
     prepared = _prepare(recipe, data, folder, latest, init, fabric)
     batches = describe_batches(recipe, len(prepared.train), fabric.world_size)
+    _check_workers(folder, recipe, prepared)
     task = first_task(recipe, prepared, folder, latest, init)
     state = _state_of(latest, fabric.world_size)
     console = RunConsole(quiet or not fabric.is_global_zero)
@@ -92,66 +92,6 @@ def pretrain(
         console.say(f"done: {out}")
     fabric.barrier()
     return out
-
-
-def dry_run(
-    recipe: Recipe,
-    data: Path | str,
-    accelerator: str = "auto",
-    steps: int = 2,
-    processes: int = 1,
-    fresh: bool = True,
-) -> dict[str, float]:
-    """Build everything, run two steps of each stage and estimate the whole run; writes nothing but the image cache.
-
-    Args:
-        recipe: all settings.
-        data: table or folder of pairs, or of shards.
-        accelerator: auto, cpu, cuda or mps.
-        steps: to time, of each stage.
-        processes: that the run is to have.
-        fresh: whether the run starts from nothing.
-
-    Returns:
-        peak memory in MiB, pairs/s of each stage, hours of the whole run (validation not included).
-
-    Raises:
-        UserError: bad settings or data, several processes, or a run that starts from another one.
-    """
-    if processes > 1 or not fresh:
-        raise UserError(
-            "--dry-run looks at one process and a fresh start: leave out --devices, --nodes, --init, --resume"
-        )
-    fabric = launch(recipe, 1, 1, accelerator)
-    prepared = prepare_data(recipe, data, fixed_shapes=fabric.device.type == "cuda")
-    task = build_for(recipe, prepared)
-    figures: dict[str, float] = {}
-    hours = 0.0
-    training = recipe.training
-    for stage in STAGES:
-        settings = getattr(recipe, stage)
-        if settings.epochs == 0:
-            continue
-        task.set_stage(stage)
-        order = training_order(prepared.train, training.batch_size, mix(training.seed))
-        loader = iter(make_loader(prepared.train, order, recipe.data.workers))
-        first = next(loader)  # a small data set may hold fewer batches than are timed: it comes again
-        step = optimizer_step(fabric, task, recipe, chain(loader, repeat(first)))
-        seconds = time_steps(step, fabric.device, steps, warm_up=1)
-        speed = training.batch_size * training.accumulate / statistics.mean(seconds)
-        figures[f"{stage}_pairs_per_second"] = speed
-        hours += settings.epochs * len(prepared.train) / speed / 3600
-    return figures | {"peak_memory_mib": peak_memory(fabric.device), "hours": hours}
-
-
-def describe_estimate(figures: dict[str, float]) -> str:
-    """The estimate as lines for people; less than an hour in minutes."""
-    lines = []
-    for name, value in figures.items():
-        if name == "hours" and value < 1:
-            name, value = "minutes", 60 * value
-        lines.append(f"{name.replace('_', ' '):<36}{value:,.2f}")
-    return "\n".join(lines)
 
 
 def _prepare(
@@ -178,7 +118,7 @@ def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool, init: Path | N
             folder.make_empty()  # before other processes start, which would wait for this one in vain
         return None
     before = folder.read_recipe()
-    if before != recipe:
+    if before != with_free_settings(recipe, before):
         changed = ", ".join(differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
         raise UserError(
             f"--resume: {folder.config} differs in {changed}. Resume with the settings of the run "
@@ -186,6 +126,17 @@ def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool, init: Path | N
         )
     found = checkpoints(folder.state)
     return found[-1] if found else None
+
+
+def _check_workers(folder: RunFolder, recipe: Recipe, prepared: PreparedData) -> None:
+    """Of streamed shards the order of the rows depends on the number of loader processes."""
+    if not (folder.config.is_file() and isinstance(prepared.train.images, ShardImages)):
+        return
+    before = folder.read_recipe().data.workers
+    if max(1, before) != max(1, recipe.data.workers):
+        raise UserError(
+            f"--resume: the run has data.workers={before}, not {recipe.data.workers}: another order of the shards"
+        )
 
 
 def _state_of(latest: Path | None, ranks: int) -> TrainingState:

@@ -16,6 +16,7 @@ import yaml
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_json, write_text
+from cmcgns.data.images.place import RESAMPLING
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 
@@ -70,6 +71,8 @@ class RunFolder:
         self.write_provenance({"init": str(init) if init else None})
         preprocess = {
             "resize_long_side": recipe.data.resize,
+            "resampling": RESAMPLING.name.lower(),
+            "antialias": True,
             "pad": "centred on a black square",
             "crop": recipe.data.image_size,
             "mean": 0.5,
@@ -87,7 +90,23 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise UserError(f"{self.path} is no run folder: config.yaml is missing")
-        return parse_recipe(yaml.safe_load(self.config.read_text("utf-8")), str(self.config))
+        try:
+            return parse_recipe(yaml.safe_load(self.config.read_text("utf-8")), str(self.config))
+        except UserError as error:
+            raise UserError(f"{error}{self.other_version()}") from None
+
+    def other_version(self) -> str:
+        """The end of a message about what does not fit: that the run was made by another version; else empty."""
+        this = importlib.metadata.version("cmcgns")
+        made_by = self.read_provenance().get("packages", {}).get("cmcgns", this)
+        if made_by == this:
+            return ""
+        return f"\n  The run was made by cmcgns {made_by}, this is {this}: use that version for it"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end and its weights are there."""
+        return self.model.is_file() and "finished" in self.read_provenance()
 
     def read_init(self) -> Path | None:
         """The run whose weights this one started from."""

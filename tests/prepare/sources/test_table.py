@@ -60,9 +60,9 @@ def test_mapping_labels_views_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({}, "no column image_path; did you mean 'image_file'"),
-        ({"image_path": "image_fil"}, "no column 'image_fil' .* did you mean 'image_file'"),
-        ({"image_pth": "image_file"}, "'image_pth' is no column of a manifest; did you mean 'image_path'"),
+        ({}, "no column image_path. Did you mean image_file"),
+        ({"image_path": "image_fil"}, "no column 'image_fil' .* Did you mean image_file"),
+        ({"image_pth": "image_file"}, "'image_pth' is no column of a manifest. Did you mean image_path"),
     ],
 )
 def test_nearest_names(tmp_path: Path, columns: dict[str, str], words: str) -> None:

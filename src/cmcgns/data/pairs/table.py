@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.data.manifest import image_file
 from cmcgns.data.tables import SUFFIXES, as_text, is_parquet, parquet_columns, read_table
 from cmcgns.data.vocabulary import canonical_ids
@@ -82,8 +82,7 @@ def _named(frame: pd.DataFrame, mapping: dict[str, str], table: Path) -> pd.Data
     """The frame with our names, after every entry of the mapping has been found to mean one column."""
     for ours, theirs in mapping.items():
         if ours not in _COLUMNS:
-            near = difflib.get_close_matches(ours, _COLUMNS, 1)
-            hint = f" Did you mean {near[0]}?" if near else f" They are {', '.join(_COLUMNS)}."
+            hint = did_you_mean(ours, _COLUMNS) or f" They are {', '.join(_COLUMNS)}."
             raise UserError(f"data.columns.{ours} is none of our columns.{hint}")
         if theirs not in frame:
             found = ", ".join(map(str, frame.columns))

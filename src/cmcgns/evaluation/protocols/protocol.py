@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS
 from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
@@ -158,10 +157,9 @@ def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     known = list_protocols()
     name = f"{name}/v1" if f"{name}/v1" in known else name
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(
-            f"no protocol is called {name}.{hint} `cmcgns protocols list` shows all; a protocol file ends in .yaml"
+            f"no protocol is called {name}.{did_you_mean(name, known)} "
+            "`cmcgns protocols list` shows all; a protocol file ends in .yaml"
         )
     file = resources.files(__package__) / f"{name.replace('/', '-')}.yaml"
     return parse_mapping(file.read_text("utf-8"), name)

@@ -3,11 +3,10 @@
 Folders, file names, tables and their columns are the datasets'; pictures, labels and reports are drawings of chests.
 """
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.phantom.trees import layouts
 from cmcgns.phantom.trees.cases import Case, make_cases
 
@@ -54,9 +53,8 @@ def write_tree(name: str, out: Path, studies: int, seed: int = 0, size: int = 12
         UserError: an unknown name, a folder with something in it, a number out of range, or pydicom is missing.
     """
     if name not in _WRITERS:
-        near = difflib.get_close_matches(name, _WRITERS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"no tree is called {name!r}; {hint}(known: {', '.join(_WRITERS)})")
+        hint = did_you_mean(name, _WRITERS)
+        raise UserError(f"no tree is called {name!r}.{hint} There are {', '.join(_WRITERS)}.")
     if studies < FEWEST_STUDIES:
         raise UserError(f"studies is {studies}; take {FEWEST_STUDIES} or more")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

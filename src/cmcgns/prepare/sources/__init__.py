@@ -1,12 +1,11 @@
 """One short reader per public dataset, found by name; `sources.yaml` says what each dataset is."""
 
-import difflib
 import importlib
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.prepare.sources.base import Source
 from cmcgns.settings.yaml import parse_mapping
 
@@ -30,8 +29,6 @@ def get_source(name: str) -> Source:
     known = _descriptions()
     if name not in known:
         wanted = name.lower().replace("_", "-").replace(" ", "-")
-        near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"no dataset is called {name!r}; {hint}(known: {', '.join(known)})")
+        raise UserError(f"no dataset is called {name!r}.{did_you_mean(wanted, known)} There are {', '.join(known)}.")
     reader = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
     return Source(name, **known[name], read=reader.read)

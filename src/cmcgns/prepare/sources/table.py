@@ -1,12 +1,11 @@
 """A table of one's own: csv or parquet, with a mapping from the manifest's column names to the table's."""
 
-import difflib
 import json
 from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.data.manifest import LABEL, TEXT
 from cmcgns.data.tables import as_text, find_table, read_table
 from cmcgns.data.vocabulary import canonical_ids, is_missing, parse_ages, parse_sexes, parse_splits, parse_views
@@ -48,20 +47,19 @@ def _map_columns(frame: pd.DataFrame, mapping: dict[str, str], file: Path) -> di
     """Our column -> the table's, for all columns that are used."""
     for ours, theirs in mapping.items():
         if ours not in COLUMNS and not ours.startswith(LABEL):
-            raise UserError(f"column mapping: {ours!r} is no column of a manifest{_nearest(ours, list(COLUMNS))}")
+            raise UserError(f"column mapping: {ours!r} is no column of a manifest.{_nearest(ours, list(COLUMNS))}")
         if theirs not in frame:
-            raise UserError(f"{file}: no column {theirs!r} (for {ours}){_nearest(theirs, list(frame.columns))}")
+            raise UserError(f"{file}: no column {theirs!r} (for {ours}).{_nearest(theirs, list(frame.columns))}")
     own = {str(name): str(name) for name in frame if name in COLUMNS or str(name).startswith(LABEL)}
     used = own | mapping
     if "image_path" not in used:
         hint = _nearest("image_path", list(frame.columns))
-        raise UserError(f"{file}: no column image_path{hint}; map it: image_path=<column with the image files>")
+        raise UserError(f"{file}: no column image_path.{hint} Map it: image_path=<column with the image files>")
     return used
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f" (there are: {', '.join(names)})"
+    return did_you_mean(name, names) or f" There are {', '.join(names)}."
 
 
 def _check_files(table: SourceTable, folder: Path) -> None:

@@ -40,6 +40,7 @@ def run_evaluation(
     options: EvaluateOptions,
     normalise: str | None = None,
     image_size: int | None = None,
+    prefix: str = "",
 ) -> int:
     """Judge an encoder, write `results.jsonl` and the report, print the figures that tables show.
 
@@ -50,12 +51,13 @@ def run_evaluation(
         options: fractions, seeds, leakage, device.
         normalise: of a timm name.
         image_size: of a timm name.
+        prefix: of the keys in a file that holds several encoders.
 
     Returns:
         0, or 1 if a cell failed; the others are kept.
     """
     console = Console(highlight=False)
-    judged = open_encoder(encoder, normalise, image_size)
+    judged = open_encoder(encoder, normalise, image_size, prefix=prefix)
     options = replace(options, device=_device(options.device))
     judgement = judge_encoder(judged, pairs, out, options, console)
     print_judgement(judgement, console)
