@@ -19,6 +19,7 @@ SECTIONS = ("findings", "impression", "report")
 _EXIF_TAGS = (0x010E, 0x013B, 0x9C9B, 0x9C9C, 0x9C9D, 0x9286)
 _COMMENTS = ("comment", "Comment", "Description", "Title", "Author", "Subject", "PatientName", "PatientID")
 
+
 @rule("residual-identifiers", "a date, telephone number, name after a title, record number or e-mail in a report")
 def residual_identifiers(loaded: Loaded) -> Iterator[Finding]:
     """Says kind, column and rows; never what stands there."""

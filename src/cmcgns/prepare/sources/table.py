@@ -52,7 +52,10 @@ def _refuse_without_effect(frame: pd.DataFrame, options: SourceOptions, file: Pa
     stated = [name for name in ("dataset", "split") if name in frame and not is_missing(frame[name]).any()]
     usual = SourceOptions()
     for given, reason in (
-        (options.rules != usual.rules and not {*TEXTS} & {*frame}, "--rules: it has no report, findings or impression"),
+        (
+            options.rules != usual.rules and not {*TEXTS} & {*frame},
+            "--rules: it has no report, findings or impression",
+        ),
         (options.dataset != usual.dataset and "dataset" in stated, "--dataset: its column dataset names every row's"),
         (options.seed != usual.seed and "split" in stated, "--seed: its column split has no gap, so none is drawn"),
     ):
