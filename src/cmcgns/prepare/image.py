@@ -12,6 +12,7 @@ from cmcgns.common.files import file_stamp, inside, sha256, write_bytes
 if TYPE_CHECKING:
     from cmcgns.data.images.masks import Mask
 
+_READING = "v2"  # to be raised whenever the same file gives other pixels
 # What a manifest needs; no identifier of a person is kept, only the names of the tags that hold one.
 _KEPT_TAGS = (
     "ViewPosition", "Laterality", "ImageLaterality", "PatientSex", "PatientAge", "BurnedInAnnotation", "identifying",
@@ -50,7 +51,7 @@ class ImageSettings:
     @property
     def key(self) -> str:
         """Results of another key are not taken over."""
-        return f"{self.size}-{'png' if self.lossless else 'jpeg95'}"
+        return f"{self.size}-{'png' if self.lossless else 'jpeg95'}-{_READING}"
 
 
 @dataclass(frozen=True)
@@ -171,4 +172,4 @@ def _decode(task: ImageTask, settings: ImageSettings) -> _Pictures:
         decoded.width, decoded.height, sha256(path),
         {name: decoded.tags[name] for name in _KEPT_TAGS if decoded.tags.get(name)},
     )  # fmt: skip
-    return _Pictures(encode_image(pixels, decoded.white, settings.lossless), mask, result)
+    return _Pictures(encode_image(pixels, settings.lossless), mask, result)

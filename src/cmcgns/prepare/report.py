@@ -156,10 +156,13 @@ def _caption(row: pd.Series) -> str:
 def _thumbnail(path: Path) -> Markup:
     from io import BytesIO
 
+    from PIL import Image
+
     from cmcgns.data.images.files import open_picture
+    from cmcgns.data.images.read import gray_of
 
     with open_picture(path) as image:
-        gray = image.convert("L") if image.mode != "I;16" else image.point(lambda v: v / 256).convert("L")
+        gray = Image.fromarray(gray_of(image))
         gray.thumbnail((150, 150))
         buffer = BytesIO()
         gray.save(buffer, format="JPEG", quality=80)

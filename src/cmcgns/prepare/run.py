@@ -1,6 +1,5 @@
 """`cmcgns prepare`: a dataset's own folder in, a manifest with resized images out."""
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -10,15 +9,18 @@ from typing import Any
 
 from rich.console import Console
 
+from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_json
+from cmcgns.common.files import make_folder, write_json
+from cmcgns.common.remote import not_here
+from cmcgns.common.stored import read_json
 from cmcgns.data.manifest import write_manifest
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.prepare.image import ImageSettings, ImageTask
 from cmcgns.prepare.report import describe_identifiers, summarise, write_prepare_page
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.sources import get_source
-from cmcgns.prepare.sources.base import SourceOptions
+from cmcgns.prepare.sources.base import Source, SourceOptions
 from cmcgns.prepare.work import Engine, prepare_images
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,12 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     source = get_source(name)
     console = console or Console(stderr=True, highlight=False)
     _check_call(name, root, out, options)
+    with claimed(out, "prepare"):
+        return _prepare(source, root, out, options, console)
+
+
+def _prepare(source: Source, root: Path, out: Path, options: PrepareOptions, console: Console) -> Path:
+    name = source.name
     table = source.read(root, options)
     console.print(f"{source.title}: {len(table.frame):,} images in {root}")
     folder = root if root.is_dir() else root.parent
@@ -131,7 +139,7 @@ def _print_left_out(reasons: dict[str, int], console: Console) -> None:
 
 def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> None:
     if not root.exists():
-        raise UserError(f"--root {root}: no such folder")
+        raise UserError(f"--root {root}: no such folder{not_here(root)}")
     if options.size < 32:
         raise UserError(f"--size {options.size} is too small for a radiograph; take 32 or more")
     if options.shards < 0:
@@ -149,10 +157,7 @@ def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> No
     earlier = read_report(out)["source"]["name"] if (out / "report.json").is_file() else name
     if earlier != name:
         raise UserError(f"--out {out} holds {earlier} already, which {name} would replace; choose another folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be made: {error}") from error
+    make_folder(out)
 
 
 def _refuse_without_effect(name: str, options: PrepareOptions) -> None:
@@ -183,4 +188,4 @@ def read_report(out: Path) -> dict[str, Any]:
     file = out / "report.json"
     if not file.is_file():
         raise UserError(f"{file}: no such report; `cmcgns prepare` writes one")
-    return dict(json.loads(file.read_text("utf-8")))
+    return read_json(file, "delete it, and `cmcgns prepare` writes it again")

@@ -1,6 +1,5 @@
 """Rules for cutting reports into sections: a YAML file that users can edit; see data/reports/rules/english.yaml."""
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -11,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from cmcgns.common.errors import UserError
-from cmcgns.settings.yaml import parse_mapping
+from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.settings.yaml import parse_mapping, read_settings_text
 
 READ = ("findings", "impression")
 # Sections that a heading in small letters may open within a line; "Note: …" is a sentence of the findings.
@@ -171,9 +170,8 @@ def _rule_text(name: str) -> str:
         return (resources.files("cmcgns.data.reports") / "rules" / f"{name}.yaml").read_text("utf-8")
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
-        return path.read_text("utf-8-sig")
-    near = difflib.get_close_matches(name, list_rules(), 1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+        return read_settings_text(path)
+    hint = did_you_mean(name, list_rules())
     raise UserError(f"no rule file {name}: give the path of a .yaml file or one of {', '.join(list_rules())}.{hint}")
 
 

@@ -29,6 +29,7 @@ class ReportTokens:
         sentence_offsets: (n + 1,).
         report_text: (n,) numbers of the whole normalised reports.
         padding: id of [PAD].
+        max_tokens: the bound of a report; no batch is padded beyond it: an encoder may have no more positions.
         shortened: how many reports lost sentences or word pieces, by kind.
         unknown: share of the word pieces that are [UNK]: letters or words that the tokenizer was not made for.
     """
@@ -40,6 +41,7 @@ class ReportTokens:
     sentence_offsets: Integers
     report_text: Integers
     padding: int
+    max_tokens: int
     shortened: dict[str, int]
     unknown: float
 
@@ -50,7 +52,7 @@ class ReportTokens:
 
         Args:
             rows: (B,) reports.
-            max_tokens: pad to this; None pads to the longest of the batch, rounded up to eight.
+            max_tokens: pad to this; None pads to the longest of the batch, rounded up to eight within the bound.
             max_sentences: pad to this; None pads to the most sentences of the batch.
 
         Returns:
@@ -58,7 +60,7 @@ class ReportTokens:
         """
         tokens = self.token_offsets[rows + 1] - self.token_offsets[rows]
         sentences = self.sentence_offsets[rows + 1] - self.sentence_offsets[rows]
-        length = max_tokens or _eights(tokens)
+        length = max_tokens or min(_eights(tokens), self.max_tokens)
         bound = max_sentences or int(sentences.max())
         token_mask = np.arange(length) < tokens[:, None]
         sentence_mask = np.arange(bound) < sentences[:, None]
@@ -158,6 +160,7 @@ def tokenize_reports(texts: Iterable[str], tokenizer: Any, max_tokens: int, max_
         sentence_offsets=_offsets(sentence_counts),
         report_text=np.frombuffer(report_text, dtype=np.int64),
         padding=int(tokenizer.pad_token_id),
+        max_tokens=max_tokens,
         shortened=shortened,
         unknown=_unknown_share(ids_of_all, owner_of_all, offsets, tokenizer),
     )

@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.boxes import box_fault
 from cmcgns.data.manifest import LABEL, TEXT
 from cmcgns.data.tables import as_text, find_table, read_table
 from cmcgns.data.vocabulary import canonical_ids, is_missing, parse_ages, parse_sexes, parse_splits, parse_views
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files, relative_paths
-from cmcgns.prepare.sources.cells import box_fault, draw_splits, finish, number_rows, read_labels
+from cmcgns.prepare.sources.cells import draw_splits, finish, number_rows, read_labels
 from cmcgns.prepare.sources.reports import TEXTS, cut_reports
 
 COLUMNS = (*(name for name in TEXT if name not in ("source", "sha256")), "age")
