@@ -109,4 +109,4 @@ def encode_sentences(tokenizer: Any, sentences: list[str]) -> list[list[int]]:
         verbose=False,  # a long sentence is cut to the bound later, and counted then
     )
     # Letters that are newer than the tokenizers library are passed over; a sentence of them would be empty.
-    return [list(ids) or [tokenizer.unk_token_id or 0] for ids in encoded["input_ids"]]
+    return [list(ids) or [getattr(tokenizer, "unk_token_id", None) or 0] for ids in encoded["input_ids"]]
