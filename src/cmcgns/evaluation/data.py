@@ -16,7 +16,7 @@ from cmcgns.data.vocabulary import is_frontal
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
-from cmcgns.evaluation.subsets import nested_fraction
+from cmcgns.evaluation.subsets import RULE, nested_fraction
 from cmcgns.metrics.ranking import IntArray
 
 PARTS = ("train", "val", "test")
@@ -140,7 +140,8 @@ def work_key(data: TaskData, encoder: FrozenEncoder, *more: str) -> str:
         encoder: both of its halves.
         more: what else a piece of work depends on, such as its cell.
     """
-    about = (encoder.sha256, data.protocol.sha256, data.content_sha256, *more)
+    rule = f"subsets {RULE}" if data.protocol.learns else ""
+    about = (encoder.sha256, data.protocol.sha256, data.content_sha256, rule, *more)
     return hashlib.sha256(" ".join(about).encode()).hexdigest()
 
 

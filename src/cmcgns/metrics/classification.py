@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from cmcgns.metrics.calibration import calibration_measures
-from cmcgns.metrics.classes import by_class, class_mean, left_out_of_mean
+from cmcgns.metrics.classes import NOT_LEARNT, by_class, class_mean, left_out_of_mean
 from cmcgns.metrics.measure import Array, Measure, Measures, joined, row_means
 from cmcgns.metrics.ranking import FloatArray, RankedScores
 
@@ -75,5 +76,8 @@ def _agreement(arrays: Mapping[str, Array]) -> Measures:
         f1 = np.divide(2 * hits, either, out=np.full_like(hits, np.nan), where=either > 0)
         return np.concatenate([class_mean(f1, left_out)[:, None], f1], axis=1)
 
-    right = row_means({Measure("accuracy"): (truth * chosen).sum(axis=1)})
+    accuracy = Measure("accuracy")
+    unlearnt = [name for name, learnt in zip(names, arrays["counted"].tolist(), strict=True) if not learnt]
+    notes = {accuracy: f"{NOT_LEARNT} {', '.join(unlearnt)}"} if unlearnt else {}
+    right = replace(row_means({accuracy: (truth * chosen).sum(axis=1)}), notes=notes)
     return joined([right, by_class(of, compute, arrays["labels"], names, left_out)])

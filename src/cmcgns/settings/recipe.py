@@ -45,7 +45,7 @@ def parse_recipe(settings: Any, source: str) -> Recipe:
         # A stage's defaults differ from those of its type: naming its learning rate must not change its epochs.
         return Recipe.model_validate(merge(Recipe().model_dump(), settings))
     except ValidationError as error:
-        raise UserError(explain(error, Recipe, f"recipe {source}")) from None
+        raise UserError(explain(error, Recipe, f"recipe {source}", "cmcgns recipes default")) from None
 
 
 def describe_settings(recipe: Recipe) -> str:

@@ -10,9 +10,24 @@ from pydantic import BaseModel, ValidationError
 
 from cmcgns.common.errors import UserError
 
+MOST_BYTES = 1 << 20  # of a file of settings
+_SHOWN = 200  # letters of what a user wrote that a message quotes
+_LISTED = 20  # offending keys of one file
+
 
 class UniqueKeys(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, of which the first would be lost in silence."""
+    """Safe YAML without aliases, a few of which unpack without end, and without keys given twice.
+
+    Of such a key the first value would be lost in silence.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """As PyYAML's, but an alias is an error."""
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.composer.ComposerError(
+                problem=f"line {self.line + 1} has an alias (*name), which is not read: write the value out"
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As PyYAML's, but no key may stand there twice."""
@@ -28,13 +43,16 @@ def read_mapping_file(path: Path) -> dict[str, Any]:
     """Settings of a YAML file.
 
     Raises:
-        UserError: not UTF-8, not YAML, or no mapping.
+        UserError: too large, not UTF-8, not YAML, or no mapping.
     """
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{path} has more than {MOST_BYTES:,} bytes, which no file of settings needs")
     try:
-        text = path.read_text("utf-8")
+        return parse_mapping(content.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error}") from None
-    return parse_mapping(text, str(path))
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def parse_mapping(text: str, source: str) -> dict[str, Any]:
@@ -43,15 +61,27 @@ def parse_mapping(text: str, source: str) -> dict[str, Any]:
     Raises:
         UserError: not YAML, or no mapping.
     """
-    try:
-        settings = UniqueKeys(text).get_single_data()
-    except yaml.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {error}") from None
+    settings = _parse(text, source)
     if settings is None:
         return {}
     if not isinstance(settings, dict):
         raise UserError(f"{source} holds a {type(settings).__name__}; a mapping of settings is expected")
     return settings
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return UniqueKeys(text).get_single_data()
+    except RecursionError:
+        raise UserError(f"{source} is not valid YAML: it is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # the second: a number or a date that Python does not take
+        raise UserError(f"{source} is not valid YAML: {shown(error)}") from None
+
+
+def shown(value: object) -> str:
+    """What a message quotes of something that a user wrote, however long it is."""
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -63,11 +93,8 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise UserError(f"--set {override}: expected key=value, for example training.batch_size=32")
-        try:
-            _assign(settings, key.strip(), yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {override}: the value is not valid YAML: {error}") from None
+            raise UserError(f"--set {shown(override)}: expected key=value, for example training.batch_size=32")
+        _assign(settings, key.strip(), _parse(value, f"--set {shown(override)}: the value"))
 
 
 def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
@@ -75,7 +102,7 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
     for group in groups:
         settings = settings.setdefault(group, {})
         if not isinstance(settings, dict):
-            raise UserError(f"--set {key}: {group} is a value, not a group of settings")
+            raise UserError(f"--set {shown(key)}: {shown(group)} is a value, not a group of settings")
     settings[last] = value
 
 
@@ -97,19 +124,30 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
-    """A message with one line for every offending key."""
-    return f"{source}:\n  " + "\n  ".join(_explain(dict(detail), model) for detail in error.errors())
+def explain(error: ValidationError, model: type[BaseModel], source: str, command: str = "") -> str:
+    """A message with one line for every offending key.
+
+    Args:
+        error: of the validation.
+        model: that the settings were to be.
+        source: named first.
+        command: that prints all keys; empty: there is none, and they are listed.
+    """
+    details = error.errors()
+    lines = [_explain(dict(detail), model, command) for detail in details[:_LISTED]]
+    rest = [f"… and {len(details) - _LISTED} more"] if len(details) > _LISTED else []
+    return f"{source}:\n  " + "\n  ".join(lines + rest)
 
 
-def _explain(detail: dict[str, Any], model: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> str:
+    key = shown(".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "extra_forbidden":
         keys = known_keys(model)
         keys += sorted({known.rpartition(".")[0] for known in keys if "." in known})  # groups, as `objective.bank`
         same_name = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
         near = same_name[:1] or difflib.get_close_matches(key, keys, 1, cutoff=0.5)
-        hint = f" Did you mean {near[0]}?" if near else " `cmcgns recipes default` shows all of them."
+        every = f" `{command}` shows all of them." if command else f" There are {', '.join(keys)}."
+        hint = f" Did you mean {near[0]}?" if near else every
         return f"{key} is no setting.{hint}"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{key}: {message} (got {detail['input']!r})" if key else message
+    return f"{key}: {message} (got {shown(repr(detail['input']))})" if key else message

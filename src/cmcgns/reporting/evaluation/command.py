@@ -21,13 +21,14 @@ from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow, read_protocol, write_results
 from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
 from cmcgns.evaluation.select import Pair
-from cmcgns.metrics.classes import LEFT_OUT
+from cmcgns.metrics.classes import LEFT_OUT, NOT_LEARNT
 from cmcgns.metrics.intervals import NARROW
 from cmcgns.reporting.evaluation.comparison import verdict_of, write_comparison
 from cmcgns.reporting.evaluation.names import DASH, is_chance, lower_is_better, span
 from cmcgns.reporting.evaluation.report import write_evaluation
 from cmcgns.training.run_folder import describe_environment
 
+_TO_BE_SAID = (PRIMARY, LEFT_OUT, NOT_LEARNT, NARROW)  # parts of a note
 _LEAST = 9  # letters that a column of names keeps
 _GAP = 2  # letters between columns
 _PIECE = re.compile(r"[^-/@_+]*[-/@_+]?")
@@ -99,6 +100,29 @@ def judge_encoder(
     except KeyboardInterrupt:
         console.print(f"interrupted: {out} keeps what is finished, and the same command goes on", markup=False)
         raise
+    return _judgement(out, rows, outcome)
+
+
+def run_figures(out: Path) -> int:
+    """Every figure once more from the predictions that a folder keeps; no image, no encoder is needed.
+
+    Args:
+        out: folder of `cmcgns evaluate`; its `results.jsonl`, tables and report are written anew.
+
+    Returns:
+        0, or 1 if predictions are damaged, or there are none.
+
+    Raises:
+        UserError: not such a folder.
+    """
+    console, outcome = Console(highlight=False), Outcome()
+    rows = figures_of(out, outcome.failures)
+    print_judgement(_judgement(out, rows, outcome), console)
+    return 1 if outcome.failures or not rows else 0
+
+
+def _judgement(out: Path, rows: list[ResultRow], outcome: Outcome) -> Judgement:
+    """Write what figures are shown in."""
     write_results(out / "results.jsonl", rows)
     names = dict.fromkeys(row.protocol for row in rows)
     as_run = {name: EvaluationProtocol.model_validate(read_protocol(out, name)["settings"]) for name in names}
@@ -142,7 +166,9 @@ def print_judgement(judgement: Judgement, console: Console) -> None:
     remarks: list[str] = []  # allowed leakage, classes left out, why there is no figure or no proper interval
     for row in shown:
         remarks += [f"{row.protocol}: LEAKAGE, {row.leakage}"] if row.leakage else []
-        said = row.note and (row.low is None or any(sign in row.note for sign in (PRIMARY, LEFT_OUT, NARROW)))
+        said = row.note and (
+            row.low is None or any(sign in row.note for sign in (PRIMARY, LEFT_OUT, NOT_LEARNT, NARROW))
+        )
         remarks += [f"{row.protocol} {_share(row.fraction)}: {row.note}"] if said else []
     for line in dict.fromkeys(remarks):
         console.print(line, markup=False)
