@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cmcgns.common.errors import UserError
@@ -65,3 +66,24 @@ def picture_size(width: object, height: object, where: str) -> tuple[int, int]:
         stated = f"{str(width)[:_SHOWN]!r} and {str(height)[:_SHOWN]!r}"
         raise UserError(f"{where}: boxes need the picture's size in pixels (columns width, height), not {stated}")
     return size
+
+
+def check_inside(boxes: Iterable[Mapping[str, Any]], width: int, height: int, where: str) -> None:
+    """Raise if a box lies outside of its picture as a whole: then it is in pixels of another size.
+
+    Args:
+        boxes: of :func:`parse_boxes`.
+        width: of the picture, pixels.
+        height: of the picture.
+        where: the row, for the message.
+
+    Raises:
+        UserError: names the row.
+    """
+    for number, box in enumerate(boxes, start=1):
+        right, bottom = box["x"] + box["width"], box["y"] + box["height"]
+        if box["x"] >= width or box["y"] >= height or right <= 0 or bottom <= 0:
+            raise UserError(
+                f"{where}: box {number} lies outside of the picture of {width}×{height} pixels: boxes are in those of "
+                "the stored picture (columns width, height)"
+            )

@@ -13,6 +13,8 @@ from cmcgns.metrics.classes import NOT_LEARNT, by_class, class_mean, left_out_of
 from cmcgns.metrics.measure import Array, Measure, Measures, joined, row_means
 from cmcgns.metrics.ranking import FloatArray, RankedScores
 
+ONE_SCORE = "all test rows have one score"
+
 
 def binary_measures(arrays: Mapping[str, Array]) -> Measures:
     """Areas under the ROC and the precision-recall curve, mean and per class, and calibration if there is any.
@@ -58,7 +60,17 @@ def _ranking(scores: Array, labels: FloatArray, names: Sequence[str], left_out: 
             parts += [class_mean(per_class, left_out)[:, None], per_class]
         return np.concatenate(parts, axis=1)
 
-    return by_class(tuple(of), compute, labels, names, left_out)
+    found = by_class(tuple(of), compute, labels, names, left_out)
+    known = ~np.isnan(labels)
+    flat = [name for c, name in enumerate(names) if known[:, c].sum() > 1 and np.ptp(scores[known[:, c], c]) == 0]
+    said = {one: _with(found.notes.get(one, ""), one, flat) for one in of if flat and one.label in ("", *flat)}
+    return replace(found, notes={**found.notes, **said})
+
+
+def _with(note: str, of: Measure, flat: Sequence[str]) -> str:
+    """A note that also says whose scores are the same for every row: an area of 0.5 by ties alone is no finding."""
+    text = ONE_SCORE if of.label else f"{ONE_SCORE} of {', '.join(flat)}"
+    return ". ".join(part for part in (note, text) if part)
 
 
 def _agreement(arrays: Mapping[str, Array]) -> Measures:

@@ -22,13 +22,14 @@ from cmcgns.evaluation.results import ResultRow, read_protocol, write_results
 from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
 from cmcgns.evaluation.select import Pair
 from cmcgns.metrics.classes import LEFT_OUT, NOT_LEARNT
+from cmcgns.metrics.classification import ONE_SCORE
 from cmcgns.metrics.intervals import NARROW
 from cmcgns.reporting.evaluation.comparison import verdict_of, write_comparison
 from cmcgns.reporting.evaluation.names import DASH, is_chance, lower_is_better, span
 from cmcgns.reporting.evaluation.report import write_evaluation
 from cmcgns.training.run_folder import describe_environment
 
-_TO_BE_SAID = (PRIMARY, LEFT_OUT, NOT_LEARNT, NARROW)  # parts of a note
+_TO_BE_SAID = (PRIMARY, LEFT_OUT, NOT_LEARNT, ONE_SCORE, NARROW)  # parts of a note
 _LEAST = 9  # letters that a column of names keeps
 _GAP = 2  # letters between columns
 _PIECE = re.compile(r"[^-/@_+]*[-/@_+]?")
@@ -166,10 +167,8 @@ def print_judgement(judgement: Judgement, console: Console) -> None:
     remarks: list[str] = []  # allowed leakage, classes left out, why there is no figure or no proper interval
     for row in shown:
         remarks += [f"{row.protocol}: LEAKAGE, {row.leakage}"] if row.leakage else []
-        said = row.note and (
-            row.low is None or any(sign in row.note for sign in (PRIMARY, LEFT_OUT, NOT_LEARNT, NARROW))
-        )
-        remarks += [f"{row.protocol} {_share(row.fraction)}: {row.note}"] if said else []
+        said = row.low is None or any(sign in row.note for sign in _TO_BE_SAID)
+        remarks += [f"{row.protocol} {_share(row.fraction)}: {row.note}"] if row.note and said else []
     for line in dict.fromkeys(remarks):
         console.print(line, markup=False)
     for protocol, reason in judgement.outcome.skipped:
