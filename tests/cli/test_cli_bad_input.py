@@ -137,7 +137,7 @@ def test_out_is_not_empty(run, folder, tmp_path):
     (out / "mine.txt").write_text("x")
     status, error, _ = run("pretrain", "demo", "--data", folder, "--out", out, *TINY)
     assert status == 2
-    assert "is not empty: go on with --resume, or choose another folder" in error
+    assert "is not empty, and what is there is no run (no config.yaml): choose another folder" in error
     assert [file.name for file in out.iterdir()] == ["mine.txt"]
 
 
@@ -150,9 +150,17 @@ def test_out_is_needed_and_resume_excludes_init(run, folder, tmp_path):
     assert (status, "give one of them" in error) == (2, True)
 
 
-@pytest.mark.parametrize("more", [("--devices=2",), ("--nodes=2",), ("--resume",), ("--init", "run")])
-def test_a_dry_run_is_one_process_from_the_start(run, folder, more):
-    assert "--dry-run looks at one process and a fresh start" in refuse(run, folder, *more)
+@pytest.mark.parametrize("more", [("--devices=2",), ("--nodes=2",), ("--resume",)])
+def test_a_dry_run_is_one_process_and_a_new_run(run, folder, more):
+    assert "--dry-run looks at one process and a new run" in refuse(run, folder, *more)
+
+
+def test_an_unknown_accelerator(run, folder):
+    assert "accelerator tpu: there are auto, cpu, cuda, mps" in refuse(run, folder, "--accelerator", "tpu")
+
+
+def test_a_dry_run_from_no_run(run, folder):
+    assert f"{folder} is no run folder" in refuse(run, folder, "--init", folder)
 
 
 @pytest.mark.parametrize("pair", ["image_path", "=Path", "image_path="])
@@ -163,7 +171,8 @@ def test_columns_are_pairs(run, folder, tmp_path, pair):
 
 def test_resuming_what_is_no_run(run, folder, tmp_path):
     status, error, _ = run("pretrain", "demo", "--data", folder, "--out", tmp_path / "r", "--resume", *TINY)
-    assert (status, "is no run folder" in error) == (2, True)
+    assert (status, "holds no run yet: leave out --resume to start it" in error) == (2, True)
+    assert not (tmp_path / "r").exists()
 
 
 def test_help_names_every_verb_and_option(run):

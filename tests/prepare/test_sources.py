@@ -25,7 +25,7 @@ from cmcgns.prepare import work
 from cmcgns.prepare.run import PrepareOptions, prepare, read_report
 from cmcgns.settings.config import DataSettings
 from cmcgns.settings.recipe import load_recipe
-from cmcgns.training.pretrain import dry_run
+from cmcgns.training.dry_run import dry_run
 
 STUDIES, SEED, SIZE, STORED = 24, 261, 96, 64  # the seed has every finding, hidden ones and uncertain ones
 DICOM = ("rsna", "siim", "vindr")

@@ -3,10 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import timm.data
 import torch
 import yaml
 from PIL import Image
@@ -22,6 +24,8 @@ from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.models.model import embed
 from cmcgns.phantom.dataset import write_dataset
+from cmcgns.pretrained import Pretrained
+from cmcgns.pretrained.embed import timm_config
 from cmcgns.pretrained.phrase_maps import patch_maps
 from cmcgns.settings.recipe import parse_recipe
 from cmcgns.training.data import prepare_data
@@ -51,6 +55,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     return pretrain(parse_recipe(RECIPE, "test"), data, out, accelerator="cpu", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def loaded(run: Path) -> Pretrained:
+    """The run in use; not to be changed."""
+    return cmcgns.load(run)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +150,114 @@ def test_image_encoder_is_the_plain_timm_module(run: Path) -> None:
         assert encoder(torch.zeros(2, 1, 32, 32)).shape == (2, 24)
 
 
+def test_timm_prepares_images_for_the_encoder_as_the_run_did(run: Path) -> None:
+    """timm's own transform, made from what the encoder carries, gives the tensor that the run gives."""
+    model = cmcgns.load(run)
+    settings = timm.data.resolve_model_data_config(model.image_encoder)
+    assert settings["input_size"] == (1, 32, 32)
+    assert (settings["mean"], settings["std"], settings["interpolation"]) == ((0.5,), (0.5,), "bilinear")
+    assert settings["crop_pct"] == pytest.approx(32 / 38)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 90)).astype(np.uint8)
+    mine, theirs = model.images([pixels])[0], timm.data.create_transform(**settings)(Image.fromarray(pixels))
+    assert theirs.shape == mine.shape
+    assert (mine - theirs).abs().max() <= 2 / 127.5  # two gray values: Pillow reduces in two steps
+    assert "url" not in model.image_encoder.pretrained_cfg, "these are no weights of timm's"
+
+
+@pytest.mark.parametrize(("size", "resize"), [(64, 72), (128, 144), (224, 256), (224, 224), (31, 37), (100, 103)])
+def test_timm_scales_to_exactly_the_run_s_size(size: int, resize: int) -> None:
+    recipe = parse_recipe({"data": {"image_size": size, "resize": resize}}, "test")
+    settings = timm_config(recipe, {"url": "x", "first_conv": "conv1"})
+    assert int(np.floor(size / settings["crop_pct"])) == resize
+    assert settings["input_size"] == (3, size, size)
+    assert settings["mean"] == (0.5, 0.5, 0.5)
+    assert settings["first_conv"] == "conv1"
+
+
+def test_preprocess_json_says_what_is_done_to_an_image(run: Path) -> None:
+    """Followed by hand, it gives what the run embeds."""
+    said = json.loads((run / "preprocess.json").read_text())
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 90)).astype(np.uint8)
+    assert said["antialias"] is True  # as Pillow's filters are
+    long_side = said["resize_long_side"]
+    size = (long_side, round(60 * long_side / 90))
+    resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling[said["resampling"].upper()]))
+    square = np.zeros((long_side, long_side))
+    top = (long_side - size[1]) // 2
+    square[top : top + size[1]] = resized
+    first = (long_side - said["crop"]) // 2
+    crop = square[first : first + said["crop"], first : first + said["crop"]] / 255
+    expected = (crop - said["mean"]) / said["std"]
+    found = cmcgns.load(run).images([pixels])[0, 0].numpy()
+    assert np.abs(found - expected).max() <= 2 / 127.5
+
+
+def test_a_copy_to_train_is_thawed_and_the_run_stays_frozen(run: Path, images: list[Path]) -> None:
+    model = cmcgns.load(run)
+    before = model.embed_image(images)
+    encoder = model.trainable_image_encoder()
+    assert encoder.training
+    norms = [m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all(norm.training and norm.track_running_stats for norm in norms)
+    running = norms[0].running_mean.clone()
+    assert all(p.requires_grad for p in encoder.parameters())
+    encoder(torch.rand(4, 1, 32, 32)).square().sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+    assert not torch.equal(norms[0].running_mean, running)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(1)
+    assert not any(p.requires_grad for p in model.image_encoder.parameters())
+    assert not model.image_encoder.training
+    np.testing.assert_array_equal(model.embed_image(images), before)
+    assert timm.data.resolve_model_data_config(encoder)["input_size"] == (1, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.embed_text(["Normal.", None]), r"embed_text: text 1 is None \(a missing value\); a string is"),
+        (lambda m: m.embed_text([float("nan")]), r"embed_text: text 0 is nan \(a missing value\)"),
+        (lambda m: m.embed_text(pd.Series(["Normal.", None], index=[7, 8])), "embed_text: text 1 is .*missing value"),
+        (lambda m: m.embed_text([3]), r"embed_text: text 0 is a int \(3\)"),
+        (lambda m: m.embed_text([b"Normal."]), "embed_text: text 0 is a bytes;"),
+        (lambda m: m.embed_text(["Normal.", ""]), r"embed_text: text 1 \(''\) holds no words"),
+        (lambda m: m.embed_text(b"Normal."), "embed_text takes a list, not a single bytes"),
+        (lambda m: m.embed_text(["Normal."], batch_size=0), "embed_text: batch_size is 0"),
+        (lambda m: m.embed_text(None), "embed_text takes a list, not a single NoneType"),
+        (lambda m: m.embed_image([np.zeros((8, 8), np.uint8), None]), "picture 1: a picture is a path.*NoneType"),
+        (lambda m: m.embed_image([np.zeros((8, 8), np.uint8)] * 3 + [float("nan")], 2), "picture 3: .*not float"),
+        (lambda m: m.embed_image([""]), "picture 0: "),
+        (lambda m: m.embed_image(np.zeros((8, 8), np.uint8)), r"not a single array of shape \(8, 8\)"),
+        (lambda m: m.zero_shot(np.zeros((8, 8), np.uint8), ["Edema", None]), "zero_shot: label 1 is None"),
+        (lambda m: m.zero_shot(np.zeros((8, 8), np.uint8), [" "]), "zero_shot: label 0 is ' '; a name is expected"),
+        (lambda m: m.zero_shot(np.zeros((8, 8), np.uint8), None), "zero_shot takes a list of labels"),
+        (
+            lambda m: m.zero_shot(np.zeros((8, 8), np.uint8), {"Edema": ("Edema.", "No edema.")}),
+            r"zero_shot: label Edema needs two lists.*\(\['Edema\.'\], \['No edema\.'\]\)",
+        ),
+        (lambda m: m.zero_shot(None, ["Edema"]), "picture 0: a picture is a path"),
+        (lambda m: m.zero_shot([], ["Edema"]), "got an empty list"),
+        (lambda m: m.ground(np.zeros((8, 8), np.uint8), None), "ground: the phrase is None"),
+        (lambda m: m.ground(np.zeros((8, 8), np.uint8), "Edema.", against=None), "ground: against is None"),
+        (lambda m: m.ground(np.zeros((8, 8), np.uint8), "Edema.", kind="heat"), "no map of kind heat; choose pooled"),
+        (lambda m: m.ground(None, "Edema."), "a picture is a path, .*NoneType"),
+    ],
+)  # fmt: skip
+def test_cells_that_hold_nothing_usable_are_named(loaded: Pretrained, call: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        call(loaded)
+
+
+def test_columns_of_tables_and_arrays_are_lists_too(loaded: Pretrained, images: list[Path]) -> None:
+    expected = loaded.embed_text(TEXTS)
+    for texts in (tuple(TEXTS), pd.Series(TEXTS, index=[5, 9, 2]), np.array(TEXTS), np.array(TEXTS, dtype=object)):
+        np.testing.assert_array_equal(loaded.embed_text(texts), expected)
+    paths = pd.Series([str(path) for path in images], index=range(7, 7 + len(images)))
+    np.testing.assert_array_equal(loaded.embed_image(paths), loaded.embed_image(images))
+
+
 def change_weights(run: Path, folder: Path, change: str) -> Path:
     shutil.copytree(run, folder)
     tensors = load_file(run / "model.safetensors")
@@ -175,6 +293,29 @@ def test_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
         cmcgns.load(tmp_path)
 
 
+def test_a_run_of_another_version_is_named_as_such(run: Path, tmp_path: Path) -> None:
+    """Whoever opens a newer run is told to update, not that a setting was misspelt alone."""
+    newer = tmp_path / "newer"
+    shutil.copytree(run, newer)
+    settings = yaml.safe_load((newer / "config.yaml").read_text())
+    settings["objective"]["sharpness"] = 3
+    (newer / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(UserError, match=r"objective\.sharpness is no setting") as caught:
+        cmcgns.load(newer)
+    assert "made by" not in str(caught.value), "the same version: it was written into the file by hand"
+    provenance = json.loads((newer / "provenance.json").read_text())
+    provenance["packages"]["cmcgns"] = "99.0"
+    (newer / "provenance.json").write_text(json.dumps(provenance))
+    with pytest.raises(UserError, match=rf"made by cmcgns 99\.0, this is {cmcgns.__version__}"):
+        cmcgns.load(newer)
+    (newer / "config.yaml").write_text((run / "config.yaml").read_text())
+    assert cmcgns.load(newer).folder == newer, "a version that changed nothing which this one would miss"
+    change_weights(run, tmp_path / "weights", "renamed")
+    (tmp_path / "weights" / "provenance.json").write_text(json.dumps(provenance))
+    with pytest.raises(UserError, match=r"(?s)unexpected: model\.patch_projektion.*made by cmcgns 99\.0"):
+        cmcgns.load(tmp_path / "weights")
+
+
 def test_bad_input_has_a_clear_message(run: Path, tmp_path: Path) -> None:
     model = cmcgns.load(run)
     broken = tmp_path / "broken.png"
@@ -201,8 +342,10 @@ def test_pictures_in_memory_are_embedded_as_their_files(run: Path, images: list[
     np.testing.assert_array_equal(model.embed_image([np.asarray(image) for image in opened]), expected)
     colour = [np.asarray(image.convert("RGB")) for image in opened]
     np.testing.assert_array_equal(model.embed_image(colour), expected)
-    deep = [np.asarray(image).astype(np.uint16) * 257 for image in opened]  # 16 bits, white at 65535
-    np.testing.assert_allclose(model.embed_image(deep), expected, atol=0.02)
+    gray = [np.asarray(image).astype(np.float64) for image in opened]
+    stretched = [np.rint((each - each.min()) * 255 / np.ptp(each)).astype(np.uint8) for each in gray]
+    deep = [each.astype(np.uint16) * 13 + 700 for each in gray]  # 16 bits: least value black, greatest white
+    np.testing.assert_allclose(model.embed_image(deep), model.embed_image(stretched), atol=0.02)
 
 
 def test_dicom_is_embedded_as_the_picture_that_it_holds(run: Path, images: list[Path], tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Recipes: what is shipped parses, what is wrong is named with the nearest right name."""
 
+import re
+
 import pytest
 from pydantic import BaseModel
 
@@ -92,11 +94,42 @@ def test_overrides_are_typed_and_the_last_one_wins():
         ("training.batch_size=[1", r"--set training\.batch_size=\[1: the value is not valid YAML"),
         ("data.resize=100", r"data\.resize \(100\) is smaller than data\.image_size \(224\)"),
         ("objective.dim=100", "must be divisible by 8"),
+        ("=3", "expected key=value"),
+        ("training..seed=3", "expected key=value"),
+        ("training.batch_size=true", r"training\.batch_size: a number is expected \(got True\)"),
+        ("data.resize=200000", r"data\.resize: .*less than or equal to 4096 \(got 200000\)"),
+        ("alignment.learning_rate=1e30", r"alignment\.learning_rate: .*less than or equal to 1 "),
+        ("training.precision=16-mixed", r"training\.precision: .*'32-true' or 'bf16-mixed' \(got '16-mixed'\)"),
+        # Logit scales are held at 100 and below: a lower temperature would be another one than the recipe's.
+        ("objective.tau=0.009", r"objective\.tau: .*greater than or equal to 0\.01 \(got 0\.009\)"),
+        ("objective.temperature=0.009", r"objective\.temperature: .*greater than or equal to 0\.01"),
     ],
 )
 def test_wrong_overrides(override, message):
     with pytest.raises(UserError, match=message):
         load_recipe("default", [override])
+
+
+def default(key):
+    value = Recipe().model_dump()
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize("key", [key for key in known_keys(Recipe) if type(default(key)) in (int, float)])
+def test_numbers_that_are_not_finite_are_refused_by_their_key(key, value):
+    with pytest.raises(UserError, match=rf"(?m)^  {re.escape(key)}: .*(finite number|1 or 3)"):
+        load_recipe("default", [f"{key}={value}"])
+
+
+@pytest.mark.parametrize("key", [key for key in known_keys(Recipe) if type(default(key)) is int])
+def test_every_whole_number_has_a_bound_above_and_below(key):
+    for value in (-1, 10**20):
+        message = rf"(?m)^  {re.escape(key)}: .*(less than|greater than|1 or 3|maximum size).*got {value}"
+        with pytest.raises(UserError, match=message):
+            load_recipe("default", [f"{key}={value}"])
 
 
 @pytest.mark.parametrize("name", list_recipes())

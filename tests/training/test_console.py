@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from cmcgns.training.journal import RunConsole
@@ -27,6 +28,22 @@ def test_a_bar_of_80_columns_shows_count_speed_time_and_every_term() -> None:
     assert "left" in text
     assert "loss 12.106  global 1.378  image -0.862  report 3.571  reconstruction 0.159" in text
     assert "…" not in text
+
+
+def test_an_epoch_shorter_than_the_log_s_interval_has_a_speed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("cmcgns.training.journal.time.perf_counter", lambda: now[0])
+    run, out = console(terminal=False)
+    run.start_stage("alignment", 8, 0)
+    for seconds, speed in ((0.5, "64"), (0.25, "128")):
+        run.restart_clock()
+        for _ in range(4):
+            now[0] += seconds
+            run.step(32, None)
+        run.stop_clock()
+        now[0] += 1000  # validation
+        run.epoch("alignment", 1, 2, FIGURES)
+        assert f"[{speed} pairs/s]" in out.getvalue().splitlines()[-1]
 
 
 def test_a_file_has_one_line_for_an_epoch() -> None:

@@ -1,6 +1,7 @@
 """Starting processes: what does not fit is said before anything is written."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,25 @@ from cmcgns.training.launch import launch
 from support.training import run, tiny_recipe
 
 
-def test_unknown_accelerator_is_a_user_error() -> None:
-    with pytest.raises(UserError, match="--accelerator gpuu"):
-        launch(tiny_recipe(), 1, 1, "gpuu")
+@pytest.mark.parametrize(
+    ("accelerator", "message"),
+    [
+        ("tpu", "accelerator tpu: there are auto, cpu, cuda, mps"),
+        ("cudaa", "Did you mean cuda"),
+        ("", "there are auto"),
+    ],
+)
+def test_unknown_accelerators_are_answered_with_the_known_ones(accelerator: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        launch(tiny_recipe(), 1, 1, accelerator)
+
+
+@pytest.mark.parametrize("devices", [0, -1, 10**6, 1.5, "2", True])
+def test_numbers_of_processes_that_make_no_sense_are_refused(devices: Any) -> None:
+    with pytest.raises(UserError, match=r"--devices is .*; a whole number from 1 to"):
+        launch(tiny_recipe(), devices, 1, "cpu")
+    with pytest.raises(UserError, match=r"--nodes is .*; a whole number from 1 to"):
+        launch(tiny_recipe(), 1, devices, "cpu")
 
 
 def test_processes_that_would_all_believe_to_be_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

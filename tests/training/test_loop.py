@@ -74,8 +74,10 @@ def test_a_figure_that_is_no_number_stops_before_the_next_checkpoint(
 
     monkeypatch.setattr(loop, "training_step", spoiled)
     out = tmp_path / "run"
-    with pytest.raises(NonFiniteLoss, match="loss nan"):
+    with pytest.raises(NonFiniteLoss, match="loss nan") as caught:
         run(studies, out, tiny_recipe())
+    assert "The weights are finite; the learning rate is 0.00" in str(caught.value)
+    assert "start another run with a lower alignment.learning_rate" in str(caught.value)
     assert max(int(path.stem.partition("-")[2]) for path in checkpoints(out / "state")) == STEPS
 
 

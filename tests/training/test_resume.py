@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 
 from cmcgns.common.errors import UserError
 from cmcgns.training.checkpoint import checkpoints, read_state
+from cmcgns.training.dry_run import dry_run
+from cmcgns.training.pretrain import pretrain
 from cmcgns.training.task import build_task
 from support.training import (
     STEPS,
@@ -106,14 +108,38 @@ def test_other_data_are_refused(studies: Path, tmp_path: Path) -> None:
 
 def test_occupied_folder_is_refused(studies: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="is not empty: go on with --resume"):
+    with pytest.raises(UserError, match="is not empty, and what is there is no run"):
         run(studies, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_resume_of_nothing_is_refused(studies: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="holds no run yet: leave out --resume to start it"):
         run(studies, tmp_path, resume=True)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match=r"is no run folder: config\.yaml is missing"):
+        run(studies, tmp_path, resume=True)
+
+
+def test_a_finished_run_needs_its_state_no_longer(
+    studies: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without it `--resume` does not begin the run anew, which would write over its weights."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "state")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    pretrain(tiny_recipe(), studies, out, accelerator="cpu", resume=True)
+    assert f"{out} is finished: nothing is left to do" in capsys.readouterr().out.replace("\n", "")
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_the_run_folder_is_as_large_as_the_dry_run_says(studies: Path, finished: Path) -> None:
+    said = dry_run(tiny_recipe(), studies, "cpu", steps=1)["run_folder_mib"] * 2**20
+    state = max(path.stat().st_size for path in (finished / "state").glob("step-*"))
+    weights = (finished / "model.safetensors").stat().st_size
+    assert said == pytest.approx(2 * weights + 3 * state, rel=0.01)  # two checkpoints are kept while one is written
+    assert sum(path.stat().st_size for path in finished.rglob("*.safetensors")) <= said
 
 
 def test_folder_stays_free_when_the_data_are_bad(studies: Path, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from cmcgns.data.pairs.batch import Batch, mix
 from cmcgns.models.report_encoder import ReportEncoder
 from cmcgns.settings.config import Recipe, ReportEncoderSettings, StageSettings
 from cmcgns.training.data import PreparedData, prepare_data
-from cmcgns.training.pretrain import dry_run
 from cmcgns.training.step import NonFiniteLoss, build_optimizer, check_finite, training_step
 from cmcgns.training.task import PretrainingTask, build_task
 from support.training import BATCH, SETTINGS, first_batch, tiny_recipe
@@ -349,16 +348,3 @@ def test_bf16_losses_are_finite_and_close(prepared: PreparedData, batches: list[
         assert float(figures[name]) == pytest.approx(float(reference[name]), rel=0.1, abs=0.1)
         assert figures[name].dtype == torch.float32
     assert all(p.dtype == torch.float32 for p in half.parameters())
-
-
-def test_dry_run_estimates_and_writes_nothing(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    files = sorted(studies.rglob("*"))
-    recipe = tiny_recipe()
-    figures = dry_run(recipe, studies, "cpu")
-    assert list(tmp_path.iterdir()) == []
-    assert sorted(studies.rglob("*")) == files
-    assert figures["peak_memory_mib"] > 50
-    speeds = figures["alignment_pairs_per_second"], figures["reconstruction_pairs_per_second"]
-    expected = sum(epochs * 52 / speed / 3600 for epochs, speed in zip((2, 1), speeds, strict=True))
-    assert figures["hours"] == pytest.approx(expected)

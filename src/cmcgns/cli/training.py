@@ -23,7 +23,7 @@ def pretrain(
     set_: Set = None,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     init: Annotated[Path | None, typer.Option(help="Run folder whose weights a new run starts from.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Two steps, then memory, speed and time of the whole.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Try every phase, then memory, speed and time of the whole.")] = False,
     devices: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a GPU.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -32,15 +32,16 @@ def pretrain(
     from cmcgns.settings.recipe import load_recipe
 
     settings = load_recipe(recipe, set_ or [])
-    from cmcgns.training import pretrain as engine
-
     if dry_run:
-        fresh = init is None and not resume
-        figures = engine.dry_run(settings, data, accelerator, processes=devices * nodes, fresh=fresh)
-        typer.echo(engine.describe_estimate(figures))
+        from cmcgns.training import dry_run as rehearsal
+
+        figures = rehearsal.dry_run(settings, data, accelerator, processes=devices * nodes, resume=resume, init=init)
+        typer.echo(rehearsal.describe_estimate(figures))
         return
     if out is None:
         raise UserError("--out RUN is needed (only --dry-run does without)")
+    from cmcgns.training import pretrain as engine
+
     engine.pretrain(
         settings, data, out,
         resume=resume, init=init, devices=devices, nodes=nodes, accelerator=accelerator,

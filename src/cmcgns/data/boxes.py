@@ -84,6 +84,6 @@ def check_inside(boxes: Iterable[Mapping[str, Any]], width: int, height: int, wh
         right, bottom = box["x"] + box["width"], box["y"] + box["height"]
         if box["x"] >= width or box["y"] >= height or right <= 0 or bottom <= 0:
             raise UserError(
-                f"{where}: box {number} lies outside of the picture of {width}×{height} pixels: boxes are in those of "
-                "the stored picture (columns width, height)"
+                f"{where}: box {number} lies outside of the picture of {width}×{height} pixels: boxes are in pixels "
+                "of the stored picture (columns width, height)"
             )

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from cmcgns.common.claim import LOCK
+from cmcgns.common.claim import holds_anything
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import make_folder, write_arrays, write_json, write_text
 from cmcgns.evaluation.contract import Predictions
@@ -130,7 +130,7 @@ def open_results(folder: Path, name: str, sha256: str) -> None:
                 "(and `cmcgns compare A B` for both)"
             )
         return
-    if folder.is_dir() and any(each.name != LOCK for each in folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or holds_anything(folder)):
         raise UserError(f"--out {folder} is not empty and holds no results: choose another folder")
     make_folder(folder)
     write_json(folder / ENCODER, {"encoder": name, "sha256": sha256})

@@ -67,7 +67,7 @@ class ReportEncoder(nn.Module):
                 f"data.max_tokens is {max_tokens}, but report encoder {settings.name} has {limit} positions: "
                 f"set data.max_tokens={limit}"
             )
-        example = torch.zeros(1, 4, dtype=torch.long)
+        example = torch.zeros(1, min(4, max_tokens), dtype=torch.long)
         unused = freeze_unreached(
             self.body, lambda: self(example, torch.ones_like(example).bool()), f"report encoder {settings.name}"
         )

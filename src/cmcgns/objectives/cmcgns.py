@@ -84,6 +84,17 @@ class CMCGNS(Objective):
         """Whether the cluster bank has started."""
         return self.bank.is_started
 
+    def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:
+        """The bank, and temperatures that the settings change or hold fixed."""
+        now, own = self.settings, {"bank": "it starts anew"}  # half of its buffers would make no sense
+        if now.temperature != before.temperature:
+            own["logit_scale"] = f"objective.temperature is {now.temperature:g}, there {before.temperature:g}"
+        if not now.learn_tau or now.tau != before.tau:
+            own["report_scale"] = f"objective.tau is {now.tau:g}" + (
+                f", there {before.tau:g}" if now.tau != before.tau else " and not learned"
+            )
+        return own
+
     def clamp_logit_scale(self) -> None:
         """Bring both logit scales back below their bound."""
         for scale in (self.logit_scale, self.report_scale):

@@ -23,7 +23,8 @@ class LogitScale(nn.Module):
 
     def __init__(self, temperature: float, learnable: bool) -> None:
         super().__init__()
-        self.logarithm = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learnable)
+        start = min(-math.log(temperature), _MAX_LOGARITHM)
+        self.logarithm = nn.Parameter(torch.tensor(start), requires_grad=learnable)
 
     def forward(self) -> Tensor:
         """The multiplier of the cosines, at most 100."""

@@ -1,6 +1,5 @@
 """The contract of an objective, and the registry that finds one by `objective.name`."""
 
-import difflib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +9,7 @@ from typing import ClassVar, Literal, TypeVar
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
 from cmcgns.settings.config import ObjectiveSettings, Settings
@@ -92,6 +91,14 @@ class Objective(nn.Module, ABC):
     def trainable_parts(self, model: ImageReportModel, stage: Stage) -> Iterable[nn.Module]:
         """Parts of the model and of itself that a stage trains; everything else is frozen by :func:`train_only`."""
 
+    def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:  # noqa: ARG002
+        """Parts of it, by attribute, that a run which starts from another run's weights does not take, and why.
+
+        Args:
+            before: settings of the other run.
+        """
+        return {}
+
     def clamp_logit_scale(self) -> None:
         """Bring learned logit scales back below their bound; called after every step of the optimiser."""
 
@@ -142,8 +149,7 @@ def find_objective(settings: ObjectiveSettings) -> type[Objective]:
         import_module(module.name)  # which registers what it holds
     found = _OBJECTIVES.get(settings.name)
     if found is None:
-        near = difflib.get_close_matches(settings.name, _OBJECTIVES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(_OBJECTIVES))}"
-        raise UserError(f"objective.name: there is no objective {settings.name}; {hint}")
+        hint = did_you_mean(settings.name, _OBJECTIVES) or f" There are {', '.join(sorted(_OBJECTIVES))}."
+        raise UserError(f"objective.name: there is no objective {settings.name}.{hint}")
     found.check_options(settings)
     return found

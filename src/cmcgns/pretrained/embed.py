@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.place import centre_crop
+from cmcgns.data.images.place import RESAMPLING, centre_crop
 from cmcgns.data.images.read import Picture, read_image
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokens import tokenize_reports
@@ -38,20 +41,38 @@ class Embedder:
 
     def __init__(self, task: PretrainingTask, tokenizer: Any, recipe: Recipe) -> None:
         self.task, self.tokenizer, self.recipe = task.eval().requires_grad_(False), tokenizer, recipe
+        body = task.model.image_encoder.body
+        body.pretrained_cfg = body.default_cfg = timm_config(recipe, body.pretrained_cfg)
 
     @property
     def image_encoder(self) -> nn.Module:
-        """The plain timm module; it takes (B, channels, H, W) in the range [-1, 1]."""
+        """The plain timm module, frozen and in eval mode; it takes (B, channels, H, W) in the range [-1, 1].
+
+        Its `pretrained_cfg` says how the run prepared its images. :meth:`trainable_image_encoder` gives one to train.
+        """
         return self.task.model.image_encoder.body  # type: ignore[no-any-return]
 
-    def images(self, pictures: Sequence[Picture]) -> torch.Tensor:
+    def trainable_image_encoder(self) -> nn.Module:
+        """A copy of :attr:`image_encoder` to go on training with: in train mode, every parameter wants a gradient."""
+        return deepcopy(self.image_encoder).requires_grad_(True).train()
+
+    def images(self, pictures: Sequence[Picture], first: int = 0) -> torch.Tensor:
         """Radiographs -> (n, 1, H, W) as the encoder wants them: resized, padded, cropped at the centre, in [-1, 1].
 
+        Args:
+            pictures: files, arrays or Pillow images.
+            first: what the first of them is counted as in messages.
+
         Raises:
-            UserError: unreadable picture.
+            UserError: unreadable picture; names it by its number.
         """
         data = self.recipe.data
-        pixels = np.stack([read_image(picture, data.resize) for picture in pictures])
+        pixels = np.empty((len(pictures), data.resize, data.resize), dtype=np.uint8)
+        for number, picture in enumerate(pictures):
+            try:
+                pixels[number] = read_image(picture, data.resize)
+            except UserError as error:
+                raise UserError(f"picture {first + number}: {error}") from error
         return normalise_pixels(centre_crop(pixels, data.image_size))[:, None]
 
     @torch.no_grad()
@@ -74,10 +95,10 @@ class Embedder:
         Raises:
             UserError: no picture, or an unreadable one.
         """
-        _refuse_single(paths, "embed_image")
-        starts = range(0, len(paths), batch_size)
+        pictures = _as_list(paths, "embed_image", batch_size)
+        starts = range(0, len(pictures), batch_size)
         return np.concatenate(
-            [self.embed_tensors(self.images(paths[start : start + batch_size])) for start in starts]
+            [self.embed_tensors(self.images(pictures[start : start + batch_size], start)) for start in starts]
         )
 
     def embed_text(self, texts: Sequence[str], batch_size: int = BATCH) -> Floats:
@@ -93,8 +114,7 @@ class Embedder:
         Raises:
             UserError: no text, or one without a letter or digit.
         """
-        _refuse_single(texts, "embed_text")
-        return self.encode_texts(texts, batch_size)[1].cpu().numpy()
+        return self.encode_texts(_as_list(texts, "embed_text", batch_size), batch_size)[1].cpu().numpy()
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH) -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,8 +128,9 @@ class Embedder:
             (n, D), and (n, D) unit vectors.
 
         Raises:
-            UserError: a text without a letter or digit.
+            UserError: no string, or a text without a letter or digit.
         """
+        check_texts(texts, "embed_text: text {}")
         data = self.recipe.data
         tokens = tokenize_reports(texts, self.tokenizer, data.max_tokens, data.max_sentences)
         empty = np.flatnonzero(np.diff(tokens.sentence_offsets) == 0)
@@ -144,10 +165,63 @@ class Embedder:
         return next(self.task.parameters()).device
 
 
-def _refuse_single(values: Any, function: str) -> None:
+def timm_config(recipe: Recipe, before: dict[str, Any]) -> dict[str, Any]:
+    """What `timm.data.resolve_model_data_config` reads of an encoder: how this run prepared its images.
+
+    timm's mode `border` does the same but for the padding, which is gray there and black here.
+
+    Args:
+        recipe: of the run.
+        before: what timm says of the architecture, from which only names of layers are taken.
+    """
+    data, channels = recipe.data, recipe.image_encoder.channels
+    share = data.image_size / data.resize
+    if math.floor(data.image_size / share) < data.resize:  # timm divides again and rounds down
+        share = math.nextafter(share, 0)
+    names = {key: before[key] for key in ("architecture", "classifier", "first_conv") if key in before}
+    return names | {
+        "input_size": (channels, data.image_size, data.image_size),
+        "mean": (0.5,) * channels,
+        "std": (0.5,) * channels,
+        "interpolation": RESAMPLING.name.lower(),
+        "crop_pct": share,
+        "crop_mode": "border",
+        "num_classes": 0,
+    }
+
+
+def check_texts(texts: Sequence[Any], where: str) -> None:
+    """Refuse what is no string, such as the empty cell of a table.
+
+    Args:
+        texts: to be looked at.
+        where: what a text is called, with a place for its number.
+
+    Raises:
+        UserError: names the first such text by its number.
+    """
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"{where.format(number)} is {_name(text)}; a string is expected")
+
+
+def _name(value: Any) -> str:
+    """What a value is, for a message: never a whole array."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return f"{value} (a missing value)"
+    shown = f" ({value})" if isinstance(value, int | float | np.number) else ""
+    return f"a {type(value).__name__}{shown}"
+
+
+def _as_list(values: Any, function: str, batch_size: int) -> list[Any]:
     if isinstance(values, str | Path):
         raise UserError(f"{function} takes a list, for example {function}([{str(values)!r}])")
-    if not hasattr(values, "__len__"):
+    if not hasattr(values, "__len__") or isinstance(values, bytes | Image.Image):
         raise UserError(f"{function} takes a list, not a single {type(values).__name__}")
+    if isinstance(values, np.ndarray) and (values.ndim == 0 or (values.ndim == 2 and function == "embed_image")):
+        raise UserError(f"{function} takes a list, not a single array of shape {values.shape}")
     if len(values) == 0:
         raise UserError(f"{function} got an empty list")
+    if batch_size < 1:
+        raise UserError(f"{function}: batch_size is {batch_size}; at least 1 is expected")
+    return list(values)

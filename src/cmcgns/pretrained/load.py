@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 
@@ -13,7 +12,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.images.read import Picture, read_with_size
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokenizer import load_tokenizer
-from cmcgns.pretrained.embed import Embedder, Floats
+from cmcgns.pretrained.embed import Embedder, Floats, check_texts
 from cmcgns.pretrained.phrase_maps import MapKind, patch_maps, unpad, untrained
 from cmcgns.pretrained.zero_shot import Prompts, label_prompts, zero_shot_scores
 from cmcgns.training.checkpoint import load_weights
@@ -69,6 +68,10 @@ class Pretrained(Embedder):
         Raises:
             UserError: unreadable picture, phrase without a word, or a map that this run did not train.
         """
+        check_texts([phrase], "ground: the phrase")
+        check_texts([against], "ground: against")
+        if kind not in get_args(MapKind):
+            raise UserError(f"ground: there is no map of kind {kind}; choose {', '.join(get_args(MapKind))}")
         if reason := untrained(self, kind):
             raise UserError(f"ground: no map of kind {kind}: {reason}")
         pixels, size = read_with_size(path, self.recipe.data.image_size)
@@ -79,7 +82,7 @@ class Pretrained(Embedder):
 
 
 def load(run: str | Path, device: str = "cpu") -> Pretrained:
-    """Load a finished run.
+    """A finished run in use, frozen and in eval mode; :meth:`Embedder.trainable_image_encoder` gives a copy to train.
 
     Args:
         run: run folder.
@@ -93,9 +96,12 @@ def load(run: str | Path, device: str = "cpu") -> Pretrained:
     if not folder.model.is_file():
         raise UserError(f"{folder.path}: model.safetensors is missing; finish the run with --resume")
     tokenizer = load_tokenizer(str(folder.tokenizer))
-    config = json.loads(folder.report_encoder.read_text("utf-8"))
+    config = folder.read_report_config()
     task = build_task(recipe, len(tokenizer), config, load_weights=False)
-    load_weights(folder.model, task)
+    try:
+        load_weights(folder.model, task)
+    except UserError as error:
+        raise UserError(f"{error}{folder.other_version()}") from None
     model = Pretrained(task.to(device), tokenizer, recipe)
     model.folder = folder.path
     return model

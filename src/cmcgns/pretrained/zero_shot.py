@@ -113,9 +113,18 @@ def label_prompts(labels: Sequence[str] | Prompts) -> list[tuple[Sequence[str], 
     Raises:
         UserError: no list of labels.
     """
-    if isinstance(labels, str) or len(labels) == 0:
+    if isinstance(labels, str) or not hasattr(labels, "__len__") or len(labels) == 0:
         raise UserError(f"zero_shot takes a list of labels, for example zero_shot(paths, [{str(labels)!r}])")
+    for number, label in enumerate(labels):
+        if not isinstance(label, str) or not label.strip():
+            raise UserError(f"zero_shot: label {number} is {label!r}; a name is expected")
     if isinstance(labels, Mapping):
+        for label, sides in labels.items():
+            if isinstance(sides, str) or len(sides) != 2 or any(isinstance(s, str) or len(s) == 0 for s in sides):
+                raise UserError(
+                    f"zero_shot: label {label} needs two lists, of sentences that state it and that deny it, for "
+                    f"example (['{label}.'], ['No {label.lower()}.'])"
+                )
         return [labels[label] for label in labels]
     book = load_prompts()
     return [(book.of(label).positive, book.of(label).negative) for label in labels]

@@ -6,24 +6,37 @@ The defaults are the shipped, tuned choices; a recipe (`recipes/*.yaml`) states 
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
+# Upper bounds lie far above what anybody needs: a typing error shall not fill a disk or a machine's memory.
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[int, Field(gt=0, le=10**9)]
+Side = Annotated[int, Field(gt=0, le=4096)]
+Width = Annotated[int, Field(gt=0, le=2**14)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Epochs = Annotated[int, Field(ge=0, le=10**5)]
+Temperature = Annotated[float, Field(ge=0.01, le=100)]  # logit scales are held at 100 and below
 
 
 class Settings(BaseModel):
-    """A group of settings; unknown keys and wrong types are refused."""
+    """A group of settings; unknown keys, wrong types and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise ValueError("a number is expected")  # else `true` would be 1
+        return value
 
 
 class DataSettings(Settings):
     """Which rows are used, and how a radiograph and a report become tensors."""
 
-    image_size: Positive = 224
-    resize: Positive = Field(256, description="long side of the stored image; the rest of the square is black")
+    image_size: Side = 224
+    resize: Side = Field(256, description="long side of the stored image; the rest of the square is black")
     views: Literal["frontal", "all"] = Field("frontal", description="frontal keeps AP, PA and unknown views")
     train_split: str = "train"
     val_split: str | None = Field("val", description="null: hold out `val_fraction` of the training patients")
@@ -32,8 +45,10 @@ class DataSettings(Settings):
         "auto", description="findings + impression, or the whole report; auto: sections where a row has them"
     )
     columns: dict[str, str] = Field({}, description="our column name: the table's, e.g. {image_path: Path}")
-    max_tokens: Positive = Field(256, description="word pieces of a report, [CLS] and [SEP] included")
-    max_sentences: Positive = 24
+    max_tokens: Annotated[int, Field(ge=3, le=8192)] = Field(
+        256, description="word pieces of a report, [CLS] and [SEP] included"
+    )
+    max_sentences: Annotated[int, Field(gt=0, le=1024)] = 24
     bad_images: Literal["stop", "leave_out"] = "stop"
     random_crop: bool = True
     affine: Annotated[float, Field(ge=0, le=0.5)] = Field(
@@ -43,7 +58,7 @@ class DataSettings(Settings):
     sentence_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="chance of a sentence to be left out of its report in a training step"
     )
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
 
 
 class ImageEncoderSettings(Settings):
@@ -51,7 +66,10 @@ class ImageEncoderSettings(Settings):
 
     name: str = "resnet50"
     channels: Literal[1, 3] = Field(3, description="3 repeats the gray image; 1 sums the first layer's weights")
-    weights: str | None = Field(None, description="file with a timm or torchvision state dict; null: random start")
+    weights: str | None = Field(None, description="file or folder with another program's weights; null: random start")
+    weights_prefix: str | None = Field(
+        None, description="the keys of the encoder in that file begin so, where it holds several"
+    )
     output_stride: Literal[8, 16, 32] | None = Field(None, description="denser features, where timm can")
     options: dict[str, Any] = Field({}, description="more keywords of timm's model, e.g. {drop_path_rate: 0.1}")
 
@@ -63,22 +81,24 @@ class ReportEncoderSettings(Settings):
         "random",
         description="`random` (sizes below, word pieces trained on the reports), a hub name or a local folder",
     )
-    layers: Positive = 4
-    width: Positive = 256
-    heads: Positive = 4
-    vocabulary: Positive = 8000
+    layers: Annotated[int, Field(gt=0, le=256)] = 4
+    width: Width = 256
+    heads: Width = 4
+    vocabulary: Annotated[int, Field(gt=0, le=10**6)] = 8000
     dropout: Fraction = 0.1
 
 
 class BankSettings(Settings):
     """The cluster bank."""
 
-    clusters: Annotated[int, Field(ge=2)] = Field(128, description="K")
+    clusters: Annotated[int, Field(ge=2, le=10**6)] = Field(128, description="K")
     rate: Fraction = Field(0.05, description="momentum rate of a centroid update")
     source: Literal["cross_modal", "text"] = Field("cross_modal", description="cluster z2, or z1 alone")
     seeding: Literal["farthest_point", "kmeans++", "chain"] = "kmeans++"
-    start_cosine: float = Field(0.4, description="start once the mean of cos(z1_i, z2_j) has fallen to this")
-    start_from_step: Annotated[int, Field(ge=0)] = Field(
+    start_cosine: Annotated[float, Field(ge=-1, le=1)] = Field(
+        0.4, description="start once the mean of cos(z1_i, z2_j) has fallen to this"
+    )
+    start_from_step: Count = Field(
         300,
         description="not before this micro-step: the cosine is small at the very start too, when the cross-modal "
         "vectors of all sentences are still alike",
@@ -92,8 +112,8 @@ class ObjectiveSettings(Settings):
 
     name: str = Field("cm-cgns", description="cm-cgns reads the settings below")
     options: dict[str, Any] = Field({}, description="settings that another objective has of its own")
-    dim: Positive = Field(768, description="D; divisible by 8 (heads of the sentence pool)")
-    temperature: Annotated[float, Field(gt=0)] = Field(0.1, description="start of L_global's temperature (learned)")
+    dim: Width = Field(768, description="D; divisible by 8 (heads of the sentence pool)")
+    temperature: Temperature = Field(0.1, description="start of L_global's temperature (learned)")
     weight_global: Weight = 1.0
     weight_image: Weight = 0.02
     weight_report: Weight = 0.2
@@ -112,9 +132,9 @@ class ObjectiveSettings(Settings):
         "are alike, mask leaves them out; nothing without negatives=cluster",
     )
     duplicates: bool = Field(True, description="leave sentences of equal text out of the negatives")
-    tau: Annotated[float, Field(gt=0)] = Field(0.1, description="temperature of L_report")
+    tau: Temperature = Field(0.1, description="temperature of L_report")
     learn_tau: bool = True
-    mu: Annotated[float, Field(ge=1)] = Field(3.0, description="weight of a sentence's own hard negative")
+    mu: Annotated[float, Field(ge=1, le=1e6)] = Field(3.0, description="weight of a sentence's own hard negative")
     alpha: float = 0.2
     beta: float = 0.5
     margin_weight: Weight = Field(1.0, description="lambda")
@@ -127,7 +147,7 @@ class ObjectiveSettings(Settings):
     mask: Literal["features", "pixels"] = Field("features", description="pixels costs a second image pass")
     query: Literal["masked", "unmasked"] = Field("masked", description="unmasked as released")
     reconstruct: Literal["hidden", "everywhere"] = "hidden"
-    decoder_width: Positive = 256
+    decoder_width: Width = 256
 
     @field_validator("reconstruction", mode="before")
     @classmethod
@@ -138,10 +158,10 @@ class ObjectiveSettings(Settings):
 class StageSettings(Settings):
     """One stage: its length and its optimiser."""
 
-    epochs: Annotated[int, Field(ge=0)] = 10
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
-    start_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
+    epochs: Epochs = 10
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    warmup_epochs: Annotated[float, Field(ge=0, le=1e5)] = 1.0
+    start_learning_rate: Fraction = 1e-7
     optimizer: Literal["adam", "adamw"] = "adamw"
     weight_decay: Weight = 1e-2
 
@@ -149,11 +169,13 @@ class StageSettings(Settings):
 class TrainingSettings(Settings):
     """The loop."""
 
-    batch_size: Positive = Field(64, description="studies a rank and micro-step")
-    accumulate: Positive = Field(1, description="micro-steps an optimiser step; negatives stay within one")
+    batch_size: Annotated[int, Field(gt=0, le=2**16)] = Field(64, description="studies a rank and micro-step")
+    accumulate: Annotated[int, Field(gt=0, le=2**16)] = Field(
+        1, description="micro-steps an optimiser step; negatives stay within one"
+    )
     clip: Weight = Field(1.0, description="largest gradient norm; 0 for none")
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     log_every: Positive = 10
     checkpoint_every: Positive = Field(500, description="optimiser steps; every epoch's end is a checkpoint too")
     keep_checkpoints: Positive = 2
@@ -196,13 +218,13 @@ class Recipe(Settings):
             raise ValueError("objective.bank.start_from_step is larger than objective.bank.start_by_step")
         if not self.objective.weight_global + self.objective.weight_image + self.objective.weight_report:
             raise ValueError("objective: weight_global, weight_image and weight_report are all 0: nothing to align")
+        if not self.alignment.epochs + self.reconstruction.epochs:
+            raise ValueError("alignment.epochs and reconstruction.epochs are both 0: nothing to train")
         if self.objective.sentence_gradient == 0 and not self.objective.weight_global:
             raise ValueError(
                 "objective.weight_global and objective.sentence_gradient are both 0: "
                 "nothing would train the report encoder; set objective.sentence_gradient=1"
             )
-        if self.data.max_tokens < 3:
-            raise ValueError("data.max_tokens must be at least 3: [CLS], one word piece, [SEP]")
         self._fits_released()
         return self
 

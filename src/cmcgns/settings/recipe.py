@@ -1,6 +1,5 @@
 """Reading recipes: YAML by name or path, with overrides."""
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -9,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
 
@@ -63,6 +62,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = 
             yield f"{above}{name} ({json.dumps(old)}, now {json.dumps(new)})"
 
 
+def with_free_settings(recipe: Recipe, other: Recipe) -> Recipe:
+    """A recipe with those settings of another one that change nothing of what is learned."""
+    data = recipe.data.model_copy(update={"workers": other.data.workers})
+    training = recipe.training.model_copy(update={"keep_checkpoints": other.training.keep_checkpoints})
+    return recipe.model_copy(update={"data": data, "training": training})
+
+
 def _lines(settings: BaseModel, indent: str) -> Iterator[str]:
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
@@ -81,8 +87,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
         return parse_mapping(text, name_or_path)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return read_mapping_file(path)
-    near = difflib.get_close_matches(name_or_path, list_recipes(), 1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(name_or_path, list_recipes())
     raise UserError(
         f"no recipe {name_or_path}: give the path of a .yaml file or one of {', '.join(list_recipes())}.{hint}"
     )

@@ -1,6 +1,6 @@
 """Settings from YAML: `--set` overrides, and messages that name the nearest right key."""
 
-import difflib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,49 +8,69 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.files import explain as explain_place
 
 MOST_BYTES = 1 << 20  # of a file of settings
-_SHOWN = 200  # letters of what a user wrote that a message quotes
+MOST_QUOTED = 200  # characters of the input that a message repeats
+
+_LONGEST_NUMBER = 100  # digits; parsing takes time with their square
+_NUMBERS = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp", "binary"))
 _LISTED = 20  # offending keys of one file
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """Safe YAML without aliases, a few of which unpack without end, and without keys given twice.
-
-    Of such a key the first value would be lost in silence.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """As PyYAML's, but an alias is an error."""
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.composer.ComposerError(
-                problem=f"line {self.line + 1} has an alias (*name), which is not read: write the value out"
-            )
-        return super().compose_node(parent, index)
+    """Safe YAML of which nothing is lost in silence, and that cannot grow: no key twice, no aliases."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As PyYAML's, but no key may stand there twice."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if repeated := {key for key in keys if keys.count(key) > 1}:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if repeated := sorted(key for key, times in keys.items() if times > 1):
             raise yaml.constructor.ConstructorError(
-                problem=f"{', '.join(sorted(repeated))} is given twice", problem_mark=node.start_mark
+                problem=f"{', '.join(repeated)[: MOST_QUOTED // 2]} is given twice", problem_mark=node.start_mark
             )
         return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As PyYAML's, but an alias, by which a few lines may stand for gigabytes, is refused."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                problem=f"aliases (*{event.anchor[:MOST_QUOTED]}) are not read; write it out",
+                problem_mark=event.start_mark,
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
+            raise yaml.composer.ComposerError(
+                problem=f"a number of {len(node.value)} digits", problem_mark=node.start_mark
+            )
+        return node
 
 
 def read_mapping_file(path: Path) -> dict[str, Any]:
     """Settings of a YAML file.
 
     Raises:
-        UserError: too large, not UTF-8, not YAML, or no mapping.
+        UserError: unreadable, too long, not UTF-8, not YAML, or no mapping.
     """
-    with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{path} has more than {MOST_BYTES:,} bytes, which no file of settings needs")
+    return parse_mapping(read_settings_text(path), str(path))
+
+
+def read_settings_text(path: Path) -> str:
+    """The text of a file of settings, read no further than its bound.
+
+    Raises:
+        UserError: unreadable, too long, or not UTF-8.
+    """
     try:
-        return parse_mapping(content.decode("utf-8-sig"), str(path))
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UserError(explain_place(error, path, "read")) from error
+    if len(content) > MOST_BYTES:
+        raise UserError(_too_long(str(path)))
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
@@ -59,7 +79,7 @@ def parse_mapping(text: str, source: str) -> dict[str, Any]:
     """Settings of a YAML text; an empty one has none.
 
     Raises:
-        UserError: not YAML, or no mapping.
+        UserError: too long, not YAML, or no mapping.
     """
     settings = _parse(text, source)
     if settings is None:
@@ -69,19 +89,29 @@ def parse_mapping(text: str, source: str) -> dict[str, Any]:
     return settings
 
 
+def _too_long(source: str) -> str:
+    return f"{source} has more than {MOST_BYTES:,} bytes, which no file of settings needs"
+
+
 def _parse(text: str, source: str) -> Any:
+    if len(text) > MOST_BYTES:
+        raise UserError(_too_long(source))
     try:
         return UniqueKeys(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        problem, mark = error.problem or error.context, error.problem_mark or error.context_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise UserError(f"{source} is not valid YAML: {str(problem)[:MOST_QUOTED]}{place}") from None
+    except (yaml.YAMLError, ValueError) as error:  # the latter of dates such as 2024-13-45
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())[:MOST_QUOTED]}") from None
     except RecursionError:
         raise UserError(f"{source} is not valid YAML: it is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # the second: a number or a date that Python does not take
-        raise UserError(f"{source} is not valid YAML: {shown(error)}") from None
 
 
 def shown(value: object) -> str:
     """What a message quotes of something that a user wrote, however long it is."""
     text = str(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}…"
 
 
 def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -92,7 +122,7 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         key, equals, value = override.partition("=")
-        if not equals:
+        if not equals or not all(part.strip() for part in key.split(".")):
             raise UserError(f"--set {shown(override)}: expected key=value, for example training.batch_size=32")
         _assign(settings, key.strip(), _parse(value, f"--set {shown(override)}: the value"))
 
@@ -133,10 +163,10 @@ def explain(error: ValidationError, model: type[BaseModel], source: str, command
         source: named first.
         command: that prints all keys; empty: there is none, and they are listed.
     """
-    details = error.errors()
+    details = error.errors(include_url=False)
     lines = [_explain(dict(detail), model, command) for detail in details[:_LISTED]]
-    rest = [f"… and {len(details) - _LISTED} more"] if len(details) > _LISTED else []
-    return f"{source}:\n  " + "\n  ".join(lines + rest)
+    more = [f"… and {len(details) - _LISTED} more"] if len(details) > _LISTED else []
+    return f"{source}:\n  " + "\n  ".join(lines + more)
 
 
 def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> str:
@@ -145,9 +175,9 @@ def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> st
         keys = known_keys(model)
         keys += sorted({known.rpartition(".")[0] for known in keys if "." in known})  # groups, as `objective.bank`
         same_name = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
-        near = same_name[:1] or difflib.get_close_matches(key, keys, 1, cutoff=0.5)
-        every = f" `{command}` shows all of them." if command else f" There are {', '.join(keys)}."
-        hint = f" Did you mean {near[0]}?" if near else every
-        return f"{key} is no setting.{hint}"
+        group = key.rpartition(".")[0]
+        beside = ", ".join(known for known in keys if known.rpartition(".")[0] == group)
+        every = f" `{command}` shows all of them." if command else f" There are {beside}."
+        return f"{key} is no setting.{did_you_mean(same_name[0] if same_name else key, keys) or every}"
     message = detail["msg"].removeprefix("Value error, ")
     return f"{key}: {message} (got {shown(repr(detail['input']))})" if key else message

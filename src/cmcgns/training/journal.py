@@ -1,10 +1,11 @@
 """Where the figures of a run go: metrics.jsonl, TensorBoard, the console."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from cmcgns.common.stored import read_json_lines
 from cmcgns.objectives.objective import Stage
 from cmcgns.training.checkpoint import TrainingState
 from cmcgns.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -25,12 +29,17 @@ class MetricsLog:
 
     Args:
         path: metrics.jsonl.
-        length: bytes to keep of an existing file.
+        length: bytes to keep of an existing file; where it is damaged, only the whole lines among them are kept.
     """
 
     def __init__(self, path: Path, length: int = 0) -> None:
         path.touch()
-        os.truncate(path, length)
+        with path.open("rb") as file:
+            kept = file.read(length)
+        whole = kept.rfind(b"\n") + 1
+        if whole != length:
+            logger.warning("%s: %d bytes of what the run has logged are lost", path, length - whole)
+        os.truncate(path, whole)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, **values: Any) -> None:
@@ -45,13 +54,14 @@ class MetricsLog:
         return self._file.tell()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what it could not write has been said already."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All records of a run."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return read_json_lines(path, "put it back from a copy; or take it away, and there are no curves")
 
 
 _TERMS = ("loss", "global", "image", "report", "reconstruction")
@@ -73,6 +83,7 @@ class RunConsole:
         self._task: Any = None
         self._clock = time.perf_counter()
         self._pairs = 0
+        self._read = False  # whether figures were read since the clock was restarted
         self.pairs_per_second = 0.0
 
     def start_stage(self, name: str, total: int, done: int) -> None:
@@ -102,7 +113,7 @@ class RunConsole:
         if figures is not None:
             now = time.perf_counter()
             self.pairs_per_second = self._pairs / max(now - self._clock, 1e-9)
-            self._clock, self._pairs = now, 0
+            self._clock, self._pairs, self._read = now, 0, True
         if self._bar is None:
             return
         self._bar.advance(self._task)
@@ -112,7 +123,12 @@ class RunConsole:
 
     def restart_clock(self) -> None:
         """Leave validation and saving out of the throughput."""
-        self._clock, self._pairs = time.perf_counter(), 0
+        self._clock, self._pairs, self._read = time.perf_counter(), 0, False
+
+    def stop_clock(self) -> None:
+        """Take the throughput of an epoch that was too short for any figures to be read; its steps are done."""
+        if self._pairs and not self._read:
+            self.pairs_per_second = self._pairs / max(time.perf_counter() - self._clock, 1e-9)
 
     def epoch(self, stage: str, epoch: int, epochs: int, figures: dict[str, float]) -> None:
         """Validation of an epoch."""

@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean, one_line
 from cmcgns.settings.config import Recipe
+
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+_MOST = 4096  # devices of a machine, or machines
 
 
 class Interruption:
@@ -66,6 +69,12 @@ class Interrupted(Exception):
         self.signal_number = signal_number
 
 
+def is_first_process() -> bool:
+    """Whether this process is to be the first rank, which alone writes; known before Fabric starts the others."""
+    ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+    return not any(int(os.environ.get(name) or 0) for name in ranks)
+
+
 def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
     """Start Fabric; with several devices or nodes every rank runs what follows.
 
@@ -74,6 +83,12 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
     """
     from lightning.fabric import Fabric
 
+    if accelerator not in ACCELERATORS:
+        hint = did_you_mean(accelerator, ACCELERATORS)
+        raise UserError(f"accelerator {accelerator}: there are {', '.join(ACCELERATORS)}.{hint}")
+    for name, number in (("devices", devices), ("nodes", nodes)):
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= _MOST:
+            raise UserError(f"--{name} is {number!r}; a whole number from 1 to {_MOST} is expected")
     strategy = "ddp" if devices * nodes > 1 else "auto"
     try:
         fabric = Fabric(
@@ -84,7 +99,9 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
             precision=recipe.training.precision,
         )
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"--accelerator {accelerator} with {devices} device(s) cannot be used: {error}") from error
+        raise UserError(
+            f"accelerator {accelerator} with {devices} device(s) cannot be used: {one_line(error)}"
+        ) from error
     fabric.launch()
     # Processes that torchrun started would otherwise all believe to be alone, in one run folder.
     processes = int(os.environ.get("WORLD_SIZE") or fabric.world_size)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from cmcgns.data.pairs.batch import Batch, mix, steps_per_epoch
-from cmcgns.data.pairs.dataset import PairDataset, iterate_batches, make_loader
-from cmcgns.data.shards.stream import training_order
+from cmcgns.data.pairs.dataset import PairDataset, WorkerLost, iterate_batches, make_loader
+from cmcgns.data.shards.stream import ShardImages, training_order
 from cmcgns.objectives.objective import STAGES, Stage
 from cmcgns.settings.config import Recipe, StageSettings
 from cmcgns.training.checkpoint import load_optimizer, save_checkpoint
@@ -23,6 +23,7 @@ from cmcgns.training.step import (
     build_optimizer,
     check_recent,
     learning_rate,
+    likely_cause,
     set_learning_rate,
     training_step,
     validate,
@@ -32,6 +33,7 @@ from cmcgns.training.task import PretrainingTask, hand_over, keep_best
 logger = logging.getLogger(__name__)
 
 _EPOCH, _STEP = 1, 2  # what a seed is mixed for
+Recent = list[tuple[dict[str, torch.Tensor], list[str]]]  # figures and studies of steps not looked at yet
 
 
 @dataclass
@@ -109,14 +111,19 @@ class Loop:
         self.journal.console.start_stage(
             stage, settings.epochs * self.steps(), self.state.epoch * self.steps() + self.state.step
         )
-        while self.state.epoch < settings.epochs:
-            self._run_epoch(stage, settings, module, optimizer)
+        try:
+            while self.state.epoch < settings.epochs:
+                self._run_epoch(stage, settings, module, optimizer)
+        except NonFiniteLoss as error:
+            rate = optimizer.param_groups[0]["lr"]
+            raise NonFiniteLoss(f"{error}\n  {likely_cause(self.task, stage, rate)}") from error
         self.journal.console.end_stage()
 
     def _run_epoch(self, stage: Stage, settings: StageSettings, module: Any, optimizer: Any) -> None:
         training, state = self.recipe.training, self.state
-        started, recent = self.task.objective.is_started, []
-        for batches in self._batches():
+        recent: Recent = []
+        started = self.task.objective.is_started
+        for batches in self._batches_or_save(optimizer, recent):
             done = state.epoch * self.steps() + state.step
             rate = learning_rate(settings, done, self.steps())
             set_learning_rate(optimizer, rate)
@@ -140,7 +147,22 @@ class Loop:
                 self._checkpoint(optimizer)
                 self._stop_if_interrupted(asked)
         check_recent(recent)
+        self.journal.console.stop_clock()
         self._end_epoch(stage, settings, optimizer)
+
+    def _batches_or_save(self, optimizer: Any, recent: Recent) -> Iterator[list[Batch]]:
+        """The batches of the epoch; when a loader process is lost, what was done until then is saved."""
+        try:
+            yield from self._batches()
+        except WorkerLost as lost:
+            check_recent(recent)
+            saved = self.state.step > 0
+            if saved and self.fabric.is_global_zero:
+                self._save(optimizer)  # without a barrier: other ranks may be well, and wait for a gradient
+            done = f"Step {self.state.global_step} is saved" if saved else "Nothing is lost"
+            way = "" if isinstance(self.train.images, ShardImages) else ", best with --set data.workers=0"
+            reason = "most likely for want of memory (of the machine, or /dev/shm)"
+            raise WorkerLost(f"{lost}, {reason}. {done}: go on with --resume{way}") from None
 
     def _batches(self) -> Iterator[list[Batch]]:
         """The micro-batches of every remaining step of the epoch, on the device."""
@@ -199,10 +221,13 @@ class Loop:
 
     def _checkpoint(self, optimizer: Any) -> None:
         if self.fabric.is_global_zero:
-            self.journal.sync()
-            keep = self.recipe.training.keep_checkpoints
-            save_checkpoint(self.folder.state, self.task, optimizer.optimizer, self.state, keep)
+            self._save(optimizer)
         self.fabric.barrier()
+
+    def _save(self, optimizer: Any) -> None:
+        self.journal.sync()
+        keep = self.recipe.training.keep_checkpoints
+        save_checkpoint(self.folder.state, self.task, optimizer.optimizer, self.state, keep)
 
     def _stop_if_interrupted(self, asked: int) -> None:
         if asked:

@@ -15,6 +15,7 @@ from cmcgns.metrics.retrieval import recall_at_k
 from cmcgns.models.freeze import eval_mode, trained_parameters
 from cmcgns.models.model import embed
 from cmcgns.objectives.collective import local_only
+from cmcgns.objectives.objective import Stage
 from cmcgns.settings.config import StageSettings
 from cmcgns.training.task import PretrainingTask
 
@@ -121,8 +122,24 @@ def check_finite(figures: dict[str, Tensor], study_ids: Sequence[str]) -> None:
         return
     terms = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in figures.items())
     raise NonFiniteLoss(
-        f"the {what.replace('_', ' ')} is not finite ({terms}). Studies of the batch: {', '.join(study_ids)}. "
-        "The last checkpoint is unharmed: lower the learning rate or look at these studies, then use --resume"
+        f"the {what.replace('_', ' ')} is not finite ({terms}). Studies of the batch: {', '.join(study_ids)}"
+    )
+
+
+def likely_cause(task: nn.Module, stage: Stage, rate: float) -> str:
+    """Why a loss has become no number, and what to do: `--resume` would compute the same once more.
+
+    Args:
+        task: model and objective as they are now.
+        stage: whose step it was.
+        rate: learning rate of the step.
+    """
+    spoiled = [name for name, value in task.state_dict().items() if not bool(value.isfinite().all())]
+    weights = f"Weights are not finite any more, {spoiled[0]} for one" if spoiled else "The weights are finite"
+    return (
+        f"{weights}; the learning rate is {rate:g}. Most often it is too high: start another run with a lower "
+        f"{stage}.learning_rate, a longer {stage}.warmup_epochs or training.precision=32-true. Checkpoints are from "
+        "before, but --resume would end here again"
     )
 
 

@@ -139,6 +139,19 @@ def test_padding_agrees_with_a_slow_loop(tokenizer, rows, bounds):
         assert (found[name] == array).all(), name
 
 
+@pytest.mark.parametrize("bound", range(3, 40))
+def test_no_batch_is_padded_beyond_the_positions_of_an_encoder(tokenizer, bound):
+    """Rounding up to eight may not pass a bound that is no multiple of eight."""
+    tokens, rows = tokenize_reports(TEXTS, tokenizer, bound, 7), np.arange(len(TEXTS))
+    longest = int(np.diff(tokens.token_offsets).max())
+    lengths = [length for length in range(longest, bound + 1) if length % 8 == 0] or [bound]
+    arrays = tokens.padded(rows)
+    assert arrays["token_ids"].shape == (len(rows), lengths[0])
+    assert (arrays["token_mask"].sum(1) == np.diff(tokens.token_offsets)).all(), "nothing is lost"
+    trim(arrays)
+    assert arrays["token_ids"].shape == (len(rows), lengths[0])
+
+
 def test_fixed_bounds_give_one_shape(tokenizer):
     tokens = tokenize_reports(TEXTS, tokenizer, 40, 7)
     shapes = {

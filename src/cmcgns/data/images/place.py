@@ -14,6 +14,7 @@ from PIL import Image
 from cmcgns.common.errors import UserError
 
 MAX_PIXELS = 89_000_000  # Pillow calls more a decompression bomb; the largest digitised films have 40 million
+RESAMPLING = Image.Resampling.BILINEAR  # Pillow's is antialiased: as wide as the reduction
 Pixels = NDArray[np.uint8]
 Gray: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -58,7 +59,7 @@ def resize(pixels: Gray, long_side: int, enlarge: bool = False) -> Gray:
     size = scaled_size(width, height, long_side, enlarge)
     if size == (width, height):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(pixels).resize(size, RESAMPLING))
 
 
 class Place(NamedTuple):
@@ -83,11 +84,11 @@ def place_in_square(width: int, height: int, size: int) -> Place:
     return Place(scale, (size - wide) // 2, (size - high) // 2, wide, high)
 
 
-def fit_in_square(pixels: Pixels, size: int, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> Pixels:
+def fit_in_square(pixels: Pixels, size: int, resampling: Image.Resampling = RESAMPLING) -> Pixels:
     """A picture (H, W), long side to `size`, centred on black: (size, size); what has the size already is kept."""
     place = place_in_square(pixels.shape[1], pixels.shape[0], size)
     if pixels.shape != (place.height, place.width):
-        gap = 3.0 if resampling is Image.Resampling.BILINEAR else None
+        gap = 3.0 if resampling is RESAMPLING else None
         resized = Image.fromarray(pixels).resize((place.width, place.height), resampling, reducing_gap=gap)
         pixels = np.asarray(resized)
     square = np.zeros((size, size), dtype=np.uint8)

@@ -1,5 +1,7 @@
 """Radiographs and tokenized reports, served in whole batches."""
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -16,6 +18,8 @@ from cmcgns.data.pairs.rows import PairTable, read_images
 from cmcgns.data.reports.tokens import ReportTokens, drop_sentences, tokenize_reports, trim
 from cmcgns.settings.config import DataSettings
 
+PREFETCH = 4  # batches that a loader process makes ahead
+
 
 class StoredImages(Protocol):
     """An array of all images, or what reads them when they are asked for."""
@@ -26,6 +30,10 @@ class StoredImages(Protocol):
 
     def __getitem__(self, rows: Any, /) -> Any:
         """(b,) rows -> (b, S, S) uint8."""
+
+
+class WorkerLost(UserError):
+    """A loader process has ended, most often because the system stopped it for want of memory."""
 
 
 class PairDataset(Dataset[Batch]):
@@ -202,7 +210,7 @@ def make_loader(dataset: PairDataset, order: Any, workers: int = 0, pin_memory: 
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
     )
 
 
@@ -211,8 +219,40 @@ def iterate_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
 
     Raises:
         UserError: an image that cannot be read.
+        WorkerLost: a loader process has ended; raised where its next batch is due, nowhere else.
     """
+    batches = _start(loader)
     try:
-        yield from loader
+        yield from batches
     except UserError as error:
         raise UserError(str(error).rpartition(f"{UserError.__module__}.UserError: ")[2].strip()) from None
+    except Exception as error:
+        lost = _lost_worker(batches)
+        if lost is None:
+            raise
+        raise WorkerLost(lost) from error
+
+
+def _start(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """The loader's own iterator, without PyTorch's alarm.
+
+    That alarm raises the death of a worker wherever the program happens to be, which may be in the middle of an
+    update of the weights. Without it the loader sees what happened when it waits for the worker's batch.
+    """
+    if not loader.num_workers or threading.current_thread() is not threading.main_thread():
+        return iter(loader)  # no worker, or a thread in which PyTorch sets no alarm
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    alarm = str(getattr(before, "__module__", "")).startswith("torch.utils.data")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if alarm or before is None else before)
+    return batches
+
+
+def _lost_worker(batches: Iterator[Batch]) -> str | None:
+    """Which loader process has ended, and how; None if all are well."""
+    workers = getattr(batches, "_workers", [])
+    for number, worker in enumerate(workers, start=1):
+        if worker.exitcode:
+            how = signal.Signals(-worker.exitcode).name if worker.exitcode < 0 else f"status {worker.exitcode}"
+            return f"loader process {number} of {len(workers)} (process {worker.pid}) was ended by {how}"
+    return None

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import make_folder
 from cmcgns.evaluation.compare import Comparison, ComparisonRow, compare_folders, write_comparison_rows
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.figures import PRIMARY, figures_of, reliability_of
@@ -44,6 +46,7 @@ def run_evaluation(
     options: EvaluateOptions,
     normalise: str | None = None,
     image_size: int | None = None,
+    prefix: str = "",
 ) -> int:
     """Judge an encoder, write `results.jsonl` and the report, print the figures that tables show.
 
@@ -54,12 +57,13 @@ def run_evaluation(
         options: fractions, seeds, leakage, device.
         normalise: of a timm name.
         image_size: of a timm name.
+        prefix: of the keys in a file that holds several encoders.
 
     Returns:
         0, or 1 if a cell failed; the others are kept.
     """
     console = Console(highlight=False)
-    judged = open_encoder(encoder, normalise, image_size)
+    judged = open_encoder(encoder, normalise, image_size, prefix=prefix)
     options = replace(options, device=_device(options.device))
     judgement = judge_encoder(judged, pairs, out, options, console)
     print_judgement(judgement, console)
@@ -92,7 +96,18 @@ def judge_encoder(
         out: folder of results of this encoder; what is there already is kept.
         options: fractions, seeds, leakage, device.
         console: for progress.
+
+    Raises:
+        UserError: another process works in the folder, or it cannot be written to.
     """
+    make_folder(out)
+    with claimed(out, "evaluate"):
+        return _judge(encoder, pairs, out, options, console)
+
+
+def _judge(
+    encoder: FrozenEncoder, pairs: Sequence[Pair], out: Path, options: EvaluateOptions, console: Console
+) -> Judgement:
     try:
         with progress_bars(console) as progress:
             outcome = run_protocols(encoder, pairs, out, options, progress)
@@ -142,8 +157,10 @@ def run_comparison(first: Path, second: Path, out: Path | None) -> None:
     for line in comparison.only_in_one:
         console.print(line, markup=False)
     if out is not None:
-        write_comparison_rows(out, comparison)
-        console.print(f"Open [bold]{escape(str(write_comparison(out, comparison)))}[/bold]")
+        make_folder(out)
+        with claimed(out, "compare"):
+            write_comparison_rows(out, comparison)
+            console.print(f"Open [bold]{escape(str(write_comparison(out, comparison)))}[/bold]")
 
 
 def _device(name: str) -> str:
