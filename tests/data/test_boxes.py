@@ -35,7 +35,7 @@ def test_a_picture_without_a_size_is_named(size: tuple[object, object]) -> None:
     with pytest.raises(UserError, match=r"^a\.png: boxes need the picture's size") as caught:
         picture_size(*size, "a.png")
     assert len(str(caught.value)) < 600
-    assert picture_size("12", 7, "a") == (12, 7)
+    assert picture_size("12", 7.0, "a") == (12, 7)
 
 
 def test_a_box_outside_of_its_picture_is_named() -> None:

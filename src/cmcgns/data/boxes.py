@@ -58,14 +58,17 @@ def picture_size(width: object, height: object, where: str) -> tuple[int, int]:
     Raises:
         UserError: one of them is no whole number above 0; names the row.
     """
-    try:
-        size = int(str(width)), int(str(height))
-    except ValueError:
-        size = 0, 0
-    if min(size) < 1:
+    sides = []
+    for side in (width, height):
+        try:
+            number = float(str(side))  # a column with a gap holds 512.0
+        except ValueError:
+            number = math.nan
+        sides.append(int(number) if number.is_integer() else 0)
+    if min(sides) < 1:
         stated = f"{str(width)[:_SHOWN]!r} and {str(height)[:_SHOWN]!r}"
         raise UserError(f"{where}: boxes need the picture's size in pixels (columns width, height), not {stated}")
-    return size
+    return sides[0], sides[1]
 
 
 def check_inside(boxes: Iterable[Mapping[str, Any]], width: int, height: int, where: str) -> None:

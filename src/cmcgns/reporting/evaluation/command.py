@@ -20,7 +20,7 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.figures import PRIMARY, figures_of, reliability_of
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import EvaluationProtocol
-from cmcgns.evaluation.results import ResultRow, read_protocol, write_results
+from cmcgns.evaluation.results import ResultRow, read_encoder, read_protocol, write_results
 from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
 from cmcgns.evaluation.select import Pair
 from cmcgns.metrics.classes import LEFT_OUT, NOT_LEARNT
@@ -132,8 +132,10 @@ def run_figures(out: Path) -> int:
         UserError: not such a folder.
     """
     console, outcome = Console(highlight=False), Outcome()
-    rows = figures_of(out, outcome.failures)
-    print_judgement(_judgement(out, rows, outcome), console)
+    read_encoder(out)  # before a lock is put into what may be another folder
+    with claimed(out, "figures"):
+        rows = figures_of(out, outcome.failures)
+        print_judgement(_judgement(out, rows, outcome), console)
     return 1 if outcome.failures or not rows else 0
 
 
