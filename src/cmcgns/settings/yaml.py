@@ -67,7 +67,11 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
         try:
             _assign(settings, key.strip(), yaml.safe_load(value))
         except yaml.YAMLError as error:
-            raise UserError(f"--set {override}: the value is not valid YAML: {error}") from None
+            reason = getattr(error, "problem", None) or type(error).__name__
+            raise UserError(
+                f"--set {override}: the value is not valid YAML ({reason}); a text is quoted twice: "
+                f"--set \"{key}='{value}'\""
+            ) from None
 
 
 def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
