@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: install demo demo-full test test-all check format clean
+.PHONY: install demo demo-full test test-all test-faults check format clean
 
 install: $(INSTALLED)
 
@@ -21,10 +21,13 @@ demo-full: $(INSTALLED)
 	$(BIN)/cmcgns demo --out $(DEMO) --full
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not faults'
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m 'not faults'
+
+test-faults: $(INSTALLED)
+	$(BIN)/python -m pytest -m faults
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

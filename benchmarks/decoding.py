@@ -63,7 +63,7 @@ def write_dicom(path: Path, pixels: np.ndarray, window: bool = True, compress: b
 def prepare(path: Path) -> None:
     """What `cmcgns prepare` does to one image."""
     decoded = decode_image(path, at_least=LONG_SIDE)
-    content = encode_image(resize(decoded.pixels, LONG_SIDE), decoded.high)
+    content = encode_image(resize(decoded.pixels, LONG_SIDE))
     write_bytes(path.parent / "out" / f"{path.stem}.jpg", content, durable=False)
 
 

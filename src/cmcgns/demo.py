@@ -13,8 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_json
+from cmcgns.common.files import make_folder, write_json
 from cmcgns.data.manifest import read_manifest
 from cmcgns.evaluation.compare import Comparison, compare_folders, write_comparison_rows
 from cmcgns.evaluation.open_encoder import open_encoder
@@ -104,9 +105,15 @@ def run_demo(recipe: Recipe, out: Path, counts: dict[str, int] | None = None, fu
     """
     if (out / "report.html").exists() and not full:
         raise UserError(f"{out / 'report.html'} is there already: open it, or choose another --out")
+    make_folder(out)
+    with claimed(out, "demo"):
+        return _run_demo(recipe, out, counts or COUNTS, full)
+
+
+def _run_demo(recipe: Recipe, out: Path, counts: dict[str, int], full: bool) -> Path:
     console = Console(highlight=False)
     started = time.perf_counter()
-    data = make_studies(out / "data", counts or COUNTS, recipe.training.seed, console)
+    data = make_studies(out / "data", counts, recipe.training.seed, console)
     run = out / "run"
     finished = (run / "model.safetensors").exists()
     if not finished:

@@ -50,7 +50,18 @@ def test_a_constant_image_of_any_depth(tmp_path: Path) -> None:
         ("constant-image", "error", (1,)),
         ("constant-image", "error", (3,)),
     ]
-    assert "4095" in findings[1].message
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_a_picture_that_uses_under_a_tenth_of_the_gray_levels(depth: type, tmp_path: Path) -> None:
+    folder = write(tmp_path, rows(), images=True)
+    wide, narrow = np.arange(28), np.arange(25)  # of 255: 11 % and, without its ends, under 10 %
+    for number, levels in enumerate((wide, narrow)):
+        pixels = np.resize(levels, (120, 100)).astype(depth)
+        pixels[:2, :30] = 255  # a dot that is brighter than anything else
+        Image.fromarray(pixels).save(folder / f"images/{number}.png")
+    (finding,) = found(folder, "narrow-range", images=True)
+    assert (finding.severity, finding.rows) == ("warning", (1,))
 
 
 def test_another_size_than_stated(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cmcgns.check.text import identifier_kinds
+from cmcgns.data.reports.identifiers import identifier_kinds
 from support.check import changed, found, rows, write
 
 DATES = [

@@ -137,7 +137,7 @@ def test_out_is_not_empty(run, folder, tmp_path):
     (out / "mine.txt").write_text("x")
     status, error, _ = run("pretrain", "demo", "--data", folder, "--out", out, *TINY)
     assert status == 2
-    assert "is not empty: go on with --resume, or choose another folder" in error
+    assert "is not empty, and what is there is no run (no config.yaml): choose another folder" in error
     assert [file.name for file in out.iterdir()] == ["mine.txt"]
 
 
@@ -171,7 +171,8 @@ def test_columns_are_pairs(run, folder, tmp_path, pair):
 
 def test_resuming_what_is_no_run(run, folder, tmp_path):
     status, error, _ = run("pretrain", "demo", "--data", folder, "--out", tmp_path / "r", "--resume", *TINY)
-    assert (status, "is no run folder" in error) == (2, True)
+    assert (status, "holds no run yet: leave out --resume to start it" in error) == (2, True)
+    assert not (tmp_path / "r").exists()
 
 
 def test_help_names_every_verb_and_option(run):

@@ -56,7 +56,7 @@ def test_a_tree_is_what_prepare_takes(tmp_path: Path) -> None:
     [
         (("studies", "--train", -1), "split 'train' asks for -1"),
         (("studies", "--size", 8), "size 8 is too small"),
-        (("tree", "opni"), "did you mean 'openi'"),
+        (("tree", "opni"), "Did you mean openi?"),
         (("tree", "rsna", "--studies", 3), "take 8 or more"),
     ],
 )

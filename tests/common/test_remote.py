@@ -14,12 +14,14 @@ from PIL import Image
 
 from cmcgns.common import remote
 from cmcgns.common.errors import UserError
-from cmcgns.common.remote import NamedBytes, is_url, join, location_of, open_url, read_bytes
+from cmcgns.common.remote import NamedBytes, is_url, join, location_of, not_here, open_url, read_bytes
 from cmcgns.data.images.read import read_image
+from cmcgns.data.manifest import read_manifest
 from cmcgns.data.pairs.dataset import make_loader
 from cmcgns.data.shards.index import open_shards
 from cmcgns.data.shards.stream import training_order
 from cmcgns.data.shards.write import write_shards
+from cmcgns.training.run_folder import RunFolder
 from support.shards import STORED, array_of, images_of, jpeg, pair_dataset, write_prepared
 
 fsspec = pytest.importorskip("fsspec")
@@ -114,14 +116,45 @@ def test_a_dropped_connection_is_tried_again(monkeypatch):
 
 
 def test_urls_that_went_through_path_are_mended(tmp_path):
-    for url in ("s3://bucket/a/b", "http://host:80/a", "memory://a", f"file://{tmp_path}/x"):
+    for url in ("s3://bucket/a/b", "http://host:80/a", "memory://a", f"file://{tmp_path}/x", "ftp://a/b"):
         assert location_of(url) == url
         assert location_of(Path(url)) == url
-    for path in ("data/pairs.csv", "/a/b", "C:/x", "x:/y", "odd:/y"):
+    for path in ("data/pairs.csv", "/a/b", "C:/x", "x:/y", str(tmp_path / "odd:/y")):
         assert location_of(Path(path)) == path
         assert not is_url(location_of(path))
     assert join("s3://bucket/a/", "x.tar") == "s3://bucket/a/x.tar"
     assert join("a/b", "x.tar") == "a/b/x.tar"
+
+
+def test_a_folder_that_looks_like_a_url_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd:" / "y").mkdir(parents=True)
+    assert location_of(Path("odd:/y")) == "odd:/y"
+
+
+@pytest.mark.parametrize("data", ["ftp://host/a", Path("ftp://host/a"), "gopher://host/a"])
+def test_a_protocol_that_is_not_read_is_named_with_those_that_are(data):
+    with pytest.raises(
+        UserError, match=r"^(ftp|gopher)://host/a/shards\.json: not a URL that is read here .*https://"
+    ):
+        open_shards(data)
+
+
+def test_where_no_url_is_read_that_is_said(tmp_path):
+    for url in ("ftp://host/a", Path("s3://host/a"), "https://host/a"):
+        assert not_here(url).startswith("; a URL is not read here")
+    for path in ("a/b", tmp_path, "C:/x"):
+        assert not_here(path) == ""
+    with pytest.raises(UserError, match=r"no such manifest; .*; a URL is not read here"):
+        read_manifest(Path("s3://host/a"))
+    with pytest.raises(UserError, match=r"config\.yaml is missing; a URL is not read here"):
+        RunFolder(Path("s3://host/a")).read_recipe()
+
+
+def test_an_object_in_memory_never_shows_as_one():
+    assert repr(NamedBytes(b"", "shard 3, study 7")) == "shard 3, study 7"
+    with pytest.raises(OSError, match=r"cannot identify image file shard 3"):
+        Image.open(NamedBytes(b"text", "shard 3"))
 
 
 def test_an_image_of_a_url_is_the_one_of_the_file(tmp_path, memory):

@@ -14,20 +14,20 @@ from cmcgns.evaluation.results import ResultRow
 from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.select import choose
 from cmcgns.metrics.classification import binary_measures
-from cmcgns.metrics.intervals import NO_VARIATION
+from cmcgns.metrics.intervals import NARROW, NO_VARIATION
 from cmcgns.metrics.measure import Measure, Measures, row_means
 from cmcgns.reporting.evaluation import command
 from support.evaluation import PretendTask, tiny_encoder, write_set
 from support.result_rows import read_results
 
-TEST = 12  # test images, two of each patient
+TEST = 24  # test images, two of each patient
 
 
 class Classes(PretendTask):
-    """Edema is seen without fail; Mass is stated for nine of the twelve images, present in three, and guessed."""
+    """Edema is seen without fail; Mass is stated for 18 of the 24 images, present in six, and guessed."""
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
-        test, mass = job.data.test, np.array([1, 0, 0, 0, 1, 0, 1, 0, 0, *[np.nan] * 3])
+        test, mass = job.data.test, np.tile([1, 0, 0, 0, 1, 0, 1, 0, 0, *[np.nan] * 3], 2)
         labels = np.column_stack([np.arange(TEST) % 2, mass])
         arrays = {
             "scores": np.column_stack([labels[:, 0], np.random.default_rng(1).random(TEST)]),
@@ -77,13 +77,13 @@ def test_rows_of_a_class_are_those_with_its_label(tmp_path: Path, monkeypatch: p
         counts = {
             label: (row.n, row.positives, row.patients) for (name, label), row in found.items() if name == metric
         }
-        assert counts == {"": (TEST, None, 6), "Edema": (TEST, 6, 6), "Mass": (9, 3, 5)}
+        assert counts == {"": (TEST, None, 12), "Edema": (TEST, 12, 12), "Mass": (18, 6, 10)}
 
 
 def test_phrases_of_a_class_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = judged(Phrases(), tmp_path, monkeypatch)
     counts = {label: (row.n, row.positives, row.patients) for (_, label), row in found.items()}
-    assert counts == {"": (2 * TEST, None, 6), "Edema": (TEST, None, 6), "Mass": (TEST - 1, None, 6)}
+    assert counts == {"": (2 * TEST, None, 12), "Edema": (TEST, None, 12), "Mass": (TEST - 1, None, 12)}
 
 
 def test_a_figure_without_variation_says_so_in_the_results_and_on_the_page(
@@ -96,5 +96,7 @@ def test_a_figure_without_variation_says_so_in_the_results_and_on_the_page(
     assert guessed.low is not None
     assert guessed.resamples > 0
     assert NO_VARIATION not in guessed.note
+    assert guessed.support == 6
+    assert NARROW in guessed.note
     for name in ("report.html", "report.md"):
         assert NO_VARIATION in (tmp_path / "out" / name).read_text("utf-8")

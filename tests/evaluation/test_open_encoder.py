@@ -76,18 +76,80 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ("text", "message"),
     [
         ("", "nothing is named"),
+        ("  ", "nothing is named"),
         ("random:", "nothing is named"),
-        ("runs/nowhere", "is no run folder. An encoder is"),
-        ("random:resnet81", "Did you mean resnet18"),
+        ("imagenet:", "nothing is named"),
+        ("runs/nowhere", r"is no run folder\. An encoder is"),
+        (
+            "random:resnet81",
+            r"^random:resnet81: resnet81 is no run folder, and timm has no model .*Did you mean resnet18",
+        ),
+        ("random:x", r"^random:x: x is no run folder, and timm has no model x\. .*list_models"),
+        ("imagenet:x", r"^imagenet:x: timm has no model x\. .*list_models"),
+        ("imagenet:resnet1", "^imagenet:resnet1: timm has no model resnet1. Did you mean resnet"),
+        ("@", r"^@: a timm name is missing; NAME@FILE is expected"),
+        ("@file.pth", r"^@file\.pth: a timm name is missing"),
+        ("resnet18@", r"^resnet18@: a weights file is missing; NAME@FILE is expected"),
+        ("resnet18@ ", "a weights file is missing"),
+        ("resnet81@nowhere.pth", r"^resnet81@nowhere\.pth: timm has no model resnet81\. Did you mean resnet18\?"),
         ("resnet18@nowhere.pth", r"nowhere\.pth: no such weights file"),
+        ("resnet18@odd-model", "odd-model is a folder without a weights file"),
+        ("resnet18@.", r"here\.pth: no weights: the file is empty"),
         ("random:resnet18@x.pth", "contradict each other"),
-        (".", "is no run folder"),
+        (".", r"^\. is no run folder: config\.yaml is missing\. An encoder is"),
+        ("random:.", r"^\. is no run folder: config\.yaml is missing"),
+        ("resnet18", "resnet18 says no weights: imagenet:resnet18 .* random:resnet18, or resnet18@FILE"),
+        ("here.pth", r"here\.pth is a file: .* NAME@here\.pth"),
+        ("Random:resnet18", r"Random is no kind of encoder\. Did you mean random\?"),
+        ("imagnet:resnet18", r"imagnet is no kind of encoder\. Did you mean imagenet\?"),
+        ("hf-hub:timm/resnet18.a1_in1k", r"`hf download timm/resnet18\.a1_in1k --local-dir FOLDER`"),
+        ("some/model", r"is no run folder\. .*`hf download some/model"),
+        ("a" * 5000, "^a{200} is no run folder"),
+        ("resnet18@" + "a" * 5000, "the name is too long"),
+        ("a\0b", "is no run folder"),
+        ("resnet18@a\0b", "no such weights file"),
+        ("timm-model", r"is no run folder but a model of timm: name it resnet18@timm-model"),
+        ("hf-model", r"a model of transformers \(vit\): .* NAME@hf-model, for example"),
+        ("odd-model", r"odd-model is no run folder: config\.yaml is missing"),
     ],
 )
 def test_a_wrong_name_is_explained(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=message):
+    (tmp_path / "here.pth").touch()
+    for folder, config in (("timm", '{"architecture": "resnet18"}'), ("hf", '{"model_type": "vit"}'), ("odd", "[1")):
+        (tmp_path / f"{folder}-model").mkdir()
+        (tmp_path / f"{folder}-model" / "config.json").write_text(config, "utf-8")
+    with pytest.raises(UserError, match=message) as caught:
         open_encoder(text)
+    assert len(str(caught.value)) < 1500
+
+
+def test_a_folder_of_another_program(state: STATE, tmp_path: Path) -> None:
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}', "utf-8")
+    found = open_encoder(f"resnet18@{tmp_path}", image_size=32)
+    assert holds(found, state)
+    assert found.name == f"resnet18 ({tmp_path.name})"
+
+
+def test_one_of_several_encoders_is_chosen_by_its_prefix(state: STATE, tmp_path: Path) -> None:
+    other = {key: value + 1 for key, value in state.items()}
+    torch.save(
+        {"student": other, "teacher": {f"backbone.{key}": value for key, value in state.items()}}, tmp_path / "w.pth"
+    )
+    with pytest.raises(UserError, match=r"2 encoders that fit, below student\., teacher\.backbone\.; choose one"):
+        open_encoder(f"resnet18@{tmp_path / 'w.pth'}", image_size=32)
+    found = open_encoder(f"resnet18@{tmp_path / 'w.pth'}", image_size=32, prefix="teacher")
+    assert holds(found, state)
+    assert found.name == "resnet18 (w, teacher)"
+
+
+@pytest.mark.parametrize("text", ["random:resnet18", "imagenet:resnet18", ".", "resnet18"])
+def test_only_files_have_a_prefix(text: str) -> None:
+    with pytest.raises(
+        UserError, match="--prefix teacher: only weights of another program, NAME@FILE, have a prefix"
+    ):
+        open_encoder(text, prefix="teacher")
 
 
 def test_a_random_start_is_the_same_every_time() -> None:

@@ -104,15 +104,6 @@ def test_auroc_interval_matches_scikit_learn_resample_by_resample() -> None:
     assert interval.value == pytest.approx(roc_auc_score(labels, scores))
 
 
-def test_a_class_lost_in_a_resample_is_left_out_of_its_mean() -> None:
-    labels = np.array([[1, 1], [0, 0], [1, 0], [0, 0]])
-    scores = np.array([[2.0, 0.0], [1.0, 1.0], [2.0, 1.0], [1.0, 1.0]])  # areas 1 and 0
-    interval = area_interval(scores, labels, np.arange(4), 500, seed=0)
-    assert interval.value == 0.5
-    assert (interval.low, interval.high) == (0.0, 1.0)  # where one class alone was left, its area is the mean
-    assert 0 < interval.resamples < 500  # in the others neither class was left
-
-
 def test_paired_difference_of_equals_is_zero_and_is_narrower_than_unpaired() -> None:
     scores, labels, groups = scored(2, 200)
     same = paired_areas(scores, scores, labels, groups, 200)
@@ -179,7 +170,13 @@ def test_other_bad_input_is_refused() -> None:
 
 
 def test_values_that_are_all_equal_have_an_interval_of_no_width() -> None:
-    assert mean_interval([0.5] * 4, list("abcd"), 20) == Interval(0.5, 0.5, 0.5, 4, 20)
+    assert mean_interval([0.5] * 5, list("abcde"), 20) == Interval(0.5, 0.5, 0.5, 5, 20)
+
+
+def test_a_mean_over_fewer_than_five_patients_has_no_interval() -> None:
+    found = mean_interval([0.1, 0.2, 0.4, 0.5, 0.7], list("abcdd"), 20)
+    assert (found.value, found.n, found.resamples) == (pytest.approx(0.38), 5, 0)
+    assert np.isnan([found.low, found.high]).all()
 
 
 def test_a_figure_without_an_interval_is_printed_alone() -> None:

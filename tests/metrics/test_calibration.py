@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import brier_score_loss
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics.classification import calibration_measures, reliability
+from cmcgns.metrics.calibration import calibration_measures, reliability
 from cmcgns.metrics.measure import Measure
 
 

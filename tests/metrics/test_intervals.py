@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cmcgns.common.errors import UserError
+from cmcgns.evaluation.cell_measures import seed_measures
 from cmcgns.evaluation.contract import Predictions
-from cmcgns.evaluation.figures import seed_measures
 from cmcgns.metrics import resamples
 from cmcgns.metrics.intervals import (
     NO_VARIATION,
@@ -109,12 +109,12 @@ def test_equal_predictions_share_their_figures() -> None:
     def predictions(value: float, row: str = "r") -> Predictions:
         return Predictions(np.array([row]), np.array(["p"]), {"value": np.array([value])})
 
-    found = seed_measures(Task(), [predictions(v) for v in (1.0, 2.0, 1.0, np.nan, np.nan)])  # type: ignore[arg-type]
+    found = seed_measures(Task(), [predictions(v) for v in (1.0, 2.0, 1.0, np.nan, np.nan)], 1)  # type: ignore[arg-type]
     assert Task.made == 3
     assert found[0] is found[2] is not found[1]
     assert found[3] is found[4]
     with pytest.raises(UserError, match="different rows"):
-        seed_measures(Task(), [predictions(1.0), predictions(1.0, "s")])  # type: ignore[arg-type]
+        seed_measures(Task(), [predictions(1.0), predictions(1.0, "s")], 1)  # type: ignore[arg-type]
 
 
 def test_a_subgroup_is_as_if_the_others_were_not_there() -> None:
@@ -131,8 +131,8 @@ def test_a_subgroup_is_as_if_the_others_were_not_there() -> None:
 
 
 def test_an_undefined_figure_does_not_fail_the_others() -> None:
-    labels = np.array([[1.0], [0.0], [0.0], [0.0]])
-    ranked, groups = RankedScores([[2.0], [1.0], [3.0], [0.0]], labels), ["a", "b", "c", "d"]
+    labels = np.array([[1.0], [0.0], [0.0], [0.0], [0.0]])
+    ranked, groups = RankedScores([[2.0], [1.0], [3.0], [0.0], [4.0]], labels), ["a", "b", "c", "d", "e"]
 
     def compute(counts: np.ndarray) -> np.ndarray:
         seldom = ranked.auroc(counts)[:, 0]
@@ -141,9 +141,9 @@ def test_an_undefined_figure_does_not_fail_the_others() -> None:
 
     names = tuple(map(Measure, ("rows", "seldom", "never", "not on the sample")))
     found = measure_intervals([Measures(names, compute)], groups, resamples=400).mean.records()
-    assert found[0] == (4.0, None, None, 0)  # the same in every resample
-    assert found[1][0] == pytest.approx(2 / 3)
-    share = 1 - 0.75**4 - 0.25**4  # the positive is drawn, and not alone
+    assert found[0] == (5.0, None, None, 0)  # the same in every resample
+    assert found[1][0] == pytest.approx(2 / 4)
+    share = 1 - 0.8**5 - 0.2**5  # the positive is drawn, and not alone
     assert found[1][3] == pytest.approx(400 * share, abs=40)
     assert found[2:] == [(None, None, None, 0)] * 2
 

@@ -16,7 +16,8 @@ from cmcgns.data.reports.tokenizer import encode_sentences, load_tokenizer
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.report_encoder import ReportEncoder, pool_sentences
-from cmcgns.models.weights import load_image_weights, read_state_dict
+from cmcgns.models.weight_files import read_state_dict
+from cmcgns.models.weights import load_image_weights
 from cmcgns.settings.config import ImageEncoderSettings, ReportEncoderSettings
 
 

@@ -1,6 +1,10 @@
 """Weights arrive by value under the right name, or not at all."""
 
+import argparse
+import json
 import pickle
+import zipfile
+from fractions import Fraction
 
 import pytest
 import timm
@@ -9,7 +13,8 @@ import torchvision
 from safetensors.torch import save_file
 
 from cmcgns.common.errors import UserError
-from cmcgns.models.weights import check_keys, load_image_weights, read_state_dict
+from cmcgns.models.weight_files import read_state_dict
+from cmcgns.models.weights import check_keys, load_image_weights
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +49,10 @@ def wrap(state, how):
         "nested": {"state_dict": {"model": state}},
         "module.": {f"module.{key}": value for key, value in state.items()},
         "module.backbone.": {"state_dict": {f"module.backbone.{key}": value for key, value in state.items()}},
-        "moco": {
-            "state_dict": {f"{q}.{key}": value for key, value in state.items() for q in ("encoder_q", "encoder_k")}
-        },
     }[how]
 
 
-@pytest.mark.parametrize("how", ["bare", "state_dict", "nested", "module.", "module.backbone.", "moco"])
+@pytest.mark.parametrize("how", ["bare", "state_dict", "nested", "module.", "module.backbone."])
 def test_torchvision_resnet_gives_the_same_features(tmp_path, resnet, how):
     torch.save(wrap(resnet.state_dict(), how), tmp_path / "w.pth")
     body = empty_body()
@@ -174,8 +176,12 @@ def test_pitfall_files_code_in_a_pickle_is_not_run(tmp_path, writer):
         ("a.pth", torch.zeros(3), "holds no tensors"),
         ("a.pth", {}, "holds no tensors"),
         ("a.pth", {"state_dict": {"epoch": 1}}, "holds no tensors"),
-        ("a.pth", b"", "not a readable weights file"),
+        ("a.pth", b"", "a.pth: no weights: the file is empty"),
+        ("a.safetensors", b"", "a.safetensors: no weights: the file is empty"),
         ("a.pth", b"text", "not a readable weights file"),
+        ("a.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        ("a.pth", b"<!DOCTYPE html><html>", "a web page was stored"),
+        ("a.safetensors", (2).to_bytes(8, "little") + b"{}", "holds no tensors"),
         ("a.safetensors", b"text", "not a readable weights file"),
         ("a.safetensors", {"a": torch.zeros(1)}, "not a readable weights file"),
     ],
@@ -188,6 +194,166 @@ def test_files_that_hold_no_weights(tmp_path, name, content, message):
     with pytest.raises(UserError, match=message) as caught:
         read_state_dict(tmp_path / name)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (torch.zeros(1).expand(100_000, 100_000), "repeated"),
+        (torch.zeros(3).to_sparse(), "sparse"),
+        (torch.zeros(3, device="meta"), "without values"),
+    ],
+)
+def test_what_only_poses_as_a_plain_tensor_is_refused(tmp_path, value, why):
+    torch.save({"fine": torch.zeros(2), "odd": value}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=rf"w\.pth: odd is no plain tensor .*{why}"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_view_of_a_larger_tensor_is_plain(tmp_path):
+    whole = torch.arange(12.0).reshape(3, 4)
+    torch.save({"part": whole[:, 1:3], "turned": whole.T}, tmp_path / "w.pth")
+    read = read_state_dict(tmp_path / "w.pth")
+    assert torch.equal(read["part"], whole[:, 1:3])
+    assert torch.equal(read["turned"], whole.T)
+
+
+def test_a_file_that_unpacks_to_much_more_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(1_000_000)}, tmp_path / "w.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "w.pth") as plain,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as z,
+    ):
+        for entry in plain.infolist():
+            z.writestr(entry.filename, plain.read(entry))
+    with pytest.raises(UserError, match=r"b\.pth: unpacks to 4,0\d\d,\d\d\d bytes"):
+        read_state_dict(tmp_path / "b.pth")
+
+
+def test_groups_that_hold_themselves_or_too_much(tmp_path):
+    ring = {"weight": torch.zeros(1)}
+    ring["again"] = ring
+    torch.save(ring, tmp_path / "ring.pth")
+    assert max(read_state_dict(tmp_path / "ring.pth"), key=len) == 5 * "again." + "weight"
+    group: dict[str, object] = {"weight": torch.zeros(1)}
+    for _ in range(6):
+        group = dict.fromkeys((f"k{number}" for number in range(50)), group)
+    torch.save(group, tmp_path / "many.pth")
+    assert (tmp_path / "many.pth").stat().st_size < 10_000
+    with pytest.raises(UserError, match="names more than 100,000 things"):
+        read_state_dict(tmp_path / "many.pth")
+
+
+def test_a_command_line_beside_the_weights_does_not_matter(tmp_path, resnet):
+    torch.save({"model": resnet.state_dict(), "args": argparse.Namespace(lr=1)}, tmp_path / "w.pth")
+    load_image_weights(empty_body(), tmp_path / "w.pth", channels=3)
+
+
+def test_what_else_a_file_asks_for_is_named(tmp_path):
+    torch.save(
+        {"model": {"a": torch.zeros(1)}, "args": argparse.Namespace(), "at": Fraction(1, 2)}, tmp_path / "w.pth"
+    )
+    with pytest.raises(UserError, match=r"more than tensors \(fractions\.Fraction\), and its code is not run"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_of_torchscript_is_not_run(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "w.pt")
+    with pytest.raises(UserError, match="a program of TorchScript, which is not run"):
+        read_state_dict(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn])
+def test_other_precisions_become_float32(tmp_path, resnet, dtype):
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in resnet.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    body = empty_body()
+    load_image_weights(body, tmp_path / "w.safetensors", channels=3)
+    assert body.conv1.weight.dtype == torch.float32
+    assert torch.equal(body.conv1.weight, resnet.conv1.weight.to(dtype).float())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(64, dtype=torch.int8), r"1 no fractions: bn1\.weight torch\.int8"),
+        (torch.full((64,), float("nan")), "bn1.weight holds NaN"),
+        (torch.full((64,), float("inf")), "bn1.weight holds NaN or infinite"),
+    ],
+)
+def test_values_that_are_no_weights(tmp_path, resnet, value, message):
+    torch.save(dict(resnet.state_dict()) | {"bn1.weight": value}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=message):
+        load_image_weights(empty_body(), tmp_path / "w.pth", channels=3)
+
+
+def test_an_optimiser_alone_holds_no_weights(tmp_path, resnet):
+    optimiser = torch.optim.Adam(resnet.parameters())
+    torch.save({"optimizer": optimiser.state_dict(), "epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="holds no tensors under names"):
+        load_image_weights(empty_body(), tmp_path / "w.pth", channels=3)
+
+
+def shards(folder, state, index="model.safetensors.index.json"):
+    """Two files and their list, as transformers writes them."""
+    folder.mkdir()
+    names = dict(zip(state, ["a.safetensors", "b.safetensors"] * len(state), strict=False))
+    for name in ("a.safetensors", "b.safetensors"):
+        save_file({key: state[key] for key in state if names[key] == name}, folder / name)
+    (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": names}), "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("named", ["folder", "list"])
+def test_shards_are_read_together(tmp_path, resnet, named):
+    folder = shards(tmp_path / "model", resnet.state_dict())
+    body = empty_body()
+    load_image_weights(body, folder if named == "folder" else folder / "model.safetensors.index.json", channels=3)
+    for key, value in body.state_dict().items():
+        assert torch.equal(value, resnet.state_dict()[key]), key
+
+
+def test_shards_that_are_lost_or_elsewhere(tmp_path, resnet):
+    folder = shards(tmp_path / "model", resnet.state_dict())
+    (folder / "b.safetensors").rename(tmp_path / "b.safetensors")
+    with pytest.raises(UserError, match=r"index\.json names the shard 'b\.safetensors', which is not beside it"):
+        read_state_dict(folder)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": "../b.safetensors"}}), "utf-8")
+    with pytest.raises(UserError, match=r"names the shard '\.\./b\.safetensors', which is not beside it"):
+        read_state_dict(folder)
+    index.write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}), "utf-8")
+    with pytest.raises(UserError, match="lists 1 tensors that no shard holds, the first x"):
+        read_state_dict(folder)
+    for content in ("", "[1]", "{}", '{"weight_map": 3}', "[" * 100_000):
+        index.write_text(content, "utf-8")
+        with pytest.raises(UserError, match="not a readable list of shards"):
+            read_state_dict(folder)
+
+
+def test_folders(tmp_path, resnet):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty is a folder without a weights file"):
+        read_state_dict(tmp_path / "empty")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "one.pth")
+    assert read_state_dict(tmp_path).keys() == {"a"}
+    torch.save({"b": torch.zeros(1)}, tmp_path / "two.pth")
+    with pytest.raises(UserError, match=r"holds several weights files \(one\.pth, two\.pth\); name one"):
+        read_state_dict(tmp_path)
+    save_file({"c": torch.zeros(1)}, tmp_path / "model.safetensors")
+    assert read_state_dict(tmp_path).keys() == {"c"}
+
+
+def test_safetensors_under_another_name(tmp_path):
+    save_file({"c": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    assert read_state_dict(tmp_path / "pytorch_model.bin").keys() == {"c"}
+
+
+def test_a_link_that_leads_to_itself(tmp_path):
+    (tmp_path / "w.pth").symlink_to(tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth: no such weights file"):
+        read_state_dict(tmp_path / "w.pth")
 
 
 def test_no_file(tmp_path):

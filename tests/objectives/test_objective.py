@@ -35,8 +35,8 @@ def test_the_method_is_the_default() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "cm_cgns"}, "no objective cm_cgns; did you mean cm-cgns"),
-        ({"name": "nothing"}, "no objective nothing; there are cm-cgns, global-contrast"),
+        ({"name": "cm_cgns"}, r"no objective cm_cgns\. Did you mean cm-cgns\?"),
+        ({"name": "nothing"}, "no objective nothing. There are cm-cgns, global-contrast"),
         ({"options": {"depth": 2}}, "objective.options of cm-cgns:\n  depth is no setting"),
         (
             {"name": "global-contrast", "options": {"learn_temperatur": True}},

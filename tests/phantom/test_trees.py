@@ -210,7 +210,7 @@ def test_vindr_has_one_view_and_a_reader_who_overlooks(tmp_path):
 
 
 def test_wrong_calls_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no tree is called 'mimic'; did you mean 'mimic-cxr'"):
+    with pytest.raises(UserError, match=r"no tree is called 'mimic'\. Did you mean mimic-cxr\?"):
         write_tree("mimic", tmp_path / "out", 24)
     with pytest.raises(UserError, match="studies is 3; take 8 or more"):
         write_tree("nih", tmp_path / "out", 3)
@@ -218,8 +218,8 @@ def test_wrong_calls_are_refused(tmp_path):
         write_tree("nih", tmp_path / "out", 24, size=8)
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine").write_text("")
-    for out in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(UserError, match="not an empty folder"):
+    for out, message in ((tmp_path, "not an empty folder"), (tmp_path / "mine", "a file of that name, not a folder")):
+        with pytest.raises(UserError, match=message):
             write_tree("nih", out, 24)
 
 

@@ -64,9 +64,9 @@ def png_with(extra: bytes, header: bytes | None = None) -> bytes:
     return png[:8] + (header or png[8:33]) + extra + png[33:]
 
 
-def png_header(width: int, height: int, bits: int = 8) -> bytes:
-    """The first chunk of a gray PNG."""
-    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
+def png_header(width: int, height: int, bits: int = 8, colour: int = 0) -> bytes:
+    """The first chunk of a PNG, by default of a gray one."""
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
 
 
 def dicom(pixels: np.ndarray = PICTURE, bits_stored: int | None = None, **elements: Any) -> Dataset:
@@ -162,6 +162,13 @@ def _cmyk() -> bytes:
     return buffer.getvalue()
 
 
+def _animated() -> bytes:
+    buffer = io.BytesIO()
+    more = [Image.fromarray(PICTURE[::-1])]
+    Image.fromarray(PICTURE).save(buffer, "PNG", save_all=True, append_images=more)
+    return buffer.getvalue()
+
+
 def _lut(entries: int, values: list[int]) -> list[Dataset]:
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [entries, 0, 8])
@@ -197,7 +204,6 @@ FAULTS: dict[str, Fault] = {
     "jpeg_magic_only": Fault("magic.jpg", _bytes(b"\xff\xd8\xff"), "unreadable"),
     "jpeg_truncated": Fault("truncated.jpg", _bytes(_BUSY_JPEG[: len(_BUSY_JPEG) * 2 // 3]), "truncated"),
     "jpeg_header_only": Fault("header.jpg", _bytes(_JPEG[:30]), "unreadable"),
-    "jpeg_cmyk": Fault("cmyk.jpg", _bytes(_cmyk), "CMYK"),
     "jpeg_huge": Fault("huge.jpg", _bytes(_huge_jpeg), "bound"),
     "png_truncated": Fault("truncated.png", _bytes(_PNG[:-30]), "truncated"),
     "png_without_end": Fault("noend.png", _bytes(_PNG[:-12]), "truncated"),
@@ -251,7 +257,27 @@ FAULTS: dict[str, Fault] = {
         lambda path: path.write_bytes(compressed(dicom(), JPEGLosslessSV1, b"\xff\xd8\xff\xd9")),
         "damaged",
     ),
+    "dicom_file_cut": Fault(
+        "filecut.dcm",
+        lambda path: path.write_bytes(compressed(dicom(BUSY), JPEGBaseline8Bit, _BUSY_JPEG)[: -len(_BUSY_JPEG) // 2]),
+        "truncated file",
+    ),
+    "dicom_many_rows": Fault("rows.dcm", _dicom(Rows=65535, Columns=65535), "bound"),
+    "dicom_one_bit": Fault("onebit.dcm", _dicom(BitsAllocated=1, BitsStored=1, HighBit=0), "1 of 1 bits"),
+    "dicom_lut_without_descriptor": Fault("nodescriptor.dcm", _dicom(VOILUTSequence=[Dataset()]), "LUTDescriptor"),
+    "dicom_jpeg_xl": Fault(
+        "jpegxl.dcm",
+        lambda path: path.write_bytes(
+            compressed(dicom(), "1.2.840.10008.1.2.4.100", b"\xff\x0a" * 32).replace(b".4.100", b".4.110")
+        ),
+        "is not read; convert",
+    ),
+    "png_16_bit_colour": Fault("colour16.png", _bytes(png_with(b"", png_header(48, 40, 16, 2))), "16-bit colour"),
+    "png_16_bit_alpha": Fault("alpha16.png", _bytes(png_with(b"", png_header(48, 40, 16, 4))), "with alpha"),
     # Odd, but pictures.
+    "jpeg_cmyk": Fault("cmyk.jpg", _bytes(_cmyk), None),
+    "png_animated": Fault("animated.png", _bytes(_animated), None),
+    "dicom_jpeg_padded": Fault("padded.dcm", _jpeg_in_dicom(_JPEG + bytes(40)), None),
     "one_pixel": Fault("one.png", _bytes(encoded(PICTURE[:1, :1])), None),
     "constant": Fault("constant.png", _bytes(encoded(np.full((9, 9), 7, np.uint8))), None),
     "one_pixel_dicom": Fault("one.dcm", _dicom(pixels=PICTURE[:1, :1]), None),

@@ -80,7 +80,7 @@ def verify_shards(folder: ShardFolder) -> list[str]:
     wrong = []
     for name in folder.shards:
         try:
-            folder.read(name, verify=True)
+            folder.read(name)
         except UserError as error:
             wrong.append(str(error))
     return wrong

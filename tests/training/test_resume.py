@@ -108,13 +108,16 @@ def test_other_data_are_refused(studies: Path, tmp_path: Path) -> None:
 
 def test_occupied_folder_is_refused(studies: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="is not empty: go on with --resume"):
+    with pytest.raises(UserError, match="is not empty, and what is there is no run"):
         run(studies, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_resume_of_nothing_is_refused(studies: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="holds no run yet: leave out --resume to start it"):
+        run(studies, tmp_path, resume=True)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match=r"is no run folder: config\.yaml is missing"):
         run(studies, tmp_path, resume=True)
 
 

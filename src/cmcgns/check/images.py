@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmcgns.check.image_facts import TEXT_ROWS, read_grey
+from cmcgns.check.image_facts import NARROW, TEXT_ROWS
 from cmcgns.check.rule import Finding, Loaded, joint_rule, rule
 from cmcgns.check.tables import across_splits, by_preference, group_findings, places, stack
 from cmcgns.check.text import dicom_patient_tags
 from cmcgns.common.errors import UserError
+from cmcgns.data.images.masks import read_mask
 from cmcgns.data.images.near_duplicates import connected, near_duplicates
 from cmcgns.data.manifest import label_columns
 
@@ -37,8 +38,20 @@ def constant_image(loaded: Loaded) -> Iterator[Finding]:
     """Failed exports; a model would learn that black means what the report says."""
     facts = loaded.images.facts
     for row in np.flatnonzero(loaded.images.read & ~(facts["high"] > facts["low"])).tolist():
-        message = f"all pixels have the value {facts['low'][row]:g}"
-        yield loaded.finding("error", message, [row], where=loaded.path(row))
+        yield loaded.finding("error", "all pixels have the same value", [row], where=loaded.path(row))
+
+
+@rule("narrow-range", "nearly all pixels of an image lie in a tenth of the gray levels or less", opens_images=True)
+def narrow_range(loaded: Loaded) -> Iterator[Finding]:
+    """A wrong window or lookup table, 12 bits kept as 16, or one bright dot that takes the range for itself."""
+    facts = loaded.images.facts
+    narrow = (facts["high"] > facts["low"]) & (facts["spread"] < NARROW)
+    for row in np.flatnonzero(loaded.images.read & narrow).tolist():
+        message = (
+            f"98 % of the pixels lie in {facts['spread'][row]:.1%} of the gray levels: a wrong window or lookup "
+            "table in the source, or a single bright dot"
+        )
+        yield loaded.finding("warning", message, [row], where=loaded.path(row))
 
 
 @rule("image-size", "an image has another size than the manifest says", opens_images=True)
@@ -86,11 +99,11 @@ def mask(loaded: Loaded) -> Iterator[Finding]:
 def _judge_mask(loaded: Loaded, row: int) -> Iterator[Finding]:
     file = loaded.path(row, "mask_path")
     try:
-        pixels, _ = read_grey(Path(file))
+        inside = read_mask(Path(file))
     except UserError as error:
-        yield loaded.finding("error", f"unreadable mask: {error}", [row], where=file)
+        yield loaded.finding("error", f"unreadable mask: {str(error).removeprefix(f'{file}: ')}", [row], where=file)
         return
-    height, width = pixels.shape
+    height, width = inside.shape
     stated = loaded.frame[["width", "height"]].iloc[row].dropna().tolist()
     expected = loaded.images.facts[["width", "height"]][row].tolist() if loaded.images.read[row] else tuple(stated)
     if len(expected) == 2 and expected != (width, height):
@@ -98,7 +111,7 @@ def _judge_mask(loaded: Loaded, row: int) -> Iterator[Finding]:
         yield loaded.finding("error", message, [row], where=file)
     labels = loaded.frame.iloc[row][label_columns(loaded.frame)].dropna()
     negative = len(labels) > 0 and (labels == 0).all()
-    if not pixels.any() and not negative:
+    if not inside.any() and not negative:
         message = "the mask is empty, and no label says that there is nothing"
         yield loaded.finding("warning", message, [row], where=file)
 

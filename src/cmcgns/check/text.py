@@ -3,18 +3,16 @@
 No finding quotes what it found.
 """
 
-import re
-from collections.abc import Iterable, Iterator
-from importlib import resources
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import yaml
 from PIL import Image
 
-from cmcgns.check.rule import Finding, Loaded, positions, rule
-from cmcgns.data.images.dicom import IDENTIFYING_TAGS
+from cmcgns.check.rule import Finding, Loaded, rule
+from cmcgns.data.images.dicom import IDENTIFYING_TAGS, parse_dicom
+from cmcgns.data.images.files import load_file
+from cmcgns.data.reports.identifiers import find_identifiers, identifier_kinds
 
 SECTIONS = ("findings", "impression", "report")
 
@@ -22,23 +20,13 @@ SECTIONS = ("findings", "impression", "report")
 _EXIF_TAGS = (0x010E, 0x013B, 0x9C9B, 0x9C9C, 0x9C9D, 0x9286)
 _COMMENTS = ("comment", "Comment", "Description", "Title", "Author", "Subject", "PatientName", "PatientID")
 
-_IDENTIFIERS: dict[str, Any] = yaml.safe_load(
-    resources.files("cmcgns.check").joinpath("identifiers.yaml").read_text("utf-8")
-)
-PATTERNS = {kind: "|".join(patterns) % _IDENTIFIERS["parts"] for kind, patterns in _IDENTIFIERS["kinds"].items()}
-ANY = "|".join(f"(?:{pattern})" for pattern in PATTERNS.values())
-
 
 @rule("residual-identifiers", "a date, telephone number, name after a title, record number or e-mail in a report")
 def residual_identifiers(loaded: Loaded) -> Iterator[Finding]:
     """Says kind, column and rows; never what stands there."""
     for column in SECTIONS:
-        texts = loaded.frame[column]
-        suspects = positions(texts.str.contains(ANY, regex=True))  # one pass over all, the kinds on what is left
-        some = texts.iloc[suspects]
-        for kind, pattern in PATTERNS.items():
-            hits = positions(some.str.contains(pattern, regex=True))
-            yield loaded.finding("warning", f"{column} seems to hold a {kind}", [suspects[hit] for hit in hits])
+        for kind, rows in find_identifiers(loaded.frame[column]).items():
+            yield loaded.finding("warning", f"{column} seems to hold a {kind}", rows)
 
 
 @rule("identifiers-in-source", "the DICOM files that `prepare` read hold a person's data (the stored images do not)")
@@ -80,11 +68,6 @@ def repeated_report(loaded: Loaded) -> Iterator[Finding]:
         yield loaded.finding("note", message, rows)
 
 
-def identifier_kinds(texts: Iterable[str]) -> set[str]:
-    """Kinds of identifiers that texts seem to hold (keys of :data:`PATTERNS`), for tags and comments of images."""
-    return {kind for text in texts for kind, pattern in PATTERNS.items() if re.search(pattern, text)}
-
-
 def personal_metadata(image: Image.Image) -> set[str]:
     """Kinds of identifiers that the tags and comments of a PNG or JPEG seem to hold; never the values."""
     texts = [_as_text(image.info[name]) for name in _COMMENTS if name in image.info]
@@ -99,10 +82,9 @@ def _as_text(value: object) -> str:
 
 def dicom_patient_tags(file: Path) -> list[str]:
     """Names of the DICOM tags that identify a person and are filled; an unreadable or other file has none."""
-    import pydicom
-
     try:
-        data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(IDENTIFYING_TAGS))
+        content = load_file(file, ("DICOM",))[0].getvalue()
+        data = parse_dicom(content, file, IDENTIFYING_TAGS)
         return [tag for tag in IDENTIFYING_TAGS if str(data.get(tag, "") or "").strip(" ^_X")]
     except Exception:  # pydicom raises whatever a broken file leads it to; that it is broken is another rule's to say
         return []

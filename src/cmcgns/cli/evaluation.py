@@ -12,7 +12,7 @@ protocols = typer.Typer(name="protocols", help="What `evaluate` can run.", no_ar
 app.add_typer(protocols)
 
 _ENCODER = (
-    "RUN (folder of a finished run); NAME@FILE (a timm name and a timm or torchvision state dict); random:RUN; "
+    "RUN (folder of a finished run); NAME@FILE (a timm name and weights of another program); random:RUN; "
     "random:NAME; imagenet:NAME (timm's own weights; downloaded if they are not here)."
 )
 
@@ -39,6 +39,9 @@ def evaluate(
         Literal["half", "imagenet"] | None, typer.Option(help="What a NAME@FILE encoder was trained with.")
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=16, help="Input side of a timm NAME; 224.")] = None,
+    prefix: Annotated[
+        str, typer.Option(help="Of the encoder's keys in FILE, where it holds several encoders, e.g. teacher.")
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Judge a frozen encoder: classification, detection, segmentation, zero-shot, retrieval, grounding."""
@@ -49,7 +52,7 @@ def evaluate(
 
     options = EvaluateOptions(shares, seeds, allow_leakage, device)
     pairs = choose(protocol, data, set_ or [], finetune)
-    raise typer.Exit(run_evaluation(encoder, pairs, out, options, normalise, image_size))
+    raise typer.Exit(run_evaluation(encoder, pairs, out, options, normalise, image_size, prefix))
 
 
 @app.command()
@@ -71,9 +74,16 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for report.html and pictures; RUN/report.")] = None,
 ) -> None:
     """Show what a run learned, on studies that it did not train on: curves, bank, examples, attention."""
+    from cmcgns.common.claim import claimed
+    from cmcgns.common.files import make_folder
     from cmcgns.reporting.run_page.report import write_run_page
+    from cmcgns.training.run_folder import RunFolder
 
-    typer.echo(f"written: {write_run_page(run, data, {}, out or run / 'report')}")
+    RunFolder(run).read_recipe()  # before a folder is made in what may be no run
+    folder = out or run / "report"
+    make_folder(folder)
+    with claimed(folder, "report"):
+        typer.echo(f"written: {write_run_page(run, data, {}, folder)}")
 
 
 @protocols.command("list")

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import explained
+from cmcgns.common.files import explained, is_left_over
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,11 @@ def claimed(folder: Path, work: str) -> Iterator[None]:
             file.unlink(missing_ok=True)  # while the lock is held: nobody else can have the name meanwhile
             _held.discard(descriptor)
             os.close(descriptor)
+
+
+def holds_anything(folder: Path) -> bool:
+    """Whether there is more in a folder than a claim on it, and what a write that was cut off has left."""
+    return any(path.name != LOCK and not is_left_over(path) for path in folder.iterdir())
 
 
 def _lock(file: Path) -> int:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import zipfile
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from cmcgns.common.errors import UserError
 from cmcgns.common.processes import in_threads
 
+_LEFT_OVER = re.compile(r"\.(.+\.)?\d+-[0-9a-f]{8}\.tmp")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = {
     errno.EACCES: "this user has no right to it",
@@ -91,6 +93,11 @@ def make_folder(path: Path, option: str = "--out") -> None:
         if not is_about_a_place(error):
             raise
         raise UserError(f"{option} {explain(error, path)}") from error
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a file's name is that of a temporary one of `make_folder` or `write_atomically`."""
+    return _LEFT_OVER.fullmatch(path.name) is not None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:

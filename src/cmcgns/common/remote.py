@@ -37,6 +37,8 @@ class NamedBytes(io.BytesIO):
     def __str__(self) -> str:
         return self.label
 
+    __repr__ = __str__  # other libraries put the object itself into their messages
+
 
 def is_url(location: Path | str) -> bool:
     """Whether fsspec is to read it."""
@@ -47,9 +49,15 @@ def location_of(data: Path | str) -> str:
     """A path or URL as text; a URL that went through `Path`, which folds slashes, is mended."""
     text = str(data)
     folded = _FOLDED.match(text)
-    if folded is None or folded[1] not in PACKAGES or Path(text).exists():
+    if folded is None or Path(text).exists():
         return text
     return f"{folded[1]}://{'/' if folded[1] == 'file' else ''}{text[folded.end() :]}"
+
+
+def not_here(path: Path | str) -> str:
+    """The end of a message about something that is not there: that URLs are not read in this place; else empty."""
+    is_remote = is_url(location_of(path))
+    return "; a URL is not read here, only folders of shards are: `pretrain --data`" if is_remote else ""
 
 
 def join(folder: str, name: str) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_bytes
+from cmcgns.common.remote import not_here
 from cmcgns.data.tables import as_text, read_table
 from cmcgns.data.vocabulary import canonical_ids
 
@@ -110,7 +111,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """
     file = path / "manifest.parquet" if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"{file}: no such manifest; `cmcgns prepare` writes one")
+        raise UserError(f"{file}: no such manifest; `cmcgns prepare` writes one{not_here(file)}")
     if file.suffix == ".csv":
         raise UserError(f"{file} is no manifest but a table; `cmcgns prepare table --root {file}` makes one of it")
     return conform(read_table(file), str(file))

@@ -10,17 +10,16 @@ dozen positive patients in 86 to 91 %: do not rely on one that is barely clear t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cmcgns.common.errors import UserError
+from cmcgns.evaluation.cell_measures import least_positives, seed_measures
 from cmcgns.evaluation.contract import Predictions
-from cmcgns.evaluation.figures import seed_measures
-from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.results import (
     cells_of,
     protocols_of,
@@ -31,6 +30,7 @@ from cmcgns.evaluation.results import (
 )
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.intervals import PairedIntervals, none_if_undefined, paired_intervals
+from cmcgns.metrics.measure import Measure
 
 COMPARISON = "comparison.jsonl"
 
@@ -56,7 +56,8 @@ class ComparisonRow:
         seeds: that both have.
         resamples: behind the interval.
         clear: whether the interval leaves out 0.
-        note: why there is no interval, or what leakage was allowed.
+        note: why there is no interval or a narrow one, classes left out of the mean, or what leakage was allowed.
+        support: patients of the scarcest kind that the figure rests on, as in `ResultRow`.
     """
 
     protocol: str
@@ -76,6 +77,7 @@ class ComparisonRow:
     resamples: int
     clear: bool
     note: str = ""
+    support: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def _compare_protocol(
 ) -> Iterator[ComparisonRow]:
     records = read_protocol(first, name), read_protocol(second, name)
     _check_records(name, records, (first, second))
-    task, primary = get_task(records[0]["settings"]["task"]), str(records[0]["settings"].get("primary", ""))
+    settings = records[0]["settings"]
+    task, primary = get_task(settings["task"]), str(settings.get("primary", ""))
     ours, theirs = cells_of(first, name), cells_of(second, name)
     only += _only_in_one(f"{name}, ", [cell.name for cell in ours], [cell.name for cell in theirs], first, second)
     common = [cell for cell in ours if cell in theirs]
@@ -144,25 +147,28 @@ def _compare_protocol(
         sides = [[read_predictions(folder, name, cell) for cell in cells] for folder in (first, second)]
         for cell, one, other in zip(cells, *sides, strict=True):
             _check_rows(one, other, f"{name}, {cell.name}", first, second)
-        a, b = (seed_measures(task, side) for side in sides)
+        both = seed_measures(task, [*sides[0], *sides[1]], least_positives(settings))
+        a, b = both[: len(cells)], both[len(cells) :]
         names = [[f"{one.metric} {one.label}".strip() for one in side[0].of] for side in (a, b)]
         only += _only_in_one(f"{name}, ", names[0], names[1], first, second)
         found = paired_intervals(a, b, sides[0][0].patients, None, resamples, seed)
-        yield from _rows(found, cells, name, str(records[0].get("dataset", "")), primary, note)
+        template = ComparisonRow(
+            name, str(records[0].get("dataset", "")), fraction, "", "", False, None, None, None, None, None,
+            found.difference.rows, found.difference.patients, len(cells), 0, False, note,
+        )  # fmt: skip
+        yield from _rows(template, found, a[0].notes, primary or found.difference.of[0].metric)
 
 
 def _rows(
-    found: PairedIntervals, cells: list[Cell], name: str, dataset: str, primary: str, note: str
+    template: ComparisonRow, found: PairedIntervals, notes: Mapping[Measure, str], shown: str
 ) -> Iterator[ComparisonRow]:
     table = found.difference
-    shown = primary or table.of[0].metric
     values = zip(none_if_undefined(found.first), none_if_undefined(found.second), strict=True)
-    columns = zip(table.of, values, table.records(), table.reasons, strict=True)
-    for measure, (a, b), (difference, low, high, used), reason in columns:
-        yield ComparisonRow(
-            protocol=name,
-            dataset=dataset,
-            fraction=cells[0].fraction,
+    columns = zip(table.of, values, table.records(), table.reasons, table.support.tolist(), strict=True)
+    for measure, (a, b), (difference, low, high, used), reason, support in columns:
+        said = (reason, notes.get(measure, ""), template.note)
+        yield replace(
+            template,
             metric=measure.metric,
             label=measure.label,
             primary=measure.metric == shown and not measure.label,
@@ -171,12 +177,10 @@ def _rows(
             difference=difference,
             low=low,
             high=high,
-            n=table.rows,
-            patients=table.patients,
-            seeds=len(cells),
             resamples=used,
+            support=support,
             clear=low is not None and high is not None and (low > 0 or high < 0),
-            note="; ".join(text for text in (reason, note) if text),
+            note="; ".join(text for text in said if text),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmcgns.common.errors import UserError
+from cmcgns.evaluation.cell_measures import least_positives, seed_measures
 from cmcgns.evaluation.contract import Predictions, Task
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.results import (
@@ -25,10 +25,10 @@ from cmcgns.evaluation.results import (
 )
 from cmcgns.evaluation.subsets import subgroups
 from cmcgns.evaluation.tasks import get_task
-from cmcgns.metrics.classification import reliability
+from cmcgns.metrics.calibration import reliability
 from cmcgns.metrics.intervals import IntervalTable, measure_intervals, none_if_undefined
 from cmcgns.metrics.measure import Measure, Measures
-from cmcgns.metrics.ranking import FloatArray
+from cmcgns.metrics.ranking import BoolArray, FloatArray
 
 PRIMARY = "primary: "  # what a note about it begins with
 
@@ -85,6 +85,12 @@ class _Seeds:
     predictions: tuple[Predictions, ...]
     measures: tuple[Measures, ...]
     primary: str
+    task: Task
+    least: int
+
+    def within(self, mask: BoolArray) -> _Seeds:
+        """The same of a subgroup, in whose means those classes count that it has enough patients of."""
+        return replace(self, measures=tuple(seed_measures(self.task, self.predictions, self.least, mask)))
 
 
 def figures_of(
@@ -125,7 +131,8 @@ def _of_protocol(folder: Path, name: str, resamples: int) -> list[ResultRow]:
 def _read(folder: Path, name: str, record: dict[str, Any], cells: tuple[Cell, ...]) -> _Seeds:
     protocol = EvaluationProtocol.model_validate(record["settings"])
     predictions = tuple(read_predictions(folder, name, cell) for cell in cells)
-    measures = tuple(seed_measures(get_task(protocol.task), predictions))
+    task, least = get_task(protocol.task), least_positives(record["settings"])
+    measures = tuple(seed_measures(task, predictions, least))
     encoder = read_encoder(folder)
     template = ResultRow(
         protocol=name,
@@ -139,7 +146,7 @@ def _read(folder: Path, name: str, record: dict[str, Any], cells: tuple[Cell, ..
         patients=len(set(predictions[0].patients.tolist())),
         fraction=cells[0].fraction,
         leakage=record["leakage"],
-        note=_note(predictions[0].facts, record["cautions"]),
+        note=". ".join(record["cautions"]),
     )
     metrics = dict.fromkeys(measure.metric for measure in measures[0].of)
     primary = protocol.primary or next(iter(metrics))
@@ -147,7 +154,7 @@ def _read(folder: Path, name: str, record: dict[str, Any], cells: tuple[Cell, ..
         known = f"{PRIMARY}{primary} is no figure of task {protocol.task}, which has {', '.join(metrics)}"
         template = replace(template, note=". ".join(part for part in (known, template.note) if part))
         primary = next(iter(metrics))
-    return _Seeds(template, cells, predictions, measures, primary)
+    return _Seeds(template, cells, predictions, measures, primary, task, least)
 
 
 def _overall(judged: _Seeds, resamples: int) -> Iterator[ResultRow]:
@@ -166,9 +173,10 @@ def _of_subgroups(judged: _Seeds, about: dict[str, list[Any]], resamples: int) -
     frame = pd.DataFrame({name: pd.Series(about[name], dtype=object) for name in ("sex", "age", "view")}).iloc[order]
     found, too_small = subgroups(frame.reset_index(drop=True), judged.predictions[0].patients)
     for name, mask in found:
-        intervals = measure_intervals(judged.measures, judged.predictions[0].patients, mask, resamples)
-        template = replace(judged.template, group=name, n=intervals.mean.rows, patients=intervals.mean.patients)
-        rows = _rows(replace(judged, template=template), intervals.mean, intervals.sd)
+        part = judged.within(mask)
+        intervals = measure_intervals(part.measures, part.predictions[0].patients, mask, resamples)
+        template = replace(part.template, group=name, n=intervals.mean.rows, patients=intervals.mean.patients)
+        rows = _rows(replace(part, template=template), intervals.mean, intervals.sd)
         yield from (row for row in rows if not row.label)
     for text in too_small:
         yield replace(judged.template, group=text, metric=judged.primary, primary=True, note="too small a subgroup")
@@ -176,8 +184,9 @@ def _of_subgroups(judged: _Seeds, about: dict[str, list[Any]], resamples: int) -
 
 def _rows(judged: _Seeds, table: IntervalTable, sd: FloatArray | None = None) -> Iterator[ResultRow]:
     spreads = none_if_undefined(np.full(len(table.of), np.nan) if sd is None else sd)
-    columns = zip(table.of, table.records(), table.reasons, spreads, strict=True)
-    for measure, (value, low, high, used), reason, spread in columns:
+    columns = zip(table.of, table.records(), table.reasons, table.support.tolist(), spreads, strict=True)
+    for measure, (value, low, high, used), reason, support, spread in columns:
+        said = judged.measures[0].notes.get(measure, "")
         template = _with_counts(judged.template, judged.predictions[0], measure)
         yield replace(
             template,
@@ -190,7 +199,8 @@ def _rows(judged: _Seeds, table: IntervalTable, sd: FloatArray | None = None) ->
             resamples=used,
             seeds=len(judged.cells),
             sd=spread,
-            note=". ".join(part for part in (template.note, reason) if part),
+            support=support,
+            note=". ".join(part for part in (template.note, said, reason) if part),
         )
 
 
@@ -210,37 +220,3 @@ def _with_counts(template: ResultRow, predictions: Predictions, measure: Measure
         counted = (labels == measure.label) & ~np.isnan(arrays[measure.metric])
     patients = len(set(predictions.patients[counted].tolist()))
     return replace(template, n=int(counted.sum()), patients=patients, positives=positives)
-
-
-def _note(facts: Any, cautions: Sequence[str]) -> str:
-    """What the task said and a reader must know."""
-    skipped = ", ".join(f"{label} ({reason})" for label, reason in facts.get("skipped", {}).items())
-    return ". ".join((*cautions, f"not in the mean: {skipped}") if skipped else cautions)
-
-
-def seed_measures(task: Task, predictions: Sequence[Predictions]) -> list[Measures]:
-    """Figures of each seed; seeds that predict the same share one object, which is then computed once.
-
-    At 100 % of the labels a probe that is solved to convergence does not depend on its seed.
-
-    Args:
-        task: makes figures of predictions.
-        predictions: one a seed.
-
-    Raises:
-        UserError: the seeds judged different rows.
-    """
-    found: list[Measures] = []
-    for place, one in enumerate(predictions):
-        if not np.array_equal(one.rows, predictions[0].rows):
-            raise UserError("the seeds of a cell judged different rows: evaluate again into a new folder")
-        before = next((k for k in range(place) if _same(one, predictions[k])), None)
-        found.append(task.measures(one) if before is None else found[before])
-    return found
-
-
-def _same(one: Predictions, other: Predictions) -> bool:
-    if one.arrays.keys() != other.arrays.keys() or not np.array_equal(one.patients, other.patients):
-        return False
-    pairs = [(one.arrays[name], other.arrays[name]) for name in one.arrays]
-    return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.boxes import parse_boxes, picture_size
 from cmcgns.data.images.files import open_picture
-from cmcgns.data.images.place import Pixels, fit_in_square, place_boxes
+from cmcgns.data.images.place import Pixels, fit_in_square, place_boxes, place_in_square
 from cmcgns.data.images.read import load_images
 from cmcgns.data.manifest import LABEL, image_file
 from cmcgns.data.pairs.rows import choose_text
@@ -24,7 +23,6 @@ from cmcgns.evaluation.protocols.task_settings import TextKind
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 
 UNCERTAIN = -1
-_CHUNK = 256  # masks or boxes drawn at once
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,15 @@ class ImageSet:
             crop: in pixels of the crop of this side from the middle; None: of the square.
 
         Raises:
-            UserError: rows that were not annotated at all; names the first.
+            UserError: rows that were not annotated at all, or whose boxes are malformed; names the first.
         """
-        columns, placed = self.frame[["boxes", "width", "height", "source"]], []
-        for text, width, height, source in columns.itertuples(index=False):
+        columns, placed = self.frame[["boxes", "width", "height"]], []
+        for name, (text, width, height) in zip(self.names, columns.itertuples(index=False), strict=True):
             if not text:
-                raise UserError(f"{source}: has no annotation of boxes (an empty list would be [])")
-            placed.append(place_boxes(json.loads(text), int(width), int(height), self.pixels.shape[1], crop))
+                raise UserError(f"{name}: has no annotation of boxes (an empty list would be [])")
+            stated = parse_boxes(text, str(name))
+            size = picture_size(width, height, str(name)) if stated else (1, 1)
+            placed.append(place_boxes(stated, *size, self.pixels.shape[1], crop))
         return placed
 
     def masks(self, rows: IntArray | None = None) -> BoolArray:
@@ -79,12 +79,41 @@ class ImageSet:
             UserError: a mask that cannot be read; names the file.
         """
         side, paths = self.pixels.shape[1], self.frame["mask_path"].to_numpy()
-        paths = paths if rows is None else paths[rows]
-        masks = np.zeros((len(paths), side, side), dtype=bool)
-        for mask, path in zip(masks, paths, strict=True):
-            if path:
-                mask[:] = _read_mask(Path(image_file(self.folder, path)), side)
+        chosen = np.arange(len(paths)) if rows is None else rows
+        masks = np.zeros((len(chosen), side, side), dtype=bool)
+        for mask, row in zip(masks, chosen, strict=True):
+            if paths[row]:
+                mask[:] = fit_in_square(self._gray_mask(row), side, Image.Resampling.BOX) >= 128
         return masks
+
+    def whole_mask(self, row: int) -> BoolArray:
+        """(h, w) true inside, at the size of the mask's file; without one an empty mask of the stored picture's size.
+
+        Raises:
+            UserError: a mask that cannot be read; names the file.
+        """
+        if not self.frame["mask_path"].iloc[row]:
+            return np.zeros(self.stored_size(row) or self.pixels.shape[1:], dtype=bool)
+        return self._gray_mask(row) >= 128
+
+    def stored_size(self, row: int) -> tuple[int, int] | None:
+        """Height and width of the stored picture; None where the manifest does not say."""
+        size = [self.frame[name].iloc[row] for name in ("height", "width")]
+        return None if any(pd.isna(side) or side < 1 for side in size) else (int(size[0]), int(size[1]))
+
+    def _gray_mask(self, row: int) -> Pixels:
+        """A mask file (h, w), which must have the shape of its image: both are placed alike."""
+        path = Path(image_file(self.folder, self.frame["mask_path"].iloc[row]))
+        with open_picture(path) as image:
+            gray = np.asarray(image.convert("L"))
+        stored = self.stored_size(row) or gray.shape
+        mine, other = (place_in_square(wide, high, self.pixels.shape[1]) for high, wide in (gray.shape, stored))
+        if abs(mine.width - other.width) > 1 or abs(mine.height - other.height) > 1:
+            raise UserError(
+                f"{path}: the mask has {gray.shape[1]}×{gray.shape[0]} pixels, its image {stored[1]}×{stored[0]}: "
+                "they must have one shape"
+            )
+        return gray
 
     def texts(self, kind: TextKind) -> list[str]:
         """The report of each row by the rule of `data.text`, empty where it holds no sentence."""
@@ -123,100 +152,3 @@ def image_set_of(
     if empty_is_negative:
         labels = np.where(np.isnan(stated), 0.0, labels)
     return ImageSet(frame, folder, pixels, label_names, labels, frame["patient_id"].to_numpy(dtype=object))
-
-
-def _read_mask(path: Path, side: int) -> BoolArray:
-    """A stored mask placed as its image is, inside where at least half of a pixel is."""
-    with open_picture(path) as image:
-        gray = np.asarray(image.convert("L"))
-    return fit_in_square(gray, side, Image.Resampling.BOX) >= 128
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Masks of one split, of which only those that are not empty take memory.
-
-    Attributes:
-        masks: (p, s, s) masks with at least one pixel inside.
-        place: (n,) where an image's mask is in `masks`; -1: it is empty.
-        outside: share of all pixels inside that the crop to s cut off.
-    """
-
-    masks: BoolArray
-    place: IntArray
-    outside: float
-
-    @property
-    def positive(self) -> BoolArray:
-        """(n,) whether anything is to be drawn."""
-        return np.asarray(self.place >= 0)
-
-    def of(self, rows: IntArray) -> BoolArray:
-        """(b,) rows -> (b, s, s) masks."""
-        found = np.zeros((len(rows), *self.masks.shape[1:]), dtype=bool)
-        place = self.place[rows]
-        found[place >= 0] = self.masks[place[place >= 0]]
-        return found
-
-
-def read_targets(images: ImageSet, kind: Literal["masks", "boxes"], size: int) -> Targets:
-    """Masks of all images of a split, cropped as the encoder's input is.
-
-    Args:
-        images: n images in squares of side S.
-        kind: `masks` reads the mask files; `boxes` fills the boxes.
-        size: s <= S, side of the central crop.
-
-    Raises:
-        UserError: a mask that cannot be read, or an image that was not annotated with boxes; names it.
-    """
-    side = images.pixels.shape[1]
-    if kind == "boxes":
-        boxes = images.boxes()
-        rows = np.flatnonzero([len(each) > 0 for each in boxes])
-    else:
-        rows = np.flatnonzero(images.frame["mask_path"].to_numpy() != "")
-    first = (side - size) // 2
-    inside = slice(first, first + size)
-    kept, places, whole = [np.zeros((0, size, size), dtype=bool)], [np.zeros(0, dtype=np.intp)], 0
-    for start in range(0, len(rows), _CHUNK):
-        part = rows[start : start + _CHUNK]
-        full = fill_boxes([boxes[row] for row in part], side) if kind == "boxes" else images.masks(part)
-        masks = full[:, inside, inside]
-        some = masks.any(axis=(1, 2))
-        whole += int(full.sum())
-        kept.append(masks[some])
-        places.append(part[some])
-    masks, found = np.concatenate(kept), np.concatenate(places)
-    place = np.full(len(images), -1, dtype=np.intp)
-    place[found] = np.arange(len(found))
-    return Targets(masks, place, 1 - int(masks.sum()) / whole if whole else 0.0)
-
-
-def fill_boxes(boxes: list[FloatArray], side: int) -> BoolArray:
-    """Masks of filled boxes: a pixel is inside when one of the image's boxes covers at least half of its area.
-
-    Args:
-        boxes: of n images, (k, 4) x0, y0, x1, y1 in pixels; parts beyond the square are ignored.
-        side: s of the square.
-
-    Returns:
-        (n, s, s).
-
-    Raises:
-        UserError: a box with a corner that is no finite number.
-    """
-    masks = np.zeros((len(boxes), side, side), dtype=bool)
-    for mask, corners in zip(masks, boxes, strict=True):
-        if not np.isfinite(corners).all():
-            raise UserError(f"box {corners[~np.isfinite(corners).all(axis=1)][0].tolist()} is not finite")
-        left, top, right, bottom = corners.T
-        across, down = _covered(left, right, side), _covered(top, bottom, side)
-        mask[:] = (down[:, :, None] * across[:, None, :] >= 0.5 - 1e-9).any(axis=0)
-    return masks
-
-
-def _covered(low: FloatArray, high: FloatArray, side: int) -> FloatArray:
-    """Share of every pixel along one axis that lies between two coordinates. (K,), (K,) -> (K, side)."""
-    edge = np.arange(side)
-    return np.asarray(np.clip(np.minimum(high[:, None], edge + 1) - np.maximum(low[:, None], edge), 0, 1))

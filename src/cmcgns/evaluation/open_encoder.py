@@ -12,22 +12,20 @@ import torch
 
 from cmcgns.common.errors import UserError, one_line
 from cmcgns.evaluation.encoder import HALF, IMAGENET, FrozenEncoder, Statistics
+from cmcgns.evaluation.encoder_names import HELP, KINDS, check_timm, explain_folder, explain_name, is_folder
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.weights import load_image_weights
 from cmcgns.pretrained import load, random_twin
 from cmcgns.settings.config import ImageEncoderSettings
+from cmcgns.training.run_folder import RunFolder
 
-HELP = (
-    "RUN (folder of a finished run), NAME@FILE (timm name and a timm or torchvision state dict), "
-    "random:RUN, random:NAME, or imagenet:NAME (timm's own weights; downloaded if they are not here)"
-)
 _SIZE, _RESIZE = 224, 256  # of timm models that state nothing
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _ANSWER = 10.0  # seconds
 
 
 def open_encoder(
-    text: str, normalise: str | None = None, image_size: int | None = None, seed: int = 0
+    text: str, normalise: str | None = None, image_size: int | None = None, seed: int = 0, prefix: str = ""
 ) -> FrozenEncoder:
     """Build the encoder that a user named.
 
@@ -37,31 +35,38 @@ def open_encoder(
             are given, `half` for a random start.
         image_size: side of the input, only for timm names; 224 by default.
         seed: of a random start.
+        prefix: of the keys in a file that holds several encoders.
 
     Raises:
         UserError: nothing of that name, or weights that do not fit; lists the keys.
     """
     kind, colon, rest = text.partition(":")
-    if kind not in ("random", "imagenet") or not colon:
+    if kind not in KINDS or not colon:
         kind, rest = "", text
     if not rest.strip():
         raise UserError(f"{text or 'ENCODER'}: nothing is named. An encoder is {HELP}")
-    if Path(rest).is_dir() and kind != "imagenet":
+    name, at, file = rest.partition("@")
+    is_run = is_folder(rest) and kind != "imagenet"
+    if prefix and (is_run or kind or not at):
+        raise UserError(f"--prefix {prefix}: only weights of another program, NAME@FILE, have a prefix")
+    if is_run:
         if normalise or image_size:
             raise UserError(
                 f"{rest} is a run: its preprocess.json says size and normalisation; leave those options out"
             )
         return _from_run(Path(rest), kind == "random", seed)
-    name, at, file = rest.partition("@")
     if kind and at:
         raise UserError(f"{text}: {kind}: and a weights file contradict each other")
     if not kind and not at:
-        raise UserError(f"{text} is no run folder. An encoder is {HELP}")
+        raise UserError(explain_name(text))
+    check_timm(text, kind, name, at, file)
     statistics = {"half": HALF, "imagenet": IMAGENET, None: HALF if kind == "random" else IMAGENET}[normalise]
-    return _from_timm(name, kind, Path(file).expanduser(), statistics, image_size or _SIZE, seed)
+    return _from_timm(name, kind, Path(file).expanduser(), statistics, image_size or _SIZE, seed, prefix)
 
 
 def _from_run(folder: Path, random: bool, seed: int) -> FrozenEncoder:
+    if not RunFolder(folder).config.is_file():
+        raise UserError(explain_folder(folder))
     model = load(folder)
     name = folder.resolve().name
     if random:
@@ -70,15 +75,17 @@ def _from_run(folder: Path, random: bool, seed: int) -> FrozenEncoder:
     return FrozenEncoder(name, model.task.model.image_encoder, data.image_size, data.resize, HALF, model)
 
 
-def _from_timm(name: str, kind: str, file: Path, statistics: Statistics, size: int, seed: int) -> FrozenEncoder:
+def _from_timm(
+    name: str, kind: str, file: Path, statistics: Statistics, size: int, seed: int, prefix: str
+) -> FrozenEncoder:
     torch.manual_seed(seed)
     encoder = ImageEncoder(ImageEncoderSettings(name=name, channels=3), size)
     label = f"{kind} {name}".strip()
     if kind == "imagenet":
         _load_imagenet(encoder, name)
     elif not kind:
-        load_image_weights(encoder.body, file, 3)
-        label = f"{name} ({file.stem})"
+        load_image_weights(encoder.body, file, 3, prefix)
+        label = f"{name} ({', '.join(filter(None, (file.stem, prefix)))})"
     return FrozenEncoder(label, encoder, size, round(_RESIZE * size / _SIZE), statistics)
 
 

@@ -1,6 +1,5 @@
 """What the report is worth to the reconstruction of hidden regions: the right one against another study's."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.boxes import parse_boxes, picture_size
 from cmcgns.data.images.place import place_boxes
 from cmcgns.data.pairs.batch import BatchRequest, evaluation_order
 from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
@@ -45,10 +45,11 @@ class StudySet:
         settings = self.dataset.settings
         size = settings.image_size
         masks = torch.zeros(len(self.frame), 1, size, size, dtype=torch.bool)
-        columns = (self.frame["boxes"], self.frame["width"], self.frame["height"])
-        for row, (text, width, height) in enumerate(zip(*columns, strict=True)):
-            boxes = json.loads(text or "[]")
-            for x0, y0, x1, y1 in place_boxes(boxes, int(width), int(height), settings.resize, size):
+        columns = (self.frame["boxes"], self.frame["width"], self.frame["height"], self.frame["image_path"])
+        for row, (text, width, height, name) in enumerate(zip(*columns, strict=True)):
+            boxes = parse_boxes(text, name)
+            place = picture_size(width, height, name) if boxes else (1, 1)
+            for x0, y0, x1, y1 in place_boxes(boxes, *place, settings.resize, size):
                 rows, columns_ = (slice(max(0, int(a)), max(0, round(b))) for a, b in ((y0, y1), (x0, x1)))
                 masks[row, 0, rows, columns_] = True
         return masks

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from cmcgns.common.claim import holds_anything
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_arrays, write_json, write_text
+from cmcgns.common.files import make_folder, write_arrays, write_json, write_text
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import Cell
 
@@ -53,13 +54,15 @@ class ResultRow:
         n: test rows; of the subgroup, if it is one; of a class only those that it is judged on (that have its label).
         patients: test patients of these rows.
         positives: rows of a class that have it; None for figures over all classes, and where no label says so.
+        support: patients of the scarcest kind that the figure rests on (of a class its positives or its negatives, of
+            Dice those with a mask); with fewer than 5 there is no interval, with fewer than 10 it is too narrow.
         fraction: per cent of the training patients; None for tasks that learn nothing.
         seed: of this cell; None: the mean over seeds.
         seeds: how many seeds are behind the value.
         sd: standard deviation over seeds; None for a single one.
         resamples: behind the interval.
         leakage: empty, or what `--allow-leakage` allowed.
-        note: what a reader must know, e.g. skipped classes, or why there is no interval.
+        note: what a reader must know, e.g. classes left out of a mean, or why there is no interval.
     """
 
     protocol: str
@@ -78,6 +81,7 @@ class ResultRow:
     n: int = 0
     patients: int = 0
     positives: int | None = None
+    support: int = 0
     fraction: float | None = None
     seed: int | None = None
     seeds: int = 1
@@ -126,13 +130,10 @@ def open_results(folder: Path, name: str, sha256: str) -> None:
                 "(and `cmcgns compare A B` for both)"
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or holds_anything(folder)):
         raise UserError(f"--out {folder} is not empty and holds no results: choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / ENCODER, {"encoder": name, "sha256": sha256})
-    except OSError as error:
-        raise UserError(f"--out {folder} cannot be written: {error.strerror}") from error
+    make_folder(folder)
+    write_json(folder / ENCODER, {"encoder": name, "sha256": sha256})
 
 
 def read_encoder(folder: Path) -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 Every figure is computed on the same resamples. Where a resample leaves a figure undefined (no positive was drawn),
 that resample does not count for it, and `resamples` says how many did. What is the same in every resample has no
-interval. Differences have percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
+interval, nor has what rests on fewer than `LEAST` patients of a kind; with fewer than `ENOUGH` it is marked
+(benchmarks/coverage.py).
+
+Differences have percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
 13), figures between 0 and 1 intervals on the logit scale (:func:`cmcgns.metrics.resamples.share_ends`): with few
 patients (below about 30), or an area above 0.95 with few positives, percentile intervals are too narrow and lie too
 low.
@@ -17,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics.measure import Measure, Measures, row_means
+from cmcgns.metrics.measure import LEAST, Kind, Measure, Measures, row_means
 from cmcgns.metrics.ranking import FloatArray, IntArray
 from cmcgns.metrics.resamples import Resampled, percentile_ends, resample, share_ends
 
@@ -25,6 +28,8 @@ NO_SHARES = ("cnr",)
 """Beginnings of the names of figures that may happen to lie between 0 and 1 but have no bounds there."""
 NO_VARIATION = "no interval: no variation among the resamples"
 ONE_PATIENT = "all rows are of one patient: an interval needs at least two"
+TOO_FEW = "no interval"
+NARROW = "interval too narrow"
 _ROUNDING = 1e-12
 
 
@@ -67,9 +72,10 @@ class IntervalTable:
         low: (M,) lower ends; NaN where there is none.
         high: (M,) upper ends.
         resamples: (M,) behind the ends; 0 where there is none.
-        reasons: M, why there is no interval although there may be a value; empty if there is one.
+        reasons: M, why there is no interval although there may be a value, or why it is too narrow; else empty.
         rows: how many were judged.
         patients: among them.
+        support: (M,) patients of the scarcest kind that the figure rests on.
     """
 
     of: tuple[Measure, ...]
@@ -80,6 +86,7 @@ class IntervalTable:
     reasons: tuple[str, ...]
     rows: int
     patients: int
+    support: IntArray
 
     def records(self) -> list[tuple[float | None, float | None, float | None, int]]:
         """M times value, low, high, resamples; None in place of NaN, as JSON wants it."""
@@ -197,6 +204,8 @@ def paired_intervals(
 def mean_interval(values: npt.ArrayLike, groups: npt.ArrayLike, resamples: int = 2000, seed: int = 0) -> Interval:
     """Mean of one value a row (an error, a hit) with its 95 % percentile interval, of no width where all are equal.
 
+    With fewer than `LEAST` patients it has none: its ends are NaN.
+
     Args:
         values: (n,) finite.
         groups: (n,) patient id of each row.
@@ -216,6 +225,8 @@ def mean_interval(values: npt.ArrayLike, groups: npt.ArrayLike, resamples: int =
     if found.patients < 2:
         raise UserError(ONE_PATIENT)
     low, high, used = percentile_ends(found.drawn[0])
+    if found.patients < LEAST:
+        return Interval(float(found.values[0, 0]), np.nan, np.nan, found.rows, 0)
     return Interval(float(found.values[0, 0]), float(low[0]), float(high[0]), found.rows, int(used[0]))
 
 
@@ -226,7 +237,8 @@ def _table(
 
     What is undefined on the sample itself has no interval either, whatever its resamples are. Nor has a figure that
     is the same in every resample, such as a recall of 0: patients who are all alike say nothing of how others may
-    differ, and an interval of no width would claim certainty.
+    differ, and an interval of no width would claim certainty. What rests on a handful of patients has none because
+    they cannot say how much others vary.
     """
     low, high, used = percentile_ends(drawn)
     flat = high - low <= _ROUNDING * np.maximum(1, np.abs(high))
@@ -235,10 +247,24 @@ def _table(
         share = named & ~flat & (value >= 0) & (value <= 1) & (low >= 0) & (high <= 1)
         low[share], high[share] = share_ends(value[share], low[share], high[share], found.patients)
     undefined = np.isnan(value)
-    without = undefined | flat
+    reasons = [_reason(*about) for about in zip(found.support, flat.tolist(), strict=True)]
+    support = np.array([min(count for _, count in kinds) for kinds in found.support], dtype=np.intp)
+    without = undefined | flat | (support < LEAST)
     low, high, used = np.where(without, np.nan, low), np.where(without, np.nan, high), np.where(without, 0, used)
-    reasons = np.where(flat & ~undefined, NO_VARIATION, ONE_PATIENT if found.patients < 2 else "")
-    return IntervalTable(of, value, low, high, used, tuple(reasons.tolist()), found.rows, found.patients)
+    silent = (undefined & (found.patients > 1)) | (np.isnan(low) & ~flat & (support >= LEAST))
+    said = tuple("" if quiet else text for quiet, text in zip(silent, reasons, strict=True))
+    return IntervalTable(of, value, low, high, used, said, found.rows, found.patients, support)
+
+
+def _reason(support: Sequence[tuple[Kind, int]], flat: bool) -> str:
+    """Why a figure has no interval, or one that is too narrow; empty if neither."""
+    kind, patients = min(support, key=lambda pair: pair[1])
+    whom = f"only {patients} patient{'s' * (patients != 1)} {kind.name}".strip()
+    if patients < LEAST:
+        return ONE_PATIENT if patients == 1 and not kind.name else f"{TOO_FEW}: {whom}, at least {LEAST} are needed"
+    if flat:
+        return NO_VARIATION
+    return f"{NARROW}: {whom}" if any(count < each.enough for each, count in support) else ""
 
 
 def none_if_undefined(values: FloatArray) -> list[float | None]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics.measure import Measure, Measures, row_means
+from cmcgns.metrics.measure import Measure, Measures, joined, row_means
 from cmcgns.metrics.ranking import FloatArray
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -156,17 +156,19 @@ def dice_and_iou(
     return dice, iou
 
 
-def overlap_measures(intersection: npt.ArrayLike, predicted: npt.ArrayLike, truth: npt.ArrayLike) -> Measures:
+def overlap_measures(
+    intersection: npt.ArrayLike, predicted: npt.ArrayLike, truth: npt.ArrayLike, suffix: str = ""
+) -> Measures:
     """Mean Dice and IoU of images with a mask (`…_positive`), and of all, where empty on empty is 1 (`…_all`).
 
     A mean over batches would depend on the batch size and a pooled Dice would hide small findings, so every image has
     figures of its own.
 
-    Args: as of :func:`dice_and_iou`.
+    Args: as of :func:`dice_and_iou`, and what the names of the figures end in.
     """
     dice, iou = dice_and_iou(intersection, predicted, truth)
-    found = {}
+    parts, drawn = [], np.asarray(truth) > 0
     for name, values in (("dice", dice), ("iou", iou)):
-        found[Measure(f"{name}_positive")] = np.where(np.asarray(truth) > 0, values, np.nan)
-        found[Measure(f"{name}_all")] = values
-    return row_means(found)
+        positive = {Measure(f"{name}_positive{suffix}"): np.where(drawn, values, np.nan)}
+        parts += [row_means(positive, "with a mask"), row_means({Measure(f"{name}_all{suffix}"): values})]
+    return joined(parts)

@@ -158,10 +158,7 @@ class RankedClass:
         """(R,) float64 average precision from weights (n, R); NaN where positives weigh nothing."""
         false, true, total = torch.zeros(3, weights.shape[1], dtype=torch.float64)
         for negatives, positives in self._precision.sums(weights):
-            false_alarms, hits = negatives.double(), positives.double()
-            false_alarms[0] += false
-            hits[0] += true
-            false_alarms, hits = false_alarms.cumsum(0), hits.cumsum(0)
+            false_alarms, hits = false + negatives.double().cumsum(0), true + positives.double().cumsum(0)
             false, true = false_alarms[-1], hits[-1]
             found = false_alarms + hits
             # Nothing found yet: no hits either, and 0 / 1 is the 0 that it adds.

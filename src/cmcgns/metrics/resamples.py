@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics.measure import Measure, Measures
+from cmcgns.metrics.measure import Kind, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray
 
 Counts = npt.NDArray[np.int32]
@@ -86,12 +86,14 @@ class Resampled:
         drawn: (S, R, M), NaN where a resample leaves a figure undefined; R = 0 where there is a single patient.
         rows: how many were judged.
         patients: among them.
+        support: of each figure the patients of each kind that it rests on.
     """
 
     values: FloatArray
     drawn: FloatArray
     rows: int
     patients: int
+    support: tuple[tuple[tuple[Kind, int], ...], ...]
 
 
 def resample(
@@ -117,7 +119,7 @@ def resample(
     """
     ids = np.asarray(groups)
     rows = _rows(mask, len(ids))
-    _, patients = patient_index(ids[rows])
+    index, patients = patient_index(ids[rows])
     distinct = list({id(one): one for one in measures}.values())
     place = [next(k for k, other in enumerate(distinct) if other is one) for one in measures]
     sample = np.zeros((1, len(ids)), dtype=np.int32)
@@ -131,7 +133,23 @@ def resample(
             table[rows] = part.T
             counts = table.T
         chunks.append(np.stack([_compute(one, of, counts) for one in distinct]))
-    return Resampled(values[place], np.concatenate(chunks, axis=1)[place], len(rows), patients)
+    drawn = np.concatenate(chunks, axis=1)[place]
+    return Resampled(values[place], drawn, len(rows), patients, _support(measures[0], of, rows, index))
+
+
+def _support(
+    measures: Measures, of: Sequence[Measure], rows: IntArray, patient: IntArray
+) -> tuple[tuple[tuple[Kind, int], ...], ...]:
+    """Patients of each kind that the figures rest on, among some rows (r,) of the patients (r,)."""
+    everyone = [Kind("", np.ones(rows.max() + 1, dtype=bool))]
+    counted: dict[int, int] = {}  # a class shares its kinds with the mean over classes
+
+    def count(kind: Kind) -> int:
+        if id(kind.rows) not in counted:
+            counted[id(kind.rows)] = len(np.unique(patient[kind.rows[rows]]))
+        return counted[id(kind.rows)]
+
+    return tuple(tuple((kind, count(kind)) for kind in measures.rests_on.get(name, everyone)) for name in of)
 
 
 def _rows(mask: npt.ArrayLike | None, n: int) -> IntArray:

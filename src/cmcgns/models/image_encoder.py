@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.models.freeze import freeze_unreached
 from cmcgns.models.weights import load_image_weights
 from cmcgns.settings.config import ImageEncoderSettings
@@ -34,7 +34,8 @@ class ImageEncoder(nn.Module):
         self.channels = settings.channels
         self.body: Any = _create_body(settings, image_size)
         if settings.weights is not None and load_weights:
-            load_image_weights(self.body, Path(settings.weights).expanduser(), settings.channels)
+            path = Path(settings.weights).expanduser()
+            load_image_weights(self.body, path, settings.channels, settings.weights_prefix or "")
         example = torch.zeros(1, 1, image_size, image_size)
         self.body.eval()
         try:
@@ -83,15 +84,19 @@ class ImageEncoder(nn.Module):
         return maps
 
 
-def _create_body(settings: ImageEncoderSettings, image_size: int) -> nn.Module:
-    import difflib
+def no_model(name: str) -> str:
+    """What is said of a name that timm does not know."""
+    import timm
 
+    hint = did_you_mean(name, timm.list_models()) or " `timm.list_models()` in Python lists what there is."
+    return f"timm has no model {name or 'without a name'}.{hint}"
+
+
+def _create_body(settings: ImageEncoderSettings, image_size: int) -> nn.Module:
     import timm
 
     if not timm.is_model(settings.name):
-        near = difflib.get_close_matches(settings.name, timm.list_models(), 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"image_encoder.name: timm has no model {settings.name}.{hint}")
+        raise UserError(f"image_encoder.name: {no_model(settings.name)}")
     options: dict[str, Any] = {"num_classes": 0, "in_chans": settings.channels, "pretrained": False}
     options = settings.options | options
     if settings.output_stride is not None:

@@ -1,50 +1,74 @@
-"""Pretrained image weights from local files: read safely, renamed where needed, loaded strictly."""
+"""Pretrained image weights of others: the encoder is found in the file, renamed where needed, loaded strictly."""
 
 import logging
-import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
+from cmcgns.models.layouts import Tensors, spellings
+from cmcgns.models.weight_files import read_state_dict
 
 logger = logging.getLogger(__name__)
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
-_PREFIXES = ("module.", "backbone.", "encoder_q.", "image_encoder.body.", "model.image_encoder.body.")
-_HEADS = ("fc.", "head.", "heads.", "classifier.", "head_dist.")
+_HEADS = ("fc.", "head.", "heads.", "classifier.", "head_dist.", "pooler.", "mask_token", "decoder_")
+_DEPTH = 12  # dots of a prefix
+_SHOWN = 8
+_OPTION = "--prefix P, or image_encoder.weights_prefix=P in a recipe"
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read tensors from a safetensors or PyTorch file; nothing in the file is executed.
+@dataclass
+class _Reading:
+    """A way to read a file as the encoder.
+
+    Attributes:
+        prefix: below which the keys lie.
+        spelling: the program that names layers so; empty for timm.
+        tensors: under the encoder's names.
+        head: keys that are left out.
+        changes: what was done to tensors.
+    """
+
+    prefix: str
+    spelling: str
+    tensors: Tensors
+    head: list[str]
+    changes: list[str] = field(default_factory=list)
+
+
+def load_image_weights(body: nn.Module, path: Path, channels: int, prefix: str = "") -> None:
+    """Load a state dict of another program into a timm backbone without a head.
+
+    The keys of the encoder may lie below any prefix and be spelled as in timm, torchvision, transformers, CLIP or
+    EfficientNet-PyTorch. A classification head is left out, a first layer of one or three channels is made to fit,
+    the position embedding of another image size is interpolated; all else must match. The log says what was done.
+
+    Args:
+        body: is filled.
+        path: file or folder, as :func:`read_state_dict` takes it.
+        channels: of the images.
+        prefix: where a file holds several encoders: the keys of the wanted one begin so.
 
     Raises:
-        UserError: no such file, unreadable, or without tensors.
+        UserError: several encoders, or none that fits; lists missing, unexpected and misshapen keys.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
-    try:
-        content: Any = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
-    except UnpicklingError as error:  # torch's own message recommends to run the code
-        raise UserError(
-            f"{path}: no weights file, or one that holds more than tensors, and its code is not run; "
-            "save the state dict of the model alone, best as .safetensors"
-        ) from error
-    except Exception as error:
-        raise UserError(f"{path}: not a readable weights file ({type(error).__name__}: {error})") from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    items = content.items() if isinstance(content, dict) else ()
-    tensors = {key: value for key, value in items if isinstance(value, Tensor)}
-    if not tensors:
-        raise UserError(f"{path} holds no tensors")
-    return tensors
+    tensors = read_state_dict(path)
+    inside, start = _below_prefix(tensors, prefix, path)
+    wanted = body.state_dict()
+    readings = list(_readings(inside, body, start))
+    for reading in readings:
+        _adapt(reading, body, wanted, channels)
+    found = _choose(readings, wanted, path)
+    check_keys(found.tensors, wanted, str(path), _hint(found, inside, start))
+    for key, value in found.tensors.items():
+        if not value.float().isfinite().all():
+            raise UserError(f"{path}: {key} holds NaN or infinite values; the training that wrote it had failed")
+    body.load_state_dict(found.tensors)
+    _report(found, tensors, path)
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -52,27 +76,7 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def load_image_weights(body: nn.Module, path: Path, channels: int) -> None:
-    """Load a timm or torchvision state dict into a timm backbone without a head.
-
-    Known spellings are renamed (torchvision ViT, the EfficientNet-PyTorch family); the classification head of
-    the file is left out; three-channel first layers are summed for one channel. Everything else must match.
-
-    Raises:
-        UserError: listing missing, unexpected and misshapen keys.
-    """
-    wanted = body.state_dict()
-    tensors = _rename(_strip_prefixes(read_state_dict(path), body), body)
-    dropped = [key for key in tensors if key not in wanted and key.startswith(_HEADS)]
-    tensors = {key: value for key, value in tensors.items() if key not in dropped}
-    if channels == 1:
-        tensors = {key: _sum_channels(value, wanted.get(key)) for key, value in tensors.items()}
-    check_keys(tensors, wanted, str(path))
-    body.load_state_dict(tensors)
-    logger.info("loaded %d tensors from %s (head left out: %s)", len(tensors), path, ", ".join(dropped) or "none")
-
-
-def check_keys(tensors: dict[str, Tensor], wanted: dict[str, Tensor], source: str) -> None:
+def check_keys(tensors: dict[str, Tensor], wanted: dict[str, Tensor], source: str, hint: str = "") -> None:
     """Refuse tensors that do not fit exactly.
 
     Raises:
@@ -81,97 +85,148 @@ def check_keys(tensors: dict[str, Tensor], wanted: dict[str, Tensor], source: st
     # Old files lack the counter, which only matters for BatchNorm without momentum.
     counters = {key for key in wanted if key.endswith("num_batches_tracked")} - tensors.keys()
     tensors |= {key: wanted[key] for key in counters}
-    problems = {
-        "missing": sorted(wanted.keys() - tensors.keys()),
+    found = [f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in _problems(tensors, wanted).items() if keys]
+    if found:
+        raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(found) + hint)
+
+
+def _problems(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    both = [key for key in wanted if key in tensors]
+    shapes = {key: (tuple(tensors[key].shape), tuple(wanted[key].shape)) for key in both}
+    return {
+        "missing": sorted(key for key in wanted.keys() - tensors.keys() if not key.endswith("num_batches_tracked")),
         "unexpected": sorted(tensors.keys() - wanted.keys()),
         "other shape": [
-            f"{key} {tuple(tensors[key].shape)} instead of {tuple(wanted[key].shape)}"
-            for key in wanted
-            if key in tensors and tensors[key].shape != wanted[key].shape
+            f"{key} {ours} instead of {theirs}" for key, (ours, theirs) in shapes.items() if ours != theirs
+        ],
+        "no fractions": [
+            f"{key} {tensors[key].dtype}"
+            for key in both
+            if wanted[key].is_floating_point() and not tensors[key].is_floating_point()
         ],
     }
-    found = [f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in problems.items() if keys]
-    if found:
-        raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(found))
-
-
-def _torch_load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:8]) + (f", … ({len(keys) - 8} more)" if len(keys) > 8 else "")
+    return ", ".join(keys[:_SHOWN]) + (f", … ({len(keys) - _SHOWN} more)" if len(keys) > _SHOWN else "")
 
 
-def _strip_prefixes(tensors: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
-    """The keys below one or two known prefixes ("module.backbone."), if these are what the model calls its own."""
+def _prefixes(tensors: Mapping[str, Tensor]) -> Counter[str]:
+    """How many keys lie below each prefix that ends in a dot, and below none."""
+    count: Counter[str] = Counter()
+    for key in tensors:
+        parts = key.split(".")[:-1][:_DEPTH]
+        count.update(["", *(".".join(parts[: number + 1]) + "." for number in range(len(parts)))])
+    return count
+
+
+def _below_prefix(tensors: Tensors, prefix: str, path: Path) -> tuple[Tensors, str]:
+    """What lies below a prefix that a user named, without the names of the groups around it if he likes."""
+    if not prefix:
+        return tensors, ""
+    name = prefix.rstrip(".") + "."
+    ends = [each for each in _prefixes(tensors) if each == name or each.endswith(f".{name}")]
+    ends = [each for each in ends if not any(each != other and each.startswith(other) for other in ends)]
+    if not ends:
+        raise UserError(f"{path}: no key lies below {prefix}; the keys begin with {_groups(tensors)}")
+    if len(ends) > 1 and name not in ends:
+        raise UserError(f"{path}: {prefix} is not unique: {', '.join(ends)}; give a longer one")
+    start = name if name in ends else ends[0]
+    return below(tensors, start), start
+
+
+def _readings(tensors: Tensors, body: nn.Module, start: str) -> Iterator[_Reading]:
+    """Wherever enough keys lie together to be the encoder, in every spelling."""
     wanted = body.state_dict().keys()
-    for prefix in ("", *_PREFIXES, *(first + second for first in _PREFIXES for second in _PREFIXES)):
-        inside = below(tensors, prefix)
-        if wanted & _rename(inside, body).keys():
-            return inside
-    return tensors
+    enough = len(wanted) / 2
+    for prefix, count in _prefixes(tensors).items():
+        if prefix and count < enough:
+            continue
+        for spelling, renamed in spellings(below(tensors, prefix), body):
+            head = [key for key in renamed if key not in wanted and key.startswith(_HEADS)]
+            kept = {key: value for key, value in renamed.items() if key not in head}
+            if wanted & kept.keys() or (not prefix and not spelling):
+                yield _Reading(start + prefix, spelling, kept, head)
 
 
-def _sum_channels(value: Tensor, target: Tensor | None) -> Tensor:
-    # A gray image repeated to three channels meets the sum of the three filters.
-    if target is not None and value.ndim == 4 and target.shape[1] == 1 and value.shape[1] == 3:
-        return value.sum(1, keepdim=True)
-    return value
+def _adapt(reading: _Reading, body: nn.Module, wanted: Mapping[str, Tensor], channels: int) -> None:
+    for key, value in reading.tensors.items():
+        target = wanted.get(key)
+        if target is None or value.shape == target.shape or value.ndim != target.ndim:
+            continue
+        if value.ndim == 4 and {value.shape[1], target.shape[1]} == {1, 3} and target.shape[1] == channels:
+            # A gray image repeated to three channels meets the sum of the three filters.
+            three = channels == 3
+            reading.tensors[key] = value.repeat(1, 3, 1, 1) / 3 if three else value.sum(1, keepdim=True)
+            change = "one channel spread over three" if three else "three channels summed to one"
+            reading.changes.append(f"{key}: {change}")
+        elif key == "pos_embed" and (resized := _resize(value, target, body)) is not None:
+            reading.tensors[key] = resized
+            reading.changes.append(f"{key}: interpolated from {value.shape[1]} to {target.shape[1]} places")
 
 
-def _rename(tensors: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
-    if "class_token" in tensors and "encoder.pos_embedding" in tensors:
-        return {_torchvision_vit_key(key): value for key, value in tensors.items()}
-    if "_conv_stem.weight" in tensors:
-        blocks = sorted(
-            {m.group(0) for key in body.state_dict() if (m := re.match(r"blocks\.\d+\.\d+", key))},
-            key=lambda name: [int(part) for part in name.split(".")[1:]],
+def _resize(value: Tensor, target: Tensor, body: Any) -> Tensor | None:
+    """The position embedding of a square of another side; None for anything else."""
+    from timm.layers import resample_abs_pos_embed
+
+    grid = getattr(getattr(body, "patch_embed", None), "grid_size", None)
+    if grid is None or value.ndim != 3 or value.shape[::2] != target.shape[::2]:
+        return None
+    others = target.shape[1] - grid[0] * grid[1]
+    side = round(max(value.shape[1] - others, 0) ** 0.5)
+    if others < 0 or side < 1 or side * side + others != value.shape[1]:
+        return None
+    resized: Tensor = resample_abs_pos_embed(value.float(), list(grid), [side, side], num_prefix_tokens=others)
+    return resized
+
+
+def _choose(readings: list[_Reading], wanted: Mapping[str, Tensor], path: Path) -> _Reading:
+    """The reading that fits; the one that comes nearest if there is none."""
+    fitting = [reading for reading in readings if not any(_problems(reading.tensors, wanted).values())]
+    if not fitting:
+        return max(readings, key=lambda reading: _matches(reading.tensors, wanted))
+    prefixes = dict.fromkeys(reading.prefix for reading in fitting)
+    # A filter may find the encoder from further up; what lies around it is better known from below.
+    inner = [each for each in prefixes if not any(other != each and other.startswith(each) for other in prefixes)]
+    if len(inner) > 1:
+        raise UserError(
+            f"{path} holds {len(inner)} encoders that fit, below {', '.join(inner)}; choose one as P: {_OPTION}. "
+            "Published programs judge the teacher, not the student, and the query encoder, not the key or momentum "
+            "encoder"
         )
-        return {_efficientnet_key(key, blocks, tensors): value for key, value in tensors.items()}
-    return tensors
+    return next(reading for reading in fitting if reading.prefix == inner[0])
 
 
-def _torchvision_vit_key(key: str) -> str:
-    key = re.sub(r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1.", key)
-    for old, new in (
-        ("class_token", "cls_token"),
-        ("encoder.pos_embedding", "pos_embed"),
-        ("conv_proj.", "patch_embed.proj."),
-        ("encoder.ln.", "norm."),
-        (".ln_1.", ".norm1."),
-        (".ln_2.", ".norm2."),
-        (".self_attention.in_proj_", ".attn.qkv."),
-        (".self_attention.out_proj.", ".attn.proj."),
-        (".mlp.linear_1.", ".mlp.fc1."),
-        (".mlp.linear_2.", ".mlp.fc2."),
-        (".mlp.0.", ".mlp.fc1."),
-        (".mlp.3.", ".mlp.fc2."),
-    ):
-        key = key.replace(old, new)
-    return key
+def _matches(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[int, int]:
+    same = [key for key in tensors if key in wanted]
+    return sum(tensors[key].shape == wanted[key].shape for key in same), len(same)
 
 
-def _efficientnet_key(key: str, blocks: list[str], tensors: dict[str, Tensor]) -> str:
-    """EfficientNet-PyTorch's flat `_blocks.N` -> timm's `blocks.stage.index`."""
-    if match := re.match(r"_blocks\.(\d+)\.(\w+)\.(.+)", key):
-        number, layer, rest = int(match[1]), match[2], match[3]
-        if number >= len(blocks):
-            return key
-        expands = f"_blocks.{number}._expand_conv.weight" in tensors
-        names = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-        if expands:
-            names = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
-            names |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
-        names |= {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
-        return f"{blocks[number]}.{names.get(layer, layer)}.{rest}"
-    for old, new in (
-        ("_conv_stem.", "conv_stem."),
-        ("_bn0.", "bn1."),
-        ("_conv_head.", "conv_head."),
-        ("_bn1.", "bn2."),
-        ("_fc.", "classifier."),
-    ):
-        if key.startswith(old):
-            return new + key.removeprefix(old)
-    return key
+def _hint(reading: _Reading, inside: Tensors, start: str) -> str:
+    """Where the encoder was looked for, for the end of a message."""
+    lines = []
+    if reading.prefix or reading.spelling:
+        spelled = f", read as {reading.spelling}" if reading.spelling else ""
+        lines.append(f"this is what lies below {reading.prefix or 'no prefix'}{spelled}, which comes nearest")
+    whole = [prefix for prefix, count in _prefixes(inside).items() if prefix and count == len(inside)]
+    if whole:
+        lines.append(f"all keys stand below {start}{max(whole, key=len)}")
+    lines.append(f"the keys begin with {_groups(inside)}; to look below one prefix P alone: {_OPTION}")
+    return "\n  " + "\n  ".join(lines)
+
+
+def _groups(tensors: Mapping[str, Tensor]) -> str:
+    groups = Counter(first + dot for first, dot, _ in (key.partition(".") for key in tensors))
+    return _some([f"{name[:60]} ({count})" for name, count in groups.items()])
+
+
+def _report(found: _Reading, tensors: Tensors, path: Path) -> None:
+    done = [f"below {found.prefix}"] if found.prefix else []
+    done += [f"spelled as {found.spelling}"] if found.spelling else []
+    done += found.changes
+    outside = {key: value for key, value in tensors.items() if not key.startswith(found.prefix)}
+    done += [f"not used: {_groups(outside)}"] if outside else []
+    logger.info(
+        "loaded %d tensors from %s (%s)",
+        len(found.tensors), path, "; ".join([*done, f"head left out: {', '.join(found.head) or 'none'}"]),
+    )  # fmt: skip

@@ -1,6 +1,5 @@
 """The contract of an objective, and the registry that finds one by `objective.name`."""
 
-import difflib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +9,7 @@ from typing import ClassVar, Literal, TypeVar
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
 from cmcgns.settings.config import ObjectiveSettings, Settings
@@ -150,8 +149,7 @@ def find_objective(settings: ObjectiveSettings) -> type[Objective]:
         import_module(module.name)  # which registers what it holds
     found = _OBJECTIVES.get(settings.name)
     if found is None:
-        near = difflib.get_close_matches(settings.name, _OBJECTIVES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(_OBJECTIVES))}"
-        raise UserError(f"objective.name: there is no objective {settings.name}; {hint}")
+        hint = did_you_mean(settings.name, _OBJECTIVES) or f" There are {', '.join(sorted(_OBJECTIVES))}."
+        raise UserError(f"objective.name: there is no objective {settings.name}.{hint}")
     found.check_options(settings)
     return found

@@ -14,8 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_bytes
+from cmcgns.common.files import make_folder, write_bytes
 from cmcgns.common.processes import worker_pool
 from cmcgns.data.manifest import write_manifest
 from cmcgns.phantom.study import PATIENT_BLOCK, SMALLEST_SIZE, Study, make_study
@@ -47,6 +48,13 @@ def write_dataset(out: Path, counts: Mapping[str, int], *, seed: int = 0, size: 
     """
     manifest = out / "manifest.parquet"
     _check(manifest, counts, size, workers)
+    make_folder(out)
+    with claimed(out, "phantom studies"):
+        _check(manifest, counts, size, workers)  # once more: another process may have just been here
+        return _write(out, counts, seed, size, workers)
+
+
+def _write(out: Path, counts: Mapping[str, int], seed: int, size: int, workers: int) -> Path:
     for folder in ("images", "masks", "finding_maps"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     tasks = _assign(counts)
@@ -57,7 +65,7 @@ def write_dataset(out: Path, counts: Mapping[str, int], *, seed: int = 0, size: 
     else:
         with worker_pool(workers) as pool:
             rows = list(chain.from_iterable(pool.map(write, chunks)))
-    return write_manifest(pd.DataFrame(rows), manifest)
+    return write_manifest(pd.DataFrame(rows), out / "manifest.parquet")
 
 
 def _check(manifest: Path, counts: Mapping[str, int], size: int, workers: int) -> None:

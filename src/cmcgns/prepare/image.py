@@ -9,6 +9,7 @@ from typing import Any
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import file_stamp, inside, sha256, write_bytes
 
+_READING = "v2"  # to be raised whenever the same file gives other pixels
 # What a manifest needs; no identifier of a person is kept, only the names of the tags that hold one.
 _KEPT_TAGS = (
     "ViewPosition", "Laterality", "ImageLaterality", "PatientSex", "PatientAge", "BurnedInAnnotation", "identifying",
@@ -47,7 +48,7 @@ class ImageSettings:
     @property
     def key(self) -> str:
         """Results of another key are not taken over."""
-        return f"{self.size}-{'png' if self.lossless else 'jpeg95'}"
+        return f"{self.size}-{'png' if self.lossless else 'jpeg95'}-{_READING}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _prepare(task: ImageTask, settings: ImageSettings, stamp: str) -> ImageResul
     pixels = resize(decoded.pixels, settings.size)
     height, width = pixels.shape
     image_path = "images/" + target_name(task.source, ".png" if settings.lossless else ".jpg")
-    write_bytes(out / image_path, encode_image(pixels, decoded.white, settings.lossless), durable=False)
+    write_bytes(out / image_path, encode_image(pixels, settings.lossless), durable=False)
     mask_path = ""
     if task.mask:
         mask = mask_from_source(json.loads(task.mask), root)

@@ -11,10 +11,13 @@ from markupsafe import Markup
 
 from cmcgns.common.files import write_text
 from cmcgns.data.manifest import LABEL, label_columns
+from cmcgns.data.reports.identifiers import find_identifiers
 from cmcgns.prepare.sources.base import Source, SourceTable
 
 _SHOWN = 24  # thumbnails
 _LISTED = 200  # rows of the table of what was left out; the JSON has all of them
+_SHOWN_STUDIES = 5  # in a line about identifiers; the JSON has all of them
+_TEXTS = ("findings", "impression", "report")
 _WORDS = (0, 1, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500)
 
 
@@ -42,6 +45,7 @@ def summarise(source: Source, frame: pd.DataFrame, table: SourceTable, about: di
         "masks": int((frame["mask_path"] != "").sum()),
         "words": _word_counts(frame),
         "notes": table.notes,
+        "identifiers": identifiers_by_kind(frame),
         "reasons": _reasons(table),
         "left_out": table.left_out,
     }
@@ -76,7 +80,7 @@ def _box_counts(frame: pd.DataFrame) -> dict[str, int]:
 
 def _word_counts(frame: pd.DataFrame) -> dict[str, int]:
     """Histogram of the length of the reports in words; empty without reports."""
-    names = [name for name in ("findings", "impression", "report") if name in frame]
+    names = [name for name in _TEXTS if name in frame]
     if not names:
         return {}
     sections = [frame[name].fillna("").astype("str") for name in names]
@@ -104,6 +108,29 @@ def _kind(reason: str) -> str:
     return rest if colon and ("/" in head or "." in head) else reason
 
 
+def identifiers_by_kind(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Kinds of identifiers that reports seem to hold, and in which studies; never what they are.
+
+    Args:
+        frame: rows of a manifest.
+    """
+    studies: dict[str, set[str]] = {}
+    for column in _TEXTS:
+        if column in frame:
+            for kind, rows in find_identifiers(frame[column], marks=True).items():
+                studies.setdefault(kind, set()).update(frame["study_id"].iloc[rows])
+    return {kind: sorted(found) for kind, found in studies.items()}
+
+
+def describe_identifiers(found: dict[str, list[str]]) -> list[str]:
+    """One line for each kind: how many studies, and some of them."""
+    return [
+        f"reports of {len(studies):,} studies seem to hold a {kind}: {', '.join(studies[:_SHOWN_STUDIES])}"
+        + (" …" if len(studies) > _SHOWN_STUDIES else "")
+        for kind, studies in found.items()
+    ]
+
+
 def write_prepare_page(path: Path, summary: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
     """Write the page: counts, histograms, sample thumbnails, what was left out and why."""
     from cmcgns.common.page import page_template
@@ -113,8 +140,9 @@ def write_prepare_page(path: Path, summary: dict[str, Any], frame: pd.DataFrame,
         {"image": _thumbnail(folder / row["image_path"]), "caption": _caption(row)} for _, row in rows.iterrows()
     ]
     page = page_template("cmcgns.prepare", "report.html.j2").render(
-        summary=summary, samples=samples, listed=summary["left_out"][:_LISTED], limit=_LISTED
-    )
+        summary=summary, samples=samples, listed=summary["left_out"][:_LISTED], limit=_LISTED,
+        identifiers=describe_identifiers(summary["identifiers"]),
+    )  # fmt: skip
     write_text(path, page)
 
 
@@ -128,10 +156,13 @@ def _caption(row: pd.Series) -> str:
 def _thumbnail(path: Path) -> Markup:
     from io import BytesIO
 
+    from PIL import Image
+
     from cmcgns.data.images.files import open_picture
+    from cmcgns.data.images.read import gray_of
 
     with open_picture(path) as image:
-        gray = image.convert("L") if image.mode != "I;16" else image.point(lambda v: v / 256).convert("L")
+        gray = Image.fromarray(gray_of(image))
         gray.thumbnail((150, 150))
         buffer = BytesIO()
         gray.save(buffer, format="JPEG", quality=80)

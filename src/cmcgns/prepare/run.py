@@ -1,30 +1,39 @@
 """`cmcgns prepare`: a dataset's own folder in, a manifest with resized images out."""
 
-import json
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_json
+from cmcgns.common.files import make_folder, write_json
+from cmcgns.common.remote import not_here
+from cmcgns.common.stored import read_json
 from cmcgns.data.manifest import write_manifest
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.prepare.image import ImageSettings, ImageTask
-from cmcgns.prepare.report import summarise, write_prepare_page
+from cmcgns.prepare.report import describe_identifiers, summarise, write_prepare_page
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.sources import get_source
-from cmcgns.prepare.sources.base import SourceOptions
+from cmcgns.prepare.sources.base import Source, SourceOptions
 from cmcgns.prepare.work import Engine, prepare_images
 
 logger = logging.getLogger(__name__)
 
 SHARDS = "shards"
 _SHOWN_REASONS = 5
+_NO_EFFECT = {  # option -> as the command line spells it, and why a dataset may not heed it
+    "split": ("--split legacy", "no published program's split of it is known, or its splits are your own"),
+    "seed": ("--seed", "none of its splits is drawn here"),
+    "rules": ("--rules", "it has no reports"),
+    "columns": ("--column", "it knows its own columns, those of `prepare table` are yours"),
+    "dataset": ("--dataset", "it knows its own name, that of `prepare table` is yours"),
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,12 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     source = get_source(name)
     console = console or Console(stderr=True, highlight=False)
     _check_call(name, root, out, options)
+    with claimed(out, "prepare"):
+        return _prepare(source, root, out, options, console)
+
+
+def _prepare(source: Source, root: Path, out: Path, options: PrepareOptions, console: Console) -> Path:
+    name = source.name
     table = source.read(root, options)
     console.print(f"{source.title}: {len(table.frame):,} images in {root}")
     folder = root if root.is_dir() else root.parent
@@ -83,7 +98,9 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     write_json(out / "report.json", summary)
     write_prepare_page(out / "report.html", summary, frame, out)
     for note in table.notes:
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", markup=False)
+    for line in describe_identifiers(summary["identifiers"]):
+        console.print(f"warning: {line} (all are in report.json)", markup=False)
     if options.shards:
         from cmcgns.data.shards.write import write_shards
 
@@ -122,15 +139,12 @@ def _print_left_out(reasons: dict[str, int], console: Console) -> None:
 
 def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> None:
     if not root.exists():
-        raise UserError(f"--root {root}: no such folder")
+        raise UserError(f"--root {root}: no such folder{not_here(root)}")
     if options.size < 32:
         raise UserError(f"--size {options.size} is too small for a radiograph; take 32 or more")
     if options.shards < 0:
         raise UserError(f"--shards {options.shards}: a number of images a shard is expected, e.g. 1000")
-    if options.columns and name != "table":
-        raise UserError(f"--column belongs to `prepare table`; {name} knows its own columns")
-    if options.dataset and name != "table":
-        raise UserError(f"--dataset belongs to `prepare table`; {name} knows its own name")
+    _refuse_without_effect(name, options)
     if options.dataset and not re.fullmatch(r"[a-z0-9][a-z0-9-]*", options.dataset):
         raise UserError(f"--dataset {options.dataset}: lower-case letters, digits and hyphens are expected")
     if root.is_file() and name != "table":
@@ -143,10 +157,19 @@ def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> No
     earlier = read_report(out)["source"]["name"] if (out / "report.json").is_file() else name
     if earlier != name:
         raise UserError(f"--out {out} holds {earlier} already, which {name} would replace; choose another folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be made: {error}") from error
+    make_folder(out)
+
+
+def _refuse_without_effect(name: str, options: PrepareOptions) -> None:
+    """An option that the dataset's reader does not heed would be taken for one that it does."""
+    heeded = set(get_source(name).uses)
+    if options.split == "v1" and "seed-v1" in heeded:
+        heeded.add("seed")
+    for option in fields(SourceOptions):
+        value, usual = getattr(options, option.name), getattr(SourceOptions(), option.name)
+        if value != usual and option.name not in heeded:
+            flag, reason = _NO_EFFECT[option.name]
+            raise UserError(f"{flag} has no effect on {name}: {reason}; leave it out")
 
 
 def _about(root: Path, options: PrepareOptions) -> dict[str, Any]:
@@ -165,4 +188,4 @@ def read_report(out: Path) -> dict[str, Any]:
     file = out / "report.json"
     if not file.is_file():
         raise UserError(f"{file}: no such report; `cmcgns prepare` writes one")
-    return dict(json.loads(file.read_text("utf-8")))
+    return read_json(file, "delete it, and `cmcgns prepare` writes it again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -97,7 +96,7 @@ def load(run: str | Path, device: str = "cpu") -> Pretrained:
     if not folder.model.is_file():
         raise UserError(f"{folder.path}: model.safetensors is missing; finish the run with --resume")
     tokenizer = load_tokenizer(str(folder.tokenizer))
-    config = json.loads(folder.report_encoder.read_text("utf-8"))
+    config = folder.read_report_config()
     task = build_task(recipe, len(tokenizer), config, load_weights=False)
     try:
         load_weights(folder.model, task)

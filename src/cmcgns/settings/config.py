@@ -66,7 +66,10 @@ class ImageEncoderSettings(Settings):
 
     name: str = "resnet50"
     channels: Literal[1, 3] = Field(3, description="3 repeats the gray image; 1 sums the first layer's weights")
-    weights: str | None = Field(None, description="file with a timm or torchvision state dict; null: random start")
+    weights: str | None = Field(None, description="file or folder with another program's weights; null: random start")
+    weights_prefix: str | None = Field(
+        None, description="the keys of the encoder in that file begin so, where it holds several"
+    )
     output_stride: Literal[8, 16, 32] | None = Field(None, description="denser features, where timm can")
     options: dict[str, Any] = Field({}, description="more keywords of timm's model, e.g. {drop_path_rate: 0.1}")
 

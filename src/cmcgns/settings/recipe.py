@@ -1,6 +1,5 @@
 """Reading recipes: YAML by name or path, with overrides."""
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -9,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
 
@@ -45,7 +44,7 @@ def parse_recipe(settings: Any, source: str) -> Recipe:
         # A stage's defaults differ from those of its type: naming its learning rate must not change its epochs.
         return Recipe.model_validate(merge(Recipe().model_dump(), settings))
     except ValidationError as error:
-        raise UserError(explain(error, Recipe, f"recipe {source}")) from None
+        raise UserError(explain(error, Recipe, f"recipe {source}", "cmcgns recipes default")) from None
 
 
 def describe_settings(recipe: Recipe) -> str:
@@ -88,8 +87,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
         return parse_mapping(text, name_or_path)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return read_mapping_file(path)
-    near = difflib.get_close_matches(name_or_path, list_recipes(), 1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(name_or_path, list_recipes())
     raise UserError(
         f"no recipe {name_or_path}: give the path of a .yaml file or one of {', '.join(list_recipes())}.{hint}"
     )

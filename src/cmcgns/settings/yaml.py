@@ -1,6 +1,6 @@
 """Settings from YAML: `--set` overrides, and messages that name the nearest right key."""
 
-import difflib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,50 +8,110 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.files import explain as explain_place
+
+MOST_BYTES = 1 << 20  # of a file of settings
+MOST_QUOTED = 200  # characters of the input that a message repeats
+
+_LONGEST_NUMBER = 100  # digits; parsing takes time with their square
+_NUMBERS = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp", "binary"))
+_LISTED = 20  # offending keys of one file
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, of which the first would be lost in silence."""
+    """Safe YAML of which nothing is lost in silence, and that cannot grow: no key twice, no aliases."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As PyYAML's, but no key may stand there twice."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if repeated := {key for key in keys if keys.count(key) > 1}:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if repeated := sorted(key for key, times in keys.items() if times > 1):
             raise yaml.constructor.ConstructorError(
-                problem=f"{', '.join(sorted(repeated))} is given twice", problem_mark=node.start_mark
+                problem=f"{', '.join(repeated)[: MOST_QUOTED // 2]} is given twice", problem_mark=node.start_mark
             )
         return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As PyYAML's, but an alias, by which a few lines may stand for gigabytes, is refused."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                problem=f"aliases (*{event.anchor[:MOST_QUOTED]}) are not read; write it out",
+                problem_mark=event.start_mark,
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
+            raise yaml.composer.ComposerError(
+                problem=f"a number of {len(node.value)} digits", problem_mark=node.start_mark
+            )
+        return node
 
 
 def read_mapping_file(path: Path) -> dict[str, Any]:
     """Settings of a YAML file.
 
     Raises:
-        UserError: not UTF-8, not YAML, or no mapping.
+        UserError: unreadable, too long, not UTF-8, not YAML, or no mapping.
+    """
+    return parse_mapping(read_settings_text(path), str(path))
+
+
+def read_settings_text(path: Path) -> str:
+    """The text of a file of settings, read no further than its bound.
+
+    Raises:
+        UserError: unreadable, too long, or not UTF-8.
     """
     try:
-        text = path.read_text("utf-8")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UserError(explain_place(error, path, "read")) from error
+    if len(content) > MOST_BYTES:
+        raise UserError(_too_long(str(path)))
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error}") from None
-    return parse_mapping(text, str(path))
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def parse_mapping(text: str, source: str) -> dict[str, Any]:
     """Settings of a YAML text; an empty one has none.
 
     Raises:
-        UserError: not YAML, or no mapping.
+        UserError: too long, not YAML, or no mapping.
     """
-    try:
-        settings = UniqueKeys(text).get_single_data()
-    except yaml.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {error}") from None
+    settings = _parse(text, source)
     if settings is None:
         return {}
     if not isinstance(settings, dict):
         raise UserError(f"{source} holds a {type(settings).__name__}; a mapping of settings is expected")
     return settings
+
+
+def _too_long(source: str) -> str:
+    return f"{source} has more than {MOST_BYTES:,} bytes, which no file of settings needs"
+
+
+def _parse(text: str, source: str) -> Any:
+    if len(text) > MOST_BYTES:
+        raise UserError(_too_long(source))
+    try:
+        return UniqueKeys(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        problem, mark = error.problem or error.context, error.problem_mark or error.context_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise UserError(f"{source} is not valid YAML: {str(problem)[:MOST_QUOTED]}{place}") from None
+    except (yaml.YAMLError, ValueError) as error:  # the latter of dates such as 2024-13-45
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())[:MOST_QUOTED]}") from None
+    except RecursionError:
+        raise UserError(f"{source} is not valid YAML: it is nested too deeply") from None
+
+
+def shown(value: object) -> str:
+    """What a message quotes of something that a user wrote, however long it is."""
+    text = str(value)
+    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}…"
 
 
 def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -63,15 +123,8 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not all(part.strip() for part in key.split(".")):
-            raise UserError(f"--set {override}: expected key=value, for example training.batch_size=32")
-        try:
-            _assign(settings, key.strip(), yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            reason = getattr(error, "problem", None) or type(error).__name__
-            raise UserError(
-                f"--set {override}: the value is not valid YAML ({reason}); a text is quoted twice: "
-                f"--set \"{key}='{value}'\""
-            ) from None
+            raise UserError(f"--set {shown(override)}: expected key=value, for example training.batch_size=32")
+        _assign(settings, key.strip(), _parse(value, f"--set {shown(override)}: the value"))
 
 
 def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
@@ -79,7 +132,7 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
     for group in groups:
         settings = settings.setdefault(group, {})
         if not isinstance(settings, dict):
-            raise UserError(f"--set {key}: {group} is a value, not a group of settings")
+            raise UserError(f"--set {shown(key)}: {shown(group)} is a value, not a group of settings")
     settings[last] = value
 
 
@@ -101,19 +154,30 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
-    """A message with one line for every offending key."""
-    return f"{source}:\n  " + "\n  ".join(_explain(dict(detail), model) for detail in error.errors())
+def explain(error: ValidationError, model: type[BaseModel], source: str, command: str = "") -> str:
+    """A message with one line for every offending key.
+
+    Args:
+        error: of the validation.
+        model: that the settings were to be.
+        source: named first.
+        command: that prints all keys; empty: there is none, and they are listed.
+    """
+    details = error.errors(include_url=False)
+    lines = [_explain(dict(detail), model, command) for detail in details[:_LISTED]]
+    more = [f"… and {len(details) - _LISTED} more"] if len(details) > _LISTED else []
+    return f"{source}:\n  " + "\n  ".join(lines + more)
 
 
-def _explain(detail: dict[str, Any], model: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> str:
+    key = shown(".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "extra_forbidden":
         keys = known_keys(model)
         keys += sorted({known.rpartition(".")[0] for known in keys if "." in known})  # groups, as `objective.bank`
         same_name = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
-        near = same_name[:1] or difflib.get_close_matches(key, keys, 1, cutoff=0.5)
-        hint = f" Did you mean {near[0]}?" if near else " `cmcgns recipes default` shows all of them."
-        return f"{key} is no setting.{hint}"
+        group = key.rpartition(".")[0]
+        beside = ", ".join(known for known in keys if known.rpartition(".")[0] == group)
+        every = f" `{command}` shows all of them." if command else f" There are {beside}."
+        return f"{key} is no setting.{did_you_mean(same_name[0] if same_name else key, keys) or every}"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{key}: {message} (got {detail['input']!r})" if key else message
+    return f"{key}: {message} (got {shown(repr(detail['input']))})" if key else message

@@ -1,21 +1,18 @@
 """Weights and checkpoints in files: safetensors, atomic, the newest k kept. No pickle anywhere."""
 
-import json
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_atomically
+from cmcgns.common.stored import naming_damage
 from cmcgns.models.freeze import trained_parameters
 from cmcgns.models.weights import below, check_keys
+from cmcgns.training.weights_file import DamagedWeights, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +44,7 @@ class TrainingState:
 
 def save_weights(path: Path, module: nn.Module, about: dict[str, Any] | None = None) -> None:
     """Write every parameter and buffer of a module."""
-    _write(path, module.state_dict(), {"about": json.dumps(about or {})})
+    write_tensors(path, module.state_dict(), "about", about or {})
 
 
 def load_weights(path: Path, module: nn.Module) -> dict[str, Any]:
@@ -57,11 +54,11 @@ def load_weights(path: Path, module: nn.Module) -> dict[str, Any]:
         What was said about the weights when they were saved.
 
     Raises:
-        UserError: no such file; keys or shapes differ.
+        UserError: no such file, a damaged one, or keys or shapes differ.
     """
-    _fill(module, _read(path), path)
-    with safe_open(path, "pt") as file:
-        return dict(json.loads(file.metadata()["about"]))
+    tensors, about = read_tensors(path)
+    _fill(module, tensors, path)
+    return about
 
 
 def save_checkpoint(
@@ -73,7 +70,7 @@ def save_checkpoint(
     names = _parameter_names(task, optimizer)
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{names[index]}/{kind}": value for kind, value in values.items()}
-    _write(path, tensors, {"progress": json.dumps(asdict(state))})
+    write_tensors(path, tensors, "progress", asdict(state))
     for old in checkpoints(folder)[:-keep]:
         old.unlink()
     return path
@@ -84,20 +81,49 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 
 
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint that is as it was written; None where there is none at all. Damaged ones are named.
+
+    Raises:
+        UserError: all are damaged.
+    """
+    found, damaged = checkpoints(folder), []
+    for path in reversed(found):
+        try:
+            read_state(path)
+        except DamagedWeights as error:
+            damaged.append(str(error))
+            continue
+        for message in damaged:
+            logger.warning("%s: the run goes on from the one before, %s", message, path.name)
+        return path
+    if found:
+        raise UserError(f"--resume: no checkpoint is whole: {'; '.join(damaged)}. Start anew in another folder")
+    return None
+
+
+def set_aside(folder: Path, latest: Path) -> None:
+    """Rename checkpoints that are newer than the one that a run goes on from: they are damaged, and none of it."""
+    for path in checkpoints(folder):
+        if path.name > latest.name:
+            path.rename(path.with_name(f"damaged-{path.name}"))
+
+
 def read_state(path: Path) -> TrainingState:
     """Where the run stood when the checkpoint was written."""
-    with safe_open(path, "pt") as file:
-        return TrainingState(**json.loads(file.metadata()["progress"]))
+    _, about = read_tensors(path)
+    with naming_damage(path, "it is no checkpoint of a run"):
+        return TrainingState(**about)
 
 
 def load_task(path: Path, task: nn.Module) -> None:
     """Fill the task from a checkpoint, strictly."""
-    _fill(task, below(_read(path), _TASK), path)
+    _fill(task, below(read_tensors(path)[0], _TASK), path)
 
 
 def load_optimizer(path: Path, task: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Fill the optimiser from a checkpoint; a checkpoint at the very start of a stage holds none."""
-    tensors = below(_read(path), _OPTIMIZER)
+    tensors = below(read_tensors(path)[0], _OPTIMIZER)
     if not tensors:
         return
     names, parameters = _parameter_names(task, optimizer), trained_parameters(task)
@@ -115,18 +141,6 @@ def _parameter_names(task: nn.Module, optimizer: torch.optim.Optimizer) -> list[
     """Names in the order in which the optimiser numbers its parameters."""
     by_identity = {id(parameter): name for name, parameter in trained_parameters(task).items()}
     return [by_identity[id(p)] for group in optimizer.param_groups for p in group["params"]]
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    on_host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(on_host, temporary, metadata=metadata))
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
-    with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -22,6 +22,7 @@ from cmcgns.data.shards.index import AGAIN, ShardFolder, open_shards
 from cmcgns.data.shards.stream import ShardImages
 from cmcgns.models.report_encoder import SCRATCH
 from cmcgns.settings.config import Recipe
+from cmcgns.training.same_rows import SameRows
 
 logger = logging.getLogger(__name__)
 Images = TypeVar("Images")
@@ -44,7 +45,11 @@ class PreparedData:
 
 
 def prepare_data(
-    recipe: Recipe, data: Path | str, tokenizer_folder: Path | None = None, fixed_shapes: bool = False
+    recipe: Recipe,
+    data: Path | str,
+    tokenizer_folder: Path | None = None,
+    fixed_shapes: bool = False,
+    same: SameRows | None = None,
 ) -> PreparedData:
     """Read table and images, tokenize, split. Of shards only the validation images are read now.
 
@@ -53,16 +58,10 @@ def prepare_data(
         data: table or folder; or a folder of shards, as path or URL.
         tokenizer_folder: a saved tokenizer; None loads the encoder's own or trains one on the training rows.
         fixed_shapes: pad every batch to the bounds of the settings.
+        same: rows and splits that a resumed run goes on with; None takes what the table has now.
     """
-    shards = open_shards(data)
-    images: StoredImages
-    if shards is None:
-        pairs = read_pairs(Path(data), recipe.data, everything=False)
-        images = _with_bar("reading images", len(pairs.frame), partial(read_images, pairs, recipe.data))
-    else:
-        pairs = read_shard_pairs(shards, recipe)
-        images = shard_images(shards, pairs, recipe)
-    train, validation = assign_splits(pairs, recipe.data, recipe.training.seed)
+    pairs, images = _read(recipe, data, same)
+    train, validation = same.split(pairs) if same else assign_splits(pairs, recipe.data, recipe.training.seed)
     tokenizer = _tokenizer(recipe, pairs.frame["text"].loc[train], tokenizer_folder)
     studies = pair_dataset(pairs, tokenizer, recipe.data, images, fixed_shapes)
     if (np.diff(studies.tokens.sentence_offsets) == 1).all():
@@ -79,6 +78,24 @@ def prepare_data(
         held = _with_bar("reading validation images", len(validation), read)
     parts = studies.subset(train.to_numpy()), studies.subset(validation.to_numpy(), held)
     return PreparedData(pairs, *parts, tokenizer)
+
+
+def _read(recipe: Recipe, data: Path | str, same: SameRows | None) -> tuple[PairTable, StoredImages]:
+    """The rows that can be used, and their images."""
+    shards = open_shards(data)
+    if shards is not None:
+        pairs = read_shard_pairs(shards, recipe)
+        if same:
+            same.keep(pairs)
+        return pairs, shard_images(shards, pairs, recipe)
+    if same is None:
+        pairs = read_pairs(Path(data), recipe.data, everything=False)
+        read = partial(read_images, pairs, recipe.data)
+    else:  # what `data.bad_images` says held at the start
+        pairs = read_pairs(Path(data), recipe.data, exists=lambda _: True, everything=False)
+        same.keep(pairs)
+        read = partial(same.read_images, pairs, recipe.data.resize)
+    return pairs, _with_bar("reading images", len(pairs.frame), read)
 
 
 def read_shard_pairs(shards: ShardFolder, recipe: Recipe) -> PairTable:
@@ -120,6 +137,7 @@ def summary(prepared: PreparedData) -> dict[str, Any]:
         "validation": len(prepared.validation),
         "left_out": json.loads(reasons.to_json()),
         "shortened_reports": tokens.shortened,
+        "unknown_word_pieces": round(tokens.unknown, 5),
         "sentences": int(tokens.sentence_offsets[-1]),
         "distinct_sentences": len(np.unique(tokens.sentence_text)),
     }
@@ -137,6 +155,7 @@ def describe_counts(counts: dict[str, Any]) -> str:
         for kind, number in counts["shortened_reports"].items()
         if number
     ]
+    lines += [f"  word pieces unknown to the tokenizer: {counts['unknown_word_pieces']:.2%}"]
     return "\n".join(lines)
 
 

@@ -1,11 +1,8 @@
 """`--init RUN`: what a new run takes over from another one, and what any run starts with."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
-
-from safetensors.torch import load_file
 
 from cmcgns.common.errors import UserError
 from cmcgns.models.positions import interpolate_positions
@@ -17,6 +14,7 @@ from cmcgns.training.checkpoint import load_task
 from cmcgns.training.data import PreparedData
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.task import PretrainingTask, build_for
+from cmcgns.training.weights_file import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +36,7 @@ def initial_report_config(settings: ReportEncoderSettings, source: RunFolder) ->
     Raises:
         UserError: the recipe asks for another report encoder.
     """
-    config: dict[str, Any] = json.loads(source.report_encoder.read_text("utf-8"))
+    config: dict[str, Any] = source.read_report_config()
     wanted, found = {"name": settings.name}, {"name": source.read_recipe().report_encoder.name}
     if settings.name == SCRATCH == found["name"]:
         names = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads"}
@@ -61,7 +59,7 @@ def load_initial_weights(task: PretrainingTask, recipe: Recipe, source: RunFolde
         UserError: the run's encoders differ from the recipe's.
     """
     before = source.read_recipe()
-    tensors = load_file(source.model)
+    tensors, _ = read_tensors(source.model)
     wanted = task.state_dict()
     moved = interpolate_positions(tensors, wanted, task.model.image_encoder.grid)
     model = below(tensors, "model.")
@@ -108,7 +106,7 @@ def first_task(
 ) -> PretrainingTask:
     """What training goes on with: a checkpoint, the weights of another run, or the recipe's own start."""
     if latest is not None:
-        task = build_for(recipe, prepared, json.loads(folder.report_encoder.read_text("utf-8")))
+        task = build_for(recipe, prepared, folder.read_report_config())
         load_task(latest, task)
     elif init is not None:
         task = build_for(recipe, prepared, initial_report_config(recipe.report_encoder, RunFolder(init)))

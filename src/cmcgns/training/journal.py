@@ -1,10 +1,11 @@
 """Where the figures of a run go: metrics.jsonl, TensorBoard, the console."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from cmcgns.common.stored import read_json_lines
 from cmcgns.objectives.objective import Stage
 from cmcgns.training.checkpoint import TrainingState
 from cmcgns.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -25,12 +29,17 @@ class MetricsLog:
 
     Args:
         path: metrics.jsonl.
-        length: bytes to keep of an existing file.
+        length: bytes to keep of an existing file; where it is damaged, only the whole lines among them are kept.
     """
 
     def __init__(self, path: Path, length: int = 0) -> None:
         path.touch()
-        os.truncate(path, length)
+        with path.open("rb") as file:
+            kept = file.read(length)
+        whole = kept.rfind(b"\n") + 1
+        if whole != length:
+            logger.warning("%s: %d bytes of what the run has logged are lost", path, length - whole)
+        os.truncate(path, whole)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, **values: Any) -> None:
@@ -45,13 +54,14 @@ class MetricsLog:
         return self._file.tell()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what it could not write has been said already."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All records of a run."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return read_json_lines(path, "put it back from a copy; or take it away, and there are no curves")
 
 
 _TERMS = ("loss", "global", "image", "report", "reconstruction")

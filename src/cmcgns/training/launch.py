@@ -69,6 +69,12 @@ class Interrupted(Exception):
         self.signal_number = signal_number
 
 
+def is_first_process() -> bool:
+    """Whether this process is to be the first rank, which alone writes; known before Fabric starts the others."""
+    ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+    return not any(int(os.environ.get(name) or 0) for name in ranks)
+
+
 def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
     """Start Fabric; with several devices or nodes every rank runs what follows.
 

@@ -1,7 +1,7 @@
 """`cmcgns pretrain`: from a recipe and a folder of pairs to a run folder."""
 
 import logging
-import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ from cmcgns.data.shards.stream import ShardImages
 from cmcgns.models.freeze import unreached_parameters
 from cmcgns.objectives.objective import find_objective
 from cmcgns.settings.config import Recipe
-from cmcgns.settings.recipe import differences, with_free_settings
-from cmcgns.training.checkpoint import TrainingState, checkpoints, read_state, save_weights
+from cmcgns.training.checkpoint import save_weights, set_aside
 from cmcgns.training.data import (
     PreparedData,
     describe_batches,
@@ -26,8 +25,10 @@ from cmcgns.training.initialise import check_source, first_task
 from cmcgns.training.journal import RunConsole, open_journal
 from cmcgns.training.launch import launch
 from cmcgns.training.loop import Loop
+from cmcgns.training.note_seen import write_seen
 from cmcgns.training.run_folder import RunFolder, describe_run
-from cmcgns.training.seen import write_seen
+from cmcgns.training.same_rows import rows_of
+from cmcgns.training.start import claimed_run, find_start, nothing_lost, state_of
 from cmcgns.training.task import PretrainingTask
 
 logger = logging.getLogger(__name__)
@@ -62,25 +63,45 @@ def pretrain(
         The run folder.
 
     Raises:
-        UserError: bad settings or data.
+        UserError: bad settings or data, a folder that another process works in, or a disk that is full.
         Interrupted: after SIGTERM or SIGINT, with the state saved.
         NonFiniteLoss: with the study ids of the batch.
     """
+    if resume and init:
+        raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
+    find_objective(recipe.objective)  # a wrong name is said before anything is read or made
     folder = RunFolder(out)
-    latest = _open_folder(folder, recipe, resume, init)
-    fabric = launch(recipe, devices, nodes, accelerator)
-    if resume and fabric.is_global_zero:
+    with claimed_run(folder, resume), nothing_lost(folder):
+        _run(folder, recipe, data, resume, init, lambda: launch(recipe, devices, nodes, accelerator), quiet)
+    return out
+
+
+def _run(
+    folder: RunFolder,
+    recipe: Recipe,
+    data: Path | str,
+    resume: bool,
+    init: Path | None,
+    start: Callable[[], Any],
+    quiet: bool,
+) -> None:
+    """The run, in a folder of its own."""
+    latest = find_start(folder, recipe, resume)
+    fabric = start()
+    if fabric.is_global_zero:
         folder.remove_leftovers()
+        if latest:
+            set_aside(folder.state, latest)
     if resume and latest is None and folder.is_finished:  # and its state was deleted, as the documentation allows
-        RunConsole(quiet).say(f"{out} is finished: nothing is left to do")
-        return out
+        RunConsole(quiet).say(f"{folder.path} is finished: nothing is left to do")
+        return
     if resume and latest is None:
         init = folder.read_init()  # starts over, from where it started before
     prepared = _prepare(recipe, data, folder, latest, init, fabric)
     batches = describe_batches(recipe, len(prepared.train), fabric.world_size)
     _check_workers(folder, recipe, prepared)
     task = first_task(recipe, prepared, folder, latest, init)
-    state = _state_of(latest, fabric.world_size)
+    state = state_of(latest, fabric.world_size)
     console = RunConsole(quiet or not fabric.is_global_zero)
     if fabric.is_global_zero:
         _write_start(folder, recipe, prepared, task, init, fresh=latest is None)
@@ -89,9 +110,8 @@ def pretrain(
         Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, latest).run()
     if fabric.is_global_zero:
         _write_end(folder, task, recipe)
-        console.say(f"done: {out}")
+        console.say(f"done: {folder.path}")
     fabric.barrier()
-    return out
 
 
 def _prepare(
@@ -101,31 +121,14 @@ def _prepare(
     if init is not None:
         check_source(RunFolder(init))
     tokenizer = folder.tokenizer if latest else (init / "tokenizer" if init else None)
-    prepared = prepare_data(recipe, data, tokenizer, fabric.world_size > 1 or fabric.device.type == "cuda")
-    before = folder.read_provenance().get("manifest_sha256")
-    if before is not None and before != sha256(prepared.pairs.source):
-        raise UserError(f"--resume: {prepared.pairs.source} has changed since the run started")
+    same = rows_of(folder) if latest or folder.seen.is_file() else None
+    fixed_shapes = fabric.world_size > 1 or fabric.device.type == "cuda"
+    prepared = prepare_data(recipe, data, tokenizer, fixed_shapes, same)
+    if same:
+        for part, each in (("train", prepared.train), ("val", prepared.validation)):
+            if not isinstance(each.images, ShardImages):
+                same.check_pixels(prepared.pairs, part, each.images, each.rows)
     return prepared
-
-
-def _open_folder(folder: RunFolder, recipe: Recipe, resume: bool, init: Path | None) -> Path | None:
-    """Newest checkpoint to go on from; None for a new run, and for one that was stopped before its first."""
-    if resume and init:
-        raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
-    find_objective(recipe.objective)  # a wrong name is said before anything is read or made
-    if not resume:
-        if not int(os.environ.get("LOCAL_RANK", 0)):
-            folder.make_empty()  # before other processes start, which would wait for this one in vain
-        return None
-    before = folder.read_recipe()
-    if before != with_free_settings(recipe, before):
-        changed = ", ".join(differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
-        raise UserError(
-            f"--resume: {folder.config} differs in {changed}. Resume with the settings of the run "
-            "(its config.yaml can be given as RECIPE), or start a new run with --init"
-        )
-    found = checkpoints(folder.state)
-    return found[-1] if found else None
 
 
 def _check_workers(folder: RunFolder, recipe: Recipe, prepared: PreparedData) -> None:
@@ -137,14 +140,6 @@ def _check_workers(folder: RunFolder, recipe: Recipe, prepared: PreparedData) ->
         raise UserError(
             f"--resume: the run has data.workers={before}, not {recipe.data.workers}: another order of the shards"
         )
-
-
-def _state_of(latest: Path | None, ranks: int) -> TrainingState:
-    """Where the run stands; the start without a checkpoint."""
-    state = read_state(latest) if latest else TrainingState(ranks=ranks)
-    if state.ranks != ranks:
-        raise UserError(f"--resume: the run has {state.ranks} rank(s), not {ranks}: the order would change")
-    return state
 
 
 def _write_start(

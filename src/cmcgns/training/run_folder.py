@@ -14,11 +14,15 @@ from typing import Any
 import torch
 import yaml
 
+from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import sha256, write_json, write_text
+from cmcgns.common.files import is_left_over, sha256, write_json, write_text
+from cmcgns.common.remote import not_here
+from cmcgns.common.stored import read_json
 from cmcgns.data.images.place import RESAMPLING
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
+from cmcgns.settings.yaml import read_mapping_file
 
 _PACKAGES = ("cmcgns", "torch", "torchvision", "timm", "transformers", "tokenizers", "lightning", "numpy", "pandas")
 _METHOD = "cross-modal\ncluster-guided negative sampling (CM-CGNS, arXiv 2506.11674)"
@@ -47,20 +51,46 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.best = self.state / "best-alignment.safetensors"
 
-    def make_empty(self) -> None:
-        """Make an empty folder for a new run.
+    def check_new(self) -> None:
+        """Whether a new run can start in the folder, which this process has claimed.
 
         Raises:
             UserError: the folder holds something already.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise UserError(f"--out {self.path} is not empty: go on with --resume, or choose another folder")
-        self.path.mkdir(parents=True, exist_ok=True)
+        if self.config.is_file():
+            raise UserError(f"--out {self.path} holds a run already: go on with --resume, or choose another folder")
+        if not self._is_free():
+            raise UserError(
+                f"--out {self.path} is not empty, and what is there is no run (no config.yaml): choose another folder"
+            )
+
+    def check_started(self) -> None:
+        """Whether there is a run to go on with.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.config.is_file():
+            return
+        if self._is_free():
+            raise UserError(f"--resume: {self.path} holds no run yet: leave out --resume to start it")
+        raise UserError(
+            f"--resume: {self.path} is no run folder: config.yaml is missing. If there was one, {self._write_again()}"
+        )
+
+    def _is_free(self) -> bool:
+        """Whether there is nothing but what a start that was stopped before config.yaml leaves behind."""
+        own = {LOCK, self.provenance.name, self.preprocess.name}
+        there = list(self.path.iterdir()) if self.path.is_dir() else []
+        others = [path for path in there if path.name not in own and not is_left_over(path)]
+        return others == [] or (others == [self.state] and not any(self.state.iterdir()))
 
     def remove_leftovers(self) -> None:
         """Remove what a process that was killed while it wrote has left behind."""
-        for leftover in self.state.glob(".*.tmp"):
-            leftover.unlink()
+        for folder in (self.path, self.state):
+            for path in folder.glob(".*.tmp"):
+                if is_left_over(path):
+                    path.unlink(missing_ok=True)
 
     def create(self, recipe: Recipe, init: Path | None) -> None:
         """Write how the run starts, and how an image becomes the encoder's input; config.yaml comes last.
@@ -89,11 +119,17 @@ class RunFolder:
             UserError: not a run folder.
         """
         if not self.config.is_file():
-            raise UserError(f"{self.path} is no run folder: config.yaml is missing")
+            raise UserError(f"{self.path} is no run folder: config.yaml is missing{not_here(self.path)}")
+        settings = read_mapping_file(self.config)
+        if missing := [name for name in Recipe.model_fields if name not in settings]:
+            raise UserError(f"{self.config} is damaged ({', '.join(missing)} missing): {self._write_again()}")
         try:
-            return parse_recipe(yaml.safe_load(self.config.read_text("utf-8")), str(self.config))
+            return parse_recipe(settings, str(self.config))
         except UserError as error:
             raise UserError(f"{error}{self.other_version()}") from None
+
+    def _write_again(self) -> str:
+        return f"write it again: `cmcgns recipes RECIPE > {self.config}`, with the --set options of the run"
 
     def other_version(self) -> str:
         """The end of a message about what does not fit: that the run was made by another version; else empty."""
@@ -108,8 +144,22 @@ class RunFolder:
         """Whether the run has come to its end and its weights are there."""
         return self.model.is_file() and "finished" in self.read_provenance()
 
+    def read_report_config(self) -> dict[str, Any]:
+        """The report encoder's Hugging Face configuration.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return read_json(self.report_encoder, "take that of another run of the same recipe")
+
     def read_init(self) -> Path | None:
-        """The run whose weights this one started from."""
+        """The run whose weights this one started from.
+
+        Raises:
+            UserError: nobody knows, because provenance.json is missing or damaged.
+        """
+        if not self.provenance.is_file():
+            raise UserError(f"{self.provenance} is missing, which says what the run started from: start anew")
         init = self.read_provenance().get("init")
         return Path(init) if init else None
 
@@ -129,7 +179,9 @@ class RunFolder:
         """The facts noted so far; none without the file."""
         if not self.provenance.is_file():
             return {}
-        return dict(json.loads(self.provenance.read_text("utf-8")))
+        return read_json(
+            self.provenance, "put it back from a copy; or take it away, and what it says of the run is lost"
+        )
 
 
 def describe_environment() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pydicom.uid import (
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images import dicom as dicom_module
-from cmcgns.data.images.read import Decoded, decode_image, scale_values
+from cmcgns.data.images.read import Decoded, decode_image
 from support.image_faults import BUSY, PICTURE, compressed, dicom, dicom_bytes, encoded
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)  # every 12-bit value once
@@ -226,18 +226,38 @@ def test_the_same_8_bit_picture_as_png_and_dicom(photometric: str, tmp_path: Pat
 
 @pytest.mark.parametrize("inverted", [False, True])
 @pytest.mark.parametrize("bits_stored", [12, 16])
-def test_the_same_12_and_16_bit_picture_as_png_and_dicom(bits_stored: int, inverted: bool, tmp_path: Path) -> None:
+def test_a_full_window_shows_what_a_png_of_the_full_range_shows(bits_stored, inverted, tmp_path: Path) -> None:
     white = 2**bits_stored - 1
     stored = (RAMP.astype(np.uint32) * white // 4095).astype(np.uint16)
-    shown = ((stored.astype(np.uint64) * 65535 + white // 2) // white).astype(np.uint16)
-    Image.fromarray(shown).save(tmp_path / "picture.png")
-    png = decode_image(tmp_path / "picture.png")
+    Image.fromarray(stored).save(tmp_path / "picture.png")
     window = {"WindowCenter": (white + 1) / 2, "WindowWidth": white + 1}
     if inverted:
         window["PhotometricInterpretation"] = "MONOCHROME1"
     dataset = dicom(white - stored if inverted else stored, bits_stored, **window)
-    np.testing.assert_array_equal(read(dataset, tmp_path, 16).pixels, png.pixels)
-    np.testing.assert_array_equal(read(dataset, tmp_path).pixels, scale_values(png.pixels, png.high, 255))
+    for bits in (8, 16):
+        png = decode_image(tmp_path / "picture.png", bits=bits).pixels
+        np.testing.assert_array_equal(read(dataset, tmp_path, bits).pixels, png)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"WindowCenter": 100, "WindowWidth": 0},
+        {"RescaleSlope": "0.25", "RescaleIntercept": "-1024"},
+    ],
+)
+@pytest.mark.parametrize("greatest", [510, 700, 3771])  # 510: half of the values lie between two gray levels
+def test_the_same_pixels_without_a_window_as_png_tiff_array_and_dicom(elements, bits, greatest, tmp_path) -> None:
+    shown = (RAMP % (greatest + 1)).astype(np.uint16) + 200
+    stored = 4095 - shown if "PhotometricInterpretation" in elements else shown
+    decoded = read(dicom(stored, 12, **elements), tmp_path, bits)
+    for name in ("picture.png", "picture.tif"):
+        Image.fromarray(shown).save(tmp_path / name)
+    for other in (tmp_path / "picture.png", Image.open(tmp_path / "picture.tif"), shown):
+        np.testing.assert_array_equal(decode_image(other, bits=bits).pixels, decoded.pixels)
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])

@@ -4,10 +4,10 @@ What happens to a stored value, in this order (DICOM PS3.3 C.7.6.3, C.11.1, C.11
 
 1. Bits that are not in use are masked; signed values get their sign (BitsStored, HighBit, PixelRepresentation).
 2. Modality LUT: the sequence, else rescale slope and intercept.
-3. VOI: the first item of the VOI LUT sequence; else the first window centre and width by the VOI LUT function
-   (LINEAR, LINEAR_EXACT, SIGMOID); else, and where the window is unusable, the range of the content: smallest to
-   largest value, pixel padding left aside. Unsigned pictures of up to 8 bits without rescale or VOI stay as they
-   are. The tag `voi` names which of these was applied.
+3. VOI: the first item of the VOI LUT sequence (`cmcgns.data.images.lookup`); else the first window centre and width
+   by the VOI LUT function (LINEAR, LINEAR_EXACT, SIGMOID); else, and where the window is unusable, the rule of
+   `cmcgns.data.images.brightness`: least to greatest value. Unsigned pictures of up to 8 bits without rescale or VOI
+   stay as they are. The tag `voi` names which of these was applied.
 4. MONOCHROME1 is inverted.
 
 The steps act on a table of all possible stored values (`cmcgns.data.images.voi`); the pixels are looked up once.
@@ -18,7 +18,8 @@ import io
 import mmap
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.images.brightness import quantise
+from cmcgns.data.images.codestream import check_codestream, jpeg_precision
 from cmcgns.data.images.place import Gray, check_size
 from cmcgns.data.images.voi import gray_table
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.pixels.decoders.base import Decoder
+    from pydicom.uid import UID
 
 _TABLES: dict[str, Any] = yaml.safe_load(
     resources.files("cmcgns.data.images").joinpath("dicom.yaml").read_text("utf-8")
@@ -41,8 +46,11 @@ _TABLES: dict[str, Any] = yaml.safe_load(
 KEPT_TAGS: list[str] = _TABLES["kept"]
 IDENTIFYING_TAGS: list[str] = _TABLES["identifying"]
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+_PIXELS = b"\xe0\x7f\x10\x00"  # the tag of PixelData in Little Endian, as compressed pixels have it
+_WAY_OUT = "convert the file to Explicit VR Little Endian first"
 # libjpeg says one of these, and hands out a picture all the same.
 _DAMAGE = ("premature end", "bad Huffman", "Bogus", "Invalid")
+_HARMLESS = "Invalid SOS parameters"  # some writers leave them 0; the picture is whole
 _NAMELESS = {"", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "ANON", "NONE", "REMOVED", "UNKNOWN", "XXX"}
 
 
@@ -64,28 +72,34 @@ def read_dicom(content: bytes, path: Path, bits: int = 8) -> tuple[Gray, dict[st
     """
     if bits not in (8, 16):
         raise ValueError(f"bits is {bits}; 8 or 16 are possible")
-    if _DEFLATED in content[:65536]:  # pydicom would inflate it without a bound
-        raise UserError(f"{path}: deflated transfer syntax; convert the file to Explicit VR Little Endian first")
-    dataset = _parse(content, path)
+    dataset = parse_dicom(content, path)
+    if "PixelData" not in dataset and _PIXELS in content:
+        raise UserError(f"{path}: truncated file (it ends amid the compressed pixels)")
     _check_header(dataset, path)
     stored = _decode_frame(dataset, path)
     tags = _tags(dataset)
     if stored.ndim == 3:
         return _gray_of_colour(stored, bits), tags | {"voi": "none (colour)"}
     table, voi = gray_table(dataset, stored, path)
-    high = 2**bits - 1
-    levels = (table * high + 0.5).astype(np.uint8 if bits == 8 else np.uint16)
-    return levels[stored], tags | {"voi": voi}
+    return quantise(table, bits)[stored], tags | {"voi": voi}
 
 
-def _parse(content: bytes, path: Path) -> "Dataset":
+def parse_dicom(content: bytes, path: Path, tags: Sequence[str] = ()) -> "Dataset":
+    """The elements of a DICOM file that are asked for, by default all that are used here; pixels are not decoded.
+
+    Raises:
+        UserError: pydicom is missing, or the file is deflated.
+        Exception: pydicom's own, for anything that is wrong with the file.
+    """
+    if _DEFLATED in content:  # pydicom would inflate it without a bound
+        raise UserError(f"{path}: deflated transfer syntax; {_WAY_OUT}")
     try:
         import pydicom
     except ImportError as error:
         raise UserError(f"{path}: reading DICOM needs pydicom; pip install 'cmcgns[dicom]'") from error
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    wanted: list[Any] = [*KEPT_TAGS, *IDENTIFYING_TAGS, *_TABLES["pixels"]]
+    wanted: list[Any] = [*(tags or [*KEPT_TAGS, *IDENTIFYING_TAGS, *_TABLES["pixels"]])]
     dataset = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=wanted)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
@@ -97,6 +111,7 @@ def _parse(content: bytes, path: Path) -> "Dataset":
 def _check_header(dataset: "Dataset", path: Path) -> None:
     if "PixelData" not in dataset or not dataset.PixelData:
         raise UserError(f"{path}: DICOM file without pixels (PixelData)")
+    _find_decoder(dataset.file_meta.TransferSyntaxUID, path)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
         raise UserError(f"{path}: {frames} frames; a radiograph has one (multi-frame files are not read)")
@@ -120,20 +135,20 @@ def _check_header(dataset: "Dataset", path: Path) -> None:
 def _decode_frame(dataset: "Dataset", path: Path) -> NDArray[Any]:
     """Stored values: (H,W) uint8 or uint16 with their bits as they stand, or (H,W,3) uint8 RGB."""
     from pydicom.encaps import get_frame
-    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import JPEGExtended12Bit, JPEGLossless
 
     syntax = dataset.file_meta.TransferSyntaxUID
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise UserError(f"{path}: transfer syntax {syntax.name} is not a picture that can be read") from None
-    if not decoder.is_available:
-        raise UserError(f"{path}: no decoder for {syntax.name} is installed; pip install 'cmcgns[dicom]'")
+    colour = int(dataset.get("SamplesPerPixel") or 1) == 3
     if syntax.is_encapsulated:
-        _check_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1), dataset, path)
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        check_codestream(frame, (int(dataset.Columns), int(dataset.Rows), 3 if colour else 1), path)
+        if syntax == JPEGExtended12Bit and jpeg_precision(frame) > 8:
+            # pydicom keeps GDCM from these, but GDCM has one decoder for all of JPEG.
+            syntax = JPEGLossless
+            dataset = _relabelled(dataset, syntax)
+    decoder = _find_decoder(syntax, path)
     preferred = _TABLES["decoders"].get(syntax, "")
     plugin = preferred if preferred in decoder.available_plugins else ""
-    colour = int(dataset.get("SamplesPerPixel") or 1) == 3
     options: dict[str, Any] = {"correct_unused_bits": False}  # the table does it, and knows of HighBit
 
     def decode() -> NDArray[Any]:
@@ -144,8 +159,30 @@ def _decode_frame(dataset: "Dataset", path: Path) -> NDArray[Any]:
     return values if colour else values.astype(f"u{values.dtype.itemsize}", copy=False)
 
 
+def _find_decoder(syntax: "UID", path: Path) -> "Decoder":
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise UserError(f"{path}: transfer syntax {syntax.name} is not read; {_WAY_OUT}") from None
+    if not decoder.is_available:
+        raise UserError(f"{path}: no decoder for {syntax.name} is installed; pip install 'cmcgns[dicom]'")
+    return decoder
+
+
+def _relabelled(dataset: "Dataset", syntax: "UID") -> "Dataset":
+    """The same dataset under another transfer syntax."""
+    from pydicom.dataset import FileMetaDataset
+
+    other = copy(dataset)
+    other.file_meta = FileMetaDataset()
+    other.file_meta.TransferSyntaxUID = syntax
+    return other
+
+
 def _decode_with_gdcm(decode: Callable[[], NDArray[Any]], dataset: "Dataset", path: Path) -> NDArray[Any]:
-    """JPEG Lossless and JPEG-LS, for which there is no other free decoder."""
+    """JPEG of 12 bit, JPEG Lossless and JPEG-LS, for which there is no other free decoder."""
     importlib.import_module("gdcm")  # once here, not in every child
     samples = int(dataset.get("SamplesPerPixel") or 1)
     shape = (int(dataset.Rows), int(dataset.Columns)) + ((samples,) if samples > 1 else ())
@@ -173,7 +210,7 @@ def decode_apart(
         said = " ".join(messages.read(2000).decode("utf-8", "replace").split())
         if status < 0:
             raise UserError(f"{path}: damaged pixels (the decoder crashed: {said[:200]})")
-        if status > 0 or any(word in said for word in _DAMAGE):
+        if status > 0 or any(word in said.replace(_HARMLESS, "") for word in _DAMAGE):
             raise UserError(f"{path}: damaged pixels ({said[:200]})")
         return np.frombuffer(shared[:], dtype).reshape(shape)
 
@@ -191,39 +228,6 @@ def _decode_and_exit(decode: Callable[[], NDArray[Any]], shared: mmap.mmap, mess
         os.write(2, str(error).encode())
     finally:
         os._exit(code)
-
-
-def _check_codestream(stream: bytes, dataset: "Dataset", path: Path) -> None:
-    """A compressed picture has a header of its own, and decoders trust it: it must state what the file states."""
-    expected = (int(dataset.Columns), int(dataset.Rows), int(dataset.get("SamplesPerPixel") or 1))
-    found = _jpeg_size(stream) if stream.startswith(b"\xff\xd8") else _jpeg_2000_size(stream)
-    if found is not None and found != expected:
-        raise UserError(
-            f"{path}: the compressed picture is {found}, its DICOM header says {expected} (width, height, samples)"
-        )
-    if stream[:2] in (b"\xff\x4f", b"\xff\xd8") and b"\xff\xd9" not in stream[-16:]:
-        raise UserError(f"{path}: truncated pixels (the compressed picture has no end marker)")
-
-
-def _jpeg_2000_size(stream: bytes) -> tuple[int, int, int] | None:
-    """Width, height and samples by the SIZ segment, which may follow JP2 boxes; None: there is none (RLE)."""
-    start = stream.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start < 0:
-        return None
-    right, bottom, left, top = (int.from_bytes(stream[start + k : start + k + 4], "big") for k in (8, 12, 16, 20))
-    return right - left, bottom - top, int.from_bytes(stream[start + 40 : start + 42], "big")
-
-
-def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
-    """Width, height and samples by the start-of-frame segment of JPEG and JPEG-LS; None: there is none."""
-    at = 2
-    while at + 10 <= len(stream) and stream[at] == 0xFF:
-        marker = stream[at + 1]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            height, width = (int.from_bytes(stream[at + k : at + k + 2], "big") for k in (5, 7))
-            return width, height, stream[at + 9]
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-    return None
 
 
 def _gray_of_colour(rgb: NDArray[Any], bits: int) -> Gray:

@@ -172,6 +172,8 @@ def _check_png(content: bytes, file: object) -> None:
     if content[12:16] != b"IHDR" or len(content) < 33:
         raise UserError(f"{file}: truncated PNG (no header)")
     check_size(int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big"), file)
+    if content[24] == 16 and content[25] != 0:  # Pillow would keep the upper 8 bits: of 12 in use, the upper 4
+        raise UserError(f"{file}: PNG of 16-bit colour or with alpha; convert it to 16-bit gray first")
     view, start, name = memoryview(content), len(_PNG), b""
     while name != b"IEND":
         end = start + 12 + int.from_bytes(view[start : start + 4], "big")

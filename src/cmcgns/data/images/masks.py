@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import inside, write_bytes
@@ -100,15 +100,24 @@ def mask_from_source(spec: dict[str, Any], root: Path) -> Mask:
         UserError: an unknown description, a bad code, or a file that is missing, unreadable, oversized or outside.
     """
     if isinstance(spec.get("file"), str):
-        return _read_mask(root, spec["file"])
+        return read_mask(inside(root, root / spec["file"]))
     codes, size = spec.get("rle"), (spec.get("height"), spec.get("width"))
     if not isinstance(codes, list) or not all(isinstance(side, int) for side in size):
         raise UserError(f"mask {str(spec)[:80]}: either `file`, or `rle` (a list), `width` and `height` are expected")
     return decode_rle([str(code) for code in codes], spec["height"], spec["width"])
 
 
-def _read_mask(root: Path, name: str) -> Mask:
-    with open_picture(inside(root, root / name)) as image:
+def read_mask(path: Path) -> Mask:
+    """A mask file at its own size.
+
+    Returns:
+        (height, width) Boolean, upright, true inside: where any value is above 0 (transparency is ignored).
+
+    Raises:
+        UserError: missing, unreadable or oversized; names it.
+    """
+    with open_picture(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)  # as the picture is that it belongs to
         values = np.asarray(_without_transparency(image))
     within = np.asarray(values > 0)
     return np.asarray(within.any(axis=2)) if within.ndim == 3 else within

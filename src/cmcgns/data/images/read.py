@@ -17,12 +17,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from cmcgns.common.array_cache import MappedArray, cache_folder, cached_array
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import file_stamp
 from cmcgns.common.processes import in_threads
 from cmcgns.common.remote import NamedBytes
+from cmcgns.data.images.brightness import MARK, gray_of_values
 from cmcgns.data.images.dicom import read_dicom
 from cmcgns.data.images.files import (
     FORMATS,
@@ -37,7 +39,7 @@ from cmcgns.data.images.files import (
 from cmcgns.data.images.place import Gray, Pixels, check_size, fit_in_square, scaled_size
 
 JPEG_QUALITY = 95
-_CACHE_VERSION = 2  # to be raised whenever `read_image` gives other pixels
+_CACHE_VERSION = 3  # to be raised whenever `read_image` gives other pixels
 
 Picture: TypeAlias = File | NDArray[Any] | Image.Image
 """PNG, JPEG or DICOM by path, URL or content; (H, W) or (H, W, 3) uint8, (H, W) uint16; or a Pillow image."""
@@ -51,8 +53,7 @@ class Decoded:
         pixels: (H,W) uint8 or uint16.
         width: of the source picture, upright; more than W where a reduced decode was allowed.
         height: of the source picture, upright.
-        tags: what the file says beside the pixels: `format`, for a 16-bit PNG `highest` (the largest value in it),
-            for DICOM see `cmcgns.data.images.dicom.read_dicom`.
+        tags: what the file says beside the pixels: `format`; for DICOM see `cmcgns.data.images.dicom.read_dicom`.
     """
 
     pixels: Gray
@@ -62,73 +63,55 @@ class Decoded:
 
     @property
     def high(self) -> int:
-        """The value that means white by the format: 255 or 65535."""
+        """The value that means white: 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
 
-    @property
-    def white(self) -> int:
-        """The value that means white by the bits in use; a 16-bit PNG often keeps 10 to 14 bits: 255, 511, … 65535.
 
-        Not the brightest pixel's, for then a marker in the corner would change the contrast of the whole radiograph.
-        """
-        return (1 << max(8, int(self.tags["highest"]).bit_length())) - 1 if "highest" in self.tags else self.high
-
-
-def scale_values(pixels: Gray, high: int, white: int) -> Gray:
-    """Pixels whose white is `white` (255: uint8, else uint16), rounded to the nearest; above `high` is white."""
-    if high == white:
-        return pixels
-    values = (np.minimum(pixels, high).astype(np.uint64) * white + high // 2) // high
-    return values.astype(np.uint8) if white == 255 else values.astype(np.uint16)
-
-
-def encode_image(pixels: Gray, high: int, lossless: bool = False) -> bytes:
-    """A gray picture as a file's content.
+def encode_image(pixels: Gray, lossless: bool = False) -> bytes:
+    """A gray picture whose brightness is final, as a file's content.
 
     Args:
-        pixels: (H,W) uint8 or uint16.
-        high: the value that means white.
-        lossless: PNG of as many bits as the pixels have (16: white is 65535), else 8-bit JPEG of quality 95.
+        pixels: (H,W) uint8, or uint16 with white at 65535.
+        lossless: PNG of as many bits as the pixels have, else 8-bit JPEG of quality 95 (of uint8 alone).
     """
     buffer = io.BytesIO()
     if lossless:
-        white = 255 if pixels.dtype == np.uint8 else 65535
-        Image.fromarray(scale_values(pixels, high, white)).save(buffer, "PNG")
+        text = PngInfo()
+        if pixels.dtype == np.uint16:
+            text.add_text(*MARK)
+        Image.fromarray(pixels).save(buffer, "PNG", pnginfo=text)
     else:
-        Image.fromarray(scale_values(pixels, high, 255)).save(buffer, "JPEG", quality=JPEG_QUALITY)
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 
 def decode_image(picture: Picture, at_least: int | None = None, bits: int = 8) -> Decoded:
     """Decode a radiograph at its full size.
 
-    - PNG: 1 to 16 bit, gray, colour or palette, with or without alpha (which is dropped). 16-bit gray stays uint16
-      with white at 65535, as the format defines it: nothing is stretched, so a file that keeps 12 bits in 16 comes
-      out dark, and `Decoded.white` tells. 16-bit colour is read as 8-bit.
-    - JPEG: gray or colour, upright by its EXIF orientation; CMYK is refused.
+    - PNG: 1 to 8 bit, gray, colour or palette, with or without alpha (which is dropped); gray of 16 bit by the rule
+      of `cmcgns.data.images.brightness`; 16-bit colour or alpha is refused. The first picture of an animated file.
+    - JPEG: gray or colour.
+    - PNG and JPEG are turned upright by their EXIF orientation.
     - DICOM: rescale, VOI and MONOCHROME1 applied at full size, see `cmcgns.data.images.dicom`.
 
     Args:
         picture: see :data:`Picture`.
         at_least: a JPEG may come reduced by 2, 4 or 8 as long as its long side has so many pixels (much faster).
-        bits: 8 or 16, of what DICOM becomes.
+        bits: 8 or 16, of what DICOM and 16-bit pictures become.
 
     Raises:
         UserError: missing, unreadable, truncated, oversized or of another format; names file and rule.
     """
     with silent_decoders():
         reduced = None if at_least is None else (lambda width, height: scaled_size(width, height, at_least))
-        decoded = _decode(picture, reduced, bits, FORMATS)
-    if decoded.tags.get("colours") == "CMYK":
-        raise UserError(f"{picture}: CMYK JPEG; convert it to gray or RGB first")
-    return decoded
+        return _decode(picture, reduced, bits, FORMATS)
 
 
 def read_image(picture: Picture, size: int, formats: tuple[str, ...] = FORMATS) -> Pixels:
     """One radiograph as encoders have theirs: gray, long side to `size`, centred on a black square.
 
     Args:
-        picture: see :data:`Picture`; black is 0, an EXIF orientation is honoured.
+        picture: see :data:`Picture`; its brightness and orientation as :func:`decode_image` says.
         size: side of the square.
         formats: that a file may have.
 
@@ -144,8 +127,7 @@ def read_image(picture: Picture, size: int, formats: tuple[str, ...] = FORMATS) 
 def read_with_size(picture: Picture, size: int, formats: tuple[str, ...] = FORMATS) -> tuple[Pixels, tuple[int, int]]:
     """What :func:`read_image` returns, and the picture's own width and height, upright."""
     decoded = _decode(picture, lambda *_: (size, size), 8, formats)  # JPEG: at the nearest larger eighth
-    pixels = scale_values(decoded.pixels, decoded.white, 255)
-    return fit_in_square(pixels.astype(np.uint8, copy=False), size), (decoded.width, decoded.height)
+    return fit_in_square(decoded.pixels.astype(np.uint8, copy=False), size), (decoded.width, decoded.height)
 
 
 def load_images(
@@ -191,11 +173,17 @@ def without_read_ahead(array: MappedArray) -> MappedArray:
     return array
 
 
-def gray_of(image: Image.Image) -> Gray:
-    """An open picture, turned upright in place, as (H, W) gray values; uint16 where it has more than 8 bits."""
+def gray_of(image: Image.Image, bits: int = 8) -> Gray:
+    """An open picture, turned upright in place, as (H, W) gray values.
+
+    Args:
+        image: of a file, or made of an array.
+        bits: 8 or 16, of the result where the picture has more than 8.
+    """
+    texts = dict(image.info)
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
-        return np.asarray(image).astype(np.uint16)
+        return gray_of_values(np.asarray(image).astype(np.uint16), bits, texts)
     if image.mode == "P":  # Pillow warns of palettes with transparency on any other way
         image = image.convert("RGBA")
     return np.asarray(image if image.mode == "L" else image.convert("L"))
@@ -206,7 +194,7 @@ def _decode(
 ) -> Decoded:
     """`reduced`: from a JPEG's width and height to those that it must have at least."""
     if isinstance(picture, np.ndarray):
-        return _from_pillow(_checked_array(picture), {})
+        return _from_pillow(_checked_array(picture), bits, {})
     if isinstance(picture, Image.Image):
         if picture.mode in ("F", "I"):
             raise UserError(
@@ -214,7 +202,7 @@ def _decode(
             )
         check_size(*picture.size, "the Pillow image")
         with naming("the Pillow image"):
-            return _from_pillow(picture.copy(), {})
+            return _from_pillow(picture.copy(), bits, {})
     if not isinstance(picture, str | Path | NamedBytes):
         raise UserError(f"a picture is a path, an array or a Pillow image, not {type(picture).__name__}")
     file, kind = load_file(picture, formats)
@@ -224,18 +212,15 @@ def _decode(
         height, width = pixels.shape
         return Decoded(pixels, width, height, {"format": kind} | tags)
     with open_picture(file) as image:
-        tags = {"format": kind} | ({"colours": "CMYK"} if image.mode in ("CMYK", "YCCK") else {})
         size = upright_size(image)
         if reduced is not None:
             image.draft("L", reduced(*image.size))  # nothing but JPEG heeds it
-        return _from_pillow(image, tags, size)
+        return _from_pillow(image, bits, {"format": kind}, size)
 
 
-def _from_pillow(image: Image.Image, tags: dict[str, str], size: tuple[int, int] | None = None) -> Decoded:
+def _from_pillow(image: Image.Image, bits: int, tags: dict[str, str], size: tuple[int, int] | None = None) -> Decoded:
     width, height = size or upright_size(image)
-    pixels = gray_of(image)
-    highest = {} if pixels.dtype == np.uint8 else {"highest": str(pixels.max())}
-    return Decoded(pixels, width, height, tags | highest)
+    return Decoded(gray_of(image, bits), width, height, tags)
 
 
 def _checked_array(values: NDArray[Any]) -> Image.Image:

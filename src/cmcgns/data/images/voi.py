@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.images.brightness import Values, stretch
+from cmcgns.data.images.lookup import lookup_table
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-Values: TypeAlias = NDArray[np.float64]
 Stored: TypeAlias = NDArray[np.int64]
 
 
@@ -34,19 +35,22 @@ def gray_table(dataset: "Dataset", pixels: NDArray[Any], path: Path) -> tuple[Va
     Raises:
         UserError: the rescale or a lookup table is unusable.
     """
+    inverted = str(dataset.PhotometricInterpretation).strip() == "MONOCHROME1"
     stored = _stored_values(dataset, pixels.dtype.itemsize * 8)
     modality, changed = _modality_values(dataset, stored, path)
     if dataset.get("VOILUTSequence"):
-        table, voi = _apply_lut(dataset.VOILUTSequence[0], modality, path, scale=True), "lut"
+        lut = lookup_table(dataset.VOILUTSequence[0], modality, path)
+        table = stretch(lut.look_up(modality), 0, 2**lut.needed - 1)
+        voi = "lut" if lut.needed == lut.declared else f"lut of {lut.needed} bits, declared {lut.declared}"
     elif (window := _window(dataset, modality)) is not None:
         table, voi = window, f"window {_first(dataset.get('WindowCenter'))}/{_first(dataset.get('WindowWidth'))}"
     else:
         used = int(dataset.BitsStored)
         plain = not changed and used <= 8 and not dataset.get("PixelRepresentation")
         low, high = (0.0, float(2**used - 1)) if plain else _content_range(dataset, pixels, stored, modality)
-        table = _clip((modality - low) / max(high - low, 1e-9))
         voi = f"range {low:g}..{high:g}" + (", window unusable" if dataset.get("WindowWidth") is not None else "")
-    inverted = str(dataset.PhotometricInterpretation).strip() == "MONOCHROME1"
+        # Inverted before the stretch: halves are then rounded as in a file of the inverted values.
+        return stretch(-modality, -high, -low) if inverted else stretch(modality, low, high), voi
     return (1 - table if inverted else table), voi
 
 
@@ -66,7 +70,8 @@ def _stored_values(dataset: "Dataset", bits: int) -> Stored:
 def _modality_values(dataset: "Dataset", stored: Stored, path: Path) -> tuple[Values, bool]:
     """Values after the modality LUT, and whether it changed any."""
     if dataset.get("ModalityLUTSequence"):
-        return _apply_lut(dataset.ModalityLUTSequence[0], stored.astype(np.float64), path), True
+        values = stored.astype(np.float64)
+        return lookup_table(dataset.ModalityLUTSequence[0], values, path).look_up(values), True
     slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
     slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
     if not (np.isfinite(slope) and np.isfinite(intercept) and slope != 0):
@@ -108,22 +113,6 @@ def _content_range(dataset: "Dataset", pixels: NDArray[Any], stored: Stored, mod
         counted = present & ~((stored >= ends[0]) & (stored <= ends[1]))
         present = counted if counted.any() else present
     return float(modality[present].min()), float(modality[present].max())
-
-
-def _apply_lut(item: "Dataset", values: Values, path: Path, scale: bool = False) -> Values:
-    """Look values up in an item of a modality or VOI LUT sequence (PS3.3 C.11.1.1.1); `scale`: to 0..1."""
-    entries, first, bits = (int(number) for number in item.LUTDescriptor)
-    entries = entries or 65536
-    data = item.LUTData
-    if isinstance(data, bytes):  # 8-bit entries are packed, or one in each 16-bit word
-        words = ">u2" if item.original_encoding[1] is False else "<u2"
-        data = np.frombuffer(data, words if len(data) >= 2 * entries else np.uint8)
-    found = np.atleast_1d(np.asarray(data, dtype=np.float64))
-    if len(found) < entries:
-        raise UserError(f"{path}: lookup table of {len(found)} values, its LUTDescriptor says {entries}")
-    found = found[:entries]
-    looked_up = found[np.clip(np.rint(values - first), 0, entries - 1).astype(np.int64)]
-    return looked_up / max(2.0**bits - 1, found.max()) if scale else looked_up
 
 
 def _first(value: Any) -> Any:

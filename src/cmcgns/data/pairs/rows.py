@@ -21,7 +21,7 @@ from cmcgns.data.pairs.table import (
     read_columns,
     warn_about_reports,
 )
-from cmcgns.data.reports.text import split_sentences
+from cmcgns.data.reports.text import MAX_REPORT, split_sentences
 from cmcgns.data.tables import find_table
 from cmcgns.data.vocabulary import is_frontal, parse_views
 from cmcgns.settings.config import DataSettings
@@ -92,6 +92,7 @@ def read_pairs(
     pairs.frame["text"] = choose_text(pairs.frame, settings.text)
     pairs.frame = pairs.frame.drop(columns=list(TEXT_COLUMNS))  # `text` has them: a quarter of the memory
     pairs.leave_out(~_has_sentence(pairs.frame["text"]), "empty report")
+    pairs.leave_out(pairs.frame["text"].str.len() > MAX_REPORT, f"report of more than {MAX_REPORT:,} characters")
     warn_about_reports(pairs.frame, table.name)
     _check_files(pairs, settings.bad_images, exists)
     if len(pairs.frame) == 0:

@@ -10,6 +10,8 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import image_file
+from cmcgns.data.reports.section_rules import list_rules, load_rules
+from cmcgns.data.reports.sections import has_heading
 from cmcgns.data.tables import SUFFIXES, as_text, is_parquet, parquet_columns, read_table
 from cmcgns.data.vocabulary import canonical_ids
 
@@ -19,6 +21,7 @@ TEXT_COLUMNS = ("report", "findings", "impression")
 OPTIONAL_COLUMNS = ("study_id", "patient_id", "view", "split", "dataset")
 _COLUMNS = ("image_path", *TEXT_COLUMNS, *OPTIONAL_COLUMNS)
 _FILE_COLUMNS = ("sha256", "width", "height")  # a run notes them of the images that it saw
+_SAMPLE = 200  # reports
 TABLE_NAMES = ("manifest.parquet", "manifest.csv", "pairs.parquet", "pairs.csv")
 
 
@@ -155,7 +158,7 @@ def check_ids(frame: pd.DataFrame, table: Path) -> None:
 
 
 def warn_about_reports(frame: pd.DataFrame, name: str) -> None:
-    """Say how many studies have rows with different reports.
+    """Say how many studies have rows with different reports, and whether the reports still have their headings.
 
     Args:
         frame: study_id, text, row.
@@ -169,6 +172,15 @@ def warn_about_reports(frame: pd.DataFrame, name: str) -> None:
         logger.warning(
             "%s: %d study ids have rows with different reports, for example %s (rows %s): each row is its own pair",
             name, len(several), several[0], _some(rows),
+        )  # fmt: skip
+    sample = frame["text"].drop_duplicates().head(_SAMPLE)
+    rules = [load_rules(language) for language in list_rules()]
+    uncut = sum(any(has_heading(text, each) for each in rules) for text in sample)
+    if uncut > len(sample) / 10:
+        logger.warning(
+            "%s: of the first %d reports %d hold headings of sections (such as IMPRESSION:), which are trained on as if "
+            "they were findings; `cmcgns prepare table` cuts such reports",
+            name, len(sample), uncut,
         )  # fmt: skip
 
 

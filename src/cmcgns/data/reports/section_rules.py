@@ -1,8 +1,8 @@
 """Rules for cutting reports into sections: a YAML file that users can edit; see data/reports/rules/english.yaml."""
 
-import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from cmcgns.common.errors import UserError
-from cmcgns.settings.yaml import parse_mapping
+from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.settings.yaml import parse_mapping, read_settings_text
 
 READ = ("findings", "impression")
+# Sections whose headings, in small letters, end a sentence's section within a line; "Note: …" belongs to the findings.
+_TOLD = (*READ, "comparison", "indication", "history", "examination", "technique")
 
 
 class _Strict(BaseModel):
@@ -72,6 +74,10 @@ class SectionRules(_Strict):
         return [(entry, section) for section, listed in self.headings.items() for entry in listed]
 
     @cached_property
+    def _plain_entries(self) -> list[str]:
+        return [entry for entry, _ in self._entries if not _expression(entry)]
+
+    @cached_property
     def plain(self) -> dict[str, str]:
         """Folded heading -> section."""
         return {fold(entry): section for entry, section in self._entries if not _expression(entry)}
@@ -83,11 +89,17 @@ class SectionRules(_Strict):
 
     @cached_property
     def inline(self) -> re.Pattern[str]:
-        """A plain heading in capitals and its colon, anywhere."""
-        plain = [entry for entry, _ in self._entries if not _expression(entry)]
-        forms = {form.upper() for entry in plain for form in (entry, fold(entry))}
-        capitals = {r"[ \t]+".join(map(re.escape, form.split())) for form in forms}
-        return re.compile(rf"(?<=[\s.;,)\]])({'|'.join(sorted(capitals, key=len, reverse=True))})[ \t]*[:：]")
+        """A plain heading within a line: in `capitals` with its colon or brackets, or as `words` behind a stop."""
+        capitals = _any_of(form.upper() for entry in self._plain_entries for form in (entry, fold(entry)))
+        told = (entry for entry in self._plain_entries if self.plain[fold(entry)] in _TOLD)
+        words = _any_of(form for entry in told for form in (entry, fold(entry)))
+        before, after = r"(?:\*\*|<\w{1,6}>)?", r"(?:\*\*|</\w{1,6}>)?"
+        colon = rf"{after}[ \t]*+[:：]{after}"
+        return re.compile(
+            rf"(?<=[\s.;,)\]>]){before}(?P<capitals>{capitals}){colon}"
+            rf"|(?<=[.!?;:>]\s){before}(?P<words>(?i:{words})){colon}(?=\s|$)"
+            rf"|(?<=\s)\[(?P<bracketed>{capitals})\]"
+        )
 
     @cached_property
     def ignored(self) -> re.Pattern[str]:
@@ -134,6 +146,12 @@ def fold(words: str) -> str:
     return re.sub(r"\s*/\s*", "/", " ".join(bare.casefold().split()))
 
 
+def _any_of(headings: Iterable[str]) -> str:
+    """An expression for headings, the longest first, with any blanks between their words."""
+    spaced = {r"[ \t]++".join(map(re.escape, heading.split())) for heading in headings}
+    return "|".join(sorted(spaced, key=len, reverse=True)) or "(?!)"
+
+
 def _expression(entry: str) -> str | None:
     """What stands between slashes."""
     return entry[1:-1] if len(entry) > 2 and entry[0] == entry[-1] == "/" else None
@@ -152,9 +170,8 @@ def _rule_text(name: str) -> str:
         return (resources.files("cmcgns.data.reports") / "rules" / f"{name}.yaml").read_text("utf-8")
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
-        return path.read_text("utf-8-sig")
-    near = difflib.get_close_matches(name, list_rules(), 1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+        return read_settings_text(path)
+    hint = did_you_mean(name, list_rules())
     raise UserError(f"no rule file {name}: give the path of a .yaml file or one of {', '.join(list_rules())}.{hint}")
 
 

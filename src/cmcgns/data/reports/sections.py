@@ -1,10 +1,22 @@
 """Reports cut into sections."""
 
 import re
+from collections.abc import Callable
 
 from cmcgns.data.reports.section_rules import READ, SectionRules, fold
 
-_LINE = re.compile(r"[ \t]*(?:\d{1,2}[.)][ \t]+)?([^\W\d_][^:：]{0,79}?)[ \t]*([:：](?=(\s|$)?)|$)")
+# Reports come from anywhere: every expression here takes time in proportion to its text, whatever stands in it. Hence
+# the possessive quantifiers (`*+`), and `(?<![ \t])`, without which a run of blanks were tried from each of them.
+_LINE = re.compile(r"[ \t]*+(?:\d{1,2}[.)][ \t]++)?([^\W\d_][^:：]{0,79}?)[ \t]*+([:：](?=(\s|$)?)|$)")
+# "FINDINGS - clear", "Findings.", "**Findings** clear", "- **Findings:** clear", "## Findings", "[FINDINGS] clear".
+_OTHER_FORM = re.compile(
+    r"[ \t]*+(?:[-•>][ \t]++)?(?:\d{1,2}[.)][ \t]++)?(?P<open>[*#=]{1,6}[ \t]*+|\[|<\w{1,6}>)?"
+    r"(?P<words>[^\W\d_][\w /&()#'’-]{0,60}?)(?P<close>[ \t]*+(?:[*#=]{1,6}|\]|</\w{1,6}>))?"
+    r"[ \t]*+(?P<mark>[:：]|[-–—.;](?=[ \t]|$)|$|(?<=[*#=\]>])(?=.)|(?<=[*#=\]>][ \t])(?=.))"
+    r"(?:[ \t]*+(?:[*=]{1,6}|</\w{1,6}>))?"
+)
+_CLOSED = re.compile(r"[.!?:;。！？][)\]\"'*]*$")  # how a line ends that nothing is left to be said of
+_AROUND = " \t*#=[]-–—.:：;"  # what may stand around the words of a heading
 _GAP = "\ufdd0"  # no character of any language: where a mark stood
 
 
@@ -22,16 +34,30 @@ def split_sections(text: str, rules: SectionRules) -> dict[str, str]:
         Section -> text, in order of appearance, sections without text left out. What stands before the first heading
         is `preamble`. A heading that the rules do not know names its own section, in lower case.
     """
-    texts: dict[str, list[str]] = {}
+    texts: dict[str, dict[str, None]] = {}  # of each section its parts, once each, in order
     for section, lines in _parts(text, rules):
-        part = _tidy(lines)
-        if part and part not in texts.setdefault(section, []):
-            texts[section].append(part)
+        if part := _tidy(lines):
+            texts.setdefault(section, {})[part] = None
     sections = {name: "\n\n".join(parts) for name, parts in texts.items() if parts}
     if not any(name in sections for name in READ):
         sections |= _without_heading(sections, rules)
     cleaned = {name: remove_marks(part, rules).strip() for name, part in sections.items()}
     return {name: part for name, part in cleaned.items() if part}
+
+
+def has_heading(text: str, rules: SectionRules) -> bool:
+    """Whether a report names its findings or its impression."""
+    return any(section in READ for section, _ in _parts(text, rules))
+
+
+def without_own_heading(text: str, section: str, rules: SectionRules) -> str:
+    """Findings or impression without the heading that may open them ("FINDINGS: Clear."), and without marks."""
+    text = text.strip()
+    line = text.partition("\n")[0]
+    found = _line_heading(line, section, "", text.islower(), rules)
+    if found and found[0] in READ and fold(line[: found[1]].strip(_AROUND)) in rules.plain:
+        text = text[found[1] :]
+    return remove_marks(text, rules).strip()
 
 
 def remove_marks(text: str, rules: SectionRules) -> str:
@@ -46,27 +72,34 @@ def remove_marks(text: str, rules: SectionRules) -> str:
     marked = rules.mark.sub(_GAP, text)
     if _GAP not in marked:
         return text
-    for pattern, replacement in _MENDING:
-        marked = pattern.sub(replacement, marked)
+    for pattern, put in _MENDING:
+        marked = pattern.sub(put, marked)
     return marked
 
 
+def _without_a_word(match: re.Match[str]) -> str:
+    """A gap that was all of a sentence takes the sentence's stop along."""
+    space, start = match[1], match.start()
+    begins = start == 0 or match.string[start - 1] in ".!?:" or re.search(r"\n[ \t]*+\n", space)
+    return space + _GAP if begins else match[0]
+
+
 # Applied in this order; `~` is the gap.
-_MENDING = tuple(
-    (re.compile(pattern.replace("~", _GAP)), replacement.replace("~", _GAP))
-    for pattern, replacement in (
-        (r"[(\[{][ \t]*~[ \t]*[)\]}]", "~"),
-        (r"~(?:[ \t]*[-–/:,&]?[ \t]*~)+", "~"),  # "___, ___ ___" is one gap
-        (r"[(\[{][ \t]*~[ \t]*[)\]}]", "~"),
+_MENDING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
+    (re.compile(pattern.replace("~", _GAP)), put.replace("~", _GAP) if isinstance(put, str) else put)
+    for pattern, put in (
+        (r"[(\[{][ \t]*+~[ \t]*+[)\]}]", "~"),
+        (r"~(?:[ \t]*+(?:[-–/:,&][ \t]*+)?~)+", "~"),  # "___, ___ ___" is one gap
+        (r"[(\[{][ \t]*+~[ \t]*+[)\]}]", "~"),
         (r"~['’]s\b", "~"),
         (r"(?<=\w)([-–/])~[-–/](?=\w)", r"\1"),  # "4-___-old"
         (r"(?<=\w)[-–/]~|~[-–/](?=\w)", "~"),  # "x-___", "___-year-old"
-        (r"(\A\s*|[.!?:]\s*|\n[ \t]*\n\s*)~[ \t]*[,;:.]+", r"\1~"),  # a sentence without words
-        (r"[,;][ \t]*~[ \t]*(?=[,.;:!?)\]]|\Z)", ""),
-        (r"[ \t]*\n?[ \t]*~[ \t]*(?=[,.;:!?)\]]|\Z)", ""),
-        (r"(?m)^[ \t]*~[ \t]*(?:\n|$)", ""),  # the line goes: it must not part the paragraph
-        (r"(?m)[ \t]*~[ \t]*$|^[ \t]*~[ \t]*|(?<=[(\[])~[ \t]*", ""),
-        (r"[ \t]+~[ \t]*|~[ \t]+", " "),
+        (r"((?<!\s)\s*+)~[ \t]*+[,;:.]+", _without_a_word),
+        (r"[,;][ \t]*+~[ \t]*+(?=[,.;:!?)\]]|\Z)", ""),
+        (r"(?<![ \t])[ \t]*+\n?[ \t]*+~[ \t]*+(?=[,.;:!?)\]]|\Z)", ""),
+        (r"(?m)^[ \t]*+~[ \t]*+(?:\n|$)", ""),  # the line goes: it must not part the paragraph
+        (r"(?m)(?<![ \t])[ \t]*+~[ \t]*+$|^[ \t]*+~[ \t]*+|(?<=[(\[])~[ \t]*+", ""),
+        (r"(?<![ \t])[ \t]++~[ \t]*+|~[ \t]++", " "),
         (r"(?<=\w)~(?=\w)", " "),
         (r"~", ""),
     )
@@ -76,43 +109,66 @@ _MENDING = tuple(
 def _parts(text: str, rules: SectionRules) -> list[tuple[str, list[str]]]:
     """Sections in order with their lines; a section may come several times."""
     parts: list[tuple[str, list[str]]] = [("preamble", [])]
-    lower, after_blank = text.islower(), True
+    lower, before = text.islower(), ""
     for raw in text.splitlines():
         line = "" if rules.ignored.fullmatch(raw.strip()) else raw
-        if found := _line_heading(line, parts[-1][0], after_blank, lower, rules):
+        if found := _line_heading(line, parts[-1][0], before, lower, rules):
             parts.append((found[0], []))
             line = line[found[1] :]
-        after_blank = not line.strip()
+        before = line.strip()
         start = 0
         for match in rules.inline.finditer(line):
-            parts[-1][1].append(line[start : match.start()])
-            parts.append((rules.plain[fold(match[1])], []))
-            start = match.end()
+            heading = match["capitals"] or match["words"] or match["bracketed"]
+            section = rules.plain.get(fold(heading))
+            if section and not heading[0].islower():
+                parts[-1][1].append(line[start : match.start()])
+                parts.append((section, []))
+                start = match.end()
         parts[-1][1].append(line[start:])
     return parts
 
 
-def _line_heading(
-    line: str, current: str, after_blank: bool, lower: bool, rules: SectionRules
-) -> tuple[str, int] | None:
-    """Section and end of the heading that a line starts with."""
+def _line_heading(line: str, current: str, before: str, lower: bool, rules: SectionRules) -> tuple[str, int] | None:
+    """Section and end of the heading that a line starts with.
+
+    Args:
+        line: as it stands.
+        current: section that it would belong to.
+        before: what the line before leaves to its section, stripped.
+        lower: the report has no capitals.
+        rules: name the headings.
+    """
     match = _LINE.match(line)
     if match is None:
-        return None
+        return _other_heading(line, before, lower, rules)
     words, colon, end = match[1], match[2], match.end()
     if rules.mark is not None and (mark := rules.mark.search(words)):  # "WET READ VERSION #1 ___ 8:26 PM"
         words, colon, end = words[: mark.start()].rstrip(), "", match.start(1) + mark.start()
     capitals = words.isupper()
     folded = fold(words)
     # Wrapped prose may start a line with "findings:" or "history", but not with a capital.
-    if folded in rules.plain and (capitals or ((colon or after_blank) and (lower or not words[0].islower()))):
+    alone = colon or not before or _CLOSED.search(before[-20:])
+    if folded in rules.plain and (capitals or (alone and (lower or not words[0].islower()))):
         return rules.plain[folded], end
     if not (colon and capitals and match[3] is not None):
-        return None
+        return _other_heading(line, before, lower, rules)
     for pattern, section in rules.patterns:
         if pattern.fullmatch(folded):
             return section, end
-    return None if current in READ else (folded, end)
+    return _other_heading(line, before, lower, rules) or (None if current in READ else (folded, end))
+
+
+def _other_heading(line: str, before: str, lower: bool, rules: SectionRules) -> tuple[str, int] | None:
+    """Section and end of a plain heading in marked letters, or with a dash or a full stop in place of the colon."""
+    match = _OTHER_FORM.match(line)
+    section = rules.plain.get(fold(match["words"])) if match else None
+    if match is None or section is None or (match["words"][0].islower() and not lower):
+        return None
+    mark, marked = match["mark"], bool(match["open"]) and (bool(match["close"]) or "#" in match["open"])
+    if mark in ".;" and not (marked or match["words"].isupper()):
+        # "Klinik." may be the last word of a wrapped sentence, but not where a sentence has just ended.
+        return (section, match.end()) if mark and (not before or _CLOSED.search(before[-20:])) else None
+    return section, match.end()
 
 
 def _without_heading(sections: dict[str, str], rules: SectionRules) -> dict[str, str]:

@@ -3,6 +3,10 @@
 import hashlib
 import re
 import unicodedata
+from typing import Literal
+
+MAX_REPORT = 1_000_000  # characters; real reports have a few thousand
+_LONG, _MOST_ACCENTS = 1000, 30  # characters
 
 # English, German and Spanish words whose full stop never ends a sentence: a name, a number or a noun follows.
 _NEVER_ENDS = re.compile(
@@ -15,8 +19,8 @@ _BEFORE_NUMBER = re.compile(r"nos?|nr|max|min")  # "no. 3", but also "Any edema?
 
 # A stop with what closes it, then white space or a stuck word ("effusion.No"); full-width stops need neither. English
 # openings that nobody writes within a sentence stand for a stop that was forgotten.
-_STOP = re.compile(
-    r"""(?<![.!?…])[.!?…؟۔।]+(?:["')\]>»”’]|&gt;)*(?:(?P<space>\s+)|(?=[^\W\d_]{2}))|[。！？｡]+[」』”’]*\s*"""
+_STOP = re.compile(  # in time in proportion to the text, as every expression here: a run of stops is tried once
+    r"""(?<![.!?…؟۔।])[.!?…؟۔।]+(?:["')\]>»”’]|&gt;)*(?:(?P<space>\s+)|(?=[^\W\d_]{2}))|[。！？｡]+[」』”’]*\s*"""
     r"""|(?<=[a-z]{4})(?P<forgotten>\s+)(?=(?:There (?:is|are)|The (?:lungs are|heart is)|No evidence)\b)"""
 )
 _LAST_WORD = re.compile(r"([\w.]*\w)\.+[\"')\]>»”’]*$")
@@ -168,7 +172,25 @@ def _last_word(text: str) -> str:
 
 def normalise_sentence(sentence: str) -> str:
     """Lower case, single spaces, no closing punctuation: what makes two sentences the same text."""
-    return " ".join(unicodedata.normalize("NFKC", sentence).casefold().split()).strip(" .!?;:,")
+    return " ".join(compose(sentence, "NFKC").casefold().split()).strip(" .!?;:,")
+
+
+def compose(text: str, form: Literal["NFC", "NFKC"] = "NFC") -> str:
+    """Letters and their accents as one character, however the text was written (UAX #15).
+
+    In a long text of a letter's accents only the first 30 stay, as in its stream-safe format: putting them in order
+    takes time with the square of their number.
+    """
+    if text.isascii():
+        return text
+    if len(text) > _LONG:
+        run, kept = 0, []
+        for character in text:
+            run = run + 1 if unicodedata.combining(character) else 0
+            if run <= _MOST_ACCENTS:
+                kept.append(character)
+        text = "".join(kept)
+    return unicodedata.normalize(form, text)
 
 
 def text_number(text: str) -> int:

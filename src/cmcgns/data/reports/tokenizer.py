@@ -1,12 +1,16 @@
 """Word-piece tokenizers: loaded with a pretrained encoder, or trained on the reports."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError, one_line
+from cmcgns.data.reports.text import compose
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# A word of more than 100 characters is [UNK] as a whole. Learning from one takes time with the square of its length.
+_ENDLESS_WORD = re.compile(r"\S{101,}")
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
@@ -22,7 +26,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     from tokenizers import trainers
     from transformers import PreTrainedTokenizerFast
 
-    texts = sorted(set(texts))
+    texts = sorted({_ENDLESS_WORD.sub(" ", compose(text)) for text in texts})
     learner = _word_pieces()
     # The trainer numbers letters inside words in the order of a randomly seeded hash map, and breaks ties by number:
     # every process (and every rank) would get another vocabulary. Naming them beforehand fixes their numbers.
@@ -82,14 +86,18 @@ def load_tokenizer(name: str) -> Any:
 
 
 def encode_sentences(tokenizer: Any, sentences: list[str]) -> list[list[int]]:
-    """Word pieces of every sentence, without special tokens."""
+    """Word pieces of every sentence, without special tokens; at least one each.
+
+    Letters and their accents are one character first, as in the vocabularies of published tokenizers.
+    """
     if not sentences:
         return []
     encoded = tokenizer(
-        sentences,
+        [compose(sentence) for sentence in sentences],
         add_special_tokens=False,
         split_special_tokens=True,  # "[SEP]" in a report is text
         return_attention_mask=False,
         verbose=False,  # a long sentence is cut to the bound later, and counted then
     )
-    return [list(ids) for ids in encoded["input_ids"]]
+    # Letters that are newer than the tokenizers library are passed over; a sentence of them would be empty.
+    return [list(ids) or [tokenizer.unk_token_id or 0] for ids in encoded["input_ids"]]

@@ -15,6 +15,7 @@ from cmcgns.data.reports.tokenizer import encode_sentences
 logger = logging.getLogger(__name__)
 
 Integers = NDArray[np.int64]
+MOST_UNKNOWN = 0.05  # of the word pieces; of reports in a tokenizer's own language it is a few in a thousand at most
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class ReportTokens:
         padding: id of [PAD].
         max_tokens: the bound of a report; no batch is padded beyond it: an encoder may have no more positions.
         shortened: how many reports lost sentences or word pieces, by kind.
+        unknown: share of the word pieces that are [UNK]: letters or words that the tokenizer was not made for.
     """
 
     token_ids: NDArray[np.int32]
@@ -41,6 +43,7 @@ class ReportTokens:
     padding: int
     max_tokens: int
     shortened: dict[str, int]
+    unknown: float
 
     def padded(
         self, rows: Integers, max_tokens: int | None = None, max_sentences: int | None = None
@@ -120,7 +123,8 @@ def tokenize_reports(texts: Iterable[str], tokenizer: Any, max_tokens: int, max_
     """Split, tokenize and shorten reports.
 
     Every distinct sentence is tokenized once: most sentences of most reports repeat. Sentences beyond
-    `max_sentences` and word pieces beyond `max_tokens` - 2 are cut from the end, and counted in the log.
+    `max_sentences` and word pieces beyond `max_tokens` - 2 are cut from the end, and counted in the log; so are
+    reports of which the tokenizer knows nothing.
     """
     seen: dict[str, int] = {}
     # Lists of strings take 9 GB for a million reports, typed arrays of numbers a tenth of a gigabyte.
@@ -146,17 +150,38 @@ def tokenize_reports(texts: Iterable[str], tokenizer: Any, max_tokens: int, max_
         if count:
             bound = max_sentences if kind == "sentences" else max_tokens
             logger.warning("%d of %d reports have more than %d %s: cut", count, len(report_text), bound, kind)
+    ids_of_all, owner_of_all = np.frombuffer(token_ids, dtype=np.int32), np.frombuffer(owners, dtype=np.int16)
+    offsets = _offsets(token_counts)
     return ReportTokens(
-        token_ids=np.frombuffer(token_ids, dtype=np.int32),
-        token_sentence=np.frombuffer(owners, dtype=np.int16),
-        token_offsets=_offsets(token_counts),
+        token_ids=ids_of_all,
+        token_sentence=owner_of_all,
+        token_offsets=offsets,
         sentence_text=np.frombuffer(sentence_text, dtype=np.int64),
         sentence_offsets=_offsets(sentence_counts),
         report_text=np.frombuffer(report_text, dtype=np.int64),
         padding=int(tokenizer.pad_token_id),
         max_tokens=max_tokens,
         shortened=shortened,
+        unknown=_unknown_share(ids_of_all, owner_of_all, offsets, tokenizer),
     )
+
+
+def _unknown_share(ids: NDArray[np.int32], owners: NDArray[np.int16], offsets: Integers, tokenizer: Any) -> float:
+    """The share of unknown word pieces; too many, and reports that consist of them, are warned of."""
+    real = owners >= 0
+    unknown = real & (ids == tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else np.zeros_like(real)
+    if not unknown.any():
+        return 0.0
+    share = float(unknown.sum() / real.sum())
+    in_reports = [np.add.reduceat(each, offsets[:-1], dtype=np.int64) for each in (real, unknown)]
+    lost = int(((in_reports[0] > 0) & (in_reports[0] == in_reports[1])).sum())
+    if share > MOST_UNKNOWN or lost:
+        logger.warning(
+            "%.1f %% of the word pieces are unknown to the tokenizer (of %d of %d reports all): nothing can be learned "
+            "or told from them; it was made for other letters or another language",
+            100 * share, lost, len(offsets) - 1,
+        )  # fmt: skip
+    return share
 
 
 def _assemble(pieces: list[list[int]], tokenizer: Any, max_tokens: int) -> tuple[list[int], list[int], int]:

@@ -79,12 +79,11 @@ class ShardFolder:
     manifest: Path
     shards: dict[str, Shard]
 
-    def read(self, name: str, verify: bool = False) -> dict[str, bytes]:
+    def read(self, name: str) -> dict[str, bytes]:
         """The images of a shard by member name, still compressed; nothing is unpacked to a disk.
 
         Args:
             name: of the shard.
-            verify: compare the hash too; size and count are always compared.
 
         Raises:
             UserError: missing, truncated or another file than the one that was written.
@@ -96,11 +95,11 @@ class ShardFolder:
             raise UserError(
                 f"{where}: {wrong if len(content) < shard.bytes else 'longer than it was written'}; {AGAIN}"
             )
-        if verify and hashlib.sha256(content).hexdigest() != shard.sha256:
-            raise UserError(f"{where}: damaged (its sha256 differs from {INDEX}); {AGAIN}")
         members = _images(content, where)
         if len(members) != shard.count:
             raise UserError(f"{where}: {len(members)} images instead of {shard.count}; {AGAIN}")
+        if hashlib.sha256(content).hexdigest() != shard.sha256:
+            raise UserError(f"{where}: damaged (its sha256 differs from {INDEX}); {AGAIN}")
         return members
 
 

@@ -41,18 +41,15 @@ class ShardImages:
         shards: (n,) name of each row's shard.
         members: (n,) name of each row's image within it.
         size: side of the squares.
-        verify: compare the hash of every shard that is read.
     """
 
-    def __init__(
-        self, folder: ShardFolder, shards: NDArray[Any], members: NDArray[Any], size: int, verify: bool = False
-    ) -> None:
+    def __init__(self, folder: ShardFolder, shards: NDArray[Any], members: NDArray[Any], size: int) -> None:
         unknown = np.setdiff1d(shards.astype(str), list(folder.shards))
         if len(unknown):
             raise UserError(f"{folder.manifest}: shard {unknown[0]} is not in {folder.index.name}; {AGAIN}")
         names, numbers = np.unique(shards.astype(str), return_inverse=True)
         self.folder, self.names, self.shard_of_row = folder, names.tolist(), numbers.astype(np.int32)
-        self.members, self.size, self.verify = members.astype("S"), size, verify
+        self.members, self.size = members.astype("S"), size
         self._held: OrderedDict[str, dict[str, bytes]] = OrderedDict()
 
     @property
@@ -103,7 +100,7 @@ class ShardImages:
         if name not in self._held:
             while len(self._held) >= GROUP:
                 self._held.popitem(last=False)
-            self._held[name] = self.folder.read(name, self.verify)
+            self._held[name] = self.folder.read(name)
         self._held.move_to_end(name)
         return self._held[name]
 

@@ -242,5 +242,6 @@ def _resized(file: NamedBytes, size: int) -> bytes:
     with open_picture(file) as image:
         if max(image.size) <= size:
             return file.getvalue()
-        lossless, pixels = image.format == "PNG", resize(gray_of(image), size)
-    return encode_image(pixels, np.iinfo(pixels.dtype).max, lossless)
+        lossless = image.format == "PNG"
+        pixels = resize(gray_of(image, 16 if lossless else 8), size)
+    return encode_image(pixels, lossless)

@@ -80,8 +80,14 @@ class SegmentationSettings(Settings):
     )
 
 
+MinPositives = Annotated[int, Field(ge=1)]
+MIN_POSITIVES = Field(5, description="positive and negative test patients that a class must have to count in a mean")
+
+
 class KnnSettings(Settings):
     """Who votes, and how loudly."""
+
+    min_positives: MinPositives = MIN_POSITIVES
 
     k: Annotated[int, Field(ge=1)] = Field(20, description="neighbours; fewer where fewer images have the label")
     temperature: Annotated[float, Field(gt=0)] = 0.07
@@ -89,6 +95,8 @@ class KnnSettings(Settings):
 
 class ZeroShotSettings(Settings):
     """What an image is compared with."""
+
+    min_positives: MinPositives = MIN_POSITIVES
 
     prompts: PromptSource = Field(
         "built-in",
@@ -183,6 +191,8 @@ Outcome = Literal["binary", "multiclass"]
 
 class LinearSettings(Settings):
     """How the layer on top is found."""
+
+    min_positives: MinPositives = MIN_POSITIVES
 
     solver: Literal["lbfgs", "adamw"] = Field(
         "lbfgs", description="lbfgs: logistic regression to convergence; adamw: trained as `adamw` says (legacy)"

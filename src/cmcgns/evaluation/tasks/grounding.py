@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.boxes import parse_boxes
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
@@ -198,7 +198,7 @@ def find_units(
     there = replace(images, frame=images.frame.iloc[annotated])
     units, unsaid = [], Counter[str]()
     for image, stored, corners in zip(annotated.tolist(), there.frame["boxes"], there.boxes(), strict=True):
-        boxes: list[dict[str, Any]] = json.loads(stored)
+        boxes = parse_boxes(stored, str(images.names[image]))
         for label in dict.fromkeys(str(box.get("label", "")) for box in boxes):
             chosen = [number for number, box in enumerate(boxes) if str(box.get("label", "")) == label]
             if kind == "label":

@@ -22,6 +22,7 @@ from cmcgns.metrics.retrieval import chance_precision, chance_recall, precision_
 from cmcgns.pretrained.prompts import load_prompts
 
 Floats = npt.NDArray[np.float32]
+_KEPT = ("image_embeddings", "report_embeddings")  # (n, D) of the queries: recall at any other k follows from them
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class Retrieval:
             arrays |= _recalls(found.image, found.report, found.group, settings, facts)
         if settings.classes:
             arrays |= _precisions(job, settings, found, facts)
+        arrays |= {_KEPT[0]: found.image} | ({} if found.report is None else {_KEPT[1]: found.report})
         for cell in job.cells:
             yield cell, job.predictions(arrays, facts, found.rows)
 
     def measures(self, predictions: Predictions) -> Measures:
         """Figures, each the mean over its queries."""
-        return row_means({Measure(name): values for name, values in predictions.arrays.items()})
+        arrays = predictions.arrays
+        return row_means({Measure(name): values for name, values in arrays.items() if name not in _KEPT})
 
 
 def _embed(job: Job, settings: RetrievalSettings) -> tuple[_Gallery, dict[str, Any]]:

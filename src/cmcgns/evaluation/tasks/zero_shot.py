@@ -13,7 +13,8 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import ZeroShotSettings
 from cmcgns.evaluation.tasks.linear.task import lacks_labels
-from cmcgns.metrics.classification import binary_measures, check_exclusive, multiclass_measures
+from cmcgns.metrics.classes import check_exclusive
+from cmcgns.metrics.classification import binary_measures, multiclass_measures
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.pretrained.prompts import load_prompts

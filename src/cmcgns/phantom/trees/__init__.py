@@ -3,11 +3,12 @@
 Folders, file names, tables and their columns are the datasets'; pictures, labels and reports are drawings of chests.
 """
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.claim import claimed, holds_anything
+from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.files import make_folder
 from cmcgns.phantom.trees import layouts
 from cmcgns.phantom.trees.cases import Case, make_cases
 
@@ -54,14 +55,14 @@ def write_tree(name: str, out: Path, studies: int, seed: int = 0, size: int = 12
         UserError: an unknown name, a folder with something in it, a number out of range, or pydicom is missing.
     """
     if name not in _WRITERS:
-        near = difflib.get_close_matches(name, _WRITERS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"no tree is called {name!r}; {hint}(known: {', '.join(_WRITERS)})")
+        hint = did_you_mean(name, _WRITERS)
+        raise UserError(f"no tree is called {name!r}.{hint} There are {', '.join(_WRITERS)}.")
     if studies < FEWEST_STUDIES:
         raise UserError(f"studies is {studies}; take {FEWEST_STUDIES} or more")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already and not an empty folder; choose another one")
     cases = make_cases(studies, seed, size, _VIEWS.get(name))
-    out.mkdir(parents=True, exist_ok=True)
-    _WRITERS[name](out, cases)
+    make_folder(out)
+    with claimed(out, "phantom tree"):
+        if holds_anything(out):
+            raise UserError(f"{out} is there already and not an empty folder; choose another one")
+        _WRITERS[name](out, cases)
     return out

@@ -98,6 +98,7 @@ class Source:
         licence: licence or terms.
         size: of the download.
         url: of the official page.
+        uses: options that the reader heeds, by their names in `SourceOptions`; `seed-v1` is the seed under v1 only.
         layout: what to unpack where, one line each.
         read: the reader.
     """
@@ -108,6 +109,7 @@ class Source:
     licence: str
     size: str
     url: str
+    uses: list[str]
     layout: list[str]
     read: Callable[[Path, SourceOptions], SourceTable]
 

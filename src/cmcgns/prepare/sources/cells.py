@@ -1,6 +1,5 @@
 """Cells of datasets' tables, checked row by row: labels and boxes; and the splits of the rows."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,23 +114,6 @@ def boxes_by_image(boxes: pd.DataFrame, extra: tuple[str, ...] = ()) -> dict[str
         box = dict(zip(("label", "x", "y", "width", "height", *extra), values, strict=True))
         groups.setdefault(image, []).append({name: value for name, value in box.items() if value != ""})
     return {image: boxes_text(members) for image, members in groups.items()}
-
-
-def box_fault(text: str) -> str:
-    """What is wrong with a cell of boxes in JSON; empty if nothing is."""
-    try:
-        boxes = json.loads(text)
-    except (ValueError, RecursionError):
-        return "boxes are not JSON"
-    if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
-        return "boxes are not a list of {label, x, y, width, height}"
-    for number, box in enumerate(boxes, start=1):
-        sides = [box.get(side) for side in ("x", "y", "width", "height")]
-        if not all(isinstance(side, int | float) and not isinstance(side, bool) for side in sides):
-            return f"box {number} has no numbers x, y, width, height"
-        if not all(map(math.isfinite, sides)) or min(sides[2:]) <= 0:
-            return f"box {number} is not finite or without area (x, y, width, height: {sides})"
-    return ""
 
 
 def finish(table: SourceTable, *extra: str) -> SourceTable:

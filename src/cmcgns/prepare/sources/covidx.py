@@ -22,6 +22,7 @@ _LABELS = {
 _LINE = re.compile(
     r"^\s*(?P<names>.+?)\s+(?P<kind>normal|pneumonia|covid-19|negative|positive)(?:\s+(?P<origin>\S+))?\s*$", re.I
 )
+_LONGEST = 500  # characters; what tells a line's names from its class tries every blank with every other
 _TRAIN_SHARE = 0.8
 
 
@@ -79,7 +80,8 @@ def _read_list(path: Path, part: str) -> pd.DataFrame:
 
 def _parse(table: SourceTable, images: dict[str, str]) -> None:
     """Patient, image and labels of every line; lines of another form are left out."""
-    fields = table.frame["_line"].str.extract(_LINE)
+    lines = table.frame["_line"]
+    fields = lines.mask(lines.str.len() > _LONGEST, "").str.extract(_LINE)
     kind, origin = fields["kind"].str.lower(), fields["origin"].fillna("").astype("str")
     names = [
         _patient_and_file(str(text), part, images) if isinstance(text, str) else ("", "")
@@ -92,7 +94,7 @@ def _parse(table: SourceTable, images: dict[str, str]) -> None:
     damaged = table.frame["_line"].str.contains("\0", regex=False)
     bad = unknown | damaged | (table.frame["_patient"] == "")
     reasons = pd.Series("line is not `patient file class source`", index=kind.index).mask(
-        unknown, "no class (" + ", ".join(_LABELS) + ") in " + table.frame["_line"].map(repr)
+        unknown, "no class (" + ", ".join(_LABELS) + ") in " + lines.str.slice(stop=_LONGEST).map(repr)
     )
     table.leave_out(bad, reasons.mask(damaged, "NUL bytes: the file is damaged"))
     frame = table.frame

@@ -14,12 +14,12 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.reports.section_rules import SectionRules, load_rules
 from cmcgns.data.reports.sections import remove_marks, split_sections
+from cmcgns.data.reports.text import MAX_REPORT
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_splits, parse_views
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files
 from cmcgns.prepare.sources.cells import finish, label_values, look_up, read_rows
 
-MAX_REPORT = 1_000_000  # bytes; real reports have a few thousand
 REPORT = re.compile(r"(?:.*/)?files/p\d\d/p\d{8}/s(\d{8})\.txt")
 _IMAGE = re.compile(r"(?:.*/)?files/p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:jpg|dcm)")
 _KEYS = ("dicom_id", "subject_id", "study_id")

@@ -84,7 +84,7 @@ def images_of(rows: pd.DataFrame, part: str, name: str, options: SourceOptions) 
 
 def _sources(rows: pd.DataFrame, part: str) -> pd.Series:
     """Image files relative to the root; only the last part of a name counts, whatever path stands before it."""
-    return f"{part}/" + rows["image_name"].str.strip().str.replace(r".*[/\\]", "", regex=True)
+    return f"{part}/" + rows["image_name"].str.strip().str.replace(r"^.*[/\\]", "", regex=True)
 
 
 def _faults(sources: pd.Series, annotations: pd.Series, faults: pd.Series) -> pd.Series:

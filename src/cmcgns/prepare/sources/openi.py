@@ -9,12 +9,12 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.reports.sections import remove_marks
+from cmcgns.data.reports.text import MAX_REPORT
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import parse_views
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, by_name, existing_files, find_optional
 from cmcgns.prepare.sources.cells import draw_splits, finish, read_rows
 
-MAX_REPORT = 1_000_000  # bytes; real ones have some ten thousand
 COLUMNS = ("study", "findings", "impression", "mesh")
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 

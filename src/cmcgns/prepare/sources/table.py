@@ -7,11 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.boxes import box_fault
 from cmcgns.data.manifest import LABEL, TEXT
 from cmcgns.data.tables import as_text, find_table, read_table
 from cmcgns.data.vocabulary import canonical_ids, is_missing, parse_ages, parse_sexes, parse_splits, parse_views
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files, relative_paths
-from cmcgns.prepare.sources.cells import box_fault, draw_splits, finish, number_rows, read_labels
+from cmcgns.prepare.sources.cells import draw_splits, finish, number_rows, read_labels
+from cmcgns.prepare.sources.reports import TEXTS, cut_reports
 
 COLUMNS = (*(name for name in TEXT if name not in ("source", "sha256")), "age")
 _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -33,15 +35,33 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     ours = _map_columns(theirs, options.columns, file)
     unused = sorted(set(theirs.columns) - set(ours.values()))
     table.frame = number_rows(theirs[list(ours.values())].set_axis(list(ours), axis=1), file.name, table.left_out)
+    _refuse_without_effect(table.frame, options, file)
     if unused:
         table.notes.append(f"columns that are not used: {', '.join(unused)}")
     _check_files(table, file.parent)
     labels = [name for name in ours if name.startswith(LABEL)]
     read_labels(table, {name: name for name in labels})
     _check_boxes(table)
+    cut_reports(table, options.rules)
     _describe(table, options.dataset or "table")
     _split(table, options.seed)
     return finish(table)
+
+
+def _refuse_without_effect(frame: pd.DataFrame, options: SourceOptions, file: Path) -> None:
+    """Options that this table leaves nothing to do."""
+    stated = [name for name in ("dataset", "split") if name in frame and not is_missing(frame[name]).any()]
+    usual = SourceOptions()
+    for given, reason in (
+        (
+            options.rules != usual.rules and not {*TEXTS} & {*frame},
+            "--rules: it has no report, findings or impression",
+        ),
+        (options.dataset != usual.dataset and "dataset" in stated, "--dataset: its column dataset names every row's"),
+        (options.seed != usual.seed and "split" in stated, "--seed: its column split has no gap, so none is drawn"),
+    ):
+        if given:
+            raise UserError(f"{file}: no effect on it has {reason}; leave the option out")
 
 
 def _map_columns(frame: pd.DataFrame, mapping: dict[str, str], file: Path) -> dict[str, str]:

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import make_folder
 from cmcgns.evaluation.compare import Comparison, ComparisonRow, compare_folders, write_comparison_rows
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.figures import PRIMARY, figures_of, reliability_of
@@ -21,6 +23,8 @@ from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow, read_protocol, write_results
 from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
 from cmcgns.evaluation.select import Pair
+from cmcgns.metrics.classes import LEFT_OUT
+from cmcgns.metrics.intervals import NARROW
 from cmcgns.reporting.evaluation.comparison import verdict_of, write_comparison
 from cmcgns.reporting.evaluation.names import DASH, is_chance, lower_is_better, span
 from cmcgns.reporting.evaluation.report import write_evaluation
@@ -40,6 +44,7 @@ def run_evaluation(
     options: EvaluateOptions,
     normalise: str | None = None,
     image_size: int | None = None,
+    prefix: str = "",
 ) -> int:
     """Judge an encoder, write `results.jsonl` and the report, print the figures that tables show.
 
@@ -50,12 +55,13 @@ def run_evaluation(
         options: fractions, seeds, leakage, device.
         normalise: of a timm name.
         image_size: of a timm name.
+        prefix: of the keys in a file that holds several encoders.
 
     Returns:
         0, or 1 if a cell failed; the others are kept.
     """
     console = Console(highlight=False)
-    judged = open_encoder(encoder, normalise, image_size)
+    judged = open_encoder(encoder, normalise, image_size, prefix=prefix)
     options = replace(options, device=_device(options.device))
     judgement = judge_encoder(judged, pairs, out, options, console)
     print_judgement(judgement, console)
@@ -88,7 +94,18 @@ def judge_encoder(
         out: folder of results of this encoder; what is there already is kept.
         options: fractions, seeds, leakage, device.
         console: for progress.
+
+    Raises:
+        UserError: another process works in the folder, or it cannot be written to.
     """
+    make_folder(out)
+    with claimed(out, "evaluate"):
+        return _judge(encoder, pairs, out, options, console)
+
+
+def _judge(
+    encoder: FrozenEncoder, pairs: Sequence[Pair], out: Path, options: EvaluateOptions, console: Console
+) -> Judgement:
     try:
         with progress_bars(console) as progress:
             outcome = run_protocols(encoder, pairs, out, options, progress)
@@ -115,8 +132,10 @@ def run_comparison(first: Path, second: Path, out: Path | None) -> None:
     for line in comparison.only_in_one:
         console.print(line, markup=False)
     if out is not None:
-        write_comparison_rows(out, comparison)
-        console.print(f"Open [bold]{escape(str(write_comparison(out, comparison)))}[/bold]")
+        make_folder(out)
+        with claimed(out, "compare"):
+            write_comparison_rows(out, comparison)
+            console.print(f"Open [bold]{escape(str(write_comparison(out, comparison)))}[/bold]")
 
 
 def _device(name: str) -> str:
@@ -137,10 +156,10 @@ def print_judgement(judgement: Judgement, console: Console) -> None:
     shown = [row for row in judgement.rows if row.primary and row.seed is None and not row.group]
     if shown:
         console.print(figures_table(shown, console.width))
-    remarks: list[str] = []  # allowed leakage, and why there is no figure or no interval
+    remarks: list[str] = []  # allowed leakage, classes left out, why there is no figure or no proper interval
     for row in shown:
         remarks += [f"{row.protocol}: LEAKAGE, {row.leakage}"] if row.leakage else []
-        said = row.note and (row.low is None or PRIMARY in row.note)
+        said = row.note and (row.low is None or any(sign in row.note for sign in (PRIMARY, LEFT_OUT, NARROW)))
         remarks += [f"{row.protocol} {_share(row.fraction)}: {row.note}"] if said else []
     for line in dict.fromkeys(remarks):
         console.print(line, markup=False)

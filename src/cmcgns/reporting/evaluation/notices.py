@@ -9,6 +9,7 @@ from typing import Any
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.results import ENCODER, ResultRow, cells_of, read_predictions, read_protocol
+from cmcgns.metrics.measure import ENOUGH, LEAST
 from cmcgns.reporting.evaluation.names import extent, is_legacy, protocol_title
 from cmcgns.reporting.evaluation.selection import Selection
 
@@ -139,7 +140,7 @@ def statements(selection: Selection) -> list[str]:
     """Sentences that hold for these rows; the general ones first."""
     if not selection.rows:
         return ["There is no figure to read: nothing was finished."]
-    found = [*_general(selection), *_small_tests(selection), *_chexpert(selection)]
+    found = [*_general(selection), *_small_tests(selection), *_scarce(selection), *_chexpert(selection)]
     if any(is_legacy(name) for name in selection.protocols):
         found.append(
             "Published figures stand beside legacy protocols only. They are copied, other hands measured them, they "
@@ -183,6 +184,22 @@ def _small_tests(selection: Selection) -> list[str]:
     tests = (f"{protocol_title(name, selection.about)} ({count})" for name, count in few.items())
     groups = (f"{group} ({extent(found)})" for group, found in counts.items())
     return [*few_patients(tests), *few_patients(groups, "patients in subgroups")]
+
+
+def _scarce(selection: Selection) -> list[str]:
+    """Primary figures whose scarcest kind of patients (those with the finding, with a box …) is too small."""
+    rows = [row for row in selection.rows if row.primary and row.seed is None and 0 < row.support < ENOUGH]
+    few = {f"{protocol_title(row.protocol, selection.about)}{_in(row.group)} ({row.support})": None for row in rows}
+    if not few:
+        return []
+    return [
+        f"Figures that rest on fewer than {ENOUGH} patients of a kind (with the finding, without it, with a box or "
+        f"mask): {', '.join(few)}. Below {ENOUGH} an interval is too narrow, below {LEAST} there is none."
+    ]
+
+
+def _in(group: str) -> str:
+    return f", {group}" if group else ""
 
 
 def _chexpert(selection: Selection) -> list[str]:

@@ -1,6 +1,5 @@
 """The page to look at after a run: what was learned, shown on studies that were not trained on."""
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -89,7 +88,7 @@ def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path
     recipe = model.recipe
     page = page_template("cmcgns.reporting.run_page", "report.html.j2").render(
         studies=studies,
-        provenance=json.loads(folder.provenance.read_text("utf-8")) if folder.provenance.is_file() else {},
+        provenance=folder.read_provenance(),
         recipe=recipe,
         summary=describe_recipe(recipe),
         settings=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),

@@ -1,6 +1,5 @@
 """Studies that a run did not train on, as its encoders see them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.boxes import parse_boxes, picture_size
 from cmcgns.data.images.place import place_boxes
 from cmcgns.data.images.read import read_image
 from cmcgns.data.pairs.batch import evaluation_order
@@ -156,13 +156,16 @@ def _read_boxes(frame: pd.DataFrame, data: DataSettings) -> list[list[Box]]:
     """Boxes are in pixels of the file, which was resized by its long side, padded and cropped at the centre."""
     if not {"boxes", "width", "height"} <= set(frame.columns):
         return [[] for _ in range(len(frame))]
-    columns = (frame["boxes"], frame["width"], frame["height"])
-    return [_boxes_of_row(text, int(w), int(h), data) for text, w, h in zip(*columns, strict=True)]
+    columns = (frame["boxes"], frame["width"], frame["height"], frame["image_path"])
+    return [_boxes_of_row(*about, data) for about in zip(*columns, strict=True)]
 
 
-def _boxes_of_row(text: object, width: int, height: int, data: DataSettings) -> list[Box]:
-    boxes, stated = [], json.loads(text) if isinstance(text, str) and text else []
-    placed = place_boxes(stated, width, height, data.resize, data.image_size)
+def _boxes_of_row(text: object, width: object, height: object, name: object, data: DataSettings) -> list[Box]:
+    stated = parse_boxes(text, str(name)) if isinstance(text, str) else []
+    if not stated:
+        return []
+    boxes, size = list[Box](), picture_size(width, height, str(name))
+    placed = place_boxes(stated, *size, data.resize, data.image_size)
     for box, corners in zip(stated, placed.tolist(), strict=True):
         x0, y0, x1, y1 = (min(max(corner / data.image_size, 0.0), 1.0) for corner in corners)
         if x1 > x0 and y1 > y0:

@@ -7,7 +7,7 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import centre_crop
-from cmcgns.evaluation.image_set import fill_boxes, read_targets
+from cmcgns.evaluation.targets import fill_boxes, read_targets
 from support.images import read_image_set
 
 
@@ -31,7 +31,7 @@ def test_known_boxes():
         np.array([[-9.0, -9.0, 99.0, 1.49]]),  # beyond the square
         np.array([[2.0, 2.0, 2.0, 4.0], [4.0, 4.0, 1.0, 1.0]]),  # without area, and inside out
     ]
-    masks = fill_boxes(boxes, 6)
+    masks = fill_boxes(boxes, 6, 6)
     assert masks.shape == (5, 6, 6)
     assert masks[0].sum() == 6
     assert masks[0, 2:5, 1:3].all()
@@ -40,20 +40,20 @@ def test_known_boxes():
     assert masks[3, :1].all()
     assert masks[3].sum() == 6
     assert not masks[4].any()
-    assert fill_boxes([], 6).shape == (0, 6, 6)
+    assert fill_boxes([], 6, 6).shape == (0, 6, 6)
 
 
 def test_agrees_with_the_area_of_every_pixel():
     rng = np.random.default_rng(0)
     boxes = [np.sort(rng.uniform(-2, 11, (k, 2, 2)), axis=1).reshape(k, 4) for k in (0, 3, 1, 5, 0, 2)]
-    masks = fill_boxes(boxes, 9)
+    masks = fill_boxes(boxes, 9, 9)
     for mask, some in zip(masks, boxes, strict=True):
         assert np.array_equal(mask, slow_fill(some, 9))
 
 
 def test_a_box_must_be_finite():
     with pytest.raises(UserError, match="is not finite"):
-        fill_boxes([np.array([[0.0, 1.0, np.nan, 2.0]])], 4)
+        fill_boxes([np.array([[0.0, 1.0, np.nan, 2.0]])], 4, 4)
 
 
 def test_boxes_and_masks_of_the_same_thing_agree(rectangles):

@@ -128,6 +128,7 @@ class MatchedDetections:
 
     Attributes:
         ious: the thresholds.
+        has_box: (n,) whether a box is marked on the image.
     """
 
     def __init__(self, arrays: Mapping[str, Array], images: int) -> None:
@@ -135,6 +136,7 @@ class MatchedDetections:
         self.ious = [float(value) for value in arrays["ious"]]
         hits = match(image, arrays["boxes"], truth_image, arrays["truth_boxes"], self.ious)
         truths = np.bincount(truth_image, minlength=images)
+        self.has_box = truths > 0
         self._ranked = RankedDetections(image, arrays["scores"], hits, truths)
         filled = (truths > 0) & (np.bincount(image, minlength=images) > 0)
         self._counted = np.where(filled | ~arrays["skip_empty"], 1.0, 0.0)

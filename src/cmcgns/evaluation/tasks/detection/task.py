@@ -23,7 +23,7 @@ from cmcgns.evaluation.tasks.detection.head import Detector, choose_maps, level_
 from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, predict, with_truth
 from cmcgns.evaluation.tasks.detection.train import BoxSplit, DetectorHead
 from cmcgns.evaluation.tasks.train_head import Trained, checkpoint_of, schedule_of, train_head
-from cmcgns.metrics.measure import Array, Measure, Measures
+from cmcgns.metrics.measure import Array, Kind, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray
 
 _NAMED = {0.4: "ap40", 0.5: "ap50", 0.75: "ap75"}
@@ -73,7 +73,9 @@ class DetectionTask:
                 columns.append(figures.sensitivity[:, free_response])
             return np.stack(columns, axis=1)
 
-        return Measures(tuple(Measure(name) for name in of), compute)
+        named_of = tuple(Measure(name) for name in of)
+        kind = Kind("with a box", ranked.has_box)
+        return Measures(named_of, compute, {name: [kind] for name in named_of})
 
 
 def _read_split(job: Job, settings: DetectionSettings, part: str) -> BoxSplit:

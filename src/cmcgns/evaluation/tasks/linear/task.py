@@ -21,13 +21,8 @@ from cmcgns.evaluation.tasks.linear.finetune import FinetuneHead
 from cmcgns.evaluation.tasks.linear.legacy import LayerData, LayerHead
 from cmcgns.evaluation.tasks.linear.probe import choose_dtype, fit_probe, probabilities
 from cmcgns.evaluation.tasks.train_head import Head, checkpoint_of, schedule_of, train_head
-from cmcgns.metrics.classification import (
-    binary_measures,
-    check_exclusive,
-    facts_of,
-    multiclass_measures,
-    skipped_classes,
-)
+from cmcgns.metrics.classes import check_exclusive, facts_of, skipped_classes
+from cmcgns.metrics.classification import binary_measures, multiclass_measures
 from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray
 

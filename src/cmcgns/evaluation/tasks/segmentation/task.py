@@ -12,13 +12,15 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import PARTS, TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.image_set import ImageSet, read_targets
+from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import SegmentationSettings
+from cmcgns.evaluation.targets import read_targets
 from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, MaskSplit, build_decoder, decoder_name
+from cmcgns.evaluation.tasks.segmentation.own_size import COUNTS, OwnSize
 from cmcgns.evaluation.tasks.segmentation.train import DecoderHead, epoch_rows, measure_overlap
 from cmcgns.evaluation.tasks.train_head import checkpoint_of, schedule_of, train_head
-from cmcgns.metrics.measure import Measures
+from cmcgns.metrics.measure import Measures, joined
 from cmcgns.metrics.overlap import overlap_measures
 from cmcgns.metrics.ranking import IntArray
 
@@ -48,9 +50,14 @@ class Segmentation:
             checkpoint_of(job, cell).unlink(missing_ok=True)
 
     def measures(self, predictions: Predictions) -> Measures:
-        """Figures of one cell."""
+        """Figures of one cell, at the size of the encoder's input and at that of the masks themselves (`…_full`)."""
         arrays = predictions.arrays
-        return overlap_measures(arrays["intersection"], arrays["predicted"], arrays["truth"])
+        parts = []
+        for start, suffix in (("", ""), ("own_", "_full")):
+            both, drawn, truth = (arrays.get(start + name) for name in COUNTS)
+            if both is not None and drawn is not None and truth is not None:
+                parts.append(overlap_measures(both, drawn, truth, suffix))
+        return joined(parts)
 
 
 def _split(job: Job, settings: SegmentationSettings, name: str) -> MaskSplit:
@@ -101,11 +108,13 @@ def _run_cell(
     head = DecoderHead(decoder, store, train, rows, splits["val"], settings, cell.seed or 0)
     trained = train_head(head, schedule_of(job, cell, settings.epochs, settings.patience, settings.stop_on))
     began = time.monotonic()
-    found = measure_overlap(decoder, store, test, np.arange(len(test.images)), settings)
+    own = OwnSize(test.images, settings.target, settings.threshold)
+    found = measure_overlap(decoder, store, test, np.arange(len(test.images)), settings, own.add)
     positive = train.targets.positive[rows]
-    names = ("intersection", "predicted", "truth")  # pixels at the threshold, and sums of probabilities
-    arrays = {name: found.hard[:, place].numpy() for place, name in enumerate(names)}
-    arrays |= {f"soft_{name}": found.soft[:, place].numpy() for place, name in enumerate(names[:2])}
+    # Pixels at the threshold, and sums of probabilities.
+    arrays = {name: found.hard[:, place].numpy() for place, name in enumerate(COUNTS)}
+    arrays |= {f"soft_{name}": found.soft[:, place].numpy() for place, name in enumerate(COUNTS[:2])}
+    arrays |= own.arrays()
     facts = {
         "decoder": decoder_name(job.encoder, settings),
         "decoder_parameters": sum(parameter.numel() for parameter in decoder.parameters()),

@@ -6,6 +6,7 @@ Everything is summed image by image first, so that validation of any number of i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,7 +128,12 @@ class OverlapSums:
 
 
 def measure_overlap(
-    decoder: nn.Module, store: MapStore, split: MaskSplit, rows: IntArray, settings: SegmentationSettings
+    decoder: nn.Module,
+    store: MapStore,
+    split: MaskSplit,
+    rows: IntArray,
+    settings: SegmentationSettings,
+    take: Callable[[IntArray, Tensor], None] = lambda _rows, _logits: None,
 ) -> OverlapSums:
     """Let a decoder draw on images of a split, in eval mode, without learning from them.
 
@@ -137,6 +143,7 @@ def measure_overlap(
         split: of the images.
         rows: (n,) row numbers of it.
         settings: batch size, threshold and gamma.
+        take: is given rows (b,) and what was drawn on them, logits (b, s, s).
     """
     limit = float(np.log(settings.threshold / (1 - settings.threshold)))
     found: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -146,6 +153,7 @@ def measure_overlap(
         for some in equal_batches(rows, store.batch_size):
             maps, masks = store.read(split, some)
             logits = decoder(maps)
+            take(some, logits)
             drawn = logits > limit
             hard = torch.stack([(drawn & masks).sum((1, 2)), drawn.sum((1, 2)), masks.sum((1, 2))], dim=1)
             focal = focal_per_image(logits, masks, settings.focal_gamma)

@@ -1,0 +1,82 @@
+"""Whether a run may go in its folder, and from where: one process at a time, a new run or one to go on with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cmcgns.common.claim import claimed
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import explain, is_about_a_place, make_folder
+from cmcgns.settings.config import Recipe
+from cmcgns.settings.recipe import differences, with_free_settings
+from cmcgns.training.checkpoint import TrainingState, checkpoints, newest_whole, read_state
+from cmcgns.training.launch import is_first_process
+from cmcgns.training.run_folder import RunFolder
+
+
+@contextmanager
+def claimed_run(folder: RunFolder, resume: bool) -> Iterator[None]:
+    """The first rank has the folder for itself, before other processes start, which would wait for it in vain.
+
+    Raises:
+        UserError: another process works in it, it cannot be written to, or holds no run to resume.
+    """
+    if resume:
+        folder.check_started()
+    if not is_first_process():
+        yield
+        return
+    make_folder(folder.path)
+    with claimed(folder.path, "pretrain"):
+        yield
+
+
+@contextmanager
+def nothing_lost(folder: RunFolder) -> Iterator[None]:
+    """What the disk refuses during the run becomes a message that says how it goes on.
+
+    Raises:
+        UserError: this message.
+    """
+    try:
+        yield
+    except (OSError, UserError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not (isinstance(cause, OSError) and is_about_a_place(cause) and folder.config.is_file()):
+            raise
+        said = explain(cause, cause.filename or folder.path) if error is cause else str(error)
+        saved = checkpoints(folder.state)
+        place = f"from {saved[-1].name}" if saved else "from its beginning"
+        raise UserError(f"{said}. Nothing is lost: with --resume the run goes on {place}") from cause
+
+
+def find_start(folder: RunFolder, recipe: Recipe, resume: bool) -> Path | None:
+    """Checkpoint to go on from; None for a new run, and for one that was stopped before its first.
+
+    Raises:
+        UserError: the folder holds something else, the run has other settings, or no checkpoint is whole.
+    """
+    if not resume:
+        if is_first_process():
+            folder.check_new()
+        return None
+    before = folder.read_recipe()
+    if before != with_free_settings(recipe, before):
+        changed = ", ".join(differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
+        raise UserError(
+            f"--resume: {folder.config} differs in {changed}. Resume with the settings of the run "
+            "(its config.yaml can be given as RECIPE), or start a new run with --init"
+        )
+    return newest_whole(folder.state)
+
+
+def state_of(latest: Path | None, ranks: int) -> TrainingState:
+    """Where the run stands; the start without a checkpoint.
+
+    Raises:
+        UserError: the run has another number of ranks.
+    """
+    state = read_state(latest) if latest else TrainingState(ranks=ranks)
+    if state.ranks != ranks:
+        raise UserError(f"--resume: the run has {state.ranks} rank(s), not {ranks}: the order would change")
+    return state
