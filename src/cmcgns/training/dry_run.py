@@ -69,7 +69,7 @@ def dry_run(
     """
     if processes > 1 or resume:
         raise UserError("--dry-run looks at one process and a new run: leave out --devices, --nodes, --resume")
-    short = shortened(recipe)
+    short, init = shortened(recipe), Path(init) if init else None
     fabric = launch(recipe, 1, 1, accelerator)
     if init is not None:
         check_source(RunFolder(init))
