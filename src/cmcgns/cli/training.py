@@ -67,8 +67,10 @@ def recipes(
 def bench_step(
     recipe: Recipe,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    batch: Annotated[int | None, typer.Option(min=2, help="Studies a micro-step; the recipe's by default.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps to time, after a warm-up.")] = 10,
+    batch: Annotated[
+        int | None, typer.Option(min=2, max=2**16, help="Studies a micro-step; the recipe's by default.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=10**6, help="Steps to time, after a warm-up.")] = 10,
     stage: Annotated[
         Literal["alignment", "reconstruction"] | None,
         typer.Option(help="By default reconstruction, if the recipe has epochs of it."),

@@ -70,10 +70,10 @@ def pretrain(
     if resume and init:
         raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
     find_objective(recipe.objective)  # a wrong name is said before anything is read or made
-    folder = RunFolder(out)
+    folder, init = RunFolder(Path(out)), Path(init) if init else None
     with claimed_run(folder, resume), nothing_lost(folder):
         _run(folder, recipe, data, resume, init, lambda: launch(recipe, devices, nodes, accelerator), quiet)
-    return out
+    return folder.path
 
 
 def _run(
