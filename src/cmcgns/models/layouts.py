@@ -172,7 +172,7 @@ def _by_timm(tensors: Tensors, body: nn.Module) -> Iterator[tuple[str, Tensors]]
     for name, reading in readings:
         try:
             converted = convert(dict(reading), body)
-        except Exception:  # filters expect the files of their own architecture
+        except Exception:  # nosec B112 # filters expect the files of their own architecture
             continue
         if {value.shape[2:] for value in converted.values() if value.ndim == 4} <= kernels:
             yield name, converted
