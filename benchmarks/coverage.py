@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -91,7 +92,7 @@ def coverage(draw: Draw, positives: int, simulations: int, resamples: int = 500,
     """Share of test sets whose interval holds the truth; one without an interval does not."""
     truth, groups, hits = truth_of(draw, positives, patients), np.arange(patients), 0
     for seed in range(simulations):
-        found = draw(np.random.default_rng(seed), patients, positives)
+        found = [replace(one, rests_on={}) for one in draw(np.random.default_rng(seed), patients, positives)]
         if len(found) == 1:
             table = measure_intervals(found, groups, None, resamples, seed).mean
         else:

@@ -137,7 +137,9 @@ def test_seeds_and_encoders_have_means_over_the_same_classes() -> None:
     for one in found:
         first, of_mass = one.compute(whole)[0, :2]
         assert first == of_mass
-        assert "Edema (not learnt" in one.notes[Measure("auroc")]
+        assert (
+            "Edema (the training rows have no positive or no negative of this class)" in one.notes[Measure("auroc")]
+        )
     difference = paired_intervals(found[:1], found[2:], cells[0].patients, resamples=50).difference
     assert difference.value[0] == difference.value[1]
 

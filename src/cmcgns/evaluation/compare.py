@@ -137,6 +137,12 @@ def _compare_protocol(
     ours, theirs = cells_of(first, name), cells_of(second, name)
     only += _only_in_one(f"{name}, ", [cell.name for cell in ours], [cell.name for cell in theirs], first, second)
     common = [cell for cell in ours if cell in theirs]
+    rules = [record.get("subset_rule", 1) for record in records]
+    if rules[0] != rules[1] and any(cell.fraction not in (None, 100) for cell in common):
+        raise UserError(
+            f"{name}: the fractions of {first} and {second} were drawn by other rules (versions {rules[0]} and "
+            f"{rules[1]}), so they are of other patients: evaluate both again"
+        )
     note = "; ".join(
         f"LEAKAGE was allowed for {read_encoder(folder)['encoder']}: {record['leakage']}"
         for folder, record in zip((first, second), records, strict=True)

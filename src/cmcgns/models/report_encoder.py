@@ -105,8 +105,14 @@ def _create_body(
 
     if config is not None:
         config = dict(config)
-        built = AutoConfig.for_model(config.pop("model_type"), **config)
-        return AutoModel.from_config(built, dtype=torch.float32), set()
+        kind = config.pop("model_type", None)
+        try:
+            built = AutoConfig.for_model(kind, **config)
+            return AutoModel.from_config(built, dtype=torch.float32), set()
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"report_encoder.json: this transformers cannot build its model_type {kind}: {one_line(error)}"
+            ) from error
     if settings.name == SCRATCH:
         built = BertConfig(
             vocab_size=vocabulary,

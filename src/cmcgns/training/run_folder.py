@@ -85,13 +85,6 @@ class RunFolder:
         others = [path for path in there if path.name not in own and not is_left_over(path)]
         return others == [] or (others == [self.state] and not any(self.state.iterdir()))
 
-    def remove_leftovers(self) -> None:
-        """Remove what a process that was killed while it wrote has left behind."""
-        for folder in (self.path, self.state):
-            for path in folder.glob(".*.tmp"):
-                if is_left_over(path):
-                    path.unlink(missing_ok=True)
-
     def create(self, recipe: Recipe, init: Path | None) -> None:
         """Write how the run starts, and how an image becomes the encoder's input; config.yaml comes last.
 

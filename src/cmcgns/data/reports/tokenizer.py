@@ -94,6 +94,20 @@ def without_advice(error: Exception) -> str:
     return one_line(error)
 
 
+def load_saved_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a run from its folder.
+
+    Raises:
+        UserError: missing or damaged; names the folder.
+    """
+    try:
+        return load_tokenizer(str(folder))
+    except UserError as error:
+        reason = one_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        kind = "damaged" if folder.is_dir() else "missing"
+        raise UserError(f"{folder} is {kind}: copy it again from where the run was made ({reason})") from None
+
+
 def encode_sentences(tokenizer: Any, sentences: list[str]) -> list[list[int]]:
     """Word pieces of every sentence, without special tokens; at least one each.
 
@@ -109,4 +123,4 @@ def encode_sentences(tokenizer: Any, sentences: list[str]) -> list[list[int]]:
         verbose=False,  # a long sentence is cut to the bound later, and counted then
     )
     # Letters that are newer than the tokenizers library are passed over; a sentence of them would be empty.
-    return [list(ids) or [tokenizer.unk_token_id or 0] for ids in encoded["input_ids"]]
+    return [list(ids) or [getattr(tokenizer, "unk_token_id", None) or 0] for ids in encoded["input_ids"]]

@@ -20,16 +20,18 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.figures import PRIMARY, figures_of, reliability_of
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import EvaluationProtocol
-from cmcgns.evaluation.results import ResultRow, read_protocol, write_results
+from cmcgns.evaluation.results import ResultRow, read_encoder, read_protocol, write_results
 from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
 from cmcgns.evaluation.select import Pair
-from cmcgns.metrics.classes import LEFT_OUT
+from cmcgns.metrics.classes import LEFT_OUT, NOT_LEARNT
+from cmcgns.metrics.classification import ONE_SCORE
 from cmcgns.metrics.intervals import NARROW
 from cmcgns.reporting.evaluation.comparison import verdict_of, write_comparison
 from cmcgns.reporting.evaluation.names import DASH, is_chance, lower_is_better, span
 from cmcgns.reporting.evaluation.report import write_evaluation
 from cmcgns.training.run_folder import describe_environment
 
+_TO_BE_SAID = (PRIMARY, LEFT_OUT, NOT_LEARNT, ONE_SCORE, NARROW)  # parts of a note
 _LEAST = 9  # letters that a column of names keeps
 _GAP = 2  # letters between columns
 _PIECE = re.compile(r"[^-/@_+]*[-/@_+]?")
@@ -114,6 +116,31 @@ def _judge(
     except KeyboardInterrupt:
         console.print(f"interrupted: {out} keeps what is finished, and the same command goes on", markup=False)
         raise
+    return _judgement(out, rows, outcome)
+
+
+def run_figures(out: Path) -> int:
+    """Every figure once more from the predictions that a folder keeps; no image, no encoder is needed.
+
+    Args:
+        out: folder of `cmcgns evaluate`; its `results.jsonl`, tables and report are written anew.
+
+    Returns:
+        0, or 1 if predictions are damaged, or there are none.
+
+    Raises:
+        UserError: not such a folder.
+    """
+    console, outcome = Console(highlight=False), Outcome()
+    read_encoder(out)  # before a lock is put into what may be another folder
+    with claimed(out, "figures"):
+        rows = figures_of(out, outcome.failures)
+        print_judgement(_judgement(out, rows, outcome), console)
+    return 1 if outcome.failures or not rows else 0
+
+
+def _judgement(out: Path, rows: list[ResultRow], outcome: Outcome) -> Judgement:
+    """Write what figures are shown in."""
     write_results(out / "results.jsonl", rows)
     names = dict.fromkeys(row.protocol for row in rows)
     as_run = {name: EvaluationProtocol.model_validate(read_protocol(out, name)["settings"]) for name in names}
@@ -159,8 +186,8 @@ def print_judgement(judgement: Judgement, console: Console) -> None:
     remarks: list[str] = []  # allowed leakage, classes left out, why there is no figure or no proper interval
     for row in shown:
         remarks += [f"{row.protocol}: LEAKAGE, {row.leakage}"] if row.leakage else []
-        said = row.note and (row.low is None or any(sign in row.note for sign in (PRIMARY, LEFT_OUT, NARROW)))
-        remarks += [f"{row.protocol} {_share(row.fraction)}: {row.note}"] if said else []
+        said = row.low is None or any(sign in row.note for sign in _TO_BE_SAID)
+        remarks += [f"{row.protocol} {_share(row.fraction)}: {row.note}"] if row.note and said else []
     for line in dict.fromkeys(remarks):
         console.print(line, markup=False)
     for protocol, reason in judgement.outcome.skipped:
