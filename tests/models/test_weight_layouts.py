@@ -182,7 +182,7 @@ def test_the_position_embedding_of_another_size_is_interpolated_as_timm_does(tmp
         load_image_weights(body, tmp_path / "w.pth", 3)
     small.set_input_size(img_size=48)  # timm's own way
     assert torch.allclose(body.pos_embed, small.pos_embed, atol=1e-6)
-    assert "pos_embed: interpolated from 17 to 37 places" in caplog.text
+    assert "pos_embed: interpolated from 4 × 4 to 6 × 6" in caplog.text
 
 
 def test_another_patch_size_is_refused(tmp_path):

@@ -12,6 +12,7 @@ import cmcgns
 from cmcgns.cli import data, evaluation, training
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import explain, is_about_a_place
+from cmcgns.common.processes import Stopped, stopping_at_signals
 
 app = typer.Typer(
     name="cmcgns",
@@ -62,7 +63,8 @@ def main() -> None:
     for noisy in ("faster_coco_eval", "httpx", "lightning", "lightning.fabric", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        app()
+        with stopping_at_signals():
+            app()
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -71,7 +73,7 @@ def main() -> None:
             raise
         typer.echo(f"error: {explain(error, error.filename, 'used')}", err=True)
         sys.exit(2)
-    except Exception as error:
+    except (Exception, Stopped) as error:
         number = getattr(error, "signal_number", None)
         if number is None:
             raise

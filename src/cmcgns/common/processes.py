@@ -1,14 +1,29 @@
-"""Work on several cores: threads where the interpreter lock is let go, worker processes elsewhere."""
+"""Work on several cores: threads where the interpreter lock is let go, worker processes elsewhere; and how it stops.
 
+Whatever ends a process, its children end with it, and a signal that asks it to stop becomes an exception.
+"""
+
+import ctypes
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
-from typing import TypeVar
+from multiprocessing import active_children, connection, get_context, parent_process
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, TypeVar
+
+from cmcgns.common.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_ASKING = (signal.SIGINT, signal.SIGTERM)
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -33,6 +48,87 @@ def in_threads(
     return results
 
 
+class Stopped(BaseException):
+    """A signal asked the process to stop.
+
+    Attributes:
+        signal_number: which.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
+
+
+@contextmanager
+def stopping_at_signals() -> Iterator[None]:
+    """A block in which Ctrl-C and SIGTERM raise; a second one ends the process at once.
+
+    Raises:
+        Stopped: where the block stood when the signal came.
+    """
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for each in _ASKING:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the caller handles signals
+        return
+    before = {number: signal.signal(number, stop) for number in _ASKING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the system end this forked process when its parent ends (Linux; elsewhere it goes on to its own end).
+
+    Args:
+        parent: number of the process that forked.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before
+            os._exit(1)
+
+
+class _Pool(ProcessPoolExecutor):
+    """Worker processes that leave Ctrl-C, which reaches all of a terminal's processes, to their parent."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers, mp_context=get_context("spawn"), initializer=_begin_as_worker)
+        self.others, self.born = set(active_children()), set[BaseProcess]()
+
+    def submit(self, *args: Any, **options: Any) -> Future[Any]:
+        # Processes are born here, with the parent's mask: a signal before they begin would make a traceback.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)
+        try:
+            future = super().submit(*args, **options)
+            self.born |= set(active_children()) - self.others
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        return future
+
+
+def _begin_as_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
+    threading.Thread(target=_end_after_parent, daemon=True).start()
+
+
+def _end_after_parent() -> None:
+    """A worker waits for tasks on a pipe that it holds open itself: without this it would wait for ever."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of spawned processes, each with one thread for its matrix products unless the user says otherwise.
@@ -43,12 +139,32 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
     Args:
         workers: number of processes.
+
+    Raises:
+        UserError: a worker was killed; says which and by what.
     """
     added = [name for name in THREADS if name not in os.environ]
     os.environ.update(dict.fromkeys(added, "1"))
+    pool = _Pool(workers)
     try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with pool:
             yield pool
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"{_who_was_killed(pool.born)}: what is finished is kept, give the same command again"
+        ) from error
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def _who_was_killed(workers: Iterable[BaseProcess]) -> str:
+    """The worker that ended first; the pool then ends the others by SIGTERM."""
+    ends = {worker: worker.exitcode for worker in workers if worker.exitcode}
+    worker = min(ends, key=lambda each: ends[each] == -signal.SIGTERM, default=None)
+    if worker is None:
+        return "a worker process was ended"
+    code = ends[worker] or 0
+    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"gone with status {code}"
+    hint = " (the system does so for want of memory; fewer --workers need less)" if code == -signal.SIGKILL else ""
+    return f"worker process {worker.pid} was {how}{hint}"

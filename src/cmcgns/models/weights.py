@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
 from cmcgns.models.layouts import Tensors, spellings
+from cmcgns.models.positions import interpolate_positions
 from cmcgns.models.weight_files import read_state_dict
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def _readings(tensors: Tensors, body: nn.Module, start: str) -> Iterator[_Readin
                 yield _Reading(start + prefix, spelling, kept, head)
 
 
-def _adapt(reading: _Reading, body: nn.Module, wanted: Mapping[str, Tensor], channels: int) -> None:
+def _adapt(reading: _Reading, body: Any, wanted: Mapping[str, Tensor], channels: int) -> None:
     for key, value in reading.tensors.items():
         target = wanted.get(key)
         if target is None or value.shape == target.shape or value.ndim != target.ndim:
@@ -160,24 +161,10 @@ def _adapt(reading: _Reading, body: nn.Module, wanted: Mapping[str, Tensor], cha
             reading.tensors[key] = value.repeat(1, 3, 1, 1) / 3 if three else value.sum(1, keepdim=True)
             change = "one channel spread over three" if three else "three channels summed to one"
             reading.changes.append(f"{key}: {change}")
-        elif key == "pos_embed" and (resized := _resize(value, target, body)) is not None:
-            reading.tensors[key] = resized
-            reading.changes.append(f"{key}: interpolated from {value.shape[1]} to {target.shape[1]} places")
-
-
-def _resize(value: Tensor, target: Tensor, body: Any) -> Tensor | None:
-    """The position embedding of a square of another side; None for anything else."""
-    from timm.layers import resample_abs_pos_embed
-
     grid = getattr(getattr(body, "patch_embed", None), "grid_size", None)
-    if grid is None or value.ndim != 3 or value.shape[::2] != target.shape[::2]:
-        return None
-    others = target.shape[1] - grid[0] * grid[1]
-    side = round(max(value.shape[1] - others, 0) ** 0.5)
-    if others < 0 or side < 1 or side * side + others != value.shape[1]:
-        return None
-    resized: Tensor = resample_abs_pos_embed(value.float(), list(grid), [side, side], num_prefix_tokens=others)
-    return resized
+    if grid is not None:
+        changed = interpolate_positions(reading.tensors, wanted, tuple(grid))
+        reading.changes += [f"{name}: interpolated from {sizes}" for name, sizes in changed.items()]
 
 
 def _choose(readings: list[_Reading], wanted: Mapping[str, Tensor], path: Path) -> _Reading:

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import file_stamp, inside, sha256, write_bytes
+
+if TYPE_CHECKING:
+    from cmcgns.data.images.masks import Mask
 
 _READING = "v2"  # to be raised whenever the same file gives other pixels
 # What a manifest needs; no identifier of a person is kept, only the names of the tags that hold one.
@@ -91,24 +94,42 @@ class ImageResult:
 
 
 def stamp_of(task: ImageTask, settings: ImageSettings) -> str:
-    """Changes whenever the source file, its mask or the settings change; empty for a missing file."""
-    stamp = file_stamp(Path(settings.root) / task.source)
+    """Changes whenever the source file, its mask or the settings change; empty for a missing file.
+
+    Labels, boxes, reports and splits are read from their tables at every call, and need none.
+    """
+    root = Path(settings.root)
+    stamp = file_stamp(root / task.source)
     if not stamp:
         return ""
-    mask = hashlib.blake2b(task.mask.encode(), digest_size=6).hexdigest() if task.mask else ""
+    mask = ""
+    if task.mask:
+        own = file_stamp(root / file) if (file := json.loads(task.mask).get("file")) else ()
+        mask = hashlib.blake2b(f"{task.mask}{own or ''}".encode(), digest_size=6).hexdigest()
     return f"{settings.key}-{stamp[0]}-{stamp[1]}-{mask}"
 
 
 def prepare_image(task: ImageTask, settings: ImageSettings) -> ImageResult:
-    """Prepare one image; whatever is wrong with it becomes the result's `error`."""
+    """Prepare one image; whatever is wrong with it becomes the result's `error`.
+
+    Raises:
+        UserError: the prepared folder cannot be written to.
+    """
     stamp = stamp_of(task, settings)
     try:
-        return _prepare(task, settings, stamp)
+        pictures = _decode(task, settings)
     except UserError as error:
         return ImageResult(task.source, stamp, error=str(error))
     except (OSError, ValueError, RuntimeError, MemoryError) as error:
         # A library's own complaint about one file must not end a run over 377,000.
         return ImageResult(task.source, stamp, error=f"{task.source}: {type(error).__name__}: {error}")
+    out = Path(settings.out)
+    write_bytes(out / pictures.result.image_path, pictures.image, durable=False)
+    if pictures.mask is not None:
+        from cmcgns.data.images.masks import save_mask
+
+        save_mask(pictures.mask, out / pictures.result.mask_path)
+    return replace(pictures.result, stamp=stamp)
 
 
 def target_name(source: str, suffix: str) -> str:
@@ -117,19 +138,26 @@ def target_name(source: str, suffix: str) -> str:
     return f"{digest[:2]}/{Path(source).stem[:80]}-{digest}{suffix}"
 
 
-def _prepare(task: ImageTask, settings: ImageSettings, stamp: str) -> ImageResult:
-    from cmcgns.data.images.masks import mask_from_source, resize_mask, save_mask
+@dataclass(frozen=True)
+class _Pictures:
+    """What one image becomes before it is written: the file's content, the mask, the result without its stamp."""
+
+    image: bytes
+    mask: "Mask | None"
+    result: ImageResult
+
+
+def _decode(task: ImageTask, settings: ImageSettings) -> _Pictures:
+    from cmcgns.data.images.masks import mask_from_source, resize_mask
     from cmcgns.data.images.place import resize
     from cmcgns.data.images.read import decode_image, encode_image
 
-    root, out = Path(settings.root), Path(settings.out)
+    root = Path(settings.root)
     path = inside(root, root / task.source)
     decoded = decode_image(path, at_least=settings.size, bits=16 if settings.lossless else 8)
     pixels = resize(decoded.pixels, settings.size)
     height, width = pixels.shape
-    image_path = "images/" + target_name(task.source, ".png" if settings.lossless else ".jpg")
-    write_bytes(out / image_path, encode_image(pixels, settings.lossless), durable=False)
-    mask_path = ""
+    mask = None
     if task.mask:
         mask = mask_from_source(json.loads(task.mask), root)
         if mask.shape[0] * decoded.width != mask.shape[1] * decoded.height:
@@ -137,10 +165,11 @@ def _prepare(task: ImageTask, settings: ImageSettings, stamp: str) -> ImageResul
                 f"{task.source}: the mask is {mask.shape[1]}×{mask.shape[0]}, which is no scaled copy of the image's "
                 f"{decoded.width}×{decoded.height}"
             )
-        mask_path = "masks/" + target_name(task.source, ".png")
-        save_mask(resize_mask(mask, (height, width)), out / mask_path)
-    return ImageResult(
-        task.source, stamp, "", image_path, mask_path, width, height,
+        mask = resize_mask(mask, (height, width))
+    result = ImageResult(
+        task.source, "", "", "images/" + target_name(task.source, ".png" if settings.lossless else ".jpg"),
+        "masks/" + target_name(task.source, ".png") if task.mask else "", width, height,
         decoded.width, decoded.height, sha256(path),
         {name: decoded.tags[name] for name in _KEPT_TAGS if decoded.tags.get(name)},
     )  # fmt: skip
+    return _Pictures(encode_image(pixels, settings.lossless), mask, result)

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.processes import worker_pool
+from cmcgns.common.files import explained
+from cmcgns.common.processes import Stopped, worker_pool
 from cmcgns.prepare.image import ImageResult, ImageSettings, ImageTask, prepare_image, stamp_of
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def prepare_images(
                 results[result.source] = result
                 done += 1
                 progress.advance(bar)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped, UserError):
         console.print(f"stopped: {done:,} of {len(missing):,} images are done; the same command goes on from there")
         raise
     return results
@@ -64,7 +65,7 @@ def read_results(out: Path) -> dict[str, ImageResult]:
     if not file.is_file():
         return results
     torn = 0
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8", errors="replace") as lines:
         for line in filter(str.strip, lines):
             try:
                 result = ImageResult.from_json(line)
@@ -84,19 +85,21 @@ def still_missing(
 
     Images that failed are tried again: the file may have been mended.
     """
+    return (task for task in tasks if not _is_done(task, results.get(task.source), settings))
+
+
+def _is_done(task: ImageTask, result: ImageResult | None, settings: ImageSettings) -> bool:
+    if result is None or result.error or result.stamp != stamp_of(task, settings):
+        return False
     out = Path(settings.out)
-    for task in tasks:
-        result = results.get(task.source)
-        written = result is not None and not result.error and _is_whole(out / result.image_path)
-        if result is None or not written or result.stamp != stamp_of(task, settings):
-            yield task
+    return all(_is_whole(out / path) for path in (result.image_path, result.mask_path) if path)
 
 
 def append_results(out: Path, results: Iterable[ImageResult]) -> Iterator[ImageResult]:
     """Pass results on, each written to the state first."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / STATE
-    with file.open("a", encoding="utf-8") as lines:
+    with explained(file), file.open("a", encoding="utf-8") as lines:
         lines.write("\n" if _is_torn(file) else "")
         for result in results:
             lines.write(result.to_json() + "\n")

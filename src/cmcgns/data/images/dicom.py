@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.processes import end_with_parent
 from cmcgns.data.images.brightness import quantise
 from cmcgns.data.images.codestream import check_codestream, jpeg_precision
 from cmcgns.data.images.place import Gray, check_size
@@ -202,8 +203,10 @@ def decode_apart(
     """
     size = int(np.prod(shape)) * dtype.itemsize
     with tempfile.TemporaryFile() as messages, mmap.mmap(-1, size) as shared:
+        parent = os.getpid()
         child = os.fork()
         if child == 0:
+            end_with_parent(parent)
             _decode_and_exit(decode, shared, messages.fileno())
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         messages.seek(0)

@@ -178,8 +178,8 @@ def warn_about_reports(frame: pd.DataFrame, name: str) -> None:
     uncut = sum(any(has_heading(text, each) for each in rules) for text in sample)
     if uncut > len(sample) / 10:
         logger.warning(
-            "%s: of the first %d reports %d hold headings of sections (such as IMPRESSION:), which are trained on as if "
-            "they were findings; `cmcgns prepare table` cuts such reports",
+            "%s: of the first %d reports %d hold headings of sections (such as IMPRESSION:), which are trained on as "
+            "if they were findings; `cmcgns prepare table` cuts such reports",
             name, len(sample), uncut,
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.settings.yaml import parse_mapping, read_settings_text
 
 READ = ("findings", "impression")
-# Sections whose headings, in small letters, end a sentence's section within a line; "Note: …" belongs to the findings.
+# Sections that a heading in small letters may open within a line; "Note: …" is a sentence of the findings.
 _TOLD = (*READ, "comparison", "indication", "history", "examination", "technique")
 
 

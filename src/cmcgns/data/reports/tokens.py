@@ -169,7 +169,8 @@ def tokenize_reports(texts: Iterable[str], tokenizer: Any, max_tokens: int, max_
 def _unknown_share(ids: NDArray[np.int32], owners: NDArray[np.int16], offsets: Integers, tokenizer: Any) -> float:
     """The share of unknown word pieces; too many, and reports that consist of them, are warned of."""
     real = owners >= 0
-    unknown = real & (ids == tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else np.zeros_like(real)
+    unk = getattr(tokenizer, "unk_token_id", None)  # tokenizers of bytes know everything
+    unknown = real & (ids == unk) if unk is not None else np.zeros_like(real)
     if not unknown.any():
         return 0.0
     share = float(unknown.sum() / real.sum())
@@ -177,8 +178,8 @@ def _unknown_share(ids: NDArray[np.int32], owners: NDArray[np.int16], offsets: I
     lost = int(((in_reports[0] > 0) & (in_reports[0] == in_reports[1])).sum())
     if share > MOST_UNKNOWN or lost:
         logger.warning(
-            "%.1f %% of the word pieces are unknown to the tokenizer (of %d of %d reports all): nothing can be learned "
-            "or told from them; it was made for other letters or another language",
+            "%.1f %% of the word pieces are unknown to the tokenizer (of %d of %d reports all): they say nothing to "
+            "the encoder, which was made for other letters or another language",
             100 * share, lost, len(offsets) - 1,
         )  # fmt: skip
     return share

@@ -40,7 +40,7 @@ def cut_reports(table: SourceTable, name: str) -> None:
     if "report" not in frame:
         return
     for column in READ:
-        frame[column] = frame[column] if column in frame else ""
+        frame[column] = frame.get(column, "")
     whole = (frame["report"].str.strip() != "") & (frame["findings"] + frame["impression"] == "")
     reports = frame.loc[whole, "report"].map(_with_line_breaks)
     frame["report"] = _each(frame["report"], lambda text: remove_marks(text, rules).strip())
@@ -84,5 +84,5 @@ def _note_other_language(table: SourceTable, reports: pd.Series, rules: SectionR
     best = max(found, key=lambda each: (found[each], each == name))
     if best != name:
         table.notes.append(
-            f"headings were found in {found[name]} of {len(sample)} reports; --rules {best} finds them in {found[best]}"
+            f"headings were found in {found[name]} of {len(sample)} reports, and in {found[best]} with --rules {best}"
         )
