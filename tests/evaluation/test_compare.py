@@ -13,7 +13,8 @@ from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.results import write_predictions, write_protocol
-from cmcgns.metrics.intervals import NO_VARIATION, mean_interval
+from cmcgns.metrics.interval_table import NO_VARIATION
+from cmcgns.metrics.intervals import mean_interval
 from cmcgns.metrics.measure import Measure, Measures
 
 PATIENTS = np.repeat([f"p{k}" for k in range(30)], 2)
