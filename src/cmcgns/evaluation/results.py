@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 CELLS, ENCODER, PROTOCOL = "cells", "encoder.json", "protocol.json"
 _ROWS, _PATIENTS = "rows", "patients"
-_OTHER_CONTENT = (ValueError, KeyError, TypeError, AttributeError)  # what numpy raises of a file that is no such archive
+_OTHER_CONTENT = (ValueError, KeyError, TypeError, AttributeError)  # of a file that is no npz
 
 
 @dataclass(frozen=True)
