@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, one_line
 from cmcgns.data.reports.tokenizer import without_advice
 from cmcgns.models.freeze import freeze_unreached
 from cmcgns.settings.config import ReportEncoderSettings

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _HEADS = ("fc.", "head.", "heads.", "classifier.", "head_dist.", "pooler.", "mask_token", "decoder_")
 _DEPTH = 12  # dots of a prefix
-_SHOWN = 8
+_SHOWN = 3
 _OPTION = "--prefix P, or image_encoder.weights_prefix=P in a recipe"
 
 
