@@ -139,14 +139,12 @@ def test_percentiles_alone_would_not_where_areas_are_high() -> None:
 
 
 def area_by_positives(positives: int, classes: int = 1, truth: float = 0.8) -> Draw:
-    """As :func:`area`, with exactly so many of 150 patients who have each finding."""
+    """As :func:`area`, with one image each of 150 patients, of whom exactly so many have each finding."""
 
     def draw(rng: np.random.Generator) -> Sample:
-        groups = images(rng, 150)
-        labels = np.stack([rng.permutation(150) < positives for _ in range(classes)], axis=1)[groups].astype(float)
-        patient = rng.normal(size=(150, classes))[groups]
-        noise = np.sqrt(0.7) * patient + np.sqrt(0.3) * rng.normal(size=labels.shape)
-        return Sample((of_areas(noise + np.sqrt(2) * NORMAL.inv_cdf(truth) * labels, labels),), groups, truth)
+        labels = np.stack([rng.permutation(150) < positives for _ in range(classes)], axis=1).astype(float)
+        scores = rng.normal(size=labels.shape) + np.sqrt(2) * NORMAL.inv_cdf(truth) * labels
+        return Sample((of_areas(scores, labels),), np.arange(150), truth)
 
     return draw
 

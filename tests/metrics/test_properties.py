@@ -10,7 +10,8 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.cell_measures import seed_measures
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.tasks import get_task
-from cmcgns.metrics.intervals import IntervalTable, measure_intervals
+from cmcgns.metrics.interval_table import IntervalTable
+from cmcgns.metrics.intervals import measure_intervals
 from cmcgns.metrics.ranking import RankedScores
 
 SCORES = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6, allow_subnormal=False))

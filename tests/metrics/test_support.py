@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 from cmcgns.evaluation.cell_measures import seed_measures
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.tasks import get_task
-from cmcgns.metrics.intervals import NARROW, IntervalTable, measure_intervals, paired_intervals
+from cmcgns.metrics.interval_table import NARROW, IntervalTable
+from cmcgns.metrics.intervals import measure_intervals, paired_intervals
 from cmcgns.metrics.measure import Measure, Measures, joined
 from cmcgns.metrics.overlap import overlap_measures
 

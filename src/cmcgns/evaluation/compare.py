@@ -29,7 +29,8 @@ from cmcgns.evaluation.results import (
     write_results,
 )
 from cmcgns.evaluation.tasks import get_task
-from cmcgns.metrics.intervals import PairedIntervals, none_if_undefined, paired_intervals
+from cmcgns.metrics.interval_table import none_if_undefined
+from cmcgns.metrics.intervals import PairedIntervals, paired_intervals
 from cmcgns.metrics.measure import Measure
 
 COMPARISON = "comparison.jsonl"

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 import yaml
 
-import cmcgns
 from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import is_left_over, sha256, write_json, write_text
 from cmcgns.common.remote import not_here
 from cmcgns.common.stored import read_json
+from cmcgns.common.version import VERSION
 from cmcgns.data.images.place import RESAMPLING
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
@@ -126,7 +126,7 @@ class RunFolder:
 
     def other_version(self) -> str:
         """The end of a message about what does not fit: that the run was made by another version; else empty."""
-        this = cmcgns.__version__
+        this = VERSION
         made_by = self.read_provenance().get("packages", {}).get("cmcgns", this)
         if made_by == this:
             return ""
@@ -183,7 +183,7 @@ def describe_environment() -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": ["cmcgns", *sys.argv[1:]],
         "python": platform.python_version(),
-        "packages": {"cmcgns": cmcgns.__version__} | {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {"cmcgns": VERSION} | {name: metadata.version(name) for name in _PACKAGES},
         "hardware": {
             "machine": platform.machine(),
             "cpus": os.cpu_count(),
