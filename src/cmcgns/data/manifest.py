@@ -83,7 +83,7 @@ def _as_integers(values: pd.Series, bound: int, name: str, where: str) -> pd.Ser
     wrong = stated & ~fits.fillna(False).astype(bool)
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
-        raise UserError(f"{where}: {name} in row {row + 1} is {values.iloc[row]!r}; a whole number is expected")
+        raise UserError(f"{where}: {name} in row {row + 1} is {str(values.iloc[row])!r}; a whole number is expected")
     return numbers
 
 

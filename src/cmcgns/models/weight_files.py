@@ -115,7 +115,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             "save the state dict of the model alone, best as .safetensors"
         ) from error
     except Exception as error:
-        raise UserError(f"{path}: not a readable weights file ({type(error).__name__}: {one_line(error)})") from error
+        raise UserError(f"{path}: not a readable weights file ({one_line(error)})") from error
     found = _walk(content, str(path)) if isinstance(content, Mapping) else ()
     tensors: dict[str, Tensor] = {}
     for name, tensor in found:
