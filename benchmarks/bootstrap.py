@@ -19,7 +19,8 @@ import time
 import numpy as np
 import torch
 
-from cmcgns.metrics.intervals import interval_text, measure_intervals
+from cmcgns.metrics.interval_table import interval_text
+from cmcgns.metrics.intervals import measure_intervals
 from cmcgns.metrics.measure import Measure, Measures
 from cmcgns.metrics.ranking import RankedScores, mean_over_classes
 from cmcgns.metrics.resamples import count_chunks

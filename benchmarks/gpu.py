@@ -19,7 +19,7 @@ Status 1 if a part failed. Progress goes to the standard error.
 """
 
 import argparse
-import importlib.metadata
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -84,15 +84,9 @@ def prepare_environment(folder: Path, tiny: bool) -> None:
     os.environ |= {"HF_HUB_OFFLINE": "1", "CMCGNS_CACHE": str(folder / "cache"), "TOKENIZERS_PARALLELISM": "false"}
     if tiny:  # threads would wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        importlib.metadata.version("cmcgns")
-    except importlib.metadata.PackageNotFoundError:  # a run folder notes the version
-        about = folder / "packages" / "cmcgns-0.dist-info" / "METADATA"
-        about.parent.mkdir(parents=True)
-        about.write_text("Metadata-Version: 2.1\nName: cmcgns\nVersion: 0+source\n", "utf-8")
-        paths = [str(ROOT / "src"), str(about.parents[1])]
-        os.environ["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
-        sys.path += paths
+    if importlib.util.find_spec("cmcgns") is None:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+        sys.path.append(str(ROOT / "src"))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -22,7 +22,8 @@ from cmcgns.data.images.read import load_images
 from cmcgns.data.pairs.batch import evaluation_order
 from cmcgns.data.pairs.dataset import make_loader, normalise_pixels
 from cmcgns.evaluation.tasks.linear.probe import fit_probe
-from cmcgns.metrics.intervals import interval_text, mean_interval, measure_intervals, paired_intervals
+from cmcgns.metrics.interval_table import interval_text
+from cmcgns.metrics.intervals import mean_interval, measure_intervals, paired_intervals
 from cmcgns.metrics.measure import Measure, Measures
 from cmcgns.metrics.ranking import RankedScores, mean_over_classes
 from cmcgns.metrics.retrieval import chance_recall, recall_at_k

@@ -23,7 +23,8 @@ from cmcgns.demo import COUNTS, make_studies
 from cmcgns.evaluation.report_use import StudySet, read_study_set, report_use
 from cmcgns.evaluation.subsets import nested_fraction
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, fit_probe
-from cmcgns.metrics.intervals import IntervalTable, interval_text, measure_intervals, paired_intervals
+from cmcgns.metrics.interval_table import IntervalTable, interval_text
+from cmcgns.metrics.intervals import measure_intervals, paired_intervals
 from cmcgns.metrics.measure import Array, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, RankedScores, mean_over_classes
 from cmcgns.metrics.retrieval import chance_recall, recall_at_k

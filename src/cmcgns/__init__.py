@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cmcgns.common.version import VERSION
+
 if TYPE_CHECKING:
     from cmcgns.pretrained import Pretrained
 
 __all__ = ["__version__", "load"]
 
-__version__ = "0.1.0.dev0"
+__version__ = VERSION
 
 
 def load(run: str | Path, device: str = "cpu") -> "Pretrained":

@@ -23,7 +23,7 @@ from cmcgns.evaluation.protocols import Cell, load_protocol
 from cmcgns.evaluation.report_use import read_study_set, report_use
 from cmcgns.evaluation.results import ResultRow, read_predictions
 from cmcgns.evaluation.run import EvaluateOptions
-from cmcgns.metrics.intervals import interval_text
+from cmcgns.metrics.interval_table import interval_text
 from cmcgns.phantom import write_dataset
 from cmcgns.pretrained import load
 from cmcgns.reporting.evaluation.command import judge_encoder

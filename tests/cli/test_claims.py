@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cmcgns import demo
+from cmcgns.check.run import check_folders
 from cmcgns.cli import evaluation
 from cmcgns.common.claim import LOCK, claimed, holds_anything
 from cmcgns.common.errors import UserError
@@ -39,6 +40,7 @@ VERBS: dict[str, Callable[[Path, Path], object]] = {
     "prepare": lambda out, data: prepare("table", data, out, PrepareOptions()),
     "phantom studies": lambda out, _: write_dataset(out, {"train": 2}),
     "phantom tree": lambda out, _: write_tree("nih", out, 8),
+    "check": lambda out, data: check_folders([data], False, [], out, False),
     "demo": lambda out, _: demo.run_demo(tiny_recipe(), out),
 }
 

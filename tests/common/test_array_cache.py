@@ -180,6 +180,28 @@ def test_a_full_disk_is_a_message_before_anything_is_written(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 16 pages; only root may make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("size", [70_000, 65_536 - 128])  # the second leaves no room for the mark
+def test_pitfall_files_a_disk_that_is_really_full(small_disk, size):
+    with pytest.raises(
+        UserError, match=r"disk: no array of \d+,\d+ bytes can be kept there \(No space left on device"
+    ):
+        cached_array(small_disk / "a.npy", (size,), np.uint8, lambda array, _: array.fill(1))
+    assert list(small_disk.iterdir()) == []
+    cached_array(small_disk / "a.npy", (40_000,), np.uint8, lambda array, _: array.fill(1))
+
+
 def test_space_that_cannot_be_set_aside_is_done_without(tmp_path, monkeypatch):
     def unknown(*_):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")

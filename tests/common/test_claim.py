@@ -74,3 +74,22 @@ def test_a_forked_worker_does_not_keep_the_lock(tmp_path):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"absent/\.lock: cannot be written"), claimed(tmp_path / "absent", "prepare"):
         pass
+
+
+def test_what_writers_that_are_gone_have_left_is_removed(tmp_path):
+    """But not what may be written by the holder of a claim further down, and nothing of another name."""
+    left, names = [], (".image.png.71-0123abcd.tmp", ".71-0123abcd.tmp")
+    for folder in (".", "state", "cells/task", "run", "run/state"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        left += [tmp_path / folder / name for name in names]
+    others = [tmp_path / ".mine.tmp", tmp_path / "image.71-0123abcd.tmp", tmp_path / "state" / ".cache-0123abcd"]
+    for file in (*left, *others):
+        file.touch()
+    with claimed(tmp_path / "run", "pretrain"):
+        below = [file for file in left if tmp_path / "run" in file.parents]
+        assert not any(file.exists() for file in below)
+        for file in below:
+            file.touch()
+        with claimed(tmp_path, "demo"):
+            assert [file for file in left if file.exists()] == below
+    assert all(file.exists() for file in others)

@@ -3,9 +3,10 @@
 import io
 import sys
 import threading
+import time
 from contextlib import suppress
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,52 @@ def web(tmp_path):
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def dripping():
+    """A server that sends answers piece by piece: path /before/between/piece/times, seconds and bytes."""
+    over = threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            before, between, piece, times = map(float, self.path.strip("/").split("/"))
+            with suppress(ConnectionError):
+                over.wait(before)
+                self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
+                for _ in range(int(times)):
+                    self.wfile.write(b"x" * int(piece))
+                    self.wfile.flush()
+                    over.wait(between)
+
+        do_HEAD = do_GET
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    over.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("path", ["0/0.05/1/2000", "100/0/1/1"], ids=["body", "header"])
+def test_pitfall_files_a_server_that_drips_is_given_up(dripping, path, monkeypatch):
+    monkeypatch.setattr(remote, "PATIENCE", 1.0)
+    started = time.monotonic()
+    with pytest.raises(UserError, match=rf"{path}: given up after 1 seconds \(\d+ bytes had come\)"):
+        read_bytes(f"{dripping}/{path}", 10_000)
+    assert 0.9 < time.monotonic() - started < 10
+
+
+def test_a_slow_server_that_goes_on_is_waited_for(dripping, monkeypatch):
+    monkeypatch.setattr(remote, "PATIENCE", 0.5)
+    monkeypatch.setattr(remote, "SLOWEST", 1000)
+    assert len(read_bytes(f"{dripping}/0/0.1/2000/15", 100_000)) == 30_000
 
 
 def test_a_path_and_every_url_give_the_same_bytes(tmp_path, memory, web):

@@ -13,7 +13,8 @@ from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.results import write_predictions, write_protocol
-from cmcgns.metrics.intervals import NO_VARIATION, mean_interval
+from cmcgns.metrics.interval_table import NO_VARIATION
+from cmcgns.metrics.intervals import mean_interval
 from cmcgns.metrics.measure import Measure, Measures
 
 PATIENTS = np.repeat([f"p{k}" for k in range(30)], 2)
@@ -121,6 +122,7 @@ def test_classes_are_rows_and_not_primary(tmp_path: Path) -> None:
     [
         ({"record": {"split_sha256": "other"}}, "toy/v1: .* different splits"),
         ({"record": {"protocol_sha256": "other"}}, "different settings of the protocol"),
+        ({"record": {"subset_rule": 2}}, r"toy/v1: the fractions .* by other rules \(versions 1 and 2\)"),
         ({"rows": np.r_[ROWS[:59], ["image 99"]]}, r"1-percent-seed-0: .* different rows \(2 are only in one"),
         ({"rows": ROWS[::-1].copy()}, "the same in another order"),
         ({"rows": ROWS[:50], "patients": PATIENTS[:50]}, "10 are only in one"),
@@ -173,3 +175,9 @@ def test_rows_are_written_as_json(tmp_path: Path) -> None:
     assert len(lines) == len(found.rows)
     assert (first["first"], first["second"], first["protocol"]) == ("a", "b", "toy/v1")
     assert (first["b"], first["difference"], first["clear"]) == (None, None, False)
+
+
+def test_whole_training_sets_compare_whatever_the_rule_of_fractions(tmp_path: Path) -> None:
+    for name, rule in (("a", 1), ("b", 2)):
+        judged(tmp_path / name, 0.0, cells=(Cell(100, 0),), record={"subset_rule": rule})
+    assert compare_folders(tmp_path / "a", tmp_path / "b", resamples=20).rows

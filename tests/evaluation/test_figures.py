@@ -14,7 +14,7 @@ from cmcgns.evaluation.results import ResultRow
 from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.select import choose
 from cmcgns.metrics.classification import binary_measures
-from cmcgns.metrics.intervals import NARROW, NO_VARIATION
+from cmcgns.metrics.interval_table import NARROW, NO_VARIATION
 from cmcgns.metrics.measure import Measure, Measures, row_means
 from cmcgns.reporting.evaluation import command
 from support.evaluation import PretendTask, tiny_encoder, write_set

@@ -5,7 +5,8 @@ from sklearn.metrics import roc_auc_score
 
 from cmcgns.common.errors import UserError
 from cmcgns.metrics import resamples
-from cmcgns.metrics.intervals import Interval, interval_text, mean_interval, measure_intervals, paired_intervals
+from cmcgns.metrics.interval_table import Interval, interval_text
+from cmcgns.metrics.intervals import mean_interval, measure_intervals, paired_intervals
 from cmcgns.metrics.resamples import patient_index, percentile_ends
 from support.bootstrap import cluster_resample_counts, of_areas, of_values
 

@@ -136,3 +136,29 @@ def test_percentiles_alone_would_not_where_areas_are_high() -> None:
         table = measure_intervals(sample.measures, sample.groups, None, 300, seed, logit=False).mean
         hits += bool(table.low[0] <= sample.truth <= table.high[0])
     assert hits / 200 < 0.9
+
+
+def area_by_positives(positives: int, classes: int = 1, truth: float = 0.8) -> Draw:
+    """As :func:`area`, with one image each of 150 patients, of whom exactly so many have each finding."""
+
+    def draw(rng: np.random.Generator) -> Sample:
+        labels = np.stack([rng.permutation(150) < positives for _ in range(classes)], axis=1).astype(float)
+        scores = rng.normal(size=labels.shape) + np.sqrt(2) * NORMAL.inv_cdf(truth) * labels
+        return Sample((of_areas(scores, labels),), np.arange(150), truth)
+
+    return draw
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("positives", "lowest", "highest"), [(2, 0, 0.75), (3, 0, 0.9), (5, 0.87, 0.96),
+                                                              (10, 0.91, 0.97), (30, 0.925, 0.97)])  # fmt: skip
+def test_intervals_need_positive_patients(positives: int, lowest: float, highest: float) -> None:
+    """Why fewer than 5 have no interval, and fewer than 10 a mark."""
+    assert lowest <= coverage(area_by_positives(positives), simulations=1000, resamples=500) <= highest
+
+
+@pytest.mark.slow
+def test_means_over_classes_of_five_positives_each_hold_the_truth() -> None:
+    assert coverage(area_by_positives(5, classes=5), simulations=1000, resamples=500) == pytest.approx(
+        0.95, abs=0.025
+    )

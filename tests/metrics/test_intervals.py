@@ -7,15 +7,8 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.cell_measures import seed_measures
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.metrics import resamples
-from cmcgns.metrics.intervals import (
-    NO_VARIATION,
-    ONE_PATIENT,
-    Interval,
-    mean_interval,
-    measure_intervals,
-    none_if_undefined,
-    paired_intervals,
-)
+from cmcgns.metrics.interval_table import NO_VARIATION, ONE_PATIENT, Interval, none_if_undefined
+from cmcgns.metrics.intervals import mean_interval, measure_intervals, paired_intervals
 from cmcgns.metrics.measure import Measure, Measures
 from cmcgns.metrics.ranking import RankedScores, mean_over_classes
 from cmcgns.metrics.resamples import percentile_ends, share_ends

@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 from cmcgns.evaluation.cell_measures import seed_measures
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.tasks import get_task
-from cmcgns.metrics.intervals import NARROW, IntervalTable, measure_intervals, paired_intervals
+from cmcgns.metrics.interval_table import NARROW, IntervalTable
+from cmcgns.metrics.intervals import measure_intervals, paired_intervals
 from cmcgns.metrics.measure import Measure, Measures, joined
 from cmcgns.metrics.overlap import overlap_measures
 
@@ -137,7 +138,9 @@ def test_seeds_and_encoders_have_means_over_the_same_classes() -> None:
     for one in found:
         first, of_mass = one.compute(whole)[0, :2]
         assert first == of_mass
-        assert "Edema (not learnt" in one.notes[Measure("auroc")]
+        assert (
+            "Edema (the training rows have no positive or no negative of this class)" in one.notes[Measure("auroc")]
+        )
     difference = paired_intervals(found[:1], found[2:], cells[0].patients, resamples=50).difference
     assert difference.value[0] == difference.value[1]
 

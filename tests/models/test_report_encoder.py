@@ -1,5 +1,8 @@
 """Report encoders: random or from a folder, complete, in single precision, with the words they were trained on."""
 
+import json
+import os
+
 import huggingface_hub.constants
 import pytest
 import torch
@@ -8,6 +11,7 @@ from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 from transformers.utils import logging as transformers_logging
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.reports.tokenizer import load_tokenizer
 from cmcgns.models.report_encoder import ReportEncoder, pool_sentences
 from cmcgns.settings.config import ReportEncoderSettings
 
@@ -167,6 +171,44 @@ def test_a_damaged_file_is_a_user_error(folder):
 def test_a_name_that_cannot_be_reached_says_what_can_be_given():
     with pytest.raises(UserError, match=r"nobody/nothing is neither a folder .* use a local folder, or `random`"):
         ReportEncoder(ReportEncoderSettings(name="nobody/nothing"), 50, 20)
+
+
+def test_code_of_a_folder_is_not_run_even_if_the_terminal_says_yes(folder, monkeypatch):
+    """transformers asks where nobody has told it, and runs the code on an answer of `y`."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    mark = folder / "was_run"
+    (folder / "evil.py").write_text(
+        f"open({str(mark)!r}, 'w')\n"
+        "from transformers import BertConfig as C, BertModel as M, PreTrainedTokenizerFast as T\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModel": "evil.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = {"auto_map": {"AutoTokenizer": ["evil.T", "evil.T"]}, "tokenizer_class": "Evil"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    for load in (
+        lambda: ReportEncoder(ReportEncoderSettings(name=str(folder)), 50, 40),
+        lambda: load_tokenizer(str(folder)),
+    ):
+        with pytest.raises(UserError, match="it asks for code of its own, which is not run") as caught:
+            load()
+        assert "trust" not in str(caught.value)
+        assert not mark.exists()
+
+
+class Code:
+    def __reduce__(self):
+        return (open, (os.environ["MARK"], "w"))
+
+
+def test_code_in_the_weights_of_a_folder_is_not_run(folder, monkeypatch):
+    monkeypatch.setenv("MARK", str(folder / "was_run"))
+    (folder / "model.safetensors").unlink()
+    torch.save({"embeddings.word_embeddings.weight": Code()}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"report_encoder\.name: ") as caught:
+        ReportEncoder(ReportEncoderSettings(name=str(folder)), 50, 40)
+    assert not (folder / "was_run").exists()
+    assert "weights_only" not in str(caught.value)
 
 
 def test_a_folder_without_a_model(tmp_path):

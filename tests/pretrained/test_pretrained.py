@@ -225,6 +225,8 @@ def test_a_copy_to_train_is_thawed_and_the_run_stays_frozen(run: Path, images: l
         (lambda m: m.embed_text(["Normal.", ""]), r"embed_text: text 1 \(''\) holds no words"),
         (lambda m: m.embed_text(b"Normal."), "embed_text takes a list, not a single bytes"),
         (lambda m: m.embed_text(["Normal."], batch_size=0), "embed_text: batch_size is 0"),
+        (lambda m: m.embed_text(["Normal."], batch_size=1.5), r"batch_size is 1\.5; a whole number"),
+        (lambda m: m.zero_shot("a.png", (x for x in "ab")), r"list of labels, for example zero_shot\(paths, \['Eff"),
         (lambda m: m.embed_text(None), "embed_text takes a list, not a single NoneType"),
         (lambda m: m.embed_image([np.zeros((8, 8), np.uint8), None]), "picture 1: a picture is a path.*NoneType"),
         (lambda m: m.embed_image([np.zeros((8, 8), np.uint8)] * 3 + [float("nan")], 2), "picture 3: .*not float"),
@@ -248,6 +250,12 @@ def test_a_copy_to_train_is_thawed_and_the_run_stays_frozen(run: Path, images: l
 def test_cells_that_hold_nothing_usable_are_named(loaded: Pretrained, call: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         call(loaded)
+
+
+@pytest.mark.parametrize("device", ["tpu", "gpu", "cuda:77", "meta:3:4"])
+def test_a_device_that_is_not_there_is_named(run: Path, device: str) -> None:
+    with pytest.raises(UserError, match=f"load: the device {device} cannot be used: "):
+        cmcgns.load(run, device)
 
 
 def test_columns_of_tables_and_arrays_are_lists_too(loaded: Pretrained, images: list[Path]) -> None:
@@ -291,6 +299,30 @@ def test_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
         cmcgns.load(tmp_path / "run")
     with pytest.raises(UserError, match="is no run folder"):
         cmcgns.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: shutil.rmtree(run / "tokenizer"), r"run/tokenizer is missing: copy it again"),
+        (lambda run: (run / "tokenizer" / "tokenizer.json").write_text("{"), r"run/tokenizer is damaged: copy it"),
+        (
+            lambda run: (run / "report_encoder.json").write_text('{"model_type": "newer-bert"}'),
+            r"report_encoder\.json: this transformers cannot build its model_type newer-bert",
+        ),
+    ],
+)
+def test_files_of_a_run_that_cannot_be_used_are_named(damage: Any, message: str, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    damage(tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        cmcgns.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("value", [None, 3, b"run"])
+def test_what_is_no_path_is_no_run(value: Any) -> None:
+    with pytest.raises(UserError, match="load takes the path of a run folder, not "):
+        cmcgns.load(value)
 
 
 def test_a_run_of_another_version_is_named_as_such(run: Path, tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def test_overrides_are_typed_and_the_last_one_wins():
         ("data.resize=100", r"data\.resize \(100\) is smaller than data\.image_size \(224\)"),
         ("objective.dim=100", "must be divisible by 8"),
         ("=3", "expected key=value"),
+        ("data.val_split=train", r"data\.train_split and data\.val_split are both train: .*null holds patients out"),
         ("training..seed=3", "expected key=value"),
         ("training.batch_size=true", r"training\.batch_size: a number is expected \(got True\)"),
         ("data.resize=200000", r"data\.resize: .*less than or equal to 4096 \(got 200000\)"),
@@ -163,6 +164,12 @@ def test_released_arithmetic_refuses_switches_that_it_does_not_have():
             load_recipe("default", [*overrides, f"objective.{wrong}"])
     with pytest.raises(UserError, match=r"set .*sentence_gradient=1\.0, .*tau=1\.0, .*learn_tau=false"):
         load_recipe("default", ["objective.arithmetic=released"])
+
+
+def test_a_run_trains_for_at_least_one_epoch():
+    assert load_recipe("default", ["alignment.epochs=0"]).reconstruction.epochs > 0
+    with pytest.raises(UserError, match=r"alignment\.epochs and reconstruction\.epochs are both 0"):
+        load_recipe("default", ["alignment.epochs=0", "reconstruction.epochs=0"])
 
 
 def test_every_mistake_is_listed_at_once():

@@ -10,13 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# One thread, as in the tests; nothing asks the network.
-_COMMAND = "import torch; torch.set_num_threads(1); from cmcgns.cli.app import main; main()"
-
 
 def command(*arguments: object) -> list[str]:
     """The command line as a new process takes it."""
-    return [sys.executable, "-c", _COMMAND, *map(str, arguments)]
+    return [sys.executable, "-m", "cmcgns", *map(str, arguments)]
 
 
 def run_whole(arguments: Sequence[str], seconds: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:

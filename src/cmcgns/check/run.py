@@ -16,8 +16,9 @@ from cmcgns.check.boxes import clip_boxes, parse_boxes
 from cmcgns.check.image_facts import measure_images
 from cmcgns.check.report import Report, Summary, print_report, report_json, terminal_text, write_page
 from cmcgns.check.rule import RULES, Loaded
+from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_json
+from cmcgns.common.files import make_folder, write_json
 from cmcgns.data.manifest import read_manifest, write_manifest
 
 
@@ -39,6 +40,16 @@ def check_folders(
     Raises:
         UserError: no manifest, or an unknown rule.
     """
+    if out is None:
+        return _check_folders(folders, open_images, skip, out, clean)
+    make_folder(out)
+    with claimed(out, "check"):
+        return _check_folders(folders, open_images, skip, out, clean)
+
+
+def _check_folders(
+    folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: Path | None, clean: bool
+) -> int:
     console = Console()
 
     def say(message: str, style: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The command line's verbs for judging an encoder: evaluate, compare, protocols, report."""
+"""The command line's verbs for judging an encoder: evaluate, figures, compare, protocols, report."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -53,6 +53,16 @@ def evaluate(
     options = EvaluateOptions(shares, seeds, allow_leakage, device)
     pairs = choose(protocol, data, set_ or [], finetune)
     raise typer.Exit(run_evaluation(encoder, pairs, out, options, normalise, image_size, prefix))
+
+
+@app.command()
+def figures(
+    folder: Annotated[Path, typer.Argument(help="Folder of `cmcgns evaluate`.")],
+) -> None:
+    """Compute every figure of an evaluation once more from the predictions that it keeps, and write its report."""
+    from cmcgns.reporting.evaluation.command import run_figures
+
+    raise typer.Exit(run_figures(folder))
 
 
 @app.command()

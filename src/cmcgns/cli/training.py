@@ -67,8 +67,10 @@ def recipes(
 def bench_step(
     recipe: Recipe,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    batch: Annotated[int | None, typer.Option(min=2, help="Studies a micro-step; the recipe's by default.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps to time, after a warm-up.")] = 10,
+    batch: Annotated[
+        int | None, typer.Option(min=2, max=2**16, help="Studies a micro-step; the recipe's by default.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=10**6, help="Steps to time, after a warm-up.")] = 10,
     stage: Annotated[
         Literal["alignment", "reconstruction"] | None,
         typer.Option(help="By default reconstruction, if the recipe has epochs of it."),
@@ -86,9 +88,11 @@ def bench_step(
     from cmcgns.settings.recipe import load_recipe
 
     settings = load_recipe(recipe, set_ or [])
-    from cmcgns.common.files import write_json
+    from cmcgns.common.files import make_folder, write_json
     from cmcgns.training import bench as program
 
+    if json is not None:
+        make_folder(json.parent, "--json")
     figures = program.bench_step(
         settings, device=device, batch_size=batch, steps=steps, stage=stage, report_config=report_config
     )

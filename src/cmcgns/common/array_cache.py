@@ -95,11 +95,12 @@ def _make(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Fill) 
                 array = open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
                 _reserve(held.fileno(), array.offset + array.nbytes)
             gaps = sorted(fill(array, range(shape[0])) or ())
-            array.flush()
-            with temporary.open("ab") as end:
-                end.write(_MARK + json.dumps(gaps).encode())
-                end.flush()
-                os.fsync(end.fileno())
+            with _explaining(file.parent, array.nbytes):  # the mark itself may be what no longer fits
+                array.flush()
+                with temporary.open("ab") as end:
+                    end.write(_MARK + json.dumps(gaps).encode())
+                    end.flush()
+                    os.fsync(end.fileno())
             others = _gaps(file, shape, dtype)
             if others is None or not set(others) <= set(gaps):
                 temporary.replace(file)

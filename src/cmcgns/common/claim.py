@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,13 +20,14 @@ from cmcgns.common.files import explained, is_left_over
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+_DEEPEST = 3  # folders that verbs make below one another; elsewhere there may be a whole disk below
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _held: set[int] = set()
 
 
 @contextmanager
 def claimed(folder: Path, work: str) -> Iterator[None]:
-    """Sole use of a folder, which exists, while the block runs.
+    """Sole use of a folder, which exists, while the block runs; temporary files of writers that are gone are removed.
 
     Args:
         folder: where something is going to be written.
@@ -41,6 +42,7 @@ def claimed(folder: Path, work: str) -> Iterator[None]:
     _held.add(descriptor)
     try:
         os.pwrite(descriptor, _holder(work).ljust(200), 0)
+        _remove_left_overs(folder)
         yield
     finally:
         if descriptor in _held:
@@ -52,6 +54,21 @@ def claimed(folder: Path, work: str) -> Iterator[None]:
 def holds_anything(folder: Path) -> bool:
     """Whether there is more in a folder than a claim on it, and what a write that was cut off has left."""
     return any(path.name != LOCK and not is_left_over(path) for path in folder.iterdir())
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """Remove what writers that are gone have left in the folder, but not below a claim of its own."""
+    for place, folders, names in os.walk(folder):
+        depth = len(Path(place).relative_to(folder).parts)
+        if depth and LOCK in names:
+            folders.clear()
+            continue
+        if depth == _DEEPEST:
+            folders.clear()
+        for path in (Path(place, name) for name in names):
+            if is_left_over(path):
+                with suppress(OSError):
+                    path.unlink()
 
 
 def _lock(file: Path) -> int:

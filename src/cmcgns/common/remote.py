@@ -1,11 +1,12 @@
 """Files by path or URL alike: s3://, gs://, az://, http(s)://, file:// and memory:// through fsspec.
 
 Credentials and options are fsspec's own (environment variables such as FSSPEC_S3_ANON=true, or its configuration
-files). Everything is read whole, with a bound; nothing is written.
+files). Everything is read whole, within a bound of bytes and of time; nothing is written.
 """
 
 import io
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from cmcgns.common.errors import UserError
 
 MAX_IMAGE = 2**26  # bytes of one stored image
+PATIENCE = 60.0  # seconds for a whole request, from the first question to the last byte,
+SLOWEST = 2**18  # and a second more for so many bytes that have come
 ATTEMPTS = 3  # of a remote read: one dropped connection must not end a run of days
 # The protocols that are read, and the package that fsspec needs for each.
 PACKAGES = {
@@ -103,13 +106,12 @@ def read_bytes(location: Path | str, bound: int, cut: bool = False) -> bytes:
         cut: or cut there.
 
     Raises:
-        UserError: cannot be read, or longer than the bound.
+        UserError: cannot be read, too slow, or longer than the bound.
     """
     attempts = ATTEMPTS if is_url(location) else 1
     for attempt in range(1, attempts + 1):
         try:
-            with open_url(location) as file:
-                content = _read(file, bound + 1)
+            content = _read(location, bound + 1)
             break
         except UserError:
             raise
@@ -125,13 +127,49 @@ def read_bytes(location: Path | str, bound: int, cut: bool = False) -> bytes:
     return content
 
 
-def _read(file: Any, most: int) -> bytes:
-    """Up to so many bytes; one `read` of a stream may give fewer."""
-    parts, length = [], 0
-    while length < most and (part := file.read(most - length)):
-        parts.append(part)
-        length += len(part)
-    return b"".join(parts)
+def _read(location: Path | str, most: int) -> bytes:
+    request = _Request(location, most)
+    if not is_url(location):
+        request.run()
+    elif not request.answered():
+        request.given_up = True
+        raise UserError(f"{location}: given up after {PATIENCE:g} seconds ({request.length:,} bytes had come)")
+    if request.error is not None:
+        raise request.error
+    return b"".join(request.parts)
+
+
+class _Request(threading.Thread):
+    """Up to so many bytes of a file, read in a thread that can be left behind.
+
+    No timeout of a library bounds the whole: a server that sends a byte now and then starts each of them anew.
+    """
+
+    def __init__(self, location: Path | str, most: int) -> None:
+        super().__init__(daemon=True)
+        self.location, self.most = location, most
+        self.parts: list[bytes] = []
+        self.length = 0
+        self.error: Exception | None = None
+        self.given_up = False
+
+    def run(self) -> None:
+        """Read until the end, so many bytes, or nobody waits any more; one `read` of a stream may give few."""
+        try:
+            with open_url(self.location) as file:
+                while self.length < self.most and not self.given_up and (part := file.read(self.most - self.length)):
+                    self.parts.append(part)
+                    self.length += len(part)
+        except Exception as error:
+            self.error = error
+
+    def answered(self) -> bool:
+        """Start, and wait as long as the request may take; whether it has ended."""
+        started = time.monotonic()
+        self.start()
+        while self.is_alive() and (left := started + PATIENCE + self.length / SLOWEST - time.monotonic()) > 0:
+            self.join(left)
+        return not self.is_alive()
 
 
 def _protocol(url: str) -> str:

@@ -29,7 +29,7 @@ def naming_damage(path: Path, way_out: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise UserError(f"{path} is missing: {way_out}") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({one_line(error)}): {way_out}") from error
 
 

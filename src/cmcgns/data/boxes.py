@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cmcgns.common.errors import UserError
@@ -57,11 +58,35 @@ def picture_size(width: object, height: object, where: str) -> tuple[int, int]:
     Raises:
         UserError: one of them is no whole number above 0; names the row.
     """
-    try:
-        size = int(str(width)), int(str(height))
-    except ValueError:
-        size = 0, 0
-    if min(size) < 1:
+    sides = []
+    for side in (width, height):
+        try:
+            number = float(str(side))  # a column with a gap holds 512.0
+        except ValueError:
+            number = math.nan
+        sides.append(int(number) if number.is_integer() else 0)
+    if min(sides) < 1:
         stated = f"{str(width)[:_SHOWN]!r} and {str(height)[:_SHOWN]!r}"
         raise UserError(f"{where}: boxes need the picture's size in pixels (columns width, height), not {stated}")
-    return size
+    return sides[0], sides[1]
+
+
+def check_inside(boxes: Iterable[Mapping[str, Any]], width: int, height: int, where: str) -> None:
+    """Raise if a box lies outside of its picture as a whole: then it is in pixels of another size.
+
+    Args:
+        boxes: of :func:`parse_boxes`.
+        width: of the picture, pixels.
+        height: of the picture.
+        where: the row, for the message.
+
+    Raises:
+        UserError: names the row.
+    """
+    for number, box in enumerate(boxes, start=1):
+        right, bottom = box["x"] + box["width"], box["y"] + box["height"]
+        if box["x"] >= width or box["y"] >= height or right <= 0 or bottom <= 0:
+            raise UserError(
+                f"{where}: box {number} lies outside of the picture of {width}×{height} pixels: boxes are in pixels "
+                "of the stored picture (columns width, height)"
+            )

@@ -29,7 +29,8 @@ from cmcgns.evaluation.results import (
     write_results,
 )
 from cmcgns.evaluation.tasks import get_task
-from cmcgns.metrics.intervals import PairedIntervals, none_if_undefined, paired_intervals
+from cmcgns.metrics.interval_table import none_if_undefined
+from cmcgns.metrics.intervals import PairedIntervals, paired_intervals
 from cmcgns.metrics.measure import Measure
 
 COMPARISON = "comparison.jsonl"
@@ -137,6 +138,12 @@ def _compare_protocol(
     ours, theirs = cells_of(first, name), cells_of(second, name)
     only += _only_in_one(f"{name}, ", [cell.name for cell in ours], [cell.name for cell in theirs], first, second)
     common = [cell for cell in ours if cell in theirs]
+    rules = [record.get("subset_rule", 1) for record in records]
+    if rules[0] != rules[1] and any(cell.fraction not in (None, 100) for cell in common):
+        raise UserError(
+            f"{name}: the fractions of {first} and {second} were drawn by other rules (versions {rules[0]} and "
+            f"{rules[1]}), so they are of other patients: evaluate both again"
+        )
     note = "; ".join(
         f"LEAKAGE was allowed for {read_encoder(folder)['encoder']}: {record['leakage']}"
         for folder, record in zip((first, second), records, strict=True)

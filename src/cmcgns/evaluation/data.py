@@ -10,17 +10,16 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import sha256
-from cmcgns.data.manifest import LABEL, image_file, read_manifest
+from cmcgns.data.manifest import LABEL, read_manifest
 from cmcgns.data.vocabulary import is_frontal
+from cmcgns.evaluation.content import masks_sha256, pixels_sha256
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
-from cmcgns.evaluation.subsets import nested_fraction
+from cmcgns.evaluation.subsets import RULE, nested_fraction
 from cmcgns.metrics.ranking import IntArray
 
 PARTS = ("train", "val", "test")
-_BLOCK = 1024  # images hashed at once
 TEXT_COLUMNS = ("findings", "impression", "report")
 _HINTS = {
     "train": "`cmcgns prepare` writes splits, and `--set split.train=[NAME]` names another one",
@@ -81,11 +80,7 @@ class TaskData:
         hashes = pd.util.hash_pandas_object(self.frame[columns].astype("str"), index=False)
         digest.update(hashes.to_numpy().tobytes())
         for images in (getattr(self, part) for part in parts):
-            for start in range(0, len(images), _BLOCK):
-                digest.update(images.pixels[start : start + _BLOCK].tobytes())
-            for path in images.frame["mask_path"]:
-                file = Path(image_file(images.folder, path))
-                digest.update(sha256(file).encode() if path and file.is_file() else b"none")
+            digest.update(f"{pixels_sha256(images)} {masks_sha256(images)}".encode())
         return digest.hexdigest()
 
     @cached_property
@@ -140,7 +135,8 @@ def work_key(data: TaskData, encoder: FrozenEncoder, *more: str) -> str:
         encoder: both of its halves.
         more: what else a piece of work depends on, such as its cell.
     """
-    about = (encoder.sha256, data.protocol.sha256, data.content_sha256, *more)
+    rule = f"subsets {RULE}" if data.protocol.learns else ""
+    about = (encoder.sha256, data.protocol.sha256, data.content_sha256, rule, *more)
     return hashlib.sha256(" ".join(about).encode()).hexdigest()
 
 

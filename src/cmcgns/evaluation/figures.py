@@ -26,7 +26,8 @@ from cmcgns.evaluation.results import (
 from cmcgns.evaluation.subsets import subgroups
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.calibration import reliability
-from cmcgns.metrics.intervals import IntervalTable, measure_intervals, none_if_undefined
+from cmcgns.metrics.interval_table import IntervalTable, none_if_undefined
+from cmcgns.metrics.intervals import measure_intervals
 from cmcgns.metrics.measure import Measure, Measures
 from cmcgns.metrics.ranking import BoolArray, FloatArray
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.boxes import parse_boxes, picture_size
+from cmcgns.data.boxes import check_inside, parse_boxes, picture_size
 from cmcgns.data.images.files import open_picture
 from cmcgns.data.images.place import Pixels, fit_in_square, place_boxes, place_in_square
 from cmcgns.data.images.read import load_images
@@ -69,6 +69,7 @@ class ImageSet:
                 raise UserError(f"{name}: has no annotation of boxes (an empty list would be [])")
             stated = parse_boxes(text, str(name))
             size = picture_size(width, height, str(name)) if stated else (1, 1)
+            check_inside(stated, *size, str(name))
             placed.append(place_boxes(stated, *size, self.pixels.shape[1], crop))
         return placed
 

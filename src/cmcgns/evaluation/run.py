@@ -27,6 +27,7 @@ from cmcgns.evaluation.results import (
     write_predictions,
     write_protocol,
 )
+from cmcgns.evaluation.subsets import RULE
 from cmcgns.evaluation.tasks import get_task
 
 logger = logging.getLogger(__name__)
@@ -205,6 +206,7 @@ def result_record(
         "settings": settings,
         "protocol_sha256": data.protocol.sha256,
         "split_sha256": data.split_sha256,
+        "subset_rule": RULE,
         "counts": data.counts(),
         "test_patients": int(test["patient_id"].nunique()),
         "image_size": encoder.image_size,

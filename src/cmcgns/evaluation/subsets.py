@@ -14,14 +14,17 @@ from cmcgns.data.vocabulary import is_missing, parse_sexes, parse_view
 from cmcgns.metrics.ranking import BoolArray, IntArray, check_labels
 from cmcgns.metrics.resamples import patient_index
 
+RULE = 2
+"""Version of the rule by which fractions are drawn. 1: no patient without a finding was moved to the front."""
+
 
 def nested_fraction(groups: npt.ArrayLike, labels: npt.ArrayLike, fraction: float, seed: int) -> IntArray:
     """Rows of a share of the patients; a smaller share of the same seed lies within a larger one.
 
     All patients are put in one order, and a fraction takes its first patients. Each patient belongs to the
     rarest finding they have (or to "none"); the patients of each such stratum are shuffled and spread
-    evenly over the order, so that every beginning has about the same mix. One patient of each finding is
-    then moved to the front, rarest finding first: a fraction of at least C patients has a positive of every
+    evenly over the order, so that every beginning has about the same mix. One patient with and one without each
+    finding are then moved to the front, rarest finding first: a fraction of at least 2 C patients has both of every
     finding that occurs, at the price of a few patients too many with findings in a very small fraction.
 
     Args:
@@ -42,18 +45,23 @@ def nested_fraction(groups: npt.ArrayLike, labels: npt.ArrayLike, fraction: floa
         raise UserError(f"{len(label)} rows of labels for {len(index)} patient ids")
     if not 0 < fraction <= 1:
         raise UserError(f"fraction must lie in (0, 1], not {fraction}")
-    positive = np.zeros((patients, label.shape[1]), dtype=bool)
-    row, column = np.nonzero(label == 1)
-    positive[index[row], column] = True
+    has = np.zeros((2, patients, label.shape[1]), dtype=bool)
+    for value in (0, 1):
+        row, column = np.nonzero(label == value)
+        has[value, index[row], column] = True
+    order = _patient_order(has[1], has[0], np.random.default_rng(seed))
     taken = np.zeros(patients, dtype=bool)
-    taken[_patient_order(positive, np.random.default_rng(seed))[: max(1, round(fraction * patients))]] = True
+    taken[order[: max(1, round(fraction * patients))]] = True
     return np.flatnonzero(taken[index])
 
 
-def _patient_order(positive: npt.NDArray[np.bool_], rng: np.random.Generator) -> IntArray:
-    """Order of patients from which fractions are cut. (P, C) -> (P,)."""
+def _patient_order(
+    positive: npt.NDArray[np.bool_], negative: npt.NDArray[np.bool_], rng: np.random.Generator
+) -> IntArray:
+    """Order of patients from which fractions are cut. (P, C) twice, a row of the patient has it or not -> (P,)."""
     patients, classes = positive.shape
-    by_rarity = positive[:, np.argsort(positive.sum(axis=0), kind="stable")]
+    rarest = np.argsort(positive.sum(axis=0), kind="stable")
+    by_rarity, without = positive[:, rarest], negative[:, rarest]
     stratum = np.where(by_rarity.any(axis=1), by_rarity.argmax(axis=1), classes)
     shuffled = rng.permutation(patients)
     grouped = shuffled[np.argsort(stratum[shuffled], kind="stable")]
@@ -63,9 +71,9 @@ def _patient_order(positive: npt.NDArray[np.bool_], rng: np.random.Generator) ->
     order = grouped[np.argsort(place, kind="stable")]
     front: list[int] = []
     for c in range(classes):
-        having = by_rarity[:, c]
-        if having.any() and not having[front].any():
-            front.append(int(order[having[order].argmax()]))
+        for having in (by_rarity[:, c], without[:, c]):
+            if having.any() and not having[front].any():
+                front.append(int(order[having[order].argmax()]))
     return np.concatenate([np.array(front, dtype=np.intp), order[~np.isin(order, front)]])
 
 

@@ -12,6 +12,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.metrics.measure import LEAST, Array, Kind, Measure, Measures
 from cmcgns.metrics.ranking import BoolArray, FloatArray
 
+NOT_LEARNT = "the training rows have no positive or no negative of"
 LEFT_OUT = "left out: "
 """Before the classes that a mean leaves out, in the note of the mean."""
 
@@ -54,7 +55,7 @@ def left_out_of_mean(labels: FloatArray, counted: BoolArray, patients: npt.Array
     reasons = []
     for c in range(labels.shape[1]):
         amounts = [len(np.unique(ids[labels[:, c] == value])) for value in (1, 0)]
-        text = "" if counted[c] else "not learnt: no positive or no negative among the training rows"
+        text = "" if counted[c] else f"{NOT_LEARNT} this class"
         for amount, kind in zip(amounts, ("positive", "negative"), strict=True):
             if not text and amount < (1 if alone else least):
                 text = f"{amount or 'no'} {kind} test patient{'s' * (amount != 1)}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from cmcgns.metrics.calibration import calibration_measures
-from cmcgns.metrics.classes import by_class, class_mean, left_out_of_mean
+from cmcgns.metrics.classes import NOT_LEARNT, by_class, class_mean, left_out_of_mean
 from cmcgns.metrics.measure import Array, Measure, Measures, joined, row_means
 from cmcgns.metrics.ranking import FloatArray, RankedScores
+
+ONE_SCORE = "all test rows have one score"
 
 
 def binary_measures(arrays: Mapping[str, Array]) -> Measures:
@@ -57,7 +60,17 @@ def _ranking(scores: Array, labels: FloatArray, names: Sequence[str], left_out: 
             parts += [class_mean(per_class, left_out)[:, None], per_class]
         return np.concatenate(parts, axis=1)
 
-    return by_class(tuple(of), compute, labels, names, left_out)
+    found = by_class(tuple(of), compute, labels, names, left_out)
+    known = ~np.isnan(labels)
+    flat = [name for c, name in enumerate(names) if known[:, c].sum() > 1 and np.ptp(scores[known[:, c], c]) == 0]
+    said = {one: _with(found.notes.get(one, ""), one, flat) for one in of if flat and one.label in ("", *flat)}
+    return replace(found, notes={**found.notes, **said})
+
+
+def _with(note: str, of: Measure, flat: Sequence[str]) -> str:
+    """A note that also says whose scores are the same for every row: an area of 0.5 by ties alone is no finding."""
+    text = ONE_SCORE if of.label else f"{ONE_SCORE} of {', '.join(flat)}"
+    return ". ".join(part for part in (note, text) if part)
 
 
 def _agreement(arrays: Mapping[str, Array]) -> Measures:
@@ -75,5 +88,8 @@ def _agreement(arrays: Mapping[str, Array]) -> Measures:
         f1 = np.divide(2 * hits, either, out=np.full_like(hits, np.nan), where=either > 0)
         return np.concatenate([class_mean(f1, left_out)[:, None], f1], axis=1)
 
-    right = row_means({Measure("accuracy"): (truth * chosen).sum(axis=1)})
+    accuracy = Measure("accuracy")
+    unlearnt = [name for name, learnt in zip(names, arrays["counted"].tolist(), strict=True) if not learnt]
+    notes = {accuracy: f"{NOT_LEARNT} {', '.join(unlearnt)}"} if unlearnt else {}
+    right = replace(row_means({accuracy: (truth * chosen).sum(axis=1)}), notes=notes)
     return joined([right, by_class(of, compute, arrays["labels"], names, left_out)])

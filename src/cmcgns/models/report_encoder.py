@@ -1,6 +1,7 @@
 """Report encoders: any Hugging Face encoder, or a small BERT from scratch."""
 
 from pathlib import Path
+from pickle import UnpicklingError  # nosec B403 # to catch it
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError, one_line
+from cmcgns.data.reports.tokenizer import without_advice
 from cmcgns.models.freeze import freeze_unreached
 from cmcgns.settings.config import ReportEncoderSettings
 
@@ -103,8 +105,14 @@ def _create_body(
 
     if config is not None:
         config = dict(config)
-        built = AutoConfig.for_model(config.pop("model_type"), **config)
-        return AutoModel.from_config(built, dtype=torch.float32), set()
+        kind = config.pop("model_type", None)
+        try:
+            built = AutoConfig.for_model(kind, **config)
+            return AutoModel.from_config(built, dtype=torch.float32), set()
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"report_encoder.json: this transformers cannot build its model_type {kind}: {one_line(error)}"
+            ) from error
     if settings.name == SCRATCH:
         built = BertConfig(
             vocab_size=vocabulary,
@@ -143,13 +151,22 @@ def _from_pretrained(name: str, auto_model: Any) -> tuple[Any, set[str]]:
     source = str(local) if local.is_dir() else name
     try:  # files may be in half precision; the loop decides on precision
         body, report = auto_model.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            source,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,  # else transformers asks at the terminal whether to run a stranger's code
         )
+    except UnpicklingError as error:  # torch's own message recommends to run the code
+        raise UserError(
+            f"report_encoder.name: the weights of {name} hold more than tensors, and their code is not run; save "
+            "them once more, as .safetensors"
+        ) from error
     except SafetensorError as error:
         raise UserError(f"report_encoder.name: the weights of {name} cannot be read: {error}") from error
     except (OSError, ValueError) as error:
         raise UserError(
             f"report_encoder.name: {name} is neither a folder with a transformers model nor a hub name that can "
-            f"be reached from here; use a local folder, or `random`. ({one_line(error)})"
+            f"be reached from here; use a local folder, or `random`. ({without_advice(error)})"
         ) from error
     return body, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}

@@ -6,7 +6,7 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
+from pickle import UnpicklingError  # nosec B403 # to catch it
 from typing import Any
 
 import torch

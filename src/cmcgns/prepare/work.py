@@ -65,7 +65,7 @@ def read_results(out: Path) -> dict[str, ImageResult]:
     if not file.is_file():
         return results
     torn = 0
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8", errors="replace") as lines:
         for line in filter(str.strip, lines):
             try:
                 result = ImageResult.from_json(line)

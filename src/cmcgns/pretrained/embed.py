@@ -222,6 +222,6 @@ def _as_list(values: Any, function: str, batch_size: int) -> list[Any]:
         raise UserError(f"{function} takes a list, not a single array of shape {values.shape}")
     if len(values) == 0:
         raise UserError(f"{function} got an empty list")
-    if batch_size < 1:
-        raise UserError(f"{function}: batch_size is {batch_size}; at least 1 is expected")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"{function}: batch_size is {batch_size!r}; a whole number of at least 1 is expected")
     return list(values)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, get_args
 
 import torch
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, one_line
 from cmcgns.data.images.read import Picture, read_with_size
 from cmcgns.data.pairs.dataset import normalise_pixels
-from cmcgns.data.reports.tokenizer import load_tokenizer
+from cmcgns.data.reports.tokenizer import load_saved_tokenizer
 from cmcgns.pretrained.embed import Embedder, Floats, check_texts
 from cmcgns.pretrained.phrase_maps import MapKind, patch_maps, unpad, untrained
 from cmcgns.pretrained.zero_shot import Prompts, label_prompts, zero_shot_scores
@@ -89,20 +89,26 @@ def load(run: str | Path, device: str = "cpu") -> Pretrained:
         device: where to put the weights.
 
     Raises:
-        UserError: no run folder, not finished, or weights that do not fit its settings.
+        UserError: no run folder, not finished, weights that do not fit its settings, or no such device.
     """
+    if not isinstance(run, str | Path):
+        raise UserError(f"load takes the path of a run folder, not {type(run).__name__}")
     folder = RunFolder(Path(run))
     recipe = folder.read_recipe()
     if not folder.model.is_file():
         raise UserError(f"{folder.path}: model.safetensors is missing; finish the run with --resume")
-    tokenizer = load_tokenizer(str(folder.tokenizer))
+    tokenizer = load_saved_tokenizer(folder.tokenizer)
     config = folder.read_report_config()
     task = build_task(recipe, len(tokenizer), config, load_weights=False)
     try:
         load_weights(folder.model, task)
     except UserError as error:
         raise UserError(f"{error}{folder.other_version()}") from None
-    model = Pretrained(task.to(device), tokenizer, recipe)
+    try:
+        task.to(device)
+    except (RuntimeError, AssertionError) as error:  # what torch says of devices that are not there
+        raise UserError(f"load: the device {device} cannot be used: {one_line(error)}") from None
+    model = Pretrained(task, tokenizer, recipe)
     model.folder = folder.path
     return model
 

@@ -114,7 +114,8 @@ def label_prompts(labels: Sequence[str] | Prompts) -> list[tuple[Sequence[str], 
         UserError: no list of labels.
     """
     if isinstance(labels, str) or not hasattr(labels, "__len__") or len(labels) == 0:
-        raise UserError(f"zero_shot takes a list of labels, for example zero_shot(paths, [{str(labels)!r}])")
+        example = labels if isinstance(labels, str) and labels else "Effusion"
+        raise UserError(f"zero_shot takes a list of labels, for example zero_shot(paths, [{example!r}])")
     for number, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip():
             raise UserError(f"zero_shot: label {number} is {label!r}; a name is expected")

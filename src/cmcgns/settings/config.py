@@ -218,6 +218,11 @@ class Recipe(Settings):
             raise ValueError("objective.bank.start_from_step is larger than objective.bank.start_by_step")
         if not self.objective.weight_global + self.objective.weight_image + self.objective.weight_report:
             raise ValueError("objective: weight_global, weight_image and weight_report are all 0: nothing to align")
+        if self.data.train_split == self.data.val_split:
+            raise ValueError(
+                f"data.train_split and data.val_split are both {self.data.val_split}: validation would see what was "
+                "trained on; data.val_split=null holds patients out"
+            )
         if not self.alignment.epochs + self.reconstruction.epochs:
             raise ValueError("alignment.epochs and reconstruction.epochs are both 0: nothing to train")
         if self.objective.sentence_gradient == 0 and not self.objective.weight_global:

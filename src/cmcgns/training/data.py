@@ -17,7 +17,7 @@ from cmcgns.data.pairs.batch import steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset, StoredImages, pair_dataset
 from cmcgns.data.pairs.rows import PairTable, assign_splits, read_images, read_pairs
 from cmcgns.data.reports.text import split_sentences
-from cmcgns.data.reports.tokenizer import load_tokenizer, train_tokenizer
+from cmcgns.data.reports.tokenizer import load_saved_tokenizer, load_tokenizer, train_tokenizer
 from cmcgns.data.shards.index import AGAIN, ShardFolder, open_shards
 from cmcgns.data.shards.stream import ShardImages
 from cmcgns.models.report_encoder import SCRATCH
@@ -179,7 +179,7 @@ def describe_batches(recipe: Recipe, studies: int, ranks: int) -> str:
 
 def _tokenizer(recipe: Recipe, texts: Iterable[str], folder: Path | None) -> Any:
     if folder is not None:
-        return load_tokenizer(str(folder))
+        return load_saved_tokenizer(folder)
     name = recipe.report_encoder.name
     if name == SCRATCH:
         sentences = {sentence for text in texts for sentence in split_sentences(text)}

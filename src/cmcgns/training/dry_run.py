@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.pairs.batch import mix
+from cmcgns.data.pairs.batch import mix, steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset, iterate_batches, make_loader
 from cmcgns.data.shards.stream import ShardImages, training_order
 from cmcgns.objectives.objective import STAGES, Stage, find_objective
@@ -69,7 +69,7 @@ def dry_run(
     """
     if processes > 1 or resume:
         raise UserError("--dry-run looks at one process and a new run: leave out --devices, --nodes, --resume")
-    short = shortened(recipe)
+    short, init = shortened(recipe), Path(init) if init else None
     fabric = launch(recipe, 1, 1, accelerator)
     if init is not None:
         check_source(RunFolder(init))
@@ -154,7 +154,10 @@ def _longest(dataset: PairDataset, studies: int) -> PairDataset:
 
 def _speed(fabric: Any, task: PretrainingTask, recipe: Recipe, train: PairDataset, stage: Stage, steps: int) -> float:
     """Pairs a second of one stage."""
-    training = recipe.training
+    batches = steps_per_epoch(len(train), recipe.training.batch_size)
+    accumulate = min(recipe.training.accumulate, batches)  # an epoch's last step takes what is left
+    training = recipe.training.model_copy(update={"accumulate": accumulate})
+    recipe = recipe.model_copy(update={"training": training})
     task.set_stage(stage)
     order = training_order(train, training.batch_size, mix(training.seed))
     loader = iterate_batches(make_loader(train, order, recipe.data.workers))

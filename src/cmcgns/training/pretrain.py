@@ -70,10 +70,10 @@ def pretrain(
     if resume and init:
         raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
     find_objective(recipe.objective)  # a wrong name is said before anything is read or made
-    folder = RunFolder(out)
+    folder, init = RunFolder(Path(out)), Path(init) if init else None
     with claimed_run(folder, resume), nothing_lost(folder):
         _run(folder, recipe, data, resume, init, lambda: launch(recipe, devices, nodes, accelerator), quiet)
-    return out
+    return folder.path
 
 
 def _run(
@@ -88,10 +88,8 @@ def _run(
     """The run, in a folder of its own."""
     latest = find_start(folder, recipe, resume)
     fabric = start()
-    if fabric.is_global_zero:
-        folder.remove_leftovers()
-        if latest:
-            set_aside(folder.state, latest)
+    if latest and fabric.is_global_zero:
+        set_aside(folder.state, latest)
     if resume and latest is None and folder.is_finished:  # and its state was deleted, as the documentation allows
         RunConsole(quiet).say(f"{folder.path} is finished: nothing is left to do")
         return

@@ -1,13 +1,12 @@
 """The run folder: everything a run leaves behind, movable and readable offline."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
 import sys
 from datetime import UTC, datetime
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,13 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.files import is_left_over, sha256, write_json, write_text
 from cmcgns.common.remote import not_here
 from cmcgns.common.stored import read_json
+from cmcgns.common.version import VERSION
 from cmcgns.data.images.place import RESAMPLING
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 from cmcgns.settings.yaml import read_mapping_file
 
-_PACKAGES = ("cmcgns", "torch", "torchvision", "timm", "transformers", "tokenizers", "lightning", "numpy", "pandas")
+_PACKAGES = ("torch", "torchvision", "timm", "transformers", "tokenizers", "lightning", "numpy", "pandas")
 _METHOD = "cross-modal\ncluster-guided negative sampling (CM-CGNS, arXiv 2506.11674)"
 
 
@@ -85,13 +85,6 @@ class RunFolder:
         others = [path for path in there if path.name not in own and not is_left_over(path)]
         return others == [] or (others == [self.state] and not any(self.state.iterdir()))
 
-    def remove_leftovers(self) -> None:
-        """Remove what a process that was killed while it wrote has left behind."""
-        for folder in (self.path, self.state):
-            for path in folder.glob(".*.tmp"):
-                if is_left_over(path):
-                    path.unlink(missing_ok=True)
-
     def create(self, recipe: Recipe, init: Path | None) -> None:
         """Write how the run starts, and how an image becomes the encoder's input; config.yaml comes last.
 
@@ -133,7 +126,7 @@ class RunFolder:
 
     def other_version(self) -> str:
         """The end of a message about what does not fit: that the run was made by another version; else empty."""
-        this = importlib.metadata.version("cmcgns")
+        this = VERSION
         made_by = self.read_provenance().get("packages", {}).get("cmcgns", this)
         if made_by == this:
             return ""
@@ -190,7 +183,7 @@ def describe_environment() -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": ["cmcgns", *sys.argv[1:]],
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {"cmcgns": VERSION} | {name: metadata.version(name) for name in _PACKAGES},
         "hardware": {
             "machine": platform.machine(),
             "cpus": os.cpu_count(),

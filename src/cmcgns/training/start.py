@@ -1,17 +1,23 @@
 """Whether a run may go in its folder, and from where: one process at a time, a new run or one to go on with."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cmcgns.common.claim import claimed
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, one_line
 from cmcgns.common.files import explain, is_about_a_place, make_folder
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import differences, with_free_settings
 from cmcgns.training.checkpoint import TrainingState, checkpoints, newest_whole, read_state
 from cmcgns.training.launch import is_first_process
 from cmcgns.training.run_folder import RunFolder
+
+# What Gloo, NCCL and their meeting place say when the process at the other end of a connection is gone.
+_LOST = re.compile(
+    r"(?i)gloo.*connection (closed|reset|refused)|NCCL.*(remote|abort|connection)|TCPStore.*connection"
+)
 
 
 @contextmanager
@@ -33,21 +39,28 @@ def claimed_run(folder: RunFolder, resume: bool) -> Iterator[None]:
 
 @contextmanager
 def nothing_lost(folder: RunFolder) -> Iterator[None]:
-    """What the disk refuses during the run becomes a message that says how it goes on.
+    """What the disk refuses during the run, and the end of another rank, become a message that says how it goes on.
 
     Raises:
         UserError: this message.
     """
     try:
         yield
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            raise
+        raise UserError(f"another process of the run has ended ({one_line(error)}). {_way_on(folder)}") from error
     except (OSError, UserError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         if not (isinstance(cause, OSError) and is_about_a_place(cause) and folder.config.is_file()):
             raise
         said = explain(cause, cause.filename or folder.path) if error is cause else str(error)
-        saved = checkpoints(folder.state)
-        place = f"from {saved[-1].name}" if saved else "from its beginning"
-        raise UserError(f"{said}. Nothing is lost: with --resume the run goes on {place}") from cause
+        raise UserError(f"{said}. {_way_on(folder)}") from cause
+
+
+def _way_on(folder: RunFolder) -> str:
+    saved = checkpoints(folder.state)
+    return f"Nothing is lost: with --resume the run goes on from {saved[-1].name if saved else 'its beginning'}"
 
 
 def find_start(folder: RunFolder, recipe: Recipe, resume: bool) -> Path | None:

@@ -13,7 +13,7 @@ from PIL import EpsImagePlugin, Image, ImageOps
 from cmcgns.check.image_facts import read_grey
 from cmcgns.common.errors import UserError
 from cmcgns.data.images import files, place
-from cmcgns.data.images.files import STORED, image_size, open_picture
+from cmcgns.data.images.files import STORED, image_size, open_picture, silent_decoders
 from cmcgns.data.images.masks import mask_from_source
 from cmcgns.data.images.read import decode_image, encode_image, load_images, read_image, read_with_size
 from support.image_faults import FAULTS, PICTURE, Fault, encoded
@@ -36,6 +36,25 @@ def test_malformed_files_give_a_message_that_names_file_and_rule(name: str, tmp_
         assert fault.word in rule
         assert "\n" not in rule
     assert capfd.readouterr() == ("", "")
+
+
+def outcome(read, path: Path) -> str:
+    """What reading a file says of it; empty: nothing."""
+    with silent_decoders():
+        try:
+            read(path)
+        except UserError as error:
+            return str(error).removeprefix(f"{path}: ").replace("PNG, JPEG or DICOM", "PNG or JPEG")
+    return ""
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if "dicom" not in name])
+def test_every_command_reads_or_refuses_a_file_alike(name: str, tmp_path: Path) -> None:
+    """prepare, embed_image, pretrain and evaluate, check."""
+    path = tmp_path / FAULTS[name].file
+    FAULTS[name].write(path)
+    reads = [decode_image, lambda path: read_image(path, 16), lambda path: read_image(path, 16, STORED), read_grey]
+    assert len({outcome(read, path) for read in reads}) == 1
 
 
 def test_corpus_is_large_and_its_names_are_unique() -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cmcgns.evaluation.compare import Comparison
-from cmcgns.reporting.evaluation.command import differences_table, figures_table, in_lines
+from cmcgns.reporting.evaluation.console import differences_table, figures_table, in_lines
 from support.result_rows import make_comparison, make_rows
 
 LONG = "phantom-segmentation/v1+a1b2c3@prepared-hospital"

@@ -47,6 +47,7 @@ _OTHER_FORMATS = {
     b"version https://git-lfs": "Git LFS pointer, the picture itself was not fetched",
     b"<": "HTML or XML text",
 }
+_PICTURES = {"GIF", "BMP", "TIFF", "WebP", "JPEG 2000 outside DICOM"}
 
 
 def load_file(file: File, formats: tuple[str, ...]) -> tuple[NamedBytes, str]:
@@ -69,7 +70,8 @@ def load_file(file: File, formats: tuple[str, ...]) -> tuple[NamedBytes, str]:
     if kind == "DICOM":
         raise UserError(f"{file}: a DICOM file, where {known} is read; `cmcgns prepare table` makes these of DICOM")
     found = next((name for start, name in _OTHER_FORMATS.items() if content.lstrip().startswith(start)), "unknown")
-    raise UserError(f"{file}: not a {known} file (content: {found})")
+    way_out = "; convert it to PNG" if found in _PICTURES else ""
+    raise UserError(f"{file}: not a {known} file (content: {found}){way_out}")
 
 
 def _looks_like_dicom(content: bytes) -> bool:

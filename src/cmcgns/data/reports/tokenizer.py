@@ -45,7 +45,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
 def _word_pieces(vocabulary: dict[str, int] | None = None) -> Any:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # nosec B106 # no password
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
@@ -71,11 +71,13 @@ def load_tokenizer(name: str) -> Any:
 
     local = Path(name).expanduser()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(local) if local.is_dir() else name)
+        # Left open, transformers asks at the terminal whether to run a stranger's code.
+        source = str(local) if local.is_dir() else name
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # nosec B615 # the user names it
     except (OSError, ValueError) as error:
         raise UserError(
             f"report_encoder.name: {name} is neither a folder with a tokenizer (tokenizer.json or vocab.txt) nor a "
-            f"hub name that can be reached from here; use a local folder, or `random`. ({one_line(error)})"
+            f"hub name that can be reached from here; use a local folder, or `random`. ({without_advice(error)})"
         ) from error
     for special in ("cls_token_id", "sep_token_id", "pad_token_id"):
         if getattr(tokenizer, special) is None:
@@ -83,6 +85,27 @@ def load_tokenizer(name: str) -> Any:
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         raise UserError(f"tokenizer {name} has no vocabulary: its files (tokenizer.json or vocab.txt) are missing")
     return tokenizer
+
+
+def without_advice(error: Exception) -> str:
+    """What transformers says of a model that it cannot open, in one line; not its advice to run a stranger's code."""
+    if "custom code" in str(error):
+        return "it asks for code of its own, which is not run; save it as one of the library's own classes"
+    return one_line(error)
+
+
+def load_saved_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a run from its folder.
+
+    Raises:
+        UserError: missing or damaged; names the folder.
+    """
+    try:
+        return load_tokenizer(str(folder))
+    except UserError as error:
+        reason = one_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        kind = "damaged" if folder.is_dir() else "missing"
+        raise UserError(f"{folder} is {kind}: copy it again from where the run was made ({reason})") from None
 
 
 def encode_sentences(tokenizer: Any, sentences: list[str]) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -13,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS
 from cmcgns.settings.config import Settings
-from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
+from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file, shown
 
 TaskName = Literal["linear", "knn", "detection", "segmentation", "zero_shot", "retrieval", "grounding"]
 
@@ -130,15 +129,24 @@ def load_protocol(name: str, overrides: Sequence[str] = ()) -> EvaluationProtoco
         digest = hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:6]
         content["id"] = f"{content.get('id', '')}+{digest}"
     _inline_prompts(content, name)
+    command = f"cmcgns protocols show {_like(content)}"
     try:
         protocol = EvaluationProtocol.model_validate(content)
     except ValidationError as error:
-        raise UserError(explain(error, EvaluationProtocol, f"protocol {name}")) from None
+        raise UserError(explain(error, EvaluationProtocol, f"protocol {shown(name)}", command)) from None
     try:
         protocol.task_settings  # noqa: B018
     except ValidationError as error:
-        raise UserError(explain(error, TASK_SETTINGS[protocol.task], f"protocol {name}, settings")) from None
+        raise UserError(
+            explain(error, TASK_SETTINGS[protocol.task], f"protocol {shown(name)}, settings", command)
+        ) from None
     return protocol
+
+
+def _like(content: dict[str, Any]) -> str:
+    """A protocol that comes with the package and has the same keys: of the same task, if that is known."""
+    name = f"{content.get('task', '')}/v1".replace("_", "-")
+    return name if name in list_protocols() else "linear/v1"
 
 
 def _inline_prompts(content: dict[str, Any], name: str) -> None:
@@ -158,10 +166,10 @@ def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     known = list_protocols()
     name = f"{name}/v1" if f"{name}/v1" in known else name
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name[:100], known)
         raise UserError(
-            f"no protocol is called {name}.{hint} `cmcgns protocols list` shows all; a protocol file ends in .yaml"
+            f"no protocol is called {shown(name)}.{hint} `cmcgns protocols list` shows all; a protocol file ends in "
+            ".yaml"
         )
     file = resources.files(__package__) / f"{name.replace('/', '-')}.yaml"
     return parse_mapping(file.read_text("utf-8"), name)
@@ -183,6 +191,8 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     inherited = _read(str(beside if beside.is_file() else base), (*above, path.resolve()))
     if content.get("id", inherited.get("id")) == inherited.get("id"):
         raise UserError(f"{path}: needs an `id` of its own, so that nobody takes its results for those of {base}")
-    content.setdefault("title", f"{inherited['title']} ({content['id']})")  # two columns must not have one heading
+    content.setdefault(
+        "title", f"{inherited.get('title', base)} ({content.get('id')})"
+    )  # two columns must not have one heading
     merged: dict[str, Any] = merge(inherited, content)
     return merged

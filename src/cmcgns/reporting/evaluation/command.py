@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import make_folder
-from cmcgns.evaluation.compare import Comparison, ComparisonRow, compare_folders, write_comparison_rows
+from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.figures import PRIMARY, figures_of, reliability_of
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import EvaluationProtocol
-from cmcgns.evaluation.results import ResultRow, read_protocol, write_results
+from cmcgns.evaluation.results import ResultRow, read_encoder, read_protocol, write_results
 from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
 from cmcgns.evaluation.select import Pair
-from cmcgns.metrics.classes import LEFT_OUT
-from cmcgns.metrics.intervals import NARROW
-from cmcgns.reporting.evaluation.comparison import verdict_of, write_comparison
-from cmcgns.reporting.evaluation.names import DASH, is_chance, lower_is_better, span
+from cmcgns.metrics.classes import LEFT_OUT, NOT_LEARNT
+from cmcgns.metrics.classification import ONE_SCORE
+from cmcgns.metrics.interval_table import NARROW
+from cmcgns.reporting.evaluation.comparison import write_comparison
+from cmcgns.reporting.evaluation.console import differences_table, figures_table, share_text
 from cmcgns.reporting.evaluation.report import write_evaluation
 from cmcgns.training.run_folder import describe_environment
 
-_LEAST = 9  # letters that a column of names keeps
-_GAP = 2  # letters between columns
-_PIECE = re.compile(r"[^-/@_+]*[-/@_+]?")
-
-Lines = Sequence[Sequence[str]]
+_TO_BE_SAID = (PRIMARY, LEFT_OUT, NOT_LEARNT, ONE_SCORE, NARROW)  # parts of a note
 
 
 def run_evaluation(
@@ -114,6 +108,31 @@ def _judge(
     except KeyboardInterrupt:
         console.print(f"interrupted: {out} keeps what is finished, and the same command goes on", markup=False)
         raise
+    return _judgement(out, rows, outcome)
+
+
+def run_figures(out: Path) -> int:
+    """Every figure once more from the predictions that a folder keeps; no image, no encoder is needed.
+
+    Args:
+        out: folder of `cmcgns evaluate`; its `results.jsonl`, tables and report are written anew.
+
+    Returns:
+        0, or 1 if predictions are damaged, or there are none.
+
+    Raises:
+        UserError: not such a folder.
+    """
+    console, outcome = Console(highlight=False), Outcome()
+    read_encoder(out)  # before a lock is put into what may be another folder
+    with claimed(out, "figures"):
+        rows = figures_of(out, outcome.failures)
+        print_judgement(_judgement(out, rows, outcome), console)
+    return 1 if outcome.failures or not rows else 0
+
+
+def _judgement(out: Path, rows: list[ResultRow], outcome: Outcome) -> Judgement:
+    """Write what figures are shown in."""
     write_results(out / "results.jsonl", rows)
     names = dict.fromkeys(row.protocol for row in rows)
     as_run = {name: EvaluationProtocol.model_validate(read_protocol(out, name)["settings"]) for name in names}
@@ -159,8 +178,8 @@ def print_judgement(judgement: Judgement, console: Console) -> None:
     remarks: list[str] = []  # allowed leakage, classes left out, why there is no figure or no proper interval
     for row in shown:
         remarks += [f"{row.protocol}: LEAKAGE, {row.leakage}"] if row.leakage else []
-        said = row.note and (row.low is None or any(sign in row.note for sign in (PRIMARY, LEFT_OUT, NARROW)))
-        remarks += [f"{row.protocol} {_share(row.fraction)}: {row.note}"] if said else []
+        said = row.low is None or any(sign in row.note for sign in _TO_BE_SAID)
+        remarks += [f"{row.protocol} {share_text(row.fraction)}: {row.note}"] if row.note and said else []
     for line in dict.fromkeys(remarks):
         console.print(line, markup=False)
     for protocol, reason in judgement.outcome.skipped:
@@ -169,93 +188,3 @@ def print_judgement(judgement: Judgement, console: Console) -> None:
         where = ", ".join(part for part in (protocol, cell) if part)
         console.print(f"FAILED {where}: {message}", markup=False)
     console.print(f"Open [bold]{escape(str(judgement.report))}[/bold]")
-
-
-def figures_table(rows: Iterable[ResultRow], width: int) -> Table:
-    """Figures of an evaluation, a line each; names stay recognisable in a terminal of `width` letters."""
-    lines = [
-        (row.protocol, row.metric, _share(row.fraction), _with_interval(row.value, row.low, row.high), f"{row.n:,}")
-        for row in rows
-    ]
-    title = "95 % intervals: patient-clustered bootstrap; mean over seeds"
-    return _table(title, ("protocol", "figure", "%", "value", "rows"), lines, width)
-
-
-def differences_table(comparison: Comparison, width: int) -> Table:
-    """The primary differences of a comparison, and which encoder their intervals favour.
-
-    Args:
-        comparison: first (A) minus second (B).
-        width: of the terminal, in letters.
-    """
-    rows = [row for row in comparison.rows if row.primary and not is_chance(row.metric)]
-    heads = ("protocol", "figure", "%", "A", "B", "A - B", "verdict")
-    lines = [_difference(row, " ") for row in rows]
-    first, second, room = _widths(heads, lines, width)
-    if first + second > room:
-        lines = [_difference(row, "\n") for row in rows]  # leaves more to the names
-    table = _table(f"A: {comparison.first}, B: {comparison.second}; paired 95 % intervals", heads, lines, width)
-    lower = dict.fromkeys(row.metric for row in rows if lower_is_better(row.metric))
-    table.caption = f"lower is better: {', '.join(lower)}" if lower else None
-    return table
-
-
-def in_lines(name: str, width: int) -> str:
-    """A name in lines of at most `width` letters, broken after the signs that join its parts.
-
-    A part that is longer loses its middle.
-    """
-    lines = [""]
-    for part in _PIECE.findall(name):
-        if len(part) > width:
-            part = f"{part[: width // 2]}…{part[len(part) - (width - 1 - width // 2) :]}"
-        if len(lines[-1]) + len(part) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
-
-
-def _table(title: str, heads: Sequence[str], lines: Lines, width: int) -> Table:
-    """Columns of names share what the figures leave."""
-    first, second, room = _widths(heads, lines, width)
-    is_narrow = first + second > room
-    if is_narrow:
-        first = max(_LEAST, min(first, room - min(second, room // 2)))
-        second = max(_LEAST, min(second, room - first))
-    table = Table(
-        *heads, title=escape(title), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
-        padding=(0, _GAP - 1, 0, 0), leading=1 if is_narrow else 0,
-    )  # fmt: skip
-    for column in table.columns:
-        column.overflow = "fold"
-    for protocol, figure, *rest in lines:
-        table.add_row(escape(in_lines(protocol, first)), escape(in_lines(figure, second)), *rest)
-    return table
-
-
-def _widths(heads: Sequence[str], lines: Lines, width: int) -> tuple[int, int, int]:
-    """Letters of the first two columns, which are names, and those that the figures leave to them."""
-    columns = ("\n".join(column).split("\n") for column in zip(heads, *lines, strict=True))
-    first, second, *figures = (max(map(len, column)) for column in columns)
-    return first, second, width - sum(figures) - _GAP * (len(heads) - 1)
-
-
-def _difference(row: ComparisonRow, between: str) -> tuple[str, ...]:
-    difference = _with_interval(row.difference, row.low, row.high, "+", between)
-    verdict = verdict_of(row).replace(" ", between)
-    a, b = (_with_interval(value) for value in (row.a, row.b))
-    return row.protocol, row.metric, _share(row.fraction), a, b, difference, verdict
-
-
-def _share(fraction: float | None) -> str:
-    """Per cent without the sign; empty for what learns nothing."""
-    return "" if fraction is None else f"{fraction:g}"
-
-
-def _with_interval(
-    value: float | None, low: float | None = None, high: float | None = None, sign: str = "", between: str = " "
-) -> str:
-    if value is None:
-        return DASH
-    ends = span(low, high, lambda end: f"{end:{sign}.3f}")
-    return f"{value:{sign}.3f}" + (f"{between}({ends})" if ends else "")

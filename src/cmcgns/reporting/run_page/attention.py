@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cmcgns.metrics.intervals import Interval, mean_interval
+from cmcgns.metrics.interval_table import Interval
+from cmcgns.metrics.intervals import mean_interval
 from cmcgns.metrics.ranking import RankedScores
 from cmcgns.pretrained.prompts import load_prompts, speaks_of_side
 from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
