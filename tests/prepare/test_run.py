@@ -240,7 +240,7 @@ def test_another_dataset_or_a_file_at_out_is_refused(root, tmp_path):
     with pytest.raises(UserError, match="holds table already, which nih would replace"):
         prepare("nih", root, tmp_path / "out", OPTIONS, quiet())
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--out .*file is a file"):
+    with pytest.raises(UserError, match=r"--out .*file: cannot be written .there is a file of that name"):
         do(root, tmp_path / "file")
 
 
