@@ -8,6 +8,8 @@ import typer
 
 from cmcgns.common.errors import UserError
 
+_MOST_WORKERS = 1024  # processes on one machine
+
 app = typer.Typer()
 phantom = typer.Typer(name="phantom", help="Draw synthetic studies.", no_args_is_help=True)
 app.add_typer(phantom)
@@ -20,7 +22,7 @@ def prepare(
     out: Annotated[Path, typer.Option(help="Folder for manifest, images and report; a second call goes on.")],
     size: Annotated[int, typer.Option(help="Long side of the stored images in pixels.")] = 512,
     lossless: Annotated[bool, typer.Option(help="PNG (8 or 16 bit) instead of JPEG of quality 95.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, max=_MOST_WORKERS, help="Processes.")] = os.cpu_count() or 1,
     engine: Annotated[Literal["pool", "ray"], typer.Option(help="ray: spread over a Ray cluster.")] = "pool",
     split: Annotated[Literal["v1", "legacy"], typer.Option(help="v1: by patient; legacy: as published.")] = "v1",
     seed: Annotated[int, typer.Option(min=0, help="Of drawn splits.")] = 0,
@@ -84,8 +86,8 @@ def phantom_studies(
     val: Annotated[int, typer.Option(help="Studies of the validation split.")] = 200,
     test: Annotated[int, typer.Option(help="Studies of the test split.")] = 500,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 128,
-    seed: Annotated[int, typer.Option(help="Names the series of studies.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    seed: Annotated[int, typer.Option(min=0, help="Names the series of studies.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, max=_MOST_WORKERS, help="Processes.")] = os.cpu_count() or 1,
 ) -> None:
     """Draw studies with reports, labels, boxes and masks: a prepared dataset that needs no patients."""
     from cmcgns.phantom import write_dataset
@@ -100,7 +102,7 @@ def phantom_tree(
     out: Annotated[Path, typer.Option(help="Folder to fill; new or empty.")],
     studies: Annotated[int, typer.Option(help="Studies, 8 or more.")] = 100,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 128,
-    seed: Annotated[int, typer.Option(help="Names the series of studies.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Names the series of studies.")] = 0,
 ) -> None:
     """Draw studies into a public dataset's own layout, to try `prepare` without the dataset."""
     from cmcgns.phantom.trees import write_tree

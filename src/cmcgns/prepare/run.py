@@ -1,6 +1,7 @@
 """`cmcgns prepare`: a dataset's own folder in, a manifest with resized images out."""
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -21,7 +22,7 @@ from cmcgns.prepare.image import ImageSettings, ImageTask
 from cmcgns.prepare.report import describe_identifiers, summarise, write_prepare_page
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.sources import get_source
-from cmcgns.prepare.sources.base import Source, SourceOptions
+from cmcgns.prepare.sources.base import Source, SourceOptions, is_inside
 from cmcgns.prepare.work import Engine, prepare_images
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,8 @@ def _prepare(source: Source, root: Path, out: Path, options: PrepareOptions, con
     results = prepare_images(tasks, settings, options.engine, options.workers, console)
     frame = manifest_rows(table, results)
     if len(frame) == 0:
-        reasons = "; ".join(sorted({entry["reason"] for entry in table.left_out})[:3])
+        first = {entry["reason"]: entry["where"] for entry in reversed(table.left_out)}
+        reasons = "; ".join(f"{first[reason]}: {reason}" for reason in sorted(first)[:3])
         raise UserError(f"{root}: no image is left for a manifest ({reasons or 'the tables name none'})")
     if name != "table" and "split_rule" not in frame:  # a table's splits are its owner's
         frame["split_rule"] = options.split
@@ -126,11 +128,13 @@ def read_column_names(pairs: Sequence[str]) -> dict[str, str]:
     Raises:
         UserError: a pair without one of its halves.
     """
-    names = {}
+    names: dict[str, str] = {}
     for pair in pairs:
         ours, _, theirs = pair.partition("=")
         if not (ours and theirs):
             raise UserError(f"--column {pair}: OURS=THEIRS is expected, for example image_path=Path")
+        if ours in names:
+            raise UserError(f"--column {ours} is given twice: {names[ours]} and {theirs}")
         names[ours] = theirs
     return names
 
@@ -155,7 +159,7 @@ def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> No
     if root.is_file() and name != "table":
         raise UserError(f"--root {root} is a file; {name} needs the folder that its files were unpacked in")
     for place in filter(None, (root, options.images)):
-        if out.resolve().is_relative_to(place.resolve()):
+        if is_inside(os.path.realpath(out), os.path.realpath(place)):
             raise UserError(f"--out {out} lies in the dataset's own folder {place}; choose another one")
     load_rules(options.rules)
     earlier = read_report(out)["source"]["name"] if (out / "report.json").is_file() else name
