@@ -35,6 +35,8 @@ check: $(INSTALLED)
 	$(BIN)/mypy --strict src
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python benchmarks/architecture.py --check
+	$(BIN)/bandit -q -r src benchmarks -c pyproject.toml 2>/dev/null # findings are on stdout; it warns of its own comments
+	$(BIN)/python benchmarks/advisories.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

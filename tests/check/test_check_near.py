@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cmcgns.data.manifest import write_manifest
 from support.check import changed, found, picture, rows, sha, write
@@ -25,6 +25,30 @@ def test_a_resaved_picture_is_an_error_across_splits_and_a_warning_within(tmp_pa
     ]
     assert "test (1 row) and train (1 row)" in findings[0].message
     assert "images/0.png, images/6.png" in findings[0].message
+
+
+@pytest.mark.parametrize("change", ["mirrored", "turned", "quarter", "cropped"])
+def test_altered_copies_are_found_where_reports_are_the_same(change: str, tmp_path: Path) -> None:
+    frame = rows(8).drop(columns=["width", "height"])
+    altered = {
+        "mirrored": ImageOps.mirror,
+        "turned": lambda image: image.rotate(4, Image.Resampling.BICUBIC),
+        "quarter": lambda image: image.transpose(Image.Transpose.ROTATE_90),
+        "cropped": lambda image: ImageOps.crop(image, 5),
+    }[change]
+    folder = write(tmp_path, frame, images=True)
+    with Image.open(folder / "images/0.png") as image:
+        altered(image).save(folder / "images/6.png")
+    if change != "cropped":
+        assert found(folder, "near-duplicate", images=True) == []
+    write(folder, changed(frame, "findings", {6: frame["findings"][0]}))
+    (finding,) = found(folder, "near-duplicate", images=True)
+    assert (finding.severity, finding.rows, finding.drop) == ("error", (0, 6), (0,))
+
+
+def test_different_pictures_with_the_same_report_are_no_copies(tmp_path: Path) -> None:
+    folder = write(tmp_path, rows(8).assign(findings="No effusion."), images=True)
+    assert found(folder, "near-duplicate", images=True) == []
 
 
 def test_across_manifests(tmp_path: Path) -> None:

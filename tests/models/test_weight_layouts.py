@@ -127,6 +127,23 @@ def test_two_encoders_are_asked_for(tmp_path, kind, theirs, first, second, how):
         assert torch.equal(outputs(body), outputs(theirs)), prefix
 
 
+@pytest.mark.parametrize("outer", ["", "model."])
+def test_an_encoder_beside_its_copy_further_in_is_asked_for(tmp_path, kind, theirs, outer):
+    """Not the copy, silently, because the keys of the copy are too many beside the encoder itself."""
+    state = theirs.state_dict()
+    torch.save(below(outer, state) | below(f"{outer}ema.", state), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=rf"2 encoders that fit, below ({outer or 'no prefix'}), {outer}ema\."):
+        load_image_weights(MODELS[kind](), tmp_path / "w.pth", 3)
+
+
+def test_names_of_strangers_do_not_steer_a_terminal(tmp_path, kind, theirs):
+    torch.save({"\x1b[2Jbad\n" + "x" * 9999 + ".y": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="does not fit") as caught:
+        load_image_weights(MODELS[kind](), tmp_path / "w.pth", 3)
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 3000
+
+
 def test_a_prefix_that_is_not_there_or_not_unique(tmp_path, kind, theirs):
     state = theirs.state_dict()
     torch.save(below("a.net.", state) | below("b.net.", state), tmp_path / "w.pth")

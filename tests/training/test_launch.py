@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
 from cmcgns.training.checkpoint import checkpoints, read_state
 from cmcgns.training.journal import read_metrics
-from cmcgns.training.launch import launch
+from cmcgns.training.launch import is_first_process, launch
+from cmcgns.training.run_folder import RunFolder
+from cmcgns.training.start import claimed_run
 from support.training import run, tiny_recipe
 
 
@@ -58,3 +61,27 @@ def test_a_bank_that_never_started_is_said(studies: Path, tmp_path: Path) -> Non
     run(studies, tmp_path / "run", recipe)
     events = [row["message"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "event"]
     assert any("never started" in message for message in events)
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),  # as Lightning starts its second process
+        ({"RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1"}, False),  # torchrun's second machine
+        ({"NODE_RANK": "1"}, False),
+        ({"SLURM_PROCID": "3", "SLURM_LOCALID": "0"}, False),
+        ({"SLURM_PROCID": "0"}, True),
+    ],
+)
+def test_one_process_of_all_claims_the_folder(
+    environment: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() == first
+    with claimed_run(RunFolder(tmp_path), resume=False):
+        assert (tmp_path / LOCK).exists() == first

@@ -1,5 +1,6 @@
 """A run that is killed and resumed ends like one that was not, in every bit."""
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -160,3 +161,33 @@ def test_pretrained_image_weights_survive_a_kill_before_the_first_checkpoint(stu
     assert in_child(run_with_fault, kill_at_step, (2,), studies, out, recipe) == -9
     run(studies, out, recipe, resume=True)
     assert_same_end(whole, out)
+
+
+def test_a_damaged_checkpoint_costs_some_steps_and_nothing_else(
+    studies: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "run"
+    assert in_child(run_with_fault, kill_at_step, (10,), studies, out, tiny_recipe()) == -9
+    before, newest = checkpoints(out / "state")
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        run(studies, out, resume=True)
+    assert f"{newest} is damaged (its content has another checksum" in caplog.text
+    assert f"the run goes on from the one before, {before.name}" in caplog.text
+    assert_same_end(finished, out)
+    assert newest.with_name(f"damaged-{newest.name}").is_file()
+
+
+def test_a_log_that_was_cut_off_goes_on_at_a_whole_line(studies: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert in_child(run_with_fault, kill_at_step, (10,), studies, out, tiny_recipe()) == -9
+    log = out / "metrics.jsonl"
+    lines = (finished / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines)[: len(lines[0]) + 20])  # within the second line
+    noted = read_state(checkpoints(out / "state")[-1]).metrics_bytes
+    logged = next(number for number in range(len(lines)) if len(b"".join(lines[:number])) == noted)
+    run(studies, out, resume=True)
+    assert log.read_bytes() == b"".join([lines[0], *lines[logged:]])
+    assert (out / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cmcgns.check.image_facts import NARROW, TEXT_ROWS
 from cmcgns.check.rule import Finding, Loaded, joint_rule, rule
 from cmcgns.check.tables import across_splits, by_preference, group_findings, places, stack
-from cmcgns.check.text import dicom_patient_tags
+from cmcgns.check.text import SECTIONS, dicom_patient_tags
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.masks import read_mask
-from cmcgns.data.images.near_duplicates import connected, near_duplicates
+from cmcgns.data.images.near_duplicates import CORRELATION, connected, near_duplicates
+from cmcgns.data.images.turned import best_correlation
 from cmcgns.data.manifest import label_columns
 
 
@@ -122,6 +124,8 @@ def _judge_mask(loaded: Loaded, row: int) -> Iterator[Finding]:
 def near_duplicate(manifests: Sequence[Loaded]) -> Iterator[Finding]:
     """Pictures that differ in compression, size, brightness or a narrow crop.
 
+    Where two studies have the same report, also in a mirror, a turn or a wider crop.
+
     Across splits `fix` keeps test, else val; within a split all stay: which copy is better is for the user to say.
     """
     table = _near_groups(manifests)
@@ -150,8 +154,28 @@ def _near_groups(manifests: Sequence[Loaded]) -> pd.DataFrame:
     table = by_preference(table[comparable[table.index]])
     table = table[(table["sha256"] == "") | ~table.duplicated("sha256")].sort_index()
     pairs, correlations = near_duplicates(facts["hashes"][table.index], facts["thumbnails"][table.index])
+    proposed = _same_report(manifests, table)
+    small = facts["thumbnails"][:, 0][table.index]
+    alike = best_correlation(small[proposed[:, 0]], small[proposed[:, 1]])
+    pairs = np.concatenate([pairs, proposed[alike >= CORRELATION]])
+    correlations = np.concatenate([correlations, alike[alike >= CORRELATION]])
     lowest = np.ones(len(table))
     for end in (0, 1):
         np.minimum.at(lowest, pairs[:, end], correlations)
     table = table.assign(key=connected(len(table), pairs), correlation=lowest)
     return table[np.isin(np.arange(len(table)), pairs)]
+
+
+_TEMPLATE = 8  # images; a report that stands beside more is a template, and proposes nothing
+
+
+def _same_report(manifests: Sequence[Loaded], table: pd.DataFrame) -> NDArray[np.int64]:
+    """(p, 2) positions in a table of images whose studies differ and whose reports are the same."""
+    columns = [*SECTIONS, "study_id"]
+    rows = pd.concat([loaded.frame[columns] for loaded in manifests], ignore_index=True).loc[table.index]
+    rows = rows.assign(place=np.arange(len(rows)))[(rows[list(SECTIONS)] != "").any(axis=1)]
+    rows = rows[rows.groupby(list(SECTIONS))["place"].transform("size") <= _TEMPLATE]
+    both = rows.merge(rows, on=list(SECTIONS), suffixes=("", "_other"))
+    both = both[(both["place"] < both["place_other"]) & (both["study_id"] != both["study_id_other"])]
+    pairs: NDArray[np.int64] = both[["place", "place_other"]].to_numpy(dtype=np.int64)
+    return pairs

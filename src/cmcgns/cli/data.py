@@ -8,6 +8,8 @@ import typer
 
 from cmcgns.common.errors import UserError
 
+_MOST_WORKERS = 1024  # processes on one machine
+
 app = typer.Typer()
 phantom = typer.Typer(name="phantom", help="Draw synthetic studies.", no_args_is_help=True)
 app.add_typer(phantom)
@@ -20,7 +22,7 @@ def prepare(
     out: Annotated[Path, typer.Option(help="Folder for manifest, images and report; a second call goes on.")],
     size: Annotated[int, typer.Option(help="Long side of the stored images in pixels.")] = 512,
     lossless: Annotated[bool, typer.Option(help="PNG (8 or 16 bit) instead of JPEG of quality 95.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, max=_MOST_WORKERS, help="Processes.")] = os.cpu_count() or 1,
     engine: Annotated[Literal["pool", "ray"], typer.Option(help="ray: spread over a Ray cluster.")] = "pool",
     split: Annotated[Literal["v1", "legacy"], typer.Option(help="v1: by patient; legacy: as published.")] = "v1",
     seed: Annotated[int, typer.Option(min=0, help="Of drawn splits.")] = 0,
@@ -34,13 +36,24 @@ def prepare(
         list[str] | None, typer.Option(help="OURS=THEIRS, for `table`: image_path=Path, label_Edema=edema, …")
     ] = None,
     dataset: Annotated[str, typer.Option(help="Name of the dataset, for `table`; ids start with it.")] = "",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder where image_path starts, for `table`; by default the table's own.")
+    ] = None,
+    separator: Annotated[
+        str, typer.Option(help="Of `table`, where it is not found: a mark, or comma, semicolon, tab, bar.")
+    ] = "",
+    encoding: Annotated[str, typer.Option(help="Of `table`, where it is not UTF-8 or UTF-16: cp1252, …")] = "",
 ) -> None:
     """Read a public dataset's own folder (or your table) into a manifest with resized images."""
+    from cmcgns.data.delimited import TextFormat
     from cmcgns.prepare.run import PrepareOptions, read_column_names
     from cmcgns.prepare.run import prepare as run
 
-    columns = read_column_names(column or [])
-    options = PrepareOptions(split, seed, columns, rules, dataset, size, lossless, workers, engine, shards)
+    form = TextFormat(separator, encoding)
+    options = PrepareOptions(
+        split, seed, read_column_names(column or []), rules, dataset, images, form,
+        size=size, lossless=lossless, workers=workers, engine=engine, shards=shards,
+    )  # fmt: skip
     run(name, root, out, options)
 
 
@@ -73,8 +86,8 @@ def phantom_studies(
     val: Annotated[int, typer.Option(help="Studies of the validation split.")] = 200,
     test: Annotated[int, typer.Option(help="Studies of the test split.")] = 500,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 128,
-    seed: Annotated[int, typer.Option(help="Names the series of studies.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    seed: Annotated[int, typer.Option(min=0, help="Names the series of studies.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, max=_MOST_WORKERS, help="Processes.")] = os.cpu_count() or 1,
 ) -> None:
     """Draw studies with reports, labels, boxes and masks: a prepared dataset that needs no patients."""
     from cmcgns.phantom import write_dataset
@@ -89,7 +102,7 @@ def phantom_tree(
     out: Annotated[Path, typer.Option(help="Folder to fill; new or empty.")],
     studies: Annotated[int, typer.Option(help="Studies, 8 or more.")] = 100,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 128,
-    seed: Annotated[int, typer.Option(help="Names the series of studies.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Names the series of studies.")] = 0,
 ) -> None:
     """Draw studies into a public dataset's own layout, to try `prepare` without the dataset."""
     from cmcgns.phantom.trees import write_tree

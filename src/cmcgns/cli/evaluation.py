@@ -47,11 +47,12 @@ def evaluate(
     """Judge a frozen encoder: classification, detection, segmentation, zero-shot, retrieval, grounding."""
     shares = _fractions(fractions)  # before the imports, which take seconds
     from cmcgns.evaluation.run import EvaluateOptions
-    from cmcgns.evaluation.select import choose
+    from cmcgns.evaluation.select import choose, refuse_without_effect
     from cmcgns.reporting.evaluation.command import run_evaluation
 
     options = EvaluateOptions(shares, seeds, allow_leakage, device)
     pairs = choose(protocol, data, set_ or [], finetune)
+    refuse_without_effect(pairs, finetune, shares, seeds)
     raise typer.Exit(run_evaluation(encoder, pairs, out, options, normalise, image_size, prefix))
 
 

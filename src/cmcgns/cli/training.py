@@ -59,6 +59,8 @@ def recipes(
     if name is not None:
         typer.echo(describe_settings(load_recipe(name, set_ or [])))
         return
+    if set_:
+        raise UserError("--set changes a recipe: name it, for example `cmcgns recipes default --set KEY=VALUE`")
     for each in list_recipes():
         typer.echo(each)
 
@@ -91,8 +93,10 @@ def bench_step(
     from cmcgns.common.files import make_folder, write_json
     from cmcgns.training import bench as program
 
-    if json is not None:
+    if json is not None:  # before minutes are spent on what goes into it
         make_folder(json.parent, "--json")
+        if json.is_dir():
+            raise UserError(f"--json {json} is a folder; the name of a file is expected")
     figures = program.bench_step(
         settings, device=device, batch_size=batch, steps=steps, stage=stage, report_config=report_config
     )

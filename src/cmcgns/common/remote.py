@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, one_line
 
 MAX_IMAGE = 2**26  # bytes of one stored image
 PATIENCE = 60.0  # seconds for a whole request, from the first question to the last byte,
@@ -118,7 +118,7 @@ def read_bytes(location: Path | str, bound: int, cut: bool = False) -> bytes:
         except Exception as error:  # each of fsspec's file systems has errors of its own
             if attempt == attempts:
                 tried = f" (tried {attempts} times)" if attempts > 1 else ""
-                raise UserError(f"{location}: cannot be read{tried}: {type(error).__name__}: {error}") from error
+                raise UserError(f"{location}: cannot be read{tried}: {one_line(error)}") from error
             time.sleep(2 ** (attempt - 1))
     if cut:
         return content[:bound]

@@ -166,15 +166,17 @@ def _with_parts(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol)
     split = protocol.split
     values = frame[split.column].fillna("").astype(str)
     part = pd.Series("", index=frame.index, dtype="str")
-    for name, wanted in (("train", split.train), ("val", split.val), ("test", split.test)):
-        part[values.isin(wanted)] = name
+    wanted = {"train": split.train, "val": split.val, "test": split.test}
+    for name, names in wanted.items():
+        part[values.isin(names)] = name
     if not split.val:
         part[_held_out(frame[part == "train"], split.validation_share, split.seed)] = "val"
     frame = frame.assign(part=part)
     for name in PARTS:
         if name not in set(part) and (name == "test" or protocol.learns):
             there = ", ".join(sorted(set(values) - {""})) or "none"
-            what = f"{protocol.id} needs rows of split {name}, column {split.column} has: {there}"
+            asked = ", ".join(wanted[name]) or name
+            what = f"{protocol.id} needs rows of split {asked} for {name}, column {split.column} has: {there}"
             raise UserError(f"{folder}: {what}. {_HINTS[name]}")
     return frame[part != ""]
 

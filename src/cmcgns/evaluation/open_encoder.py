@@ -99,7 +99,7 @@ def _load_imagenet(encoder: ImageEncoder, name: str) -> None:
         content = {"pretrained_cfg_overlay": {"file": _hub_file(config)}} if config.hf_hub_id else {}
         weights = timm.create_model(name, pretrained=True, num_classes=0, **content).state_dict()
     except Exception as error:  # whatever the download library raises without a network
-        cause = f"{type(error).__name__}: {one_line(error)}"
+        cause = one_line(error)
         raise UserError(
             f"imagenet:{name}: timm's weights are not on this machine and could not be fetched ({cause}). "
             f"Fetch the file of {config.hf_hub_id or config.url} on another machine and name it, {name}@FILE, or "

@@ -164,7 +164,7 @@ def read_protocol(folder: Path, protocol: str) -> dict[str, Any]:
     """
     file = cell_folder(folder, protocol) / PROTOCOL
     content = _read_record(file) if file.is_file() else {}
-    if "protocol" not in content or "settings" not in content:
+    if "protocol" not in content or "task" not in content.get("settings", ()):
         raise UserError(f"{file} is missing or damaged: delete {file.parent} and evaluate this protocol again")
     return content
 

@@ -59,6 +59,23 @@ def choose(names: str, folders: Sequence[Path], overrides: Sequence[str] = (), f
     return _check_names_differ(pairs, datasets)
 
 
+def refuse_without_effect(
+    pairs: Sequence[Pair], finetune: bool, fractions: Sequence[float], seeds: int | None
+) -> None:
+    """Raise if an option would change nothing, because none of the protocols heeds it.
+
+    Raises:
+        UserError: names the option and the protocols.
+    """
+    names = ", ".join(dict.fromkeys(protocol.id for protocol, _ in pairs))
+    if finetune and not any(protocol.task == "linear" for protocol, _ in pairs):
+        raise UserError(f"--finetune is for linear protocols, and there is none among {names}: leave it out")
+    learns = any(protocol.learns for protocol, _ in pairs)
+    for option, value in (("--fractions", fractions), ("--seeds", seeds)):
+        if value and not learns:
+            raise UserError(f"{option} is for protocols that learn from labels, unlike {names}: leave it out")
+
+
 def _of_one_copy(pairs: list[Pair], datasets: dict[Path, _Dataset]) -> list[Pair]:
     """With `all`, a general protocol is run on the v1 copy of a dataset that is also there with legacy splits."""
     proper = {dataset.name for dataset in datasets.values() if dataset.rule == "v1"}

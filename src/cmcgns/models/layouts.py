@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
+BY_FILTER = "timm's filter"
+"""The spelling of what only timm's own filter of the architecture understands."""
 _Names = tuple[tuple[str, str], ...]
 
 _TORCHVISION_VIT: _Names = (
@@ -163,7 +165,7 @@ def _by_timm(tensors: Tensors, body: nn.Module) -> Iterator[tuple[str, Tensors]]
     convert: Any = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return
-    readings = [("timm's filter", tensors)]
+    readings = [(BY_FILTER, tensors)]
     if "conv1.weight" in tensors and {"class_embedding", "attnpool.q_proj.weight"} & tensors.keys():
         readings.append(
             ("CLIP", {f"visual.{key}": value for key, value in tensors.items()})
@@ -172,7 +174,7 @@ def _by_timm(tensors: Tensors, body: nn.Module) -> Iterator[tuple[str, Tensors]]
     for name, reading in readings:
         try:
             converted = convert(dict(reading), body)
-        except Exception:  # filters expect the files of their own architecture
+        except Exception:  # nosec B112 # filters expect the files of their own architecture
             continue
         if {value.shape[2:] for value in converted.values() if value.ndim == 4} <= kernels:
             yield name, converted

@@ -1,7 +1,7 @@
 """Report encoders: any Hugging Face encoder, or a small BERT from scratch."""
 
 from pathlib import Path
-from pickle import UnpicklingError  # nosec B403 - to catch it
+from pickle import UnpicklingError  # nosec B403 # to catch it
 from typing import Any
 
 import torch

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.models.layouts import Tensors, spellings
+from cmcgns.models.layouts import BY_FILTER, Tensors, spellings
 from cmcgns.models.positions import interpolate_positions
 from cmcgns.models.weight_files import read_state_dict
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _HEADS = ("fc.", "head.", "heads.", "classifier.", "head_dist.", "pooler.", "mask_token", "decoder_")
 _DEPTH = 12  # dots of a prefix
-_SHOWN = 8
+_SHOWN, _LETTERS = 3, 120  # keys in a list, and of each
 _OPTION = "--prefix P, or image_encoder.weights_prefix=P in a recipe"
 
 
@@ -108,8 +108,14 @@ def _problems(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
     }
 
 
+def _plain(key: str) -> str:
+    """A key of a stranger's file as a message shows it: short, and without signs that steer a terminal."""
+    short = key if len(key) <= _LETTERS else f"{key[:_LETTERS]}…"
+    return short if short.isprintable() else ascii(short)
+
+
 def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:_SHOWN]) + (f", … ({len(keys) - _SHOWN} more)" if len(keys) > _SHOWN else "")
+    return ", ".join(map(_plain, keys[:_SHOWN])) + (f", … ({len(keys) - _SHOWN} more)" if len(keys) > _SHOWN else "")
 
 
 def _prefixes(tensors: Mapping[str, Tensor]) -> Counter[str]:
@@ -131,7 +137,7 @@ def _below_prefix(tensors: Tensors, prefix: str, path: Path) -> tuple[Tensors, s
     if not ends:
         raise UserError(f"{path}: no key lies below {prefix}; the keys begin with {_groups(tensors)}")
     if len(ends) > 1 and name not in ends:
-        raise UserError(f"{path}: {prefix} is not unique: {', '.join(ends)}; give a longer one")
+        raise UserError(f"{path}: {prefix} is not unique: {_some(ends)}; give a longer one")
     start = name if name in ends else ends[0]
     return below(tensors, start), start
 
@@ -168,20 +174,28 @@ def _adapt(reading: _Reading, body: Any, wanted: Mapping[str, Tensor], channels:
 
 
 def _choose(readings: list[_Reading], wanted: Mapping[str, Tensor], path: Path) -> _Reading:
-    """The reading that fits; the one that comes nearest if there is none."""
-    fitting = [reading for reading in readings if not any(_problems(reading.tensors, wanted).values())]
-    if not fitting:
+    """The reading that has all of the encoder; the one that comes nearest if there is none."""
+    problems = [(_problems(reading.tensors, wanted), reading) for reading in readings]
+    whole = [(len(found.pop("unexpected")), reading) for found, reading in problems]
+    whole = [each for each, (found, _) in zip(whole, problems, strict=True) if not any(found.values())]
+    if not whole:
         return max(readings, key=lambda reading: _matches(reading.tensors, wanted))
-    prefixes = dict.fromkeys(reading.prefix for reading in fitting)
+    named = {reading.prefix for _, reading in whole if reading.spelling != BY_FILTER}
     # A filter may find the encoder from further up; what lies around it is better known from below.
-    inner = [each for each in prefixes if not any(other != each and other.startswith(each) for other in prefixes)]
-    if len(inner) > 1:
+    prefixes = dict.fromkeys(
+        reading.prefix
+        for _, reading in whole
+        if reading.prefix in named or not any(other.startswith(reading.prefix) for other in named)
+    )
+    if len(prefixes) > 1:
+        shown = ", ".join(_plain(prefix) or "no prefix" for prefix in prefixes)
         raise UserError(
-            f"{path} holds {len(inner)} encoders that fit, below {', '.join(inner)}; choose one as P: {_OPTION}. "
-            "Published programs judge the teacher, not the student, and the query encoder, not the key or momentum "
-            "encoder"
+            f"{path} holds {len(prefixes)} encoders that fit, below {shown}; choose one as P: {_OPTION}. Published "
+            "programs judge the teacher, not the student, and the query encoder, not the key or momentum encoder"
         )
-    return next(reading for reading in fitting if reading.prefix == inner[0])
+    return min(
+        ((extra, reading) for extra, reading in whole if reading.prefix in prefixes), key=lambda each: each[0]
+    )[1]
 
 
 def _matches(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[int, int]:
@@ -194,10 +208,10 @@ def _hint(reading: _Reading, inside: Tensors, start: str) -> str:
     lines = []
     if reading.prefix or reading.spelling:
         spelled = f", read as {reading.spelling}" if reading.spelling else ""
-        lines.append(f"this is what lies below {reading.prefix or 'no prefix'}{spelled}, which comes nearest")
+        lines.append(f"this is what lies below {_plain(reading.prefix) or 'no prefix'}{spelled}, which comes nearest")
     whole = [prefix for prefix, count in _prefixes(inside).items() if prefix and count == len(inside)]
     if whole:
-        lines.append(f"all keys stand below {start}{max(whole, key=len)}")
+        lines.append(f"all keys stand below {_plain(start + max(whole, key=len))}")
     lines.append(f"the keys begin with {_groups(inside)}; to look below one prefix P alone: {_OPTION}")
     return "\n  " + "\n  ".join(lines)
 
@@ -208,12 +222,12 @@ def _groups(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _report(found: _Reading, tensors: Tensors, path: Path) -> None:
-    done = [f"below {found.prefix}"] if found.prefix else []
+    done = [f"below {_plain(found.prefix)}"] if found.prefix else []
     done += [f"spelled as {found.spelling}"] if found.spelling else []
     done += found.changes
     outside = {key: value for key, value in tensors.items() if not key.startswith(found.prefix)}
     done += [f"not used: {_groups(outside)}"] if outside else []
     logger.info(
         "loaded %d tensors from %s (%s)",
-        len(found.tensors), path, "; ".join([*done, f"head left out: {', '.join(found.head) or 'none'}"]),
+        len(found.tensors), path, "; ".join([*done, f"head left out: {_some(found.head) or 'none'}"]),
     )  # fmt: skip

@@ -19,7 +19,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.files import make_folder, write_bytes
 from cmcgns.common.processes import worker_pool
 from cmcgns.data.manifest import write_manifest
-from cmcgns.phantom.study import PATIENT_BLOCK, SMALLEST_SIZE, Study, make_study
+from cmcgns.phantom.study import PATIENT_BLOCK, Study, check_side, make_study
 
 Row = dict[str, str | int]
 
@@ -76,8 +76,7 @@ def _check(manifest: Path, counts: Mapping[str, int], size: int, workers: int) -
             raise UserError(f"split {split!r} asks for {count} studies; a count must not be negative")
     if not sum(counts.values()):
         raise UserError("no study was asked for; give counts such as {'train': 2000, 'test': 500}")
-    if size < SMALLEST_SIZE:
-        raise UserError(f"size {size} is too small for a synthetic radiograph; take {SMALLEST_SIZE} or more")
+    check_side(size)
     if workers < 1:
         raise UserError(f"workers is {workers}; take 1 or more")
 

@@ -77,7 +77,7 @@ def develop(chest: Chest, noise: np.random.Generator) -> Array:
 PATIENT_BLOCK = 12
 """Patients never straddle a multiple of this many study indices."""
 
-SMALLEST_SIZE = 32
+SMALLEST_SIZE, LARGEST_SIZE = 32, 4096
 
 _PARTITION, _PATIENT, _POSE, _TRUTH, _REPORT, _GRAIN = range(6)
 
@@ -154,14 +154,25 @@ def make_study(seed: int, index: int, size: int = 128) -> Study:
     Raises:
         UserError: if one of the numbers is out of range.
     """
-    if size < SMALLEST_SIZE:
-        raise UserError(f"size {size} is too small for a synthetic radiograph; take {SMALLEST_SIZE} or more")
+    check_side(size)
     plan = plan_study(seed, index)
     image, mask, findings = render(plan, size)
     return Study(
         plan.study_id, plan.patient_id, image, plan.findings_text, plan.impression, tuple(findings), mask,
         plan.sex, plan.age, plan.view,
     )  # fmt: skip
+
+
+def check_side(size: int) -> None:
+    """Raise if images of this height and width cannot be drawn.
+
+    Raises:
+        UserError: it is out of range.
+    """
+    if size < SMALLEST_SIZE:
+        raise UserError(f"size {size} is too small for a synthetic radiograph; take {SMALLEST_SIZE} or more")
+    if size > LARGEST_SIZE:
+        raise UserError(f"size {size} is too large for a synthetic radiograph; take at most {LARGEST_SIZE}")
 
 
 def plan_study(seed: int, index: int) -> StudyPlan:

@@ -105,7 +105,16 @@ def load_prompts(source: PromptSource = "built-in") -> PromptBook:
     path = Path(source).expanduser()
     if not path.is_file():
         raise UserError(f"prompts: {source} is neither a file nor one of {', '.join(SOURCES)}")
-    return _book(str(path), _validate(read_mapping_file(path), str(path)))
+    return _book(str(path), read_prompts(path))
+
+
+def read_prompts(path: Path) -> dict[str, LabelPrompts]:
+    """Prompts of a user's own file, by label as it is spelt there.
+
+    Raises:
+        UserError: unreadable, or wrong keys; names file and label.
+    """
+    return _validate(read_mapping_file(path), str(path))
 
 
 def _validate(content: Mapping[Any, Any], where: str) -> dict[str, LabelPrompts]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -119,6 +120,8 @@ def label_prompts(labels: Sequence[str] | Prompts) -> list[tuple[Sequence[str], 
     for number, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip():
             raise UserError(f"zero_shot: label {number} is {label!r}; a name is expected")
+    if twice := [label for label, times in Counter(list(labels)).items() if times > 1]:
+        raise UserError(f"zero_shot: label {twice[0]} is given twice; name each once")
     if isinstance(labels, Mapping):
         for label, sides in labels.items():
             if isinstance(sides, str) or len(sides) != 2 or any(isinstance(s, str) or len(s) == 0 for s in sides):

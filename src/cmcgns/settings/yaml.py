@@ -179,5 +179,9 @@ def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> st
         beside = ", ".join(known for known in keys if known.rpartition(".")[0] == group)
         every = f" `{command}` shows all of them." if command else f" There are {beside}."
         return f"{key} is no setting.{did_you_mean(same_name[0] if same_name else key, keys) or every}"
+    if detail["type"] in ("model_type", "dict_type"):
+        detail["msg"] = "a group of settings (a mapping) is expected"
+    if detail["type"] == "invalid_key":
+        return f"{key} is no setting: names are text"
     message = detail["msg"].removeprefix("Value error, ")
     return f"{key}: {message} (got {shown(repr(detail['input']))})" if key else message

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cmcgns.common.errors import one_line
+from cmcgns.common.errors import UserError, one_line
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import SCRATCH
@@ -160,6 +160,8 @@ def bench_step(
     stage = stage or ("reconstruction" if recipe.reconstruction.epochs else "alignment")
     task.set_stage(stage)
     studies = batch_size or recipe.training.batch_size
+    if studies < 2:
+        raise UserError("training.batch_size is 1: a step needs at least 2 studies; set it, or give --batch")
     batch = random_batch(recipe, studies, task.model.report_encoder.config["vocab_size"]).to(fabric.device)
     encoders, _ = _measure(fabric, encoders_task(task, recipe), recipe, batch, steps)
     whole, waits = _measure(fabric, task, recipe, batch, steps)

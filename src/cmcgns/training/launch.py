@@ -13,6 +13,7 @@ from cmcgns.common.errors import UserError, did_you_mean, one_line
 from cmcgns.settings.config import Recipe
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+_FEW = 8  # processes on a CPU that are fine on any machine, to try things
 _MOST = 4096  # devices of a machine, or machines
 
 
@@ -89,6 +90,7 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
     for name, number in (("devices", devices), ("nodes", nodes)):
         if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= _MOST:
             raise UserError(f"--{name} is {number!r}; a whole number from 1 to {_MOST} is expected")
+    _check_cores(accelerator, devices)
     strategy = "ddp" if devices * nodes > 1 else "auto"
     try:
         fabric = Fabric(
@@ -110,6 +112,14 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
             f"started as {processes} processes, but --devices × --nodes is {fabric.world_size}: make them equal"
         )
     return fabric
+
+
+def _check_cores(accelerator: str, devices: int) -> None:
+    """Refuse more processes on a CPU than can be meant: each would load the whole model."""
+    cores = os.cpu_count() or 1
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    if on_cpu and devices > max(cores, _FEW):
+        raise UserError(f"--devices {devices}: this machine has {cores} cores; give at most {max(cores, _FEW)}")
 
 
 def peak_memory(device: torch.device) -> float:

@@ -7,7 +7,7 @@ found.
 
 On 824 radiographs of NIH ChestX-ray14 (339,076 pairs) the most similar different pictures correlate at 0.965, most of
 them follow-ups of one patient; copies (JPEG of quality 20, half the size, gamma 0.85, 1 or 2 % cropped off every
-side) at 0.986 and more. Mirrored and inverted copies are not looked for.
+side) at 0.986 and more. Mirrored and turned copies: `cmcgns.data.images.turned`. Inverted ones are not looked for.
 """
 
 import os

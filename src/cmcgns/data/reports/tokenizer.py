@@ -45,7 +45,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
 def _word_pieces(vocabulary: dict[str, int] | None = None) -> Any:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # nosec B106 # no password
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
@@ -73,7 +73,7 @@ def load_tokenizer(name: str) -> Any:
     try:
         # Left open, transformers asks at the terminal whether to run a stranger's code.
         source = str(local) if local.is_dir() else name
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # nosec B615 - the user names it
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # nosec B615 # the user names it
     except (OSError, ValueError) as error:
         raise UserError(
             f"report_encoder.name: {name} is neither a folder with a tokenizer (tokenizer.json or vocab.txt) nor a "

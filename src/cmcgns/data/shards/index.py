@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cmcgns.common.array_cache import cache_folder
-from cmcgns.common.errors import UserError, one_line
+from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256 as sha256_of
 from cmcgns.common.files import write_bytes, write_json
 from cmcgns.common.remote import MAX_IMAGE, is_url, join, location_of, read_bytes
@@ -143,7 +143,9 @@ def _parse(content: bytes, where: str) -> Index:
     try:
         index = Index.model_validate_json(content)
     except ValidationError as error:
-        raise UserError(f"{where}: corrupt ({one_line(error)}); {AGAIN}") from error
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"{where}: corrupt ({f'{key}: ' if key else ''}{first['msg']}); {AGAIN}") from error
     if index.format != FORMAT:
         raise UserError(f"{where}: format {index.format}; this version reads {FORMAT}; {AGAIN}")
     if not index.complete:

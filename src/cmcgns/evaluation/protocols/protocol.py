@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS
+from cmcgns.pretrained.prompts import read_prompts
 from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file, shown
 
@@ -49,7 +50,7 @@ class EvaluationProtocol(Settings):
     empty_labels: Literal["unknown", "negative"] = "unknown"
     image_size: Annotated[int, Field(ge=16)] | None = Field(None, description="null: the encoder's own")
     whole_image: bool = Field(False, description="false: resized and cropped at the centre as in pretraining")
-    fractions: list[Annotated[float, Field(gt=0, le=100)]] = Field([1, 10, 100], description="per cent")
+    fractions: list[Annotated[float, Field(gt=0, le=100)]] = Field([1, 10, 100], min_length=1, description="per cent")
     fraction_of: Literal["patients", "images"] = "patients"
     seeds: Annotated[int, Field(ge=1)] = 3
     settings: dict[str, Any] = Field({}, description="of the task; see docs/evaluation.md")
@@ -156,6 +157,7 @@ def _inline_prompts(content: dict[str, Any], name: str) -> None:
     if isinstance(settings, dict) and isinstance(prompts, str) and prompts.endswith((".yaml", ".yml")):
         if not Path(prompts).is_file():
             raise UserError(f"protocol {name}: settings.prompts: {prompts}: no such file")
+        read_prompts(Path(prompts))  # names the label and what is wrong with it
         content["settings"] = settings | {"prompts": read_mapping_file(Path(prompts))}
 
 
@@ -187,8 +189,10 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"{path}: needs an `id` of its own; {content['id']} comes with the package")
     if base is None:
         return content
-    beside = path.parent / str(base)
-    inherited = _read(str(beside if beside.is_file() else base), (*above, path.resolve()))
+    if not isinstance(base, str):
+        raise UserError(f"{path}: `base` is the id or the file of one protocol, not {shown(repr(base))}")
+    beside = path.parent / base
+    inherited = _read(str(beside) if beside.is_file() else base, (*above, path.resolve()))
     if content.get("id", inherited.get("id")) == inherited.get("id"):
         raise UserError(f"{path}: needs an `id` of its own, so that nobody takes its results for those of {base}")
     content.setdefault(

@@ -144,6 +144,8 @@ def _judgement(out: Path, rows: list[ResultRow], outcome: Outcome) -> Judgement:
 def run_comparison(first: Path, second: Path, out: Path | None) -> None:
     """Paired differences of two judged encoders, printed and, with `out`, written."""
     console = Console(highlight=False)
+    if out is not None:
+        make_folder(out)
     comparison = compare_folders(first, second)
     console.print(differences_table(comparison, console.width))
     for line in dict.fromkeys(f"{row.protocol}: {row.note}" for row in comparison.rows if row.primary and row.note):
@@ -151,7 +153,6 @@ def run_comparison(first: Path, second: Path, out: Path | None) -> None:
     for line in comparison.only_in_one:
         console.print(line, markup=False)
     if out is not None:
-        make_folder(out)
         with claimed(out, "compare"):
             write_comparison_rows(out, comparison)
             console.print(f"Open [bold]{escape(str(write_comparison(out, comparison)))}[/bold]")

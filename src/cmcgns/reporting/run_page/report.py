@@ -71,7 +71,9 @@ def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path
     """
     model = load(run)
     _check_writable(out)
-    studies, folder = encode_studies(model, manifest), RunFolder(run)
+    folder = RunFolder(run)
+    provenance = folder.read_provenance()  # a damaged one is said before minutes are spent
+    studies = encode_studies(model, manifest)
     records = read_metrics(folder.metrics) if folder.metrics.is_file() else []
     sections = {
         "curves": show_curves(records),
@@ -88,7 +90,7 @@ def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path
     recipe = model.recipe
     page = page_template("cmcgns.reporting.run_page", "report.html.j2").render(
         studies=studies,
-        provenance=folder.read_provenance(),
+        provenance=provenance,
         recipe=recipe,
         summary=describe_recipe(recipe),
         settings=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),

@@ -1,0 +1,1 @@
+"""Malformed calls, verb by verb, and what the answer to each must say."""
