@@ -115,7 +115,11 @@ def test_messages_quote_two_hundred_characters() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({1: 2}, "1 is no setting"), ({"data": {2: 3}}, r"data\.2 is no setting"), ([1], r"a group .* is expected")],
+    [
+        ({1: 2}, "1 is no setting: names are text"),
+        ({"data": {2: 3}}, r"data\.2 is no setting: names are text"),
+        ([1], "a mapping"),
+    ],
 )
 def test_keys_that_are_no_words(settings: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
