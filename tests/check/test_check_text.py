@@ -87,6 +87,22 @@ def test_repeated_reports_are_counted_by_study(tmp_path: Path) -> None:
     assert re.findall(r"\d+", finding.message) == ["1", "3", "3"]  # reports, studies with them, with the commonest
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "expected"),
+    [
+        ("Kein Erguss.", "Größe normal.", ((2,), "1 words of test")),  # ö and ß, in one of 11 words
+        ("GRÖSSE, Größe.", "Gro\u0308ße normal.", None),  # the same letters, in capitals and as two characters
+        ("Clear.", "心脏正常。", ((2,), "1 words of test")),
+        ("心脏正常。", "心脏正常。", None),
+        ("Clear.", "Normal.", None),
+    ],
+)
+def test_letters_that_no_training_report_has(train, test, expected, tmp_path: Path) -> None:
+    frame = changed(rows(4), "findings", {0: train, 2: test})
+    findings = found(write(tmp_path, frame), "unknown-letters")
+    assert [(each.rows, each.message.partition(" hold")[0]) for each in findings] == ([expected] if expected else [])
+
+
 @pytest.mark.real_data
 def test_few_false_alarms_on_reports_without_identifiers() -> None:
     data = os.environ.get("CMCGNS_DEV_DATA")

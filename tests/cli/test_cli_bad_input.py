@@ -1,5 +1,6 @@
 """The command line answers bad input with one message, no traceback and exit status 2."""
 
+import errno
 import logging
 import subprocess
 import sys
@@ -213,3 +214,41 @@ def test_the_version_is_printed(run):
     code, _, output = run("--version")
     assert code == 0
     assert output.strip() == cmcgns.__version__ == metadata.version("cmcgns")
+
+
+@pytest.mark.parametrize("verb", ["prepare", "check"])
+@pytest.mark.parametrize("place", ["file", "file/below", "closed/below"])
+def test_places_that_cannot_be_written_to_are_named_before_any_work(run, folder, tmp_path, verb, place, monkeypatch):
+    (tmp_path / "file").touch()
+    status, error, _ = run("prepare", "table", "--root", folder, "--out", tmp_path / "prepared", "--workers", 1)
+    assert status == 0, error
+    if place.startswith("closed"):  # a superuser may write anywhere: the system's refusal is played
+
+        def refuse(self, *arguments, **options):
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+        monkeypatch.setattr("pathlib.Path.touch", refuse)
+    words = {"prepare": ["prepare", "table", "--root", folder], "check": ["check", tmp_path / "prepared"]}[verb]
+    status, error, _ = run(*words, "--out", tmp_path / place)
+    assert status == 2
+    assert f"error: --out {tmp_path / place}: cannot be written" in error
+
+
+def test_messages_hold_no_control_characters_of_the_data(run, folder):
+    write(folder, [("0.png\x1b[2J", "p", "Normal.")])
+    assert "0.png\\x1b[2J" in refuse(run, folder)
+
+
+def test_a_table_is_read_as_the_user_says(run, folder, tmp_path):
+    table = (folder / "pairs.csv").read_text().replace(",", "~").replace("Report", "Befund für")
+    (tmp_path / "own.csv").write_bytes(table.encode("cp1252"))
+    root = ["prepare", "table", "--root", tmp_path / "own.csv", "--out", tmp_path / "out", "--workers", 1]
+    status, error, _ = run(*root)
+    assert status == 2
+    assert "--encoding" in error
+    status, error, _ = run(*root, "--encoding", "cp1252", "--separator", "~", "--images", folder)
+    assert status == 0, error
+    assert "6 images in" in error.replace("\n", " ")
+    assert pd.read_parquet(tmp_path / "out" / "manifest.parquet")["report"][0] == "Befund für 0. Normal."
+    status, error, _ = run("prepare", "nih", "--root", folder, "--out", tmp_path / "n", "--images", folder)
+    assert "--images has no effect on nih" in error

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cmcgns.data.manifest import read_manifest, write_manifest
 from cmcgns.data.pairs.rows import read_pairs
@@ -80,3 +82,31 @@ def test_every_reader_says_the_same_of_a_patient(tmp_path, patients, kind):
     assert prepared["patient_id"][:2].tolist() == ["own:101", "own:102"]
     manifest = read_manifest(write_manifest(table, tmp_path / "out" / "manifest.parquet"))
     assert manifest["patient_id"][:2].tolist() == ["101", "102"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-(2**53), 2**53), min_size=1, max_size=4), st.booleans(), st.sampled_from(["", "nih:"]))
+def test_any_number_is_one_id_however_it_is_spelt(numbers, gap, name):
+    """As whole numbers, as floats, as text of either, as pandas writes them with a gap, with decimal commas."""
+    wanted = [f"{name}{number}" for number in numbers]
+    spellings = [
+        [f"{name}{number}" for number in numbers],
+        [f" {name}{number}.0 " for number in numbers],
+        [f"{name}{number},0" for number in numbers],
+    ]
+    columns = [pd.Series([*texts, None] if gap else texts, dtype="str") for texts in spellings]
+    if not name:
+        columns += [pd.Series(numbers), pd.Series([float(number) for number in numbers] + [np.nan] * gap)]
+        columns += [pd.Series([*numbers, None], dtype=object), pd.Series([*numbers, None], dtype="Int64")]
+    for column in columns:
+        assert canonical_ids(column)[: len(numbers)].tolist() == wanted
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.text(max_size=8) | st.from_regex(r"[a-z]{0,2}:?0?[0-9]{1,3}[.,]?0{0,2}", fullmatch=True), max_size=5)
+)
+def test_the_form_of_an_id_is_final_and_thousands_are_no_decimals(texts):
+    once = canonical_ids(pd.Series(texts, dtype="str"))
+    assert canonical_ids(once).tolist() == once.tolist()
+    assert canonical_ids(pd.Series(["1,000", "1,00", "1.000"])).tolist() == ["1,000", "1,00", "1"]

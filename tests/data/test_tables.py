@@ -27,11 +27,11 @@ def test_a_table_is_text_whatever_marks_and_line_ends_it_has(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read as csv"),
+        (b"", "cannot be read"),
         (b"id,id\n1,2\n", "column 'id' stands there twice"),
         (b"name\n1\n", "missing column id .found: name"),
-        (b"id,b\n1,2\n3,4,5\n", "cannot be read as csv.*line 3"),
-        (b"id\n\xff\xfe\x00\n", "cannot be read as csv"),
+        (b"id,b\n1,2\n3,4,5\n", "cannot be read.*line 3"),
+        (b"id\n\xff\xfe\x00\n", "cannot be read"),
     ],
 )
 def test_faults_of_a_table_are_named(tmp_path, content, message):
@@ -77,12 +77,15 @@ def test_a_folder_stands_for_its_only_table(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read as csv"),
-        (b"image_path;report\n0.png;Normal.\n", "separated by semicolons"),
-        (b"image_path\treport\n0.png\tNormal.\n", "separated by semicolons, tabs or bars; save it with commas"),
+        (b"", "cannot be read"),
+        (b"image_path~report\n0.png~Normal.\n", "image_path.*separator is none that is found by itself"),
+        (b"PK\x03\x04", "an Excel workbook or a zip archive; open it there and save the sheet as CSV"),
         (b"image_path,report,report\n0.png,a,b\n", "column 'report' stands there twice"),
-        (b"image_path,report\n0.png,a,b\n", "cannot be read as csv"),
-        ("image_path,report\n0.png,ä\n".encode("latin-1"), "can't decode byte 0xe4"),
+        (b"image_path,report\n0.png,a,b\n", "cannot be read"),
+        (
+            "image_path,report\n0.png,ä\n".encode("latin-1"),
+            "byte 0xe4 in line 2 is not utf-8;.*--encoding NAME.*data.encoding=NAME",
+        ),
     ],
 )
 def test_pretraining_and_preparing_say_the_same(tmp_path, content, message):
@@ -90,4 +93,15 @@ def test_pretraining_and_preparing_say_the_same(tmp_path, content, message):
     file.write_bytes(content)
     for read in (lambda: read_pairs(file, DataSettings()), lambda: read_own(file, SourceOptions())):
         with pytest.raises(UserError, match=rf"own\.csv.*{message}"):
+            read()
+
+
+def test_lists_in_cells_are_refused_where_text_is_wanted(tmp_path):
+    table = pd.DataFrame({"image_path": ["0.png"], "report": [["Normal.", "Clear."]], "other": [[1, 2]]})
+    table.to_parquet(tmp_path / "own.parquet")
+    for read in (
+        lambda: read_pairs(tmp_path, DataSettings()),
+        lambda: read_own(tmp_path, SourceOptions()),
+    ):
+        with pytest.raises(UserError, match=r"own\.parquet: the cells of column report are lists or records"):
             read()

@@ -1,13 +1,17 @@
 """Views, splits, sexes and ages, however a table or a DICOM tag spells them."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cmcgns.data.vocabulary import (
     VIEWS,
     is_frontal,
     parse_age,
     parse_ages,
+    parse_sex,
     parse_sexes,
     parse_splits,
     parse_view,
@@ -62,3 +66,30 @@ def test_ages_are_whole_years(text: str, years: int | None) -> None:
     found = parse_ages(pd.Series([text, "7"], dtype="str"))
     assert str(found.dtype) == "Int32"
     assert found.tolist() == [pd.NA if years is None else years, 7]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(max_size=12) | st.from_regex(r" ?-?[0-9]{1,4}([.,/][0-9]{0,2}){0,2} ?[YMWDymwd]?", fullmatch=True))
+def test_any_cell_is_a_value_of_the_vocabulary_or_none(cell):
+    age = parse_age(cell)
+    assert age is None or 0 <= age <= 120
+    assert parse_view(cell) in {*VIEWS, None}
+    assert parse_splits(pd.Series([cell], dtype="str")).isin(["train", "val", "test", "", None, np.nan]).all()
+    assert parse_sex(cell) in ("F", "M", "")
+
+
+@pytest.mark.parametrize(
+    ("cell", "years"),
+    [
+        ("057Y", 57),
+        ("58,0", 58),
+        ("58.9", 58),
+        ("011M", 0),
+        ("30M", 2),
+        ("2020/1/2", None),
+        ("-3", None),
+        ("1000", None),
+    ],
+)
+def test_ages(cell, years):
+    assert parse_age(cell) == years

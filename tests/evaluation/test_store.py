@@ -1,6 +1,8 @@
 """Cells on disk: a damaged, missing or outdated one is never taken for a finished one."""
 
+import io
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +71,23 @@ def test_a_damaged_cell_is_not_done(folder: Path, suffix: str, damage) -> None:
     assert not is_done(folder, NAME, CELL, "k")
 
 
-@pytest.mark.parametrize("damage", [flip, lambda file: file.write_bytes(file.read_bytes()[:100]), Path.unlink])
+def npy() -> bytes:
+    """An array alone, in numpy's format."""
+    stream = io.BytesIO()
+    np.save(stream, np.ones(2))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("damage", [
+    flip, lambda file: file.write_bytes(file.read_bytes()[:100]), Path.unlink,
+    lambda file: file.write_bytes(pickle.dumps([1])), lambda file: file.write_bytes(b""),
+    lambda file: file.write_bytes(npy()),
+])  # fmt: skip
 def test_damaged_predictions_name_the_file_and_the_way_out(folder: Path, damage) -> None:
     damage(file_of(folder, ".npz"))
-    with pytest.raises(UserError, match=r"10-percent-seed-0\.npz is damaged.*computes it again"):
+    with pytest.raises(UserError, match=r"10-percent-seed-0\.npz is damaged.*computes it again") as caught:
         read_predictions(folder, NAME, CELL)
+    assert "pickle" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ['{"key": ', '{"key": "k"}'])

@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from cmcgns.training.checkpoint import checkpoints
-from support.faults import Undisturbed
+from support.faults import Undisturbed, run_whole
 
 PATIENCE = 90  # seconds
 
@@ -31,7 +32,7 @@ def is_alive(process: int) -> bool:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_other_rank_ends_and_the_run_goes_on(rank: int, undisturbed: Undisturbed, tmp_path: Path) -> None:
     out, errors = tmp_path / "run", tmp_path / "errors"
-    asked = [*undisturbed.pretrain(out), "--devices=2", "--set", "alignment.epochs=100"]
+    asked = [*undisturbed.pretrain(out), "--devices=2", "--set", "alignment.epochs=20"]
     with errors.open("w") as file:
         first = subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True)
     try:
@@ -50,10 +51,9 @@ def test_the_other_rank_ends_and_the_run_goes_on(rank: int, undisturbed: Undistu
         assert "with --resume the run goes on from step-" in errors.read_text()
         assert "Traceback" not in errors.read_text()
     finally:
-        if first.poll() is None or rank == 0:
+        with suppress(ProcessLookupError):  # both have ended
             os.killpg(first.pid, signal.SIGKILL)
-    fewer = [*undisturbed.pretrain(out), "--devices=2", "--set", "alignment.epochs=100"]
-    done = subprocess.Popen(fewer, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    time.sleep(20)  # it has gone on by now, or said why not
-    done.terminate()
-    assert done.wait(PATIENCE) in (143, -signal.SIGTERM), done.stderr
+    again = [*undisturbed.pretrain(out), "--devices=2", "--set", "alignment.epochs=20"]
+    done = run_whole(again)
+    assert done.returncode == 0, done.stderr
+    assert (out / "model.safetensors").is_file()

@@ -356,6 +356,29 @@ def test_a_link_that_leads_to_itself(tmp_path):
         read_state_dict(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize(
+    "content", [b"hello", b"\x1f\x8b\x08", b"\x89HDF\r\n", b"\x89PNG\r\n", b"\x93NUMPY", b"x" * 600]
+)
+def test_files_of_other_formats_are_named_as_such(tmp_path, content):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"w\.pth: not a readable weights file: neither safetensors nor PyTorch"
+    ) as caught:
+        read_state_dict(tmp_path / "w.pth")
+    assert "weights_only" not in str(caught.value)
+
+
+def test_one_name_for_two_tensors_is_refused(tmp_path):
+    torch.save({"a.b": torch.zeros(1), "a": {"b": torch.ones(1)}}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth: a\.b stands there twice"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_weights_behind_a_url_are_not_fetched(tmp_path):
+    with pytest.raises(UserError, match="no such weights file; a URL is not read here"):
+        read_state_dict(tmp_path.__class__("https://host/w.pth"))
+
+
 def test_no_file(tmp_path):
     with pytest.raises(UserError, match=r"a\.pth: no such weights file"):
         read_state_dict(tmp_path / "a.pth")

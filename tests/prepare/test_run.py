@@ -177,6 +177,59 @@ def test_a_second_call_does_only_what_is_missing(root, tmp_path, monkeypatch):
     assert read_report(out)["left_out"] == []
 
 
+def test_a_changed_mask_and_a_lost_one_are_prepared_anew(root, tmp_path):
+    """The table and the picture are as they were; only the mask's own file is another."""
+    out = tmp_path / "out"
+
+    def stored():
+        with Image.open(out / read_manifest(out)["mask_path"][0]) as image:
+            return np.asarray(image).copy()
+
+    do(root, out)
+    first = stored()
+    Image.fromarray(np.full((50, 100), 255, np.uint8)).save(root / "pictures" / "m.png")
+    assert "2 images are prepared already" in do(root, out)
+    assert first.mean() < 100
+    assert (stored() == 255).all()
+    (out / read_manifest(out)["mask_path"][0]).unlink()
+    do(root, out)
+    assert (stored() == 255).all()
+
+
+def test_tables_are_read_anew_at_every_call(root, tmp_path):
+    out = tmp_path / "out"
+    do(root, out)
+    rows = pd.read_csv(root / "table.csv", keep_default_na=False)
+    rows.loc[0, ["report", "label_Effusion", "boxes", "split"]] = ["FINDINGS: Clear.", "0", "[]", "val"]
+    rows.to_csv(root / "table.csv", index=False)
+    assert "3 images are prepared already" in do(root, out)
+    row = read_manifest(out).iloc[0]
+    assert (row["findings"], row["label_Effusion"], row["boxes"], row["split"]) == ("Clear.", 0, "[]", "val")
+
+
+def test_identifiers_are_counted_by_study_and_never_printed(root, tmp_path):
+    rows = pd.read_csv(root / "table.csv", keep_default_na=False)
+    rows["report"] = [
+        "NAME: Quincy Sample\nMRN: 0012345\nFINDINGS: Clear.", "FINDINGS: Seen by Dr. Quincy on 12/03/2019.",
+        "FINDINGS: Call 617-555-0123.", "FINDINGS: ___ clear.",
+    ]  # fmt: skip
+    rows.to_csv(root / "table.csv", index=False)
+    text = " ".join(do(root, tmp_path / "out").split())
+    studies = read_report(tmp_path / "out")["identifiers"]
+    assert studies == {
+        "date": ["table:pictures/b"],
+        "telephone number": ["table:pictures/c"],
+        "name after a title": ["table:pictures/b"],
+        "name after a label": ["table:pictures/a"],
+        "record number": ["table:pictures/a"],
+    }
+    assert "warning: reports of 1 studies seem to hold a record number: table:pictures/a" in text
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    for secret in ("Quincy", "0012345", "12/03", "0123"):
+        assert secret not in text
+        assert secret not in page
+
+
 def test_two_processes_give_the_same_files(root, tmp_path):
     for number in range(40):
         Image.new("L", (70, 70), number).save(root / "pictures" / f"n{number}.png")
@@ -240,7 +293,7 @@ def test_another_dataset_or_a_file_at_out_is_refused(root, tmp_path):
     with pytest.raises(UserError, match="holds table already, which nih would replace"):
         prepare("nih", root, tmp_path / "out", OPTIONS, quiet())
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--out .*file is a file"):
+    with pytest.raises(UserError, match=r"--out .*file: cannot be written .there is a file of that name"):
         do(root, tmp_path / "file")
 
 

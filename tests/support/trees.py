@@ -40,7 +40,8 @@ def read_source(name: str, root: Path, **options: object) -> SourceTable:
     """What the reader gives, after the promises that hold for every reader were checked."""
     table = get_source(name).read(root, SourceOptions(**options))  # type: ignore[arg-type]
     assert (table.frame["source"] != "").all()
-    assert all(((root if root.is_dir() else root.parent) / path).is_file() for path in table.frame["source"])
+    folder = options.get("images") or (root if root.is_dir() else root.parent)
+    assert all((Path(str(folder)) / path).is_file() for path in table.frame["source"])
     assert table.frame["patient_id"].str.contains(":", regex=False).all()
     assert table.frame["study_id"].str.contains(":", regex=False).all()
     assert all(set(entry) == {"where", "reason"} for entry in table.left_out)

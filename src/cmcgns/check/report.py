@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unicodedata import category
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from cmcgns.check.rule import RULES, SEVERITIES, Finding, Severity
 from cmcgns.common.files import write_text
 from cmcgns.common.page import page_template
+from cmcgns.common.terminal import terminal_text
 
 _IN_TABLE = 3
 _ON_PAGE = 50
@@ -125,11 +124,6 @@ def _table(report: Report) -> Table:
         label = f"[{style}]{name}[/]\n{severity_text(found)}"
         table.add_row(label, f"{len(found):,}", f"{count_rows(found):,}", places + more)
     return table
-
-
-def terminal_text(text: str) -> str:
-    """A text of the data for the terminal: no markup of Rich, and no control character moves or colours anything."""
-    return escape("".join(char if category(char) not in ("Cc", "Cs") else ascii(char)[1:-1] for char in text))
 
 
 def write_page(report: Report, path: Path) -> None:

@@ -14,11 +14,12 @@ from cmcgns.check import tables, text, boxes, images  # isort: skip  # noqa: F40
 
 from cmcgns.check.boxes import clip_boxes, parse_boxes
 from cmcgns.check.image_facts import measure_images
-from cmcgns.check.report import Report, Summary, print_report, report_json, terminal_text, write_page
+from cmcgns.check.report import Report, Summary, print_report, report_json, write_page
 from cmcgns.check.rule import RULES, Loaded
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import make_folder, write_json
+from cmcgns.common.terminal import terminal_text
 from cmcgns.data.manifest import read_manifest, write_manifest
 
 

@@ -13,6 +13,8 @@ from cmcgns.check.rule import Finding, Loaded, rule
 from cmcgns.data.images.dicom import IDENTIFYING_TAGS, parse_dicom
 from cmcgns.data.images.files import load_file
 from cmcgns.data.reports.identifiers import find_identifiers, identifier_kinds
+from cmcgns.data.reports.text import compose
+from cmcgns.data.reports.tokens import MOST_UNKNOWN
 
 SECTIONS = ("findings", "impression", "report")
 
@@ -48,6 +50,29 @@ def empty_report(loaded: Loaded) -> Iterator[Finding]:
     reported = filled.groupby(loaded.frame["dataset"]).transform("any")
     message = "the report is empty, but other rows of the data set have one"
     yield loaded.finding("warning", message, reported & ~filled)
+
+
+@rule("unknown-letters", "words of val or test in letters that no training report has: a tokenizer cannot know them")
+def unknown_letters(loaded: Loaded) -> Iterator[Finding]:
+    """Letters beyond ASCII; more than 5 % of the words of a split, as `pretrain` warns of unknown word pieces."""
+    frame = loaded.frame
+    texts = frame["findings"] + " " + frame["impression"] + " " + frame["report"]
+    if not (frame["split"] == "train").any():
+        return
+    foreign = ~texts.map(str.isascii)
+    known: set[str] = set()
+    for text in texts[foreign & (frame["split"] == "train")]:
+        known |= _letters(text)
+    for split in ("val", "test"):
+        inside = frame["split"] == split
+        words = texts[inside & foreign].map(lambda text: sum(bool(_letters(word) - known) for word in text.split()))
+        if words.sum() and words.sum() > MOST_UNKNOWN * sum(len(text.split()) for text in texts[inside]):
+            message = f"{int(words.sum()):,} words of {split} hold letters that no training report has"
+            yield loaded.finding("warning", message, words.index[words > 0].tolist())
+
+
+def _letters(text: str) -> set[str]:
+    return {letter for letter in compose(text).casefold() if letter.isalpha() and not letter.isascii()}
 
 
 @rule("repeated-report", "several studies have the same report")

@@ -13,6 +13,7 @@ from cmcgns.cli import data, evaluation, training
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import explain, is_about_a_place
 from cmcgns.common.processes import Stopped, stopping_at_signals
+from cmcgns.common.terminal import without_controls
 
 app = typer.Typer(
     name="cmcgns",
@@ -66,7 +67,7 @@ def main() -> None:
         with stopping_at_signals():
             app()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {without_controls(str(error), keep=chr(10))}", err=True)
         sys.exit(2)
     except OSError as error:
         if not is_about_a_place(error) or error.filename is None:

@@ -37,13 +37,24 @@ def prepare(
         list[str] | None, typer.Option(help="OURS=THEIRS, for `table`: image_path=Path, label_Edema=edema, …")
     ] = None,
     dataset: Annotated[str, typer.Option(help="Name of the dataset, for `table`; ids start with it.")] = "",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder where image_path starts, for `table`; by default the table's own.")
+    ] = None,
+    separator: Annotated[
+        str, typer.Option(help="Of `table`, where it is not found: a mark, or comma, semicolon, tab, bar.")
+    ] = "",
+    encoding: Annotated[str, typer.Option(help="Of `table`, where it is not UTF-8 or UTF-16: cp1252, …")] = "",
 ) -> None:
     """Read a public dataset's own folder (or your table) into a manifest with resized images."""
+    from cmcgns.data.delimited import TextFormat
     from cmcgns.prepare.run import PrepareOptions, read_column_names
     from cmcgns.prepare.run import prepare as run
 
-    columns = read_column_names(column or [])
-    options = PrepareOptions(split, seed, columns, rules, dataset, size, lossless, workers, engine, shards)
+    form = TextFormat(separator, encoding)
+    options = PrepareOptions(
+        split, seed, read_column_names(column or []), rules, dataset, images, form,
+        size=size, lossless=lossless, workers=workers, engine=engine, shards=shards,
+    )  # fmt: skip
     run(name, root, out, options)
 
 

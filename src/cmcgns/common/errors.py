@@ -16,6 +16,12 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def shortened(text: object, most: int = 200) -> str:
+    """What a message quotes of an input: at most so many characters of it, whatever its length."""
+    quoted = str(text)
+    return quoted if len(quoted) <= most else quoted[: most - 1] + "…"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The known name that is most like a wrong one, as the end of a message; empty where none is near."""
     near = difflib.get_close_matches(name, list(known), 1)

@@ -1,9 +1,19 @@
 """Pages in the house style."""
 
+import re
 from importlib import resources
 
 from jinja2 import Environment, FunctionLoader, Template
 from markupsafe import Markup
+
+_SIGNS = re.compile(r"([\\`*\[\]|~$<>&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
+def markdown_text(text: object) -> str:
+    """Text that Markdown takes as it is: one line, no tables, links, emphasis or HTML."""
+    line = " ".join(str(text).split())
+    return _SIGNS.sub(lambda found: _ENTITIES.get(found[0], "\\" + found[0]), line)
 
 
 def page_template(package: str, name: str, style: str = "", trim: bool = False) -> Template:

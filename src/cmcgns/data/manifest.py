@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, shortened
 from cmcgns.common.files import write_bytes
 from cmcgns.common.remote import not_here
-from cmcgns.data.tables import as_text, read_table
+from cmcgns.data.tables import SUFFIXES, as_text, is_parquet, read_table
 from cmcgns.data.vocabulary import canonical_ids
 
 LABEL = "label_"
@@ -83,7 +83,8 @@ def _as_integers(values: pd.Series, bound: int, name: str, where: str) -> pd.Ser
     wrong = stated & ~fits.fillna(False).astype(bool)
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
-        raise UserError(f"{where}: {name} in row {row + 1} is {str(values.iloc[row])!r}; a whole number is expected")
+        cell = repr(shortened(values.iloc[row]))
+        raise UserError(f"{where}: {name} in row {row + 1} is {cell}; a whole number is expected")
     return numbers
 
 
@@ -112,7 +113,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     file = path / "manifest.parquet" if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"{file}: no such manifest; `cmcgns prepare` writes one{not_here(file)}")
-    if file.suffix == ".csv":
+    if not is_parquet(file) and file.name.lower().endswith(SUFFIXES):
         raise UserError(f"{file} is no manifest but a table; `cmcgns prepare table --root {file}` makes one of it")
     return conform(read_table(file), str(file))
 

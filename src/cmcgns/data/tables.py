@@ -3,13 +3,21 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean, one_line, shortened
+from cmcgns.data.delimited import MAX_ROWS, TextFormat, read_cells
 
-SUFFIXES = (".csv", ".csv.gz", ".parquet")
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+MISSING = ("", "nan", "na", "n/a", "none", "null", "<na>")
+_SHEETS = (".xlsx", ".xls", ".xlsm", ".ods")
+_SAY_SEPARATOR = (
+    "; if that is one column, its separator is none that is found by itself: `prepare table --separator MARK`, "
+    "`pretrain --set data.separator=MARK`"
+)
 
 
 def find_table(path: Path, preferred: tuple[str, ...] = ()) -> Path:
@@ -31,61 +39,64 @@ def find_table(path: Path, preferred: tuple[str, ...] = ()) -> Path:
             return path / name
     tables = sorted(file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES))
     if len(tables) != 1:
-        found = ", ".join(file.name for file in tables) or "none"
+        found = shortened(", ".join(file.name for file in tables)) or "none"
+        sheets = sorted(file.name for file in path.iterdir() if file.name.lower().endswith(_SHEETS))
+        hint = f"; {shortened(sheets[0])} is a spreadsheet: save it as CSV (UTF-8)" if sheets and not tables else ""
         kinds = f"*{', *'.join(SUFFIXES)}"
-        raise UserError(f"{path}: one table ({kinds}) is expected there (found: {found}); name the file")
+        raise UserError(f"{path}: one table ({kinds}) is expected there (found: {found}); name the file{hint}")
     return tables[0]
 
 
 def read_table(
-    path: Path, required: Iterable[str] = (), columns: list[str] | None = None, strip_names: bool = True
+    path: Path,
+    required: Iterable[str] = (),
+    columns: list[str] | None = None,
+    strip_names: bool = True,
+    form: TextFormat | None = None,
 ) -> pd.DataFrame:
     """A table with its columns in order.
 
     Args:
-        path: a parquet file, or a csv file (or .csv.gz): every cell text, missing ones empty; byte order marks, CRLF
-            and rows shorter than the header are fine.
+        path: a parquet file, or a csv file (or .csv.gz, .tsv): every cell text, missing ones empty; byte order marks,
+            any line ends, commas, semicolons, tabs or bars, and rows shorter than the header are fine.
         required: columns that must be there.
         columns: those to read of a parquet file; by default all.
         strip_names: remove blanks around the column names of a csv file.
+        form: separator and encoding of a csv file, where they are not found by themselves.
 
     Raises:
-        UserError: missing file, no header, repeated or missing columns, rows longer than the header, not text.
+        UserError: missing file, no header, repeated or missing columns, rows longer than the header, open quotes, not
+            text.
     """
-    if is_parquet(path):
-        frame = _read_parquet(path, columns)
-    else:
-        cells = read_cells(path)
-        frame = cells.iloc[1:].reset_index(drop=True)
-        frame.columns = pd.Index([name.strip() if strip_names else name for name in cells.iloc[0]])
-    names = [str(name) for name in frame.columns]
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
-        raise UserError(f"{path}: columns are separated by semicolons, tabs or bars; save it with commas")
-    repeated = [name for name in names if names.count(name) > 1]
+    frame = _read_parquet(path, columns) if is_parquet(path) else _read_text(path, strip_names, form)
+    names = list(frame.columns)
+    repeated = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
     if repeated:
-        raise UserError(f"{path}: column {repeated[0]!r} stands there twice")
+        raise UserError(f"{path}: column {shortened(repeated[0])!r} stands there twice")
     missing = [name for name in required if name not in names]
     if missing:
-        raise UserError(f"{path}: missing column {missing[0]} (found: {', '.join(names)})")
+        raise UserError(f"{path}: missing column {missing[0]} {describe_columns(missing[0], names)}")
     return frame
 
 
-def read_cells(path: Path) -> pd.DataFrame:
-    """All lines of a csv file as text, its header among them.
+def describe_columns(wanted: str, names: list[str], hint: str = "") -> str:
+    """What a message says of the columns of a table that lacks one: "(found: a, b); HINT. Did you mean a?"."""
+    near = did_you_mean(wanted, names)
+    if len(names) == 1 and not names[0].isidentifier():
+        hint += _SAY_SEPARATOR
+    return f"(found: {shortened(', '.join(map(shortened, names)))}){hint}" + (f".{near}" if near else "")
 
-    Raises:
-        UserError: missing file, empty, rows longer than the header, not text.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        # Without a header pandas takes rows longer than the column names for rows with an index, and shifts them.
-        return pd.read_csv(
-            path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig", compression="infer",
-            low_memory=False,
-        ).fillna("")  # fmt: skip
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as csv: {str(error).strip()}") from error
+
+def _read_text(path: Path, strip_names: bool, form: TextFormat | None) -> pd.DataFrame:
+    header, frame = read_cells(path, form)
+    names = [name.strip() if strip_names else name for name in header]
+    frame.columns = pd.Index(names)
+    nameless = [place for place, name in enumerate(names) if not name.strip()]
+    if len(nameless) > 1 or (nameless and (frame.iloc[:, nameless[0]] == "").all()):
+        # Separators at the end of every line: columns without name and content.
+        empty = [place for place in nameless if (frame.iloc[:, place] == "").all()]
+        frame = frame.iloc[:, [place for place in range(len(names)) if place not in set(empty)]]
+    return frame
 
 
 def is_parquet(path: Path) -> bool:
@@ -102,16 +113,52 @@ def parquet_columns(path: Path) -> list[str]:
     try:
         return list(map(str, pyarrow.parquet.read_schema(path).names))
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as parquet: {error}") from error
+        raise UserError(f"{path} cannot be read as parquet: {one_line(error)}") from error
 
 
 def _read_parquet(path: Path, columns: list[str] | None) -> pd.DataFrame:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
     try:
+        rows = pyarrow.parquet.read_metadata(path).num_rows
+        if rows > MAX_ROWS:
+            raise UserError(f"{path}: {rows:,} rows are more than the bound {MAX_ROWS:,}")
         frame = pd.read_parquet(path, columns=columns)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as parquet: {error}") from error
+    except UserError:
+        raise
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise UserError(f"{path} cannot be read as parquet: {one_line(error)}") from error
     pyarrow.default_memory_pool().release_unused()
+    named = [name for name in frame.index.names if name is not None]  # columns that pandas had made its index
+    frame = frame.reset_index(level=named) if named else frame.reset_index(drop=True)
+    frame.columns = pd.Index(list(map(str, frame.columns)))
     return frame
+
+
+def is_missing(cells: pd.Series) -> pd.Series:
+    """(n,) Boolean: the cell is empty, or says so ("nan", "None")."""
+    return cells.str.strip().str.lower().isin(MISSING)
+
+
+def has_nul(frame: pd.DataFrame) -> pd.Series:
+    """(n,) Boolean: a cell of text has a NUL byte, the mark of a damaged file."""
+    found = pd.Series(False, index=frame.index)
+    for name in frame.columns:
+        if isinstance(frame[name].dtype, pd.StringDtype):
+            found |= frame[name].str.contains("\0", regex=False).fillna(False)
+    return found
+
+
+def refuse_nested(frame: pd.DataFrame, columns: Iterable[str], path: Path) -> None:
+    """Stop at columns of a parquet file whose cells are lists or records: their text would be brackets and marks.
+
+    Raises:
+        UserError: names the first.
+    """
+    for name in columns:
+        cells = frame[name]
+        if cells.dtype == object and any(isinstance(cell, list | dict | tuple | np.ndarray) for cell in cells):
+            raise UserError(f"{path}: the cells of column {name} are lists or records; text or numbers are expected")
 
 
 def as_text(values: pd.Series) -> pd.Series:
@@ -121,4 +168,4 @@ def as_text(values: pd.Series) -> pd.Series:
     if not isinstance(values.dtype, pd.StringDtype):  # else no detour over Python objects: a million take 0.1 GB
         values = values.astype(object).where(values.notna(), "").astype(str)
     text = values.fillna("").astype("str").str.strip()
-    return text.mask(text.str.lower() == "nan", "")
+    return text.mask(is_missing(text), "")

@@ -4,10 +4,9 @@ import re
 
 import pandas as pd
 
-from cmcgns.data.tables import as_text
+from cmcgns.data.tables import MISSING, as_text, is_missing
 
 VIEWS = ("AP", "PA", "FRONTAL", "LATERAL", "OTHER", "")  # FRONTAL: AP or PA, which of them is not known
-MISSING = ("", "nan", "na", "n/a", "none", "null", "<na>")
 _UNKNOWN = {*MISSING, "?", "unk", "unknown"}  # views that say of themselves that nobody knows
 _VIEW_NAMES = {"ANTEROPOSTERIOR": "AP", "POSTEROANTERIOR": "PA", "F": "FRONTAL", "FRONTAL": "FRONTAL"}
 _VIEW_NAMES |= dict.fromkeys(("L", "LL", "RL", "LAT", "LATERAL", "LEFT LATERAL", "RIGHT LATERAL"), "LATERAL")
@@ -18,21 +17,16 @@ _UNUSUAL = {"LLD", "RLD", "AXIAL", "LORDOTIC", "DECUBITUS", "OBLIQUE"}
 _SPLITS = {"": "", "train": "train", "training": "train", "test": "test", "testing": "test"}
 _SPLITS |= dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val")
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
-_AGE = re.compile(r"(\d{1,3})(?:\.\d*)?\s*([YMWD]?)")
+_AGE = re.compile(r"(\d{1,3})(?:[.,]\d*)?\s*([YMWD]?)")
 _A_YEAR = {"Y": 1, "M": 12, "W": 52, "D": 365}
 _OLDEST = 120
-_WHOLE = r"^((?:[^:]*:)?\d+)\.0+$"  # an id that was a whole number
+_WHOLE = r"^((?:[^:]*:)?-?\d+)(?:\.0+|,0)$"  # an id that was a whole number
 
 CHEXPERT_FINDINGS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
     "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
     "Support Devices",
 )  # fmt: skip
-
-
-def is_missing(cells: pd.Series) -> pd.Series:
-    """(n,) Boolean: the cell is empty, or says so ("nan", "None")."""
-    return cells.str.strip().str.lower().isin(MISSING)
 
 
 def parse_view(text: str) -> str | None:
@@ -81,7 +75,7 @@ def parse_sexes(cells: pd.Series) -> pd.Series:
 
 
 def parse_age(text: str) -> int | None:
-    """Years from "58", "58.0", "058Y", "011M" (months, weeks, days); None where unreadable or above 120."""
+    """Years from "58", "58.0", "58,0", "058Y", "011M" (months, weeks, days); None where unreadable or above 120."""
     match = _AGE.fullmatch(text.strip().upper())
     if match is None:
         return None
@@ -95,7 +89,7 @@ def parse_ages(cells: pd.Series) -> pd.Series:
 
 
 def canonical_ids(values: pd.Series) -> pd.Series:
-    """Ids as text: "101" for 101, 101.0, "101.0" and " 101 ", with a dataset's name before a colon or without.
+    """Ids as text: "101" for 101, 101.0, "101.0", "101,0" and " 101 ", with or without a name before a colon.
 
     One gap makes a column of whole numbers one of floats, in a parquet file and in what pandas writes as csv. Leading
     zeros, case and blanks inside stay as they are, because they may tell two patients apart: see `twin_keys`.
@@ -108,7 +102,7 @@ def canonical_ids(values: pd.Series) -> pd.Series:
     """
     ids = as_text(values)
     ids = ids.mask(is_missing(ids), "")
-    return ids.str.replace(_WHOLE, r"\1", regex=True) if ids.str.contains(r"\.0+$").any() else ids
+    return ids.str.replace(_WHOLE, r"\1", regex=True) if ids.str.contains(r"[.,]0+$").any() else ids
 
 
 def twin_keys(ids: pd.Series) -> pd.Series:

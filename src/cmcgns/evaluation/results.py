@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 CELLS, ENCODER, PROTOCOL = "cells", "encoder.json", "protocol.json"
 _ROWS, _PATIENTS = "rows", "patients"
+_OTHER_CONTENT = (ValueError, KeyError, TypeError, AttributeError)  # of a file that is no npz
 
 
 @dataclass(frozen=True)
@@ -237,9 +238,11 @@ def read_predictions(folder: Path, protocol: str, cell: Cell) -> Predictions:
             arrays = {name: stored[name] for name in stored.files}
         facts = _read_record(base / f"{cell.name}.json")["facts"]
         return Predictions(arrays.pop(_ROWS), arrays.pop(_PATIENTS), arrays, facts)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, *_OTHER_CONTENT) as error:
+        # What numpy says of some such files advises to load them unsafely.
         raise UserError(
-            f"{base / cell.name}.npz is damaged ({error}): `cmcgns evaluate` with the same --out computes it again"
+            f"{base / cell.name}.npz is damaged ({type(error).__name__}): `cmcgns evaluate` with the same --out "
+            "computes it again"
         ) from error
 
 

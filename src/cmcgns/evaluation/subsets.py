@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.vocabulary import is_missing, parse_sexes, parse_view
+from cmcgns.data.tables import is_missing
+from cmcgns.data.vocabulary import parse_sexes, parse_view
 from cmcgns.metrics.ranking import BoolArray, IntArray, check_labels
 from cmcgns.metrics.resamples import patient_index
 

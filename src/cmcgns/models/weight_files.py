@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cmcgns.common.errors import UserError, one_line
 from cmcgns.common.files import explain
+from cmcgns.common.remote import not_here
 
 MAX_ENTRIES = 100_000
 """Tensors, numbers and groups that a weights file may name."""
@@ -26,6 +27,7 @@ MAX_INDEX_BYTES = 16 * 2**20
 _DEPTH = 6  # groups within groups, such as {"state_dict": {"teacher": …}}
 _NAMES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".tar")
+_PYTORCH = (b"PK", b"\x80")  # an archive, and a pickle as until version 1.5
 _NO_WEIGHTS = {
     b"": "the file is empty; was its download cut off?",
     b"version https://git-lfs": "a pointer of Git LFS stands here instead of the file; fetch it with `git lfs pull`",
@@ -49,7 +51,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         path = _model_in(path) if path.is_dir() else path
         if not path.is_file():
-            raise UserError(f"{path}: no such weights file")
+            raise UserError(f"{path}: no such weights file{not_here(path)}")
     except OSError as error:  # a folder that may not be read, a name that no disk can hold
         raise UserError(explain(error, str(path)[:200], "read")) from error
     tensors = _read_shards(path) if path.name.endswith(".index.json") else _read_file(path)
@@ -99,8 +101,12 @@ def _read_file(path: Path) -> dict[str, Tensor]:
                 raise UserError(f"{path}: no weights: {reason}")
         if path.suffix == ".safetensors" or _begins_as_safetensors(head, path.stat().st_size):
             content: Any = load_file(path)
-        else:
+        elif head.startswith(_PYTORCH):
             content = _read_pickle(path)
+        else:
+            raise UserError(
+                f"{path}: not a readable weights file: neither safetensors nor PyTorch (begins {head[:16]!r})"
+            )
     except UserError:
         raise
     except UnpicklingError as error:  # torch's own message recommends to run the code
@@ -111,7 +117,13 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise UserError(f"{path}: not a readable weights file ({one_line(error)})") from error
     found = _walk(content, str(path)) if isinstance(content, Mapping) else ()
-    return {name: _checked(tensor.detach(), f"{path}: {name[:200]}") for name, tensor in found}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in found:
+        where = f"{path}: {name[:200]}"
+        if name in tensors:
+            raise UserError(f"{where} stands there twice, as one name and in groups; which one is meant?")
+        tensors[name] = _checked(tensor.detach(), where)
+    return tensors
 
 
 def _begins_as_safetensors(head: bytes, size: int) -> bool:

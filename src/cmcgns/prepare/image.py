@@ -40,7 +40,8 @@ class ImageSettings:
         root: the dataset's folder.
         out: the prepared folder.
         size: long side of the stored image; smaller images stay as they are.
-        lossless: PNG (8 or 16 bit, as the source) instead of JPEG.
+        lossless: PNG (8 or 16 bit, as the source) instead of JPEG; brightness by the rule of
+            `cmcgns.data.images.brightness` in either.
     """
 
     root: str

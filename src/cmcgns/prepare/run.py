@@ -15,6 +15,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.files import make_folder, write_json
 from cmcgns.common.remote import not_here
 from cmcgns.common.stored import read_json
+from cmcgns.common.terminal import terminal_text
 from cmcgns.data.manifest import write_manifest
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.prepare.image import ImageSettings, ImageTask
@@ -34,6 +35,8 @@ _NO_EFFECT = {  # option -> as the command line spells it, and why a dataset may
     "rules": ("--rules", "it has no reports"),
     "columns": ("--column", "it knows its own columns, those of `prepare table` are yours"),
     "dataset": ("--dataset", "it knows its own name, that of `prepare table` is yours"),
+    "images": ("--images", "it knows where its images are, those of `prepare table` are yours"),
+    "form": ("--separator or --encoding", "it knows its own tables, that of `prepare table` is yours"),
 }
 
 
@@ -82,8 +85,8 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
 def _prepare(source: Source, root: Path, out: Path, options: PrepareOptions, console: Console) -> Path:
     name = source.name
     table = source.read(root, options)
-    console.print(f"{source.title}: {len(table.frame):,} images in {root}")
-    folder = root if root.is_dir() else root.parent
+    console.print(terminal_text(f"{source.title}: {len(table.frame):,} images in {root}"))
+    folder = options.images or (root if root.is_dir() else root.parent)
     settings = ImageSettings(str(folder.resolve()), str(out.resolve()), options.size, options.lossless)
     masks = table.frame.get("mask", [""] * len(table.frame))
     tasks = [ImageTask(*pair) for pair in zip(table.frame["source"], masks, strict=True)]
@@ -100,9 +103,9 @@ def _prepare(source: Source, root: Path, out: Path, options: PrepareOptions, con
     write_json(out / "report.json", summary)
     write_prepare_page(out / "report.html", summary, frame, out)
     for note in table.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(terminal_text(f"note: {note}"))
     for line in describe_identifiers(summary["identifiers"]):
-        console.print(f"warning: {line} (all are in report.json)", markup=False)
+        console.print(terminal_text(f"warning: {line} (all are in report.json)"))
     if options.shards:
         from cmcgns.data.shards.write import write_shards
 
@@ -113,7 +116,9 @@ def _prepare(source: Source, root: Path, out: Path, options: PrepareOptions, con
         )
     _print_left_out(summary["reasons"], console)
     left_out = len(table.left_out)
-    console.print(f"{len(frame):,} images in {manifest}, {left_out:,} left out; see {out / 'report.html'}")
+    console.print(
+        terminal_text(f"{len(frame):,} images in {manifest}, {left_out:,} left out; see {out / 'report.html'}")
+    )
     return manifest
 
 
@@ -136,7 +141,7 @@ def read_column_names(pairs: Sequence[str]) -> dict[str, str]:
 
 def _print_left_out(reasons: dict[str, int], console: Console) -> None:
     for reason, count in list(reasons.items())[:_SHOWN_REASONS]:
-        console.print(f"left out: {count:,} x {reason}", markup=False)
+        console.print(terminal_text(f"left out: {count:,} x {reason}"))
     if len(reasons) > _SHOWN_REASONS:
         console.print(f"and {len(reasons) - _SHOWN_REASONS} more reasons")
 
@@ -153,11 +158,10 @@ def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> No
         raise UserError(f"--dataset {options.dataset}: lower-case letters, digits and hyphens are expected")
     if root.is_file() and name != "table":
         raise UserError(f"--root {root} is a file; {name} needs the folder that its files were unpacked in")
-    if is_inside(os.path.realpath(out), os.path.realpath(root)):
-        raise UserError(f"--out {out} lies in the dataset's own folder; choose another one")
+    for place in filter(None, (root, options.images)):
+        if is_inside(os.path.realpath(out), os.path.realpath(place)):
+            raise UserError(f"--out {out} lies in the dataset's own folder {place}; choose another one")
     load_rules(options.rules)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; a folder is expected")
     earlier = read_report(out)["source"]["name"] if (out / "report.json").is_file() else name
     if earlier != name:
         raise UserError(f"--out {out} holds {earlier} already, which {name} would replace; choose another folder")

@@ -13,6 +13,7 @@ import pandas as pd
 from rich.progress import Progress
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.spreadsheet import write_spreadsheet
 from cmcgns.data.pairs.batch import steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset, StoredImages, pair_dataset
 from cmcgns.data.pairs.rows import PairTable, assign_splits, read_images, read_pairs
@@ -125,7 +126,8 @@ def _with_bar(text: str, total: int, read: Callable[[Callable[[int], None]], Ima
 
 def write_left_out(pairs: PairTable, path: Path) -> None:
     """Write the rows that are not used, with their reasons."""
-    pd.DataFrame(pairs.left_out, columns=["row", "image_path", "reason"]).to_csv(path, index=False)
+    names = ("row", "image_path", "reason")
+    write_spreadsheet(path, names, ([left[name] for name in names] for left in pairs.left_out))
 
 
 def summary(prepared: PreparedData) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import yaml
 from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import is_left_over, sha256, write_json, write_text
+from cmcgns.common.page import markdown_text
 from cmcgns.common.remote import not_here
 from cmcgns.common.stored import read_json
 from cmcgns.common.version import VERSION
@@ -161,8 +162,13 @@ class RunFolder:
         published = recipe.objective.name == "cm-cgns"
         method = _METHOD if published else f"the objective `{recipe.objective.name}`"
         row = f"| false negatives | {recipe.objective.false_negatives} |\n" if published else ""
+        names = {
+            "name": markdown_text(recipe.name),
+            "image_encoder": markdown_text(recipe.image_encoder.name),
+            "report_encoder": markdown_text(recipe.report_encoder.name),
+        }
         text = resources.files(__package__).joinpath("card.md").read_text("utf-8")
-        write_text(self.card, text.format(recipe=recipe, method=method, false_negatives=row))
+        write_text(self.card, text.format(recipe=recipe, method=method, false_negatives=row, **names))
 
     def write_provenance(self, content: dict[str, Any]) -> None:
         """Merge facts into provenance.json."""

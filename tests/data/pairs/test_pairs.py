@@ -71,8 +71,10 @@ def test_missing_image_names_file_row_and_way_out(folder):
 
 def test_a_windows_path_is_said_to_be_one(folder):
     paths = [r"C:\images\0.png", "1.png", "2.png", "3.png"]
-    with pytest.raises(UserError, match=r"(?s)1 image files are missing.*Windows paths.*cmcgns prepare table"):
+    with pytest.raises(UserError, match=r"(?s)1 image files are missing.*of a Windows machine have to be made"):
         read(folder, rows(image_path=paths))
+    pairs = read(folder, rows(image_path=[r".\0.png", r"x\..\1.png", "2.png", "3.png"]))
+    assert pairs.frame["image_path"].tolist() == [str(folder / f"{number}.png") for number in range(4)]
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "...", "___.", "NaN"])
@@ -142,7 +144,7 @@ def test_missing_column_names_what_is_there_and_how_to_map(folder):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image_path": "Pth"}, r"image_path names the column Pth, which is not there \(image_path, study_id"),
+        ({"image_path": "Pth"}, r"image_path names the column Pth, which is not there \(found: image_path, study_id"),
         ({"patientid": "study_id"}, "patientid is none of our columns. Did you mean patient_id"),
         ({"zzz": "study_id"}, "zzz is none of our columns. They are image_path, report"),
         ({"patient_id": "study_id"}, "column patient_id stands there twice"),
@@ -227,7 +229,7 @@ def test_which_table_is_meant(folder):
         find_table(folder, TABLE_NAMES)
     (folder / "pairs.csv").touch()
     assert find_table(folder, TABLE_NAMES).name == "pairs.csv"
-    with pytest.raises(UserError, match=r"\.csv or \.parquet table is expected"):
+    with pytest.raises(UserError, match=r"0\.png cannot be read: it is a picture; a table is expected"):
         read_pairs(folder / "0.png", DataSettings())
 
 
@@ -327,7 +329,7 @@ def test_rows_of_other_splits_are_counted_in_the_log(folder, caplog):
 
 
 def test_no_row_of_the_training_split(folder):
-    with pytest.raises(UserError, match=r"no row has split train \(found: dev, test\)"):
+    with pytest.raises(UserError, match=r"no row has split train \(found: test, val\)"):
         assign_splits(read(folder, rows(split=["dev", "dev", "test", "test"])), DataSettings(), seed=0)
 
 
@@ -359,3 +361,30 @@ def test_findings_and_impression_are_one_text_with_a_blank_line_that_ends_a_sent
     texts = read_pairs(tmp_path, DataSettings(), lambda _: True).frame["text"].tolist()
     assert texts == ["Heart normal\n\nNo edema", "A.", "B."]
     assert split_sentences(texts[0]) == ["Heart normal", "No edema"]
+
+
+def test_words_for_splits_are_those_that_prepare_knows_unless_the_settings_name_them(folder):
+    words = ["Training", "train", "valid", "holdout"]
+    assert read(folder, rows(split=words)).frame["split"].tolist() == ["train", "train", "val", "holdout"]
+    named = read(folder, rows(split=words), train_split="Training", val_split="holdout")
+    assert named.frame["split"].tolist() == ["Training", "train", "val", "holdout"]
+
+
+def test_cells_for_nothing_and_damaged_rows_are_left_out_with_the_reason(folder):
+    pairs = read(folder, rows(report=["Normal.", "NA", "None", "No \0 effusion."]))
+    assert [(left["row"], left["reason"]) for left in pairs.left_out] == [
+        (4, "NUL bytes: the file is damaged"), (2, "empty report"), (3, "empty report"),
+    ]  # fmt: skip
+
+
+def test_two_spellings_of_a_column_are_refused_until_one_is_named(folder):
+    table = rows(Report=["Edema."] * 4)
+    with pytest.raises(UserError, match=r"report and Report are both there; .*data\.columns\.report=Report"):
+        read(folder, table)
+    assert read(folder, table, columns={"report": "Report"}).frame["text"][0] == "Edema."
+    assert read(folder, table, columns={"report": "report"}).frame["text"][0] == "Normal heart. Clear lungs."
+
+
+def test_columns_that_pandas_made_an_index_are_columns(folder):
+    rows().set_index("patient_id").to_parquet(folder / "a.parquet")
+    assert read_pairs(folder / "a.parquet", DataSettings()).frame["patient_id"].tolist() == ["p0", "p1", "p2", "p3"]

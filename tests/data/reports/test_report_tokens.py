@@ -192,3 +192,29 @@ def test_pitfall_speed_each_distinct_sentence_is_tokenized_once(tokenizer):
 
     tokenize_reports(TEXTS * 5, Counting(), 100, 10)
     assert sorted(seen) == sorted({s for text in TEXTS for s in split_sentences(text)})
+
+
+@pytest.mark.parametrize(
+    ("texts", "share", "warned"),
+    [
+        (["The heart is enlarged.", "No effusion."], 0, False),
+        (["心脏正常。", "肺野清晰。"], 1, True),  # letters that were never seen
+        (["The heart is enlarged. " * 20, "心。"], 2 / 102, True),  # few of all, but all of one report
+        (["The heart is enlarged. " * 20 + "心."], 1 / 102, False),
+        (["The heart is enlarged. " * 3 + "心."], 1 / 17, True),
+        (["THE HEART IS ENLARGED.", "NO EFFUSION."], 0, False),
+    ],
+)
+def test_unknown_word_pieces_are_counted_and_warned_of(texts, share, warned, tokenizer, caplog):
+    """A sentence about the heart has five word pieces, a Chinese letter or stop is one."""
+    tokens = tokenize_reports(texts, tokenizer, 1000, 100)
+    assert tokens.unknown == pytest.approx(share)
+    assert ("unknown to the tokenizer" in caplog.text) == warned
+
+
+def test_accents_as_one_character_or_two_are_the_same_word_pieces():
+    own = train_tokenizer(["Größe normal.", "Opacité à droite."] * 2, 200)
+    one, two = "Größe normal. Opacité à droite.", "Gro\u0308ße normal. Opacite\u0301 a\u0300 droite."
+    given = [tokenize_reports([text], own, 100, 10) for text in (one, two)]
+    np.testing.assert_array_equal(given[0].token_ids, given[1].token_ids)
+    assert given[1].unknown == 0

@@ -11,7 +11,7 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.reports.section_rules import SectionRules, list_rules, load_rules
-from cmcgns.data.reports.sections import remove_marks, split_sections
+from cmcgns.data.reports.sections import has_heading, remove_marks, split_sections
 
 MIMIC = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
@@ -99,6 +99,62 @@ def test_line_ends_do_not_matter(english: SectionRules) -> None:
 )  # fmt: skip
 def test_headings(text: str, expected: dict[str, str], english: SectionRules) -> None:
     assert split_sections(text, english) == expected
+
+
+BOTH = {"findings": "The lungs are clear.", "impression": "Normal."}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FINDINGS - The lungs are clear.\nIMPRESSION - Normal.",
+        "Findings – The lungs are clear.\nImpression – Normal.",
+        "Findings.\nThe lungs are clear.\nImpression.\nNormal.",
+        "FINDINGS. The lungs are clear.\nIMPRESSION. Normal.",
+        "FINDINGS;\nThe lungs are clear.\nIMPRESSION;\nNormal.",
+        "Findings\nThe lungs are clear.\nImpression\nNormal.",
+        "**FINDINGS**\nThe lungs are clear.\n\n**IMPRESSION**\nNormal.",
+        "**Findings:** The lungs are clear.\n**Impression**: Normal.",
+        "- **Findings:** The lungs are clear.\n- **Impression:** Normal.",
+        "## Findings\nThe lungs are clear.\n## Impression\nNormal.",
+        "[FINDINGS] The lungs are clear. [IMPRESSION] Normal.",
+        "<b>FINDINGS:</b> The lungs are clear. <b>IMPRESSION:</b> Normal.",
+        "1. FINDINGS: The lungs are clear.\n2. IMPRESSION: Normal.",
+        "FINDINGS:The lungs are clear.IMPRESSION:Normal.",
+        "Findings: The lungs are clear. Impression: Normal.",
+        "FINDINGS：The lungs are clear.\nIMPRESSION：Normal.",
+    ],
+)
+def test_other_forms_of_headings(text: str, english: SectionRules) -> None:
+    assert split_sections(text, english) == BOTH
+    assert has_heading(text, english)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Findings are consistent with pneumonia. Impression is unchanged.",
+        "The heart is normal. Findings consistent with edema.\nFindings discussed with team.",
+        "Discussed in the\nImpression of\nhistory",
+        "There is a comparison. Note: a skin fold.",
+        "Findings-related discussion. Impression-like opacity.",
+    ],
+)
+def test_prose_is_no_heading(text: str, english: SectionRules) -> None:
+    assert split_sections(text, english) == {"findings": text}
+    assert not has_heading(text, english)
+
+
+def test_a_german_noun_that_a_line_begins_with_is_no_heading() -> None:
+    text = "Befund\nHerz normal, im\nVergleich. Kein Erguss.\nBeurteilung\nNormal."
+    assert split_sections(text, load_rules("german")) == {
+        "findings": "Herz normal, im\nVergleich. Kein Erguss.",
+        "impression": "Normal.",
+    }
+
+
+def test_marks_in_brackets_go_too(english: SectionRules) -> None:
+    assert remove_marks("Seen by Dr. [**Last Name (STitle) 44**] on [**2118-6-2**].", english) == "Seen by Dr. on."
 
 
 @pytest.mark.parametrize("heading", ["WET READ: ___ 9:39 PM", "WET READ VERSION #1 ___ 9:39 PM", "WET READ:"])

@@ -115,5 +115,5 @@ def test_lists_that_cannot_be_used(tmp_path: Path) -> None:
         read_source("covidx", tmp_path)
     (tmp_path / "train_COVIDx8B.txt").unlink()
     write_text(tmp_path / "test_COVIDx8A.txt", "")
-    with pytest.raises(UserError, match=r"test_COVIDx8A\.txt is empty"):
+    with pytest.raises(UserError, match=r"test_COVIDx8A\.txt cannot be read: it is empty"):
         read_source("covidx", tmp_path)

@@ -20,21 +20,21 @@ TABLES: dict[str, tuple[bytes, str, int | None]] = {
     "blank lines": (HEADER + b"\n\n" + GOOD + b"\n", "", 2),
     "short row": (HEADER + GOOD + b"images/c.png,3\n", "", 3),
     "repeated header": (HEADER.replace(b"view", b"patient_id") + GOOD, "'patient_id' stands there twice", None),
-    "missing column": (HEADER.replace(b"image_path", b"picture") + GOOD, "no column image_path", None),
-    "empty file": (b"", "own.csv cannot be read as csv", None),
-    "semicolons": ((HEADER + GOOD).replace(b",", b";"), "separated by semicolons", None),
+    "missing column": (HEADER.replace(b"image_path", b"picture") + GOOD, "missing column image_path", None),
+    "empty file": (b"", "own.csv cannot be read", None),
+    "semicolons": ((HEADER + GOOD).replace(b",", b";"), "", 2),
     "rows longer than the header": (HEADER + GOOD + b"images/c.png,3,PA,1,,,,\n", "line 4", None),
-    "quote never closed": (HEADER + GOOD + b'"images/c.png,3,PA,1,\n', "EOF inside string", None),
-    "latin-1 text": (HEADER + GOOD + b"images/caf\xe9.png,3,PA,1,\n", "can't decode byte 0xe9", None),
-    "utf-16": ((HEADER + GOOD).decode().encode("utf-16"), "own.csv cannot be read as csv", None),
+    "quote never closed": (HEADER + GOOD + b'"images/c.png,3,PA,1,\n', "line 4: a quote that opens", None),
+    "latin-1 text": (HEADER + GOOD + b"images/caf\xe9.png,3,PA,1,\n", "byte 0xe9 in line 4 is not utf-8", None),
+    "utf-16": ((HEADER + GOOD).decode().encode("utf-16"), "", 2),
     "NUL bytes": (HEADER + GOOD + b"images/c.png,\x003,PA,1,\n", "row 3: NUL bytes", 2),
     "label 2": (HEADER + GOOD + b"images/c.png,3,PA,2,\n", "row 3: label_Edema is '2'; 1, 0, -1", 2),
     "label in words": (HEADER + GOOD + b"images/c.png,3,PA,positive,\n", "label_Edema is 'positive'", 2),
     "label infinite": (HEADER + GOOD + b"images/c.png,3,PA,inf,\n", "label_Edema is 'inf'", 2),
     "label with comma": (HEADER + GOOD + b'images/c.png,3,PA,"0,5",\n', "label_Edema is '0,5'", 2),
     "unknown view": (HEADER + GOOD + b"images/c.png,3,skyline,1,\n", "unknown views, kept as OTHER: 'skyline'", 3),
-    "path with dots": (HEADER + GOOD + b"../x.png,3,PA,1,\n", "row 3: image_path ../x.png leaves the root", 2),
-    "absolute path": (HEADER + GOOD + b"/etc/passwd,3,PA,1,\n", "/etc/passwd leaves the root", 2),
+    "path with dots": (HEADER + GOOD + b"../x.png,3,PA,1,\n", "row 3: ../x.png: image_path lies outside of", 2),
+    "absolute path": (HEADER + GOOD + b"/etc/passwd,3,PA,1,\n", "/etc/passwd: image_path lies outside of", 2),
     "image is a folder": (HEADER + GOOD + b"images,3,PA,1,\n", "row 3: no such file: image_path images", 2),
     "no such image": (HEADER + GOOD + b"images/gone.png,3,PA,1,\n", "row 3: no such file", 2),
     "NaN box": (
@@ -111,13 +111,18 @@ TREES = {"chexpert": chexpert, "nih": nih, "nih boxes": nih_boxes, "vindr": vind
 
 
 @pytest.mark.parametrize("name", TREES)
-@pytest.mark.parametrize("mark", ["byte order mark", "windows line ends"])
+@pytest.mark.parametrize("mark", ["byte order mark", "windows line ends", "utf-16"])
 def test_other_editors_change_nothing(tmp_path: Path, name: str, mark: str) -> None:
     file = TREES[name](tmp_path)
     source = name.split()[0]
     before = read_source(source, tmp_path)
     content = file.read_bytes()
-    file.write_bytes(b"\xef\xbb\xbf" + content if mark == "byte order mark" else content.replace(b"\n", b"\r\n"))
+    written = {
+        "byte order mark": b"\xef\xbb\xbf" + content,
+        "windows line ends": content.replace(b"\n", b"\r\n"),
+        "utf-16": content.decode().encode("utf-16"),
+    }
+    file.write_bytes(written[mark])
     after = read_source(source, tmp_path)
     assert after.frame.equals(before.frame)
     assert after.left_out == before.left_out
@@ -127,12 +132,8 @@ def empty(content: bytes) -> bytes:
     return content[:0]
 
 
-def semicolons(content: bytes) -> bytes:
-    return content.replace(b",", b";")
-
-
 def longer_row(content: bytes) -> bytes:
-    return content + b"," * 60 + b"\n"
+    return content + b"more" + b"," * 60 + b"\n"
 
 
 def not_text(content: bytes) -> bytes:
@@ -140,11 +141,11 @@ def not_text(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", TREES)
-@pytest.mark.parametrize("damage", [empty, semicolons, longer_row, not_text])
+@pytest.mark.parametrize("damage", [empty, longer_row, not_text])
 def test_unreadable_files_are_named(tmp_path: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
     file = TREES[name](tmp_path)
     file.write_bytes(damage(file.read_bytes()))
-    if name == "covidx" and damage in (semicolons, longer_row):  # its lists have no columns
+    if name == "covidx" and damage is longer_row:  # its lists have no columns
         return
     with pytest.raises(UserError) as error:
         read_source(name.split()[0], tmp_path)

@@ -173,11 +173,11 @@ def test_rows_that_do_not_name_one_image(tmp_path: Path, rows: str, kept: list[s
     ("table", "words"),
     [
         (None, "none of train.csv"),
-        ("", "train.csv cannot be read as csv"),
+        ("", "train.csv cannot be read"),
         ("image_name\n1.jpg\n", "missing column annotation"),
         ("image,annotation\n1.jpg,\n", "missing column image_name .found: image, annotation"),
         ("image_name,annotation,annotation\n", "'annotation' stands there twice"),
-        (f"{HEADER}1.jpg,0 1 2 3 4,0 1 2 3 4\n", "cannot be read as csv"),
+        (f"{HEADER}1.jpg,0 1 2 3 4,0 1 2 3 4\n", "cannot be read"),
     ],
 )
 def test_a_table_that_is_no_table_is_a_user_error(tmp_path: Path, table: str | None, words: str) -> None:

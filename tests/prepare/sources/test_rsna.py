@@ -182,10 +182,10 @@ def test_bad_rows_go_with_a_reason_and_good_ones_stay(tmp_path: Path, fault: str
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ("", "stage_2_train_labels.csv cannot be read as csv"),
+        ("", "stage_2_train_labels.csv cannot be read"),
         ("patientId,x,y,width,height\n", "missing column Target"),
         ("patientId,x,x,y,width,height,Target\n", "'x' stands there twice"),
-        (f"{HEADER}{A},1,2,3,4,1,7\n", "cannot be read as csv"),
+        (f"{HEADER}{A},1,2,3,4,1,7\n", "cannot be read"),
     ],
 )
 def test_labels_that_are_no_table_are_a_user_error(tmp_path: Path, labels: str, words: str) -> None:

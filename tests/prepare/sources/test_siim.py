@@ -157,11 +157,11 @@ def test_bad_rows_go_with_a_reason_and_good_ones_stay(tmp_path: Path, fault: str
     ("table", "words"),
     [
         (None, "none of .*train-rle.csv"),
-        (b"", "train-rle.csv cannot be read as csv"),
+        (b"", "train-rle.csv cannot be read"),
         (b"ImageId, Encoded\na,-1\n", "missing column EncodedPixels"),
         (b"ImageId, EncodedPixels,EncodedPixels\na,-1,-1\n", "'EncodedPixels' stands there twice"),
-        (b"ImageId, EncodedPixels\na,-1,5,6\n", "cannot be read as csv"),
-        (b"ImageId, EncodedPixels\n\xff\xfe,-1\n", "cannot be read as csv"),
+        (b"ImageId, EncodedPixels\na,-1,5,6\n", "cannot be read"),
+        (b"ImageId, EncodedPixels\n\xff\xfe,-1\n", "cannot be read"),
         (b"ImageId, EncodedPixels\na,-1\n", "no .dcm file"),
     ],
 )

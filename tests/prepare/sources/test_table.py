@@ -60,9 +60,9 @@ def test_mapping_labels_views_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({}, "no column image_path; did you mean 'image_file'"),
-        ({"image_path": "image_fil"}, "no column 'image_fil' .* did you mean 'image_file'"),
-        ({"image_pth": "image_file"}, "'image_pth' is no column of a manifest; did you mean 'image_path'"),
+        ({}, "missing column image_path (found: image_file, .* Did you mean image_file"),
+        ({"image_path": "image_fil"}, "missing column image_fil.* Did you mean image_file"),
+        ({"image_pth": "image_file"}, "image_pth: no column of a manifest .* Did you mean image_path"),
     ],
 )
 def test_nearest_names(tmp_path: Path, columns: dict[str, str], words: str) -> None:
@@ -146,7 +146,8 @@ def test_paths_and_links_stay_below_the_root(tmp_path: Path) -> None:
     table = read_source("table", root)
     assert list(table.frame["source"]) == ["images/a.png", "images/b.png"]
     text = reasons(table)
-    assert text.count("leaves the root") == 3 + 2
+    assert text.count(f"image_path lies outside of {root}; name the folder of the images with --images DIR") == 3
+    assert text.count("symbolic link that leaves the root") == 2
     assert "images/link.png: symbolic link that leaves the root" in text
     assert "own.csv, row 8: no such file: image_path images/gone.png" in text
     assert text.count("no image_path") == 1  # the empty line is no row
@@ -175,3 +176,62 @@ def test_real_tables(tmp_path: Path, name: str, columns: dict[str, str], rows: i
         assert list(table.frame[ours]) == list(theirs[column_name].astype(int))
     assert ("mask" in table.frame) == ("mask_path" in theirs)
     assert len(read_manifest(manifest_of(table, tmp_path / "manifest.parquet"))) == rows
+
+
+WHOLE = (
+    "PATIENT NAME: John Q. Sample\nMRN: 0012345\nEXAM: Chest, two views.\nINDICATION: Cough.\n"
+    "FINDINGS: The lungs are clear. The heart is normal.\nIMPRESSION: No acute disease."
+)
+
+
+def write_reports(root: Path, reports: list[str], **more: list[str]) -> None:
+    for letter in "abcdefgh":
+        write_image(root / "images" / f"{letter}.png")
+    paths = [f"images/{letter}.png" for letter, _ in zip("abcdefgh", reports, strict=False)]
+    pd.DataFrame({"image_path": paths, "report": reports} | more).to_csv(root / "own.csv", index=False)
+
+
+def test_whole_reports_are_cut_by_the_rules(tmp_path: Path) -> None:
+    spelt = WHOLE.replace("\n", "\\n")  # as some exports write a line break
+    write_reports(tmp_path, [WHOLE, spelt, "INDICATION: Cough.", "Lungs clear.", ""])
+    frame = (table := read_source("table", tmp_path)).frame
+    assert list(frame["findings"]) == [*2 * ["The lungs are clear. The heart is normal."], "", "Lungs clear.", ""]
+    assert list(frame["impression"]) == [*2 * ["No acute disease."], "", "", ""]
+    assert frame["report"].map(bool).tolist() == [True, True, False, True, False]
+    assert "4 whole reports cut into sections by the rules english: 3 with findings, 2 with impression" in reasons(
+        table
+    )
+    assert "1 reports have neither findings nor impression; these rows have no text: own.csv, row 3" in reasons(table)
+
+
+def test_sections_that_a_table_states_stay_without_their_headings_and_marks(tmp_path: Path) -> None:
+    more = {
+        "findings": ["FINDINGS: Clear.", "CHEST: Clear.", ""],
+        "impression": ["**Impression:** Normal, by ___.", "", "Impression is normal."],
+    }
+    write_reports(tmp_path, [WHOLE, WHOLE, WHOLE], **more)
+    frame = read_source("table", tmp_path).frame
+    assert list(frame["findings"]) == ["Clear.", "CHEST: Clear.", ""]
+    assert list(frame["impression"]) == ["Normal, by.", "", "Impression is normal."]
+
+
+def test_the_rules_of_another_language_are_heeded_and_proposed(tmp_path: Path) -> None:
+    german = "Fragestellung: Husten.\nBefund: Kein Erguss.\nBeurteilung: Normal."
+    write_reports(tmp_path, [german, german.replace("Husten", "Fieber")])
+    assert "headings were found in 0 of 2 reports, and in 2 with --rules german" in reasons(
+        read_source("table", tmp_path)
+    )
+    frame = read_source("table", tmp_path, rules="german").frame
+    assert list(frame["findings"]) == ["Kein Erguss."] * 2
+    assert list(frame["impression"]) == ["Normal."] * 2
+
+
+@pytest.mark.parametrize("name", ["report", "findings"])
+def test_a_report_beyond_the_bound_is_left_out_by_its_row(name: str, tmp_path: Path) -> None:
+    for letter in "ab":
+        write_image(tmp_path / "images" / f"{letter}.png")
+    rows = {"image_path": ["images/a.png", "images/b.png"], name: ["Clear.", "1" * 1_000_001]}
+    pd.DataFrame(rows).to_csv(tmp_path / "own.csv", index=False)
+    table = read_source("table", tmp_path)
+    assert list(table.frame["source"]) == ["images/a.png"]
+    assert f"own.csv, row 2: its {name} has more than 1,000,000 characters" in reasons(table)

@@ -56,3 +56,16 @@ def test_the_command_says_why_no_row_is_left(trees: dict[str, Path], tmp_path: P
         path.write_text(path.read_text().replace("patient", "person"))
     with pytest.raises(UserError, match=r"no image is left for a manifest \(Path is .*person.*is expected"):
         prepare("chexpert", root, tmp_path / "out", PrepareOptions(size=64), Console(quiet=True))
+
+
+@pytest.mark.parametrize("name", tree_names())
+def test_the_command_says_why_without_a_single_image(trees: dict[str, Path], tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+    shutil.copytree(trees[name], root)
+    for path in root.rglob("*"):
+        if path.suffix in (".png", ".jpg", ".dcm", ".dicom"):
+            path.unlink()
+    with pytest.raises(UserError) as caught:
+        prepare(name, root, tmp_path / "out", PrepareOptions(size=64), Console(quiet=True))
+    assert str(root) in str(caught.value)
+    assert "the tables name none" not in str(caught.value)

@@ -1,6 +1,7 @@
 """Rows that can be trained on, their images, those that are left out, and which of them train and validate."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, shortened
 from cmcgns.common.remote import is_url
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.images.read import load_images
@@ -19,10 +20,11 @@ from cmcgns.data.pairs.table import (
     check_ids,
     fill_columns,
     read_columns,
+    usual_splits,
     warn_about_reports,
 )
 from cmcgns.data.reports.text import MAX_REPORT, split_sentences
-from cmcgns.data.tables import find_table
+from cmcgns.data.tables import find_table, has_nul
 from cmcgns.data.vocabulary import is_frontal, parse_views
 from cmcgns.settings.config import DataSettings
 
@@ -73,8 +75,8 @@ def read_pairs(
     are left out.
 
     Args:
-        path: table or folder; relative image paths start at the table's folder.
-        settings: columns, views, which text.
+        path: table or folder; relative image paths start at the table's folder, or at `data.images`.
+        settings: columns, views, which text, how the table is written.
         exists: says whether an image is there; by default a file of that path (URLs are taken to be there).
         everything: also read columns that pretraining does not know (from a parquet table; they cost memory).
 
@@ -82,10 +84,12 @@ def read_pairs(
         UserError: no table, missing columns, repeated images, missing image files.
     """
     table = find_table(path, TABLE_NAMES)
-    frame = read_columns(table, settings.columns, everything)
+    frame = read_columns(table, settings, everything)
     frame["row"] = range(1, len(frame) + 1)
-    pairs = PairTable(fill_columns(frame, table), table)
+    pairs = PairTable(fill_columns(frame, table, settings.images), table)
+    pairs.leave_out(has_nul(pairs.frame), "NUL bytes: the file is damaged")
     check_ids(pairs.frame, table)
+    pairs.frame["split"] = usual_splits(pairs.frame["split"], (settings.train_split, settings.val_split))
     pairs.leave_out(pairs.frame["split"] == "", "no split (empty, while other rows have one)")
     if settings.views == "frontal":
         _keep_frontal(pairs)
@@ -139,7 +143,7 @@ def _has_sentence(texts: pd.Series) -> pd.Series:
 
 
 def _check_files(pairs: PairTable, bad_images: str, exists: Callable[[str], bool] | None) -> None:
-    exists = exists or (lambda path: is_url(path) or Path(path).is_file())
+    exists = exists or (lambda path: is_url(path) or os.path.isfile(path))  # noqa: PTH113 - takes names of any length
     paths = pairs.frame["image_path"]
     missing = pd.Series(np.fromiter((not exists(path) for path in paths), bool, len(paths)), index=paths.index)
     if not missing.any():
@@ -148,12 +152,15 @@ def _check_files(pairs: PairTable, bad_images: str, exists: Callable[[str], bool
         pairs.leave_out(missing, "image file is missing")
         return
     rows = pairs.frame[missing]
-    foreign = rows["image_path"].str.contains("\\", regex=False).any()
-    hint = " (some are Windows paths, which `cmcgns prepare table` understands)" if foreign else ""
-    listed = "\n  ".join(f"row {r}: {p}" for r, p in zip(rows["row"][:10], rows["image_path"][:10], strict=True))
+    foreign = rows["image_path"].str.contains(r"/[A-Za-z]:/").any()
+    hint = " (those of a Windows machine have to be made relative)" if foreign else ""
+    listed = "\n  ".join(
+        f"row {r}: {shortened(p, 400)}" for r, p in zip(rows["row"][:10], rows["image_path"][:10], strict=True)
+    )
     raise UserError(
         f"{pairs.source}: {len(rows)} image files are missing:\n  {listed}\n"
-        f"Correct the paths{hint}, or leave these rows out with --set data.bad_images=leave_out"
+        f"Correct the paths{hint}, name the folder where they start with --set data.images=DIR, or leave these rows "
+        "out with --set data.bad_images=leave_out"
     )
 
 

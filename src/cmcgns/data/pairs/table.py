@@ -2,18 +2,20 @@
 
 import difflib
 import logging
-import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import image_file
+from cmcgns.common.errors import UserError, did_you_mean, shortened
+from cmcgns.data.delimited import TextFormat
+from cmcgns.data.paths import absolute_paths, images_folder
 from cmcgns.data.reports.section_rules import list_rules, load_rules
 from cmcgns.data.reports.sections import has_heading
-from cmcgns.data.tables import SUFFIXES, as_text, is_parquet, parquet_columns, read_table
-from cmcgns.data.vocabulary import canonical_ids
+from cmcgns.data.tables import as_text, describe_columns, is_parquet, parquet_columns, read_table, refuse_nested
+from cmcgns.data.vocabulary import canonical_ids, parse_splits
+from cmcgns.settings.config import DataSettings
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +27,12 @@ _SAMPLE = 200  # reports
 TABLE_NAMES = ("manifest.parquet", "manifest.csv", "pairs.parquet", "pairs.csv")
 
 
-def read_columns(table: Path, mapping: dict[str, str], everything: bool) -> pd.DataFrame:
+def read_columns(table: Path, settings: DataSettings, everything: bool) -> pd.DataFrame:
     """The cells of a table as they are, under our column names.
 
     Args:
         table: csv or parquet file.
-        mapping: our column name -> the table's, for those that differ.
+        settings: `columns` (our column name -> the table's, for those that differ), separator and encoding.
         everything: also read columns of a parquet table that pretraining does not know.
 
     Returns:
@@ -39,19 +41,23 @@ def read_columns(table: Path, mapping: dict[str, str], everything: bool) -> pd.D
     Raises:
         UserError: not to be read, a mapping that does not fit, repeated columns, or no images or text.
     """
-    if not table.name.lower().endswith(SUFFIXES):
-        raise UserError(f"{table}: a .csv or .parquet table is expected")
+    mapping = settings.columns
     names = parquet_columns(table) if is_parquet(table) else []
-    frame = read_table(table, columns=None if everything else _wanted(names, mapping))
-    _warn_about_near_names(names or list(frame.columns), mapping, table)
+    form = TextFormat(settings.separator, settings.encoding)
+    frame = read_table(table, columns=None if everything else _wanted(names, mapping), form=form)
+    names = names or list(frame.columns)
+    _check_spellings(names, mapping, table)
     frame = _named(frame, mapping, table)
     if frame.columns.duplicated().any():
         raise UserError(f"{table}: column {frame.columns[frame.columns.duplicated()][0]} stands there twice")
-    hint = f"found: {', '.join(map(str, frame.columns))}; map names with --set data.columns.<ours>=<yours>"
+    found = list(frame.columns)
+    refuse_nested(frame, [name for name in _COLUMNS if name in found], table)
+    hint = "; map names with --set data.columns.<ours>=<yours>"
     if "image_path" not in frame:
-        raise UserError(f"{table}: missing column image_path ({hint})")
+        raise UserError(f"{table}: missing column image_path {describe_columns('image_path', found, hint)}")
     if not any(column in frame for column in TEXT_COLUMNS):
-        raise UserError(f"{table}: missing report text: one of {', '.join(TEXT_COLUMNS)} ({hint})")
+        wanted = ", ".join(TEXT_COLUMNS)
+        raise UserError(f"{table}: missing report text: one of {wanted} {describe_columns('report', found, hint)}")
     return frame
 
 
@@ -62,18 +68,24 @@ def _wanted(names: list[str], mapping: dict[str, str]) -> list[str] | None:
     return [name for name in names if name in known] if wanted <= set(names) else None
 
 
-def _warn_about_near_names(names: list[str], mapping: dict[str, str], table: Path) -> None:
-    """A column that is ignored although it is spelt almost like one that would be used."""
+def _check_spellings(names: list[str], mapping: dict[str, str], table: Path) -> None:
+    """Warn of a column that is ignored although it is spelt almost like one that would be used.
 
-    def plain(name: str) -> str:
-        return re.sub(r"[^a-z0-9]", "", name.lower())
-
-    unknown = {plain(name): name for name in names if name not in _COLUMNS and name not in mapping.values()}
+    Raises:
+        UserError: two columns that differ in case, blanks or marks alone, one of which would be used.
+    """
+    unknown = {_plain(name): name for name in names if name not in _COLUMNS and name not in mapping.values()}
     for wanted in _COLUMNS:
-        if wanted in names or wanted in mapping:
+        if wanted in mapping:
             continue
-        near = difflib.get_close_matches(plain(wanted), unknown, 1, cutoff=0.9)
-        if near:
+        twin = unknown.get(_plain(wanted))
+        if wanted in names and twin is not None:
+            raise UserError(
+                f"{table}: the columns {wanted} and {twin} are both there; say which one is meant with "
+                f"--set data.columns.{wanted}={twin} (or {wanted})"
+            )
+        near = difflib.get_close_matches(_plain(wanted), unknown, 1, cutoff=0.9)
+        if near and wanted not in names:
             theirs = unknown[near[0]]
             logger.warning(
                 "%s: the column %s is not used; if it is %s, say so with --set data.columns.%s=%s",
@@ -81,32 +93,38 @@ def _warn_about_near_names(names: list[str], mapping: dict[str, str], table: Pat
             )  # fmt: skip
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
 def _named(frame: pd.DataFrame, mapping: dict[str, str], table: Path) -> pd.DataFrame:
     """The frame with our names, after every entry of the mapping has been found to mean one column."""
     for ours, theirs in mapping.items():
         if ours not in _COLUMNS:
-            near = difflib.get_close_matches(ours, _COLUMNS, 1)
-            hint = f" Did you mean {near[0]}?" if near else f" They are {', '.join(_COLUMNS)}."
+            hint = did_you_mean(ours, _COLUMNS) or f" They are {', '.join(_COLUMNS)}."
             raise UserError(f"data.columns.{ours} is none of our columns.{hint}")
         if theirs not in frame:
-            found = ", ".join(map(str, frame.columns))
-            raise UserError(f"{table}: data.columns.{ours} names the column {theirs}, which is not there ({found})")
+            found = describe_columns(theirs, list(frame.columns))
+            raise UserError(f"{table}: data.columns.{ours} names the column {theirs}, which is not there {found}")
         if list(mapping.values()).count(theirs) > 1:
             raise UserError(f"{table}: data.columns uses the column {theirs} more than once")
+        if ours != theirs and ours in frame and _plain(ours) == _plain(theirs):
+            frame = frame.drop(columns=ours)  # two spellings of one name, of which the user chose
     return frame.rename(columns={theirs: ours for ours, theirs in mapping.items()})
 
 
-def fill_columns(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
+def fill_columns(frame: pd.DataFrame, table: Path, images: str = "") -> pd.DataFrame:
     """All columns of text and ids, stripped; images by absolute path.
 
     A row without a study is one of its own, a study without a patient is one of its own.
 
     Args:
         frame: of `read_columns`, and `row`; changed in place.
-        table: where it comes from; relative image paths start at its folder.
+        table: where it comes from.
+        images: folder where relative image paths start; by default the table's.
 
     Raises:
-        UserError: a row without an image; names the first.
+        UserError: a row without an image; names the first. No such folder.
     """
     for column in (*TEXT_COLUMNS, *OPTIONAL_COLUMNS):
         read = canonical_ids if column in ("study_id", "patient_id") else as_text
@@ -114,8 +132,10 @@ def fill_columns(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
     paths = as_text(frame["image_path"])
     empty = frame.loc[paths == "", "row"]
     if len(empty):
-        raise UserError(f"{table}: image_path is empty in row {empty.iloc[0]} ({len(empty)} rows)")
-    frame["image_path"] = _absolute(paths, table.parent.resolve())
+        raise UserError(
+            f"{table}: image_path is empty in row {empty.iloc[0]} ({len(empty)} rows); fill in or delete these rows"
+        )
+    frame["image_path"] = absolute_paths(paths, images_folder(images, table, "data.images"))
     for column, fallback in (("study_id", "image_path"), ("patient_id", "study_id")):
         missing = frame[column] == ""
         if missing.any():
@@ -126,6 +146,11 @@ def fill_columns(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
     return frame
 
 
+def usual_splits(cells: pd.Series, named: Iterable[str | None]) -> pd.Series:
+    """(n,) train, val and test for words that mean them ("Training", "valid"); those that the settings name stay."""
+    return cells.where(cells.isin(list(named)), parse_splits(cells).fillna(cells))
+
+
 def check_ids(frame: pd.DataFrame, table: Path) -> None:
     """One row for each image, one patient for each study.
 
@@ -134,16 +159,15 @@ def check_ids(frame: pd.DataFrame, table: Path) -> None:
         table: named in messages.
 
     Raises:
-        UserError: an image in several rows (however its path is spelt), or a study of several patients.
+        UserError: an image in several rows, or a study of several patients.
     """
     paths = frame["image_path"]
-    if paths.str.contains(r"//|/\.\.?(?:/|$)").any():
-        paths = paths.map(os.path.normpath)
     repeated = paths.duplicated(keep=False)
     if repeated.any():
         path = paths[repeated].iloc[0]
         raise UserError(
-            f"{table}: duplicate id: image_path {path} stands in rows {frame.loc[paths == path, 'row'].tolist()} "
+            f"{table}: duplicate id: image_path {shortened(path, 400)} stands in rows "
+            f"{frame.loc[paths == path, 'row'].tolist()[:10]} "
             f"({paths[repeated].nunique()} images are repeated); keep one row for each image"
         )
     patients = frame.groupby("study_id")["patient_id"].nunique()
@@ -151,9 +175,9 @@ def check_ids(frame: pd.DataFrame, table: Path) -> None:
         study = patients.index[patients > 1][0]
         rows = frame.loc[frame["study_id"] == study, "row"].tolist()
         raise UserError(
-            f"{table}: duplicate id: study_id {study} belongs to {patients[study]} patients (rows {_some(rows)}; "
-            f"{(patients > 1).sum()} studies have several): give the studies of different patients ids of their own, "
-            "for example patient and study joined"
+            f"{table}: duplicate id: study_id {shortened(study)} belongs to {patients[study]} patients (rows "
+            f"{_some(rows)}; {(patients > 1).sum()} studies have several): give the studies of different "
+            "patients ids of their own, for example patient and study joined"
         )
 
 
@@ -186,10 +210,3 @@ def warn_about_reports(frame: pd.DataFrame, name: str) -> None:
 
 def _some(rows: list[int]) -> str:
     return ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
-
-
-def _absolute(paths: pd.Series, root: Path) -> pd.Series:
-    """What `image_file` makes of every path; without a loop where all are plain relative ones."""
-    if paths.str.contains(r"^/|//|(?:^|/)\.{1,2}(?:/|$)").any():
-        return pd.Series([image_file(root, path) for path in paths], index=paths.index, dtype="str")
-    return f"{root}/" + paths

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args
 
-import pandas as pd
-
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_text
+from cmcgns.common.spreadsheet import write_spreadsheet
 
 Kind = Literal["patient", "file", "picture"]
 PRETRAINING = "pretraining"
@@ -129,8 +127,8 @@ def refuse(leakage: Leakage, allow: bool, path: Path | None = None) -> None:
         UserError: names the first patients and images, the file with all of them, and the way out.
     """
     if path is not None and (leakage.findings or path.exists()):
-        table = pd.DataFrame(leakage.findings, columns=[each.name for each in fields(Overlap)])
-        write_text(path, table.to_csv(index=False, lineterminator="\n"))
+        names = [each.name for each in fields(Overlap)]
+        write_spreadsheet(path, names, ([getattr(each, name) for name in names] for each in leakage.findings))
     refused = leakage.refused
     if not refused or allow:
         return

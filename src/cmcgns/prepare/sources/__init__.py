@@ -1,13 +1,14 @@
 """One short reader per public dataset, found by name; `sources.yaml` says what each dataset is."""
 
-import difflib
 import importlib
-from functools import cache
+from functools import cache, partial
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from cmcgns.common.errors import UserError
-from cmcgns.prepare.sources.base import Source
+from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.prepare.sources.base import Reader, Source, SourceOptions, SourceTable
+from cmcgns.prepare.sources.cells import describe_shared_patients
 from cmcgns.settings.yaml import parse_mapping
 
 
@@ -30,8 +31,15 @@ def get_source(name: str) -> Source:
     known = _descriptions()
     if name not in known:
         wanted = name.lower().replace("_", "-").replace(" ", "-")
-        near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"no dataset is called {name!r}; {hint}(known: {', '.join(known)})")
+        hint = did_you_mean(wanted, known)
+        raise UserError(f"no dataset is called {name!r} (known: {', '.join(known)}).{hint}")
     reader = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    return Source(name, **known[name], read=reader.read)
+    return Source(name, **known[name], read=partial(_read, reader.read))
+
+
+def _read(reader: Reader, root: Path, options: SourceOptions) -> SourceTable:
+    """What a reader gives, with a note of what was looked up and not believed: who is in several splits."""
+    table = reader(root, options)
+    note = describe_shared_patients(table.frame)
+    table.notes += [note] if note else []
+    return table

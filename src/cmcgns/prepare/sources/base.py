@@ -8,11 +8,14 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import pandas as pd
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, shortened
+from cmcgns.common.remote import is_url
+from cmcgns.data.delimited import TextFormat
+from cmcgns.data.paths import plain_path
 
 SplitRule = Literal["v1", "legacy"]
 PLACE = "_place"  # column of the readers: file and row, for messages
@@ -28,6 +31,8 @@ class SourceOptions:
         columns: our column name -> the user's (source `table` only).
         rules: rule file for sections of reports: a name that comes with the package, or a path.
         dataset: name of rows that state none (source `table` only); ids start with it.
+        images: folder where paths of the table start (source `table` only); None: the table's own.
+        form: separator and encoding (source `table` only).
     """
 
     split: SplitRule = "v1"
@@ -35,6 +40,8 @@ class SourceOptions:
     columns: dict[str, str] = field(default_factory=dict)
     rules: str = "english"
     dataset: str = ""
+    images: Path | None = None
+    form: TextFormat = field(default_factory=TextFormat)
 
 
 @dataclass
@@ -73,7 +80,8 @@ class SourceTable:
 
     def also_left_out(self, places: Iterable[str], reason: str) -> None:
         """Remember what never was in the frame, such as files that no table names."""
-        self.left_out += [{"where": str(place), "reason": str(reason)} for place in places]
+        words = shortened(reason, 500)
+        self.left_out += [{"where": shortened(place, 500), "reason": words} for place in places]
 
     def match_files(self, files: set[str], named: Iterable[str], table: str) -> None:
         """Leave out the rows whose `source` is not among the files, and remember the files that no row names.
@@ -85,6 +93,9 @@ class SourceTable:
         """
         self.leave_out(~self.frame["source"].isin(files), "no such file", self.frame["source"])
         self.also_left_out(sorted(files - set(named)), f"{table} does not name it")
+
+
+Reader: TypeAlias = Callable[[Path, SourceOptions], SourceTable]
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ class Source:
     url: str
     uses: list[str]
     layout: list[str]
-    read: Callable[[Path, SourceOptions], SourceTable]
+    read: Reader
 
 
 def find(root: Path, *patterns: str) -> Path:
@@ -199,8 +210,9 @@ def relative_paths(cells: pd.Series, root: Path) -> tuple[pd.Series, pd.Series]:
     here = PurePosixPath(os.path.abspath(root)).as_posix() + "/"  # noqa: PTH100 - links must stay as they are
 
     def clean(path: str) -> str:
-        path = path.replace("\\", "/").removeprefix(here).removeprefix(top)
-        return os.path.normpath(path).replace("\\", "/") if path else ""
+        if is_url(path):
+            return path
+        return plain_path(path.replace("\\", "/").removeprefix(here).removeprefix(top)).replace("\\", "/")
 
     paths = cells.map({cell: clean(cell) for cell in cells.unique()}).astype("str")
     return paths, paths.str.startswith("/") | (paths == "..") | paths.str.startswith("../")
@@ -218,4 +230,5 @@ def _entries(root: Path, folder: str, skipped: list[dict[str, str]]) -> list[os.
 
 
 def _leaves_root(name: str) -> dict[str, str]:
-    return {"where": name, "reason": "symbolic link that leaves the root; put the files there or choose a root above"}
+    hint = "put the files there, or name a folder above (--root, --images of a table)"
+    return {"where": name, "reason": f"symbolic link that leaves the root; {hint}"}

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cmcgns.common.errors import shortened
 from cmcgns.data.manifest import LABEL, NUMBERS, TEXT, boxes_text
-from cmcgns.data.tables import read_table
-from cmcgns.data.vocabulary import MISSING
+from cmcgns.data.tables import MISSING, has_nul, read_table
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable
 
 
@@ -30,12 +30,15 @@ def read_rows(path: Path, left_out: list[dict[str, str]], required: tuple[str, .
 
 def number_rows(rows: pd.DataFrame, name: str, left_out: list[dict[str, str]]) -> pd.DataFrame:
     """The rows with the column `PLACE`, without those that have NUL bytes."""
-    damaged = pd.Series(False, index=rows.index)
-    for column in rows.columns:
-        damaged |= rows[column].str.contains("\0", regex=False)
+    damaged = has_nul(rows)
     places = name + ", row " + pd.Series(range(1, len(rows) + 1), index=rows.index).astype("str")
     left_out += [{"where": place, "reason": "NUL bytes: the file is damaged"} for place in places[damaged]]
     return rows.assign(**{PLACE: places})[~damaged].reset_index(drop=True)
+
+
+def quoted(cells: pd.Series) -> pd.Series:
+    """(n,) the cells as messages quote them: in marks, and not at any length."""
+    return cells.map(lambda cell: repr(shortened(cell, 80))).astype("str")
 
 
 def look_up(keys: pd.Series, found: Mapping[str, str] | pd.Series) -> pd.Series:
@@ -60,7 +63,7 @@ def read_labels(table: SourceTable, columns: Mapping[str, str]) -> None:
         values, bad = label_values(table.frame[theirs])
         if bad.any():
             cells = table.frame[theirs].astype("str")
-            table.leave_out(bad, f"{theirs} is " + cells.map(repr) + "; 1, 0, -1 or nothing is expected")
+            table.leave_out(bad, f"{theirs} is " + quoted(cells) + "; 1, 0, -1 or nothing is expected")
             values = values[~bad].reset_index(drop=True)
         table.frame[ours] = values
 
@@ -78,7 +81,7 @@ def _label(cell: str) -> float:
     if text in MISSING:
         return math.nan
     try:
-        number = float({"true": "1", "false": "0"}.get(text, text))
+        number = float({"true": "1", "false": "0"}.get(text, text.replace(",", ".")))  # decimal commas
     except ValueError:
         return math.inf
     return number if number in (1, 0, -1) else math.inf
@@ -165,6 +168,25 @@ def without_legacy(table: SourceTable, options: SourceOptions, name: str) -> Non
     table.frame["split_rule"] = "v1"
     if options.split == "legacy":
         table.notes.append(f"no legacy split is defined for {name}; v1 is used")
+
+
+def describe_shared_patients(frame: pd.DataFrame) -> str:
+    """Whether a patient is in several splits, as the rows have it, whatever their source says of itself.
+
+    Args:
+        frame: patient_id, study_id and split; rows without a split do not count.
+
+    Returns:
+        A note; empty where no patients are named (then each study stands for one), or there are no two splits.
+    """
+    rows = frame[frame["split"] != ""]
+    if rows["split"].nunique() < 2 or (rows["patient_id"] == rows["study_id"]).all():
+        return ""
+    shared = rows.groupby("patient_id")["split"].nunique().loc[lambda splits: splits > 1]
+    if shared.empty:
+        return "patients: none is in two splits (looked up in all rows)"
+    example = shortened(shared.index[0], 80)
+    return f"patients: {len(shared):,} are in more than one split, for example {example}; `cmcgns check` lists them"
 
 
 def published_splits(count: int, held_out: float) -> NDArray[np.str_]:

@@ -8,7 +8,7 @@ import pandas as pd
 from cmcgns.data.manifest import LABEL
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_ages, parse_sexes
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files, find, find_optional
-from cmcgns.prepare.sources.cells import draw_splits, finish, look_up, read_labels, read_rows
+from cmcgns.prepare.sources.cells import draw_splits, finish, look_up, quoted, read_labels, read_rows
 
 VALIDATION_SHARE = 0.025  # of the training patients: about 5,600 of 223,414 images
 LEGACY_VALIDATION_ROWS = 5000
@@ -76,7 +76,7 @@ def _name(table: SourceTable, images: pd.Series) -> None:
     paths = table.frame["Path"].fillna("").astype("str")
     names = _keys(paths)
     table.frame = table.frame.assign(_key=names[0], _study=names[1], _patient=names[2], _side=names[3])
-    table.leave_out(names[0].isna(), "Path is " + paths.map(repr) + "; …/patient00001/study1/view1_… is expected")
+    table.leave_out(names[0].isna(), "Path is " + quoted(paths) + "; …/patient00001/study1/view1_… is expected")
     frame = table.frame
     details = frame.reindex(columns=list(_DETAILS)).fillna("").astype("str")
     side = details["Frontal/Lateral"].where(details["Frontal/Lateral"] != "", frame["_side"])

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.text_files import read_lines
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files
-from cmcgns.prepare.sources.cells import draw_splits, finish, look_up
+from cmcgns.prepare.sources.cells import draw_splits, finish, look_up, quoted
 
 _NORMAL, _PNEUMONIA, _COVID = "label_Normal", "label_Pneumonia", "label_COVID-19"
 _LABELS = {
@@ -67,13 +68,7 @@ def _one(root: Path, part: str, version: str) -> Path:
 
 
 def _read_list(path: Path, part: str) -> pd.DataFrame:
-    try:
-        text = path.read_text("utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from error
-    lines = [(number, line) for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1) if line.strip()]
-    if not lines:
-        raise UserError(f"{path} is empty")
+    lines = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
     places = [f"{path.name}, line {number}" for number, _ in lines]
     return pd.DataFrame({"_line": [line for _, line in lines], "_part": part, PLACE: places}).astype("str")
 
@@ -94,7 +89,7 @@ def _parse(table: SourceTable, images: dict[str, str]) -> None:
     damaged = table.frame["_line"].str.contains("\0", regex=False)
     bad = unknown | damaged | (table.frame["_patient"] == "")
     reasons = pd.Series("line is not `patient file class source`", index=kind.index).mask(
-        unknown, "no class (" + ", ".join(_LABELS) + ") in " + lines.str.slice(stop=_LONGEST).map(repr)
+        unknown, "no class (" + ", ".join(_LABELS) + ") in " + quoted(table.frame["_line"])
     )
     table.leave_out(bad, reasons.mask(damaged, "NUL bytes: the file is damaged"))
     frame = table.frame

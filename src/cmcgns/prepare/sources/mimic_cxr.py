@@ -168,7 +168,7 @@ def _add_split(root: Path, table: SourceTable) -> None:
     listed = read_table(file, ("dicom_id", "split")).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
     table.frame["split"] = parse_splits(look_up(table.frame["dicom_id"], listed))
     table.leave_out(table.frame["split"].isna(), f"{file.name} gives no known split")
-    table.notes.append("split: the official one, by patient, under v1 and legacy alike")
+    table.notes.append("split: the official one, under v1 and legacy alike")
 
 
 def _add_labels(root: Path, table: SourceTable) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, shortened
+from cmcgns.data.delimited import read_cells
 from cmcgns.data.manifest import LABEL
-from cmcgns.data.tables import read_cells
+from cmcgns.data.text_files import read_lines
 from cmcgns.data.vocabulary import parse_ages, parse_sexes, parse_views
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable, by_name, existing_files, find, find_optional
 from cmcgns.prepare.sources.cells import (
@@ -17,6 +18,7 @@ from cmcgns.prepare.sources.cells import (
     finish,
     look_up,
     number_rows,
+    quoted,
     read_rows,
     without_legacy,
 )
@@ -58,7 +60,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         boxes=look_up(image, _boxes(root, table.left_out)),
     )
     wrong = ~(number % 1 == 0).fillna(False).astype(bool)
-    table.leave_out(wrong, "Patient ID is " + rows["Patient ID"].map(repr) + "; a whole number is expected")
+    table.leave_out(wrong, "Patient ID is " + quoted(rows["Patient ID"]) + "; a whole number is expected")
     _read_findings(table)
     _split(table, path.parent, options)
     without_legacy(table, options, "nih")
@@ -82,13 +84,12 @@ def _boxes(root: Path, left_out: list[dict[str, str]]) -> dict[str, str]:
     path = find_optional(root, "BBox_List_2017*.csv", "*/BBox_List_2017*.csv")
     if path is None:
         return {}
-    cells = read_cells(path)
-    header = [str(name).strip() for name in cells.iloc[0]]  # three nameless columns follow in the official file
+    names, cells = read_cells(path)
+    header = [name.strip() for name in names]  # three nameless columns follow in the official file
     if header[: len(_BOX_HEADER)] != _BOX_HEADER:
-        raise UserError(f"{path}: the header is {','.join(header)!r}; {','.join(_BOX_HEADER)!r} is expected")
-    boxes = (
-        cells.iloc[1:, :6].set_axis(["image", "label", "x", "y", "width", "height"], axis=1).reset_index(drop=True)
-    )
+        found, wanted = shortened(",".join(header)), ",".join(_BOX_HEADER)
+        raise UserError(f"{path}: the header is {found!r}; {wanted!r} is expected")
+    boxes = cells.iloc[:, :6].set_axis(["image", "label", "x", "y", "width", "height"], axis=1)
     boxes = number_rows(boxes, path.name, left_out)
     boxes["label"] = boxes["label"].replace("Infiltrate", "Infiltration")  # two spellings of one finding
     return boxes_by_image(drop_bad_boxes(boxes, left_out))
@@ -103,7 +104,7 @@ def _split(table: SourceTable, folder: Path, options: SourceOptions) -> None:
         frame["split"] = draw_splits(frame["patient_id"], options.seed, shares)
         table.notes.append("train_val_list.txt and test_list.txt are not both there: 70/10/20 drawn by patient")
         return
-    train, test = (frame["_image"].isin(set(path.read_text("utf-8-sig").split())) for path in lists)
+    train, test = (frame["_image"].isin(set(map(str.strip, read_lines(path)))) for path in lists)
     frame["split"] = pd.Series("", index=frame.index, dtype="str").mask(test, "test")
     frame.loc[train, "split"] = draw_splits(
         frame.loc[train, "patient_id"], options.seed, {"train": 0.875, "val": 0.125}

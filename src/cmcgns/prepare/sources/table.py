@@ -1,18 +1,18 @@
 """A table of one's own: csv or parquet, with a mapping from the manifest's column names to the table's."""
 
-import difflib
 import json
 from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.data.boxes import box_fault
 from cmcgns.data.manifest import LABEL, TEXT
-from cmcgns.data.tables import as_text, find_table, read_table
-from cmcgns.data.vocabulary import canonical_ids, is_missing, parse_ages, parse_sexes, parse_splits, parse_views
+from cmcgns.data.paths import images_folder, is_of_another_system
+from cmcgns.data.tables import as_text, describe_columns, find_table, is_missing, read_table, refuse_nested
+from cmcgns.data.vocabulary import canonical_ids, parse_ages, parse_sexes, parse_splits, parse_views
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files, relative_paths
-from cmcgns.prepare.sources.cells import draw_splits, finish, number_rows, read_labels
+from cmcgns.prepare.sources.cells import draw_splits, finish, number_rows, quoted, read_labels
 from cmcgns.prepare.sources.reports import TEXTS, cut_reports
 
 COLUMNS = (*(name for name in TEXT if name not in ("source", "sha256")), "age")
@@ -20,25 +20,27 @@ _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 def read(root: Path, options: SourceOptions) -> SourceTable:
-    """Rows of the one table in the root, or of the file that the root is; paths are relative to the table's folder.
+    """Rows of the one table in the root, or of the file that the root is.
 
-    Only `image_path` is needed. Labels are the columns `label_…`, own or mapped; splits stay as they are and are
-    drawn by patient where they are missing.
+    Paths are relative to the table's folder, or to the folder of images that the options name. Only `image_path` is
+    needed. Labels are the columns `label_…`, own or mapped; splits stay as they are and are drawn by patient where
+    they are missing.
 
     Raises:
-        UserError: no table, several, an unreadable one, or a mapping to columns that are not there.
+        UserError: no table, several, an unreadable one, a mapping to columns that are not there, or no such folder.
     """
     file = find_table(root)
     table = SourceTable()
-    cells = read_table(file)
+    cells = read_table(file, form=options.form)
     theirs = pd.DataFrame({str(name): as_text(cells[name]) for name in cells})
     ours = _map_columns(theirs, options.columns, file)
+    refuse_nested(cells, ours.values(), file)
     unused = sorted(set(theirs.columns) - set(ours.values()))
     table.frame = number_rows(theirs[list(ours.values())].set_axis(list(ours), axis=1), file.name, table.left_out)
     _refuse_without_effect(table.frame, options, file)
     if unused:
-        table.notes.append(f"columns that are not used: {', '.join(unused)}")
-    _check_files(table, file.parent)
+        table.notes.append(f"columns that are not used: {shortened(', '.join(unused), 1000)}")
+    _check_files(table, images_folder(options.images, file, "--images"))
     labels = [name for name in ours if name.startswith(LABEL)]
     read_labels(table, {name: name for name in labels})
     _check_boxes(table)
@@ -68,37 +70,54 @@ def _map_columns(frame: pd.DataFrame, mapping: dict[str, str], file: Path) -> di
     """Our column -> the table's, for all columns that are used."""
     for ours, theirs in mapping.items():
         if ours not in COLUMNS and not ours.startswith(LABEL):
-            raise UserError(f"column mapping: {ours!r} is no column of a manifest{_nearest(ours, list(COLUMNS))}")
+            hint = did_you_mean(ours, COLUMNS) or f" They are {', '.join(COLUMNS)} and {LABEL}…."
+            raise UserError(f"--column {ours}: no column of a manifest is called so.{hint}")
         if theirs not in frame:
-            raise UserError(f"{file}: no column {theirs!r} (for {ours}){_nearest(theirs, list(frame.columns))}")
+            found = describe_columns(theirs, list(frame.columns))
+            raise UserError(f"{file}: missing column {shortened(theirs)}, named for {ours} {found}")
     own = {str(name): str(name) for name in frame if name in COLUMNS or str(name).startswith(LABEL)}
     used = own | mapping
     if "image_path" not in used:
-        hint = _nearest("image_path", list(frame.columns))
-        raise UserError(f"{file}: no column image_path{hint}; map it: image_path=<column with the image files>")
+        hint = "; map names with --column OURS=THEIRS"
+        found = describe_columns("image_path", list(frame.columns), hint)
+        raise UserError(f"{file}: missing column image_path {found}")
+    _refuse_twins(list(frame.columns), mapping, file)
     return used
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f" (there are: {', '.join(names)})"
+def _refuse_twins(names: list[str], mapping: dict[str, str], file: Path) -> None:
+    """Columns of one name but for its case, one of which would be used, unless the user says which."""
+    for name in names:
+        twins = [other for other in names if other.lower() == name.lower() and other != name]
+        if twins and name in COLUMNS and name not in mapping:
+            raise UserError(
+                f"{file}: the columns {name} and {twins[0]} are both there; say which one is meant with --column "
+                f"{name}={twins[0]} (or {name}={name})"
+            )
 
 
 def _check_files(table: SourceTable, folder: Path) -> None:
-    """Images and masks must be there, below the table's folder."""
+    """Images and masks must be there, below the folder where paths start."""
     named = [name for name in ("image_path", "mask_path") if name in table.frame]
     for name in named:
         cells = table.frame[name].str.strip()
         paths, leaves = relative_paths(cells.mask(is_missing(cells), ""), folder)
         table.frame[name] = paths
-        table.leave_out(leaves, f"{name} " + cells + " leaves the root")
+        shown = cells.map(shortened) + ": "
+        foreign, remote = is_of_another_system(cells), cells.str.contains("://", regex=False)
+        reasons = pd.Series(
+            f"{name} lies outside of {folder}; name the folder of the images with --images DIR", cells.index
+        )
+        reasons = reasons.mask(foreign, f"{name} is an absolute path of another system; make it relative")
+        reasons = reasons.mask(remote, f"{name} is a URL; `prepare` reads files, `pretrain` takes URLs")
+        table.leave_out(leaves | foreign | remote, shown + reasons)
     table.leave_out(table.frame["image_path"] == "", "no image_path")
     known = {str(path) for name in named for path in table.frame[name].unique() if path}
     folders = sorted({path.partition("/")[0] if "/" in path else "" for path in known})
     files = existing_files(folder, [""] if "" in folders else folders, table.left_out)
     for name in named:
         paths = table.frame[name]
-        table.leave_out((paths != "") & ~paths.isin(files), f"no such file: {name} " + paths)
+        table.leave_out((paths != "") & ~paths.isin(files), f"no such file: {name} " + paths.map(shortened))
     table.frame["source"] = table.frame["image_path"]
     if "mask_path" in named:
         masks = table.frame.pop("mask_path")
@@ -132,7 +151,7 @@ def _describe(table: SourceTable, name_of_dataset: str) -> None:
         frame["view"] = ""
     frame["view"], unknown = parse_views(frame["view"])
     if unknown:
-        table.notes.append(f"unknown views, kept as OTHER: {', '.join(map(repr, unknown))}")
+        table.notes.append(f"unknown views, kept as OTHER: {shortened(', '.join(map(repr, unknown)))}")
     if "sex" in frame:
         frame["sex"] = parse_sexes(frame["sex"])
     if "age" in frame:
@@ -150,7 +169,7 @@ def _split(table: SourceTable, seed: int) -> None:
     cells = table.frame["split"].str.strip()
     table.frame["split"] = parse_splits(cells)
     unknown = table.frame["split"].isna()
-    table.leave_out(unknown, "split is " + cells.map(repr) + "; train, val or test is expected")
+    table.leave_out(unknown, "split is " + quoted(cells) + "; train, val or test is expected")
     frame = table.frame
     open_rows = frame["split"] == ""
     if not open_rows.any():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -16,14 +14,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cmcgns.common.files import write_text
-from cmcgns.common.page import page_template
+from cmcgns.common.page import markdown_text, page_template
+from cmcgns.common.spreadsheet import write_spreadsheet
 from cmcgns.reporting.style import save_pictures
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _PACKAGE = "cmcgns.reporting.evaluation"
-_SIGNS = re.compile(r"([\\`*\[\]|~$<>&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _NAME = re.compile(r"[\w./@+ -]+", re.ASCII)
 
 
@@ -52,11 +50,7 @@ def write_pages(
 
 def write_values(path: Path, kind: type[DataclassInstance], rows: Iterable[DataclassInstance]) -> None:
     """Write rows of one data class as CSV: one line a row, full precision; what is missing is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(asdict, rows))
-    write_text(path, text.getvalue())
+    write_spreadsheet(path, [field.name for field in fields(kind)], (asdict(row).values() for row in rows))
 
 
 def _markdown() -> Environment:
@@ -74,9 +68,7 @@ def _markdown() -> Environment:
 
 
 def _escape(text: object) -> Markup:
-    """Text that Markdown takes as it is: one line, no tables, links, emphasis or HTML."""
-    entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-    return Markup(_SIGNS.sub(lambda found: entities.get(found[0], "\\" + found[0]), _line(text)))  # nosec B704
+    return Markup(markdown_text(text))  # nosec B704
 
 
 def _line(text: object) -> str:

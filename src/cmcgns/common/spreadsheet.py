@@ -1,0 +1,40 @@
+"""Tables that people open in a spreadsheet: csv in which no cell is taken for a formula."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cmcgns.common.files import write_text
+
+_FORMULA = re.compile(r"[\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r]")  # full-width signs count in some programs
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+
+
+def safe_cell(value: object) -> object:
+    """A text that a spreadsheet would run as a formula gets an apostrophe in front; all else stays as it is.
+
+    Our own tables (manifests) are never written so: they have to come back as they were.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return "'" + value
+    return value
+
+
+def write_spreadsheet(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a report as csv, atomically; missing values (None) are empty.
+
+    Args:
+        path: the file.
+        header: names of the columns.
+        rows: cells; numbers in full precision.
+
+    Raises:
+        UserError: the disk refuses the file.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(safe_cell, header))
+    writer.writerows(map(safe_cell, row) for row in rows)
+    write_text(path, text.getvalue())
