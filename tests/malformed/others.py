@@ -44,6 +44,10 @@ CHECK = [
     Call("check data", ["image"], {"data/images": lambda path: next(path.iterdir()).write_text("words")}, status=1),
     Call("check data", ["mask"], {"data/masks": lambda path: next(path.iterdir()).write_text("words")}, status=1),
     Call("check data --no-images", ["label_Edema"], {MANIFEST: column("label_Edema", [7])}, status=1),
+    Call("figures", ["FOLDER"]),
+    Call("figures nowhere", ["nowhere", "cmcgns evaluate"]),
+    Call("figures pairs", ["pairs", "cmcgns evaluate"]),
+    Call("figures judged", ["judged/encoder.json", "damaged | JSON"], {"judged/encoder.json": "{"}),
     Call("check data --fix", ["manifest.cleaned.parquet"], {"data/manifest.cleaned.parquet": folder}),
 ]  # fmt: skip
 
@@ -85,6 +89,7 @@ PHANTOM = [
     Call(f"{STUDIES} --out out --train -1", ["train", "-1", "negative"]),
     Call(f"{STUDIES} --out out --train 0 --val 0 --test 0", ["--train | train", "no study"]),
     Call(f"{STUDIES} --out out --train many", ["--train", "integer"]),
+    Call(f"{STUDIES} --out out --train {'9' * 30}", ["--train", "less than or equal to"]),
     Call(f"phantom studies --out out {FEW} --workers 1 --size 8", ["size 8", "or more"]),
     Call(f"phantom studies --out out {FEW} --workers 1 --size -8", ["size -8", "or more"]),
     Call(f"phantom studies --out out {FEW} --workers 1 --size 9999999", ["size 9999999", "at most"]),

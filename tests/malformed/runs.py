@@ -70,7 +70,7 @@ OPENED = [
     Call(EVALUATE, ["run/report_encoder.json"], {TEXT: None}),
     Call(EVALUATE, ["run/report_encoder.json", "JSON | damaged"], {TEXT: cut(40)}),
     Call(EVALUATE, ["run/report_encoder.json"], {TEXT: "[]"}),
-    Call(EVALUATE, ["run/report_encoder.json"], {TEXT: setting(model_type="nonsense")}),
+    Call(EVALUATE, ["report_encoder.json", "nonsense"], {TEXT: setting(model_type="nonsense")}),
     Call(EVALUATE, ["run/report_encoder.json | run/model.safetensors"], {TEXT: setting(hidden_size=48)}),
     Call(f"{EVALUATE} --normalise half", ["run", "normalis", "leave"]),
     Call(f"{EVALUATE} --image-size 64", ["run", "size", "leave"]),

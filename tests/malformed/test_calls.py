@@ -1,6 +1,8 @@
-"""Every malformed call is answered by one short message that names what is wrong and says a way out."""
+"""Every malformed call is answered by one short message that names what is wrong and says a way out.
 
-import platform
+The tables beside this file hold the calls, a file a verb. By default a part of each is made, all with `make test-all`.
+"""
+
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +16,7 @@ from malformed.answer import ask, evaluate, faults, settle
 from malformed.call import Call
 from malformed.world import World
 
+SHARE = 4  # one call of so many is made by default
 VERBS = ("pretrain", "pairs", "runs", "evaluate", "prepare", "others", "python")
 
 
@@ -21,25 +24,9 @@ def _all() -> Iterator[object]:
     for verb in VERBS:
         for number, call in enumerate(import_module(f"malformed.{verb}").CALLS):
             marks = [pytest.mark.xfail(strict=True, reason=call.known)] if call.known else []
+            marks += [pytest.mark.slow] if number % SHARE else []
             words = " ".join([*call.words.split(), *call.files])
             yield pytest.param(verb, call, id=f"{verb}-{number}-{words[:90]}", marks=marks)
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    for name in ("cmcgns.demo", "lightning.fabric", "timm", "transformers"):  # so that no call is slow by its imports
-        import_module(name)
-    platform.processor()  # starts a process, once
-
-    return World(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")  # else a message is folded into a narrow box
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    return tmp_path
 
 
 @pytest.mark.parametrize(("verb", "call"), _all())

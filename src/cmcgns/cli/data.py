@@ -9,6 +9,7 @@ import typer
 from cmcgns.common.errors import UserError
 
 _MOST_WORKERS = 1024  # processes on one machine
+_MOST_STUDIES = 10_000_000  # to be drawn; more is a slip of the keyboard
 
 app = typer.Typer()
 phantom = typer.Typer(name="phantom", help="Draw synthetic studies.", no_args_is_help=True)
@@ -82,9 +83,9 @@ def check(
 @phantom.command("studies")
 def phantom_studies(
     out: Annotated[Path, typer.Option(help="Folder for manifest, images and masks.")],
-    train: Annotated[int, typer.Option(help="Studies of the training split.")] = 2000,
-    val: Annotated[int, typer.Option(help="Studies of the validation split.")] = 200,
-    test: Annotated[int, typer.Option(help="Studies of the test split.")] = 500,
+    train: Annotated[int, typer.Option(max=_MOST_STUDIES, help="Studies of the training split.")] = 2000,
+    val: Annotated[int, typer.Option(max=_MOST_STUDIES, help="Studies of the validation split.")] = 200,
+    test: Annotated[int, typer.Option(max=_MOST_STUDIES, help="Studies of the test split.")] = 500,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Names the series of studies.")] = 0,
     workers: Annotated[int, typer.Option(min=1, max=_MOST_WORKERS, help="Processes.")] = os.cpu_count() or 1,
@@ -100,7 +101,7 @@ def phantom_studies(
 def phantom_tree(
     name: Annotated[str, typer.Argument(help="Dataset, as in `prepare`: mimic-cxr, openi, chexpert, rsna, …")],
     out: Annotated[Path, typer.Option(help="Folder to fill; new or empty.")],
-    studies: Annotated[int, typer.Option(help="Studies, 8 or more.")] = 100,
+    studies: Annotated[int, typer.Option(max=_MOST_STUDIES, help="Studies, 8 or more.")] = 100,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Names the series of studies.")] = 0,
 ) -> None:

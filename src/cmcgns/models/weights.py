@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _HEADS = ("fc.", "head.", "heads.", "classifier.", "head_dist.", "pooler.", "mask_token", "decoder_")
 _DEPTH = 12  # dots of a prefix
-_SHOWN, _LETTERS = 3, 120  # keys in a list, and of each
+_SHOWN, _LETTERS = 2, 120  # keys in a list, and of each
 _OPTION = "--prefix P, or image_encoder.weights_prefix=P in a recipe"
 
 
