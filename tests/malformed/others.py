@@ -20,7 +20,7 @@ CHECK = [
     Call("check nowhere", ["nowhere", "no such manifest", "cmcgns prepare"]),
     Call("check pairs", ["pairs", "no such manifest", "cmcgns prepare"]),
     Call("check pairs/pairs.csv", ["pairs.csv", "cmcgns prepare table"]),
-    Call("check pairs/0.png", ["pairs/0.png", "manifest"]),
+    Call("check pairs/0.png", ["pairs/0.png", "picture", "table"]),
     Call("check run", ["run", "no such manifest"]),
     Call("check ''", ["manifest | folder"]),
     Call("check data data", ["data", "twice"]),
