@@ -301,7 +301,7 @@ def test_no_image_at_all_is_an_error_that_says_why(root, tmp_path):
     rows = pd.read_csv(root / "table.csv")
     rows["Path"] = rows["Path"] + ".gone"
     rows.to_csv(root / "table.csv", index=False)
-    with pytest.raises(UserError, match=r"no image is left for a manifest .no such file"):
+    with pytest.raises(UserError, match=r"no image is left for a manifest .table.csv, row 1: no such file"):
         do(root, tmp_path / "out")
 
 

@@ -115,7 +115,11 @@ def test_messages_quote_two_hundred_characters() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({1: 2}, "1: Keys should be strings"), ({"data": {2: 3}}, r"data\.2: Keys should be"), ([1], "Input should be")],
+    [
+        ({1: 2}, "1 is no setting: names are text"),
+        ({"data": {2: 3}}, r"data\.2 is no setting"),
+        ([1], "a group of settings"),
+    ],
 )
 def test_keys_that_are_no_words(settings: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
