@@ -1,11 +1,16 @@
 """Worker processes that leave each other room."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from cmcgns.common.processes import THREADS, worker_pool
+from cmcgns.common.errors import UserError
+from cmcgns.common.processes import THREADS, Stopped, stopping_at_signals, worker_pool
 
 
 def test_pitfall_speed_workers_have_one_thread_each_and_the_caller_keeps_its_own(
@@ -25,3 +30,51 @@ def test_the_environment_is_as_before_after_an_error(monkeypatch: pytest.MonkeyP
     with pytest.raises(FileNotFoundError), worker_pool(1) as pool:
         list(pool.map(os.listdir, [tmp_path / "absent"]))
     assert not set(THREADS) & set(os.environ)
+
+
+def end_by(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_a_killed_worker_is_named_with_its_signal() -> None:
+    with (
+        pytest.raises(UserError, match=r"worker process \d+ was ended by SIGKILL .*fewer --workers.*is kept"),
+        worker_pool(2) as pool,
+    ):
+        list(pool.map(end_by, [signal.SIGKILL]))
+
+
+def test_signals_become_an_exception_and_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with pytest.raises(Stopped, match=f"stopped by {number.name}") as caught, stopping_at_signals():
+            end_by(number)
+        assert caught.value.signal_number == number
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux' own service")
+def test_a_forked_child_ends_with_its_parent(tmp_path: Path) -> None:
+    """As the decoder of a DICOM file does when the worker that waits for it is killed."""
+    program = (
+        "import os, pathlib, sys, time\nfrom cmcgns.common.processes import end_with_parent\nparent = os.getpid()\n"
+        "child = os.fork()\nif child == 0:\n    end_with_parent(parent)\n"
+        "    pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    note = tmp_path / "child"
+    process = subprocess.Popen([sys.executable, "-c", program, str(note)])
+    while not (note.exists() and note.read_text()):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 10
+    while is_alive(int(note.read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def is_alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

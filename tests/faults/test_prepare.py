@@ -164,3 +164,29 @@ def test_a_place_that_cannot_be_written_to_is_named(root, tmp_path):
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert "--out" in ended.stderr
+
+
+LOADER = """
+import time
+from cmcgns.data.pairs.dataset import make_loader
+
+class Numbers:
+    def __getitem__(self, number):
+        return number
+
+if __name__ == "__main__":
+    batches = iter(make_loader(Numbers(), range(10**6), 2))
+    next(batches)
+    print("begun", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_loader_processes_end_with_the_training_that_is_killed():
+    call = [sys.executable, "-c", LOADER]
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout.readline() == "begun\n"
+    process.kill()
+    process.communicate()
+    until(lambda: not group(process.pid), 10)

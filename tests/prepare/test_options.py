@@ -2,12 +2,14 @@
 
 import io
 from dataclasses import fields
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.delimited import TextFormat
 from cmcgns.phantom.trees import tree_names, write_tree
 from cmcgns.prepare.run import PrepareOptions, prepare
 from cmcgns.prepare.sources import get_source, source_names
@@ -15,6 +17,7 @@ from cmcgns.prepare.sources.base import SourceOptions
 from support.trees import write_image, write_text
 
 OTHER = {"split": "legacy", "seed": 5, "rules": "german", "columns": {"view": "place"}, "dataset": "mine"}
+OTHER |= {"images": Path(), "form": TextFormat(encoding="cp1252")}
 HEEDED = {
     "mimic-cxr": {"split", "rules"},
     "openi": {"split", "seed", "rules"},
@@ -25,7 +28,7 @@ HEEDED = {
     "object-cxr": {"split", "seed"},
     "nih": {"seed"},
     "vindr": {"seed"},
-    "table": {"seed", "rules", "columns", "dataset"},
+    "table": {"seed", "rules", "columns", "dataset", "images", "form"},
 }
 SAME_UNDER_BOTH = {("mimic-cxr", "split"), ("openi", "split")}  # the official split is the published one
 ONLY_MARKS = ("openi", "rules")  # its reports come in sections; the marks of all languages are alike
@@ -43,7 +46,7 @@ def test_the_table_names_every_source_and_option():
 @pytest.mark.parametrize(("name", "option"), [(n, o) for n in HEEDED for o in OTHER if o not in HEEDED[n]])
 def test_an_option_without_effect_is_refused(name, option, tmp_path):
     options = PrepareOptions(**{option: OTHER[option]})
-    flag = {"columns": "--column"}.get(option, f"--{option}")
+    flag = {"columns": "--column", "form": "--separator or --encoding"}.get(option, f"--{option}")
     (tmp_path / "root").mkdir()
     with pytest.raises(UserError, match=f"{flag}.* has no effect on {name}"):
         prepare(name, tmp_path / "root", tmp_path / "out", options, quiet())
@@ -65,7 +68,7 @@ def table(root):
     write_text(
         root / "own.csv",
         "image_path,place,report",
-        *(f'images/{n}.png,AP,"Befund: Klar. IMPRESSION: Clear."' for n in range(9)),
+        *(f'images/{n}.png,AP,"Befund: Groß. IMPRESSION: Clear."' for n in range(9)),
     )
     for n in range(9):
         write_image(root / "images" / f"{n}.png", n)
@@ -83,6 +86,13 @@ def test_every_other_option_has_an_effect(name, tmp_path):
         other = read(name, root, **{option: OTHER[option]})
         with pytest.raises(AssertionError):
             pd.testing.assert_frame_equal(usual, other)
+
+
+def test_a_parquet_file_has_no_separator(tmp_path):
+    write_image(tmp_path / "a.png")
+    pd.DataFrame({"image_path": ["a.png"]}).to_parquet(tmp_path / "own.parquet")
+    with pytest.raises(UserError, match="no effect on it has --separator or --encoding: a parquet file"):
+        read("table", tmp_path, form=TextFormat(";"))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import MOST_QUOTED, UserError
 from cmcgns.evaluation.protocols import list_protocols
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import list_recipes, load_recipe, parse_recipe
-from cmcgns.settings.yaml import MOST_BYTES, MOST_QUOTED, apply_overrides, parse_mapping, read_mapping_file
+from cmcgns.settings.yaml import MOST_BYTES, apply_overrides, parse_mapping, read_mapping_file
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
     f"{name}: &{name} [{', '.join(['*' + below] * 9)}]" for below, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -117,8 +117,8 @@ def test_messages_quote_two_hundred_characters() -> None:
     ("settings", "message"),
     [
         ({1: 2}, "1 is no setting: names are text"),
-        ({"data": {2: 3}}, r"data\.2 is no setting"),
-        ([1], "a group of settings"),
+        ({"data": {2: 3}}, r"data\.2 is no setting: names are text"),
+        ([1], "a mapping"),
     ],
 )
 def test_keys_that_are_no_words(settings: object, message: str) -> None:

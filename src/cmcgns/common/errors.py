@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+MOST_QUOTED = 200  # characters of the input that a message repeats
+
 
 class UserError(ValueError):
     """Bad input of any kind: the message names the file, row or key and the way out.
@@ -16,7 +18,7 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def shortened(text: object, most: int = 200) -> str:
+def shortened(text: object, most: int = MOST_QUOTED) -> str:
     """What a message quotes of an input: at most so many characters of it, whatever its length."""
     quoted = str(text)
     return quoted if len(quoted) <= most else quoted[: most - 1] + "…"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.boxes import check_inside, parse_boxes, picture_size
-from cmcgns.data.images.files import open_picture
+from cmcgns.data.images.masks import read_mask
 from cmcgns.data.images.place import Pixels, fit_in_square, place_boxes, place_in_square
 from cmcgns.data.images.read import load_images
 from cmcgns.data.manifest import LABEL, image_file
@@ -84,7 +84,7 @@ class ImageSet:
         masks = np.zeros((len(chosen), side, side), dtype=bool)
         for mask, row in zip(masks, chosen, strict=True):
             if paths[row]:
-                mask[:] = fit_in_square(self._gray_mask(row), side, Image.Resampling.BOX) >= 128
+                mask[:] = fit_in_square(self._read_mask(row) * np.uint8(255), side, Image.Resampling.BOX) >= 128
         return masks
 
     def whole_mask(self, row: int) -> BoolArray:
@@ -95,26 +95,25 @@ class ImageSet:
         """
         if not self.frame["mask_path"].iloc[row]:
             return np.zeros(self.stored_size(row) or self.pixels.shape[1:], dtype=bool)
-        return self._gray_mask(row) >= 128
+        return self._read_mask(row)
 
     def stored_size(self, row: int) -> tuple[int, int] | None:
         """Height and width of the stored picture; None where the manifest does not say."""
         size = [self.frame[name].iloc[row] for name in ("height", "width")]
         return None if any(pd.isna(side) or side < 1 for side in size) else (int(size[0]), int(size[1]))
 
-    def _gray_mask(self, row: int) -> Pixels:
+    def _read_mask(self, row: int) -> BoolArray:
         """A mask file (h, w), which must have the shape of its image: both are placed alike."""
         path = Path(image_file(self.folder, self.frame["mask_path"].iloc[row]))
-        with open_picture(path) as image:
-            gray = np.asarray(image.convert("L"))
-        stored = self.stored_size(row) or gray.shape
-        mine, other = (place_in_square(wide, high, self.pixels.shape[1]) for high, wide in (gray.shape, stored))
+        mask = read_mask(path)
+        stored = self.stored_size(row) or mask.shape
+        mine, other = (place_in_square(wide, high, self.pixels.shape[1]) for high, wide in (mask.shape, stored))
         if abs(mine.width - other.width) > 1 or abs(mine.height - other.height) > 1:
             raise UserError(
-                f"{path}: the mask has {gray.shape[1]}×{gray.shape[0]} pixels, its image {stored[1]}×{stored[0]}: "
+                f"{path}: the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its image {stored[1]}×{stored[0]}: "
                 "they must have one shape"
             )
-        return gray
+        return mask
 
     def texts(self, kind: TextKind) -> list[str]:
         """The report of each row by the rule of `data.text`, empty where it holds no sentence."""

@@ -143,8 +143,7 @@ def read_encoder(folder: Path) -> dict[str, str]:
     Raises:
         UserError: not a folder that `cmcgns evaluate` wrote.
     """
-    file = folder / ENCODER
-    if not file.is_file():
+    if not (file := folder / ENCODER).is_file():
         raise UserError(f"{folder} holds no results of `cmcgns evaluate` ({ENCODER} is missing)")
     content: dict[str, str] = _read_record(file)
     if not {"encoder", "sha256"} <= content.keys():
@@ -239,11 +238,9 @@ def read_predictions(folder: Path, protocol: str, cell: Cell) -> Predictions:
         facts = _read_record(base / f"{cell.name}.json")["facts"]
         return Predictions(arrays.pop(_ROWS), arrays.pop(_PATIENTS), arrays, facts)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, *_OTHER_CONTENT) as error:
-        # What numpy says of some such files advises to load them unsafely.
-        raise UserError(
-            f"{base / cell.name}.npz is damaged ({type(error).__name__}): `cmcgns evaluate` with the same --out "
-            "computes it again"
-        ) from error
+        what = type(error).__name__  # numpy's own words may advise to load it unsafely
+        way = "`cmcgns evaluate` with the same --out computes it again"
+        raise UserError(f"{base / cell.name}.npz is damaged ({what}): {way}") from error
 
 
 def _is_whole(file: Path) -> bool:

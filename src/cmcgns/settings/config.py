@@ -45,9 +45,13 @@ class DataSettings(Settings):
         "auto", description="findings + impression, or the whole report; auto: sections where a row has them"
     )
     columns: dict[str, str] = Field({}, description="our column name: the table's, e.g. {image_path: Path}")
-    images: str = Field("", description="folder where relative image paths start; empty: the table's own")
-    separator: str = Field("", description="of a csv table: a mark, or comma, semicolon, tab, bar; empty: found out")
-    encoding: str = Field("", description="of a csv table, e.g. cp1252; empty: UTF-8, or as its first bytes say")
+    images: str | None = Field(None, description="folder where relative image paths start; null: the table's own")
+    separator: str | None = Field(
+        None, description="of a csv table: a mark, or comma, semicolon, tab, bar; null: found out"
+    )
+    encoding: str | None = Field(
+        None, description="of a csv table, e.g. cp1252; null: UTF-8, or as its first bytes say"
+    )
     max_tokens: Annotated[int, Field(ge=3, le=8192)] = Field(
         256, description="word pieces of a report, [CLS] and [SEP] included"
     )

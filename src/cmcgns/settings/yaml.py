@@ -8,11 +8,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.errors import MOST_QUOTED, UserError, did_you_mean, shortened
 from cmcgns.common.files import explain as explain_place
 
 MOST_BYTES = 1 << 20  # of a file of settings
-MOST_QUOTED = 200  # characters of the input that a message repeats
 
 _LONGEST_NUMBER = 100  # digits; parsing takes time with their square
 _NUMBERS = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp", "binary"))
@@ -108,12 +107,6 @@ def _parse(text: str, source: str) -> Any:
         raise UserError(f"{source} is not valid YAML: it is nested too deeply") from None
 
 
-def shown(value: object) -> str:
-    """What a message quotes of something that a user wrote, however long it is."""
-    text = str(value)
-    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}…"
-
-
 def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
     """Put `key=value` overrides into settings, in place; values are read as YAML.
 
@@ -123,8 +116,8 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not all(part.strip() for part in key.split(".")):
-            raise UserError(f"--set {shown(override)}: expected key=value, for example training.batch_size=32")
-        _assign(settings, key.strip(), _parse(value, f"--set {shown(override)}: the value"))
+            raise UserError(f"--set {shortened(override)}: expected key=value, for example training.batch_size=32")
+        _assign(settings, key.strip(), _parse(value, f"--set {shortened(override)}: the value"))
 
 
 def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
@@ -132,7 +125,7 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
     for group in groups:
         settings = settings.setdefault(group, {})
         if not isinstance(settings, dict):
-            raise UserError(f"--set {shown(key)}: {shown(group)} is a value, not a group of settings")
+            raise UserError(f"--set {shortened(key)}: {shortened(group)} is a value, not a group of settings")
     settings[last] = value
 
 
@@ -170,7 +163,7 @@ def explain(error: ValidationError, model: type[BaseModel], source: str, command
 
 
 def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> str:
-    key = shown(".".join(str(part) for part in detail["loc"]))
+    key = shortened(".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "extra_forbidden":
         keys = known_keys(model)
         keys += sorted({known.rpartition(".")[0] for known in keys if "." in known})  # groups, as `objective.bank`
@@ -184,4 +177,4 @@ def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> st
     if detail["type"] == "invalid_key":
         return f"{key} is no setting: names are text"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{key}: {message} (got {shown(repr(detail['input']))})" if key else message
+    return f"{key}: {message} (got {shortened(repr(detail['input']))})" if key else message

@@ -2,13 +2,18 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
+import hypothesis
 import pandas as pd
 import pytest
+from hypothesis import strategies as st
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import read_manifest
+from cmcgns.prepare.sources import get_source
+from cmcgns.prepare.sources.base import SourceOptions
 from support.trees import column, manifest_of, read_source, reasons, write_image, write_text
 
 BOX = '{"label": "opacity", "x": 1, "y": 2, "width": 3, "height": 4}'
@@ -235,3 +240,27 @@ def test_a_report_beyond_the_bound_is_left_out_by_its_row(name: str, tmp_path: P
     table = read_source("table", tmp_path)
     assert list(table.frame["source"]) == ["images/a.png"]
     assert f"own.csv, row 2: its {name} has more than 1,000,000 characters" in reasons(table)
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
+    ["", "nan", "1", "train", WHOLE]
+)
+
+
+IMAGES = st.sampled_from(["a.png", "gone.png", "", "../b.png"])
+NAMES = ("report", "findings", "split", "label_A", "patient_id", "view", "boxes")
+ROWS = st.lists(st.fixed_dictionaries({"image": IMAGES} | dict.fromkeys(NAMES, CELLS)), min_size=1, max_size=6)
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(ROWS)
+def test_every_row_of_any_table_is_kept_or_named(rows: list[dict[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_image(root / "a.png")
+        frame = pd.DataFrame(rows).rename(columns={"image": "image_path"})
+        frame.to_parquet(root / "own.parquet")
+        table = get_source("table").read(root, SourceOptions())
+    named = {entry["where"] for entry in table.left_out}
+    places = {f"own.parquet, row {number}" for number in range(1, len(rows) + 1)}
+    assert len(table.frame) + len(named & places) == len(rows)

@@ -54,7 +54,9 @@ def test_the_command_says_why_no_row_is_left(trees: dict[str, Path], tmp_path: P
     shutil.copytree(trees["chexpert"], root)
     for path in root.rglob("*.csv"):
         path.write_text(path.read_text().replace("patient", "person"))
-    with pytest.raises(UserError, match=r"no image is left for a manifest .*Path is .*person.*is expected"):
+    with pytest.raises(
+        UserError, match=r"no image is left for a manifest \(train.csv, row 1: Path is .*person.*is expected"
+    ):
         prepare("chexpert", root, tmp_path / "out", PrepareOptions(size=64), Console(quiet=True))
 
 

@@ -1,9 +1,10 @@
 """Radiographs and tokenized reports, served in whole batches."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.processes import end_with_parent
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.pairs.batch import Batch, BatchRequest
 from cmcgns.data.pairs.rows import PairTable, read_images
@@ -211,7 +213,13 @@ def make_loader(dataset: PairDataset, order: Any, workers: int = 0, pin_memory: 
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=PREFETCH if workers else None,
+        worker_init_fn=partial(_begin_worker, os.getpid()),
     )
+
+
+def _begin_worker(parent: int, _: int) -> None:
+    """PyTorch's own watch leaves a worker behind that waits to hand over its last batches."""
+    end_with_parent(parent)
 
 
 def iterate_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:

@@ -43,7 +43,7 @@ def read_columns(table: Path, settings: DataSettings, everything: bool) -> pd.Da
     """
     mapping = settings.columns
     names = parquet_columns(table) if is_parquet(table) else []
-    form = TextFormat(settings.separator, settings.encoding)
+    form = TextFormat(settings.separator or "", settings.encoding or "")
     frame = read_table(table, columns=None if everything else _wanted(names, mapping), form=form)
     names = names or list(frame.columns)
     _check_spellings(names, mapping, table)
@@ -113,7 +113,7 @@ def _named(frame: pd.DataFrame, mapping: dict[str, str], table: Path) -> pd.Data
     return frame.rename(columns={theirs: ours for ours, theirs in mapping.items()})
 
 
-def fill_columns(frame: pd.DataFrame, table: Path, images: str = "") -> pd.DataFrame:
+def fill_columns(frame: pd.DataFrame, table: Path, images: str | None = None) -> pd.DataFrame:
     """All columns of text and ids, stripped; images by absolute path.
 
     A row without a study is one of its own, a study without a patient is one of its own.

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS
 from cmcgns.pretrained.prompts import read_prompts
 from cmcgns.settings.config import Settings
-from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file, shown
+from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
 
 TaskName = Literal["linear", "knn", "detection", "segmentation", "zero_shot", "retrieval", "grounding"]
 
@@ -134,12 +134,12 @@ def load_protocol(name: str, overrides: Sequence[str] = ()) -> EvaluationProtoco
     try:
         protocol = EvaluationProtocol.model_validate(content)
     except ValidationError as error:
-        raise UserError(explain(error, EvaluationProtocol, f"protocol {shown(name)}", command)) from None
+        raise UserError(explain(error, EvaluationProtocol, f"protocol {shortened(name)}", command)) from None
     try:
         protocol.task_settings  # noqa: B018
     except ValidationError as error:
         raise UserError(
-            explain(error, TASK_SETTINGS[protocol.task], f"protocol {shown(name)}, settings", command)
+            explain(error, TASK_SETTINGS[protocol.task], f"protocol {shortened(name)}, settings", command)
         ) from None
     return protocol
 
@@ -170,8 +170,8 @@ def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if name not in known:
         hint = did_you_mean(name[:100], known)
         raise UserError(
-            f"no protocol is called {shown(name)}.{hint} `cmcgns protocols list` shows all; a protocol file ends in "
-            ".yaml"
+            f"no protocol is called {shortened(name)}.{hint} `cmcgns protocols list` shows all; a protocol file ends "
+            "in .yaml"
         )
     file = resources.files(__package__) / f"{name.replace('/', '-')}.yaml"
     return parse_mapping(file.read_text("utf-8"), name)
@@ -190,7 +190,7 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if base is None:
         return content
     if not isinstance(base, str):
-        raise UserError(f"{path}: `base` is the id or the file of one protocol, not {shown(repr(base))}")
+        raise UserError(f"{path}: `base` is the id or the file of one protocol, not {shortened(repr(base))}")
     beside = path.parent / base
     inherited = _read(str(beside) if beside.is_file() else base, (*above, path.resolve()))
     if content.get("id", inherited.get("id")) == inherited.get("id"):

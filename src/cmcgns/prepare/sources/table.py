@@ -9,7 +9,15 @@ from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.data.boxes import box_fault
 from cmcgns.data.manifest import LABEL, TEXT
 from cmcgns.data.paths import images_folder, is_of_another_system
-from cmcgns.data.tables import as_text, describe_columns, find_table, is_missing, read_table, refuse_nested
+from cmcgns.data.tables import (
+    as_text,
+    describe_columns,
+    find_table,
+    is_missing,
+    is_parquet,
+    read_table,
+    refuse_nested,
+)
 from cmcgns.data.vocabulary import canonical_ids, parse_ages, parse_sexes, parse_splits, parse_views
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files, relative_paths
 from cmcgns.prepare.sources.cells import draw_splits, finish, number_rows, quoted, read_labels
@@ -60,6 +68,7 @@ def _refuse_without_effect(frame: pd.DataFrame, options: SourceOptions, file: Pa
             "--rules: it has no report, findings or impression",
         ),
         (options.dataset != usual.dataset and "dataset" in stated, "--dataset: its column dataset names every row's"),
+        (options.form != usual.form and is_parquet(file), "--separator or --encoding: a parquet file has neither"),
         (options.seed != usual.seed and "split" in stated, "--seed: its column split has no gap, so none is drawn"),
     ):
         if given:

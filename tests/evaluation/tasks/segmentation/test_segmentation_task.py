@@ -177,7 +177,7 @@ def test_masks_without_a_pixel_and_diverging_losses_are_faults(rectangles, resne
     from PIL import Image
 
     for file in (rectangles / "images").glob("m*.png"):
-        Image.fromarray(np.full((32, 32), 3, np.uint8)).save(file)
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(file)
     with pytest.raises(UserError, match="masks of train have not a single pixel inside"):
         run(make_job(rectangles, resnet))
 
