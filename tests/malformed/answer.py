@@ -23,7 +23,7 @@ from cmcgns.common.errors import UserError
 from malformed.call import Call
 from malformed.world import World
 
-LONGEST = 600  # letters of a message
+LONGEST = 640  # letters of a message: the list of all rules of `check` is the longest
 SECONDS = 10
 # What only somebody who reads the program can understand.
 _INTERNAL = re.compile(

@@ -128,7 +128,7 @@ DATA = [
     Call(f"{ON} nowhere", ["nowhere", "no such", "cmcgns prepare"]),
     Call(f"{ON} pairs", ["pairs", "no such manifest", "cmcgns prepare"]),
     Call(f"{ON} pairs/pairs.csv", ["pairs.csv", "cmcgns prepare table"]),
-    Call(f"{ON} pairs/0.png", ["pairs/0.png", "manifest"]),
+    Call(f"{ON} pairs/0.png", ["pairs/0.png", "picture", "table"]),
     Call(f"{ON} ''", ["--data | manifest"]),
     Call(f"{ON} s3://bucket/data", ["s3://bucket/data | s3:/bucket/data", "manifest | local"]),
     Call("evaluate run --protocol knn/v1 --out out", ["--data"]),

@@ -15,7 +15,7 @@ PLACES = [
     Call(f"{FROM} pairs/pairs.csv/below", ["pairs/pairs.csv/below", "no such | not a folder"]),
     Call(f"{FROM} empty", ["empty", "table", "csv"], {"empty": folder}),
     Call(f"{FROM} two", ["two", "a.csv, b.csv", "name the file"], {"two/a.csv": "x", "two/b.csv": "x"}),
-    Call(f"{FROM} pairs/0.png", ["pairs/0.png", ".csv"]),
+    Call(f"{FROM} pairs/0.png", ["pairs/0.png", "picture", "table"]),
     Call(f"{FROM} ''", ["--data | table"]),
     Call(f"{FROM} ftp://host/data", ["ftp://host/data", "http | s3"]),
     Call(f"{FROM} htps://host/data", ["htps://host/data", "http | s3"]),

@@ -86,7 +86,7 @@ OPENED = [
     Call(f"{REPORT} --out pairs/0.png/x", ["--out", "pairs/0.png", "folder"]),
     Call(f"{REPORT} --out /proc/none", ["--out", "/proc/none", "folder"]),
     Call("report run --data nowhere", ["nowhere", "no such"]),
-    Call("report run --data pairs/0.png", ["pairs/0.png", ".csv"]),
+    Call("report run --data pairs/0.png", ["pairs/0.png", "picture", "table"]),
     Call("report run", ["--data"]),
     Call("report", ["RUN"]),
 ]  # fmt: skip

@@ -386,6 +386,6 @@ def test_no_file(tmp_path):
 
 def test_check_keys_shows_the_first_of_many():
     wanted = {f"layer{number:02}": torch.zeros(1) for number in range(20)}
-    with pytest.raises(UserError, match=r"20 missing: layer00, .*layer02, … \(17 more\)"):
+    with pytest.raises(UserError, match=r"20 missing: layer00, layer01, … \(18 more\)"):
         check_keys({}, wanted, "file")
     check_keys(dict(wanted), wanted, "file")

@@ -110,8 +110,6 @@ def compare_folders(first: Path, second: Path, resamples: int = 2000, seed: int 
     Raises:
         UserError: a folder without results, nothing in common, or different splits, protocols or rows under one name.
     """
-    if first.resolve() == second.resolve():
-        raise UserError(f"{first} is named twice: name the folders of two evaluations")
     ours, theirs = protocols_of(first), protocols_of(second)
     only = _only_in_one("", ours, theirs, first, second)
     rows: list[ComparisonRow] = []

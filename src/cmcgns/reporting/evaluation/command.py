@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,6 +145,8 @@ def _judgement(out: Path, rows: list[ResultRow], outcome: Outcome) -> Judgement:
 def run_comparison(first: Path, second: Path, out: Path | None) -> None:
     """Paired differences of two judged encoders, printed and, with `out`, written."""
     console = Console(highlight=False)
+    if os.path.realpath(first) == os.path.realpath(second):
+        raise UserError(f"{first} is named twice: name the folders of two evaluations")
     if out is not None:
         make_folder(out)
     comparison = compare_folders(first, second)
