@@ -5,7 +5,7 @@
 Test sets of 200 patients are drawn, with one image each where nothing else is said, of which so many have the
 finding, a mask or a box; the seed of a test set is its number. The share of test sets whose interval (500 resamples)
 holds the figure of the population is printed; with 1,000 test sets it is uncertain by 1.4 points (2 standard errors).
-The rule that withholds intervals is not applied here. docs/evaluation.md has the table. About ten minutes on one core.
+The rule that withholds intervals is not applied here. docs/evaluation.md has the table. Ten minutes.
 """
 
 from __future__ import annotations
