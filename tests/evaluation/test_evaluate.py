@@ -261,7 +261,7 @@ def test_an_out_that_cannot_be_written_is_named(
     out: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=f"--out .*{out} "):
+    with pytest.raises(UserError, match=f"--out .*{out}\\b"):
         run(PretendTask(), data, tmp_path / out, monkeypatch)
 
 
