@@ -17,7 +17,7 @@ GOOD = [*(boxes_text([good]) for good in GOOD_BOXES), "[]", ""]
         ("malformed-boxes", '[{"x": 1'),
         ("malformed-boxes", '{"x": 1}'),
         ("malformed-boxes", "[[1, 2, 3, 4]]"),
-        ("malformed-boxes", "null"),
+        ("malformed-boxes", '"none"'),
         ("malformed-boxes", "[],[]"),
         ("impossible-box", boxes_text([box(float("nan"), 1, 2, 3)])),
         ("impossible-box", boxes_text([box(float("inf"), 1, 2, 3)])),

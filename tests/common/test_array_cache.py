@@ -90,6 +90,21 @@ def test_rows_that_could_not_be_filled_are_asked_for_again_and_no_others(tmp_pat
     cached_array(file, SHAPE, np.uint8, never)
 
 
+def test_an_array_that_another_process_removes_at_once_is_made_again(tmp_path, monkeypatch):
+    """Of two that join the same blocks, the faster one removes them while the slower one is about to read."""
+    file, made, make = tmp_path / "a.npy", [], array_cache._make
+
+    def make_and_lose(*arguments):
+        make(*arguments)
+        made.append(file.exists())
+        if len(made) == 1:
+            file.unlink()
+
+    monkeypatch.setattr(array_cache, "_make", make_and_lose)
+    np.testing.assert_array_equal(cached_array(file, SHAPE, np.uint8, ones), np.ones(SHAPE))
+    assert made == [True, True]
+
+
 def test_an_interruption_leaves_nothing(tmp_path):
     def interrupt(*_):
         raise KeyboardInterrupt

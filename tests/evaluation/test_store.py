@@ -29,7 +29,7 @@ NAME, CELL = "linear/v1@mine", Cell(10.0, 0)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "encoder.json").write_text('{"encoder": "tiny", "sha256": "0"}')
-    write_protocol(tmp_path, NAME, {"key": "k", "settings": {}})
+    write_protocol(tmp_path, NAME, {"key": "k", "settings": {"task": "linear"}})
     rows = np.array([f"r{number}" for number in range(500)])
     arrays = {"scores": np.random.default_rng(0).random(500)}
     write_predictions(tmp_path, NAME, CELL, "k", Predictions(rows, rows, arrays, {"epochs": 3}))
@@ -97,7 +97,7 @@ def test_a_cell_without_its_record_is_not_listed(folder: Path, text: str) -> Non
 
 
 def test_cells_of_earlier_data_no_longer_count(folder: Path) -> None:
-    write_protocol(folder, NAME, {"key": "other", "settings": {}})
+    write_protocol(folder, NAME, {"key": "other", "settings": {"task": "linear"}})
     assert cells_of(folder, NAME) == []
 
 

@@ -21,7 +21,7 @@ SHORT = ("settings.epochs=1", "settings.patience=1", "image_size=64")
 HEAD = ("settings.head_width=16", "settings.choose_by=loss", "settings.confidence_floor=0")
 DECODER = ("settings.shortest_epoch=1", "settings.unet_channels=[16,8,8,8,8]")
 TABLE = [
-    ("chexpert-linear", "chexpert", ("image_size=64",)),
+    ("chexpert-linear", "chexpert", ("image_size=64", "settings.min_positives=1")),
     ("rsna-linear", "rsna", ("image_size=64",)),
     ("covidx-linear", "covidx", ("image_size=64",)),
     ("rsna-detection", "rsna", (*SHORT, *HEAD)),

@@ -184,7 +184,7 @@ def test_the_gate_looks_at_set_intervals_only() -> None:
 
 def test_pitfall_09_gate_that_never_opens_starts_at_the_step_limit(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "cmcgns")
-    bank = new_bank(8, 4, start_cosine=-2.0, start_by_step=5, check_every=100)
+    bank = new_bank(8, 4, start_cosine=-1.0, start_by_step=5, check_every=100)
     for step in range(5):
         assert not bank.is_started
         observe(bank, unit(9, 8, seed=step), unit(9, 8, seed=step))
@@ -293,7 +293,7 @@ def test_mean_cosine_is_followed_after_the_start_too() -> None:
 
 
 def test_seeds_are_the_newest_vector_of_each_text_when_the_ring_has_wrapped() -> None:
-    bank = new_bank(8, 2, start_cosine=-2.0, queue_size=4)
+    bank = new_bank(8, 2, start_cosine=-1.0, queue_size=4)
     vectors = unit(6, 8)
     for vector, text in zip(vectors, (7, 5, 7, 3, 7, 5), strict=True):  # slots: 7 5 | 7 3, then 7 5 over the first
         observe(bank, vector[None], vector[None], text=torch.tensor([text]))

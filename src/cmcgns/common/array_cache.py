@@ -57,14 +57,16 @@ def cached_array(file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, fill:
         UserError: the folder has no room for it, or cannot be written to.
     """
     kind = np.dtype(dtype)
-    gaps = _gaps(file, shape, kind)
-    if gaps is None:
-        if file.exists():
-            logger.warning("%s: damaged or not finished; it is made again", file)
-        _make(file, shape, kind, fill)
-    elif gaps:
-        _fill_gaps(file, gaps, fill)
-    return open_memmap(file, mode="r")
+    while True:
+        gaps = _gaps(file, shape, kind)
+        if gaps is None:
+            if file.exists():
+                logger.warning("%s: damaged or not finished; it is made again", file)
+            _make(file, shape, kind, fill)
+        elif gaps:
+            _fill_gaps(file, gaps, fill)
+        with suppress(FileNotFoundError):  # another process, which needs it no longer, has just removed it
+            return open_memmap(file, mode="r")
 
 
 def _gaps(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[int] | None:

@@ -157,7 +157,7 @@ def test_chance_is_shown_where_it_is_known(tmp_path: Path) -> None:
 def kept_retrieval(folder: Path, cautions: list[str]) -> ResultRow:
     """What an evaluation of retrieval leaves in its folder, and its row."""
     (folder / "encoder.json").write_text(json.dumps({"encoder": "encoder", "sha256": "e" * 64}))
-    write_protocol(folder, "retrieval/v1@toy", {"settings": {}, "cautions": cautions})
+    write_protocol(folder, "retrieval/v1@toy", {"settings": {"task": "retrieval"}, "cautions": cautions})
     facts = {"chance_r": {"r@10": 0.02}, "chance_p": {"image_to_prompt": 0.2}}
     found = Predictions(np.array(["a"]), np.array(["p"]), {"x": np.zeros(1)}, facts)
     write_predictions(folder, "retrieval/v1@toy", Cell(), "key", found)

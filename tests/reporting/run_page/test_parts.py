@@ -53,13 +53,13 @@ def test_unknown_label_is_looked_for_by_its_name() -> None:
 def test_boxes_follow_resize_padding_and_crop() -> None:
     data = DataSettings(image_size=64, resize=72)
     text = '[{"x": 0, "y": 0, "width": 200, "height": 50, "label": "Nodule", "side": "none", "degree": "mild"}]'
-    (found,) = _boxes_of_row(text, 200, 100, data)  # scaled by 0.36: 72 wide, 36 high, 18 px of black above
+    (found,) = _boxes_of_row(text, 200, 100, "row 1", data)  # scaled by 0.36: 72 wide, 36 high, 18 px of black above
     assert (found.x0, found.x1) == (0, 1)
     assert found.y0 == pytest.approx((18 - 4) / 64)
     assert found.y1 == pytest.approx((18 + 18 - 4) / 64)
     assert found.details == "mild"
-    assert _boxes_of_row("[]", 200, 100, data) == []
-    assert _boxes_of_row(float("nan"), 200, 100, data) == []
+    assert _boxes_of_row("[]", 200, 100, "row 1", data) == []
+    assert _boxes_of_row(float("nan"), 200, 100, "row 1", data) == []
 
 
 def test_enlarged_map_keeps_its_corner_and_place() -> None:
