@@ -23,12 +23,13 @@ import torch
 from safetensors.torch import load_file
 
 import cmcgns
+from cmcgns.common.processes import Stopped
 from cmcgns.phantom import write_dataset
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.bench import bench_step, random_batch, random_task
 from cmcgns.training.journal import read_metrics
-from cmcgns.training.launch import Interrupted, launch
+from cmcgns.training.launch import launch
 from cmcgns.training.pretrain import pretrain
 from cmcgns.training.step import build_optimizer, training_step
 from golden import agreement
@@ -177,7 +178,7 @@ def stopped_and_resumed(options: Options, folder: Path) -> Figures:
 
     threading.Thread(target=stop, daemon=True).start()
     found: Figures = {"wrong": ["the run ended before it was stopped"]}
-    with contextlib.suppress(Interrupted):
+    with contextlib.suppress(Stopped):
         pretrain(recipe, folder / "data", stopped, accelerator=options.device, quiet=True)
         return found
     at = max(path.stem for path in stopped.glob("state/step-*.safetensors"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cmcgns.common import array_cache
 from cmcgns.common.array_cache import cached_array
 from cmcgns.common.errors import UserError
 
@@ -160,6 +161,7 @@ def test_of_two_writers_the_first_wins_unless_it_has_gaps_that_the_second_has_no
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from cmcgns.common import array_cache
 from cmcgns.common.array_cache import cached_array
 cached_array(Path(sys.argv[1]), (5, 3), "u1", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 """

@@ -143,7 +143,7 @@ def test_other_protocols_and_chains_are_refused(url):
 
 
 def test_a_folder_or_a_dead_server_is_a_message(tmp_path):
-    with pytest.raises(UserError, match="cannot be read: .*Is a directory"):
+    with pytest.raises(UserError, match=r"cannot be read: .*Is a directory"):
         read_bytes(tmp_path, 10)
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9/x: cannot be read \(tried 3 times\): Cannot connect"):
         read_bytes("http://127.0.0.1:9/x", 10)

@@ -74,11 +74,8 @@ def main() -> None:
             raise
         typer.echo(f"error: {explain(error, error.filename, 'used')}", err=True)
         sys.exit(2)
-    except (Exception, Stopped) as error:
-        number = getattr(error, "signal_number", None)
-        if number is None:
-            raise
+    except Stopped as error:
         if int(os.environ.get("LOCAL_RANK", 0)):
             sys.exit(0)  # the first process speaks for all; Lightning would kill it if another one failed
         typer.echo(str(error), err=True)
-        sys.exit(128 + number)
+        sys.exit(128 + error.signal_number)

@@ -55,8 +55,8 @@ class Stopped(BaseException):
         signal_number: which.
     """
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+    def __init__(self, signal_number: int, message: str = "") -> None:
+        super().__init__(message or f"stopped by {signal.Signals(signal_number).name}")
         self.signal_number = signal_number
 
 

@@ -12,7 +12,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.stored import naming_damage
 from cmcgns.models.freeze import trained_parameters
 from cmcgns.models.weights import below, check_keys
-from cmcgns.training.weights_file import DamagedWeights, read_tensors, write_tensors
+from cmcgns.training.sealed_tensors import DamagedWeights, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.processes import Stopped
 from cmcgns.data.pairs.batch import mix, steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset, iterate_batches, make_loader
 from cmcgns.data.shards.stream import ShardImages, training_order
@@ -31,7 +32,7 @@ from cmcgns.training.checkpoint import (
 from cmcgns.training.data import PreparedData, describe_batches, prepare_data
 from cmcgns.training.initialise import check_source, first_task
 from cmcgns.training.journal import RunConsole, open_journal
-from cmcgns.training.launch import Interrupted, launch, peak_memory
+from cmcgns.training.launch import launch, peak_memory
 from cmcgns.training.loop import Loop
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.step import build_optimizer
@@ -128,8 +129,8 @@ def rehearse(fabric: Any, task: PretrainingTask, recipe: Recipe, prepared: Prepa
     try:
         with open_journal(folder, RunConsole(quiet=True), TrainingState(), first=True) as journal:
             Loop(fabric, task, recipe, train, validation, folder, journal).run()
-    except Interrupted as stopped:
-        raise Interrupted(stopped.signal_number, "the dry run was stopped") from None
+    except Stopped as stopped:
+        raise Stopped(stopped.signal_number, "the dry run was stopped") from None
     latest = checkpoints(folder.state)[-1]
     load_task(latest, task)
     load_optimizer(latest, task, build_optimizer(task, getattr(recipe, task.objective.stage)))

@@ -13,8 +13,8 @@ from cmcgns.settings.recipe import differences
 from cmcgns.training.checkpoint import load_task
 from cmcgns.training.data import PreparedData
 from cmcgns.training.run_folder import RunFolder
+from cmcgns.training.sealed_tensors import read_tensors
 from cmcgns.training.task import PretrainingTask, build_for
-from cmcgns.training.weights_file import read_tensors
 
 logger = logging.getLogger(__name__)
 

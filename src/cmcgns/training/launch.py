@@ -58,18 +58,6 @@ class Interruption:
         self.caught = number
 
 
-class Interrupted(Exception):
-    """The run was asked to stop, saved its state and can be resumed.
-
-    Attributes:
-        signal_number: what asked.
-    """
-
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
-
-
 def is_first_process() -> bool:
     """Whether this process is to be the first rank, which alone writes; known before Fabric starts the others."""
     ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cmcgns.common.processes import Stopped
 from cmcgns.data.pairs.batch import Batch, mix, steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset, WorkerLost, iterate_batches, make_loader
 from cmcgns.data.shards.stream import ShardImages, training_order
@@ -16,7 +17,7 @@ from cmcgns.objectives.objective import STAGES, Stage
 from cmcgns.settings.config import Recipe, StageSettings
 from cmcgns.training.checkpoint import load_optimizer, save_checkpoint
 from cmcgns.training.journal import Journal
-from cmcgns.training.launch import Interrupted, Interruption
+from cmcgns.training.launch import Interruption
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.step import (
     NonFiniteLoss,
@@ -66,7 +67,7 @@ class Loop:
         """Run all stages from where the run stands.
 
         Raises:
-            Interrupted: after a signal, with everything saved.
+            Stopped: after a signal, with everything saved.
             NonFiniteLoss: with the study ids.
         """
         if self.state.global_step == 0:
@@ -231,6 +232,6 @@ class Loop:
 
     def _stop_if_interrupted(self, asked: int) -> None:
         if asked:
-            raise Interrupted(
+            raise Stopped(
                 asked, f"stopped at step {self.state.global_step}; everything is saved: go on with --resume"
             )

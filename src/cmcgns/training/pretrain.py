@@ -64,7 +64,7 @@ def pretrain(
 
     Raises:
         UserError: bad settings or data, a folder that another process works in, or a disk that is full.
-        Interrupted: after SIGTERM or SIGINT, with the state saved.
+        Stopped: after SIGTERM or SIGINT, with the state saved.
         NonFiniteLoss: with the study ids of the batch.
     """
     if resume and init:

@@ -20,7 +20,7 @@ from cmcgns.training.checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from cmcgns.training.weights_file import DamagedWeights, read_tensors, write_tensors
+from cmcgns.training.sealed_tensors import DamagedWeights, read_tensors, write_tensors
 
 TENSORS = {
     "weight": torch.arange(24, dtype=torch.float32).reshape(2, 3, 4),
