@@ -16,7 +16,7 @@ from torch import Tensor
 from cmcgns.data.pairs.batch import Batch, BatchRequest
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
-from cmcgns.training import loop, pretrain, weights_file
+from cmcgns.training import loop, pretrain, sealed_tensors
 from cmcgns.training.checkpoint import TrainingState
 
 TRAIN, VALIDATION, BATCH = 52, 11, 8  # neither is a multiple of the batch
@@ -107,7 +107,7 @@ def kill_after_best_weights(number: int) -> None:
 
 def kill_while_writing(number: int) -> None:
     """Die with half of the checkpoint of step `number` on the disk."""
-    save = weights_file.save_file
+    save = sealed_tensors.save_file
 
     def dying(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
         save(tensors, path, metadata=metadata)
@@ -115,7 +115,7 @@ def kill_while_writing(number: int) -> None:
             os.truncate(path, Path(path).stat().st_size // 2)
             kill()
 
-    weights_file.save_file = dying
+    sealed_tensors.save_file = dying
 
 
 def kill_before_the_end(_: int) -> None:
