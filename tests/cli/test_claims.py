@@ -35,7 +35,7 @@ VERBS: dict[str, Callable[[Path, Path], object]] = {
     "pretrain": lambda out, data: run(data, out),
     "pretrain --resume": resume,
     "evaluate": lambda out, _: command.judge_encoder(None, [], out, None, None),  # type: ignore[arg-type]
-    "compare": lambda out, _: command.run_comparison(out, out, out),
+    "compare": lambda out, data: command.run_comparison(data, out.parent, out),
     "report": begin_report,
     "prepare": lambda out, data: prepare("table", data, out, PrepareOptions()),
     "phantom studies": lambda out, _: write_dataset(out, {"train": 2}),
