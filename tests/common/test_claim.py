@@ -1,5 +1,6 @@
 """One process at a time in a folder; the lock of a process that is gone is gone as well."""
 
+import errno
 import multiprocessing
 import signal
 import subprocess
@@ -50,6 +51,30 @@ def test_a_claim_in_the_same_process_counts_as_well(tmp_path):
         pass
     with claimed(tmp_path, "prepare"):
         pass
+
+
+def test_a_full_disk_is_a_message_and_leaves_no_claim(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(UserError, match="no space is left there"), claimed(tmp_path, "prepare"):
+        pass
+    monkeypatch.undo()
+    with claimed(tmp_path, "prepare"):
+        pass
+
+
+def test_the_cache_below_a_folder_is_left_to_its_writers(tmp_path, monkeypatch):
+    """An array that another process is filling there is no left-over."""
+    monkeypatch.setenv("CMCGNS_CACHE", str(tmp_path / "cache"))
+    names = [tmp_path / "cache" / ".a.npy.1-00000000.tmp", tmp_path / "state" / ".a.json.1-00000000.tmp"]
+    for name in names:
+        name.parent.mkdir()
+        name.touch()
+    with claimed(tmp_path, "prepare"):
+        pass
+    assert [name.exists() for name in names] == [True, False]
 
 
 def test_a_failure_gives_the_folder_back(tmp_path):

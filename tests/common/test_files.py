@@ -11,6 +11,7 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import (
+    explain,
     explained,
     inside,
     make_folder,
@@ -145,6 +146,19 @@ def test_a_folder_that_cannot_be_made_is_named_with_its_option_before_any_work(t
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=rf"--out .*{name[:20]}.*cannot be written \(.+\); choose another place"):
         make_folder(tmp_path / name)
+
+
+def test_a_trial_that_another_process_removes_meanwhile_is_no_fault(tmp_path, monkeypatch):
+    """Whoever claims the folder at this moment takes the trial for a left-over."""
+    touch = Path.touch
+    monkeypatch.setattr(Path, "touch", lambda path: (touch(path), path.unlink()))
+    make_folder(tmp_path / "a")
+
+
+def test_what_is_only_read_needs_no_other_place(tmp_path):
+    error = PermissionError(errno.EACCES, "Permission denied")
+    assert explain(error, tmp_path / "a", "read").endswith("cannot be read (this user has no right to it)")
+    assert explain(error, tmp_path / "a").endswith("choose another place")
 
 
 def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path):

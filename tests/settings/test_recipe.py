@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from cmcgns.common.errors import UserError
 from cmcgns.settings.config import Recipe
-from cmcgns.settings.recipe import describe_settings, list_recipes, load_recipe, parse_recipe
+from cmcgns.settings.recipe import describe_settings, list_recipes, load_recipe, parse_recipe, with_free_settings
 from cmcgns.settings.yaml import known_keys, merge
 
 
@@ -234,3 +234,11 @@ def groups(model):
 
 def test_every_group_of_settings_says_what_it_is():
     assert all(group.__doc__ and len(group.__doc__) > 8 for group in groups(Recipe))
+
+
+def test_a_run_may_go_on_with_other_workers_and_from_other_folders_but_with_no_other_learning():
+    before = load_recipe("default", [])
+    moved = load_recipe("default", ["data.images=/mnt/b", "data.workers=3", "training.keep_checkpoints=5"])
+    assert with_free_settings(moved, before) == before
+    for change in ("data.separator=;", "training.seed=1", "data.resize=300"):
+        assert with_free_settings(load_recipe("default", [change]), before) != before

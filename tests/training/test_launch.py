@@ -42,6 +42,14 @@ def test_processes_that_would_all_believe_to_be_alone_are_refused(monkeypatch: p
         launch(tiny_recipe(), 1, 1, "cpu")
 
 
+@pytest.mark.parametrize("name", ["RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_a_lone_process_that_is_told_to_be_a_later_one_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would write everything, and claim nothing."""
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(UserError, match=r"RANK.* says that this process is one of several.*unset the variable"):
+        launch(tiny_recipe(), 1, 1, "cpu")
+
+
 def test_resume_with_another_number_of_ranks_is_refused(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

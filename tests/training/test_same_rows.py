@@ -82,6 +82,18 @@ def test_images_that_come_back_do_not_change_the_run(
     assert not patients[0] & patients[1]
 
 
+def test_images_that_were_moved_to_another_disk_are_the_same_images(
+    gaps: Path, data: Path, out: Path, tmp_path: Path
+) -> None:
+    whole = run(gaps, tmp_path / "whole", recipe())
+    (tmp_path / "disk").mkdir()
+    (data / "images").rename(tmp_path / "disk" / "images")
+    asked = recipe()
+    settings = asked.data.model_copy(update={"images": str(tmp_path / "disk")})
+    run(data, out, asked.model_copy(update={"data": settings}), resume=True)
+    assert_same_end(whole, out)
+
+
 @pytest.mark.parametrize("what", ["vanished", "torn"])
 def test_images_that_are_gone_are_named(what: str, data: Path, out: Path) -> None:
     for row in (2, 9):

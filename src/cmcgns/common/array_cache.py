@@ -5,7 +5,6 @@ temporary file of its own, and the first that is done gives it the name. A file 
 could not be filled, written after everything else; without it a file is made again.
 """
 
-import errno
 import fcntl
 import json
 import logging
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import NO_SPACE
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ MappedArray: TypeAlias = "np.memmap[Any, Any]"
 Fill: TypeAlias = Callable[[MappedArray, Sequence[int]], Collection[int] | None]
 
 _MARK = b"\ncmcgns: whole, but for rows "
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _YOUNG = 60.0  # seconds: a writer that has only just begun may not hold its file yet
 
 
@@ -127,7 +126,7 @@ def _reserve(descriptor: int, size: int) -> None:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
-        if error.errno in _FULL:  # else a file system that cannot set space aside
+        if error.errno in NO_SPACE:  # else a file system that cannot set space aside
             raise
 
 

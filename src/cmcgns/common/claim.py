@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cmcgns.common.array_cache import cache_folder
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import explained, is_left_over
 
@@ -41,12 +42,14 @@ def claimed(folder: Path, work: str) -> Iterator[None]:
         descriptor = _lock(file)
     _held.add(descriptor)
     try:
-        os.pwrite(descriptor, _holder(work).ljust(200), 0)
+        with explained(file):
+            os.pwrite(descriptor, _holder(work).ljust(200), 0)
         _remove_left_overs(folder)
         yield
     finally:
         if descriptor in _held:
-            file.unlink(missing_ok=True)  # while the lock is held: nobody else can have the name meanwhile
+            with suppress(OSError):
+                file.unlink(missing_ok=True)  # while the lock is held: nobody else can have the name meanwhile
             _held.discard(descriptor)
             os.close(descriptor)
 
@@ -57,11 +60,12 @@ def holds_anything(folder: Path) -> bool:
 
 
 def _remove_left_overs(folder: Path) -> None:
-    """Remove what writers that are gone have left in the folder, but not below a claim of its own."""
+    """Remove what writers that are gone have left in the folder, but not below another claim, nor in the cache."""
+    cache = cache_folder().resolve()
     for place, folders, names in os.walk(folder):
         depth = len(Path(place).relative_to(folder).parts)
-        if depth and LOCK in names:
-            folders.clear()
+        if (depth and LOCK in names) or Path(place).resolve() == cache:
+            folders.clear()  # others may be writing there
             continue
         if depth == _DEEPEST:
             folders.clear()

@@ -21,7 +21,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.processes import in_threads
 
 _LEFT_OVER = re.compile(r"\.(.+\.)?\d+-[0-9a-f]{8}\.tmp")
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = {
     errno.EACCES: "this user has no right to it",
     errno.EPERM: "this user has no right to it",
@@ -39,7 +39,7 @@ _REFUSED = {
 
 def is_about_a_place(error: OSError) -> bool:
     """Whether it is the disk or the path that is at fault, which a user can mend."""
-    return error.errno in _NO_SPACE or error.errno in _REFUSED
+    return error.errno in NO_SPACE or error.errno in _REFUSED
 
 
 def explain(error: OSError, path: Path | str, use: str = "written") -> str:
@@ -51,12 +51,13 @@ def explain(error: OSError, path: Path | str, use: str = "written") -> str:
         use: what was to be done with it.
     """
     place = Path(path)
-    if error.errno in _NO_SPACE:
+    if error.errno in NO_SPACE:
         near = next((each for each in (place, *place.parents) if each.is_dir()), Path("/"))
         free = shutil.disk_usage(near).free
         return f"{place}: no space is left there ({free:,} bytes are free); make room, or choose another disk"
     reason = _REFUSED.get(error.errno or 0, error.strerror or str(error))
-    return f"{place}: cannot be {use} ({reason}); choose another place"
+    way_out = "; choose another place" if use == "written" else ""
+    return f"{place}: cannot be {use} ({reason}){way_out}"
 
 
 @contextmanager
@@ -88,7 +89,7 @@ def make_folder(path: Path, option: str = "--out") -> None:
         path.mkdir(parents=True, exist_ok=True)
         trial = path / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
         trial.touch()
-        trial.unlink()
+        trial.unlink(missing_ok=True)  # who claims the folder meanwhile takes it for a left-over
     except OSError as error:
         if not is_about_a_place(error):
             raise

@@ -255,6 +255,6 @@ def _is_whole(file: Path) -> bool:
 def _read_record(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text("utf-8"))
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

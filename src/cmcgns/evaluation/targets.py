@@ -116,7 +116,8 @@ def whole_target(images: ImageSet, row: int, kind: Target) -> BoolArray:
     """
     if kind == "masks":
         return images.whole_mask(row)
-    name, about = str(images.names[row]), images.frame.iloc[row]
+    about = images.frame.iloc[row]
+    name = str(about["source"] or about["image_path"])
     boxes = parse_boxes(about["boxes"], name)
     if not boxes:
         return np.zeros(images.stored_size(row) or images.pixels.shape[1:], dtype=bool)

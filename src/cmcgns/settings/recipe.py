@@ -64,7 +64,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = 
 
 def with_free_settings(recipe: Recipe, other: Recipe) -> Recipe:
     """A recipe with those settings of another one that change nothing of what is learned."""
-    data = recipe.data.model_copy(update={"workers": other.data.workers})
+    data = recipe.data.model_copy(update={"workers": other.data.workers, "images": other.data.images})
     training = recipe.training.model_copy(update={"keep_checkpoints": other.training.keep_checkpoints})
     return recipe.model_copy(update={"data": data, "training": training})
 

@@ -99,6 +99,11 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
         raise UserError(
             f"started as {processes} processes, but --devices × --nodes is {fabric.world_size}: make them equal"
         )
+    if fabric.is_global_zero != is_first_process():  # else several runs would write into one folder, unclaimed
+        raise UserError(
+            "RANK, LOCAL_RANK, NODE_RANK or SLURM_PROCID says that this process is one of several, --devices and "
+            "--nodes say that it is alone: make them agree, or unset the variable"
+        )
     return fabric
 
 

@@ -157,8 +157,8 @@ class Loop:
             yield from self._batches()
         except WorkerLost as lost:
             check_recent(recent)
-            saved = self.state.step > 0
-            if saved and self.fabric.is_global_zero:
+            saved = self.state.step > 0 and self.fabric.is_global_zero
+            if saved:
                 self._save(optimizer)  # without a barrier: other ranks may be well, and wait for a gradient
             done = f"Step {self.state.global_step} is saved" if saved else "Nothing is lost"
             way = "" if isinstance(self.train.images, ShardImages) else ", best with --set data.workers=0"

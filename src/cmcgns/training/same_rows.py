@@ -113,8 +113,8 @@ def rows_of(folder: RunFolder) -> SameRows | None:
 
 
 def entry_stamps(pairs: PairTable) -> NDArray[np.int64]:
-    """(n,) hashes of what each row says: image, study, patient, report; wherever the table's folder is."""
-    root = f"{pairs.source.parent.resolve()}/"
+    """(n,) hashes of what each row says: image, study, patient, report; wherever the images' folder is."""
+    root = f"{pairs.images.resolve()}/"
     columns = [pairs.frame[name].str.removeprefix(root) for name in ("image_path", "study_id", "patient_id", "text")]
     stamps = [_stamp("\0".join(cells).encode()) for cells in zip(*columns, strict=True)]
     return np.array(stamps, dtype=np.int64)

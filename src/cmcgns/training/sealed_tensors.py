@@ -1,6 +1,5 @@
 """Tensors in safetensors files with a checksum: whole, or named as damaged."""
 
-import errno
 import hashlib
 import json
 import os
@@ -15,11 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cmcgns.common.errors import UserError, one_line
-from cmcgns.common.files import write_atomically
+from cmcgns.common.files import NO_SPACE, write_atomically
 
 _CHECKSUM = "sha256"
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DamagedWeights(UserError):
@@ -54,7 +52,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, about: M
     try:
         write_atomically(path, write)
     except UserError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_SPACE:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE:
             size = sum(value.nbytes for value in on_host.values())
             raise UserError(f"{error}; the file needs {size:,} bytes") from error.__cause__
         raise

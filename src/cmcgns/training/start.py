@@ -54,7 +54,7 @@ def nothing_lost(folder: RunFolder) -> Iterator[None]:
         cause = error if isinstance(error, OSError) else error.__cause__
         if not (isinstance(cause, OSError) and is_about_a_place(cause) and folder.config.is_file()):
             raise
-        said = explain(cause, cause.filename or folder.path) if error is cause else str(error)
+        said = explain(cause, cause.filename or folder.path, "used") if error is cause else str(error)
         raise UserError(f"{said}. {_way_on(folder)}") from cause
 
 
@@ -74,8 +74,9 @@ def find_start(folder: RunFolder, recipe: Recipe, resume: bool) -> Path | None:
             folder.check_new()
         return None
     before = folder.read_recipe()
-    if before != with_free_settings(recipe, before):
-        changed = ", ".join(differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
+    asked = with_free_settings(recipe, before)
+    if before != asked:
+        changed = ", ".join(differences(before.model_dump(mode="json"), asked.model_dump(mode="json")))
         raise UserError(
             f"--resume: {folder.config} differs in {changed}. Resume with the settings of the run "
             "(its config.yaml can be given as RECIPE), or start a new run with --init"

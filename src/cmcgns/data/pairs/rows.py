@@ -23,6 +23,7 @@ from cmcgns.data.pairs.table import (
     usual_splits,
     warn_about_reports,
 )
+from cmcgns.data.paths import images_folder
 from cmcgns.data.reports.text import MAX_REPORT, split_sentences
 from cmcgns.data.tables import find_table, has_nul
 from cmcgns.data.vocabulary import is_frontal, parse_views
@@ -40,11 +41,13 @@ class PairTable:
             the source, header not counted) and whatever else the source has but the columns of the report: `text`
             stands for them.
         source: the table that was read.
+        images: folder where its relative image paths start.
         left_out: rows that are not used: row, image_path, reason.
     """
 
     frame: pd.DataFrame
     source: Path
+    images: Path
     left_out: list[dict[str, object]] = field(default_factory=list)
 
     def leave_out(self, bad: pd.Series, reason: str) -> None:
@@ -86,7 +89,8 @@ def read_pairs(
     table = find_table(path, TABLE_NAMES)
     frame = read_columns(table, settings, everything)
     frame["row"] = range(1, len(frame) + 1)
-    pairs = PairTable(fill_columns(frame, table, settings.images), table)
+    images = images_folder(settings.images, table, "data.images")
+    pairs = PairTable(fill_columns(frame, table, settings.images), table, images)
     pairs.leave_out(has_nul(pairs.frame), "NUL bytes: the file is damaged")
     check_ids(pairs.frame, table)
     pairs.frame["split"] = usual_splits(pairs.frame["split"], (settings.train_split, settings.val_split))

@@ -196,9 +196,9 @@ def find_units(
     """
     annotated = np.flatnonzero(~images.frame["boxes"].isin(["", "[]"]).to_numpy())
     there = replace(images, frame=images.frame.iloc[annotated])
-    units, unsaid = [], Counter[str]()
+    units, unsaid, names = [], Counter[str](), images.names
     for image, stored, corners in zip(annotated.tolist(), there.frame["boxes"], there.boxes(), strict=True):
-        boxes = parse_boxes(stored, str(images.names[image]))
+        boxes = parse_boxes(stored, str(names[image]))
         for label in dict.fromkeys(str(box.get("label", "")) for box in boxes):
             chosen = [number for number, box in enumerate(boxes) if str(box.get("label", "")) == label]
             if kind == "label":

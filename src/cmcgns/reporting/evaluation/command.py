@@ -13,6 +13,7 @@ from rich.markup import escape
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import make_folder
+from cmcgns.common.processes import Stopped
 from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.figures import PRIMARY, figures_of, reliability_of
@@ -106,7 +107,7 @@ def _judge(
             outcome = run_protocols(encoder, pairs, out, options, progress)
             console.print("computing intervals")
             rows = figures_of(out, outcome.failures)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         console.print(f"interrupted: {out} keeps what is finished, and the same command goes on", markup=False)
         raise
     return _judgement(out, rows, outcome)
