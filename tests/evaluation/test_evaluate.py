@@ -278,7 +278,7 @@ def test_the_terminal_says_leakage_and_why_there_is_no_interval(
     command.print_judgement(judgement, console)
     printed = capsys.readouterr().out
     assert f"{NAME}: LEAKAGE, of 8 test images 8 (of 1 patients; 8 by patient" in printed
-    assert f"{NAME} 100: " in printed
+    assert f"{NAME} (100 %): " in printed
 
 
 def test_an_interruption_says_how_to_go_on(

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cmcgns.evaluation.compare import Comparison
+from cmcgns.reporting.evaluation.command import remarks_on
 from cmcgns.reporting.evaluation.console import differences_table, figures_table, in_lines
 from support.result_rows import make_comparison, make_rows
 
@@ -84,3 +85,12 @@ def test_names_are_no_markup() -> None:
     assert "[red]x[/red]" in text
     title = printed(differences_table(replace(make_comparison(), first="[bold]x"), 160), 160)
     assert "A: [bold]x, B: MGCA <again>" in title
+
+
+def test_a_remark_is_said_once_with_all_that_it_is_about() -> None:
+    row = next(row for row in make_rows() if row.seed is None)
+    note = "mean over 5 of 14 classes; left out: Hernia (no positive test patients)"
+    rows = [replace(row, protocol="knn/v1", fraction=share, note=note, leakage="") for share in (10.0, 100.0)]
+    rows.append(replace(row, protocol="linear/v1", fraction=None, note="", leakage="1 of 9 patients"))
+    expected = {note: ["knn/v1 (10 %)", "knn/v1 (100 %)"], "LEAKAGE, 1 of 9 patients": ["linear/v1"]}
+    assert remarks_on(rows) == expected

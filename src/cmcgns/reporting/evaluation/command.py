@@ -180,16 +180,23 @@ def print_judgement(judgement: Judgement, console: Console) -> None:
     shown = [row for row in judgement.rows if row.primary and row.seed is None and not row.group]
     if shown:
         console.print(figures_table(shown, console.width))
-    remarks: list[str] = []  # allowed leakage, classes left out, why there is no figure or no proper interval
-    for row in shown:
-        remarks += [f"{row.protocol}: LEAKAGE, {row.leakage}"] if row.leakage else []
-        said = row.low is None or any(sign in row.note for sign in _TO_BE_SAID)
-        remarks += [f"{row.protocol} {share_text(row.fraction)}: {row.note}"] if row.note and said else []
-    for line in dict.fromkeys(remarks):
-        console.print(line, markup=False)
+    for remark, about in remarks_on(shown).items():
+        console.print(f"{', '.join(dict.fromkeys(about))}: {remark}", markup=False)
     for protocol, reason in judgement.outcome.skipped:
         console.print(f"skipped {protocol}: {reason}", markup=False)
     for protocol, cell, message in judgement.outcome.failures:
         where = ", ".join(part for part in (protocol, cell) if part)
         console.print(f"FAILED {where}: {message}", markup=False)
     console.print(f"Open [bold]{escape(str(judgement.report))}[/bold]")
+
+
+def remarks_on(shown: Sequence[ResultRow]) -> dict[str, list[str]]:
+    """Allowed leakage, classes left out, why there is no figure or no proper interval; each with what it is about."""
+    remarks: dict[str, list[str]] = {}
+    for row in shown:
+        share = f" ({share_text(row.fraction)} %)" if row.fraction is not None else ""
+        if row.leakage:
+            remarks.setdefault(f"LEAKAGE, {row.leakage}", []).append(row.protocol)
+        if row.note and (row.low is None or any(sign in row.note for sign in _TO_BE_SAID)):
+            remarks.setdefault(row.note, []).append(row.protocol + share)
+    return remarks
