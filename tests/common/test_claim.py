@@ -90,7 +90,7 @@ def test_a_forked_worker_does_not_keep_the_lock(tmp_path):
         worker.start()
     try:
         with claimed(tmp_path, "prepare"):
-            pass
+            assert worker.is_alive()
     finally:
         worker.kill()
         worker.join()

@@ -153,6 +153,7 @@ def test_a_trial_that_another_process_removes_meanwhile_is_no_fault(tmp_path, mo
     touch = Path.touch
     monkeypatch.setattr(Path, "touch", lambda path: (touch(path), path.unlink()))
     make_folder(tmp_path / "a")
+    assert not list((tmp_path / "a").iterdir())
 
 
 def test_what_is_only_read_needs_no_other_place(tmp_path):

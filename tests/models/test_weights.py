@@ -246,7 +246,10 @@ def test_groups_that_hold_themselves_or_too_much(tmp_path):
 
 def test_a_command_line_beside_the_weights_does_not_matter(tmp_path, resnet):
     torch.save({"model": resnet.state_dict(), "args": argparse.Namespace(lr=1)}, tmp_path / "w.pth")
-    load_image_weights(empty_body(), tmp_path / "w.pth", channels=3)
+    body = empty_body()
+    load_image_weights(body, tmp_path / "w.pth", channels=3)
+    found, stored = body.state_dict(), resnet.state_dict()
+    assert all(torch.equal(found[name], stored[name]) for name in found)
 
 
 def test_what_else_a_file_asks_for_is_named(tmp_path):

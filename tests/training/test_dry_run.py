@@ -73,11 +73,11 @@ def test_every_phase_is_tried(
 
 def test_a_recipe_that_starts_its_bank_late_tries_it_all_the_same() -> None:
     late = {"clusters": 6, "start_from_step": 10_000, "start_by_step": 20_000}
-    short = program.shortened(tiny_recipe(objective__bank=late, alignment__epochs=40))
+    short = program.rehearsed(tiny_recipe(objective__bank=late, alignment__epochs=40))
     assert (short.alignment.epochs, short.reconstruction.epochs) == (1, 1)
     assert (short.objective.bank.start_from_step, short.objective.bank.start_by_step) == (0, 1)
     assert short.objective.bank.clusters == 6
-    assert program.shortened(tiny_recipe(alignment__epochs=0)).alignment.epochs == 0
+    assert program.rehearsed(tiny_recipe(alignment__epochs=0)).alignment.epochs == 0
 
 
 def test_the_longest_reports_are_tried(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:

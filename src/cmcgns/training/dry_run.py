@@ -70,7 +70,7 @@ def dry_run(
     """
     if processes > 1 or resume:
         raise UserError("--dry-run looks at one process and a new run: leave out --devices, --nodes, --resume")
-    short, init = shortened(recipe), Path(init) if init else None
+    short, init = rehearsed(recipe), Path(init) if init else None
     fabric = launch(recipe, 1, 1, accelerator)
     if init is not None:
         check_source(RunFolder(init))
@@ -97,7 +97,7 @@ def describe_estimate(figures: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def shortened(recipe: Recipe) -> Recipe:
+def rehearsed(recipe: Recipe) -> Recipe:
     """The recipe with one epoch of each stage that it has, and a bank that starts with the first step."""
     changes: dict[str, Any] = {
         stage: getattr(recipe, stage).model_copy(update={"epochs": 1}) for stage in _stages(recipe)
@@ -115,7 +115,7 @@ def rehearse(fabric: Any, task: PretrainingTask, recipe: Recipe, prepared: Prepa
     Args:
         fabric: launches, casts and places.
         task: is trained a little.
-        recipe: of `shortened`.
+        recipe: of `rehearsed`.
         prepared: the data, of which the longest reports are taken.
         folder: an empty one.
 
