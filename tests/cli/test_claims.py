@@ -68,3 +68,13 @@ def test_a_claim_and_temporary_files_are_nothing(tmp_path: Path) -> None:
     assert not holds_anything(tmp_path)
     (tmp_path / ".mine.tmp").touch()
     assert holds_anything(tmp_path)
+
+
+def test_check_cleans_no_folder_that_another_process_works_in(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", {"train": 4}, size=32).parent
+    with claimed(data, "prepare"):
+        with pytest.raises(UserError, match=r"`cmcgns prepare` \(process \d+ on .*works in it"):
+            check_folders([data], False, [], tmp_path / "out", True)
+        assert not (data / "manifest.cleaned.parquet").exists()
+    check_folders([data], False, [], data, True)
+    assert (data / "manifest.cleaned.parquet").is_file()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,7 +67,10 @@ def _check_folders(
         write_page(report, out / "check.html")
         say(f"written: {out / 'check.html'}, {out / 'check.json'}")
     for folder in folders if clean else []:
-        cleaned = fix(folder, report)
+        place = _manifest_file(folder).parent
+        is_ours = out is not None and place.resolve() == out.resolve()
+        with nullcontext() if is_ours else claimed(place, "check --fix"):
+            cleaned = fix(folder, report)
         say(
             f"{cleaned.path}: {cleaned.rows:,} rows; {sum(cleaned.left_out.values()):,} left out, "
             f"boxes of {cleaned.clipped:,} rows clipped (row by row in {cleaned.account})"
