@@ -114,7 +114,7 @@ def ours(sizes: Sizes, inputs: Inputs) -> Step:
     none = torch.zeros(shape, dtype=torch.long)
     text = torch.arange(real.numel()).view(shape)
     images = torch.zeros(sizes.studies, 1, 1, 1)
-    batch = Batch(images, none, real, none, real, text, torch.arange(sizes.studies))
+    batch = Batch(images, none, real, none, real, text, torch.arange(sizes.studies), text)
     features = inputs.features(module_grid(sizes))
 
     def step() -> None:

@@ -138,7 +138,7 @@ def with_bank(module: CMCGNS, inputs: benchmark.Inputs, sizes: benchmark.Sizes, 
     real = torch.ones(text.shape, dtype=torch.bool)
     none = torch.zeros(text.shape, dtype=torch.long)
     images = torch.zeros(sizes.studies, 1, 1, 1)
-    batch = Batch(images, none, real, none, real, text, torch.arange(sizes.studies))
+    batch = Batch(images, none, real, none, real, text, torch.arange(sizes.studies), text)
     return losses_of(module, inputs.features((4, 4)), batch) | {
         "centroids": array_hash(module.bank.centroids.numpy())
     }

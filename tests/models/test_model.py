@@ -31,6 +31,7 @@ def make_batch(seed=0):
         sentence_mask=torch.tensor([[True, True, True, False]]).repeat(STUDIES, 1),
         sentence_text=torch.tensor([[1, 2, 3, 0]]).repeat(STUDIES, 1),
         report_text=torch.arange(STUDIES),
+        report_sentences=torch.tensor([[1, 2, 3, 0]]).repeat(STUDIES, 1),
     ).check()
 
 

@@ -37,7 +37,7 @@ def test_a_bank_that_waits_says_what_for() -> None:
     one = F.normalize(torch.ones(6, 8), dim=-1)
     for step in range(3):
         assert bank.warning(WELL) is None, step  # it is not meant to start yet
-        bank.observe(one, one, one, torch.ones(6, dtype=torch.bool), torch.ones(6, dtype=torch.long))
+        bank.observe(one, one, torch.ones(6, dtype=torch.bool), torch.ones(6, dtype=torch.long))
     assert bank.warning(WELL) == (
         "the cluster bank has not started: mean cosine 1.000, limit 0.4, "
         "1 distinct sentences, objective.bank.clusters is 4"

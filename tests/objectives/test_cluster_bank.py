@@ -17,7 +17,7 @@ def observe(
 ) -> None:
     mask = torch.ones(len(z1), dtype=torch.bool) if mask is None else mask
     text = torch.arange(len(z1)) + 1000 * int(bank.steps) if text is None else text
-    bank.observe(z1, z2, z2, mask, text)
+    bank.observe(z1, z2, mask, text)
 
 
 def started_bank(dim: int = 8, clusters: int = 4) -> ClusterBank:
@@ -144,21 +144,68 @@ def test_verbatim_repeats_do_not_count_as_distinct_sentences() -> None:
 def test_padding_is_not_queued() -> None:
     bank = new_bank(8, 4, start_cosine=1.0, check_every=1, queue_size=6)
     mask = torch.tensor([True, False, True, False])
-    observe(bank, unit(4, 8), unit(4, 8), mask=mask)
-    assert int(bank.queued) == 2
-    torch.testing.assert_close(bank.queue[:2], unit(4, 8)[mask])
-    assert (bank.queue[2:] == 0).all()
+    observe(bank, unit(4, 8), unit(4, 8, seed=1), mask=mask, text=torch.tensor([6, 1, 8, 3]))
+    assert bank._seeds().tolist() == [0, 2]  # every text has its place: its number, counted round
+    torch.testing.assert_close(bank.queue[[0, 2]], torch.stack([unit(4, 8), unit(4, 8, seed=1)], 1)[mask])
 
 
-def test_the_queue_keeps_the_newest_sentences() -> None:
-    bank = new_bank(8, 100, queue_size=5, check_every=1000)
-    vectors = unit(23, 8)
-    for start, stop in ((0, 4), (4, 7), (7, 23)):  # the last batch holds more than the queue
-        observe(bank, vectors[start:stop], vectors[start:stop])
-        newest = vectors[max(0, stop - 5) : stop]
-        kept = (bank.queue[: min(stop, 5)] @ newest.T).max(1)
-        assert kept.values.min() > 1 - 1e-6
-        assert len(kept.indices.unique()) == len(newest)
+def test_the_queue_keeps_the_newest_of_every_text() -> None:
+    bank = new_bank(8, 5, start_cosine=-1.0, queue_size=64)
+    vectors = unit(6, 8)
+    for step, texts in enumerate(([7, 5, 7], [3, 7, 5])):  # within one step, and over steps
+        part = vectors[3 * step : 3 * step + 3]
+        observe(bank, part, part, text=torch.tensor(texts))
+    assert bank._seeds().tolist() == [3, 5, 7]
+    torch.testing.assert_close(bank.queue[[3, 5, 7], 0], vectors[[3, 5, 4]])
+
+
+def test_sentences_that_were_not_seen_for_long_seed_nothing() -> None:
+    """Their vectors are where the encoder was then; kmeans++ would take them first, as the farthest."""
+    bank = new_bank(8, 2, start_cosine=-1.0, queue_size=64)
+    for step in range(250):
+        observe(bank, unit(1, 8), unit(1, 8), text=torch.tensor([5 if step < 100 else 9 if step < 140 else 7]))
+    assert bank._seeds().tolist() == [7, 9]
+
+
+def test_the_emptiest_dead_centroid_moves_to_the_sentence_that_fits_least() -> None:
+    bank = new_bank(4, 3, rate=0.0, reseed=True)
+    axes = torch.eye(4)
+    bank.start(axes[:3], axes[:3])
+    seen = F.normalize(axes[3] + 0.1 * axes[0], dim=0)
+    z1, z2 = torch.stack([*axes[:2], axes[3]]), torch.stack([*axes[:2], seen])
+    for _ in range(9):
+        observe(bank, z1, z2, text=torch.arange(3))
+        assert torch.equal(bank.centroids, axes[:3])  # until ten steps were seen all shares count as equal
+    observe(bank, z1, z2, text=torch.arange(3))
+    torch.testing.assert_close(bank.centroids, torch.stack([axes[0], axes[1], z2[2]]))
+    torch.testing.assert_close(bank.queries[2], axes[3])
+    assert bank.shares[2] == pytest.approx(1 / 3)
+    before = bank.centroids.clone()
+    observe(bank, z1, z2, text=torch.arange(3))
+    torch.testing.assert_close(bank.centroids, before)  # all three have members now
+
+
+def test_centred_vectors_part_what_two_modalities_have_in_common() -> None:
+    """Each modality's mean is taken away, so that both weigh alike however far apart they live."""
+    bank = new_bank(16, 4, source="centred")
+    meaning = unit(40, 16, seed=2)
+    shift = torch.stack([3 * unit(1, 16, seed=3)[0], -3 * unit(1, 16, seed=4)[0]])
+    z1, z2 = (F.normalize(meaning + each, dim=-1) for each in shift)
+    observe(bank, z1, z2)
+    torch.testing.assert_close(bank.means, torch.stack([z1.mean(0), z2.mean(0)]))
+    plain = (F.normalize(z1 + z2, dim=-1) * meaning).sum(1).mean()
+    assert (bank.members(z1, z2) * meaning).sum(1).mean() > plain + 0.2
+    torch.testing.assert_close(bank.members(z1, z2).norm(dim=1), torch.ones(40))
+
+
+def test_rare_clusters_are_the_strongest_negatives_and_dead_ones_none() -> None:
+    bank = new_bank(4, 4)
+    bank.start(torch.eye(4)[:3])
+    bank.usage.copy_(0.5 * torch.tensor([0.6, 0.3, 0.001, 0.099]))
+    assert (bank.negative_weights(1.0) == 0).all()  # ten steps were not seen
+    bank.watched.fill_(0.5)
+    torch.testing.assert_close(bank.negative_weights(2.0), torch.tensor([0.0, 0.25, 0.0, 0.0]))
+    torch.testing.assert_close(bank.negative_weights(0.0), torch.tensor([1.0, 1.0, 0.0, 0.0]))
 
 
 def test_the_gate_waits_for_a_low_mean_cosine() -> None:
@@ -224,7 +271,8 @@ def test_one_distinct_sentence_cannot_start_a_bank(caplog: pytest.LogCaptureFixt
 def test_pitfall_09_state_is_in_buffers_and_no_parameter() -> None:
     bank = started_bank()
     assert not list(bank.parameters())
-    assert {"centroids", "active", "started", "steps", "queue", "queued", "mean_cosine"} <= set(bank.state_dict())
+    wanted = {"centroids", "queries", "active", "started", "steps", "queue", "queue_step", "mean_cosine"}
+    assert wanted <= set(bank.state_dict())
     assert not bank.centroids.requires_grad
 
 
@@ -290,13 +338,3 @@ def test_mean_cosine_is_followed_after_the_start_too() -> None:
     z1, z2 = unit(12, 8, seed=5), unit(12, 8, seed=6)
     observe(bank, z1, z2)
     torch.testing.assert_close(bank.mean_cosine, (z1 @ z2.T).mean(), rtol=1e-4, atol=1e-6)
-
-
-def test_seeds_are_the_newest_vector_of_each_text_when_the_ring_has_wrapped() -> None:
-    bank = new_bank(8, 2, start_cosine=-1.0, queue_size=4)
-    vectors = unit(6, 8)
-    for vector, text in zip(vectors, (7, 5, 7, 3, 7, 5), strict=True):  # slots: 7 5 | 7 3, then 7 5 over the first
-        observe(bank, vector[None], vector[None], text=torch.tensor([text]))
-    assert bank.queue_text[:4].tolist() == [7, 5, 7, 3]
-    newest = bank.queue[bank._newest_of_each_text()]
-    torch.testing.assert_close(newest, vectors[[4, 5, 3]])

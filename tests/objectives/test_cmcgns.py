@@ -195,7 +195,7 @@ def test_pitfall_11_weights_arrive_by_value_with_the_bank(tmp_path: Path) -> Non
     [
         ({"reconstruction": "off"}, "unexpected: reconstruction.decoder"),
         ({"query": "unmasked"}, "1 unexpected: reconstruction.position"),
-        ({"dim": 24}, "23 other shape: "),
+        ({"dim": 24}, "25 other shape: "),
     ],
 )
 def test_pitfall_11_weights_that_do_not_fit_are_refused(

@@ -35,6 +35,9 @@ VARIANTS: dict[str, dict[str, object]] = {
     "hard": {"negatives": "hard"},
     "fixed sentences": {"sentence_gradient": 0.0},
     "a share of the gradient": {"sentence_gradient": 0.1},
+    "query-matched": {"local": "query_matched", "false_negatives": "mask", "rarity": 1.0, "mu": 3.0},
+    "query-matched, soft, hard": {"local": "query_matched", "false_negatives": "soft", "attention": "softmax"},
+    "query-matched, fixed": {"local": "query_matched", "centroid_negatives": False, "sentence_gradient": 0.0},
     "released": {"arithmetic": "released", "learn_tau": False},
 }
 

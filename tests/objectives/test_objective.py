@@ -13,7 +13,9 @@ from cmcgns.objectives.objective import STAGES, find_objective
 from cmcgns.phantom.dataset import write_dataset
 from cmcgns.reporting.run_page.report import write_run_page
 from cmcgns.settings.config import ObjectiveSettings
+from cmcgns.training.checkpoint import load_weights
 from cmcgns.training.journal import read_metrics
+from cmcgns.training.sealed_tensors import write_tensors
 from cmcgns.training.task import build_task
 from support.global_contrast import GlobalContrast
 from support.objectives import COUNTS, random_batch, small_task
@@ -26,6 +28,22 @@ def test_keys_of_weights_and_checkpoints_stay() -> None:
     """Run folders of earlier versions must load."""
     found = [f"{name} {tuple(value.shape)}" for name, value in small_task().state_dict().items()]
     assert found == KEYS.read_text("utf-8").splitlines()
+
+
+def test_weights_with_the_bank_of_the_first_version_load(tmp_path: Path) -> None:
+    task = small_task()
+    task.objective.bank.start(torch.eye(4, 16))
+    old, bank = dict(task.state_dict()), "objective.bank."
+    for name in ("queries", "means", "queue_step"):
+        del old[bank + name]
+    old |= {f"{bank}queue": torch.ones(17, 16), f"{bank}queue_text": torch.ones(17, dtype=torch.long)}
+    old |= {f"{bank}queued": torch.tensor(9)}
+    write_tensors(tmp_path / "old.safetensors", old, "about", {})
+    other = small_task(seed=1)
+    load_weights(tmp_path / "old.safetensors", other)
+    assert torch.equal(other.objective.bank.centroids, torch.eye(4, 16))
+    assert torch.equal(other.objective.bank.queries, torch.eye(4, 16))
+    assert other.objective.is_started
 
 
 def test_the_method_is_the_default() -> None:

@@ -61,7 +61,7 @@ def test_whole_objective_over_all_steps(golden: Golden) -> None:
     objective.bank.start(golden["centroids_after_init"])
     for step in later_steps(golden):
         rows, z1, z2 = golden_rows(golden, step)
-        objective.bank.observe(rows.z1, rows.z2, rows.z2, rows.mask, rows.text)
+        objective.bank.observe(rows.z1, rows.z2, rows.mask, rows.text)
         loss, margin = objective.local_report_loss(rows)
         loss.backward()
         torch.testing.assert_close(objective.bank.centroids, golden["centroids"][step - 1], rtol=0, atol=1e-6)

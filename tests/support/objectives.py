@@ -64,14 +64,18 @@ def random_batch(
     mask = torch.arange(bound) < torch.tensor(counts)[:, None]
     tokens = torch.full((studies, 2 * bound + 2), -1)
     tokens[:, 1:-1] = torch.where(mask, torch.arange(bound), -1).repeat_interleave(2, dim=1)
+    images = torch.rand(studies, 1, size, size, generator=generator) * 2 - 1
+    token_ids = torch.randint(5, 40, tokens.shape, generator=generator)
+    text = torch.randint(1, distinct + 1, mask.shape, generator=generator) * mask
     return Batch(
-        images=torch.rand(studies, 1, size, size, generator=generator) * 2 - 1,
-        token_ids=torch.randint(5, 40, tokens.shape, generator=generator),
+        images=images,
+        token_ids=token_ids,
         token_mask=F.pad(tokens[:, 1:] >= 0, (1, 0), value=True),
         token_sentence=tokens,
         sentence_mask=mask,
-        sentence_text=torch.randint(1, distinct + 1, mask.shape, generator=generator) * mask,
+        sentence_text=text,
         report_text=torch.arange(studies),
+        report_sentences=text,
         study_ids=tuple(f"study{index}" for index in range(studies)),
     )
 

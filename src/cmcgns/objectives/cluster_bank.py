@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _FORGET = 0.01  # of the moving average of cluster shares
 _TEN_STEPS = 1 - (1 - _FORGET) ** 9.5
+_DEAD = 0.05  # of an equal share: a centroid below has no members to speak of
 _MANY_DEAD, _GIANT = 0.5, 0.5  # shares of centroids, and of sentences, that are worth a warning
 
 
@@ -35,13 +36,14 @@ class ClusterBank(nn.Module):
     """
 
     centroids: Tensor
+    queries: Tensor
+    means: Tensor
     active: Tensor
     started: Tensor
     steps: Tensor
     mean_cosine: Tensor
     queue: Tensor
-    queue_text: Tensor
-    queued: Tensor
+    queue_step: Tensor
     usage: Tensor
     watched: Tensor
 
@@ -57,16 +59,17 @@ class ClusterBank(nn.Module):
         super().__init__()
         self.settings, self.update_kind, self.seed = settings, update, seed
         self.clusters = clusters = settings.clusters
-        size = queue_size or 4 * clusters
+        size = queue_size or max(1024, 8 * clusters)
         self.register_buffer("centroids", torch.zeros(clusters, dim))
+        self.register_buffer("queries", torch.zeros(clusters, dim))
+        self.register_buffer("means", torch.zeros(2, dim))
         self.register_buffer("active", torch.zeros(clusters, dtype=torch.bool))
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("steps", torch.tensor(0))
         self.register_buffer("mean_cosine", torch.tensor(1.0))
         # One row more than the queue holds: the place where padding is written to.
-        self.register_buffer("queue", torch.zeros(size + 1, dim))
-        self.register_buffer("queue_text", torch.zeros(size + 1, dtype=torch.long))
-        self.register_buffer("queued", torch.tensor(0))
+        self.register_buffer("queue", torch.zeros(size + 1, 2, dim))
+        self.register_buffer("queue_step", torch.zeros(size + 1, dtype=torch.long))
         self.register_buffer("usage", torch.zeros(clusters))
         self.register_buffer("watched", torch.tensor(0.0))
         self._host_started, self._host_steps = False, 0
@@ -83,45 +86,93 @@ class ClusterBank(nn.Module):
         equal = torch.full_like(self.usage, 1 / self.clusters)
         return torch.where(self.watched > _TEN_STEPS, self.usage / self.watched.clamp(min=1e-9), equal)
 
+    def members(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """What is clustered of (n, D) unit sentence and cross-modal vectors: (n, D), unit.
+
+        `centred`: sentences and what they see live apart, |mean z1 - mean z2| is about a half. Less its mean each has
+        the same weight, and "no effusion" parts from "effusion" because the images differ.
+        """
+        if self.settings.source == "text":
+            return z1
+        if self.settings.source == "cross_modal":
+            return z2
+        parts = [F.normalize(z.float() - mean, dim=-1) for z, mean in zip((z1, z2), self.means, strict=True)]
+        return F.normalize(parts[0] + parts[1], dim=-1)
+
     @torch.no_grad()
-    def observe(self, z1: Tensor, z2: Tensor, members: Tensor, mask: Tensor, text: Tensor) -> None:
+    def observe(self, z1: Tensor, z2: Tensor, mask: Tensor, text: Tensor) -> None:
         """Take in one training step: queue and perhaps start, or update.
 
         Args:
             z1: (n, D) unit sentence vectors of this rank.
             z2: (n, D) unit cross-modal vectors.
-            members: (n, D) whichever of the two the bank clusters.
             mask: (n,) true for real sentences.
             text: (n,) equal numbers mean equal text.
         """
         self.steps += 1
         self._host_steps += 1
-        self._track_mean_cosine(z1, z2, mask)
+        self._track_means(z1, z2, mask)
         if self._host_started:
-            self.update(members, mask)
+            self.update(z1, z2, mask)
             return
-        self._enqueue(gather(members.detach().float()), gather(mask), gather(text))
+        self._enqueue(gather(torch.stack([z1, z2], dim=1).detach().float()), gather(mask), gather(text))
         if self._host_steps % self.settings.check_every == 0 or self._host_steps >= self.settings.start_by_step:
             self._start_if_ready()
 
     @torch.no_grad()
-    def update(self, vectors: Tensor, mask: Tensor) -> None:
-        """Assign (n, D) unit vectors to their nearest centroids and move those; ranks share sums and counts."""
-        vectors = vectors.detach().float()
-        _, own, _ = assign_two(vectors, self.centroids, self.active)
+    def update(self, z1: Tensor, z2: Tensor, mask: Tensor) -> None:
+        """Assign (n, D) vectors to their nearest centroids and move those; ranks share sums and counts."""
+        vectors = self.members(z1, z2).detach().float()
+        cosines, own, _ = assign_two(vectors, self.centroids, self.active)
         # A product with the (n, K) membership matrix: unlike a scatter it sums in a fixed order on a GPU too.
         membership = F.one_hot(own, self.clusters).float() * mask[:, None]
         counts, sums = total(membership.sum(0)), total(membership.T @ vectors)
         self.centroids.copy_(move_centroids(self.centroids, sums, counts, self.settings.rate, self.update_kind))
+        asked = total(membership.T @ z1.detach().float())
+        self.queries.copy_(move_centroids(self.queries, asked, counts, self.settings.rate, "mean"))
         # A moving average of about a hundred steps; `watched` is the weight of the steps seen so far, by which it is
         # divided as Adam does with its own.
         self.usage.lerp_(counts / counts.sum().clamp(min=1), _FORGET)
         self.watched.lerp_(torch.ones_like(self.watched), _FORGET)
+        if self.settings.reseed:
+            fit = cosines.gather(1, own[:, None])[:, 0].masked_fill(~mask, torch.inf)
+            self._reseed(fit, torch.stack([vectors, z1.detach().float()], dim=1))
+
+    def _reseed(self, fit: Tensor, vectors: Tensor) -> None:
+        """Move the emptiest centroid, if it is dead, to the sentence that fits its own cluster least: one a step.
+
+        Args:
+            fit: (n,) cosine of every sentence to its own centroid.
+            vectors: (n, 2, D) what is clustered, and z1.
+        """
+        worst = fit.argmin()
+        fits, candidates = gather(fit[worst][None]), gather(vectors[worst][None])
+        centroid, query = candidates[fits.argmin()]
+        emptiest = F.one_hot(self.shares.argmin(), self.clusters).bool()
+        moved = emptiest & (self.shares < _DEAD / self.clusters) & fits.min().isfinite()
+        self.centroids.copy_(torch.where(moved[:, None], centroid, self.centroids))
+        self.queries.copy_(torch.where(moved[:, None], query, self.queries))
+        self.active |= moved
+        self.usage.copy_(torch.where(moved, self.watched / self.clusters, self.usage))
+
+    def negative_weights(self, rarity: float) -> Tensor:
+        """(K,) weights `(1 - share / largest share)^rarity` of centroids as negatives; 0 for dead ones.
+
+        A cluster that fills the corpus, such as a normal statement, is true of most images, so it is a weak negative.
+        All are 0 until ten steps of shares were seen.
+
+        Args:
+            rarity: 0 for equal weights.
+        """
+        shares = self.shares
+        alive = self.active & (shares >= _DEAD / self.clusters) & (self.watched > _TEN_STEPS)
+        weights: Tensor = (1 - shares / shares.max()).clamp(min=0).pow(rarity) * alive
+        return weights
 
     def statistics(self) -> dict[str, Tensor]:
         """Tensors for the log: started, share of dead centroids, largest cluster's share, mean cosine."""
         shares = self.shares
-        alive = shares > 0.05 / self.clusters
+        alive = shares > _DEAD / self.clusters
         return {
             "bank_started": self.started.float(),
             "bank_dead": 1 - alive.float().mean(),
@@ -168,7 +219,7 @@ class ClusterBank(nn.Module):
 
     def _waits_for(self) -> str:
         """The start conditions that are not met; they are looked at every few steps only."""
-        reasons, distinct = [], len(self._newest_of_each_text())
+        reasons, distinct = [], len(self._seeds())
         if float(self.mean_cosine) > self.settings.start_cosine:
             reasons.append(f"mean cosine {float(self.mean_cosine):.3f}, limit {self.settings.start_cosine:g}")
         if distinct < self.clusters:
@@ -177,35 +228,35 @@ class ClusterBank(nn.Module):
             reasons.append(f"step {int(self.steps)}, not before {self.settings.start_from_step}")
         return ", ".join(reasons) or "its conditions were met after the last look at them"
 
-    def _track_mean_cosine(self, z1: Tensor, z2: Tensor, mask: Tensor) -> None:
+    def _track_means(self, z1: Tensor, z2: Tensor, mask: Tensor) -> None:
         # The mean of the whole matrix z1 z2ᵀ is the product of the two sums: no n×n matrix is needed.
         weights = mask.float()[:, None]
         sums = torch.stack([(z1.float() * weights).sum(0), (z2.float() * weights).sum(0)])
         sums, count = total(sums), total(mask.sum())
         self.mean_cosine.copy_(sums[0] @ sums[1] / (count * count).clamp(min=1))
+        new = max(_FORGET, 1 / self._host_steps)  # the plain mean of the first hundred steps
+        self.means.copy_(torch.where(count > 0, self.means.lerp(sums / count.clamp(min=1), new), self.means))
 
     def _enqueue(self, vectors: Tensor, mask: Tensor, text: Tensor) -> None:
+        """Every text has a place of its own, so that repeats leave room for others; its newest vectors stay."""
         size = len(self.queue) - 1
-        order = mask.long().cumsum(0) - 1
-        count = mask.sum()
-        # Only the newest `size` sentences are written, each to a slot of its own; the rest go to the spare row.
-        written = mask & (order >= count - size)
-        slots = torch.where(written, (self.queued + order) % size, size)
-        self.queue[slots] = vectors
-        self.queue_text[slots] = text
-        self.queue[size], self.queue_text[size] = 0, 0
-        self.queued += count
+        places = torch.where(mask, text % size, size)
+        newest = torch.full_like(self.queue_step, -1)
+        newest.scatter_reduce_(0, places, torch.arange(len(places), device=places.device), "amax")
+        written = newest >= 0
+        written[size] = False
+        self.queue.copy_(torch.where(written[:, None, None], vectors[newest.clamp(min=0)], self.queue))
+        self.queue_step.copy_(torch.where(written, self.steps, self.queue_step))
 
-    def _newest_of_each_text(self) -> Tensor:
-        # Verbatim repeats must not take all the centroids.
-        rows = min(int(self.queued), len(self.queue) - 1)
-        age = (torch.arange(rows) - int(self.queued)) % (len(self.queue) - 1)  # the ring's oldest slot first
-        return _last_of_each(self.queue_text[:rows].cpu(), age)
+    def _seeds(self) -> Tensor:
+        """Places in the queue of distinct sentences; old ones, of before half of the steps, have moved since."""
+        age = self.steps - self.queue_step
+        return ((self.queue_step > 0) & (age <= (self.steps // 2).clamp(min=100))).nonzero()[:, 0]
 
     def _start_if_ready(self) -> None:
         if self._host_steps < self.settings.start_from_step:
             return
-        distinct = self._newest_of_each_text()
+        distinct = self._seeds()
         cosine = float(self.mean_cosine)
         forced = cosine > self.settings.start_cosine or len(distinct) < self.clusters
         if forced and self._host_steps < self.settings.start_by_step:
@@ -214,10 +265,11 @@ class ClusterBank(nn.Module):
             if (self._host_steps - self.settings.start_by_step) % 100 == 0:
                 logger.warning("cluster bank: only %d distinct sentence(s) so far; not started", len(distinct))
             return
-        vectors = self.queue[distinct.to(self.queue.device)]
+        z1, z2 = self.queue[distinct].unbind(1)
+        vectors = self.members(z1, z2)
         generator = torch.Generator().manual_seed(self.seed + self._host_steps)
         chosen = seed_centroids(vectors, min(self.clusters, len(vectors)), self.settings.seeding, generator)
-        self.start(vectors[chosen])
+        self.start(vectors[chosen], z1[chosen])
         message = "cluster bank started at step %d: mean cosine %.3f, %d of %d centroids from %d sentences"
         if forced:
             message += " (the step limit was reached: the start conditions were not met)"
@@ -225,22 +277,40 @@ class ClusterBank(nn.Module):
         logger.log(level, message, self._host_steps, cosine, len(chosen), self.clusters, len(distinct))
 
     @torch.no_grad()
-    def start(self, centroids: Tensor) -> None:
-        """Begin with these (k, D) unit centroids, k <= K; the others stay unused."""
+    def start(self, centroids: Tensor, queries: Tensor | None = None) -> None:
+        """Begin with these (k, D) unit centroids, k <= K; the others stay unused.
+
+        Args:
+            centroids: of the vectors that are clustered.
+            queries: (k, D) unit sentence vectors of the same; the centroids themselves by default.
+        """
         self.centroids[: len(centroids)] = centroids
+        self.queries[: len(centroids)] = centroids if queries is None else queries
         self.active[: len(centroids)] = True
         self.started.fill_(True)
         self._host_started = True
 
 
-def _last_of_each(text: Tensor, order: Tensor) -> Tensor:
-    """Index of every distinct number's occurrence that is last in the order, ascending."""
-    by_order = order.argsort()
-    _, inverse = text[by_order].unique(return_inverse=True)
-    last = torch.full((int(inverse.max()) + 1 if len(text) else 0,), -1)
-    return by_order[last.scatter_reduce(0, inverse, torch.arange(len(text)), "amax")].sort().values
-
-
 def _mirror_on_host(bank: nn.Module, _: Any) -> None:
     assert isinstance(bank, ClusterBank)
     bank._host_started, bank._host_steps = bool(bank.started), int(bank.steps)
+
+
+def bring_up_to_date(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a run by name, as this version keeps a bank; those of version 0.1 had another queue and no queries.
+
+    A bank that had not started begins to queue anew.
+    """
+    result = dict(tensors)
+    for name in tensors:
+        if not name.endswith("bank.queue_text"):
+            continue
+        bank = name.removesuffix("queue_text")
+        del result[name], result[f"{bank}queued"]
+        old, centroids = result[f"{bank}queue"], result[f"{bank}centroids"]
+        rows = 1 + max(1024, 2 * (len(old) - 1))  # the old queue held four rows a cluster, this one eight
+        result[f"{bank}queue"] = old.new_zeros(rows, 2, old.shape[1])
+        result[f"{bank}queue_step"] = torch.zeros(rows, dtype=torch.long)
+        result[f"{bank}queries"] = centroids.clone()
+        result[f"{bank}means"] = centroids.new_zeros(2, centroids.shape[1])
+    return result

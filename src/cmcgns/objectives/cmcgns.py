@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
@@ -15,6 +16,7 @@ from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.local_report import Clusters, SentencePairs, Sentences, contrast, margin_loss, soft_weights
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction
 from cmcgns.objectives.objective import Figures, Objective, Stage, register
+from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
 from cmcgns.objectives.released import released_contrast, released_margin
 from cmcgns.settings.config import ObjectiveSettings
 
@@ -168,21 +170,34 @@ class CMCGNS(Objective):
         return loss + settings.margin_weight * margin, margin
 
     def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
+        matched = self.settings.local == "query_matched"
         rows = self._sentences(features, features.patches, batch)
         with _full_precision(rows.z1):
             use_bank = self.bank.is_started  # the step that seeds the bank does not use it yet
             if self.training and self.settings.negatives != "in_batch":
-                members = rows.z2 if self.settings.bank.source == "cross_modal" else rows.z1
-                self.bank.observe(rows.z1, rows.z2, members, rows.mask, rows.text)
-            loss, margin = self.local_report_loss(rows, use_bank)
+                self.bank.observe(rows.z1, rows.z2, rows.mask, rows.text)
             figures = {"tau": 1 / self.report_scale().detach()}
-            if self.settings.negatives == "cluster" and self.settings.false_negatives == "margin":
-                figures["margin"] = margin.detach()
+            if matched:
+                found = self._matched_report(features.patches, rows, batch, use_bank)
+                loss = found.loss
+                figures |= {"score_own": found.own, "score_other": found.other}
+            else:
+                loss, margin = self.local_report_loss(rows, use_bank)
+                if self.settings.negatives == "cluster" and self.settings.false_negatives == "margin":
+                    figures["margin"] = margin.detach()
             if self.settings.negatives != "in_batch":
                 figures |= self.bank.statistics()
-        if not self.training:
+        if not self.training and not matched:
             figures |= self._swapped_report(features, batch)
         return loss, figures
+
+    def _matched_report(self, patches: Tensor, rows: Sentences, batch: Batch, use_bank: bool) -> MatchedReport:
+        statements = Statements.of(rows.z1, batch.sentence_mask, batch.sentence_text)
+        bank = self.bank if use_bank and self.settings.negatives != "in_batch" and self.bank.is_started else None
+        if bank is not None:
+            statements = statements.assigned(bank.members(rows.z1, rows.z2), bank.centroids, bank.active)
+        scale, reports = self.report_scale(), batch.report_sentences
+        return matched_report(self.settings, bank, self.attention, patches.float(), statements, reports, scale)
 
     def _swapped_report(self, features: Features, batch: Batch) -> Figures:
         """L_report with the image of another study, whose report differs, in evaluation.
@@ -199,7 +214,10 @@ class CMCGNS(Objective):
             return {"report_swapped": self.local_report_loss(rows)[0].detach()}
 
     def _sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
-        attended, _ = self.attention.image_to_text(patches, features.sentences, batch.sentence_mask)
+        queries = features.sentences
+        if self.settings.local == "query_matched":
+            queries = F.normalize(queries.float(), dim=-1)
+        attended, _ = self.attention.image_to_text(patches, queries, batch.sentence_mask)
         return Sentences.of(features.sentences, attended, batch.sentence_mask, batch.sentence_text)
 
     def _reconstruction(self, model: ImageReportModel, features: Features, batch: Batch, seed: int) -> Tensor:

@@ -4,8 +4,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 AttentionKind = Literal["sigmoid", "softmax"]
+_MOST_SCORED = 2**27  # sentences × images × patches at a time, half a gigabyte an array; the rest is recomputed
 
 
 class CrossModalAttention(nn.Module):
@@ -48,6 +50,38 @@ class CrossModalAttention(nn.Module):
         """
         weights = self._weigh(self.image_query(patches), self.text_key(sentences), sentence_mask[:, None, :])
         return weights @ self.text_value(sentences), weights
+
+    def score(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """Every sentence looks at every image.
+
+        With the gates w(n, b) of sentence n over the patches of image b, `s(n, b)` is the cosine of z1_n with
+        `sum_p w_p v_bp`. Numerator and length are summed over patches of known products (`z1_n·v_bp`, and the
+        Gram matrix of the values of an image), so that no (N, B, D) array of attended vectors is needed.
+
+        Args:
+            patches: (B, P, D).
+            queries: (N, D) unit vectors z1.
+
+        Returns:
+            (B, N) cosines.
+        """
+        studies, count = patches.shape[:2]
+        if studies * count * len(queries) <= _MOST_SCORED:
+            return self._score(patches, queries)
+        images = max(1, _MOST_SCORED // (count * len(queries)))
+        parts = [checkpoint(self._score, part, queries, use_reentrant=False) for part in patches.split(images)]
+        return torch.cat(parts)
+
+    def _score(self, patches: Tensor, queries: Tensor) -> Tensor:
+        studies, count, _ = patches.shape
+        values = self.image_value(patches)
+        scores = self.image_key(patches).flatten(0, 1) @ self.text_query(queries).T * self.scale
+        scores = scores.unflatten(0, (studies, count))  # (B, P, N), as everything below
+        weights = scores.sigmoid() if self.kind == "sigmoid" else scores.softmax(1)
+        along = (weights * (values.flatten(0, 1) @ queries.T).unflatten(0, (studies, count))).sum(1)
+        squared = (weights * (values @ values.transpose(1, 2) @ weights)).sum(1)
+        cosines: Tensor = along * squared.clamp(min=1e-12).rsqrt()
+        return cosines
 
     def _weigh(self, query: Tensor, key: Tensor, key_mask: Tensor | None = None) -> Tensor:
         scores: Tensor = query @ key.transpose(1, 2) * self.scale

@@ -100,7 +100,11 @@ class BankSettings(Settings):
 
     clusters: Annotated[int, Field(ge=2, le=10**6)] = Field(128, description="K")
     rate: Fraction = Field(0.05, description="momentum rate of a centroid update")
-    source: Literal["cross_modal", "text"] = Field("cross_modal", description="cluster z2, or z1 alone")
+    source: Literal["cross_modal", "text", "centred"] = Field(
+        "cross_modal",
+        description="what is clustered: z2, z1, or the sum of both, each less its mean (with local=query_matched)",
+    )
+    reseed: bool = Field(False, description="a centroid without members moves to the sentence farthest from its own")
     seeding: Literal["farthest_point", "kmeans++", "chain"] = "kmeans++"
     start_cosine: Annotated[float, Field(ge=-1, le=1)] = Field(
         0.4, description="start once the mean of cos(z1_i, z2_j) has fallen to this"
@@ -132,6 +136,11 @@ class ObjectiveSettings(Settings):
         "a sentence pulls and pushes the image's side, because nothing that they could push away learns from them",
     )
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
+    local: Literal["own_query", "query_matched"] = Field(
+        "own_query",
+        description="L_report compares a sentence with what every sentence sees in its own image (as published), or "
+        "with what it sees itself in every image",
+    )
     negatives: Literal["in_batch", "hard", "cluster"] = "cluster"
     false_negatives: Literal["keep", "margin", "mask", "soft"] = Field(
         "soft",
@@ -141,6 +150,10 @@ class ObjectiveSettings(Settings):
     duplicates: bool = Field(True, description="leave sentences of equal text out of the negatives")
     tau: Temperature = Field(0.1, description="temperature of L_report")
     learn_tau: bool = True
+    centroid_negatives: bool = Field(True, description="with query_matched: centroids are queries over every image")
+    rarity: Weight = Field(
+        0.0, description="with query_matched: centroids weigh (1 - share / largest share)^rarity as negatives"
+    )
     mu: Annotated[float, Field(ge=1, le=1e6)] = Field(3.0, description="weight of a sentence's own hard negative")
     alpha: float = 0.2
     beta: float = 0.5
@@ -195,6 +208,7 @@ _RELEASED: dict[str, Any] = {
     "learn_tau": False,
     "false_negatives": "margin",
     "duplicates": False,
+    "local": "own_query",
 }
 
 
@@ -238,7 +252,20 @@ class Recipe(Settings):
                 "nothing would train the report encoder; set objective.sentence_gradient=1"
             )
         self._fits_released()
+        self._fits_local()
         return self
+
+    def _fits_local(self) -> None:
+        """What only one form of L_report has."""
+        objective = self.objective
+        if objective.local == "query_matched":
+            if objective.false_negatives == "margin":
+                raise ValueError("objective.false_negatives=margin is of local=own_query: set mask, soft or keep")
+            return
+        if objective.bank.source == "centred":
+            raise ValueError("objective.bank.source=centred is of local=query_matched: set cross_modal or text")
+        if objective.rarity:
+            raise ValueError("objective.rarity is of local=query_matched: leave it 0")
 
     def _fits_released(self) -> None:
         """The released arithmetic has no switches; one that is set otherwise would be ignored in silence."""

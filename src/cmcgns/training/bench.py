@@ -64,6 +64,7 @@ def random_batch(recipe: Recipe, studies: int, vocabulary: int) -> Batch:
         sentence_mask=mask.contiguous(),
         sentence_text=torch.where(mask, text, 0),
         report_text=torch.arange(1, 1 + studies),
+        report_sentences=torch.where(mask, text, 0),
         study_ids=tuple(f"random-{number}" for number in range(studies)),
     ).check()
 

@@ -12,6 +12,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.stored import naming_damage
 from cmcgns.models.freeze import trained_parameters
 from cmcgns.models.weights import below, check_keys
+from cmcgns.objectives.cluster_bank import bring_up_to_date
 from cmcgns.training.sealed_tensors import DamagedWeights, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -145,6 +146,7 @@ def _parameter_names(task: nn.Module, optimizer: torch.optim.Optimizer) -> list[
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Load tensors and check that their values arrived."""
+    tensors = bring_up_to_date(tensors)
     check_keys(dict(tensors), module.state_dict(), str(path))
     module.load_state_dict(tensors)
     arrived = {name: value.cpu() for name, value in module.state_dict().items()}

@@ -20,6 +20,7 @@ def batch():
         sentence_mask=torch.ones(3, 2, dtype=torch.bool),
         sentence_text=torch.ones(3, 2, dtype=torch.long),
         report_text=torch.ones(3, dtype=torch.long),
+        report_sentences=torch.ones(3, 2, dtype=torch.long),
         study_ids=("a", "b", "c"),
     )
 

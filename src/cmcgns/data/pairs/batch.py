@@ -29,6 +29,7 @@ class Batch:
         sentence_mask: (B, M) true for real sentences, which come first.
         sentence_text: (B, M) equal numbers mean equal normalised text; 0 for padding.
         report_text: (B,) the same for whole reports.
+        report_sentences: (B, R) numbers of the report's sentences before any was left out; 0 for padding.
         study_ids: B names for messages.
     """
 
@@ -39,6 +40,7 @@ class Batch:
     sentence_mask: Tensor
     sentence_text: Tensor
     report_text: Tensor
+    report_sentences: Tensor
     study_ids: tuple[str, ...] = ()
 
     def check(self) -> Self:
@@ -58,6 +60,7 @@ class Batch:
             "sentence_mask": (studies, sentences),
             "sentence_text": (studies, sentences),
             "report_text": (studies,),
+            "report_sentences": (studies, self.report_sentences.shape[-1]),
         }
         for name, shape in expected.items():
             if tuple(getattr(self, name).shape) != shape:

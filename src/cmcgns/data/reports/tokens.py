@@ -56,7 +56,8 @@ class ReportTokens:
             max_sentences: pad to this; None pads to the most sentences of the batch.
 
         Returns:
-            token_ids, token_mask, token_sentence (B, L); sentence_mask, sentence_text (B, M); report_text (B,).
+            token_ids, token_mask, token_sentence (B, L); sentence_mask, sentence_text, report_sentences (B, M);
+            report_text (B,).
         """
         tokens = self.token_offsets[rows + 1] - self.token_offsets[rows]
         sentences = self.sentence_offsets[rows + 1] - self.sentence_offsets[rows]
@@ -66,13 +67,15 @@ class ReportTokens:
         sentence_mask = np.arange(bound) < sentences[:, None]
         at_token = np.where(token_mask, self.token_offsets[rows][:, None] + np.arange(length), 0)
         at_sentence = np.where(sentence_mask, self.sentence_offsets[rows][:, None] + np.arange(bound), 0)
+        sentence_text = np.where(sentence_mask, self.sentence_text[at_sentence], 0)
         return {
             "token_ids": np.where(token_mask, self.token_ids[at_token], self.padding).astype(np.int64),
             "token_mask": token_mask,
             "token_sentence": np.where(token_mask, self.token_sentence[at_token], -1).astype(np.int64),
             "sentence_mask": sentence_mask,
-            "sentence_text": np.where(sentence_mask, self.sentence_text[at_sentence], 0),
+            "sentence_text": sentence_text,
             "report_text": self.report_text[rows],
+            "report_sentences": sentence_text,
         }
 
 

@@ -1,0 +1,257 @@
+"""L_report, query-matched: every sentence looks at every image of the batch with its own query.
+
+As published, a sentence is compared with vectors that *other* sentences have attended, each with a query of its own,
+so the loss can be solved by the sentences alone. Here all competitors of a logit share its query (sentence -> images)
+or its image (image -> sentences): what tells them apart is what the image shows.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cmcgns.objectives.centroids import assign_two
+from cmcgns.objectives.cluster_bank import ClusterBank
+from cmcgns.objectives.collective import gather, rank, sum_over_ranks, total
+from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.settings.config import ObjectiveSettings
+
+_LEAST_WEIGHT = 1e-3  # of a false negative that is weighed down
+_NOTHING = -1e4  # a logit that counts for nothing, finite so that a row without any competitor has a gradient of 0
+
+
+@dataclass(frozen=True)
+class Statements:
+    """The N sentences of a batch, padded to n rows, and the image that each belongs to.
+
+    Attributes:
+        z1: (n, D) unit sentence vectors.
+        image: (n,) row of the own image in the batch.
+        mask: (n,) true for real sentences.
+        text: (n,) equal numbers mean equal normalised text.
+        own: (n,) nearest centroid; 0 without a bank.
+        hard: (n,) second nearest centroid.
+    """
+
+    z1: Tensor
+    image: Tensor
+    mask: Tensor
+    text: Tensor
+    own: Tensor
+    hard: Tensor
+
+    @classmethod
+    def of(cls, z1: Tensor, mask: Tensor, text: Tensor) -> "Statements":
+        """Of (n, D) unit vectors and (B, M) mask and text, without clusters."""
+        studies, most = mask.shape
+        image = torch.arange(studies, device=mask.device).repeat_interleave(most)
+        none = torch.zeros_like(image)
+        return cls(z1, image, mask.flatten(), text.flatten(), none, none)
+
+    def assigned(self, vectors: Tensor, centroids: Tensor, active: Tensor) -> "Statements":
+        """With the nearest centroids of (n, D) unit vectors."""
+        _, own, hard = assign_two(vectors.detach(), centroids, active)
+        return replace(self, own=own, hard=hard)
+
+    def of_all_ranks(self, studies: int) -> "Statements":
+        """Those of all ranks, in rank order; images count through.
+
+        Args:
+            studies: B of every rank.
+        """
+        image = gather(self.image + rank() * studies)
+        kept = (gather(each) for each in (self.mask, self.text, self.own, self.hard))
+        return Statements(gather(self.z1), image, *kept)
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the reports of this rank's B images say of the N sentences of all ranks.
+
+    Attributes:
+        own: (B, N) the sentence stands in the image's own report, as it was shown.
+        text: (B, N) the image's whole report holds equal text.
+        cluster: (B, N) a sentence of the image lies in the sentence's cluster.
+        hard: (B, N) a sentence of the image lies in the sentence's second nearest cluster.
+        holds: (B, K) clusters that the image's sentences belong to; None without a bank.
+    """
+
+    own: Tensor
+    text: Tensor
+    cluster: Tensor
+    hard: Tensor
+    holds: Tensor | None
+
+    @classmethod
+    def of(cls, rows: Statements, everyone: Statements, reports: Tensor, clusters: int | None) -> "Stated":
+        """Compare.
+
+        Args:
+            rows: sentences of this rank.
+            everyone: of all ranks.
+            reports: (B, M) texts of the whole reports of this rank, before any sentence was dropped; 0 for padding.
+            clusters: K; None without a bank.
+        """
+        studies = len(reports)
+        here = torch.arange(studies, device=reports.device) + rank() * studies
+        own = (here[:, None] == everyone.image) & everyone.mask
+        text = torch.zeros_like(own)
+        for place in range(reports.shape[1]):  # a (B, N, M) array would be the largest of the step
+            text |= reports[:, place, None] == everyone.text
+        text &= everyone.mask
+        if clusters is None:
+            nothing = torch.zeros_like(own)
+            return cls(own, text, nothing, nothing, None)
+        holds = torch.zeros(studies, clusters + 1, dtype=torch.bool, device=own.device)
+        holds[rows.image, rows.own.masked_fill(~rows.mask, clusters)] = True  # padding goes to a column of its own
+        holds = holds[:, :clusters]
+        cluster, hard = (holds[:, each] & everyone.mask for each in (everyone.own, everyone.hard))
+        return cls(own, text, cluster, hard, holds)
+
+
+def likeness(rows: Statements, everyone: Statements, studies: int) -> Tensor:
+    """(B, N) largest cosine of every sentence with those of an image that share its cluster; 0 without one."""
+    cosines = rows.z1.detach() @ everyone.z1.detach().T
+    shared = (rows.own[:, None] == everyone.own) & rows.mask[:, None]
+    best = cosines.new_zeros(studies, cosines.shape[1])
+    place = rows.image[:, None].expand_as(cosines)
+    return best.scatter_reduce(0, place, torch.where(shared, cosines, 0), "amax")
+
+
+def query_matched_contrast(
+    scores: Tensor,
+    rows: Statements,
+    everyone: Statements,
+    *,
+    left_out: Tensor,
+    towards_images: Tensor,
+    towards_sentences: Tensor,
+    centroids: "CentroidQueries | None" = None,
+) -> Tensor:
+    """Both directions of the contrast.
+
+    Sentence -> images: cross-entropy of `s(n, ·)/τ` against the own image b(n). Image -> sentences:
+    `softplus(L_nb - s(n, b)/τ)` with `L_nb = log Σ_n' exp(s(n', b)/τ)` over the sentences n' that b does not state,
+    and the centroids that none of its sentences belongs to.
+
+    Args:
+        scores: (B, N) s/τ of this rank's images with the sentences of all ranks.
+        rows: sentences of this rank.
+        everyone: of all ranks.
+        left_out: (B, N) stated by the image, so no negatives; the own ones among them.
+        towards_images: (B, N) logarithms of weights of images among the negatives of a sentence.
+        towards_sentences: (B, N) logarithms of weights of sentences among the negatives of an image.
+        centroids: as further negatives of every image.
+
+    Returns:
+        Mean of both directions over the N real sentences of all ranks; where nothing is left to compare with, 0.
+    """
+    count, studies = len(rows.mask), len(scores)
+    mine = slice(rank() * count, (rank() + 1) * count)
+    own_image = rows.image + rank() * studies
+    # Patches never travel: every rank scores all sentences on its own images, and the scores are put together.
+    images = gather(scores + towards_images)[:, mine].T
+    no_rival = gather(left_out)[:, mine].T & ~F.one_hot(own_image, images.shape[1]).bool()
+    chosen = torch.where(rows.mask, own_image, -100)
+    to_images = F.cross_entropy(images.masked_fill(no_rival, _NOTHING), chosen, ignore_index=-100, reduction="sum")
+    rivals = (scores + towards_sentences).masked_fill(left_out | ~everyone.mask, _NOTHING)
+    negatives = centroids.negatives(rivals.logsumexp(1), rows) if centroids else rivals.logsumexp(1)[rows.image]
+    own_score = scores[:, mine].gather(0, rows.image[None])[0]
+    to_sentences = (F.softplus(negatives - own_score) * rows.mask).sum()
+    return sum_over_ranks((to_images + to_sentences) / (2 * total(rows.mask.sum()).clamp(min=1)))
+
+
+@dataclass(frozen=True)
+class CentroidQueries:
+    """Centroids that look at this rank's images as if they were sentences.
+
+    Attributes:
+        scores: (B, K) s/τ of the centroids plus the logarithms of their weights.
+        usable: (B, K) no sentence of the image belongs to the centroid, and its weight is above 0.
+        mu: weight of a sentence's own hard negative.
+    """
+
+    scores: Tensor
+    usable: Tensor
+    mu: float
+
+    def negatives(self, in_batch: Tensor, rows: Statements) -> Tensor:
+        """(n,) logarithm of the sum of the negatives of every sentence's image; the own hard centroid counts μ times.
+
+        Args:
+            in_batch: (B,) the same over the sentences of the batch.
+            rows: sentences of this rank.
+        """
+        logits = self.scores.masked_fill(~self.usable, _NOTHING)
+        every = torch.logaddexp(in_batch, logits.logsumexp(1))[rows.image]
+        if self.mu == 1:
+            return every
+        more = logits[rows.image, rows.hard] + math.log(self.mu - 1)
+        return torch.logaddexp(every, more)
+
+
+@dataclass(frozen=True)
+class MatchedReport:
+    """L_report of a batch and what it rests on.
+
+    Attributes:
+        loss: scalar.
+        own, other: mean cosine of a sentence with its own image, and with images whose reports do not state it.
+    """
+
+    loss: Tensor
+    own: Tensor
+    other: Tensor
+
+
+def matched_report(
+    settings: ObjectiveSettings,
+    bank: ClusterBank | None,
+    attention: CrossModalAttention,
+    patches: Tensor,
+    rows: Statements,
+    reports: Tensor,
+    logit_scale: Tensor,
+) -> MatchedReport:
+    """L_report as the settings say.
+
+    Args:
+        settings: which sentences and images are no negatives, or weaker or stronger ones.
+        bank: that has started, else None.
+        attention: gives the scores.
+        patches: (B, P, D) f_I.
+        rows: sentences of this rank, assigned to clusters if there is a bank.
+        reports: (B, M) texts of the whole reports; 0 for padding.
+        logit_scale: 1/τ.
+    """
+    studies = len(patches)
+    everyone = rows.of_all_ranks(studies)
+    cosines = attention.score(patches, everyone.z1)
+    scores = cosines * logit_scale
+    stated = Stated.of(rows, everyone, reports, bank.clusters if bank else None)
+    left_out = stated.own | stated.text if settings.duplicates else stated.own
+    weights = torch.zeros_like(scores)
+    treated = settings.false_negatives if bank and settings.negatives == "cluster" else "keep"
+    false = stated.cluster & ~left_out
+    if treated == "mask":
+        left_out = left_out | false
+    elif treated == "soft":
+        alike = likeness(rows, everyone, studies)
+        weights = torch.where(false, (1 - alike).clamp(_LEAST_WEIGHT, 1).log(), 0.0)
+    towards_images = torch.where(stated.hard & ~left_out & ~false, math.log(settings.mu), weights)
+    centroids = None
+    if bank is not None and stated.holds is not None and settings.centroid_negatives:
+        kept = bank.negative_weights(settings.rarity)
+        asked = attention.score(patches, bank.queries) * logit_scale
+        usable = ~stated.holds & (kept > 0)
+        centroids = CentroidQueries(asked + kept.clamp(min=1e-12).log(), usable, settings.mu)
+    loss = query_matched_contrast(
+        scores, rows, everyone, left_out=left_out, towards_images=towards_images, towards_sentences=weights,
+        centroids=centroids,
+    )  # fmt: skip
+    shown = cosines.detach()
+    others = everyone.mask & ~stated.own & ~stated.text
+    means = (total((shown * each).sum()) / total(each.sum()).clamp(min=1) for each in (stated.own, others))
+    return MatchedReport(loss, *means)
