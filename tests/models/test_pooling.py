@@ -33,6 +33,34 @@ def test_golden_image_pool(golden: Golden) -> None:
     torch.testing.assert_close(pool(tokens), golden["image_pool/output"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_pool_is_torch_attention_of_the_mean_token_in_value_and_gradient(masked: bool) -> None:
+    torch.manual_seed(0)
+    pool, plain = AttentionPool(16, heads=4), nn.MultiheadAttention(16, 4, batch_first=True)
+    for parameter in pool.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    layers = (pool.q_proj, pool.k_proj, pool.v_proj)
+    with torch.no_grad():
+        plain.in_proj_weight.copy_(torch.cat([layer.weight for layer in layers]))
+        plain.in_proj_bias.copy_(torch.cat([layer.bias for layer in layers]))
+        plain.out_proj.load_state_dict(pool.c_proj.state_dict())
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]]) if masked else torch.ones(2, 5).bool()
+    tokens = torch.randn(2, 5, 16, requires_grad=True)
+    mean = (tokens * mask[:, :, None]).sum(1, keepdim=True) / mask.sum(1)[:, None, None]
+    everything = torch.cat([mean, tokens], 1)
+    expected, _ = plain(mean, everything, everything, key_padding_mask=~F.pad(mask, (1, 0), value=True))
+    found = pool(tokens, mask if masked else None)
+    torch.testing.assert_close(found, expected[:, 0])
+    weights = torch.randn(2, 16)
+    (found * weights).sum().backward()
+    gradient, tokens.grad = tokens.grad, None
+    (expected[:, 0] * weights).sum().backward()
+    torch.testing.assert_close(gradient, tokens.grad)
+    torch.testing.assert_close(
+        torch.cat([layer.weight.grad for layer in layers]), plain.in_proj_weight.grad, rtol=1e-4, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("positions", [None, 5])
 def test_pitfall_02_changing_study_0_does_not_change_study_1(positions: int | None) -> None:
     pool = AttentionPool(16, positions)

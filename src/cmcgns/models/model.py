@@ -52,6 +52,9 @@ def start_plain(layer: nn.Linear) -> None:
 class AttentionPool(nn.Module):
     """Pools (B, T, C) tokens into (B, C): the mean token asks, all tokens answer (as CLIP pools its ResNet features).
 
+    One query a study asks, so the maps of keys and values act on the query and on the pooled token instead of on every
+    token: `q·(W x_t) = (Wᵀ q)·x_t` and `Σ_t w_t V x_t = V Σ_t w_t x_t`. Same function, about T times fewer products.
+
     Args:
         width: C, divisible by `heads`.
         tokens: number of tokens T if they have places (a learned position embedding is added); None if not.
@@ -82,23 +85,23 @@ class AttentionPool(nn.Module):
         """
         if mask is None:
             mean = tokens.mean(1, keepdim=True)
-            key_mask = None
         else:
             count = mask.sum(1, keepdim=True).clamp(min=1)
             mean = ((tokens * mask[:, :, None]).sum(1) / count)[:, None]
-            key_mask = F.pad(mask, (1, 0), value=True)[:, None, None, :]
         tokens = torch.cat([mean.to(tokens.dtype), tokens], dim=1)
         if self.positional_embedding is not None:
             tokens = tokens + self.positional_embedding
-        query = self._split(self.q_proj(tokens[:, :1]))
-        keys, values = self._split(self.k_proj(tokens)), self._split(self.v_proj(tokens))
-        pooled = F.scaled_dot_product_attention(query, keys, values, attn_mask=key_mask)
-        return self.c_proj(pooled.transpose(1, 2).flatten(1))  # type: ignore[no-any-return]
-
-    def _split(self, tokens: Tensor) -> Tensor:
-        """(B, T, C) -> (B, heads, T, C / heads)."""
-        heads: Tensor = tokens.unflatten(2, (self.heads, -1))
-        return heads.transpose(1, 2)
+        query = self.q_proj(tokens[:, 0]).unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, B, d)
+        key, value = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.k_proj, self.v_proj))
+        # The keys' bias adds the same to all scores of a query: no matter, but its gradient is to be 0, not missing.
+        same = (query * self.k_proj.bias.view(self.heads, 1, -1)).sum(-1, keepdim=True)
+        scores = (tokens @ (query @ key).permute(1, 2, 0)).transpose(1, 2) + same.transpose(0, 1)  # (B, heads, T)
+        scores = scores * query.shape[-1] ** -0.5
+        if mask is not None:
+            scores = scores.masked_fill(~F.pad(mask, (1, 0), value=True)[:, None], -torch.inf)
+        pooled = (scores.softmax(-1).to(tokens.dtype) @ tokens).transpose(0, 1) @ value.transpose(1, 2)
+        pooled = pooled.transpose(0, 1).flatten(1) + self.v_proj.bias  # weights sum to 1
+        return self.c_proj(pooled)  # type: ignore[no-any-return]
 
 
 class ImageReportModel(nn.Module):
