@@ -52,8 +52,8 @@ def start_plain(layer: nn.Linear) -> None:
 class AttentionPool(nn.Module):
     """Pools (B, T, C) tokens into (B, C): the mean token asks, all tokens answer (as CLIP pools its ResNet features).
 
-    One query a study asks, so the maps of keys and values act on the query and on the pooled token instead of on every
-    token: `q·(W x_t) = (Wᵀ q)·x_t` and `Σ_t w_t V x_t = V Σ_t w_t x_t`. Same function, about T times fewer products.
+    One query a study asks, so the maps of keys and values act on the query and on the pooled token instead of on all
+    tokens: `q·(W x_t) = (Wᵀ q)·x_t` and `Σ_t w_t V x_t = V Σ_t w_t x_t`. Same function, about T times fewer products.
 
     Args:
         width: C, divisible by `heads`.
