@@ -75,7 +75,7 @@ class Loaded:
     Attributes:
         file: the parquet file.
         frame: its rows, in the schema's types.
-        boxes: as numbers, and the rows where there is no reading them (:func:`cmcgns.check.boxes.parse_boxes`).
+        boxes: as numbers, and the rows where there is no reading them (:func:`cmcgns.check.boxes.box_table`).
         images: of no row where no rule needs them.
     """
 
