@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cmcgns.common.errors import first_of
 from cmcgns.data.manifest import image_file
 
 Severity = Literal["error", "warning", "note"]
@@ -106,10 +107,9 @@ class Loaded:
 
 
 def show_rows(rows: Sequence[int]) -> str:
-    """Positions from 0 as people read them: "rows 1, 5, 9 and 12 more"."""
-    shown = ", ".join(str(row + 1) for row in rows[:_SHOWN_ROWS])
-    more = f" and {len(rows) - _SHOWN_ROWS:,} more" if len(rows) > _SHOWN_ROWS else ""
-    return f"row{'s' if len(rows) != 1 else ''} {shown}{more}"
+    """Positions from 0 as people read them: "rows 1, 5, 9, and 12 more"."""
+    shown = ", ".join(first_of(rows, _SHOWN_ROWS, lambda row: str(row + 1)))
+    return f"row{'s' if len(rows) != 1 else ''} {shown}"
 
 
 def positions(rows: Rows) -> list[int]:

@@ -15,6 +15,7 @@ from cmcgns.data.vocabulary import canonical_ids
 
 LABEL = "label_"
 SPLITS = ("train", "val", "test", "")
+REPORT_COLUMNS = ("findings", "impression", "report")
 
 # Text columns; missing values are empty strings.
 TEXT = {

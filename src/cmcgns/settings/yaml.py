@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cmcgns.common.errors import MOST_QUOTED, UserError, did_you_mean, shortened
+from cmcgns.common.errors import MOST_QUOTED, UserError, did_you_mean, first_of, shortened
 from cmcgns.common.files import explain as explain_place
 
 MOST_BYTES = 1 << 20  # of a file of settings
@@ -157,9 +157,8 @@ def explain(error: ValidationError, model: type[BaseModel], source: str, command
         command: that prints all keys; empty: there is none, and they are listed.
     """
     details = error.errors(include_url=False)
-    lines = [_explain(dict(detail), model, command) for detail in details[:_LISTED]]
-    more = [f"… and {len(details) - _LISTED} more"] if len(details) > _LISTED else []
-    return f"{source}:\n  " + "\n  ".join(lines + more)
+    lines = first_of(details, _LISTED, lambda detail: _explain(dict(detail), model, command))
+    return f"{source}:\n  " + "\n  ".join(lines)
 
 
 def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> str:

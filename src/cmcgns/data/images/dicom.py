@@ -29,7 +29,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, shortened
 from cmcgns.common.processes import end_with_parent
 from cmcgns.data.images.brightness import quantise
 from cmcgns.data.images.codestream import check_codestream, jpeg_precision
@@ -212,9 +212,9 @@ def decode_apart(
         messages.seek(0)
         said = " ".join(messages.read(2000).decode("utf-8", "replace").split())
         if status < 0:
-            raise UserError(f"{path}: damaged pixels (the decoder crashed: {said[:200]})")
+            raise UserError(f"{path}: damaged pixels (the decoder crashed: {shortened(said)})")
         if status > 0 or any(word in said.replace(_HARMLESS, "") for word in _DAMAGE):
-            raise UserError(f"{path}: damaged pixels ({said[:200]})")
+            raise UserError(f"{path}: damaged pixels ({shortened(said)})")
         return np.frombuffer(shared[:], dtype).reshape(shape)
 
 

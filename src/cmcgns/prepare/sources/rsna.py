@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, shortened
 from cmcgns.data.boxes import SIDES
 from cmcgns.data.tables import read_table
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files, find, find_optional
@@ -56,7 +56,7 @@ def _mapping_records(file: Path) -> pd.DataFrame:
         number = next((number for number, record in enumerate(records, 1) if key not in record), None)
         if number:
             found = ", ".join(map(str, records[number - 1]))
-            raise UserError(f"{file}: record {number} has no key {key} (found: {found[:200]})")
+            raise UserError(f"{file}: record {number} has no key {key} (found: {shortened(found)})")
     return pd.DataFrame(records, columns=["subset_img_id", "img_id"])
 
 

@@ -1,14 +1,12 @@
 """The page to look at after a run: what was learned, shown on studies that were not trained on."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
 
-from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_text
+from cmcgns.common.files import make_folder, write_text
 from cmcgns.common.page import page_template
 from cmcgns.pretrained import load
 from cmcgns.reporting.run_page.attention import SentenceMaps, show_attention, show_overlay
@@ -70,7 +68,7 @@ def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path
             cannot be written.
     """
     model = load(run)
-    _check_writable(out)
+    make_folder(out)
     folder = RunFolder(run)
     provenance = folder.read_provenance()  # a damaged one is said before minutes are spent
     studies = encode_studies(model, manifest)
@@ -107,16 +105,6 @@ def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path
     path = out / "report.html"
     write_text(path, page)
     return path
-
-
-def _check_writable(out: Path) -> None:
-    """Make the folder before minutes are spent on what goes into it."""
-    try:
-        (out / "pictures").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another folder") from None
 
 
 _LEFT, _RIGHT = 0.02, 0.655  # of the pictures
