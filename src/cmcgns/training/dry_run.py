@@ -16,7 +16,8 @@ import numpy as np
 from cmcgns.common.errors import UserError
 from cmcgns.common.processes import Stopped
 from cmcgns.data.pairs.batch import mix, steps_per_epoch
-from cmcgns.data.pairs.dataset import PairDataset, iterate_batches, make_loader
+from cmcgns.data.pairs.dataset import PairDataset
+from cmcgns.data.pairs.loader import iterate_batches, make_loader
 from cmcgns.data.shards.stream import ShardImages, training_order
 from cmcgns.objectives.objective import STAGES, Stage, find_objective
 from cmcgns.settings.config import Recipe

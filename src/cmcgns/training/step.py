@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch, evaluation_order, mix
-from cmcgns.data.pairs.dataset import PairDataset, make_loader
+from cmcgns.data.pairs.dataset import PairDataset
+from cmcgns.data.pairs.loader import make_loader
 from cmcgns.metrics.retrieval import recall_at_k
 from cmcgns.models.freeze import eval_mode, trained_parameters
 from cmcgns.models.model import embed
