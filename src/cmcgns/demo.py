@@ -91,12 +91,6 @@ def run_demo(recipe: Recipe, out: Path, counts: dict[str, int] | None = None, fu
 
     An interrupted demo goes on where it stopped; a finished one can be judged on all tasks with `full`.
 
-    Args:
-        recipe: settings of the run.
-        out: folder of everything; `report.html` is for people.
-        counts: studies of each split.
-        full: also nearest neighbours, detection and segmentation.
-
     Returns:
         Path of the report.
 

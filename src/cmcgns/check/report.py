@@ -32,13 +32,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Report:
-    """Outcome of a check.
-
-    Attributes:
-        manifests: what was checked.
-        findings: in the order of the rules.
-        ran: names of the rules that ran.
-    """
+    """Outcome of a check."""
 
     manifests: tuple[Summary, ...]
     findings: tuple[Finding, ...]

@@ -125,14 +125,7 @@ Joint = Callable[[Sequence[Loaded]], Iterable[Finding]]
 
 @dataclass(frozen=True)
 class Rule:
-    """A named check.
-
-    Attributes:
-        name: kebab-case.
-        description: one line, said of the fault.
-        opens_images: whether it needs the stored images' facts.
-        check: the function, over all manifests together.
-    """
+    """A named check."""
 
     name: str
     description: str

@@ -48,13 +48,7 @@ def is_about_a_place(error: OSError) -> bool:
 
 
 def explain(error: OSError, path: Path | str, use: str = "written") -> str:
-    """What kept a path from being written, in one line with the way out.
-
-    Args:
-        error: what the system says.
-        path: the file or folder.
-        use: what was to be done with it.
-    """
+    """What kept a path from being written, in one line with the way out."""
     place = Path(path)
     if error.errno in NO_SPACE:
         free = f"{free_bytes(place):,} bytes are free"
@@ -81,10 +75,6 @@ def explained(path: Path | str) -> Iterator[None]:
 
 def make_folder(path: Path, option: str = "--out") -> None:
     """Make a folder, unless it is there, and prove that it can be written into, before any work is done for it.
-
-    Args:
-        path: the folder.
-        option: where the user named it.
 
     Raises:
         UserError: it cannot be made, or not be written into.

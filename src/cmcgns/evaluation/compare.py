@@ -101,12 +101,6 @@ class Comparison:
 def compare_folders(first: Path, second: Path, resamples: int = 2000, seed: int = 0) -> Comparison:
     """Compare two folders of results.
 
-    Args:
-        first: folder that `cmcgns evaluate --out` wrote for encoder A.
-        second: for encoder B.
-        resamples: how many resamples.
-        seed: of the draws.
-
     Raises:
         UserError: a folder without results, nothing in common, or different splits, protocols or rows under one name.
     """

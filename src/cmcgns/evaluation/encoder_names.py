@@ -26,13 +26,6 @@ def is_folder(name: str) -> bool:
 def check_timm(text: str, kind: str, name: str, at: str, file: str) -> None:
     """Refuse what lacks one half of NAME@FILE, or names no architecture of timm.
 
-    Args:
-        text: all that the user wrote.
-        kind: `random`, `imagenet` or nothing.
-        name: before the `@`.
-        at: the `@`, if there is one.
-        file: behind it.
-
     Raises:
         UserError: says which half, or the nearest name.
     """

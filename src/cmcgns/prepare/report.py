@@ -22,14 +22,7 @@ _WORDS = (0, 1, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500)
 
 
 def summarise(source: Source, frame: pd.DataFrame, table: SourceTable, about: dict[str, Any]) -> dict[str, Any]:
-    """Counts of a prepared dataset, ready for JSON.
-
-    Args:
-        source: what was read.
-        frame: rows of the manifest.
-        table: what the reader left out and noted.
-        about: settings of the call.
-    """
+    """Counts of a prepared dataset, ready for JSON."""
     return {
         "source": {"name": source.name, "title": source.title, "licence": source.licence, "url": source.url},
         "settings": about,
@@ -109,11 +102,7 @@ def _kind(reason: str) -> str:
 
 
 def identifiers_by_kind(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Kinds of identifiers that reports seem to hold, and in which studies; never what they are.
-
-    Args:
-        frame: rows of a manifest.
-    """
+    """Kinds of identifiers that reports seem to hold, and in which studies; never what they are."""
     studies: dict[str, set[str]] = {}
     for column in REPORT_COLUMNS:
         if column in frame:

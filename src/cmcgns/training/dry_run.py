@@ -53,15 +53,6 @@ def dry_run(
 ) -> dict[str, float]:
     """Do everything that the run will do once, and estimate the whole; leaves nothing behind but the image cache.
 
-    Args:
-        recipe: all settings.
-        data: table or folder of pairs, or of shards.
-        accelerator: auto, cpu, cuda or mps.
-        steps: to time, of each stage.
-        processes: that the run is to have.
-        resume: whether the run goes on with another one.
-        init: run folder whose weights and tokenizer the run starts from.
-
     Returns:
         pairs/s of each stage, peak memory and the largest size of the run folder in MiB, hours of the whole run
         (validation not included).

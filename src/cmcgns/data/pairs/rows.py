@@ -205,11 +205,6 @@ def assign_splits(pairs: PairTable, settings: DataSettings, seed: int) -> tuple[
     Without rows of the validation split (or with `val_split: null`) a fraction of the training patients is held
     out, drawn by the seed.
 
-    Args:
-        pairs: rows with split and patient.
-        settings: names of the splits, and the fraction.
-        seed: of the draw.
-
     Returns:
         Two row indices of `pairs.frame`.
 

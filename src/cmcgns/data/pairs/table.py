@@ -154,10 +154,6 @@ def usual_splits(cells: pd.Series, named: Iterable[str | None]) -> pd.Series:
 def check_ids(frame: pd.DataFrame, table: Path) -> None:
     """One row for each image, one patient for each study.
 
-    Args:
-        frame: of `fill_columns`.
-        table: named in messages.
-
     Raises:
         UserError: an image in several rows, or a study of several patients.
     """
@@ -182,12 +178,7 @@ def check_ids(frame: pd.DataFrame, table: Path) -> None:
 
 
 def warn_about_reports(frame: pd.DataFrame, name: str) -> None:
-    """Say how many studies have rows with different reports, and whether the reports still have their headings.
-
-    Args:
-        frame: study_id, text, row.
-        name: of the table.
-    """
+    """Say how many studies have rows with different reports, and whether the reports still have their headings."""
     shared = frame[frame["study_id"].duplicated(keep=False)]
     reports = shared.groupby("study_id")["text"].nunique()
     several = reports.index[reports > 1]

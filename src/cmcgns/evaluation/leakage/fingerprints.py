@@ -114,12 +114,6 @@ def same_pictures(
 ) -> SamePictures:
     """Pictures of one set that the other has too; a comparison that was made once is found again.
 
-    Args:
-        test: the images that are judged on.
-        other: those that were seen.
-        cache: folder for comparisons.
-        progress: called with the share that is done.
-
     Returns:
         (p, 2) rows of the two sets, and (p,) correlations of their thumbnails.
     """

@@ -195,10 +195,6 @@ def published_splits(count: int, held_out: float) -> NDArray[np.str_]:
 
     Gives what scikit-learn's `train_test_split(…, random_state=0)` gives, called twice.
 
-    Args:
-        count: rows.
-        held_out: share of test and validation together.
-
     Returns:
         (count,) "train", "val" or "test".
     """

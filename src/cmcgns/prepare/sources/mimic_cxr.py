@@ -45,13 +45,7 @@ def zipped_reports(root: Path) -> Reports:
 
 
 def add_reports(table: SourceTable, reports: Reports, rules: SectionRules) -> None:
-    """Give every image findings, impression and text of its study; leave out those whose report cannot be used.
-
-    Args:
-        table: its frame has `study_id`.
-        reports: of all studies.
-        rules: for sections and marks.
-    """
+    """Give every image findings, impression and text of its study; leave out those whose report cannot be used."""
     studies = table.frame["study_id"].unique().tolist()
     with ThreadPoolExecutor(8) as pool:  # reports are tiny files, often on a network drive
         texts = dict(zip(studies, pool.map(lambda study: _sections(reports.get(study), rules), studies), strict=True))

@@ -38,14 +38,7 @@ _IMAGES = 5
 
 @dataclass(frozen=True)
 class Retrieved:
-    """What one query found.
-
-    Attributes:
-        row: the query's study.
-        best: studies in order of cosine.
-        right: for each of them, whether its report equals the query's.
-        rank: place of the first right one, from 1.
-    """
+    """What one query found."""
 
     row: int
     best: list[int]
