@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from cmcgns.common.errors import MOST_QUOTED, UserError, did_you_mean, first_of, shortened
 from cmcgns.common.files import explain as explain_place
+from cmcgns.common.packaged import packaged_names, packaged_text
 
 MOST_BYTES = 1 << 20  # of a file of settings
 
@@ -53,6 +54,21 @@ def read_mapping_file(path: Path) -> dict[str, Any]:
         UserError: unreadable, too long, not UTF-8, not YAML, or no mapping.
     """
     return parse_mapping(read_settings_text(path), str(path))
+
+
+def named_text(kind: str, name: str, package: str, folder: str = "") -> str:
+    """Settings that come with the package, by their name, or a user's own, by the path of a YAML file.
+
+    Raises:
+        UserError: neither; gives the nearest name and all of them. Errors of `read_settings_text`.
+    """
+    known, path = packaged_names(package, folder), Path(name)
+    if name in known:
+        return packaged_text(package, f"{folder}/{name}.yaml".lstrip("/"))
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return read_settings_text(path)
+    hint = did_you_mean(name, known)
+    raise UserError(f"no {kind} {name}: give the path of a .yaml file or one of {', '.join(known)}.{hint}")
 
 
 def read_settings_text(path: Path) -> str:

@@ -104,13 +104,6 @@ def rehearsed(recipe: Recipe) -> Recipe:
 def rehearse(fabric: Any, task: PretrainingTask, recipe: Recipe, prepared: PreparedData, folder: RunFolder) -> float:
     """Run a shortened recipe on one step's studies, and read back what it has written.
 
-    Args:
-        fabric: launches, casts and places.
-        task: is trained a little.
-        recipe: of `rehearsed`.
-        prepared: the data, of which the longest reports are taken.
-        folder: an empty one.
-
     Returns:
         MiB of the run folder while the last checkpoint is written.
     """

@@ -22,14 +22,7 @@ class WorkerLost(UserError):
 
 
 def make_loader(dataset: PairDataset, order: Any, workers: int = 0, pin_memory: bool = False) -> DataLoader[Batch]:
-    """A loader whose items are whole batches, in the given order.
-
-    Args:
-        dataset: serves the requests.
-        order: iterable of `BatchRequest` with a length.
-        workers: loader processes.
-        pin_memory: page-locked copies, for a GPU.
-    """
+    """A loader whose items are whole batches: `order` gives their requests, and has a length."""
     return DataLoader(
         dataset,
         sampler=order,

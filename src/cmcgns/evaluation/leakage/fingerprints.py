@@ -57,13 +57,7 @@ def seen_fingerprints(seen: SeenFile) -> Fingerprints:
 
 
 def fingerprints_of(sets: Mapping[str, ImageSet], cache: Path, progress: Callable[[int], None]) -> Fingerprints:
-    """Evaluation images; their signatures are kept in `cache`.
-
-    Args:
-        sets: by what the images are for.
-        cache: folder.
-        progress: called with the number of images done since the last call.
-    """
+    """Evaluation images; their signatures are kept in `cache`."""
     keys, arrays = zip(*(_facts(images, cache, progress) for images in sets.values()), strict=True)
     frames = []
     for (where, images), facts in zip(sets.items(), arrays, strict=True):

@@ -6,22 +6,21 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.packaged import packaged_yaml
 from cmcgns.phantom.findings import FINDINGS
 from cmcgns.phantom.study import DrawnFinding, Study, make_study, plan_study, render
 
-LAYOUTS: dict[str, Any] = yaml.safe_load((resources.files(__package__) / "layouts.yaml").read_text("utf-8"))
+LAYOUTS: dict[str, Any] = packaged_yaml("cmcgns.phantom.trees", "layouts.yaml")
 Row = Sequence[object]
 
 DEVICES = ("chest wall", "superior vena cava", "trachea")  # places of pacemakers, lines and tubes
