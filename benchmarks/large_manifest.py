@@ -57,7 +57,8 @@ def load(folder: Path) -> None:
     """Rows, word pieces, data set, and the first hundred batches of a shuffled epoch."""
     from cmcgns.data.images.read import without_read_ahead
     from cmcgns.data.pairs.batch import TrainingOrder
-    from cmcgns.data.pairs.dataset import PairDataset, make_loader
+    from cmcgns.data.pairs.dataset import PairDataset
+    from cmcgns.data.pairs.loader import make_loader
     from cmcgns.data.pairs.rows import read_pairs
     from cmcgns.data.reports.tokenizer import train_tokenizer
     from cmcgns.data.reports.tokens import tokenize_reports

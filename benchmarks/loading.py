@@ -21,7 +21,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from cmcgns.data.manifest import read_manifest, write_manifest
-from cmcgns.data.pairs.dataset import PairDataset, make_loader
+from cmcgns.data.pairs.dataset import PairDataset
+from cmcgns.data.pairs.loader import make_loader
 from cmcgns.data.reports.tokenizer import train_tokenizer
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.data.shards.index import open_shards

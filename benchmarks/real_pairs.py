@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from cmcgns.data.images.place import centre_crop
 from cmcgns.data.images.read import load_images
 from cmcgns.data.pairs.batch import evaluation_order
-from cmcgns.data.pairs.dataset import make_loader, normalise_pixels
+from cmcgns.data.pairs.dataset import normalise_pixels
+from cmcgns.data.pairs.loader import make_loader
 from cmcgns.evaluation.tasks.linear.probe import fit_probe
 from cmcgns.metrics.interval_table import interval_text
 from cmcgns.metrics.intervals import mean_interval, measure_intervals, paired_intervals

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from cmcgns.data.manifest import LABEL, label_columns
 from cmcgns.data.pairs.batch import evaluation_order
-from cmcgns.data.pairs.dataset import make_loader
+from cmcgns.data.pairs.loader import make_loader
 from cmcgns.demo import COUNTS, make_studies
 from cmcgns.evaluation.report_use import StudySet, read_study_set, report_use
 from cmcgns.evaluation.subsets import nested_fraction

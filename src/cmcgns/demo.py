@@ -91,12 +91,6 @@ def run_demo(recipe: Recipe, out: Path, counts: dict[str, int] | None = None, fu
 
     An interrupted demo goes on where it stopped; a finished one can be judged on all tasks with `full`.
 
-    Args:
-        recipe: settings of the run.
-        out: folder of everything; `report.html` is for people.
-        counts: studies of each split.
-        full: also nearest neighbours, detection and segmentation.
-
     Returns:
         Path of the report.
 
@@ -142,15 +136,7 @@ def make_studies(folder: Path, counts: dict[str, int], seed: int, console: Conso
 def judge(
     run: Path, data: Path, out: Path, console: Console, protocols: tuple[str, ...] = PROTOCOLS
 ) -> dict[str, Any]:
-    """Figures of a run on synthetic studies, of a randomly initialised twin, and their paired differences.
-
-    Args:
-        run: folder of the run.
-        data: the studies.
-        out: gets `evaluation/pretrained`, `evaluation/random` and `evaluation/comparison`.
-        console: for progress.
-        protocols: ids.
-    """
+    """Figures of a run on synthetic studies, of a randomly initialised twin, and their paired differences."""
     model = load(run)
     pairs = [(load_protocol(name), data) for name in protocols]
     folder, options = out / "evaluation", EvaluateOptions(fractions=(FRACTION,))

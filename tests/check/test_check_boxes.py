@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmcgns.check.boxes import parse_boxes
+from cmcgns.check.boxes import box_table
 from cmcgns.data.manifest import boxes_text, conform
 from support.check import box, changed, found, rows, write
 
@@ -53,7 +53,7 @@ def test_boxes_of_images_of_unknown_size_are_not_judged_by_it(tmp_path: Path) ->
 def test_the_table_has_all_boxes_in_order() -> None:
     cells = {0: "", 1: boxes_text([box(1, 2, 3, 4), box(5, 6, 7, 8)]), 2: "broken", 3: boxes_text([box(9, 8, 7, 6)])}
     frame = conform(changed(rows(4), "boxes", cells), "test")
-    table, malformed = parse_boxes(frame)
+    table, malformed = box_table(frame)
     assert malformed == [2]
     assert table["row"].tolist() == [1, 1, 3]
     np.testing.assert_array_equal(table[["x", "y", "width", "height"]], [[1, 2, 3, 4], [5, 6, 7, 8], [9, 8, 7, 6]])

@@ -65,7 +65,7 @@ def test_the_table_shows_rules_counts_and_places(tmp_path: Path) -> None:
         "unknown-split",
         "<script>",
         "[bold]valid[/bold]",
-        "rows 6, 7, 8, 9, 10 and 30 more",
+        "rows 6, 7, 8, 9, 10, and 30 more",
         "3 errors",
     ):
         assert expected in text

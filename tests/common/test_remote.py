@@ -18,7 +18,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.remote import NamedBytes, is_url, join, location_of, not_here, open_url, read_bytes
 from cmcgns.data.images.read import read_image
 from cmcgns.data.manifest import read_manifest
-from cmcgns.data.pairs.dataset import make_loader
+from cmcgns.data.pairs.loader import make_loader
 from cmcgns.data.shards.index import open_shards
 from cmcgns.data.shards.stream import training_order
 from cmcgns.data.shards.write import write_shards

@@ -168,7 +168,7 @@ def test_a_place_that_cannot_be_written_to_is_named(root, tmp_path):
 
 LOADER = """
 import time
-from cmcgns.data.pairs.dataset import make_loader
+from cmcgns.data.pairs.loader import make_loader
 
 class Numbers:
     def __getitem__(self, number):

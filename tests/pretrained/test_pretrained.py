@@ -18,7 +18,7 @@ import cmcgns
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256
 from cmcgns.data.pairs.batch import evaluation_order
-from cmcgns.data.pairs.dataset import make_loader
+from cmcgns.data.pairs.loader import make_loader
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import EvaluationProtocol

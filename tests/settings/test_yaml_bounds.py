@@ -108,7 +108,7 @@ def test_messages_quote_two_hundred_characters() -> None:
     with pytest.raises(UserError, match="xxx… is no setting") as caught:
         parse_recipe({"x" * 100_000: 1}, "there")
     assert len(str(caught.value)) < 2 * MOST_QUOTED + 100
-    with pytest.raises(UserError, match="and 4980 more") as caught:
+    with pytest.raises(UserError, match="and 4,980 more") as caught:
         parse_recipe({f"wrong{number}": 1 for number in range(5000)}, "there")
     assert len(str(caught.value).splitlines()) == 22
 

@@ -195,7 +195,7 @@ FAULTS: dict[str, Fault] = {
     "empty": Fault("empty.jpg", _bytes(b""), "empty"),
     "text": Fault("text.png", _bytes(b"this is no picture\n"), "not a PNG"),
     "zeros": Fault("zeros.dcm", _bytes(bytes(5000)), "not a PNG"),
-    "html": Fault("page.jpg", _bytes(b"<!DOCTYPE html><html>404 Not Found</html>"), "HTML"),
+    "html": Fault("page.jpg", _bytes(b"<!DOCTYPE html><html>404 Not Found</html>"), "a web page"),
     "git_lfs": Fault("lfs.png", _bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "LFS"),
     "gif": Fault("picture.gif", _bytes(encoded(PICTURE, "GIF")), "GIF"),
     "bmp": Fault("bmp.png", _bytes(encoded(PICTURE, "BMP")), "BMP"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.pairs.dataset import WorkerLost
+from cmcgns.data.pairs.loader import WorkerLost
 from cmcgns.training import loop
 from cmcgns.training.checkpoint import checkpoints, read_state
 from support.training import STEPS, assert_same_end, run, tiny_recipe
@@ -51,7 +51,7 @@ def test_the_run_is_saved_and_ends_with_the_same_bits(
     number: int, studies: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, two = tmp_path / "run", tiny_recipe(data__workers=2, training__checkpoint_every=1000)
-    monkeypatch.setattr("cmcgns.data.pairs.dataset.PREFETCH", 1)
+    monkeypatch.setattr("cmcgns.data.pairs.loader.PREFETCH", 1)
     with monkeypatch.context() as patch:
         kill_workers_at(number, patch)
         with pytest.raises(WorkerLost, match="was ended by SIGKILL") as caught:

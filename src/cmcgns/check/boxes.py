@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.check.rule import Finding, Loaded, Severity, positions, rule
+from cmcgns.data.boxes import NOT_LISTED, SIDES, as_number, listed_boxes
 from cmcgns.data.manifest import boxes_text
 
-SIDES = ["x", "y", "width", "height"]
 SLACK = 1.0  # pixels: boxes are scaled with the image and rounded
 
 
-def parse_boxes(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
+def box_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     """All boxes of a manifest as numbers.
 
     Returns:
@@ -26,39 +26,23 @@ def parse_boxes(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
     malformed: list[int] = []
     texts = frame["boxes"].tolist()
     for row in np.flatnonzero(~frame["boxes"].isin(["", "[]"])).tolist():
-        boxes = _parse(texts[row])
-        if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
+        boxes = listed_boxes(texts[row])
+        if boxes is None:
             malformed.append(row)
             continue
         rows += [row] * len(boxes)
-        numbers += [tuple(_number(box.get(side)) for side in SIDES) for box in boxes]
-    table = pd.DataFrame(np.array(numbers, dtype=np.float64).reshape(-1, 4), columns=SIDES)
+        numbers += [tuple(as_number(box.get(side)) for side in SIDES) for box in boxes]
+    table = pd.DataFrame(np.array(numbers, dtype=np.float64).reshape(-1, 4), columns=list(SIDES))
     table.insert(0, "row", np.array(rows, dtype=np.int64))
     for name in ("width", "height"):
         table[f"image_{name}"] = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)[rows]
     return table, malformed
 
 
-def _parse(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return np.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return np.nan
-
-
 @rule("malformed-boxes", "boxes are not a JSON list of boxes")
 def malformed_boxes(loaded: Loaded) -> Iterator[Finding]:
     """Cells that cannot be read at all."""
-    yield loaded.finding("error", "boxes are not a JSON list of {label, x, y, width, height}", loaded.boxes[1])
+    yield loaded.finding("error", NOT_LISTED, loaded.boxes[1])
 
 
 @rule("impossible-box", "a box has a missing, NaN or infinite number, or no area")
@@ -90,7 +74,7 @@ def _finding(loaded: Loaded, severity: Severity, message: str, wrong: "pd.Series
 
 
 def _finite(boxes: pd.DataFrame) -> "pd.Series[bool]":
-    return boxes[SIDES].abs().max(axis=1, skipna=False) < np.inf
+    return boxes[list(SIDES)].abs().max(axis=1, skipna=False) < np.inf
 
 
 def _possible(boxes: pd.DataFrame) -> "pd.Series[bool]":
@@ -114,7 +98,7 @@ def _sticks_out(boxes: pd.DataFrame) -> "pd.Series[bool]":
 
 def clip_boxes(frame: pd.DataFrame) -> dict[int, int]:
     """Clip boxes that stick out of their image, in place; returns row -> number of boxes that were clipped."""
-    boxes, _ = parse_boxes(frame)
+    boxes, _ = box_table(frame)
     texts = frame["boxes"].tolist()
     rows = boxes["row"].to_numpy()
     clipped: dict[int, int] = {}

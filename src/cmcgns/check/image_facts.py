@@ -142,13 +142,7 @@ def measure(file: Path) -> NDArray[np.void]:
 def measure_images(
     folder: Path, image_paths: Sequence[str], progress: Callable[[int], None] | None = None
 ) -> ImageFacts:
-    """Facts of all images of a manifest; unchanged files are found in the cache of an earlier call.
-
-    Args:
-        folder: the manifest's.
-        image_paths: as in the manifest.
-        progress: called with the number of images done since the last call.
-    """
+    """Facts of all images of a manifest; unchanged files are found in the cache of an earlier call."""
     files = [image_file(folder, path) for path in image_paths]
     skipped = [row for row, path in enumerate(image_paths) if not path or "://" in path]
     keys = np.array([_key(file) for file in files], dtype=np.uint64)

@@ -14,7 +14,7 @@ from cmcgns.check.image_facts import NARROW, TEXT_ROWS
 from cmcgns.check.rule import Finding, Loaded, joint_rule, rule
 from cmcgns.check.tables import across_splits, by_preference, group_findings, places, stack
 from cmcgns.check.text import SECTIONS, dicom_patient_tags
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, first_of
 from cmcgns.data.images.masks import read_mask
 from cmcgns.data.images.near_duplicates import CORRELATION, connected, near_duplicates
 from cmcgns.data.images.turned import best_correlation
@@ -133,10 +133,9 @@ def near_duplicate(manifests: Sequence[Loaded]) -> Iterator[Finding]:
     within = table[~table["key"].isin(across["key"])].assign(drop=False)
 
     def describe(rows: pd.DataFrame) -> str:
-        more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
         likeness = f"correlation {rows['correlation'].min():.3f}"
         where = places(rows, manifests)
-        return f"the same picture ({likeness}) is in {where}: {', '.join(rows['name'].iloc[:3])}{more}"
+        return f"the same picture ({likeness}) is in {where}: {', '.join(first_of(rows['name'].tolist(), 3))}"
 
     yield from group_findings(manifests, across, "error", describe, "pictures in several splits")
     yield from group_findings(manifests, within, "warning", describe, "pictures that stand twice")

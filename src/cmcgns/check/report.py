@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from cmcgns.check.rule import RULES, SEVERITIES, Finding, Severity
+from cmcgns.common.errors import first_of
 from cmcgns.common.files import write_text
 from cmcgns.common.page import page_template
 from cmcgns.common.terminal import terminal_text
@@ -31,13 +32,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Report:
-    """Outcome of a check.
-
-    Attributes:
-        manifests: what was checked.
-        findings: in the order of the rules.
-        ran: names of the rules that ran.
-    """
+    """Outcome of a check."""
 
     manifests: tuple[Summary, ...]
     findings: tuple[Finding, ...]
@@ -119,10 +114,9 @@ def _table(report: Report) -> Table:
     table = Table("rule", *numbers, Column("first places", overflow="fold"), show_lines=True)
     for name, found in report.by_rule.items():
         style = _STYLES[found[0].severity]
-        places = "\n".join(terminal_text(f"{finding.where}: {finding.message}") for finding in found[:_IN_TABLE])
-        more = f"\n… and {len(found) - _IN_TABLE:,} more" if len(found) > _IN_TABLE else ""
+        places = first_of(found, _IN_TABLE, lambda each: terminal_text(f"{each.where}: {each.message}"))
         label = f"[{style}]{name}[/]\n{severity_text(found)}"
-        table.add_row(label, f"{len(found):,}", f"{count_rows(found):,}", places + more)
+        table.add_row(label, f"{len(found):,}", f"{count_rows(found):,}", "\n".join(places))
     return table
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cmcgns.common.errors import first_of
 from cmcgns.data.manifest import image_file
 
 Severity = Literal["error", "warning", "note"]
@@ -75,7 +76,7 @@ class Loaded:
     Attributes:
         file: the parquet file.
         frame: its rows, in the schema's types.
-        boxes: as numbers, and the rows where there is no reading them (:func:`cmcgns.check.boxes.parse_boxes`).
+        boxes: as numbers, and the rows where there is no reading them (:func:`cmcgns.check.boxes.box_table`).
         images: of no row where no rule needs them.
     """
 
@@ -106,10 +107,9 @@ class Loaded:
 
 
 def show_rows(rows: Sequence[int]) -> str:
-    """Positions from 0 as people read them: "rows 1, 5, 9 and 12 more"."""
-    shown = ", ".join(str(row + 1) for row in rows[:_SHOWN_ROWS])
-    more = f" and {len(rows) - _SHOWN_ROWS:,} more" if len(rows) > _SHOWN_ROWS else ""
-    return f"row{'s' if len(rows) != 1 else ''} {shown}{more}"
+    """Positions from 0 as people read them: "rows 1, 5, 9, and 12 more"."""
+    shown = ", ".join(first_of(rows, _SHOWN_ROWS, lambda row: str(row + 1)))
+    return f"row{'s' if len(rows) != 1 else ''} {shown}"
 
 
 def positions(rows: Rows) -> list[int]:
@@ -125,14 +125,7 @@ Joint = Callable[[Sequence[Loaded]], Iterable[Finding]]
 
 @dataclass(frozen=True)
 class Rule:
-    """A named check.
-
-    Attributes:
-        name: kebab-case.
-        description: one line, said of the fault.
-        opens_images: whether it needs the stored images' facts.
-        check: the function, over all manifests together.
-    """
+    """A named check."""
 
     name: str
     description: str

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cmcgns.check import tables, text, boxes, images  # isort: skip  # noqa: F401  # in the order of their rules
 
-from cmcgns.check.boxes import clip_boxes, parse_boxes
+from cmcgns.check.boxes import box_table, clip_boxes
 from cmcgns.check.image_facts import measure_images
 from cmcgns.check.report import Report, Summary, print_report, report_json, write_page
 from cmcgns.check.rule import RULES, Loaded
@@ -116,7 +116,7 @@ def run_checks(
     if repeated := [file for file in files if [other.resolve() for other in files].count(file.resolve()) > 1]:
         raise UserError(f"{repeated[0]} is named twice; its rows would all be duplicates")
     frames = [read_manifest(file).reset_index(drop=True) for file in files]
-    manifests = [Loaded(file, frame, parse_boxes(frame)) for file, frame in zip(files, frames, strict=True)]
+    manifests = [Loaded(file, frame, box_table(frame)) for file, frame in zip(files, frames, strict=True)]
     chosen = [rule for rule in RULES.values() if rule.name not in skip and (open_images or not rule.opens_images)]
     if any(rule.opens_images for rule in chosen):
         manifests = [

@@ -9,8 +9,6 @@ import fcntl
 import json
 import logging
 import os
-import secrets
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +20,7 @@ import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import NO_SPACE
+from cmcgns.common.files import NO_SPACE, free_bytes, temporary_beside
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +81,7 @@ def _gaps(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[int]
 
 
 def _make(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Fill) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = temporary_beside(file)
     with _explaining(file.parent, int(np.prod(shape)) * dtype.itemsize):
         file.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_overs(file.parent)
@@ -145,8 +143,7 @@ def _explaining(folder: Path, size: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = next((each for each in (folder, *folder.parents) if each.is_dir()), Path("/"))
         raise UserError(
             f"{folder}: no array of {size:,} bytes can be kept there ({error.strerror or error}; "
-            f"{shutil.disk_usage(place).free:,} bytes are free); make room, or set CMCGNS_CACHE to another folder"
+            f"{free_bytes(folder):,} bytes are free); make room, or set CMCGNS_CACHE to another folder"
         ) from error

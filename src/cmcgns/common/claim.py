@@ -30,10 +30,6 @@ _held: set[int] = set()
 def claimed(folder: Path, work: str) -> Iterator[None]:
     """Sole use of a folder, which exists, while the block runs; temporary files of writers that are gone are removed.
 
-    Args:
-        folder: where something is going to be written.
-        work: the verb, for the message that another process gets.
-
     Raises:
         UserError: another process works in the folder, or it cannot be written to.
     """

@@ -1,7 +1,10 @@
 """The errors a user can cause, and can therefore mend, and what other errors say."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MOST_QUOTED = 200  # characters of the input that a message repeats
 
@@ -22,6 +25,12 @@ def shortened(text: object, most: int = MOST_QUOTED) -> str:
     """What a message quotes of an input: at most so many characters of it, whatever its length."""
     quoted = str(text)
     return quoted if len(quoted) <= most else quoted[: most - 1] + "…"
+
+
+def first_of(items: Sequence[T], most: int, say: Callable[[T], str] = str) -> list[str]:
+    """The first of many, and how many there are besides: ["a", "b", "and 12 more"]."""
+    rest = len(items) - most
+    return [say(item) for item in items[:most]] + ([f"and {rest:,} more"] if rest > 0 else [])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

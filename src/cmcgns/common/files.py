@@ -37,24 +37,22 @@ _REFUSED = {
 }
 
 
+def free_bytes(place: Path) -> int:
+    """Space left on the disk of a path, whose last parts need not be there yet."""
+    return shutil.disk_usage(next((each for each in (place, *place.parents) if each.is_dir()), Path("/"))).free
+
+
 def is_about_a_place(error: OSError) -> bool:
     """Whether it is the disk or the path that is at fault, which a user can mend."""
     return error.errno in NO_SPACE or error.errno in _REFUSED
 
 
 def explain(error: OSError, path: Path | str, use: str = "written") -> str:
-    """What kept a path from being written, in one line with the way out.
-
-    Args:
-        error: what the system says.
-        path: the file or folder.
-        use: what was to be done with it.
-    """
+    """What kept a path from being written, in one line with the way out."""
     place = Path(path)
     if error.errno in NO_SPACE:
-        near = next((each for each in (place, *place.parents) if each.is_dir()), Path("/"))
-        free = shutil.disk_usage(near).free
-        return f"{place}: no space is left there ({free:,} bytes are free); make room, or choose another disk"
+        free = f"{free_bytes(place):,} bytes are free"
+        return f"{place}: no space is left there ({free}); make room, or choose another disk"
     reason = _REFUSED.get(error.errno or 0, error.strerror or str(error))
     way_out = "; choose another place" if use == "written" else ""
     return f"{place}: cannot be {use} ({reason}){way_out}"
@@ -78,16 +76,12 @@ def explained(path: Path | str) -> Iterator[None]:
 def make_folder(path: Path, option: str = "--out") -> None:
     """Make a folder, unless it is there, and prove that it can be written into, before any work is done for it.
 
-    Args:
-        path: the folder.
-        option: where the user named it.
-
     Raises:
         UserError: it cannot be made, or not be written into.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        trial = path / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        trial = temporary_beside(path / "trial")
         trial.touch()
         trial.unlink(missing_ok=True)  # who claims the folder meanwhile takes it for a left-over
     except OSError as error:
@@ -96,8 +90,13 @@ def make_folder(path: Path, option: str = "--out") -> None:
         raise UserError(f"{option} {explain(error, path)}") from error
 
 
+def temporary_beside(path: Path) -> Path:
+    """A name that no other process has; process numbers alone repeat among machines that share a folder."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
 def is_left_over(path: Path) -> bool:
-    """Whether a file's name is that of a temporary one of `make_folder` or `write_atomically`."""
+    """Whether a file's name is one of `temporary_beside`."""
     return _LEFT_OVER.fullmatch(path.name) is not None
 
 
@@ -116,8 +115,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], durable: bool 
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Process numbers alone repeat among machines and containers that share a folder.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        temporary = temporary_beside(path)
         try:
             write(temporary)
             temporary.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read

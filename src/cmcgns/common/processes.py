@@ -49,11 +49,7 @@ def in_threads(
 
 
 class Stopped(BaseException):
-    """A signal asked the process to stop.
-
-    Attributes:
-        signal_number: which.
-    """
+    """A signal asked the process to stop."""
 
     def __init__(self, signal_number: int, message: str = "") -> None:
         super().__init__(message or f"stopped by {signal.Signals(signal_number).name}")
@@ -85,11 +81,7 @@ def stopping_at_signals() -> Iterator[None]:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the system end this forked process when its parent ends (Linux; elsewhere it goes on to its own end).
-
-    Args:
-        parent: number of the process that forked.
-    """
+    """Have the system end this forked process when its parent ends (Linux; elsewhere it goes on to its own end)."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before
@@ -136,9 +128,6 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     With as many threads as cores in every process they wait for each other: on two cores two processes then took
     four times as long over synthetic studies. The libraries read the variables once, when they are loaded, so the
     processes have to be born with them.
-
-    Args:
-        workers: number of processes.
 
     Raises:
         UserError: a worker was killed; says which and by what.

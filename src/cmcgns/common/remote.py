@@ -26,12 +26,7 @@ _FOLDED = re.compile(r"^([a-z][a-z0-9]+):/(?=[^/])")
 
 
 class NamedBytes(io.BytesIO):
-    """A file in memory that messages can name.
-
-    Args:
-        content: of the file.
-        name: path, URL or member of a shard.
-    """
+    """A file in memory that messages can name."""
 
     def __init__(self, content: bytes, name: str) -> None:
         super().__init__(content)

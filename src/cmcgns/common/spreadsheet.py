@@ -25,11 +25,6 @@ def safe_cell(value: object) -> object:
 def write_spreadsheet(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a report as csv, atomically; missing values (None) are empty.
 
-    Args:
-        path: the file.
-        header: names of the columns.
-        rows: cells; numbers in full precision.
-
     Raises:
         UserError: the disk refuses the file.
     """

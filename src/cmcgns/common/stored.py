@@ -11,14 +11,17 @@ from cmcgns.common.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
 
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError)
+
 
 @contextmanager
-def naming_damage(path: Path, way_out: str) -> Iterator[None]:
+def naming_damage(path: Path, way_out: str, *errors: type[Exception]) -> Iterator[None]:
     """A block that reads a file.
 
     Args:
         path: the file.
         way_out: what the user can do if it is not as it was written.
+        errors: further ones by which its reader tells of damage.
 
     Raises:
         UserError: it is missing or cannot be read; names it.
@@ -29,7 +32,7 @@ def naming_damage(path: Path, way_out: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise UserError(f"{path} is missing: {way_out}") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
+    except _DAMAGE + errors as error:
         raise UserError(f"{path} is damaged ({one_line(error)}): {way_out}") from error
 
 

@@ -5,33 +5,43 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, shortened
 
-_SHOWN = 200  # letters of a cell that a message quotes
+SIDES = ("x", "y", "width", "height")
+NOT_LISTED = "boxes are not a JSON list of {label, x, y, width, height}"
+
+
+def listed_boxes(text: str) -> list[dict[str, Any]] | None:
+    """The boxes of a cell, whatever they state; None: it is no list of boxes in JSON."""
+    try:
+        boxes = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    listed = isinstance(boxes, list) and all(isinstance(box, dict) for box in boxes)
+    return boxes if listed else None
+
+
+def as_number(side: object) -> float:
+    """A side of a box in pixels; NaN if it is no number, or a whole one beyond what a float holds."""
+    if isinstance(side, bool) or not isinstance(side, int | float):
+        return math.nan
+    try:
+        return float(side)
+    except OverflowError:
+        return math.nan
 
 
 def box_fault(text: str) -> str:
     """What is wrong with a cell of boxes in JSON; empty if nothing is."""
-    try:
-        boxes = json.loads(text)
-    except (ValueError, RecursionError):
-        return "boxes are not JSON"
-    if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
-        return "boxes are not a list of {label, x, y, width, height}"
+    boxes = listed_boxes(text)
+    if boxes is None:
+        return NOT_LISTED
     for number, box in enumerate(boxes, start=1):
-        sides = [box.get(side) for side in ("x", "y", "width", "height")]
-        if not all(isinstance(side, int | float) and not isinstance(side, bool) for side in sides):
-            return f"box {number} has no numbers x, y, width, height"
-        if not all(map(_is_finite, sides)) or min(sides[2:]) <= 0:
-            return f"box {number} is not finite or without area (x, y, width, height: {str(sides)[:_SHOWN]})"
+        stated = [box.get(side) for side in SIDES]
+        sides = list(map(as_number, stated))
+        if not all(map(math.isfinite, sides)) or min(sides[2:]) <= 0:
+            return f"box {number} is not finite or without area ({', '.join(SIDES)}: {shortened(stated)})"
     return ""
-
-
-def _is_finite(side: float) -> bool:
-    try:
-        return math.isfinite(side)
-    except OverflowError:  # a whole number beyond what a float holds
-        return False
 
 
 def parse_boxes(text: str, where: str) -> list[dict[str, Any]]:
@@ -66,7 +76,7 @@ def picture_size(width: object, height: object, where: str) -> tuple[int, int]:
             number = math.nan
         sides.append(int(number) if number.is_integer() else 0)
     if min(sides) < 1:
-        stated = f"{str(width)[:_SHOWN]!r} and {str(height)[:_SHOWN]!r}"
+        stated = f"{shortened(width)!r} and {shortened(height)!r}"
         raise UserError(f"{where}: boxes need the picture's size in pixels (columns width, height), not {stated}")
     return sides[0], sides[1]
 

@@ -73,10 +73,6 @@ class _Dialect(NamedTuple):
 def read_cells(path: Path, form: TextFormat | None = None) -> Cells:
     """All cells of a text table; blank lines, and rows at the end without any content, are none.
 
-    Args:
-        path: the file, packed with gzip or not.
-        form: what the user says of it.
-
     Raises:
         UserError: missing, empty, no text, rows longer than the header, quotes that are not closed.
     """

@@ -15,6 +15,7 @@ from cmcgns.data.vocabulary import canonical_ids
 
 LABEL = "label_"
 SPLITS = ("train", "val", "test", "")
+REPORT_COLUMNS = ("findings", "impression", "report")
 
 # Text columns; missing values are empty strings.
 TEXT = {
@@ -90,10 +91,6 @@ def _as_integers(values: pd.Series, bound: int, name: str, where: str) -> pd.Ser
 
 def write_manifest(frame: pd.DataFrame, path: Path) -> Path:
     """Check and write a manifest; a reader never sees half of it.
-
-    Args:
-        frame: rows.
-        path: the parquet file.
 
     Raises:
         UserError: the rows do not fit the schema.

@@ -43,11 +43,6 @@ def is_of_another_system(cells: pd.Series) -> pd.Series:
 def images_folder(stated: Path | str | None, table: Path, option: str) -> Path:
     """Where relative paths of a table start: the folder that the user named, else the table's own.
 
-    Args:
-        stated: by the user; nothing: not stated.
-        table: the table's file.
-        option: where the user named it.
-
     Raises:
         UserError: no such folder.
     """

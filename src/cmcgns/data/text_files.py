@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
+from cmcgns.common.downloads import not_the_file
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import explain
 
@@ -43,9 +44,6 @@ _FOREIGN = {
     b"\x89PNG": "a picture; a table is expected",
     b"\xff\xd8\xff": "a picture; a table is expected",
     b"SQLite format 3": "an SQLite database; export the table as csv",
-    b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
-    b"<!doctype": "a web page, probably of a log-in or an error; download the file again",
-    b"<html": "a web page, probably of a log-in or an error; download the file again",
 }
 _SAY = (
     "save it as UTF-8, or name its encoding, such as cp1252: `prepare table --encoding NAME`, "
@@ -154,7 +152,7 @@ def _check_kind(path: Path, head: bytes) -> None:
     if not head.strip():
         raise unreadable(path, "it is empty")
     kind = next((kind for start, kind in _FOREIGN.items() if head.lstrip().lower().startswith(start.lower())), "")
-    if kind:
+    if kind := kind or not_the_file(head):
         raise unreadable(path, f"it is {kind}")
 
 

@@ -98,14 +98,8 @@ class Comparison:
     only_in_one: tuple[str, ...]
 
 
-def compare_folders(first: Path, second: Path, resamples: int = 2000, seed: int = 0) -> Comparison:
+def compare_folders(first: Path, second: Path, resamples: int = 2000) -> Comparison:
     """Compare two folders of results.
-
-    Args:
-        first: folder that `cmcgns evaluate --out` wrote for encoder A.
-        second: for encoder B.
-        resamples: how many resamples.
-        seed: of the draws.
 
     Raises:
         UserError: a folder without results, nothing in common, or different splits, protocols or rows under one name.
@@ -115,7 +109,7 @@ def compare_folders(first: Path, second: Path, resamples: int = 2000, seed: int 
     rows: list[ComparisonRow] = []
     for name in ours:
         if name in theirs:
-            rows += _compare_protocol(first, second, name, resamples, seed, only)
+            rows += _compare_protocol(first, second, name, resamples, only)
     if not rows:
         found = f"{', '.join(ours) or 'nothing'} against {', '.join(theirs) or 'nothing'}"
         raise UserError(f"{first} and {second} have no finished cell in common ({found})")
@@ -129,7 +123,7 @@ def write_comparison_rows(folder: Path, comparison: Comparison) -> Path:
 
 
 def _compare_protocol(
-    first: Path, second: Path, name: str, resamples: int, seed: int, only: list[str]
+    first: Path, second: Path, name: str, resamples: int, only: list[str]
 ) -> Iterator[ComparisonRow]:
     records = read_protocol(first, name), read_protocol(second, name)
     _check_records(name, records, (first, second))
@@ -158,7 +152,7 @@ def _compare_protocol(
         a, b = both[: len(cells)], both[len(cells) :]
         names = [[f"{one.metric} {one.label}".strip() for one in side[0].of] for side in (a, b)]
         only += _only_in_one(f"{name}, ", names[0], names[1], first, second)
-        found = paired_intervals(a, b, sides[0][0].patients, None, resamples, seed)
+        found = paired_intervals(a, b, sides[0][0].patients, None, resamples)
         template = ComparisonRow(
             name, str(records[0].get("dataset", "")), fraction, "", "", False, None, None, None, None, None,
             found.difference.rows, found.difference.patients, len(cells), 0, False, note,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import LABEL, read_manifest
+from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, read_manifest
 from cmcgns.data.vocabulary import is_frontal
 from cmcgns.evaluation.content import masks_sha256, pixels_sha256
 from cmcgns.evaluation.encoder import FrozenEncoder
@@ -20,7 +20,6 @@ from cmcgns.evaluation.subsets import RULE, nested_fraction
 from cmcgns.metrics.ranking import IntArray
 
 PARTS = ("train", "val", "test")
-TEXT_COLUMNS = ("findings", "impression", "report")
 _HINTS = {
     "train": "`cmcgns prepare` writes splits, and `--set split.train=[NAME]` names another one",
     "val": "`--set split.val=[]` takes validation patients out of train",
@@ -75,7 +74,7 @@ class TaskData:
         """Of everything of the data that enters a result: what the rows say, pixels of images, mask files."""
         parts = PARTS if self.protocol.learns else ("test",)
         columns = ["part", "image_path", "sha256", "study_id", "patient_id", "width", "height", "boxes", "mask_path"]
-        columns += [*TEXT_COLUMNS, *(f"{LABEL}{name}" for name in self.label_names)]
+        columns += [*REPORT_COLUMNS, *(f"{LABEL}{name}" for name in self.label_names)]
         digest = hashlib.sha256(f"{self.split_sha256} {self.image_size} {self.resize}".encode())
         hashes = pd.util.hash_pandas_object(self.frame[columns].astype("str"), index=False)
         digest.update(hashes.to_numpy().tobytes())

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.models.image_encoder import no_model
 
 HELP = (
@@ -13,7 +13,6 @@ HELP = (
 KINDS = ("random", "imagenet")
 _HUBS = ("hf-hub", "hf_hub", "hf")
 _CONFIG_BYTES = 2**20
-_SHOWN = 200  # letters of a name in a message
 
 
 def is_folder(name: str) -> bool:
@@ -27,44 +26,37 @@ def is_folder(name: str) -> bool:
 def check_timm(text: str, kind: str, name: str, at: str, file: str) -> None:
     """Refuse what lacks one half of NAME@FILE, or names no architecture of timm.
 
-    Args:
-        text: all that the user wrote.
-        kind: `random`, `imagenet` or nothing.
-        name: before the `@`.
-        at: the `@`, if there is one.
-        file: behind it.
-
     Raises:
         UserError: says which half, or the nearest name.
     """
     import timm
 
-    shown = text[:_SHOWN]
+    shown = shortened(text)
     if not name.strip() or (at and not file.strip()):
         missing = "a weights file is" if name.strip() else "a timm name is"
         raise UserError(f"{shown}: {missing} missing; NAME@FILE is expected, for example resnet50@weights.pth")
     if not timm.is_model(name):
-        run = f"{name[:_SHOWN]} is no run folder, and " if kind == "random" else ""
-        raise UserError(f"{shown}: {run}{no_model(name[:_SHOWN])}")
+        run = f"{shortened(name)} is no run folder, and " if kind == "random" else ""
+        raise UserError(f"{shown}: {run}{no_model(shortened(name))}")
 
 
 def explain_name(text: str) -> str:
     """Why a text without `@` and without a kind names no encoder, and what was probably meant."""
     import timm
 
-    shown = text[:_SHOWN]
+    shown = shortened(text)
     kind, colon, rest = text.partition(":")
     if timm.is_model(text):
         return f"{text} says no weights: imagenet:{text} (timm's own), random:{text}, or {text}@FILE (yours)"
     if not colon and _is_file(text):
         return f"{shown} is a file: weights do not say what they are for; put the timm name before it, NAME@{shown}"
     if colon and (near := did_you_mean(kind.lower(), KINDS)):
-        return f"{shown}: {kind[:_SHOWN]} is no kind of encoder.{near} An encoder is {HELP}"
+        return f"{shown}: {shortened(kind)} is no kind of encoder.{near} An encoder is {HELP}"
     hub = rest.strip("/") if kind in _HUBS else text
     if hub.count("/") == 1 and not hub.startswith((".", "/", "~")) and not hub.endswith("/"):
         return (
             f"{shown} is no run folder. An encoder is {HELP}. A model of Hugging Face is fetched first, `hf download "
-            f"{hub[:_SHOWN]} --local-dir FOLDER`, and then named NAME@FOLDER, with the timm name of its architecture"
+            f"{shortened(hub)} --local-dir FOLDER`, and then named NAME@FOLDER, with timm's name of its architecture"
         )
     return f"{shown} is no run folder.{did_you_mean(text, timm.list_models())} An encoder is {HELP}"
 
@@ -78,11 +70,11 @@ def explain_folder(folder: Path) -> str:
     except (OSError, ValueError, AttributeError, RecursionError):
         architecture = kind = None
     if isinstance(architecture, str):
-        return f"{folder} is no run folder but a model of timm: name it {architecture[:_SHOWN]}@{folder}"
+        return f"{folder} is no run folder but a model of timm: name it {shortened(architecture)}@{folder}"
     if isinstance(kind, str):
         return (
-            f"{folder} is no run folder but a model of transformers ({kind[:_SHOWN]}): put the timm name of the same "
-            f"architecture before it, NAME@{folder}, for example vit_base_patch16_224@{folder}"
+            f"{folder} is no run folder but a model of transformers ({shortened(kind)}): put the timm name of the "
+            f"same architecture before it, NAME@{folder}, for example vit_base_patch16_224@{folder}"
         )
     return f"{folder} is no run folder: config.yaml is missing. An encoder is {HELP}"
 

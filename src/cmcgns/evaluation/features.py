@@ -8,7 +8,6 @@ ranking metric notices.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from cmcgns.common.array_cache import MappedArray, cached_array
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import file_stamp
+from cmcgns.common.files import file_stamp, free_bytes
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.manifest import image_file
 from cmcgns.evaluation.encoder import FrozenEncoder
@@ -150,7 +149,7 @@ class FrozenMaps:
         starts = range(0, len(pixels), block)
         files = [base / f"{start}.npy" for start in starts]
         there = all(file.is_file() for file in files)
-        self.kept = there or self.bytes <= min(limit, shutil.disk_usage(folder).free / _SPARE)
+        self.kept = there or self.bytes <= min(limit, free_bytes(folder) / _SPARE)
         blocks = zip(files, starts, strict=True) if self.kept else ()
         self._blocks = [self._block(file, start, progress) for file, start in blocks]
 

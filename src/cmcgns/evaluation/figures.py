@@ -58,12 +58,7 @@ class ReliabilityCurve:
 
 
 def reliability_of(folder: Path, names: Iterable[str]) -> list[ReliabilityCurve]:
-    """One curve a protocol that predicts probabilities: all classes together, most labels, first seed.
-
-    Args:
-        folder: of `cmcgns evaluate`.
-        names: of protocols with a finished cell.
-    """
+    """One curve a protocol that predicts probabilities: all classes together, most labels, first seed."""
     curves = []
     for name in names:
         cell = max(cells_of(folder, name), key=lambda cell: cell.fraction or 0)

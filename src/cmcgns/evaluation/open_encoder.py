@@ -113,9 +113,6 @@ def _hub_file(config: Any) -> str:
 
     Left alone, the library asks again and again for every file, which takes a minute or more where nobody answers.
 
-    Args:
-        config: timm's entry about the model.
-
     Raises:
         OSError: the hub does not answer in time, HF_HUB_OFFLINE forbids to ask, or it has no such file.
     """

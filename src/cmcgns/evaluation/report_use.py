@@ -22,12 +22,7 @@ from cmcgns.pretrained import Pretrained
 
 @dataclass(frozen=True)
 class StudySet:
-    """One split of a manifest.
-
-    Attributes:
-        frame: its rows, with everything the manifest says.
-        dataset: the same rows as batches.
-    """
+    """One split of a manifest."""
 
     frame: pd.DataFrame
     dataset: PairDataset

@@ -87,13 +87,6 @@ def run_protocols(
 ) -> Outcome:
     """Compute what is missing; one failing cell or protocol does not lose the others.
 
-    Args:
-        encoder: who is judged; one folder holds results of one encoder.
-        pairs: each protocol with the prepared dataset that it is run on.
-        out: folder of results.
-        options: fractions, seeds and so on.
-        progress: of :func:`progress_bars`.
-
     Raises:
         UserError: `out` holds another encoder's results.
     """

@@ -18,11 +18,6 @@ def freeze_unreached(module: nn.Module, output: Callable[[], Tensor], name: str)
     They would never get a gradient: an optimiser would only let them decay, and DDP would wait for them. The module
     keeps their names, so that :func:`train_only` leaves them frozen.
 
-    Args:
-        module: whose parameters are looked at.
-        output: computes any tensor from the module.
-        name: for the log.
-
     Returns:
         Names of the frozen parameters.
     """

@@ -48,12 +48,7 @@ _STAGES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"
 
 
 def spellings(tensors: Tensors, body: nn.Module) -> Iterator[tuple[str, Tensors]]:
-    """Every reading of a state dict that can be tried, with the name of the program that spells so; timm's first.
-
-    Args:
-        tensors: of an encoder, under its own names.
-        body: the timm module that they may belong to.
-    """
+    """Every reading of a state dict that can be tried, with the name of the program that spells so; timm's first."""
     yield "", tensors
     for name, (mark, convert) in _SPELLINGS.items():
         if mark in tensors:

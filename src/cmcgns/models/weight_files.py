@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cmcgns.common.errors import UserError, one_line
+from cmcgns.common.downloads import not_the_file
+from cmcgns.common.errors import UserError, one_line, shortened
 from cmcgns.common.files import explain
 from cmcgns.common.remote import not_here
 
@@ -28,12 +29,6 @@ _DEPTH = 6  # groups within groups, such as {"state_dict": {"teacher": …}}
 _NAMES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".tar")
 _PYTORCH = (b"PK", b"\x80")  # an archive, and a pickle as until version 1.5
-_NO_WEIGHTS = {
-    b"": "the file is empty; was its download cut off?",
-    b"version https://git-lfs": "a pointer of Git LFS stands here instead of the file; fetch it with `git lfs pull`",
-    b"<!doctype html": "a web page was stored instead of the file; does its address ask for a login?",
-    b"<html": "a web page was stored instead of the file; does its address ask for a login?",
-}
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -53,7 +48,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if not path.is_file():
             raise UserError(f"{path}: no such weights file{not_here(path)}")
     except OSError as error:  # a folder that may not be read, a name that no disk can hold
-        raise UserError(explain(error, str(path)[:200], "read")) from error
+        raise UserError(explain(error, shortened(path), "read")) from error
     tensors = _read_shards(path) if path.name.endswith(".index.json") else _read_file(path)
     if not tensors:
         raise UserError(f"{path} holds no tensors under names")
@@ -85,10 +80,10 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name in sorted(map(str, set(files.values()))):
         if Path(name).name != name or not (index.parent / name).is_file():
-            raise UserError(f"{index} names the shard {name[:200]!r}, which is not beside it; fetch all of them")
+            raise UserError(f"{index} names the shard {shortened(name)!r}, which is not beside it; fetch all of them")
         tensors |= _read_file(index.parent / name)
     if lost := [key for key in files if key not in tensors]:
-        raise UserError(f"{index} lists {len(lost)} tensors that no shard holds, the first {lost[0][:200]}")
+        raise UserError(f"{index} lists {len(lost)} tensors that no shard holds, the first {shortened(lost[0])}")
     return {key: tensors[key] for key in files}
 
 
@@ -96,9 +91,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             head = file.read(64)
-        for start, reason in _NO_WEIGHTS.items():
-            if head.lower().startswith(start) if start else not head:
-                raise UserError(f"{path}: no weights: {reason}")
+        if reason := not_the_file(head) if head else "an empty file; was its download cut off?":
+            raise UserError(f"{path}: no weights but {reason}")
         if path.suffix == ".safetensors" or _begins_as_safetensors(head, path.stat().st_size):
             content: Any = load_file(path)
         elif head.startswith(_PYTORCH):
@@ -119,7 +113,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     found = _walk(content, str(path)) if isinstance(content, Mapping) else ()
     tensors: dict[str, Tensor] = {}
     for name, tensor in found:
-        where = f"{path}: {name[:200]}"
+        where = f"{path}: {shortened(name)}"
         if name in tensors:
             raise UserError(f"{where} stands there twice, as one name and in groups; which one is meant?")
         tensors[name] = _checked(tensor.detach(), where)
@@ -154,7 +148,7 @@ def _foreign(path: Path) -> str:
     except Exception:  # no archive, or a broken one
         return ""
     names = sorted({*names} - {"argparse.Namespace"})
-    return f" ({', '.join(names)[:200]})" if names else ""
+    return f" ({shortened(', '.join(names))})" if names else ""
 
 
 def _walk(content: Mapping[Any, Any], where: str) -> Iterator[tuple[str, Tensor]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, first_of, shortened
 from cmcgns.models.layouts import BY_FILTER, Tensors, spellings
 from cmcgns.models.positions import interpolate_positions
 from cmcgns.models.weight_files import read_state_dict
@@ -110,12 +110,12 @@ def _problems(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
 
 def _plain(key: str) -> str:
     """A key of a stranger's file as a message shows it: short, and without signs that steer a terminal."""
-    short = key if len(key) <= _LETTERS else f"{key[:_LETTERS]}…"
+    short = shortened(key, _LETTERS)
     return short if short.isprintable() else ascii(short)
 
 
 def _some(keys: list[str]) -> str:
-    return ", ".join(map(_plain, keys[:_SHOWN])) + (f", … ({len(keys) - _SHOWN} more)" if len(keys) > _SHOWN else "")
+    return ", ".join(first_of(keys, _SHOWN, _plain))
 
 
 def _prefixes(tensors: Mapping[str, Tensor]) -> Counter[str]:

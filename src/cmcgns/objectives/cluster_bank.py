@@ -181,11 +181,7 @@ class ClusterBank(nn.Module):
         }
 
     def warning(self, metrics: Mapping[str, float]) -> str | None:
-        """That the bank waits, has mostly dead centroids, or one giant cluster; None if all is well.
-
-        Args:
-            metrics: of a validation.
-        """
+        """That the bank waits, has mostly dead centroids, or one giant cluster; None if all is well."""
         if not self.is_started:
             late = int(self.steps) >= self.settings.start_from_step
             return f"the cluster bank has not started: {self._waits_for()}" if late else None

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmcgns.objectives.collective import gather, rank, sum_over_ranks, world_size
+from cmcgns.settings.config import MAX_LOGIT_SCALE
 
-MAX_LOGIT_SCALE = 100.0
 # A little less than log(100): rounded up, the bound would lie where the clamp of the value has no gradient.
 _MAX_LOGARITHM = math.log(MAX_LOGIT_SCALE) - 1e-5
 

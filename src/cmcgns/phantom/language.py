@@ -4,17 +4,14 @@ Most sentences of real reports are normal ones from a small stock, repeated verb
 """
 
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 import numpy as np
-import yaml
 
+from cmcgns.common.packaged import packaged_yaml
 from cmcgns.phantom.findings import FindingPlan
 
-_WORDING: dict[str, Any] = yaml.safe_load(
-    resources.files("cmcgns.phantom").joinpath("wording.yaml").read_text("utf-8")
-)
+_WORDING: dict[str, Any] = packaged_yaml("cmcgns.phantom", "wording.yaml")
 _MOST_SENTENCES = 9
 _IN_LUNG = frozenset({"Consolidation", "Edema", "Nodule", "Effusion", "Pneumothorax"})
 _ADJECTIVES = {"apex": "apical", "hemithorax": "apicobasal"}

@@ -9,27 +9,20 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from cmcgns.common.errors import first_of
 from cmcgns.common.files import write_text
-from cmcgns.data.manifest import LABEL, label_columns
+from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, label_columns
 from cmcgns.data.reports.identifiers import find_identifiers
 from cmcgns.prepare.sources.base import Source, SourceTable
 
 _SHOWN = 24  # thumbnails
 _LISTED = 200  # rows of the table of what was left out; the JSON has all of them
 _SHOWN_STUDIES = 5  # in a line about identifiers; the JSON has all of them
-_TEXTS = ("findings", "impression", "report")
 _WORDS = (0, 1, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500)
 
 
 def summarise(source: Source, frame: pd.DataFrame, table: SourceTable, about: dict[str, Any]) -> dict[str, Any]:
-    """Counts of a prepared dataset, ready for JSON.
-
-    Args:
-        source: what was read.
-        frame: rows of the manifest.
-        table: what the reader left out and noted.
-        about: settings of the call.
-    """
+    """Counts of a prepared dataset, ready for JSON."""
     return {
         "source": {"name": source.name, "title": source.title, "licence": source.licence, "url": source.url},
         "settings": about,
@@ -80,7 +73,7 @@ def _box_counts(frame: pd.DataFrame) -> dict[str, int]:
 
 def _word_counts(frame: pd.DataFrame) -> dict[str, int]:
     """Histogram of the length of the reports in words; empty without reports."""
-    names = [name for name in _TEXTS if name in frame]
+    names = [name for name in REPORT_COLUMNS if name in frame]
     if not names:
         return {}
     sections = [frame[name].fillna("").astype("str") for name in names]
@@ -109,13 +102,9 @@ def _kind(reason: str) -> str:
 
 
 def identifiers_by_kind(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Kinds of identifiers that reports seem to hold, and in which studies; never what they are.
-
-    Args:
-        frame: rows of a manifest.
-    """
+    """Kinds of identifiers that reports seem to hold, and in which studies; never what they are."""
     studies: dict[str, set[str]] = {}
-    for column in _TEXTS:
+    for column in REPORT_COLUMNS:
         if column in frame:
             for kind, rows in find_identifiers(frame[column], marks=True).items():
                 studies.setdefault(kind, set()).update(frame["study_id"].iloc[rows])
@@ -125,8 +114,7 @@ def identifiers_by_kind(frame: pd.DataFrame) -> dict[str, list[str]]:
 def describe_identifiers(found: dict[str, list[str]]) -> list[str]:
     """One line for each kind: how many studies, and some of them."""
     return [
-        f"reports of {len(studies):,} studies seem to hold a {kind}: {', '.join(studies[:_SHOWN_STUDIES])}"
-        + (" …" if len(studies) > _SHOWN_STUDIES else "")
+        f"reports of {len(studies):,} studies seem to hold a {kind}: {', '.join(first_of(studies, _SHOWN_STUDIES))}"
         for kind, studies in found.items()
     ]
 

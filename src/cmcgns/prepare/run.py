@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from cmcgns.common.claim import claimed
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, first_of
 from cmcgns.common.files import make_folder, write_json
 from cmcgns.common.remote import not_here
 from cmcgns.common.stored import read_json
@@ -140,10 +140,8 @@ def read_column_names(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _print_left_out(reasons: dict[str, int], console: Console) -> None:
-    for reason, count in list(reasons.items())[:_SHOWN_REASONS]:
-        console.print(terminal_text(f"left out: {count:,} x {reason}"))
-    if len(reasons) > _SHOWN_REASONS:
-        console.print(f"and {len(reasons) - _SHOWN_REASONS} more reasons")
+    for line in first_of(list(reasons), _SHOWN_REASONS, lambda reason: f"left out: {reasons[reason]:,} x {reason}"):
+        console.print(terminal_text(line))
 
 
 def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> None:

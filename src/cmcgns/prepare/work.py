@@ -28,15 +28,7 @@ _CHUNK = 16
 def prepare_images(
     tasks: list[ImageTask], settings: ImageSettings, engine: Engine, workers: int, console: Console
 ) -> dict[str, ImageResult]:
-    """Results of all images by source file; only what is missing is done.
-
-    Args:
-        tasks: the images.
-        settings: what they share.
-        engine: where the work is done, see `run_tasks`.
-        workers: processes of a pool.
-        console: where progress is shown.
-    """
+    """Results of all images by source file; only what is missing is done."""
     out = Path(settings.out)
     results = read_results(out)
     missing = list(still_missing(tasks, results, settings))

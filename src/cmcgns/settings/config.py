@@ -16,7 +16,8 @@ Width = Annotated[int, Field(gt=0, le=2**14)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 Epochs = Annotated[int, Field(ge=0, le=10**5)]
-Temperature = Annotated[float, Field(ge=0.01, le=100)]  # logit scales are held at 100 and below
+MAX_LOGIT_SCALE = 100.0  # the inverse of the lowest temperature
+Temperature = Annotated[float, Field(ge=1 / MAX_LOGIT_SCALE, le=100)]
 
 
 class Settings(BaseModel):

@@ -2,21 +2,19 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.errors import UserError
+from cmcgns.common.packaged import packaged_names
 from cmcgns.settings.config import Recipe
-from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
+from cmcgns.settings.yaml import apply_overrides, explain, merge, named_text, parse_mapping
 
 
 def list_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    folder = resources.files("cmcgns.settings.recipes")
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return packaged_names("cmcgns.settings.recipes")
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -81,13 +79,4 @@ def _lines(settings: BaseModel, indent: str) -> Iterator[str]:
 
 
 def _read(name_or_path: str) -> dict[str, Any]:
-    path = Path(name_or_path)
-    if name_or_path in list_recipes():
-        text = resources.files("cmcgns.settings.recipes").joinpath(f"{name_or_path}.yaml").read_text("utf-8")
-        return parse_mapping(text, name_or_path)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return read_mapping_file(path)
-    hint = did_you_mean(name_or_path, list_recipes())
-    raise UserError(
-        f"no recipe {name_or_path}: give the path of a .yaml file or one of {', '.join(list_recipes())}.{hint}"
-    )
+    return parse_mapping(named_text("recipe", name_or_path, "cmcgns.settings.recipes"), name_or_path)

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cmcgns.common.errors import MOST_QUOTED, UserError, did_you_mean, shortened
+from cmcgns.common.errors import MOST_QUOTED, UserError, did_you_mean, first_of, shortened
 from cmcgns.common.files import explain as explain_place
+from cmcgns.common.packaged import packaged_names, packaged_text
 
 MOST_BYTES = 1 << 20  # of a file of settings
 
@@ -53,6 +54,21 @@ def read_mapping_file(path: Path) -> dict[str, Any]:
         UserError: unreadable, too long, not UTF-8, not YAML, or no mapping.
     """
     return parse_mapping(read_settings_text(path), str(path))
+
+
+def named_text(kind: str, name: str, package: str, folder: str = "") -> str:
+    """Settings that come with the package, by their name, or a user's own, by the path of a YAML file.
+
+    Raises:
+        UserError: neither; gives the nearest name and all of them. Errors of `read_settings_text`.
+    """
+    known, path = packaged_names(package, folder), Path(name)
+    if name in known:
+        return packaged_text(package, f"{folder}/{name}.yaml".lstrip("/"))
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return read_settings_text(path)
+    hint = did_you_mean(name, known)
+    raise UserError(f"no {kind} {name}: give the path of a .yaml file or one of {', '.join(known)}.{hint}")
 
 
 def read_settings_text(path: Path) -> str:
@@ -157,9 +173,8 @@ def explain(error: ValidationError, model: type[BaseModel], source: str, command
         command: that prints all keys; empty: there is none, and they are listed.
     """
     details = error.errors(include_url=False)
-    lines = [_explain(dict(detail), model, command) for detail in details[:_LISTED]]
-    more = [f"… and {len(details) - _LISTED} more"] if len(details) > _LISTED else []
-    return f"{source}:\n  " + "\n  ".join(lines + more)
+    lines = first_of(details, _LISTED, lambda detail: _explain(dict(detail), model, command))
+    return f"{source}:\n  " + "\n  ".join(lines)
 
 
 def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> str:

@@ -42,13 +42,7 @@ def random_task(recipe: Recipe, report_config: ReportConfig | None = None) -> Pr
 
 
 def random_batch(recipe: Recipe, studies: int, vocabulary: int) -> Batch:
-    """Studies of the recipe's shapes: every place for a word piece and, as far as these go, a sentence is taken.
-
-    Args:
-        recipe: image size and bounds of reports.
-        studies: B.
-        vocabulary: size of the tokenizer.
-    """
+    """Studies of the recipe's shapes: every place for a word piece and, as far as these go, a sentence is taken."""
     data = recipe.data
     words = data.max_tokens - 2
     sentences = min(data.max_sentences, words)

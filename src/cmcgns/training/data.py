@@ -31,13 +31,7 @@ Images = TypeVar("Images")
 
 @dataclass
 class PreparedData:
-    """Everything a run reads.
-
-    Attributes:
-        pairs: the usable rows, and those left out.
-        train, validation: data sets.
-        tokenizer: transformers tokenizer.
-    """
+    """Everything a run reads."""
 
     pairs: PairTable
     train: PairDataset

@@ -16,7 +16,8 @@ import numpy as np
 from cmcgns.common.errors import UserError
 from cmcgns.common.processes import Stopped
 from cmcgns.data.pairs.batch import mix, steps_per_epoch
-from cmcgns.data.pairs.dataset import PairDataset, iterate_batches, make_loader
+from cmcgns.data.pairs.dataset import PairDataset
+from cmcgns.data.pairs.loader import iterate_batches, make_loader
 from cmcgns.data.shards.stream import ShardImages, training_order
 from cmcgns.objectives.objective import STAGES, Stage, find_objective
 from cmcgns.settings.config import Recipe
@@ -51,15 +52,6 @@ def dry_run(
     init: Path | None = None,
 ) -> dict[str, float]:
     """Do everything that the run will do once, and estimate the whole; leaves nothing behind but the image cache.
-
-    Args:
-        recipe: all settings.
-        data: table or folder of pairs, or of shards.
-        accelerator: auto, cpu, cuda or mps.
-        steps: to time, of each stage.
-        processes: that the run is to have.
-        resume: whether the run goes on with another one.
-        init: run folder whose weights and tokenizer the run starts from.
 
     Returns:
         pairs/s of each stage, peak memory and the largest size of the run folder in MiB, hours of the whole run
@@ -111,13 +103,6 @@ def rehearsed(recipe: Recipe) -> Recipe:
 
 def rehearse(fabric: Any, task: PretrainingTask, recipe: Recipe, prepared: PreparedData, folder: RunFolder) -> float:
     """Run a shortened recipe on one step's studies, and read back what it has written.
-
-    Args:
-        fabric: launches, casts and places.
-        task: is trained a little.
-        recipe: of `rehearsed`.
-        prepared: the data, of which the longest reports are taken.
-        folder: an empty one.
 
     Returns:
         MiB of the run folder while the last checkpoint is written.

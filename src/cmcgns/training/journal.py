@@ -205,14 +205,7 @@ class Journal:
 
 @contextmanager
 def open_journal(folder: RunFolder, console: RunConsole, state: TrainingState, first: bool) -> Iterator[Journal]:
-    """A journal whose files are closed at the end.
-
-    Args:
-        folder: where metrics and TensorBoard files lie; what is younger is cut off.
-        console: may be quiet.
-        state: where the run starts.
-        first: whether this is the first rank, the only one that writes files.
-    """
+    """A journal whose files are closed at the end."""
     journal = Journal(console, state)
     try:
         if first:

@@ -18,11 +18,7 @@ _MOST = 4096  # devices of a machine, or machines
 
 
 class Interruption:
-    """Remembers the first signal; a second one acts at once.
-
-    Attributes:
-        caught: number of the signal, 0 before any.
-    """
+    """Remembers the first signal; a second one acts at once."""
 
     def __init__(self) -> None:
         self.caught = 0

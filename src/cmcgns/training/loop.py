@@ -11,7 +11,8 @@ import torch
 
 from cmcgns.common.processes import Stopped
 from cmcgns.data.pairs.batch import Batch, mix, steps_per_epoch
-from cmcgns.data.pairs.dataset import PairDataset, WorkerLost, iterate_batches, make_loader
+from cmcgns.data.pairs.dataset import PairDataset
+from cmcgns.data.pairs.loader import WorkerLost, iterate_batches, make_loader
 from cmcgns.data.shards.stream import ShardImages, training_order
 from cmcgns.objectives.objective import STAGES, Stage
 from cmcgns.settings.config import Recipe, StageSettings

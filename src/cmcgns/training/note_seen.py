@@ -31,12 +31,6 @@ def write_seen(folder: RunFolder, prepared: PreparedData, recipe: Recipe, init: 
 
     Pixels that are streamed from shards are not compared, because reading them takes as long as an epoch.
 
-    Args:
-        folder: the run.
-        prepared: its data.
-        recipe: its settings.
-        init: the run that it starts from.
-
     Returns:
         Counts for provenance.json.
     """

@@ -30,11 +30,7 @@ _METHOD = "cross-modal\ncluster-guided negative sampling (CM-CGNS, arXiv 2506.11
 
 
 class RunFolder:
-    """Paths and small files of a run.
-
-    Args:
-        path: the folder.
-    """
+    """Paths and small files of a run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -8,7 +8,7 @@ that nothing is known.
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cmcgns.common.errors import UserError, one_line
+from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_atomically
+from cmcgns.common.stored import naming_damage
 from cmcgns.data.images.near_duplicates import SIDE, SIGNATURE, Signatures, Thumbnails
 from cmcgns.data.vocabulary import canonical_ids
 
@@ -33,6 +34,7 @@ _METADATA = b"cmcgns"
 _LEVELS = 63  # 6 bits a pixel change a correlation by less than 0.001
 _REPEATED = ["dataset", "part", "run"]  # values
 _HASHES, _THUMBNAILS = 2 * 4 * 8, 2 * SIDE * SIDE  # bytes
+_WAY_OUT = "copy it again from the run, or take it away: leakage by pretraining is then not known"
 Block = tuple[pd.DataFrame, Signatures]
 
 
@@ -68,7 +70,8 @@ class SeenFile:
     @property
     def without_picture(self) -> int:
         """Rows without a signature."""
-        return int(pq.read_table(self.path, columns=["hashes"]).column(0).null_count)
+        with _reading(self.path):
+            return int(pq.read_table(self.path, columns=["hashes"]).column(0).null_count)
 
     def signatures(self) -> Iterator[tuple[int, Signatures]]:
         """First row and (k,) `SIGNATURE` of one block after the other."""
@@ -163,12 +166,5 @@ def _grow(levels: NDArray[np.uint8]) -> Thumbnails:
     return grown
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise UserError(
-            f"{path} cannot be read ({type(error).__name__}: {one_line(error)}); copy it again from the run, or take "
-            "it away: leakage by pretraining is then not known"
-        ) from error
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return naming_damage(path, _WAY_OUT, pa.ArrowException)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch, evaluation_order, mix
-from cmcgns.data.pairs.dataset import PairDataset, make_loader
+from cmcgns.data.pairs.dataset import PairDataset
+from cmcgns.data.pairs.loader import make_loader
 from cmcgns.metrics.retrieval import recall_at_k
 from cmcgns.models.freeze import eval_mode, trained_parameters
 from cmcgns.models.model import embed
@@ -33,13 +34,7 @@ def build_optimizer(module: nn.Module, settings: StageSettings) -> torch.optim.O
 
 
 def learning_rate(settings: StageSettings, step: int, steps_per_epoch: int) -> float:
-    """Linear warm-up, then a cosine to 0 at the end of the stage.
-
-    Args:
-        settings: of the stage.
-        step: optimiser steps done in this stage.
-        steps_per_epoch: optimiser steps an epoch.
-    """
+    """Linear warm-up, then a cosine to 0 at the end of the stage."""
     total = settings.epochs * steps_per_epoch
     warmup = min(settings.warmup_epochs * steps_per_epoch, total)
     if step < warmup:
@@ -127,13 +122,7 @@ def check_finite(figures: dict[str, Tensor], study_ids: Sequence[str]) -> None:
 
 
 def likely_cause(task: nn.Module, stage: Stage, rate: float) -> str:
-    """Why a loss has become no number, and what to do: `--resume` would compute the same once more.
-
-    Args:
-        task: model and objective as they are now.
-        stage: whose step it was.
-        rate: learning rate of the step.
-    """
+    """Why a loss has become no number, and what to do: `--resume` would compute the same once more."""
     spoiled = [name for name, value in task.state_dict().items() if not bool(value.isfinite().all())]
     weights = f"Weights are not finite any more, {spoiled[0]} for one" if spoiled else "The weights are finite"
     return (

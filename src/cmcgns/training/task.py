@@ -22,12 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class PretrainingTask(nn.Module):
-    """What is trained, wrapped for several ranks and saved.
-
-    Args:
-        model: both encoders.
-        objective: the losses and their own parameters.
-    """
+    """What is trained, wrapped for several ranks and saved."""
 
     def __init__(self, model: ImageReportModel, objective: Objective) -> None:
         super().__init__()

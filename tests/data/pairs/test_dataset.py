@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from cmcgns.data.pairs.batch import BatchRequest, TrainingOrder, evaluation_order
-from cmcgns.data.pairs.dataset import PairDataset, make_loader, normalise_pixels
+from cmcgns.data.pairs.dataset import PairDataset, normalise_pixels
+from cmcgns.data.pairs.loader import make_loader
 from cmcgns.data.reports.tokenizer import train_tokenizer
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.settings.config import DataSettings

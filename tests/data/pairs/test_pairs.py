@@ -137,7 +137,7 @@ def test_missing_column_names_what_is_there_and_how_to_map(folder):
     with pytest.raises(UserError, match=r"missing column image_path \(found: Path, study_id.*data\.columns\.<ours>"):
         read(folder, table)
     assert len(read(folder, table, columns={"image_path": "Path"}).frame) == 4
-    with pytest.raises(UserError, match=r"missing report text: one of report, findings, impression"):
+    with pytest.raises(UserError, match=r"missing report text: one of findings, impression, report"):
         read(folder, rows().drop(columns="report"))
 
 
@@ -146,7 +146,7 @@ def test_missing_column_names_what_is_there_and_how_to_map(folder):
     [
         ({"image_path": "Pth"}, r"image_path names the column Pth, which is not there \(found: image_path, study_id"),
         ({"patientid": "study_id"}, "patientid is none of our columns. Did you mean patient_id"),
-        ({"zzz": "study_id"}, "zzz is none of our columns. They are image_path, report"),
+        ({"zzz": "study_id"}, "zzz is none of our columns. They are image_path, findings"),
         ({"patient_id": "study_id"}, "column patient_id stands there twice"),
         ({"findings": "report", "impression": "report"}, "uses the column report more than once"),
     ],

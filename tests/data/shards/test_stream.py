@@ -10,7 +10,7 @@ import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import BatchRequest, TrainingOrder
-from cmcgns.data.pairs.dataset import iterate_batches, make_loader
+from cmcgns.data.pairs.loader import iterate_batches, make_loader
 from cmcgns.data.shards.index import ShardFolder
 from cmcgns.data.shards.stream import GROUP, ShardImages, StreamOrder, training_order
 from cmcgns.data.shards.write import write_shards

@@ -50,7 +50,7 @@ def test_a_damaged_record_is_named(judged: Path, pretraining: Path, tmp_path: Pa
     lacking = file.read_bytes()
     for damaged in (b"", content[: len(content) // 2], b"PAR1" + b"x" * 100, lacking):
         file.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"seen\.parquet cannot be read"):
+        with pytest.raises(UserError, match=r"seen\.parquet is damaged"):
             check_leakage(task_data(judged), encoder)
 
 

@@ -44,10 +44,10 @@ TABLES: dict[str, tuple[bytes, str, int | None]] = {
     ),
     "box of text": (
         HEADER + GOOD + b'images/c.png,3,PA,1,"[{""x"": ""1"", ""y"": 1, ""width"": 2, ""height"": 3}]"\n',
-        "row 3: box 1 has no numbers",
+        "row 3: box 1 is not finite",
         2,
     ),
-    "boxes nested without end": (NESTED, "row 3: boxes are not JSON", 2),
+    "boxes nested without end": (NESTED, "row 3: boxes are not a JSON list", 2),
     "header only": (HEADER, "", 0),
 }  # fmt: skip
 

@@ -124,8 +124,8 @@ def test_boxes_and_masks(tmp_path: Path) -> None:
         "own.csv, row 3": "no such file: mask_path masks/none.png",
         "own.csv, row 4": "box 1 is not finite or without area (x, y, width, height: [1, 2, nan, 4])",
         "own.csv, row 5": "box 1 is not finite or without area (x, y, width, height: [1, 2, 3, -4])",
-        "own.csv, row 6": "boxes are not a list of {label, x, y, width, height}",
-        "own.csv, row 7": "boxes are not JSON",
+        "own.csv, row 6": "boxes are not a JSON list of {label, x, y, width, height}",
+        "own.csv, row 7": "boxes are not a JSON list of {label, x, y, width, height}",
     }
 
 

@@ -12,7 +12,7 @@ BOX = '[{"label": "Mass", "x": 10, "y": 10, "width": 20, "height": 30}]'
 
 @pytest.mark.parametrize(("boxes", "width", "fault"), [
     (BOX, "wide", "boxes need the picture's size"), (BOX, None, "boxes need the picture's size"),
-    (BOX, float("nan"), "boxes need the picture's size"), ("[{}]", 64, "no numbers"), ("{", 64, "not JSON"),
+    (BOX, float("nan"), "boxes need the picture's size"), ("[{}]", 64, "not finite"), ("{", 64, "not a JSON list"),
 ])  # fmt: skip
 def test_odd_cells_are_named(boxes: str, width: object, fault: str) -> None:
     frame = pd.DataFrame({"boxes": [boxes], "width": [width], "height": [64], "image_path": ["a.png"]}, dtype=object)

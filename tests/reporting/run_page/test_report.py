@@ -267,7 +267,7 @@ def test_an_unfinished_run_is_refused_before_anything_is_written(run: Path, data
 @pytest.mark.parametrize("out", ["file", "file/below"])
 def test_a_folder_that_cannot_be_written_is_refused(run: Path, data: Path, tmp_path: Path, out: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=f"--out .*{out} cannot be written .*choose another folder"):
+    with pytest.raises(UserError, match=f"--out .*{out}: cannot be written .*choose another place"):
         write_run_page(run, data, {}, tmp_path / out)
 
 

@@ -20,16 +20,15 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from copy import copy
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, shortened
+from cmcgns.common.packaged import packaged_yaml
 from cmcgns.common.processes import end_with_parent
 from cmcgns.data.images.brightness import quantise
 from cmcgns.data.images.codestream import check_codestream, jpeg_precision
@@ -41,9 +40,7 @@ if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import Decoder
     from pydicom.uid import UID
 
-_TABLES: dict[str, Any] = yaml.safe_load(
-    resources.files("cmcgns.data.images").joinpath("dicom.yaml").read_text("utf-8")
-)
+_TABLES: dict[str, Any] = packaged_yaml("cmcgns.data.images", "dicom.yaml")
 KEPT_TAGS: list[str] = _TABLES["kept"]
 IDENTIFYING_TAGS: list[str] = _TABLES["identifying"]
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -212,9 +209,9 @@ def decode_apart(
         messages.seek(0)
         said = " ".join(messages.read(2000).decode("utf-8", "replace").split())
         if status < 0:
-            raise UserError(f"{path}: damaged pixels (the decoder crashed: {said[:200]})")
+            raise UserError(f"{path}: damaged pixels (the decoder crashed: {shortened(said)})")
         if status > 0 or any(word in said.replace(_HARMLESS, "") for word in _DAMAGE):
-            raise UserError(f"{path}: damaged pixels ({said[:200]})")
+            raise UserError(f"{path}: damaged pixels ({shortened(said)})")
         return np.frombuffer(shared[:], dtype).reshape(shape)
 
 

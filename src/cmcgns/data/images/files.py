@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from cmcgns.common.downloads import not_the_file
 from cmcgns.common.errors import UserError, one_line
 from cmcgns.common.remote import MAX_IMAGE, NamedBytes, is_url, read_bytes
 from cmcgns.data.images.place import MAX_PIXELS, check_size
@@ -44,8 +45,7 @@ _OTHER_FORMATS = {
     b"%PDF": "PDF",
     b"%!": "PostScript",
     b"\xc5\xd0\xd3\xc6": "PostScript",
-    b"version https://git-lfs": "Git LFS pointer, the picture itself was not fetched",
-    b"<": "HTML or XML text",
+    b"<": "XML text",
 }
 _PICTURES = {"GIF", "BMP", "TIFF", "WebP", "JPEG 2000 outside DICOM"}
 
@@ -69,7 +69,9 @@ def load_file(file: File, formats: tuple[str, ...]) -> tuple[NamedBytes, str]:
     known = " or ".join([", ".join(formats[:-1]), formats[-1]])
     if kind == "DICOM":
         raise UserError(f"{file}: a DICOM file, where {known} is read; `cmcgns prepare table` makes these of DICOM")
-    found = next((name for start, name in _OTHER_FORMATS.items() if content.lstrip().startswith(start)), "unknown")
+    found = not_the_file(content) or next(
+        (name for start, name in _OTHER_FORMATS.items() if content.lstrip().startswith(start)), "unknown"
+    )
     way_out = "; convert it to PNG" if found in _PICTURES else ""
     raise UserError(f"{file}: not a {known} file (content: {found}){way_out}")
 

@@ -50,11 +50,6 @@ class LookupTable(NamedTuple):
 def lookup_table(item: "Dataset", values: Values, path: Path) -> LookupTable:
     """The table in an item of a modality or VOI LUT sequence.
 
-    Args:
-        item: of the sequence.
-        values: all that may be looked up.
-        path: named in messages.
-
     Raises:
         UserError: no descriptor, no data, or fewer entries than declared.
     """

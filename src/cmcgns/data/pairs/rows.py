@@ -14,9 +14,9 @@ from cmcgns.common.errors import UserError, shortened
 from cmcgns.common.remote import is_url
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.images.read import load_images
+from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.pairs.table import (
     TABLE_NAMES,
-    TEXT_COLUMNS,
     check_ids,
     fill_columns,
     read_columns,
@@ -98,7 +98,7 @@ def read_pairs(
     if settings.views == "frontal":
         _keep_frontal(pairs)
     pairs.frame["text"] = choose_text(pairs.frame, settings.text)
-    pairs.frame = pairs.frame.drop(columns=list(TEXT_COLUMNS))  # `text` has them: a quarter of the memory
+    pairs.frame = pairs.frame.drop(columns=list(REPORT_COLUMNS))  # `text` has them: a quarter of the memory
     pairs.leave_out(~_has_sentence(pairs.frame["text"]), "empty report")
     pairs.leave_out(pairs.frame["text"].str.len() > MAX_REPORT, f"report of more than {MAX_REPORT:,} characters")
     warn_about_reports(pairs.frame, table.name)
@@ -204,11 +204,6 @@ def assign_splits(pairs: PairTable, settings: DataSettings, seed: int) -> tuple[
 
     Without rows of the validation split (or with `val_split: null`) a fraction of the training patients is held
     out, drawn by the seed.
-
-    Args:
-        pairs: rows with split and patient.
-        settings: names of the splits, and the fraction.
-        seed: of the draw.
 
     Returns:
         Two row indices of `pairs.frame`.

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.common.errors import UserError, did_you_mean, shortened
+from cmcgns.common.errors import UserError, did_you_mean, first_of, shortened
 from cmcgns.data.delimited import TextFormat
+from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.paths import absolute_paths, images_folder
 from cmcgns.data.reports.section_rules import list_rules, load_rules
 from cmcgns.data.reports.sections import has_heading
@@ -19,9 +20,8 @@ from cmcgns.settings.config import DataSettings
 
 logger = logging.getLogger(__name__)
 
-TEXT_COLUMNS = ("report", "findings", "impression")
 OPTIONAL_COLUMNS = ("study_id", "patient_id", "view", "split", "dataset")
-_COLUMNS = ("image_path", *TEXT_COLUMNS, *OPTIONAL_COLUMNS)
+_COLUMNS = ("image_path", *REPORT_COLUMNS, *OPTIONAL_COLUMNS)
 _FILE_COLUMNS = ("sha256", "width", "height")  # a run notes them of the images that it saw
 _SAMPLE = 200  # reports
 TABLE_NAMES = ("manifest.parquet", "manifest.csv", "pairs.parquet", "pairs.csv")
@@ -55,8 +55,8 @@ def read_columns(table: Path, settings: DataSettings, everything: bool) -> pd.Da
     hint = "; map names with --set data.columns.<ours>=<yours>"
     if "image_path" not in frame:
         raise UserError(f"{table}: missing column image_path {describe_columns('image_path', found, hint)}")
-    if not any(column in frame for column in TEXT_COLUMNS):
-        wanted = ", ".join(TEXT_COLUMNS)
+    if not any(column in frame for column in REPORT_COLUMNS):
+        wanted = ", ".join(REPORT_COLUMNS)
         raise UserError(f"{table}: missing report text: one of {wanted} {describe_columns('report', found, hint)}")
     return frame
 
@@ -126,7 +126,7 @@ def fill_columns(frame: pd.DataFrame, table: Path, images: str | None = None) ->
     Raises:
         UserError: a row without an image; names the first. No such folder.
     """
-    for column in (*TEXT_COLUMNS, *OPTIONAL_COLUMNS):
+    for column in (*REPORT_COLUMNS, *OPTIONAL_COLUMNS):
         read = canonical_ids if column in ("study_id", "patient_id") else as_text
         frame[column] = read(frame[column]) if column in frame else ""
     paths = as_text(frame["image_path"])
@@ -154,10 +154,6 @@ def usual_splits(cells: pd.Series, named: Iterable[str | None]) -> pd.Series:
 def check_ids(frame: pd.DataFrame, table: Path) -> None:
     """One row for each image, one patient for each study.
 
-    Args:
-        frame: of `fill_columns`.
-        table: named in messages.
-
     Raises:
         UserError: an image in several rows, or a study of several patients.
     """
@@ -175,19 +171,14 @@ def check_ids(frame: pd.DataFrame, table: Path) -> None:
         study = patients.index[patients > 1][0]
         rows = frame.loc[frame["study_id"] == study, "row"].tolist()
         raise UserError(
-            f"{table}: duplicate id: study_id {shortened(study)} belongs to {patients[study]} patients (rows "
-            f"{_some(rows)}; {(patients > 1).sum()} studies have several): give the studies of different "
-            "patients ids of their own, for example patient and study joined"
+            f"{table}: duplicate id: study_id {shortened(study)} belongs to {patients[study]} patients "
+            f"(rows {', '.join(first_of(rows, 5))}; {(patients > 1).sum()} studies have several): give the studies "
+            "of different patients ids of their own, for example patient and study joined"
         )
 
 
 def warn_about_reports(frame: pd.DataFrame, name: str) -> None:
-    """Say how many studies have rows with different reports, and whether the reports still have their headings.
-
-    Args:
-        frame: study_id, text, row.
-        name: of the table.
-    """
+    """Say how many studies have rows with different reports, and whether the reports still have their headings."""
     shared = frame[frame["study_id"].duplicated(keep=False)]
     reports = shared.groupby("study_id")["text"].nunique()
     several = reports.index[reports > 1]
@@ -195,7 +186,7 @@ def warn_about_reports(frame: pd.DataFrame, name: str) -> None:
         rows = shared.loc[shared["study_id"] == several[0], "row"].tolist()
         logger.warning(
             "%s: %d study ids have rows with different reports, for example %s (rows %s): each row is its own pair",
-            name, len(several), several[0], _some(rows),
+            name, len(several), several[0], ", ".join(first_of(rows, 5)),
         )  # fmt: skip
     sample = frame["text"].drop_duplicates().head(_SAMPLE)
     rules = [load_rules(language) for language in list_rules()]
@@ -206,7 +197,3 @@ def warn_about_reports(frame: pd.DataFrame, name: str) -> None:
             "if they were findings; `cmcgns prepare table` cuts such reports",
             name, len(sample), uncut,
         )  # fmt: skip
-
-
-def _some(rows: list[int]) -> str:
-    return ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")

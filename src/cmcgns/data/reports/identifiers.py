@@ -1,19 +1,17 @@
 """Identifiers of persons left in texts: which kinds, and where; never what they are."""
 
 from collections.abc import Iterable
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.compute
-import yaml
 from numpy.typing import NDArray
 
-_TABLE: dict[str, Any] = yaml.safe_load(
-    resources.files("cmcgns.data.reports").joinpath("identifiers.yaml").read_text("utf-8")
-)
+from cmcgns.common.packaged import packaged_yaml
+
+_TABLE: dict[str, Any] = packaged_yaml("cmcgns.data.reports", "identifiers.yaml")
 PATTERNS = {kind: "|".join(patterns) % _TABLE["parts"] for kind, patterns in _TABLE["kinds"].items()}
 MARK = "mark of a removed identifier"
 

@@ -4,14 +4,14 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from cmcgns.common.errors import UserError, did_you_mean
-from cmcgns.settings.yaml import parse_mapping, read_settings_text
+from cmcgns.common.errors import UserError
+from cmcgns.common.packaged import packaged_names
+from cmcgns.settings.yaml import named_text, parse_mapping
 
 READ = ("findings", "impression")
 # Sections that a heading in small letters may open within a line; "Note: …" is a sentence of the findings.
@@ -115,8 +115,7 @@ class SectionRules(_Strict):
 
 def list_rules() -> list[str]:
     """Names of the rule files that come with the package."""
-    folder = resources.files("cmcgns.data.reports") / "rules"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return packaged_names("cmcgns.data.reports", "rules")
 
 
 def load_rules(name_or_path: str | Path) -> SectionRules:
@@ -129,10 +128,9 @@ def load_rules(name_or_path: str | Path) -> SectionRules:
         UserError: no such file, no valid YAML, an unknown key, a wrong expression; names file and key.
     """
     name = str(name_or_path)
+    text = named_text("rule file", name, "cmcgns.data.reports", "rules")
     try:
-        return SectionRules.model_validate(parse_mapping(_rule_text(name), name))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 text: {error}") from None
+        return SectionRules.model_validate(parse_mapping(text, name))
     except ValidationError as error:
         lines = [f"{'.'.join(str(key) for key in item['loc'])}: {_explain(dict(item))}" for item in error.errors()]
         raise UserError(f"rule file {name}:\n  " + "\n  ".join(lines)) from None
@@ -163,16 +161,6 @@ def _check(expression: str) -> str:
     except re.error as error:
         raise ValueError(f"{expression!r} is no regular expression: {error}") from None
     return expression
-
-
-def _rule_text(name: str) -> str:
-    if name in list_rules():
-        return (resources.files("cmcgns.data.reports") / "rules" / f"{name}.yaml").read_text("utf-8")
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return read_settings_text(path)
-    hint = did_you_mean(name, list_rules())
-    raise UserError(f"no rule file {name}: give the path of a .yaml file or one of {', '.join(list_rules())}.{hint}")
 
 
 def _explain(item: dict[str, Any]) -> str:

@@ -26,10 +26,6 @@ def split_sections(text: str, rules: SectionRules) -> dict[str, str]:
     Lines lose their indentation, several blank lines become one, and marks of removed identifiers go as the rules
     say; nothing else of the text is changed.
 
-    Args:
-        text: a report in any language.
-        rules: from `load_rules`.
-
     Returns:
         Section -> text, in order of appearance, sections without text left out. What stands before the first heading
         is `preamble`. A heading that the rules do not know names its own section, in lower case.

@@ -82,9 +82,6 @@ class ShardFolder:
     def read(self, name: str) -> dict[str, bytes]:
         """The images of a shard by member name, still compressed; nothing is unpacked to a disk.
 
-        Args:
-            name: of the shard.
-
         Raises:
             UserError: missing, truncated or another file than the one that was written.
         """

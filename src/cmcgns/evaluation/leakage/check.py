@@ -39,12 +39,6 @@ def find_overlaps(
 ) -> list[tuple[int, Overlap]]:
     """Everything that two sets of images share, with the row of the test image.
 
-    Args:
-        test: the images that are judged on.
-        other: those that were seen.
-        cache: folder for comparisons of pictures.
-        progress: called with the share that is done.
-
     Returns:
         Row of the test image and what was found about it: patients first, then files, then pictures.
     """

@@ -57,13 +57,7 @@ def seen_fingerprints(seen: SeenFile) -> Fingerprints:
 
 
 def fingerprints_of(sets: Mapping[str, ImageSet], cache: Path, progress: Callable[[int], None]) -> Fingerprints:
-    """Evaluation images; their signatures are kept in `cache`.
-
-    Args:
-        sets: by what the images are for.
-        cache: folder.
-        progress: called with the number of images done since the last call.
-    """
+    """Evaluation images; their signatures are kept in `cache`."""
     keys, arrays = zip(*(_facts(images, cache, progress) for images in sets.values()), strict=True)
     frames = []
     for (where, images), facts in zip(sets.items(), arrays, strict=True):
@@ -113,12 +107,6 @@ def same_pictures(
     test: Fingerprints, other: Fingerprints, cache: Path, progress: Callable[[float], None]
 ) -> SamePictures:
     """Pictures of one set that the other has too; a comparison that was made once is found again.
-
-    Args:
-        test: the images that are judged on.
-        other: those that were seen.
-        cache: folder for comparisons.
-        progress: called with the share that is done.
 
     Returns:
         (p, 2) rows of the two sets, and (p,) correlations of their thumbnails.

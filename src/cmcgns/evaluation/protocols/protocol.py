@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
 from cmcgns.common.errors import UserError, did_you_mean, shortened
+from cmcgns.common.packaged import packaged_names, packaged_text
 from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS
 from cmcgns.pretrained.prompts import read_prompts
 from cmcgns.settings.config import Settings
@@ -102,8 +102,7 @@ class Cell:
 
 def list_protocols() -> list[str]:
     """Ids of the protocols that come with the package."""
-    files = (file.name for file in resources.files(__package__).iterdir() if file.name.endswith(".yaml"))
-    names = (file.removesuffix(".yaml").rpartition("-") for file in files)
+    names = (name.rpartition("-") for name in packaged_names("cmcgns.evaluation.protocols"))
     return sorted(f"{name}/{version}" for name, _, version in names)
 
 
@@ -173,8 +172,7 @@ def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
             f"no protocol is called {shortened(name)}.{hint} `cmcgns protocols list` shows all; a protocol file ends "
             "in .yaml"
         )
-    file = resources.files(__package__) / f"{name.replace('/', '-')}.yaml"
-    return parse_mapping(file.read_text("utf-8"), name)
+    return parse_mapping(packaged_text("cmcgns.evaluation.protocols", f"{name.replace('/', '-')}.yaml"), name)
 
 
 def _read_file(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.contract import Job, Predictions
-from cmcgns.evaluation.data import TEXT_COLUMNS, TaskData
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import RetrievalSettings
@@ -53,7 +54,7 @@ class Retrieval:
         if settings.classes and not data.label_names:
             return "settings.classes needs labels (columns label_…)"
         frame = data.frame[data.frame["part"] == "test"]
-        if not settings.classes and (frame[list(TEXT_COLUMNS)] == "").all(axis=None):
+        if not settings.classes and (frame[list(REPORT_COLUMNS)] == "").all(axis=None):
             return "no image of test has a report"
         return ""
 

@@ -116,15 +116,7 @@ class Trained:
 
 
 def schedule_of(job: Job, cell: Cell, epochs: int, patience: int, figure: str = "loss") -> Schedule:
-    """How a cell's head is trained: by the cell's seed, kept in the job's folder of unfinished work.
-
-    Args:
-        job: that the cell belongs to.
-        cell: to be computed.
-        epochs: at most.
-        patience: epochs without a better validation.
-        figure: what validation looks at, for the line that the user sees.
-    """
+    """How a cell's head is trained: by the cell's seed, kept in the job's folder of unfinished work."""
     number = job.cells.index(cell)
 
     def progress(epoch: int, value: float) -> None:

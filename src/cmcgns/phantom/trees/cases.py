@@ -6,22 +6,21 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.packaged import packaged_yaml
 from cmcgns.phantom.findings import FINDINGS
 from cmcgns.phantom.study import DrawnFinding, Study, make_study, plan_study, render
 
-LAYOUTS: dict[str, Any] = yaml.safe_load((resources.files(__package__) / "layouts.yaml").read_text("utf-8"))
+LAYOUTS: dict[str, Any] = packaged_yaml("cmcgns.phantom.trees", "layouts.yaml")
 Row = Sequence[object]
 
 DEVICES = ("chest wall", "superior vena cava", "trachea")  # places of pacemakers, lines and tubes
@@ -99,12 +98,7 @@ def make_cases(studies: int, seed: int, size: int, view: str | None = None) -> l
 
 
 def parts(cases: list[Case], shares: Mapping[str, float]) -> list[str]:
-    """Name of the part that each case is in: patients in their order fill one part after the other.
-
-    Args:
-        cases: of the tree.
-        shares: part -> share of the patients; they sum to 1.
-    """
+    """Name of the part that each case is in: patients in their order fill one part after the other."""
     ends = np.round(np.cumsum(list(shares.values())) * max(case.patient for case in cases))
     names = list(shares)
     return [names[int(np.searchsorted(ends, case.patient))] for case in cases]
@@ -186,11 +180,6 @@ def write_tables(
 
 def write_dicom(path: Path, case: Case, instance: str) -> None:
     """Write a case's image as uncompressed DICOM of 12 bits; every third one is MONOCHROME1 (low values are white).
-
-    Args:
-        path: the file.
-        case: its image, and the view, sex and age that the file states.
-        instance: the image's unique identifier.
 
     Raises:
         UserError: pydicom is not installed.

@@ -2,11 +2,11 @@
 
 import importlib
 from functools import cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.packaged import packaged_text
 from cmcgns.prepare.sources.base import Reader, Source, SourceOptions, SourceTable
 from cmcgns.prepare.sources.cells import describe_shared_patients
 from cmcgns.settings.yaml import parse_mapping
@@ -14,7 +14,7 @@ from cmcgns.settings.yaml import parse_mapping
 
 @cache
 def _descriptions() -> dict[str, Any]:
-    return parse_mapping((resources.files(__name__) / "sources.yaml").read_text("utf-8"), "sources.yaml")
+    return parse_mapping(packaged_text(__name__, "sources.yaml"), "sources.yaml")
 
 
 def source_names() -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import shortened
+from cmcgns.data.boxes import SIDES
 from cmcgns.data.manifest import LABEL, NUMBERS, TEXT, boxes_text
 from cmcgns.data.tables import MISSING, has_nul, read_table
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable
@@ -94,14 +95,13 @@ def drop_bad_boxes(boxes: pd.DataFrame, left_out: list[dict[str, str]]) -> pd.Da
         boxes: text or numbers in x, y, width, height, and `PLACE`.
         left_out: bad ones are added here.
     """
-    sides = ["x", "y", "width", "height"]
-    numbers = boxes[sides].apply(pd.to_numeric, errors="coerce")
+    numbers = boxes[list(SIDES)].apply(pd.to_numeric, errors="coerce")
     finite = numbers.map(math.isfinite).all(axis=1)
     positive = (numbers["width"] > 0) & (numbers["height"] > 0)
     for bad, reason in ((~finite, "box is not four numbers"), (finite & ~positive, "box without area")):
         left_out += [{"where": str(place), "reason": reason} for place in boxes.loc[bad, PLACE]]
     good = finite & positive
-    kept: pd.DataFrame = boxes.drop(columns=sides).join(numbers)[good].reset_index(drop=True)
+    kept: pd.DataFrame = boxes.drop(columns=list(SIDES)).join(numbers)[good].reset_index(drop=True)
     return kept
 
 
@@ -113,8 +113,9 @@ def boxes_by_image(boxes: pd.DataFrame, extra: tuple[str, ...] = ()) -> dict[str
         extra: columns that a box keeps where they are not empty.
     """
     groups: dict[str, list[dict[str, object]]] = {}
-    for image, *values in boxes[["image", "label", "x", "y", "width", "height", *extra]].itertuples(index=False):
-        box = dict(zip(("label", "x", "y", "width", "height", *extra), values, strict=True))
+    stated = ("label", *SIDES, *extra)
+    for image, *values in boxes[["image", *stated]].itertuples(index=False):
+        box = dict(zip(stated, values, strict=True))
         groups.setdefault(image, []).append({name: value for name, value in box.items() if value != ""})
     return {image: boxes_text(members) for image, members in groups.items()}
 
@@ -193,10 +194,6 @@ def published_splits(count: int, held_out: float) -> NDArray[np.str_]:
     """The splits that published programs drew: shuffled by seed 0, a share held out, halved into test and validation.
 
     Gives what scikit-learn's `train_test_split(…, random_state=0)` gives, called twice.
-
-    Args:
-        count: rows.
-        held_out: share of test and validation together.
 
     Returns:
         (count,) "train", "val" or "test".

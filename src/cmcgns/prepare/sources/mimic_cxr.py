@@ -12,6 +12,7 @@ from typing import IO, Any
 import pandas as pd
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.reports.section_rules import SectionRules, load_rules
 from cmcgns.data.reports.sections import remove_marks, split_sections
 from cmcgns.data.reports.text import MAX_REPORT
@@ -44,13 +45,7 @@ def zipped_reports(root: Path) -> Reports:
 
 
 def add_reports(table: SourceTable, reports: Reports, rules: SectionRules) -> None:
-    """Give every image findings, impression and text of its study; leave out those whose report cannot be used.
-
-    Args:
-        table: its frame has `study_id`.
-        reports: of all studies.
-        rules: for sections and marks.
-    """
+    """Give every image findings, impression and text of its study; leave out those whose report cannot be used."""
     studies = table.frame["study_id"].unique().tolist()
     with ThreadPoolExecutor(8) as pool:  # reports are tiny files, often on a network drive
         texts = dict(zip(studies, pool.map(lambda study: _sections(reports.get(study), rules), studies), strict=True))
@@ -58,7 +53,7 @@ def add_reports(table: SourceTable, reports: Reports, rules: SectionRules) -> No
     for reason in sorted(set(problems) - {""}):
         table.leave_out(problems == reason, reason)
         problems = problems[problems != reason].reset_index(drop=True)
-    for place, column in enumerate(("findings", "impression", "report")):  # last: they are most of the memory
+    for place, column in enumerate(REPORT_COLUMNS):  # last: they are most of the memory
         table.frame[column] = table.frame["study_id"].map({study: parts[place] for study, parts in texts.items()})
 
 

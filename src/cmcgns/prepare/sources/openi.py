@@ -22,9 +22,6 @@ FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 def read_xml(root: Path) -> tuple[pd.DataFrame, SourceTable]:
     """All reports of `ecgen-radiology`, and the images that they name.
 
-    Args:
-        root: the folder with `ecgen-radiology`, or one above it.
-
     Returns:
         One row per report (`COLUMNS`), and one per image: study, name, view. A file that is no report is left out
         with the reason.

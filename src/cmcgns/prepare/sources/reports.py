@@ -6,12 +6,13 @@ from functools import partial
 
 import pandas as pd
 
+from cmcgns.common.errors import first_of
+from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.reports.section_rules import READ, SectionRules, list_rules, load_rules
 from cmcgns.data.reports.sections import has_heading, remove_marks, split_sections, without_own_heading
 from cmcgns.data.reports.text import MAX_REPORT, compose
 from cmcgns.prepare.sources.base import PLACE, SourceTable
 
-TEXTS = (*READ, "report")
 _SHOWN = 5  # rows or studies in a message
 _SAMPLE = 200  # reports that other languages' rules are tried on
 _WRITTEN_BREAK = re.compile(r"\\r\\n|\\n|\\r|<br ?/?>", re.IGNORECASE)  # line breaks as an export may spell them
@@ -28,7 +29,7 @@ def cut_reports(table: SourceTable, name: str) -> None:
         name: of the rule file.
     """
     rules = load_rules(name)
-    for column in TEXTS:
+    for column in REPORT_COLUMNS:
         if column in table.frame:
             cells = table.frame[column].map(compose)
             table.frame[column] = cells
@@ -70,7 +71,7 @@ def _note_what_was_cut(table: SourceTable, whole: pd.Series, empty: pd.Series, n
         rows = frame.loc[empty, PLACE]
         table.notes.append(
             f"{len(rows):,} reports have neither findings nor impression; these rows have no text: "
-            + "; ".join(rows.head(_SHOWN)) + (" …" if len(rows) > _SHOWN else "")
+            + "; ".join(first_of(rows.tolist(), _SHOWN))
         )  # fmt: skip
 
 

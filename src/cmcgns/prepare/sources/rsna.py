@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, shortened
+from cmcgns.data.boxes import SIDES
 from cmcgns.data.tables import read_table
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files, find, find_optional
 from cmcgns.prepare.sources.cells import (
@@ -21,7 +22,6 @@ from cmcgns.prepare.sources.cells import (
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 _PATTERNS = (MAPPING, "*mapping*.json", "*mapping*.csv", "*mapping*.csv.gz")
 FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
-BOX = ["x", "y", "width", "height"]
 LABELS, CLASSES, IMAGES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "stage_2_train_images"
 
 
@@ -56,7 +56,7 @@ def _mapping_records(file: Path) -> pd.DataFrame:
         number = next((number for number, record in enumerate(records, 1) if key not in record), None)
         if number:
             found = ", ".join(map(str, records[number - 1]))
-            raise UserError(f"{file}: record {number} has no key {key} (found: {found[:200]})")
+            raise UserError(f"{file}: record {number} has no key {key} (found: {shortened(found)})")
     return pd.DataFrame(records, columns=["subset_img_id", "img_id"])
 
 
@@ -72,7 +72,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         UserError: a missing file, table without its columns, or mapping of another structure.
     """
     file = find(root, LABELS, f"{LABELS}.gz")
-    rows = read_table(file, ("patientId", *BOX, "Target"))
+    rows = read_table(file, ("patientId", *SIDES, "Target"))
     table = images_of(rows, file.name)
     _add_classes(table, root)
     _add_patients(table, root)
@@ -93,7 +93,7 @@ def images_of(rows: pd.DataFrame, name: str) -> SourceTable:
     """
     table = SourceTable()
     cells = number_rows(rows, name, table.left_out).apply(lambda column: column.str.strip())
-    numbers = cells[BOX].apply(pd.to_numeric, errors="coerce").astype(float)
+    numbers = cells[list(SIDES)].apply(pd.to_numeric, errors="coerce").astype(float)
     published = pd.Series(sorted(set(cells["patientId"]) - {""}), dtype="str")
     table.frame = cells[[PLACE, "patientId", "Target"]].join(numbers)
     faults = _faults(cells, numbers)
@@ -120,7 +120,7 @@ def images_of(rows: pd.DataFrame, name: str) -> SourceTable:
 def _faults(cells: pd.DataFrame, numbers: pd.DataFrame) -> pd.Series:
     """What is wrong with each row, empty if nothing."""
     images, targets = cells["patientId"], cells["Target"]
-    stated = ~cells[BOX].isin(["", "nan", "NaN"])
+    stated = ~cells[list(SIDES)].isin(["", "nan", "NaN"])
     wrong = {  # the first that holds is reported
         "empty patientId": images == "",
         "Target is neither 0 nor 1": ~targets.isin(["0", "1"]),

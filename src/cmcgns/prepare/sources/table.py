@@ -7,7 +7,7 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.data.boxes import box_fault
-from cmcgns.data.manifest import LABEL, TEXT
+from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, TEXT
 from cmcgns.data.paths import images_folder, is_of_another_system
 from cmcgns.data.tables import (
     as_text,
@@ -21,7 +21,7 @@ from cmcgns.data.tables import (
 from cmcgns.data.vocabulary import canonical_ids, parse_ages, parse_sexes, parse_splits, parse_views
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files, relative_paths
 from cmcgns.prepare.sources.cells import draw_splits, finish, number_rows, quoted, read_labels
-from cmcgns.prepare.sources.reports import TEXTS, cut_reports
+from cmcgns.prepare.sources.reports import cut_reports
 
 COLUMNS = (*(name for name in TEXT if name not in ("source", "sha256")), "age")
 _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -64,7 +64,7 @@ def _refuse_without_effect(frame: pd.DataFrame, options: SourceOptions, file: Pa
     usual = SourceOptions()
     for given, reason in (
         (
-            options.rules != usual.rules and not {*TEXTS} & {*frame},
+            options.rules != usual.rules and not {*REPORT_COLUMNS} & {*frame},
             "--rules: it has no report, findings or impression",
         ),
         (options.dataset != usual.dataset and "dataset" in stated, "--dataset: its column dataset names every row's"),

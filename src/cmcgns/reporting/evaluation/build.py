@@ -121,18 +121,7 @@ def _rows_table(
     counts: Counts | None = None,
     keep_empty: bool = False,
 ) -> Table:
-    """A table with lines for each encoder, which has a column of its own where there are several.
-
-    Args:
-        selection: the rows.
-        protocol: of the figures.
-        title: of the table.
-        first: heading of the first column.
-        lines: what each line is about.
-        columns: what each column is about.
-        counts: further columns before the figures.
-        keep_empty: whether a line without any row is shown.
-    """
+    """A table with lines for each encoder, which has a column of its own where there are several."""
     notes, shown, counts = Notes(), list[Line](), counts or {}
     several = len(selection.encoders) > 1
     for (name, of), encoder in product(lines, selection.encoders_of(protocol)):
@@ -176,12 +165,7 @@ _SHARES = 3  # of the labels; more are in the sections
 
 
 def primary_table(selection: Selection, kept: Records) -> Table:
-    """The primary figure of every protocol and encoder, with what guessing gets and how much was judged.
-
-    Args:
-        selection: the rows.
-        kept: what a random ranking gets in retrieval.
-    """
+    """The primary figure of every protocol and encoder, with what guessing gets and how much was judged."""
     notes, (shares, left) = Notes(), _shares(selection)
     one = len([share for share in shares if share is not None]) < 2  # then a column says it
     names = ["Labels", "Value"] if one else [fraction_name(share) or "No labels" for share in shares]

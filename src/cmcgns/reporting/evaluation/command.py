@@ -44,15 +44,6 @@ def run_evaluation(
 ) -> int:
     """Judge an encoder, write `results.jsonl` and the report, print the figures that tables show.
 
-    Args:
-        encoder: as :func:`cmcgns.evaluation.open_encoder.open_encoder` takes it.
-        pairs: protocols, each with the dataset that it is run on.
-        out: folder of results.
-        options: fractions, seeds, leakage, device.
-        normalise: of a timm name.
-        image_size: of a timm name.
-        prefix: of the keys in a file that holds several encoders.
-
     Returns:
         0, or 1 if a cell failed; the others are kept.
     """
@@ -66,13 +57,7 @@ def run_evaluation(
 
 @dataclass(frozen=True)
 class Judgement:
-    """What an evaluation leaves behind, besides its folder.
-
-    Attributes:
-        rows: of `results.jsonl`.
-        outcome: what failed, what was skipped.
-        report: path of the page.
-    """
+    """What an evaluation leaves behind, besides its folder."""
 
     rows: list[ResultRow]
     outcome: Outcome
@@ -83,13 +68,6 @@ def judge_encoder(
     encoder: FrozenEncoder, pairs: Sequence[Pair], out: Path, options: EvaluateOptions, console: Console
 ) -> Judgement:
     """Run protocols, compute every figure, write `results.jsonl` and the report.
-
-    Args:
-        encoder: who is judged.
-        pairs: protocols, each with the dataset that it is run on.
-        out: folder of results of this encoder; what is there already is kept.
-        options: fractions, seeds, leakage, device.
-        console: for progress.
 
     Raises:
         UserError: another process works in the folder, or it cannot be written to.

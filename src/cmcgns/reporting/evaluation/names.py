@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from importlib import resources
 from typing import Any, TypeGuard
 
-import yaml
-
+from cmcgns.common.packaged import packaged_yaml
 from cmcgns.evaluation.protocols import EvaluationProtocol
 
 DASH = "–"
@@ -42,7 +40,7 @@ def extent(values: Iterable[int]) -> str:
     return " to ".join(f"{value:,}" for value in dict.fromkeys(found[:1] + found[-1:]))
 
 
-_WORDS: dict[str, Any] = yaml.safe_load(resources.files(__package__).joinpath("names.yaml").read_text("utf-8"))
+_WORDS: dict[str, Any] = packaged_yaml("cmcgns.reporting.evaluation", "names.yaml")
 TASKS: dict[str, str] = _WORDS["tasks"]
 DESCRIPTIONS: dict[str, str] = _WORDS["descriptions"]
 CALIBRATION = ("ece", "brier")

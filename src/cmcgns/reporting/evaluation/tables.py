@@ -120,15 +120,7 @@ class Notes:
 
 
 def entry(selection: Selection, row: ResultRow | None, protocol: str, fraction: float | None, notes: Notes) -> Entry:
-    """The cell of a row.
-
-    Args:
-        selection: knows why there is no row, and how many seeds are expected.
-        row: None where there is none.
-        protocol: of the row.
-        fraction: of the row.
-        notes: of the table; grows.
-    """
+    """The cell of a row."""
     if row is None:
         return Entry(DASH, spread=selection.why_missing(protocol, fraction))
     marks = []

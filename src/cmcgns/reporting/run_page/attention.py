@@ -89,7 +89,7 @@ class SentenceMaps:
     similarity: Floats
 
 
-def show_attention(studies: EncodedStudies, count: int = 6) -> dict[str, Any]:
+def show_attention(studies: EncodedStudies) -> dict[str, Any]:
     """The section of the first sentences that state each finding, or why there is none."""
     if studies.model.method is None or studies.model.recipe.objective.weight_report == 0:
         absent = "The run was made without the local report loss (weight 0), so no sentence learned where to look."
@@ -98,7 +98,7 @@ def show_attention(studies: EncodedStudies, count: int = 6) -> dict[str, Any]:
         return {"absent": "The table gives no finding boxes, so there is no true place to compare with."}
     if not statements(studies):
         return {"absent": "No sentence was found that states a finding with a box."}
-    maps = [sentence_maps(studies, statement) for statement in choose_statements(studies, count)]
+    maps = [sentence_maps(studies, statement) for statement in choose_statements(studies, 6)]
     return {"maps": maps, "picture": draw_attention(studies, maps), "localisation": localisation(studies)}
 
 

@@ -38,14 +38,7 @@ _IMAGES = 5
 
 @dataclass(frozen=True)
 class Retrieved:
-    """What one query found.
-
-    Attributes:
-        row: the query's study.
-        best: studies in order of cosine.
-        right: for each of them, whether its report equals the query's.
-        rank: place of the first right one, from 1.
-    """
+    """What one query found."""
 
     row: int
     best: list[int]
@@ -137,22 +130,22 @@ class Rebuilt:
     wrong: Floats
 
 
-def show_reconstructions(studies: EncodedStudies, count: int = 6, seed: int = 0) -> dict[str, Any]:
+def show_reconstructions(studies: EncodedStudies) -> dict[str, Any]:
     """The section of studies with findings, rebuilt under the mask that hides most of their boxes; or why none is."""
     recipe, method = studies.model.recipe, studies.model.method
     if method is None or method.reconstruction is None:
         return {"absent": "The run was made without masked reconstruction (objective.reconstruction: off)."}
     if recipe.reconstruction.epochs == 0 or recipe.objective.weight_reconstruction == 0:
         return {"absent": "The run has a decoder, but Stage II did not train it (no epochs, or weight 0)."}
-    rebuilt = [_rebuild(studies, row, seed) for row in choose_rows(studies, count)]
+    rebuilt = [_rebuild(studies, row) for row in choose_rows(studies, 6)]
     return {"examples": rebuilt, "picture": draw_reconstructions(studies, rebuilt)}
 
 
 @torch.no_grad()
-def _rebuild(studies: EncodedStudies, row: int, seed: int) -> Rebuilt:
+def _rebuild(studies: EncodedStudies, row: int) -> Rebuilt:
     method = studies.model.method
     assert method is not None and method.reconstruction is not None  # noqa: PT018 - else there is no section
-    hidden = _choose_mask(studies, row, seed)
+    hidden = _choose_mask(studies, row)
     image = studies.dataset[BatchRequest(np.array([row]))].images
     covered = to_pixels(hidden, studies.grid, (image.shape[-2], image.shape[-1]))
     patches = method.reconstruction.seen_patches(studies.model.task.model, studies.patches[row][None], image, hidden)
@@ -175,8 +168,8 @@ def other_report(studies: EncodedStudies, row: int) -> int:
     return (apart or different or [row])[0]
 
 
-def _choose_mask(studies: EncodedStudies, row: int, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed + row)
+def _choose_mask(studies: EncodedStudies, row: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(row)
     size, ratio = studies.dataset.settings.image_size, studies.model.recipe.objective.mask_ratio
     masks = draw_hidden(DRAWS, studies.patches.shape[1], ratio, generator)
     inside = torch.from_numpy(box_mask(studies.boxes[row], size))

@@ -1,14 +1,12 @@
 """The page to look at after a run: what was learned, shown on studies that were not trained on."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
 
-from cmcgns.common.errors import UserError
-from cmcgns.common.files import write_text
+from cmcgns.common.files import make_folder, write_text
 from cmcgns.common.page import page_template
 from cmcgns.pretrained import load
 from cmcgns.reporting.run_page.attention import SentenceMaps, show_attention, show_overlay
@@ -49,6 +47,8 @@ from cmcgns.reporting.style import (
 from cmcgns.training.journal import read_metrics
 from cmcgns.training.run_folder import RunFolder
 
+Sections = dict[str, dict[str, Any]]
+
 
 def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path) -> Path:
     """Write a page about a finished run: one HTML file that needs nothing else, and its pictures as PNG.
@@ -70,11 +70,21 @@ def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path
             cannot be written.
     """
     model = load(run)
-    _check_writable(out)
+    make_folder(out)
     folder = RunFolder(run)
     provenance = folder.read_provenance()  # a damaged one is said before minutes are spent
     studies = encode_studies(model, manifest)
     records = read_metrics(folder.metrics) if folder.metrics.is_file() else []
+    sections = _sections(studies, records, results)
+    _save_pictures(sections, out)
+    page = _render(studies, results, provenance=provenance, **sections)
+    path = out / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _sections(studies: EncodedStudies, records: Records, results: dict[str, Any]) -> Sections:
+    """What each part of the page shows; a part without a picture says why."""
     sections = {
         "curves": show_curves(records),
         "reconstructions": show_reconstructions(studies),
@@ -84,13 +94,20 @@ def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path
     }
     maps, rebuilt = sections["attention"].get("maps", []), sections["reconstructions"].get("examples", [])
     sections["overview"] = {"picture": draw_overview(studies, records, maps, rebuilt, results)}
+    return sections
+
+
+def _save_pictures(sections: Sections, out: Path) -> None:
+    """Write every figure, and put its file in its place."""
     figures = {name: section["picture"] for name, section in sections.items() if "picture" in section}
     for name, picture in save_pictures(out, figures, kinds=()).items():
         sections[name]["picture"] = picture
-    recipe = model.recipe
-    page = page_template("cmcgns.reporting.run_page", "report.html.j2").render(
+
+
+def _render(studies: EncodedStudies, results: dict[str, Any], **parts: Any) -> str:
+    recipe = studies.model.recipe
+    return page_template("cmcgns.reporting.run_page", "report.html.j2").render(
         studies=studies,
-        provenance=provenance,
         recipe=recipe,
         summary=describe_recipe(recipe),
         settings=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
@@ -102,21 +119,8 @@ def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path
         clear=leaves_out_zero,
         masks=DRAWS,
         synthetic=studies.frame["dataset"][0] == "phantom",
-        **sections,
+        **parts,
     )
-    path = out / "report.html"
-    write_text(path, page)
-    return path
-
-
-def _check_writable(out: Path) -> None:
-    """Make the folder before minutes are spent on what goes into it."""
-    try:
-        (out / "pictures").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror}); choose another folder") from None
 
 
 _LEFT, _RIGHT = 0.02, 0.655  # of the pictures

@@ -2,28 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-import yaml
 from matplotlib.axes import Axes
 
+from cmcgns.common.packaged import packaged_yaml
 from cmcgns.reporting.style import BLUE, INK, SMALL, style_plot
 from cmcgns.settings.config import Recipe
 
 
 @dataclass(frozen=True)
 class ResultLine:
-    """A row of the table of results.
-
-    Attributes:
-        key: in `results.json`.
-        task: of the protocol.
-        metric: of the protocol.
-        name: for people.
-        short: for a narrow place.
-        chance: what guessing gives; None where it has no fixed value.
-    """
+    """A row of the table of results; `chance` is what guessing gives, where that has a fixed value."""
 
     key: str
     task: str
@@ -33,8 +23,7 @@ class ResultLine:
     chance: float | None
 
 
-_FILE = resources.files(__package__) / "measures.yaml"
-MEASURES = tuple(ResultLine(**row) for row in yaml.safe_load(_FILE.read_text("utf-8")))
+MEASURES = tuple(ResultLine(**row) for row in packaged_yaml("cmcgns.reporting.run_page", "measures.yaml"))
 # Shares between 0 and 1; a contrast-to-noise ratio has no place on their axis.
 _BARS = tuple(
     measure

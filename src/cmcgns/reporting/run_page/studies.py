@@ -75,10 +75,10 @@ class EncodedStudies:
         """The studies in words."""
         return f"{len(self)} studies of the {f'split “{self.split}”' if self.split else 'table'}"
 
-    def fine_pixels(self, row: int, times: int = 4) -> Floats:
+    def fine_pixels(self, row: int) -> Floats:
         """(S, S) what the encoder sees, in [-1, 1], in more pixels than it gets."""
         settings = self.dataset.settings
-        times = max(1, min(times, 320 // settings.image_size))
+        times = max(1, min(4, 320 // settings.image_size))
         return _crop(read_image(Path(self.frame["image_path"][row]), settings.resize * times), settings, times)
 
 

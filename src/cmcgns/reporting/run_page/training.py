@@ -2,19 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from cmcgns.common.packaged import packaged_yaml
 from cmcgns.data.reports.text import normalise_sentence
 from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
@@ -45,8 +44,7 @@ class Panel:
     curves: list[tuple[str, str, str]]
 
 
-_FILE = resources.files(__package__) / "panels.yaml"
-PANELS = tuple(Panel(**panel) for panel in yaml.safe_load(_FILE.read_text("utf-8")))
+PANELS = tuple(Panel(**panel) for panel in packaged_yaml("cmcgns.reporting.run_page", "panels.yaml"))
 
 
 def bank_start(records: Records) -> int | None:

@@ -87,13 +87,6 @@ def predict(
 ) -> dict[str, Array]:
     """Detections of every image, flat.
 
-    Args:
-        detector: in eval mode.
-        grid: of its outputs.
-        maps: of n images.
-        settings: confidence floor, suppression, how many.
-        progress: told how many images are done.
-
     Returns:
         `image` (m,) rising, `boxes` (m, 4) in pixels of the encoder's input, `scores` (m,) falling within an image.
     """
@@ -120,16 +113,7 @@ def with_truth(found: Mapping[str, Array], truth: BoxList, settings: DetectionSe
 
 
 class MatchedDetections:
-    """Matched detections of n images.
-
-    Args:
-        arrays: of :func:`with_truth`.
-        images: n.
-
-    Attributes:
-        ious: the thresholds.
-        has_box: (n,) whether a box is marked on the image.
-    """
+    """Matched detections of n images."""
 
     def __init__(self, arrays: Mapping[str, Array], images: int) -> None:
         image, truth_image = arrays["image"], arrays["truth_image"]

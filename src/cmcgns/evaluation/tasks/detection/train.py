@@ -66,15 +66,6 @@ class BoxSplit:
 class DetectorHead(Head[IntArray]):
     """A detector on the frozen maps.
 
-    Args:
-        detector: on the device of the maps.
-        grid: of its outputs.
-        train: maps, and boxes within the image.
-        rows: of the images to learn from.
-        val: chooses the epoch.
-        settings: of the training, and which figure chooses.
-        seed: of the order of the images.
-
     Raises:
         UserError: mean average precision is to choose, but no validation image has a box.
     """

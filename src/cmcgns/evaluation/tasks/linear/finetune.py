@@ -33,16 +33,7 @@ class Classifier(nn.Module):
 
 
 class FinetuneHead(Head[IntArray]):
-    """A copy of the encoder under a linear layer; the frozen encoder stays as it is.
-
-    Args:
-        encoder: to be copied.
-        data: images and labels.
-        rows: training rows.
-        outcome: whether classes exclude each other.
-        settings: of the training.
-        seed: of the layer's start and of the order of rows.
-    """
+    """A copy of the encoder under a linear layer; the frozen encoder stays as it is."""
 
     def __init__(
         self,

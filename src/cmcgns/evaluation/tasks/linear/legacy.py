@@ -97,13 +97,7 @@ class _AdamW:
 
 
 class LayerHead(Head[_Batch]):
-    """The published probe, its gradient written out: three times as fast as PyTorch's own layer and optimiser.
-
-    Args:
-        data: features and labels.
-        settings: of the training.
-        seed: of the start and of the order of rows.
-    """
+    """The published probe, its gradient written out: three times as fast as PyTorch's own layer and optimiser."""
 
     def __init__(self, data: LayerData, settings: LegacySettings, seed: int) -> None:
         self.layer = _Layer(data.labels.shape[1], data.train.shape[1], seed)

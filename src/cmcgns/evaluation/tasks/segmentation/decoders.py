@@ -112,13 +112,7 @@ def _enlarge(maps: Tensor, side: int) -> Tensor:
 
 
 def build_decoder(encoder: FrozenEncoder, settings: SegmentationSettings, seed: int) -> nn.Module:
-    """A decoder with random weights that depend on the seed alone; the global random state is left as it was.
-
-    Args:
-        encoder: whose maps it will read.
-        settings: which one, and its channels.
-        seed: of the weights.
-    """
+    """A decoder with random weights that depend on the seed alone; the global random state is left as it was."""
     kind = decoder_name(encoder, settings)
     widths, strides, size = encoder.map_widths, encoder.strides, encoder.image_size
     with torch.random.fork_rng(devices=[]):

@@ -52,13 +52,7 @@ def runs_of(mask: BoolArray) -> IntArray:
 
 @dataclass
 class OwnSize:
-    """What is drawn on images, at the size of what should be.
-
-    Args:
-        images: n.
-        kind: what is to be drawn.
-        threshold: a probability above it is inside.
-    """
+    """What is drawn on images, at the size of what should be."""
 
     images: ImageSet
     kind: Target

@@ -163,17 +163,7 @@ def measure_overlap(
 
 
 class DecoderHead(Head[_Batch]):
-    """A decoder over maps of the frozen encoder.
-
-    Args:
-        decoder: with the weights to start from.
-        store: of the encoder's maps.
-        train: the training split.
-        rows: row numbers of it that may be used.
-        val: the validation split; all of it is used.
-        settings: the choices.
-        seed: of the order of images and of their changes.
-    """
+    """A decoder over maps of the frozen encoder."""
 
     def __init__(
         self,
