@@ -84,6 +84,22 @@ def test_more_padding_changes_nothing(both):
     assert torch.allclose(report, same, atol=1e-5)
 
 
+def test_reports_encoded_by_length_are_the_same(both):
+    """Short reports first, each part at its own length: same embeddings, whatever the order of the batch."""
+    lengths = torch.tensor([8, 3, 12, 5])
+    batch = make_batch()
+    mask = torch.arange(LENGTH) < lengths[:STUDIES, None]
+    batch = replace(batch, token_mask=mask, token_sentence=torch.where(mask, 0, -1))
+    order = lengths[:STUDIES].argsort()
+    longest = tuple(int(lengths[part].max()) for part in order.tensor_split(2))
+    assert longest[0] < longest[1]
+    together, parts = encode(both, batch), encode(both, replace(batch, token_order=order, token_lengths=longest))
+    for name in ("sentences", "report_global"):
+        torch.testing.assert_close(getattr(parts, name), getattr(together, name), rtol=1e-5, atol=1e-5)
+    real = batch.token_sentence >= 0
+    torch.testing.assert_close(parts.words[real], together.words[real], rtol=1e-5, atol=1e-5)
+
+
 def test_a_sentence_moves_with_its_own_words_most(both):
     """The encoder reads the whole report, but a sentence embedding is the mean of its own word pieces."""
     batch = make_batch()

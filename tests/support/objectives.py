@@ -176,7 +176,7 @@ def run_objective(objective: CMCGNS, seed: int = 0, counts: tuple[int, ...] = CO
 
 def part(batch: Batch, features: Features, rows: slice) -> tuple[Batch, Features]:
     """Some studies, with features that are leaves of their own."""
-    tensors = {name: getattr(batch, name)[rows] for name in batch.__dataclass_fields__}
+    tensors = {name: value[rows] for name, value in vars(batch).items() if value is not None}
     leaves = {
         name: getattr(features, name).detach()[rows].clone().requires_grad_()
         for name in ("patches", "sentences", "image_global", "report_global")

@@ -129,7 +129,7 @@ class ImageReportModel(nn.Module):
     def forward(self, batch: Batch) -> Features:
         """Encode a batch of studies."""
         tokens = self.image_encoder.tokens(batch.images)
-        words = self.encode_words(batch.token_ids, batch.token_mask)
+        words = self.encode_words(batch.token_ids, batch.token_mask, batch.token_order, batch.token_lengths)
         sentences, report_global = self.pool_report(words, batch.token_sentence, batch.sentence_mask)
         return Features(
             patches=self.project_patches(tokens),
@@ -162,9 +162,25 @@ class ImageReportModel(nn.Module):
         """
         return self.pool_report(self.encode_words(token_ids, token_mask), token_sentence, sentence_mask)
 
-    def encode_words(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
-        """(B, L) word pieces and their mask -> (B, L, D) unit embeddings."""
-        return F.normalize(self.token_projection(self.report_encoder(token_ids, token_mask)), dim=-1)
+    def encode_words(
+        self, token_ids: Tensor, token_mask: Tensor, order: Tensor | None = None, lengths: tuple[int, ...] = ()
+    ) -> Tensor:
+        """(B, L) word pieces and their mask -> (B, L, D) unit embeddings.
+
+        Args:
+            token_ids: (B, L).
+            token_mask: (B, L).
+            order: (B,) from the shortest report to the longest; each part of it is encoded at its own length.
+            lengths: word pieces of the longest report in each part; embeddings of padding beyond it are 0.
+        """
+        if order is None:
+            return F.normalize(self.token_projection(self.report_encoder(token_ids, token_mask)), dim=-1)
+        parts = [
+            F.pad(self.encode_words(token_ids[rows, :length], token_mask[rows, :length]),
+                  (0, 0, 0, token_ids.shape[1] - length))
+            for rows, length in zip(order.tensor_split(len(lengths)), lengths, strict=True)
+        ]  # fmt: skip
+        return torch.cat(parts)[order.argsort()]
 
     def pool_report(self, words: Tensor, token_sentence: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, D) embeddings of word pieces -> what `encode_report` gives."""
@@ -203,9 +219,8 @@ def embed(model: ImageReportModel, batches: Iterable[Batch], device: torch.devic
         for host_batch in batches:
             batch = host_batch.to(device)
             pooled, tokens = model.image_encoder(batch.images)
-            _, report = model.encode_report(
-                batch.token_ids, batch.token_mask, batch.token_sentence, batch.sentence_mask
-            )
+            words = model.encode_words(batch.token_ids, batch.token_mask, batch.token_order, batch.token_lengths)
+            _, report = model.pool_report(words, batch.token_sentence, batch.sentence_mask)
             row = (model.pool_image(tokens), report, pooled)
             parts.append((*(tensor.float().cpu() for tensor in row), host_batch.report_text))
     columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]

@@ -192,10 +192,13 @@ class CMCGNS(Objective):
         return loss, figures
 
     def _matched_report(self, patches: Tensor, rows: Sentences, batch: Batch, use_bank: bool) -> MatchedReport:
-        statements = Statements.of(rows.z1, batch.sentence_mask, batch.sentence_text)
+        places = batch.sentence_places
+        statements = Statements.of(rows.z1, batch.sentence_mask, batch.sentence_text, places)
         bank = self.bank if use_bank and self.settings.negatives != "in_batch" and self.bank.is_started else None
         if bank is not None:
-            statements = statements.assigned(bank.members(rows.z1, rows.z2), bank.centroids, bank.active)
+            vectors = bank.members(rows.z1, rows.z2)
+            vectors = vectors if places is None else vectors[places]
+            statements = statements.assigned(vectors, bank.centroids, bank.active)
         scale, reports = self.report_scale(), batch.report_sentences
         return matched_report(self.settings, bank, self.attention, patches.float(), statements, reports, scale)
 

@@ -43,12 +43,18 @@ class Statements:
     hard: Tensor
 
     @classmethod
-    def of(cls, z1: Tensor, mask: Tensor, text: Tensor) -> "Statements":
-        """Of (n, D) unit vectors and (B, M) mask and text, without clusters."""
-        studies, most = mask.shape
-        image = torch.arange(studies, device=mask.device).repeat_interleave(most)
-        none = torch.zeros_like(image)
-        return cls(z1, image, mask.flatten(), text.flatten(), none, none)
+    def of(cls, z1: Tensor, mask: Tensor, text: Tensor, places: Tensor | None = None) -> "Statements":
+        """Without clusters.
+
+        Args:
+            z1: (B·M, D) unit vectors.
+            mask: (B, M).
+            text: (B, M).
+            places: (n,) of the flattened sentences that are taken: all real ones, and little padding; None for all.
+        """
+        places = torch.arange(mask.numel(), device=mask.device) if places is None else places
+        none = torch.zeros_like(places)
+        return cls(z1[places], places // mask.shape[1], mask.flatten()[places], text.flatten()[places], none, none)
 
     def assigned(self, vectors: Tensor, centroids: Tensor, active: Tensor) -> "Statements":
         """With the nearest centroids of (n, D) unit vectors."""

@@ -52,7 +52,7 @@ def prepare_data(
         recipe: the settings.
         data: table or folder; or a folder of shards, as path or URL.
         tokenizer_folder: a saved tokenizer; None loads the encoder's own or trains one on the training rows.
-        fixed_shapes: pad every batch to the bounds of the settings.
+        fixed_shapes: pad to few shapes on which all ranks agree.
         same: rows and splits that a resumed run goes on with; None takes what the table has now.
     """
     pairs, images = _read(recipe, data, same)

@@ -51,10 +51,12 @@ def test_wrong_shapes_are_named(batch, name, shape):
 
 
 def test_moving_moves_every_tensor_and_keeps_the_names(batch):
+    batch = replace(batch, token_order=torch.arange(3), token_lengths=(5,))
     moved = batch.to("meta")
+    assert moved.sentence_places is None
     for field in fields(Batch):
-        if field.name != "study_ids":
+        if field.name not in ("study_ids", "token_lengths", "sentence_places"):
             assert getattr(moved, field.name).device.type == "meta"
             assert getattr(moved, field.name).dtype == getattr(batch, field.name).dtype
-    assert moved.study_ids == ("a", "b", "c")
+    assert (moved.study_ids, moved.token_lengths) == (("a", "b", "c"), (5,))
     assert batch.images.device.type == "cpu"

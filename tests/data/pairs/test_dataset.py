@@ -144,6 +144,33 @@ def test_fixed_shapes_do_not_depend_on_the_rows(tokens):
         assert batch.sentence_mask.shape == (1, 3)
 
 
+def test_ranks_agree_on_few_shapes_that_fit_their_reports():
+    texts = [" ".join(f"Word{k} seen." for k in range(1 + 7 * (number % 5 == 4))) for number in range(40)]
+    long = tokenize_reports(texts, train_tokenizer(texts, 100), 64, 24)
+    data = dataset(long, rows=range(30), fixed=True, max_tokens=64, max_sentences=24, sentence_dropout=0.3)
+    shapes = set()
+    for requests in zip(*(TrainingOrder(30, 4, 3, rank=rank, ranks=2) for rank in range(2)), strict=True):
+        first, second = (data[request] for request in requests)
+        for name in ("token_ids", "sentence_mask", "sentence_places"):
+            assert getattr(first, name).shape == getattr(second, name).shape
+        for batch in (first, second):
+            shapes.add(batch.token_ids.shape[1:])
+            real = batch.sentence_mask.flatten()
+            assert real[batch.sentence_places].sum() == real.sum()
+            assert real[batch.sentence_places][: int(real.sum())].all()
+            assert len(set(batch.sentence_places.tolist())) == len(batch.sentence_places)
+    assert shapes <= {(32,), (64,)}
+
+
+def test_parts_of_a_batch_are_padded_to_their_own_longest(tokens):
+    batch = dataset(tokens)[ask(*range(16))]
+    counts = batch.token_mask.sum(1)[batch.token_order]
+    assert counts.tolist() == sorted(batch.token_mask.sum(1).tolist())
+    parts = counts.tensor_split(len(batch.token_lengths))
+    assert [int(part.max()) <= length for part, length in zip(parts, batch.token_lengths, strict=True)] == [True] * 4
+    assert batch.token_lengths[0] < batch.token_ids.shape[1] or counts[0] == counts[-1]
+
+
 def test_a_batch_of_single_sentence_reports_is_whole(tokens):
     batch = dataset(tokens)[ask(0, 2, 4)].check()
     assert batch.sentence_mask.tolist() == [[True]] * 3

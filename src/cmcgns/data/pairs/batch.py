@@ -31,6 +31,9 @@ class Batch:
         report_text: (B,) the same for whole reports.
         report_sentences: (B, R) numbers of the report's sentences before any was left out; 0 for padding.
         study_ids: B names for messages.
+        token_order: (B,) the studies from the shortest report to the longest; None to encode them all together.
+        token_lengths: word pieces of the longest report in each of as many equal parts of that order.
+        sentence_places: (R,) places of the flattened (B, M) sentences, those of all real ones first; None for all.
     """
 
     images: Tensor
@@ -42,6 +45,9 @@ class Batch:
     report_text: Tensor
     report_sentences: Tensor
     study_ids: tuple[str, ...] = ()
+    token_order: Tensor | None = None
+    token_lengths: tuple[int, ...] = ()
+    sentence_places: Tensor | None = None
 
     def check(self) -> Self:
         """Refuse shapes that do not fit together.
@@ -77,8 +83,9 @@ class Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors: dict[str, Any] = {
-            field.name: function(getattr(self, field.name)) for field in fields(self) if field.name != "study_ids"
+            name: function(value) for name, value in values.items() if isinstance(value, Tensor)
         }
         return replace(self, **tensors)
 
@@ -88,10 +95,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """Rows of one micro-step of one rank; `epoch_seed` is None for evaluation (nothing random)."""
+    """What one rank reads in one micro-step.
+
+    Attributes:
+        rows: its studies.
+        epoch_seed: None for evaluation (nothing random).
+        of_all_ranks: the studies of all ranks in this step, in rank order; shapes on which ranks have to agree follow
+            from these. None where a rank does not know.
+    """
 
     rows: NDArray[np.int64]
     epoch_seed: int | None = None
+    of_all_ranks: NDArray[np.int64] | None = None
 
 
 def mix(*numbers: int) -> int:
@@ -138,8 +153,9 @@ class TrainingOrder:
 
     def __iter__(self) -> Iterator[BatchRequest]:
         for step in range(self.start, self.steps):
-            first = (step * self.ranks + self.rank) * self.batch_size
-            yield BatchRequest(self.order[first : first + self.batch_size], self.epoch_seed)
+            own, size = step * self.ranks + self.rank, self.batch_size
+            whole = slice(step * self.ranks * size, (step + 1) * self.ranks * size)
+            yield BatchRequest(self.order[own * size : (own + 1) * size], self.epoch_seed, self.order[whole])
 
     def __len__(self) -> int:
         return self.steps - self.start
@@ -147,5 +163,5 @@ class TrainingOrder:
 
 def evaluation_order(studies: int, batch_size: int) -> list[BatchRequest]:
     """All rows in order; the last batch may be smaller."""
-    rows = np.arange(studies)
-    return [BatchRequest(rows[first : first + batch_size]) for first in range(0, studies, batch_size)]
+    parts = [np.arange(first, min(first + batch_size, studies)) for first in range(0, studies, batch_size)]
+    return [BatchRequest(rows, None, rows) for rows in parts]

@@ -12,8 +12,11 @@ from torch.utils.data import Dataset
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.pairs.batch import Batch, BatchRequest
 from cmcgns.data.pairs.rows import PairTable, read_images
-from cmcgns.data.reports.tokens import ReportTokens, drop_sentences, tokenize_reports, trim
+from cmcgns.data.reports.tokens import ReportTokens, drop_sentences, length_groups, round_up, tokenize_reports, trim
 from cmcgns.settings.config import DataSettings
+
+_PARTS = 4  # of a batch, by the length of their reports
+_SENTENCES, _PLACES = 4, 64  # fixed shapes are multiples of these: sentences a report, and of a batch
 
 
 class StoredImages(Protocol):
@@ -36,8 +39,8 @@ class PairDataset(Dataset[Batch]):
         study_ids: n names.
         rows: the rows that belong to this split; requests count within them.
         settings: crop, affine and jitter.
-        fixed_shapes: pad to the bounds of the settings instead of the batch's own (ranks must agree on shapes,
-            and a GPU prefers few of them).
+        fixed_shapes: pad to few, rounded shapes on which all ranks agree (a GPU prefers few of them), instead of the
+            batch's own.
     """
 
     def __init__(
@@ -70,8 +73,7 @@ class PairDataset(Dataset[Batch]):
         draws = None
         if request.epoch_seed is not None:
             draws = _draws(request.epoch_seed, 1, (len(self.rows), 4))[request.rows]
-        bounds = (self.settings.max_tokens, self.settings.max_sentences) if self.fixed_shapes else ()
-        arrays = self.tokens.padded(rows, *bounds)
+        arrays = self.tokens.padded(rows, *self._bounds(request))
         if request.epoch_seed is not None and self.settings.sentence_dropout > 0:
             chances = _draws(request.epoch_seed, 2, (len(self.rows), self.settings.max_sentences), np.float32)
             chances = chances[request.rows, : arrays["sentence_mask"].shape[1]]
@@ -79,8 +81,41 @@ class PairDataset(Dataset[Batch]):
             if not self.fixed_shapes:
                 trim(arrays)
         names = tuple(self.study_ids[row] for row in rows)
+        order, lengths = length_groups(
+            arrays["token_mask"].sum(1), _PARTS, self._multiple, arrays["token_mask"].shape[1]
+        )
+        arrays |= {"token_order": order, "sentence_places": self._places(request, arrays["sentence_mask"])}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return Batch(images=self._view(rows, draws, request), study_ids=names, **tensors).check()
+        views = self._view(rows, draws, request)
+        return Batch(images=views, study_ids=names, token_lengths=lengths, **tensors).check()
+
+    def _bounds(self, request: BatchRequest) -> tuple[int, int] | tuple[()]:
+        """Word pieces and sentences that all ranks pad to; nothing where a batch may have its own shape."""
+        if not self.fixed_shapes:
+            return ()
+        most = self.settings.max_tokens, self.settings.max_sentences
+        if request.of_all_ranks is None:
+            return most
+        tokens, sentences = self.tokens.counts(self.rows[request.of_all_ranks])
+        return (
+            min(round_up(int(tokens.max()), self._multiple), most[0]),
+            min(round_up(int(sentences.max()), _SENTENCES), most[1]),
+        )
+
+    def _places(self, request: BatchRequest, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """(R,) places of the real sentences, then of some padding: every rank has the same R."""
+        count = int(mask.sum())
+        if self.fixed_shapes:
+            count = mask.size
+            if request.of_all_ranks is not None:
+                _, sentences = self.tokens.counts(self.rows[request.of_all_ranks])
+                count = min(round_up(int(sentences.reshape(-1, len(mask)).sum(1).max()), _PLACES), count)
+        return np.argsort(~mask.ravel(), kind="stable")[:count]
+
+    @property
+    def _multiple(self) -> int:
+        """Of the padded numbers of word pieces."""
+        return 32 if self.fixed_shapes else 8
 
     def _view(
         self, rows: NDArray[np.int64], draws: NDArray[np.float64] | None, request: BatchRequest
@@ -121,7 +156,7 @@ def pair_dataset(
         tokenizer: for the reports.
         settings: sizes, bounds and augmentation.
         images: of all rows; by default they are read now.
-        fixed_shapes: pad every batch to the bounds of the settings.
+        fixed_shapes: pad to few shapes on which all ranks agree.
 
     Raises:
         UserError: images that cannot be read, unless they are to be left out.

@@ -15,6 +15,7 @@ from cmcgns.data.reports.tokenizer import encode_sentences
 logger = logging.getLogger(__name__)
 
 Integers = NDArray[np.int64]
+_TOKENS = 8  # padded lengths are multiples of it
 MOST_UNKNOWN = 0.05  # of the word pieces; of reports in a tokenizer's own language it is a few in a thousand at most
 
 
@@ -45,6 +46,12 @@ class ReportTokens:
     shortened: dict[str, int]
     unknown: float
 
+    def counts(self, rows: Integers) -> tuple[Integers, Integers]:
+        """(n,) word pieces, and (n,) sentences, of some reports."""
+        starts = self.token_offsets, self.sentence_offsets
+        tokens, sentences = (offsets[rows + 1] - offsets[rows] for offsets in starts)
+        return tokens, sentences
+
     def padded(
         self, rows: Integers, max_tokens: int | None = None, max_sentences: int | None = None
     ) -> dict[str, NDArray[Any]]:
@@ -59,9 +66,8 @@ class ReportTokens:
             token_ids, token_mask, token_sentence (B, L); sentence_mask, sentence_text, report_sentences (B, M);
             report_text (B,).
         """
-        tokens = self.token_offsets[rows + 1] - self.token_offsets[rows]
-        sentences = self.sentence_offsets[rows + 1] - self.sentence_offsets[rows]
-        length = max_tokens or min(_eights(tokens), self.max_tokens)
+        tokens, sentences = self.counts(rows)
+        length = max_tokens or min(round_up(int(tokens.max()), _TOKENS), self.max_tokens)
         bound = max_sentences or int(sentences.max())
         token_mask = np.arange(length) < tokens[:, None]
         sentence_mask = np.arange(bound) < sentences[:, None]
@@ -79,9 +85,27 @@ class ReportTokens:
         }
 
 
-def _eights(lengths: Integers) -> int:
-    """The longest, rounded up to a multiple of eight."""
-    return -(-int(lengths.max()) // 8) * 8
+def round_up(count: int, multiple: int) -> int:
+    """The next multiple, so that few different shapes occur."""
+    return -(-count // multiple) * multiple
+
+
+def length_groups(lengths: Integers, parts: int, multiple: int, most: int) -> tuple[Integers, tuple[int, ...]]:
+    """Studies by the length of their reports, so that a short one need not be padded to the longest of its batch.
+
+    Args:
+        lengths: (B,) word pieces.
+        parts: of nearly equal size.
+        multiple: lengths are rounded up to one.
+        most: but not beyond this.
+
+    Returns:
+        (B,) order, and the largest length of each part of it (as `np.array_split` cuts).
+    """
+    order = np.argsort(lengths, kind="stable")
+    parts = max(1, min(parts, len(lengths) // 4))
+    longest = (lengths[part].max() for part in np.array_split(order, parts))
+    return order, tuple(min(round_up(int(length), multiple), most) for length in longest)
 
 
 def drop_sentences(
@@ -114,7 +138,7 @@ def drop_sentences(
 
 def trim(arrays: dict[str, NDArray[Any]]) -> None:
     """Cut padding that no report of the batch needs, in place: word pieces to a multiple of eight."""
-    length = _eights(arrays["token_mask"].sum(1))
+    length = round_up(int(arrays["token_mask"].sum(1).max()), _TOKENS)
     sentences = int(arrays["sentence_mask"].sum(1).max())
     for name in ("token_ids", "token_mask", "token_sentence"):
         arrays[name] = np.ascontiguousarray(arrays[name][:, :length])

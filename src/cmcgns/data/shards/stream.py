@@ -150,6 +150,7 @@ class StreamOrder:
         workers: int = 1,
     ) -> None:
         self.batch_size, self.epoch_seed, self.start = batch_size, epoch_seed, start
+        self.alone = ranks == 1
         self.steps = steps_per_epoch(len(shard_of_row), batch_size, ranks)
         self.workers = max(1, workers)
         random = np.random.default_rng(epoch_seed)
@@ -172,7 +173,7 @@ class StreamOrder:
         for step in range(self.start, self.steps):
             turn, worker = divmod(step, self.workers)
             rows = self.pieces[worker][turn * self.batch_size : (turn + 1) * self.batch_size]
-            yield BatchRequest(rows, self.epoch_seed)
+            yield BatchRequest(rows, self.epoch_seed, rows if self.alone else None)
 
     def __len__(self) -> int:
         return self.steps - self.start
