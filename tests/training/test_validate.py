@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from cmcgns.data.pairs.batch import evaluation_order
+from cmcgns.data.pairs.loader import make_loader
+from cmcgns.models.model import embed
 from cmcgns.training.data import PreparedData, prepare_data
-from cmcgns.training.step import validate
+from cmcgns.training.step import retrieval, validate
 from cmcgns.training.task import PretrainingTask, build_task
 from support.training import BATCH, VALIDATION, first_batch, tiny_recipe
 
@@ -69,3 +72,17 @@ def test_last_incomplete_batch_counts_by_its_size(task: PretrainingTask, prepare
 def test_recall_limit_takes_the_first_studies(task: PretrainingTask, prepared: PreparedData) -> None:
     figures = validate(task, prepared.validation, BATCH, 5, "cpu")
     assert figures["report_to_image_r5"] == 1.0
+
+
+@pytest.mark.parametrize("limit", [100, 5])
+def test_every_image_is_encoded_once_and_recall_is_that_of_embeddings(
+    limit: int, task: PretrainingTask, prepared: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    tokens = task.model.image_encoder.tokens
+    monkeypatch.setattr(task.model.image_encoder, "tokens", lambda x: (seen.append(len(x)), tokens(x))[1])
+    figures = validate(task, prepared.validation, BATCH, limit, "cpu")
+    assert sum(seen) == VALIDATION
+    found = embed(task.model, make_loader(prepared.validation, evaluation_order(min(limit, VALIDATION), BATCH)))
+    expected = retrieval(found.image, found.report, found.report_text)
+    assert {name: figures[name] for name in expected} == expected

@@ -2,10 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
@@ -14,7 +17,7 @@ from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.pairs.loader import make_loader
 from cmcgns.metrics.retrieval import recall_at_k
 from cmcgns.models.freeze import eval_mode, trained_parameters
-from cmcgns.models.model import embed
+from cmcgns.models.model import Features, Floats, ImageReportModel, embed
 from cmcgns.objectives.collective import local_only
 from cmcgns.objectives.objective import Stage
 from cmcgns.settings.config import StageSettings
@@ -165,24 +168,48 @@ def validate(
     """
     sums: dict[str, Tensor] = {}
     studies: Counter[str] = Counter()  # a batch may have no value of a figure
-    with eval_mode(task), local_only():
+    seen: list[tuple[Tensor, Tensor]] = []
+    texts: list[Tensor] = []
+    with eval_mode(task), local_only(), _embeddings_kept(task.model, seen):
         for batch in make_loader(dataset, evaluation_order(len(dataset), batch_size)):
             losses, metrics = task(batch.to(device))
+            texts.append(batch.report_text)
             for name, value in (losses | metrics).items():
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value.float() * len(batch)
                 studies[name] += len(batch)
     figures = {name: float(value) / studies[name] for name, value in sums.items()}
-    return figures | retrieval(task, dataset, batch_size, recall_limit, device)
+    limit = min(recall_limit, len(dataset))
+    if len(seen) == len(texts):
+        image, report = (torch.cat(part)[:limit].float().cpu().numpy() for part in zip(*seen, strict=True))
+        return figures | retrieval(image, report, torch.cat(texts)[:limit].numpy())
+    # The objective does not ask the model for whole batches, once each: embed them.
+    found = embed(task.model, make_loader(dataset, evaluation_order(limit, batch_size)), device)
+    return figures | retrieval(found.image, found.report, found.report_text)
 
 
-def retrieval(
-    task: PretrainingTask, dataset: PairDataset, batch_size: int, limit: int, device: torch.device | str
-) -> dict[str, float]:
-    """Recall of image -> report and report -> image; equal reports count as right."""
-    order = evaluation_order(min(limit, len(dataset)), batch_size)
-    found = embed(task.model, make_loader(dataset, order), device)
-    ids = found.report_text
-    searches = {"image_to_report": (found.image, found.report), "report_to_image": (found.report, found.image)}
+@contextmanager
+def _embeddings_kept(model: ImageReportModel, seen: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """What the model gives of every batch is noted, so that no image is encoded twice."""
+
+    def note(_: nn.Module, __: Any, features: Features) -> None:
+        seen.append((features.image_global, features.report_global))
+
+    handle = model.register_forward_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def retrieval(image: Floats, report: Floats, ids: NDArray[np.int64]) -> dict[str, float]:
+    """Recall of image -> report and report -> image; equal reports count as right.
+
+    Args:
+        image: (n, D) unit embeddings.
+        report: (n, D) the same of the reports.
+        ids: (n,) equal numbers mean equal reports.
+    """
+    searches = {"image_to_report": (image, report), "report_to_image": (report, image)}
     return {
         f"{name}_r{k}": float(hits.mean())
         for name, (queries, gallery) in searches.items()
