@@ -97,6 +97,11 @@ class CMCGNS(Objective):
             )
         return own
 
+    def queries(self, sentences: Tensor) -> Tensor:
+        """Sentence embeddings f_R (..., D) as they look at an image: unit vectors z1 in the query-matched form."""
+        matched = self.settings.local == "query_matched"
+        return F.normalize(sentences.float(), dim=-1) if matched else sentences
+
     def clamp_logit_scale(self) -> None:
         """Bring both logit scales back below their bound."""
         for scale in (self.logit_scale, self.report_scale):
@@ -217,9 +222,7 @@ class CMCGNS(Objective):
             return {"report_swapped": self.local_report_loss(rows)[0].detach()}
 
     def _sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
-        queries = features.sentences
-        if self.settings.local == "query_matched":
-            queries = F.normalize(queries.float(), dim=-1)
+        queries = self.queries(features.sentences)
         attended, _ = self.attention.image_to_text(patches, queries, batch.sentence_mask)
         return Sentences.of(features.sentences, attended, batch.sentence_mask, batch.sentence_text)
 

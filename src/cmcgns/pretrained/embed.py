@@ -20,7 +20,9 @@ from cmcgns.data.images.read import Picture, read_image
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.objectives.cmcgns import CMCGNS
+from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.settings.config import Recipe
+from cmcgns.training.joint_scores import JointScores
 from cmcgns.training.task import PretrainingTask
 
 Floats = NDArray[np.float32]
@@ -35,11 +37,13 @@ class Embedder:
         task: model and objective.
         tokenizer: transformers tokenizer.
         folder: of the run; None for weights that are no run's.
+        scores: what the run's validation said of its maps and scores (:mod:`cmcgns.training.joint_scores`).
     """
 
     folder: Path | None = None
 
     def __init__(self, task: PretrainingTask, tokenizer: Any, recipe: Recipe) -> None:
+        self.scores = JointScores("pooled")
         self.task, self.tokenizer, self.recipe = task.eval().requires_grad_(False), tokenizer, recipe
         body = task.model.image_encoder.body
         body.pretrained_cfg = body.default_cfg = timm_config(recipe, body.pretrained_cfg)
@@ -152,6 +156,11 @@ class Embedder:
     def temperature(self) -> float:
         """That divides the cosines of images and reports: what L_global ended with."""
         return self.task.objective.temperature
+
+    @property
+    def map(self) -> MapKind:
+        """The map of phrases that told best, in the run's validation, where a sentence is true."""
+        return self.scores.map
 
     @property
     def method(self) -> CMCGNS | None:

@@ -12,10 +12,12 @@ from cmcgns.common.errors import UserError, one_line
 from cmcgns.data.images.read import Picture, read_with_size
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokenizer import load_saved_tokenizer
+from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.pretrained.embed import Embedder, Floats, check_texts
-from cmcgns.pretrained.phrase_maps import MapKind, patch_maps, unpad, untrained
+from cmcgns.pretrained.phrase_maps import patch_maps, unpad, untrained
 from cmcgns.pretrained.zero_shot import Prompts, label_prompts, zero_shot_scores
 from cmcgns.training.checkpoint import load_weights
+from cmcgns.training.joint_scores import JointScores
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.task import build_task
 
@@ -50,7 +52,7 @@ class Pretrained(Embedder):
         names = [str(picture) if isinstance(picture, str | Path) else n for n, picture in enumerate(pictures)]
         return pd.DataFrame(found, index=names, columns=list(labels))
 
-    def ground(self, path: Picture, phrase: str, against: str = "", kind: MapKind = "pooled") -> Floats:
+    def ground(self, path: Picture, phrase: str, against: str = "", kind: MapKind | None = None) -> Floats:
         """Where in a radiograph a phrase belongs.
 
         The encoder sees the whole picture, squeezed to its input size, nothing cropped away.
@@ -60,7 +62,8 @@ class Pretrained(Embedder):
             phrase: for example "Small left pleural effusion."
             against: a sentence whose map is subtracted, for example "No pleural effusion."; leaves what speaks for
                 the phrase rather than for its subject.
-            kind: `pooled` or `patches` (cosines), or `attention` (weights): :mod:`cmcgns.pretrained.phrase_maps`.
+            kind: `pooled` or `patches` (cosines), or `attention` (weights): :mod:`cmcgns.objectives.phrase_maps`. By
+                default the one that told best, in the run's validation, where a sentence is true (:attr:`map`).
 
         Returns:
             (H, W), one value for every pixel of the picture, interpolated between the patches.
@@ -70,6 +73,7 @@ class Pretrained(Embedder):
         """
         check_texts([phrase], "ground: the phrase")
         check_texts([against], "ground: against")
+        kind = self.map if kind is None else kind
         if kind not in get_args(MapKind):
             raise UserError(f"ground: there is no map of kind {kind}; choose {', '.join(get_args(MapKind))}")
         if reason := untrained(self, kind):
@@ -109,7 +113,7 @@ def load(run: str | Path, device: str = "cpu") -> Pretrained:
     except (RuntimeError, AssertionError) as error:  # what torch says of devices that are not there
         raise UserError(f"load: the device {device} cannot be used: {one_line(error)}") from None
     model = Pretrained(task, tokenizer, recipe)
-    model.folder = folder.path
+    model.folder, model.scores = folder.path, JointScores.read(folder)
     return model
 
 

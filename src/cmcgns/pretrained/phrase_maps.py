@@ -1,41 +1,25 @@
-"""Where in the image a phrase belongs: one value a patch, by similarity or by attention.
-
-Three ways, none of which is trained with boxes:
-
-- `pooled`: cosine of the phrase's global embedding with each patch, sent alone through the value and output maps of
-  the image's attention pool and its projection (Zhou et al., ECCV 2022, section 3.2, for CLIP). The position
-  embedding is left out: the map says what a patch shows, not where findings usually are.
-- `patches`: cosine of the phrase's sentence embedding f_R with the patch's f_I. No loss of the method compares the
-  two directly.
-- `attention`: the weight that the sentence gives to the patch in the cross-modal attention.
-"""
+"""Maps of phrases over patches (:mod:`cmcgns.objectives.phrase_maps`), as pixels of the picture."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import place_in_square
+from cmcgns.objectives import phrase_maps
+from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.pretrained.embed import Embedder, Floats
-
-MapKind = Literal["pooled", "patches", "attention"]
 
 
 def untrained(model: Embedder, kind: MapKind) -> str:
     """Why the run cannot give this map: the loss that would have trained it was off, or none; empty if it can."""
-    if kind != "pooled" and model.method is None:
-        return f"the run has objective.name {model.recipe.objective.name}"
-    weight = "weight_global" if kind == "pooled" else "weight_report"
-    return f"the run has objective.{weight} 0" if getattr(model.recipe.objective, weight) == 0 else ""
+    return phrase_maps.untrained(model.recipe.objective, model.task.objective, kind)
 
 
-@torch.no_grad()
 def patch_maps(model: Embedder, tokens: Tensor, phrases: tuple[Tensor, Tensor], kind: MapKind) -> Tensor:
     """One map for every image and phrase.
 
@@ -43,23 +27,12 @@ def patch_maps(model: Embedder, tokens: Tensor, phrases: tuple[Tensor, Tensor], 
         model: the run.
         tokens: (B, P, C) of its image encoder.
         phrases: (K, D) local and (K, D) global embeddings, of :meth:`cmcgns.pretrained.embed.Embedder.encode_texts`.
-        kind: see above.
+        kind: of the map.
 
     Returns:
         (B, K, P): cosines, or attention weights.
     """
-    net, (local, pooled) = model.task.model, phrases
-    if kind == "pooled":
-        pool = net.image_pool
-        dense = F.normalize(net.image_projection(pool.c_proj(pool.v_proj(tokens))), dim=-1)
-        return pooled @ dense.transpose(1, 2)
-    patches = net.project_patches(tokens)
-    if kind == "patches":
-        return F.normalize(local, dim=-1) @ patches.transpose(1, 2)
-    sentences = local.expand(len(tokens), -1, -1)
-    everyone = torch.ones(sentences.shape[:2], dtype=torch.bool, device=tokens.device)
-    assert model.method is not None  # else `untrained` says so
-    return model.method.attention.image_to_text(patches, sentences, everyone)[1]
+    return phrase_maps.patch_maps(model.task.model, model.task.objective, tokens, phrases, kind)
 
 
 def to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:

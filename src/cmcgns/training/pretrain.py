@@ -22,6 +22,7 @@ from cmcgns.training.data import (
     write_left_out,
 )
 from cmcgns.training.initialise import check_source, first_task
+from cmcgns.training.joint_scores import measure_scores
 from cmcgns.training.journal import RunConsole, open_journal
 from cmcgns.training.launch import launch
 from cmcgns.training.loop import Loop
@@ -107,7 +108,7 @@ def _run(
     with open_journal(folder, console, state, fabric.is_global_zero) as journal:
         Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, latest).run()
     if fabric.is_global_zero:
-        _write_end(folder, task, recipe)
+        _write_end(folder, task, recipe, prepared)
         console.say(f"done: {folder.path}")
     fabric.barrier()
 
@@ -157,7 +158,8 @@ def _write_start(
         folder.write_provenance({"seen": write_seen(folder, prepared, recipe, folder.read_init())})
 
 
-def _write_end(folder: RunFolder, task: PretrainingTask, recipe: Recipe) -> None:
+def _write_end(folder: RunFolder, task: PretrainingTask, recipe: Recipe, prepared: PreparedData) -> None:
+    write_json(folder.scores, measure_scores(task, prepared, recipe).as_dict())
     save_weights(folder.model, task, about={"name": recipe.name})
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     folder.write_provenance({"finished": finished, "model_sha256": sha256(folder.model)})

@@ -44,6 +44,7 @@ class RunFolder:
         self.report_encoder = path / "report_encoder.json"
         self.card = path / "card.md"
         self.left_out = path / "left_out.csv"
+        self.scores = path / "scores.json"
         self.seen = path / "seen.parquet"
         self.tensorboard = path / "tensorboard"
         self.best = self.state / "best-alignment.safetensors"

@@ -23,7 +23,8 @@ from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import GroundingSettings, PhraseKind
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
-from cmcgns.pretrained.phrase_maps import MapKind, patch_maps, to_pixels, untrained
+from cmcgns.objectives.phrase_maps import MapKind
+from cmcgns.pretrained.phrase_maps import patch_maps, to_pixels, untrained
 from cmcgns.pretrained.prompts import PromptBook, load_prompts, speaks_of_side
 
 _IMAGES = 32  # encoded at a time

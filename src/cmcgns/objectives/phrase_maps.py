@@ -1,0 +1,62 @@
+"""Where in the image a phrase belongs: one value a patch, by similarity or by attention.
+
+Three ways, none of which is trained with boxes:
+
+- `pooled`: cosine of the phrase's global embedding with each patch, sent alone through the value and output maps of
+  the image's attention pool and its projection (Zhou et al., ECCV 2022, section 3.2, for CLIP). The position
+  embedding is left out: the map says what a patch shows, not where findings usually are.
+- `patches`: cosine of the phrase's sentence embedding f_R with the patch's f_I. No loss of the method compares the
+  two directly.
+- `attention`: the weight that the sentence gives to the patch in the cross-modal attention.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cmcgns.models.model import ImageReportModel
+from cmcgns.objectives.cmcgns import CMCGNS
+from cmcgns.objectives.objective import Objective
+from cmcgns.settings.config import ObjectiveSettings
+
+MapKind = Literal["pooled", "patches", "attention"]
+
+
+def untrained(settings: ObjectiveSettings, objective: Objective, kind: MapKind) -> str:
+    """Why there is no such map: the loss that would have trained it was off, or none; empty if there is."""
+    if kind != "pooled" and not isinstance(objective, CMCGNS):
+        return f"the run has objective.name {settings.name}"
+    weight = "weight_global" if kind == "pooled" else "weight_report"
+    return f"the run has objective.{weight} 0" if getattr(settings, weight) == 0 else ""
+
+
+@torch.no_grad()
+def patch_maps(
+    net: ImageReportModel, objective: Objective, tokens: Tensor, phrases: tuple[Tensor, Tensor], kind: MapKind
+) -> Tensor:
+    """One map for every image and phrase.
+
+    Args:
+        net: both encoders.
+        objective: with the attention.
+        tokens: (B, P, C) of the image encoder.
+        phrases: (K, D) sentence embeddings f_R, and (K, D) global embeddings.
+        kind: see above.
+
+    Returns:
+        (B, K, P): cosines, or attention weights.
+    """
+    local, pooled = phrases
+    if kind == "pooled":
+        pool = net.image_pool
+        dense = F.normalize(net.image_projection(pool.c_proj(pool.v_proj(tokens))), dim=-1)
+        return pooled @ dense.transpose(1, 2)
+    patches = net.project_patches(tokens)
+    if kind == "patches":
+        return F.normalize(local, dim=-1) @ patches.transpose(1, 2)
+    assert isinstance(objective, CMCGNS)  # else `untrained` says so
+    sentences = objective.queries(local).expand(len(tokens), -1, -1)
+    everyone = torch.ones(sentences.shape[:2], dtype=torch.bool, device=tokens.device)
+    return objective.attention.image_to_text(patches, sentences, everyone)[1]

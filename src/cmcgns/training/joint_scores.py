@@ -1,0 +1,144 @@
+"""What validation says of the ways to score a sentence against an image, kept with the run.
+
+A finished run offers several maps and two scores. Which map tells best where a sentence is true and where not, and
+how wide each score spreads, is measured here once, on validation studies without any box or label.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cmcgns.common.stored import naming_damage, read_json
+from cmcgns.data.pairs.batch import evaluation_order
+from cmcgns.data.pairs.loader import make_loader
+from cmcgns.data.reports.text import normalise_sentence, split_sentences
+from cmcgns.data.reports.tokens import tokenize_reports
+from cmcgns.metrics.ranking import RankedScores
+from cmcgns.models.freeze import eval_mode
+from cmcgns.objectives.cmcgns import CMCGNS
+from cmcgns.objectives.phrase_maps import MapKind, patch_maps, untrained
+from cmcgns.settings.config import Recipe
+from cmcgns.training.data import PreparedData
+from cmcgns.training.run_folder import RunFolder
+from cmcgns.training.task import PretrainingTask
+
+WAY_OUT = "take the file away: then ground uses the map `pooled`"
+_STUDIES, _SENTENCES = 256, 256  # at most; a few megabytes of maps at a time
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class JointScores:
+    """What is kept as `scores.json`.
+
+    Attributes:
+        map: the kind of map that `ground` gives by default.
+        present: of every kind of map, the mean over sentences of the area under the ROC curve with which the largest
+            value of a map tells images whose report states the sentence from the others.
+        deviation: standard deviation over images of the `global` and the `local` score of a sentence.
+        studies, sentences: how many were looked at.
+    """
+
+    map: MapKind
+    present: dict[str, float] = field(default_factory=dict)
+    deviation: dict[str, float] = field(default_factory=dict)
+    studies: int = 0
+    sentences: int = 0
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> "JointScores":
+        """Those of a finished run; of one that is older than the file, the plain map and nothing else.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not folder.scores.is_file():
+            return cls("pooled")
+        content = read_json(folder.scores, WAY_OUT)
+        with naming_damage(folder.scores, WAY_OUT):
+            found = cls(**content)
+            if found.map not in get_args(MapKind):
+                raise ValueError(f"there is no map {found.map}")
+            return found
+
+    def as_dict(self) -> dict[str, object]:
+        """As it is written."""
+        return asdict(self)
+
+
+def measure_scores(task: PretrainingTask, prepared: PreparedData, recipe: Recipe) -> JointScores:
+    """Encode the first validation studies and their sentences, and compare the maps.
+
+    Args:
+        task: model and objective at the end of the run, on any device.
+        prepared: the run's data.
+        recipe: its settings.
+    """
+    kinds = [kind for kind in get_args(MapKind) if not untrained(recipe.objective, task.objective, kind)]
+    rows = prepared.validation.rows[:_STUDIES]
+    said, stated = _statements(prepared.pairs.frame["text"].iloc[rows].tolist())
+    if not kinds or not said:
+        return JointScores(kinds[0] if kinds else "pooled")
+    with eval_mode(task), torch.no_grad():
+        phrases = _encode(task, prepared, said, recipe)
+        largest: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+        scores: dict[str, list[Tensor]] = {"global": [], "local": []}
+        device = phrases[0].device
+        for batch in make_loader(prepared.validation, evaluation_order(len(rows), _BATCH)):
+            tokens = task.model.image_encoder.tokens(batch.images.to(device))
+            for kind in kinds:
+                maps = patch_maps(task.model, task.objective, tokens, phrases, kind)
+                largest[kind].append(maps.max(2).values.float().cpu())
+            scores["global"].append((task.model.pool_image(tokens) @ phrases[1].T).float().cpu())
+            if "attention" in kinds:
+                assert isinstance(task.objective, CMCGNS)
+                queries = F.normalize(phrases[0].float(), dim=-1)
+                patches = task.model.project_patches(tokens).float()
+                scores["local"].append(task.objective.attention.score(patches, queries).cpu())
+    present = {kind: _mean_area(torch.cat(values).numpy(), stated) for kind, values in largest.items()}
+    deviation = {
+        name: float(torch.cat(values).var(0, correction=0).mean().sqrt()) for name, values in scores.items() if values
+    }
+    present = {kind: value for kind, value in present.items() if not math.isnan(value)}
+    best = max(kinds, key=lambda kind: present.get(kind, 0.0))
+    return JointScores(best, present, deviation, len(rows), len(said))
+
+
+def _statements(texts: list[str]) -> tuple[list[str], NDArray[np.bool_]]:
+    """K distinct sentences, the most frequent first, and (n, K) whether a report states them."""
+    reports = [{normalise_sentence(each): each for each in split_sentences(text)} for text in texts]
+    spelt = {key: each for report in reports for key, each in report.items() if key}
+    counts = {key: sum(key in report for report in reports) for key in spelt}
+    chosen = sorted(counts, key=lambda key: (-counts[key], key))[:_SENTENCES]
+    stated = np.array([[key in report for key in chosen] for report in reports], dtype=bool)
+    return [spelt[key] for key in chosen], stated
+
+
+def _encode(
+    task: PretrainingTask, prepared: PreparedData, sentences: list[str], recipe: Recipe
+) -> tuple[Tensor, Tensor]:
+    """(K, D) f_R and (K, D) global embeddings of sentences, each alone."""
+    device = next(task.parameters()).device
+    tokens = tokenize_reports(sentences, prepared.tokenizer, recipe.data.max_tokens, recipe.data.max_sentences)
+    found: list[tuple[Tensor, Tensor]] = []
+    for rows in np.array_split(np.arange(len(sentences)), -(-len(sentences) // _BATCH)):
+        arrays = {name: torch.from_numpy(array).to(device) for name, array in tokens.padded(rows).items()}
+        names = ("token_ids", "token_mask", "token_sentence", "sentence_mask")
+        local, pooled = task.model.encode_report(*(arrays[name] for name in names))
+        found.append((local.sum(1) / arrays["sentence_mask"].sum(1, keepdim=True).clamp(min=1), pooled))
+    return torch.cat([each[0] for each in found]), torch.cat([each[1] for each in found])
+
+
+def _mean_area(scores: NDArray[np.float32], stated: NDArray[np.bool_]) -> float:
+    """Mean over the sentences that some reports state and some do not; NaN where there is none."""
+    some = stated.any(0) & ~stated.all(0)
+    if not some.any():
+        return math.nan
+    areas = RankedScores(scores[:, some], stated[:, some].astype(float)).auroc(np.ones((1, len(scores))))
+    return float(areas.mean())
