@@ -15,6 +15,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.training.checkpoint import (
     TrainingState,
     checkpoints,
+    load_task,
     newest_whole,
     read_state,
     save_checkpoint,
@@ -129,6 +130,18 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(tmp_path: Path, caplog: py
     set_aside(tmp_path, first)  # else they would count among the newest that are kept
     assert checkpoints(tmp_path) == [first]
     assert read_state(first).global_step == 4
+
+
+def test_a_damaged_checkpoint_is_named_by_whoever_opens_it_first(tmp_path: Path) -> None:
+    (path,) = saved(tmp_path, 4)
+    flip(path)
+    module = nn.Linear(3, 2)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    for opens in (read_tensors, read_state, lambda path: load_task(path, module)):
+        with pytest.raises(DamagedWeights, match=r"00000004\.safetensors is damaged \(its content"):
+            opens(path)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert read_state(path, verify=False).global_step == 4
 
 
 def test_no_checkpoint_and_none_that_is_whole(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def first_task(
     """What training goes on with: a checkpoint, the weights of another run, or the recipe's own start."""
     if latest is not None:
         task = build_for(recipe, prepared, folder.read_report_config())
-        load_task(latest, task)
+        load_task(latest, task, verify=False)  # `find_start` has compared it
     elif init is not None:
         task = build_for(recipe, prepared, initial_report_config(recipe.report_encoder, RunFolder(init)))
         load_initial_weights(task, recipe, RunFolder(init))
