@@ -101,8 +101,12 @@ def test_duplicate_image(run, folder):
 
 def test_too_few_studies_for_a_batch(run, folder):
     message = refuse(run, folder, "--set", "training.batch_size=64")
-    assert "4 training studies do not fill one batch of 64" in message
-    assert "training.batch_size to at most 4" in message
+    assert "usable training studies: 4, which do not fill one batch of 64: set training.batch_size=4, or" in message
+    write(folder, [(f"{number}.png", f"p{number}", "Normal.") for number in range(2)])  # one of them is held out
+    for size in (2, 1):
+        message = refuse(run, folder, "--set", f"training.batch_size={size}")
+        assert "usable training studies: 1; its image would have no other report to be told apart from" in message
+        assert "give at least 2" in message
 
 
 def test_one_patient(run, folder):
