@@ -109,6 +109,14 @@ def test_too_few_studies_for_a_batch(run, folder):
         assert "give at least 2" in message
 
 
+def test_a_number_of_processes_is_refused_beside_ray(run, folder, tmp_path):
+    words = ("prepare", "table", "--root", folder, "--out", tmp_path / "out", "--engine", "ray")
+    status, error, _ = run(*words, "--workers", 4)
+    assert status == 2
+    assert "--workers 4 has no effect with --engine ray, which uses what the cluster has: leave out one" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_patient(run, folder):
     write(folder, [(f"{number}.png", "p", "Normal. Clear.") for number in range(6)])
     assert "one patient" in refuse(run, folder)

@@ -12,7 +12,8 @@ import pytest
 from safetensors.torch import save_file
 
 from cmcgns.common.errors import UserError
-from cmcgns.training import loop, sealed_tensors
+from cmcgns.models import sealed_tensors
+from cmcgns.training import loop
 from cmcgns.training.checkpoint import checkpoints, read_state
 from cmcgns.training.dry_run import dry_run
 from cmcgns.training.pretrain import pretrain

@@ -83,6 +83,15 @@ def read_tensors(path: Path, verify: bool = True) -> tuple[dict[str, Tensor], di
     return tensors, about
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a file is safetensors with a checksum of `write_tensors`."""
+    try:
+        with safe_open(path, "pt") as file:
+            return any(f'"{_CHECKSUM}": "' in text for text in (file.metadata() or {}).values())
+    except SafetensorError:
+        return False
+
+
 def _checksum(tensors: Mapping[str, Tensor], kind: str, about: Mapping[str, Any]) -> str:
     """SHA-256 over what is said, and over names, types, shapes and bytes in the order of the names."""
     digest = hashlib.sha256(f"{kind}\0{json.dumps(about, sort_keys=True)}\0".encode())
