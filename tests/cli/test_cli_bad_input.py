@@ -101,8 +101,20 @@ def test_duplicate_image(run, folder):
 
 def test_too_few_studies_for_a_batch(run, folder):
     message = refuse(run, folder, "--set", "training.batch_size=64")
-    assert "4 training studies do not fill one batch of 64" in message
-    assert "training.batch_size to at most 4" in message
+    assert "usable training studies: 4, which do not fill one batch of 64: set training.batch_size=4, or" in message
+    write(folder, [(f"{number}.png", f"p{number}", "Normal.") for number in range(2)])  # one of them is held out
+    for size in (2, 1):
+        message = refuse(run, folder, "--set", f"training.batch_size={size}")
+        assert "usable training studies: 1; its image would have no other report to be told apart from" in message
+        assert "give at least 2" in message
+
+
+def test_a_number_of_processes_is_refused_beside_ray(run, folder, tmp_path):
+    words = ("prepare", "table", "--root", folder, "--out", tmp_path / "out", "--engine", "ray")
+    status, error, _ = run(*words, "--workers", 4)
+    assert status == 2
+    assert "--workers 4 has no effect with --engine ray, which uses what the cluster has: leave out one" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_patient(run, folder):

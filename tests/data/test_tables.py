@@ -1,6 +1,7 @@
 """Tables of any spelling are read alike for every verb; what is wrong with one is said with its name."""
 
 import gzip
+import re
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.rows import read_pairs
-from cmcgns.data.tables import as_text, find_table, read_table
+from cmcgns.data.tables import as_text, find_table, plain_name, read_table
 from cmcgns.prepare.sources.base import SourceOptions
 from cmcgns.prepare.sources.table import read as read_own
 from cmcgns.settings.config import DataSettings
@@ -40,6 +41,30 @@ def test_faults_of_a_table_are_named(tmp_path, content, message):
         read_table(tmp_path / "t.csv", ["id"])
     with pytest.raises(UserError, match=r"gone\.csv: no such file"):
         read_table(tmp_path / "gone.csv")
+
+
+@pytest.mark.parametrize("twin", ["patient id", "PatientID", "patient-id?", "Patient_Id"])
+def test_columns_that_differ_in_marks_alone_are_refused_by_every_verb(tmp_path, twin):
+    assert plain_name(twin) == plain_name("patient_id") == "patientid"
+    table = tmp_path / "own.csv"
+    frame = pd.DataFrame({"image_path": ["a.png"], "report": ["Clear."], "patient_id": ["p1"], twin: ["p2"]})
+    frame.to_csv(table, index=False)
+    (tmp_path / "a.png").write_bytes(b"")
+    said = rf"own\.csv: the columns patient_id and {re.escape(twin)} are both there; say which one is meant with"
+    quoted = re.escape(twin) + ("" if twin.isidentifier() else "'")
+    with pytest.raises(UserError, match=rf"{said} --set .?data\.columns\.patient_id={quoted} \(or patient_id"):
+        read_pairs(table, DataSettings())
+    with pytest.raises(UserError, match=rf"{said} --column .?patient_id={quoted} \(or patient_id=patient_id\)"):
+        read_own(table, SourceOptions())
+    for meant, patient in ((twin, "p2"), ("patient_id", "p1")):
+        pairs = read_pairs(table, DataSettings(columns={"patient_id": meant}))
+        own = read_own(table, SourceOptions(columns={"patient_id": meant})).frame
+        assert [*pairs.frame["patient_id"], *own["patient_id"]] == [patient, f"table:{patient}"]
+
+
+def test_marks_of_other_letters_are_no_twins(tmp_path):
+    assert plain_name("Größe (cm)") == "grössecm"
+    assert plain_name("年齢") != plain_name("性別")
 
 
 def test_rows_shorter_than_the_header_end_in_empty_cells(tmp_path):

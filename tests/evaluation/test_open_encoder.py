@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation import open_encoder as module
 from cmcgns.evaluation.open_encoder import open_encoder
+from cmcgns.models.sealed_tensors import write_tensors
 
 STATE = dict[str, torch.Tensor]
 
@@ -63,6 +64,17 @@ def test_what_does_not_fit_is_listed(change, message: str, state: STATE, tmp_pat
 class Code:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, (os.environ["MARK"],)
+
+
+def test_a_damaged_file_of_a_run_is_named(state: STATE, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    write_tensors(file, state, "about", {})
+    assert open_encoder(f"resnet18@{file}", image_size=32).name == "resnet18 (model)"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged \(its content has another checksum"):
+        open_encoder(f"resnet18@{file}", image_size=32)
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ PICTURES = [
     Call(IN, ["row 4", "pairs/3.png", "BMP", LEAVE], {"pairs/3.png": picture("BMP")}),
     Call(IN, ["row 4", "pairs/3.png", "TIFF", LEAVE], {"pairs/3.png": picture("TIFF")}),
     Call(IN, ["row 4", "pairs/3.png", "WebP", LEAVE], {"pairs/3.png": picture("WEBP")}),
-    Call(IN, ["row 4", "pairs/3.png", "HTML", LEAVE], {"pairs/3.png": "<!doctype html><p>404</p>"}),
+    Call(IN, ["row 4", "pairs/3.png", "web page", LEAVE], {"pairs/3.png": "<!doctype html><p>404</p>"}),
     Call(IN, ["row 4", "pairs/3.png", "Git LFS"], {"pairs/3.png": "version https://git-lfs.github.com/spec/v1\n"}),
     Call(IN, ["row 4", "pairs/3.png", LEAVE], {"pairs/3.png": folder}),
     Call(IN, ["row 4", "pairs/3.png", LEAVE], {"pairs/3.png": link("3.png")}),

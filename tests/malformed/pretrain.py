@@ -99,7 +99,7 @@ NUMBERS = [
     Call(f"{SET} training.batch_size=1.5", ["training.batch_size", "integer | whole"]),
     Call(f"{SET} training.batch_size=.nan", ["training.batch_size", "number | integer"]),
     Call(f"{SET} training.batch_size=1", ["training.batch_size", "at least 2"]),
-    Call(f"{SET} training.batch_size=64", ["training.batch_size", "64", "at most 8"]),
+    Call(f"{SET} training.batch_size=64", ["training.batch_size", "64", "batch_size=8"]),
     Call(f"{SET} training.batch_size=1{'0' * 5000}", ["training.batch_size"]),
     Call(f"{SET} training.seed=-1", ["training.seed", "greater than or equal to 0"]),
     Call(f"{SET} training.seed=few", ["training.seed", "integer", "few"]),

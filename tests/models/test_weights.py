@@ -5,6 +5,7 @@ import json
 import pickle
 import zipfile
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import timm
@@ -13,6 +14,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from cmcgns.common.errors import UserError
+from cmcgns.models.sealed_tensors import write_tensors
 from cmcgns.models.weight_files import read_state_dict
 from cmcgns.models.weights import check_keys, load_image_weights
 
@@ -377,9 +379,22 @@ def test_one_name_for_two_tensors_is_refused(tmp_path):
         read_state_dict(tmp_path / "w.pth")
 
 
-def test_weights_behind_a_url_are_not_fetched(tmp_path):
-    with pytest.raises(UserError, match="no such weights file; a URL is not read here"):
-        read_state_dict(tmp_path.__class__("https://host/w.pth"))
+@pytest.mark.parametrize("url", ["https://host/w.pth", "ftp://host/w.pth", "s3://bucket/w.pth"])
+def test_weights_behind_a_url_are_not_fetched(url):
+    with pytest.raises(UserError, match=f"^{url}: no such weights file; weights are a file or folder on this"):
+        read_state_dict(Path(url))
+
+
+def test_the_checksum_of_a_run_s_file_is_compared_wherever_it_is_opened(tmp_path, resnet):
+    file = tmp_path / "model.safetensors"
+    write_tensors(file, resnet.state_dict(), "about", {"name": "a run"})
+    assert read_state_dict(tmp_path).keys() == resnet.state_dict().keys()
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 4
+    file.write_bytes(content)
+    for place in (tmp_path, file):
+        with pytest.raises(UserError, match=r"model\.safetensors is damaged \(its content has another checksum"):
+            read_state_dict(place)
 
 
 def test_no_file(tmp_path):

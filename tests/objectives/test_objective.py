@@ -8,6 +8,7 @@ import torch
 
 import cmcgns
 from cmcgns.common.errors import UserError
+from cmcgns.models.sealed_tensors import write_tensors
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.objective import STAGES, find_objective
 from cmcgns.phantom.dataset import write_dataset
@@ -15,7 +16,6 @@ from cmcgns.reporting.run_page.report import write_run_page
 from cmcgns.settings.config import ObjectiveSettings
 from cmcgns.training.checkpoint import load_weights
 from cmcgns.training.journal import read_metrics
-from cmcgns.training.sealed_tensors import write_tensors
 from cmcgns.training.task import build_task
 from support.global_contrast import GlobalContrast
 from support.objectives import COUNTS, random_batch, small_task

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import cmcgns
 from cmcgns.common.errors import UserError
 from cmcgns.pretrained.zero_shot import prompt_prototype, zero_shot_scores
 
@@ -64,3 +67,28 @@ def test_bad_input_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         zero_shot_scores(images, positive, negative, temperature)  # type: ignore[arg-type]
+
+
+def test_zero_shot_is_the_softmax_of_both_prompts(run: Path, images: list[Path]) -> None:
+    model = cmcgns.load(run)
+    labels = {"Effusion": (["Pleural effusion."], ["No pleural effusion."]), "Big heart": (["Big."], ["Normal."])}
+    table = model.zero_shot(images, labels)
+    assert table.columns.tolist() == list(labels)
+    assert table.index.tolist() == [str(path) for path in images]
+    cosines = model.embed_image(images) @ model.embed_text(["Big.", "Normal."]).T
+    softmax = np.exp(cosines / model.temperature) / np.exp(cosines / model.temperature).sum(1, keepdims=True)
+    np.testing.assert_allclose(table["Big heart"], softmax[:, 0], rtol=1e-4)
+    turned = model.zero_shot(images, {"Effusion": labels["Effusion"][::-1]})
+    np.testing.assert_allclose(turned["Effusion"], 1 - table["Effusion"], rtol=1e-6)
+
+
+def test_zero_shot_takes_names_and_one_picture(run: Path, images: list[Path]) -> None:
+    model = cmcgns.load(run)
+    table = model.zero_shot(images[0], ["Effusion", "Scimitar sign"])
+    assert table.shape == (1, 2)
+    assert ((table > 0) & (table < 1)).all(axis=None)
+    unknown = model.zero_shot(images[0], {"Scimitar sign": (["Scimitar sign."], ["No scimitar sign."])})
+    assert table["Scimitar sign"].iloc[0] == pytest.approx(unknown["Scimitar sign"].iloc[0])
+    for labels in ("Effusion", []):
+        with pytest.raises(UserError, match="zero_shot takes a list of labels"):
+            model.zero_shot(images[0], labels)

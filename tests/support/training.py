@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from cmcgns.data.pairs.batch import Batch, BatchRequest
+from cmcgns.models import sealed_tensors
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
-from cmcgns.training import loop, pretrain, sealed_tensors
+from cmcgns.training import loop, pretrain
 from cmcgns.training.checkpoint import TrainingState
 
 TRAIN, VALIDATION, BATCH = 52, 11, 8  # neither is a multiple of the batch

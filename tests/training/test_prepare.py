@@ -163,6 +163,11 @@ def test_batches_say_who_sits_out_and_have_more_than_one_study():
     assert describe_batches(alone, 8, 2).startswith("an epoch: 4 batches of 2")
     with pytest.raises(UserError, match=r"training\.batch_size is 1"):
         describe_batches(alone, 8, 1)
+    with pytest.raises(UserError, match=r"studies: 1; its image would have no other .* give at least 2"):
+        describe_batches(settings("training.batch_size=16"), 1, 1)
+    without = settings("training.batch_size=16", "objective.weight_global=0", "objective.sentence_gradient=1")
+    with pytest.raises(UserError, match=r"studies: 1, which do not fill one batch of 16: set .*batch_size=1,"):
+        describe_batches(without, 1, 1)
 
 
 def test_fixed_shapes_are_the_bounds(folder):

@@ -2,14 +2,18 @@
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from safetensors.torch import save_file
 
 from cmcgns.common.errors import UserError
+from cmcgns.models import sealed_tensors
+from cmcgns.training import loop
 from cmcgns.training.checkpoint import checkpoints, read_state
 from cmcgns.training.dry_run import dry_run
 from cmcgns.training.pretrain import pretrain
@@ -178,6 +182,34 @@ def test_a_damaged_checkpoint_costs_some_steps_and_nothing_else(
     assert f"the run goes on from the one before, {before.name}" in caplog.text
     assert_same_end(finished, out)
     assert newest.with_name(f"damaged-{newest.name}").is_file()
+
+
+def test_a_resume_hashes_what_it_opens_once(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole checkpoint has gigabytes; also the damaged one beside it is hashed once."""
+    out = tmp_path / "run"
+    assert in_child(run_with_fault, kill_at_step, (13,), studies, out, tiny_recipe()) == -9
+    before, newest = checkpoints(out / "state")
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    checksum, hashed = sealed_tensors._checksum, Counter[int]()
+
+    def counted(tensors: Any, kind: str, about: Any) -> str:
+        hashed[about.get("global_step")] += 1
+        return checksum(tensors, kind, about)
+
+    class Trains(Exception):
+        """What comes before has opened all that a resume opens."""
+
+    def train(*_: Any, **__: Any) -> None:
+        raise Trains
+
+    monkeypatch.setattr(sealed_tensors, "_checksum", counted)
+    monkeypatch.setattr(loop, "training_step", train)
+    with pytest.raises(Trains):
+        run(studies, out, resume=True)
+    assert [path.name[5:13] for path in (before, newest)] == ["00000008", "00000012"]
+    assert hashed == {8: 1, 12: 1}
 
 
 def test_a_log_that_was_cut_off_goes_on_at_a_whole_line(studies: Path, finished: Path, tmp_path: Path) -> None:

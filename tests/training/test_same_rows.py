@@ -12,6 +12,7 @@ from PIL import Image
 
 from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
+from cmcgns.data.images import read
 from cmcgns.data.shards.write import write_shards
 from cmcgns.settings.config import Recipe
 from cmcgns.training.seen import ENTERED, open_seen
@@ -120,6 +121,26 @@ def test_a_replaced_image_is_named(data: Path, out: Path) -> None:
     Image.fromarray(pixels).save(image_of(data, row))
     with pytest.raises(UserError, match=rf"1 images .* have been replaced:\n  row {row}: .*\nPut them back"):
         run(data, out, recipe(), resume=True)
+
+
+def test_files_that_another_version_decodes_otherwise_are_the_same_files(
+    data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    decode = read.read_image
+    monkeypatch.setattr(read, "read_image", lambda *args: decode(*args) ^ 1)
+    monkeypatch.setattr(read, "_CACHE_VERSION", read._CACHE_VERSION + 1)
+    row, kept = noted_rows(out, "train")[3], image_of(data, noted_rows(out, "train")[3]).read_bytes()
+    pixels = np.array(Image.open(image_of(data, row)))
+    Image.fromarray(255 - pixels).save(image_of(data, row))
+    with pytest.raises(UserError, match=rf"1 images .* have been replaced:\n  row {row}: .*\nPut them back"):
+        run(data, out, recipe(), resume=True)
+    image_of(data, row).write_bytes(kept)
+    with caplog.at_level(logging.WARNING):
+        run(data, out, recipe(), resume=True)
+    for part in ("train", "val"):
+        said = f"{len(noted_rows(out, part))} {part} images have other pixels than when the run started, though their"
+        assert said in caplog.text
+    assert (out / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

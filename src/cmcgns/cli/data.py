@@ -23,7 +23,9 @@ def prepare(
     out: Annotated[Path, typer.Option(help="Folder for manifest, images and report; a second call goes on.")],
     size: Annotated[int, typer.Option(help="Long side of the stored images in pixels.")] = 512,
     lossless: Annotated[bool, typer.Option(help="PNG (8 or 16 bit) instead of JPEG of quality 95.")] = False,
-    workers: Annotated[int, typer.Option(min=1, max=_MOST_WORKERS, help="Processes.")] = os.cpu_count() or 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=_MOST_WORKERS, help="Processes; by default one a core.")
+    ] = None,
     engine: Annotated[Literal["pool", "ray"], typer.Option(help="ray: spread over a Ray cluster.")] = "pool",
     split: Annotated[Literal["v1", "legacy"], typer.Option(help="v1: by patient; legacy: as published.")] = "v1",
     seed: Annotated[int, typer.Option(min=0, help="Of drawn splits.")] = 0,
@@ -50,10 +52,14 @@ def prepare(
     from cmcgns.prepare.run import PrepareOptions, read_column_names
     from cmcgns.prepare.run import prepare as run
 
+    if engine == "ray" and workers is not None:
+        raise UserError(
+            f"--workers {workers} has no effect with --engine ray, which uses what the cluster has: leave out one"
+        )
     form = TextFormat(separator, encoding)
     options = PrepareOptions(
         split, seed, read_column_names(column or []), rules, dataset, images, form,
-        size=size, lossless=lossless, workers=workers, engine=engine, shards=shards,
+        size=size, lossless=lossless, workers=workers or os.cpu_count() or 1, engine=engine, shards=shards,
     )  # fmt: skip
     run(name, root, out, options)
 

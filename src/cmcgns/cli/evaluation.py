@@ -83,6 +83,9 @@ def report(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     data: Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")],
     out: Annotated[Path | None, typer.Option(help="Folder for report.html and pictures; RUN/report.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder where image paths start; the table's own, or the run's for its table.")
+    ] = None,
 ) -> None:
     """Show what a run learned, on studies that it did not train on: curves, bank, examples, attention."""
     from cmcgns.common.claim import claimed
@@ -94,7 +97,7 @@ def report(
     folder = out or run / "report"
     make_folder(folder)
     with claimed(folder, "report"):
-        typer.echo(f"written: {write_run_page(run, data, {}, folder)}")
+        typer.echo(f"written: {write_run_page(run, data, {}, folder, images)}")
 
 
 @protocols.command("list")

@@ -79,6 +79,11 @@ def read_table(
     return frame
 
 
+def plain_name(column: str) -> str:
+    """A column's name without case, blanks and marks; `Patient ID` and `patient_id` are one name to a reader."""
+    return "".join(filter(str.isalnum, column.casefold()))
+
+
 def describe_columns(wanted: str, names: list[str], hint: str = "") -> str:
     """What a message says of the columns of a table that lacks one: "(found: a, b); HINT. Did you mean a?"."""
     near = did_you_mean(wanted, names)

@@ -16,7 +16,8 @@ from torch import Tensor
 from cmcgns.common.downloads import not_the_file
 from cmcgns.common.errors import UserError, one_line, shortened
 from cmcgns.common.files import explain
-from cmcgns.common.remote import not_here
+from cmcgns.common.remote import is_url, location_of
+from cmcgns.models.sealed_tensors import is_sealed, read_tensors
 
 MAX_ENTRIES = 100_000
 """Tensors, numbers and groups that a weights file may name."""
@@ -46,7 +47,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         path = _model_in(path) if path.is_dir() else path
         if not path.is_file():
-            raise UserError(f"{path}: no such weights file{not_here(path)}")
+            place = location_of(path)
+            hint = "; weights are a file or folder on this machine, no URL: fetch it, and name its path"
+            raise UserError(f"{place}: no such weights file{hint if is_url(place) else ''}")
     except OSError as error:  # a folder that may not be read, a name that no disk can hold
         raise UserError(explain(error, shortened(path), "read")) from error
     tensors = _read_shards(path) if path.name.endswith(".index.json") else _read_file(path)
@@ -94,7 +97,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         if reason := not_the_file(head) if head else "an empty file; was its download cut off?":
             raise UserError(f"{path}: no weights but {reason}")
         if path.suffix == ".safetensors" or _begins_as_safetensors(head, path.stat().st_size):
-            content: Any = load_file(path)
+            # Of a run: whatever opens it finds damage.
+            content: Any = read_tensors(path)[0] if is_sealed(path) else load_file(path)
         elif head.startswith(_PYTORCH):
             content = _read_pickle(path)
         else:

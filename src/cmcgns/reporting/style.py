@@ -1,6 +1,7 @@
 """The look that all pictures share: colours, type sizes, radiographs, boxes, saving."""
 
 import base64
+import io
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+
+from cmcgns.common.files import write_bytes
 
 # Okabe and Ito (2008): told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
@@ -58,9 +61,14 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_picture(figure: Figure, path: Path) -> Path:
-    """Write a PNG that holds nothing but the picture, so that equal figures give equal files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=figure.dpi, metadata={"Software": None})
+    """Write a PNG that holds nothing but the picture, so that equal figures give equal files.
+
+    Raises:
+        UserError: the disk is full or refuses the file.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=figure.dpi, metadata={"Software": None})
+    write_bytes(path, content.getvalue(), durable=False)
     return path
 
 

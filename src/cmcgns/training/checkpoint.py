@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from cmcgns.common.errors import UserError
 from cmcgns.common.stored import naming_damage
 from cmcgns.models.freeze import trained_parameters
+from cmcgns.models.sealed_tensors import DamagedWeights, read_tensors, write_tensors
 from cmcgns.models.weights import below, check_keys
 from cmcgns.objectives.cluster_bank import bring_up_to_date
-from cmcgns.training.sealed_tensors import DamagedWeights, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -110,21 +110,24 @@ def set_aside(folder: Path, latest: Path) -> None:
             path.rename(path.with_name(f"damaged-{path.name}"))
 
 
-def read_state(path: Path) -> TrainingState:
-    """Where the run stood when the checkpoint was written."""
-    _, about = read_tensors(path)
+def read_state(path: Path, verify: bool = True) -> TrainingState:
+    """Where the run stood when the checkpoint was written; `verify` as in `read_tensors`."""
+    _, about = read_tensors(path, verify)
     with naming_damage(path, "it is no checkpoint of a run"):
         return TrainingState(**about)
 
 
-def load_task(path: Path, task: nn.Module) -> None:
-    """Fill the task from a checkpoint, strictly."""
-    _fill(task, below(read_tensors(path)[0], _TASK), path)
+def load_task(path: Path, task: nn.Module, verify: bool = True) -> None:
+    """Fill the task from a checkpoint, strictly; `verify` as in `read_tensors`."""
+    _fill(task, below(read_tensors(path, verify)[0], _TASK), path)
 
 
 def load_optimizer(path: Path, task: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Fill the optimiser from a checkpoint; a checkpoint at the very start of a stage holds none."""
-    tensors = below(read_tensors(path)[0], _OPTIMIZER)
+    """Fill the optimiser from a checkpoint; a checkpoint at the very start of a stage holds none.
+
+    Its checksum is not compared: whoever loads an optimiser has read the state or the task of the same file before.
+    """
+    tensors = below(read_tensors(path, verify=False)[0], _OPTIMIZER)
     if not tensors:
         return
     names, parameters = _parameter_names(task, optimizer), trained_parameters(task)

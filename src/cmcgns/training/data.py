@@ -159,11 +159,16 @@ def describe_batches(recipe: Recipe, studies: int, ranks: int) -> str:
     """How an epoch is cut into batches, and how many studies it does not see.
 
     Raises:
-        UserError: not one batch, or batches of a single study.
+        UserError: not one batch, or a single study, in all or in a batch, where the objective contrasts.
     """
-    training = recipe.training
+    training, contrasts = recipe.training, recipe.objective.weight_global > 0
     together = training.batch_size * ranks
-    if together == 1 and recipe.objective.weight_global > 0:
+    if studies < 2 and contrasts:
+        raise UserError(
+            f"usable training studies: {studies}; its image would have no other report to be told apart from, "
+            "whatever training.batch_size is: give at least 2 (what was left out or held out stands above)"
+        )
+    if together == 1 and contrasts:
         raise UserError(
             "training.batch_size is 1: an image would have no other report to be told apart from; set at least 2"
         )

@@ -7,13 +7,13 @@ from typing import Any
 from cmcgns.common.errors import UserError
 from cmcgns.models.positions import interpolate_positions
 from cmcgns.models.report_encoder import SCRATCH
+from cmcgns.models.sealed_tensors import read_tensors
 from cmcgns.models.weights import below, check_keys
 from cmcgns.settings.config import Recipe, ReportEncoderSettings
 from cmcgns.settings.recipe import differences
 from cmcgns.training.checkpoint import load_task
 from cmcgns.training.data import PreparedData
 from cmcgns.training.run_folder import RunFolder
-from cmcgns.training.sealed_tensors import read_tensors
 from cmcgns.training.task import PretrainingTask, build_for
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def first_task(
     """What training goes on with: a checkpoint, the weights of another run, or the recipe's own start."""
     if latest is not None:
         task = build_for(recipe, prepared, folder.read_report_config())
-        load_task(latest, task)
+        load_task(latest, task, verify=False)  # `find_start` has compared it
     elif init is not None:
         task = build_for(recipe, prepared, initial_report_config(recipe.report_encoder, RunFolder(init)))
         load_initial_weights(task, recipe, RunFolder(init))

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import sha256
+from cmcgns.common.files import sha256, sha256_of_files
 from cmcgns.common.processes import in_threads
 from cmcgns.common.remote import is_url
 from cmcgns.data.images.place import Pixels
@@ -33,7 +33,7 @@ class SameRows:
     """What a run was started with.
 
     Attributes:
-        frame: row (of the table, from 1), part (train or val), entry and pixels (hashes), in the run's order.
+        frame: row (of the table, from 1), part (train or val), entry, pixels and sha256 (hashes), in the run's order.
         table_sha256: hash of the table; None: not known.
     """
 
@@ -83,7 +83,7 @@ class SameRows:
         return images
 
     def check_pixels(self, pairs: PairTable, part: str, images: StoredImages, rows: NDArray[np.int64]) -> None:
-        """Compare pictures with those that the run was started with.
+        """Compare pictures with those that the run was started with; of an unchanged file other ones are accepted.
 
         Args:
             pairs: the rows that `keep` left.
@@ -94,11 +94,20 @@ class SameRows:
         Raises:
             UserError: a picture is another one.
         """
-        noted = self.frame["pixels"][self.frame["part"] == part]
-        other = (noted.notna() & (noted != pixel_stamps(images, rows))).to_numpy(dtype=bool)
-        if other.any():
-            paths = pairs.frame["image_path"].tolist()
-            raise _cannot_go_on(pairs, {int(row): paths[row] for row in rows[other]}, "have been replaced")
+        noted = self.frame[self.frame["part"] == part]
+        other = (noted["pixels"].notna() & (noted["pixels"] != pixel_stamps(images, rows))).to_numpy(dtype=bool)
+        if not other.any():
+            return
+        paths = pairs.frame["image_path"].iloc[rows[other]]
+        files, before = np.array(sha256_of_files(paths.tolist())), noted["sha256"].to_numpy(dtype=str)[other]
+        replaced = paths[(files == "") | (files != before)]
+        if len(replaced):
+            raise _cannot_go_on(pairs, replaced.to_dict(), "have been replaced")
+        logger.warning(
+            "%s: %d %s images have other pixels than when the run started, though their files are the same: "
+            "another version of Pillow or cmcgns decodes them. The run goes on, but not bit for bit as with that one",
+            pairs.source.name, len(paths), part,
+        )  # fmt: skip
 
 
 def rows_of(folder: RunFolder) -> SameRows | None:

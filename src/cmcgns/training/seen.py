@@ -59,11 +59,11 @@ class SeenFile:
 
     @property
     def entered(self) -> pd.DataFrame | None:
-        """part and `ENTERED` (integers, or missing) of the run's own rows; None in a file of an earlier version."""
+        """part, sha256 and `ENTERED` (whole numbers or missing) of own rows; None in a file of an earlier version."""
         with _reading(self.path):
             if not set(ENTERED) <= set(pq.read_schema(self.path).names):
                 return None
-            table = pq.read_table(self.path, columns=["part", "run", *ENTERED])
+            table = pq.read_table(self.path, columns=["part", "run", "sha256", *ENTERED])
             frame: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
         return frame[frame["run"] == ""].drop(columns="run")
 

@@ -85,12 +85,12 @@ def find_start(folder: RunFolder, recipe: Recipe, resume: bool) -> Path | None:
 
 
 def state_of(latest: Path | None, ranks: int) -> TrainingState:
-    """Where the run stands; the start without a checkpoint.
+    """Where the run stands by the checkpoint that `find_start` has found whole; the start without one.
 
     Raises:
         UserError: the run has another number of ranks.
     """
-    state = read_state(latest) if latest else TrainingState(ranks=ranks)
+    state = read_state(latest, verify=False) if latest else TrainingState(ranks=ranks)
     if state.ranks != ranks:
         raise UserError(f"--resume: the run has {state.ranks} rank(s), not {ranks}: the order would change")
     return state

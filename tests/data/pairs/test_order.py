@@ -65,11 +65,14 @@ def test_epochs_differ_and_repeat_by_seed():
 
 def test_too_few_studies_say_what_to_set():
     assert steps_per_epoch(8, 4, 2) == 1
-    with pytest.raises(
-        UserError, match=r"7 training studies do not fill one batch of 4 on 2 .*batch_size to at most 3"
-    ):
-        steps_per_epoch(7, 4, 2)
-    with pytest.raises(UserError, match="1 training studies are fewer than 2 rank"):
+    for studies, size, ranks, batch, most in ((7, 4, 2, "2 x 4", 3), (3, 4, 2, "2 x 4", 1), (3, 16, 1, "16", 3)):
+        said = (
+            rf"studies: {studies}, which do not fill one batch of {batch}: set training\.batch_size={most}, or give"
+        )
+        with pytest.raises(UserError, match=said):
+            steps_per_epoch(studies, size, ranks)
+        assert steps_per_epoch(studies, most, ranks) == 1
+    with pytest.raises(UserError, match="usable training studies: 1, fewer than 2 ranks; start at most 1"):
         steps_per_epoch(1, 4, 2)
 
 

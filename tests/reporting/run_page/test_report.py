@@ -235,6 +235,42 @@ def test_of_a_table_without_splits_the_held_out_studies_are_shown(data: Path, tm
     assert (studies.unseen, studies.shown) == (True, f"{len(studies)} studies of the table")
 
 
+def test_images_start_where_the_table_has_them_not_where_the_run_had_its_own(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    trained, other = tmp_path / "tables", tmp_path / "other"
+    trained.mkdir()
+    shutil.copy(data / "manifest.parquet", trained)
+    shutil.copytree(data, other)
+    for file in (other / "images").rglob("*.png"):
+        Image.fromarray(255 - np.array(Image.open(file))).save(file)
+    frame = pd.read_parquet(data / "manifest.parquet")
+    frame[frame["split"] == "test"].to_parquet(other / "manifest.parquet")
+    apart = shutil.copytree(run, tmp_path / "run")
+    config = apart / "config.yaml"
+    config.write_text(re.sub(r"\n  images: null\n", f"\n  images: {data}\n", config.read_text()))
+    model = load(apart)
+    assert model.recipe.data.images == str(data)
+
+    def pictures(table: Path, images: Path | None = None) -> set[str]:
+        studies = encode_studies(model, table, images)
+        return {str(Path(path).parents[1]) for path in studies.frame["image_path"]}
+
+    (named,) = pictures(trained)
+    assert Path(named).is_relative_to(data)  # the run's own table, wherever it lies
+    (named,) = pictures(other)
+    assert Path(named).is_relative_to(other)
+    (other / "manifest.parquet").rename(trained / "manifest.parquet")
+    (named,) = pictures(trained, other)
+    assert Path(named).is_relative_to(other)
+    answer = report_verb(apart, "--data", trained, "--out", tmp_path / "page")
+    assert "image" in str(answer.exception)
+    assert str(trained) in str(answer.exception)
+    assert report_verb(apart, "--data", trained, "--out", tmp_path / "page", "--images", other).exit_code == 0
+    answer = report_verb(apart, "--data", trained, "--out", tmp_path / "page", "--images", tmp_path / "gone")
+    assert re.search(r"--images .*gone: no such folder", str(answer.exception))
+
+
 def test_studies_that_were_trained_on_are_known_by_file_too(run: Path, data: Path, tmp_path: Path) -> None:
     frame = pd.read_parquet(data / "manifest.parquet").query("split == 'train'")
     frame["image_path"] = [str(data / path) for path in frame["image_path"]]

@@ -122,11 +122,12 @@ def steps_per_epoch(studies: int, batch_size: int, ranks: int = 1) -> int:
     """
     steps = studies // (batch_size * ranks)
     if studies < ranks:
-        raise UserError(f"{studies} training studies are fewer than {ranks} rank(s)")
+        raise UserError(f"usable training studies: {studies}, fewer than {ranks} ranks; start at most {studies}")
     if steps == 0:
+        each = f"{ranks} x {batch_size}" if ranks > 1 else f"{batch_size}"
         raise UserError(
-            f"{studies} training studies do not fill one batch of {batch_size} on {ranks} rank(s): "
-            f"set training.batch_size to at most {studies // ranks}"
+            f"usable training studies: {studies}, which do not fill one batch of {each}: "
+            f"set training.batch_size={studies // ranks}, or give more studies"
         )
     return steps
 

@@ -2,9 +2,9 @@
 
 import difflib
 import logging
-import re
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 
@@ -14,7 +14,15 @@ from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.paths import absolute_paths, images_folder
 from cmcgns.data.reports.section_rules import list_rules, load_rules
 from cmcgns.data.reports.sections import has_heading
-from cmcgns.data.tables import as_text, describe_columns, is_parquet, parquet_columns, read_table, refuse_nested
+from cmcgns.data.tables import (
+    as_text,
+    describe_columns,
+    is_parquet,
+    parquet_columns,
+    plain_name,
+    read_table,
+    refuse_nested,
+)
 from cmcgns.data.vocabulary import canonical_ids, parse_splits
 from cmcgns.settings.config import DataSettings
 
@@ -74,27 +82,23 @@ def _check_spellings(names: list[str], mapping: dict[str, str], table: Path) -> 
     Raises:
         UserError: two columns that differ in case, blanks or marks alone, one of which would be used.
     """
-    unknown = {_plain(name): name for name in names if name not in _COLUMNS and name not in mapping.values()}
+    unknown = {plain_name(name): name for name in names if name not in _COLUMNS and name not in mapping.values()}
     for wanted in _COLUMNS:
         if wanted in mapping:
             continue
-        twin = unknown.get(_plain(wanted))
+        twin = unknown.get(plain_name(wanted))
         if wanted in names and twin is not None:
             raise UserError(
                 f"{table}: the columns {wanted} and {twin} are both there; say which one is meant with "
-                f"--set data.columns.{wanted}={twin} (or {wanted})"
+                f"--set {quote(f'data.columns.{wanted}={twin}')} (or {wanted})"
             )
-        near = difflib.get_close_matches(_plain(wanted), unknown, 1, cutoff=0.9)
+        near = difflib.get_close_matches(plain_name(wanted), unknown, 1, cutoff=0.9)
         if near and wanted not in names:
             theirs = unknown[near[0]]
             logger.warning(
                 "%s: the column %s is not used; if it is %s, say so with --set data.columns.%s=%s",
                 table.name, theirs, wanted, wanted, theirs,
             )  # fmt: skip
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _named(frame: pd.DataFrame, mapping: dict[str, str], table: Path) -> pd.DataFrame:
@@ -108,7 +112,7 @@ def _named(frame: pd.DataFrame, mapping: dict[str, str], table: Path) -> pd.Data
             raise UserError(f"{table}: data.columns.{ours} names the column {theirs}, which is not there {found}")
         if list(mapping.values()).count(theirs) > 1:
             raise UserError(f"{table}: data.columns uses the column {theirs} more than once")
-        if ours != theirs and ours in frame and _plain(ours) == _plain(theirs):
+        if ours != theirs and ours in frame and plain_name(ours) == plain_name(theirs):
             frame = frame.drop(columns=ours)  # two spellings of one name, of which the user chose
     return frame.rename(columns={theirs: ours for ours, theirs in mapping.items()})
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from cmcgns.data.tables import (
     find_table,
     is_missing,
     is_parquet,
+    plain_name,
     read_table,
     refuse_nested,
 )
@@ -95,13 +97,15 @@ def _map_columns(frame: pd.DataFrame, mapping: dict[str, str], file: Path) -> di
 
 
 def _refuse_twins(names: list[str], mapping: dict[str, str], file: Path) -> None:
-    """Columns of one name but for its case, one of which would be used, unless the user says which."""
+    """Columns of one name but for case, blanks and marks, one of which would be used, unless the user says which."""
+    taken = {*COLUMNS, *mapping.values()}
+    plain = {plain_name(other): other for other in names if other not in taken}
     for name in names:
-        twins = [other for other in names if other.lower() == name.lower() and other != name]
-        if twins and name in COLUMNS and name not in mapping:
+        twin = plain.get(plain_name(name))
+        if twin is not None and name in COLUMNS and name not in mapping:
             raise UserError(
-                f"{file}: the columns {name} and {twins[0]} are both there; say which one is meant with --column "
-                f"{name}={twins[0]} (or {name}={name})"
+                f"{file}: the columns {name} and {twin} are both there; say which one is meant with --column "
+                f"{quote(f'{name}={twin}')} (or {name}={name})"
             )
 
 

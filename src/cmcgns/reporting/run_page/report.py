@@ -50,7 +50,7 @@ from cmcgns.training.run_folder import RunFolder
 Sections = dict[str, dict[str, Any]]
 
 
-def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path) -> Path:
+def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path, images: Path | None = None) -> Path:
     """Write a page about a finished run: one HTML file that needs nothing else, and its pictures as PNG.
 
     Args:
@@ -61,6 +61,7 @@ def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path
             `report_use` (:func:`cmcgns.evaluation.report_use.report_use`, or None), `seconds` by name and `counts`
             by split. What is missing stays out of the page, which then says so.
         out: folder to fill with `report.html` and `pictures/`.
+        images: folder where the table's image paths start, see :func:`encode_studies`.
 
     Returns:
         Path of `report.html`.
@@ -73,7 +74,7 @@ def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path
     make_folder(out)
     folder = RunFolder(run)
     provenance = folder.read_provenance()  # a damaged one is said before minutes are spent
-    studies = encode_studies(model, manifest)
+    studies = encode_studies(model, manifest, images)
     records = read_metrics(folder.metrics) if folder.metrics.is_file() else []
     sections = _sections(studies, records, results)
     _save_pictures(sections, out)

@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import sha256
 from cmcgns.data.boxes import parse_boxes, picture_size
 from cmcgns.data.images.place import place_boxes
 from cmcgns.data.images.read import read_image
 from cmcgns.data.pairs.batch import evaluation_order
 from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
 from cmcgns.data.pairs.rows import PairTable, read_pairs
+from cmcgns.data.pairs.table import TABLE_NAMES
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.shards.index import open_shards
+from cmcgns.data.tables import find_table
 from cmcgns.pretrained import Pretrained
 from cmcgns.reporting.style import Box
 from cmcgns.settings.config import DataSettings
@@ -82,15 +85,21 @@ class EncodedStudies:
         return _crop(read_image(Path(self.frame["image_path"][row]), settings.resize * times), settings, times)
 
 
-def encode_studies(model: Pretrained, manifest: Path) -> EncodedStudies:
+def encode_studies(model: Pretrained, manifest: Path, images: Path | None = None) -> EncodedStudies:
     """Studies that a run did not train on: of the test split, else of validation, else any.
+
+    Args:
+        model: the run.
+        manifest: table or folder of pairs.
+        images: folder where its image paths start; by default the table's own, and of the table that the run was
+            trained on the run's (`data.images`).
 
     Raises:
         UserError: a manifest or image that cannot be read, or no study that is new to the run.
     """
     if open_shards(manifest) is not None:
         raise UserError(f"{manifest} holds shards, which the page cannot read: give the folder that they come from")
-    data = model.recipe.data
+    data = _settings(model, manifest, images)
     seen = open_seen(RunFolder(model.folder).seen) if model.folder is not None else None
     pairs = read_pairs(manifest, data)
     pairs.frame, split = _choose_rows(pairs, data, seen)
@@ -106,6 +115,18 @@ def encode_studies(model: Pretrained, manifest: Path) -> EncodedStudies:
         boxes=_read_boxes(frame, data),
         **_encode(model, dataset),
     )
+
+
+def _settings(model: Pretrained, manifest: Path, images: Path | None) -> DataSettings:
+    """The run's settings, with a folder of images that belongs to this table."""
+    data = model.recipe.data
+    if images is None and data.images and model.folder is not None:
+        trained_on = RunFolder(model.folder).read_provenance().get("manifest_sha256")
+        if trained_on == sha256(find_table(manifest, TABLE_NAMES)):
+            return data
+    if images is not None and not images.expanduser().is_dir():
+        raise UserError(f"--images {images}: no such folder")
+    return data.model_copy(update={"images": str(images) if images else None})
 
 
 def _choose_rows(pairs: PairTable, data: DataSettings, seen: SeenFile | None) -> tuple[pd.DataFrame, str]:

@@ -58,8 +58,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, about: M
         raise
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path, verify: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and what was said about them; files of earlier versions have no checksum to be compared.
+
+    Args:
+        path: the file.
+        verify: compare the checksum, which takes as long as hashing all of it; false where that was done just before.
 
     Raises:
         UserError: no such file; as `DamagedWeights`, one that is torn or has another checksum.
@@ -74,9 +78,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, ValueError, TypeError) as error:
         raise DamagedWeights(f"{path} is damaged ({one_line(error)})") from error
     stated = about.pop(_CHECKSUM, None)
-    if stated is not None and stated != _checksum(tensors, kind, about):
+    if verify and stated is not None and stated != _checksum(tensors, kind, about):
         raise DamagedWeights(f"{path} is damaged (its content has another checksum than when it was written)")
     return tensors, about
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is safetensors with a checksum of `write_tensors`."""
+    try:
+        with safe_open(path, "pt") as file:
+            return any(f'"{_CHECKSUM}": "' in text for text in (file.metadata() or {}).values())
+    except SafetensorError:
+        return False
 
 
 def _checksum(tensors: Mapping[str, Tensor], kind: str, about: Mapping[str, Any]) -> str:

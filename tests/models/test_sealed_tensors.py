@@ -1,6 +1,5 @@
 """Tensors in files: any bit that flips is noticed, and a full disk costs nothing."""
 
-import logging
 import resource
 from pathlib import Path
 
@@ -9,18 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.training.checkpoint import (
-    TrainingState,
-    checkpoints,
-    newest_whole,
-    read_state,
-    save_checkpoint,
-    set_aside,
-)
-from cmcgns.training.sealed_tensors import DamagedWeights, read_tensors, write_tensors
+from cmcgns.models.sealed_tensors import DamagedWeights, read_tensors, write_tensors
 
 TENSORS = {
     "weight": torch.arange(24, dtype=torch.float32).reshape(2, 3, 4),
@@ -100,40 +90,3 @@ def test_a_disk_that_takes_no_more_says_what_is_needed(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def saved(folder: Path, *steps: int) -> list[Path]:
-    module = nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(module.parameters())
-    for step in steps:
-        save_checkpoint(folder, module, optimizer, TrainingState(global_step=step), keep=5)
-    return checkpoints(folder)
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 4
-    path.write_bytes(content)
-
-
-def test_the_checkpoint_before_a_damaged_one_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first, second, third = saved(tmp_path, 4, 8, 12)
-    assert newest_whole(tmp_path) == third
-    flip(third)
-    second.write_bytes(second.read_bytes()[:100])
-    with caplog.at_level(logging.WARNING):
-        assert newest_whole(tmp_path) == first
-    for path in (second, third):
-        assert f"{path} is damaged" in caplog.text
-    assert f"the run goes on from the one before, {first.name}" in caplog.text
-    set_aside(tmp_path, first)  # else they would count among the newest that are kept
-    assert checkpoints(tmp_path) == [first]
-    assert read_state(first).global_step == 4
-
-
-def test_no_checkpoint_and_none_that_is_whole(tmp_path: Path) -> None:
-    assert newest_whole(tmp_path) is None
-    for path in saved(tmp_path, 4, 8):
-        flip(path)
-    with pytest.raises(UserError, match=r"no checkpoint is whole: .*00000008.* is damaged .*00000004"):
-        newest_whole(tmp_path)
