@@ -164,7 +164,7 @@ DATA = [
     Call(f"{BY} detection/v1 --fractions 100 --seeds 1", ["boxes"], {MANIFEST: column("boxes", "")}, status=1),
     Call(f"{BY} grounding/v1", ["boxes"], {MANIFEST: column("boxes", ["not json"] * 30)}, status=1),
     Call(f"{BY} segmentation/v1 --fractions 100 --seeds 1", ["masks"], {
-        "data/masks": every_image(picture(width=9, height=9))}, status=1),
+        "data/masks": every_image(picture(width=9, height=5))}, status=1),
     Call(f"{BY} segmentation/v1 --fractions 100 --seeds 1", ["masks", "no such | missing"], {
         "data/masks": every_image(None)}, status=1),
     Call(f"{BY} segmentation/v1 --fractions 100 --seeds 1", ["masks", "PNG | read"], {
