@@ -53,7 +53,7 @@ def test_an_empty_manifest_is_checked_without_a_finding(tmp_path: Path) -> None:
 
 def test_bad_calls_and_manifests_are_user_errors(tmp_path: Path) -> None:
     folder = write(tmp_path / "good", rows())
-    with pytest.raises(UserError, match="unknown rule 'no-rule'"):
+    with pytest.raises(UserError, match="no rule is called 'no-rule'"):
         run_checks([folder], skip=["no-rule"])
     with pytest.raises(UserError, match="nothing to check"):
         run_checks([])

@@ -130,3 +130,12 @@ def test_lists_in_cells_are_refused_where_text_is_wanted(tmp_path):
     ):
         with pytest.raises(UserError, match=r"own\.parquet: the cells of column report are lists or records"):
             read()
+
+
+def test_bytes_of_a_parquet_file_are_utf8_or_named(tmp_path):
+    path = tmp_path / "bytes.parquet"
+    pd.DataFrame({"report": ["Fluß.".encode(), b"Clear."], "n": [1, 2]}).to_parquet(path)
+    assert read_table(path)["report"].tolist() == ["Fluß.", "Clear."]
+    pd.DataFrame({"report": [b"Clear.", b"bytes \xff"]}).to_parquet(path)
+    with pytest.raises(UserError, match=r"bytes\.parquet, row 2: column report holds bytes that are no UTF-8 text"):
+        read_table(path)

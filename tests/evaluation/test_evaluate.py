@@ -299,9 +299,10 @@ def test_an_interruption_says_how_to_go_on(
 
 
 def test_an_unknown_primary_figure_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(PretendTask(), data, tmp_path / "out", monkeypatch, overrides=("primary=dice",))
+    """As results of a task that once made other figures: the predictions are kept, and stay of use."""
+    run(PretendTask(), data, tmp_path / "out", monkeypatch, overrides=("primary=auprc",))
     rows = [row for row in figures_of(tmp_path / "out", resamples=50) if row.primary]
     assert {row.metric for row in rows} == {"mean"}
     assert all(
-        "dice is no figure of task linear, which has mean" in row.note for row in rows if row.value is not None
+        "auprc is no figure of task linear, which has mean" in row.note for row in rows if row.value is not None
     )

@@ -21,7 +21,7 @@ def test_shipped_protocols_load_and_carry_their_name(name: str) -> None:
     protocol = load_protocol(name)
     assert protocol.id == name
     assert protocol.title
-    assert protocol.primary
+    assert protocol.primary in protocol.task_settings.figures
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -125,3 +125,31 @@ def test_chexperts_uncertain_and_empty_labels(name: str) -> None:
 
 def test_a_name_without_a_version_means_v1() -> None:
     assert load_protocol("rsna-linear").id == "rsna-linear/v1"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("knn/v1", ["primary=aurok"], "makes no aurok with these settings. Did you mean auroc?"),
+        ("knn/v1", ["primary=brier"], "task knn makes no brier with these settings. Choose one"),
+        ("linear/v1", ["primary=accuracy"], "auroc, auprc, brier, ece"),
+        ("retrieval/v1", ["settings.ks=[1, 3]"], "no report_to_image_r@10 .* Did you mean report_to_image_r@"),
+        ("detection/v1", ["settings.ious=[0.6]", "primary=ap50"], "no ap50 .*: map, recall@100$"),
+        ("retrieval/v1", ["primary=image_to_image_p@5"], "no image_to_image_p@5"),
+    ],
+)
+def test_a_figure_that_is_not_made_is_no_primary_one(name: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_protocol(name, overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("linear/v1", ["primary=accuracy", "settings.outcome=multiclass"]),
+        ("retrieval/v1", ["primary=image_to_image_p@5", "settings.classes=true"]),
+        ("detection/v1", ["primary=recall@7", "settings.max_detections=7"]),
+    ],
+)
+def test_settings_say_which_figures_are_made(name: str, overrides: list[str]) -> None:
+    assert load_protocol(name, overrides).primary == overrides[0].partition("=")[2]

@@ -44,14 +44,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory):
     return of
 
 
-def judge(encoder, protocol: str, data: Path, out: Path, overrides=()) -> dict[str, float | None]:
-    """Primary figures by fraction; nothing may fail or be skipped."""
+def judge(encoder, protocol: str, data: Path, out: Path, overrides=(), lacks=" ") -> dict[str, float | None]:
+    """Primary figures by fraction; nothing may fail or be skipped, and what is made is what `primary` may name."""
     options = EvaluateOptions(fractions=(50.0, 100.0), seeds=1, allow_leakage=True)
-    judgement = judge_encoder(encoder, choose(protocol, [data], overrides), out, options, Console(quiet=True))
+    pairs = choose(protocol, [data], overrides)
+    judgement = judge_encoder(encoder, pairs, out, options, Console(quiet=True))
     assert judgement.outcome.failures == []
     assert judgement.outcome.skipped == []
     assert judgement.report.stat().st_size > 10_000
-    primary = [row for row in read_results(out) if row.primary and not row.group]
+    rows = read_results(out)
+    figures = {name for name in pairs[0][0].task_settings.figures if lacks not in name}
+    assert {row.metric for row in rows if not row.label} == figures
+    primary = [row for row in rows if row.primary and not row.group]
     return {row.metric + str(row.fraction or ""): row.value for row in primary}
 
 
@@ -92,5 +96,5 @@ def test_images_that_are_kept_for_retrieval(tmp_path: Path) -> None:
     assert single[labels].eq(1).any().sum() >= 2
     single[["Path"]].to_csv(root / "chexpert_5x200.csv", index=False)
     prepare("chexpert", root, tmp_path / "data", PrepareOptions(size=64), Console(quiet=True))
-    found = judge(tiny_run(), "chexpert-5x200-retrieval", tmp_path / "data", tmp_path / "out")
+    found = judge(tiny_run(), "chexpert-5x200-retrieval", tmp_path / "data", tmp_path / "out", lacks="report")
     assert 0 <= found["image_to_prompt_p@5"] <= 1

@@ -48,6 +48,13 @@ def test_every_usable_row_is_in_one_of_the_two_sets(folder, caplog):
     assert "1 rows left out: empty report (rows 3" in caplog.text
 
 
+def test_reports_that_are_all_equal_are_refused(folder):
+    table = pd.read_csv(folder / "pairs.csv", dtype=str)
+    table.assign(report="Normal. Clear lungs.").to_csv(folder / "pairs.csv", index=False)
+    with pytest.raises(UserError, match=r"pairs\.csv: all \d training reports are equal, so nothing"):
+        prepare_data(settings(), folder)
+
+
 def test_image_and_report_of_a_row_stay_together(folder):
     (folder / "1.png").write_bytes(b"")
     prepared = prepare_data(settings("data.bad_images=leave_out"), folder)
@@ -115,7 +122,7 @@ def test_long_reports_are_cut_and_counted(folder, caplog):
 
 def test_every_report_a_single_sentence_is_said(folder, caplog):
     table = pd.read_csv(folder / "pairs.csv")
-    table.assign(report="Normal.").to_csv(folder / "pairs.csv", index=False)
+    table.assign(report=[f"Normal {n}." for n in range(len(table))]).to_csv(folder / "pairs.csv", index=False)
     batch = everything(prepare_data(settings(), folder).train).check()
     assert batch.sentence_mask.shape[1] == 1
     assert "every report is a single sentence" in caplog.text
@@ -141,7 +148,9 @@ def test_a_saved_tokenizer_is_used_instead_of_a_new_one(folder, tmp_path):
     prepared = prepare_data(settings(), folder)
     prepared.tokenizer.save_pretrained(str(tmp_path / "tokenizer"))
     table = pd.read_csv(folder / "pairs.csv")
-    table.assign(report="Entirely other words.").to_csv(folder / "pairs.csv", index=False)
+    table.assign(report=[f"Entirely other words {number}." for number in range(len(table))]).to_csv(
+        folder / "pairs.csv", index=False
+    )
     again = prepare_data(settings(), folder, tmp_path / "tokenizer")
     assert again.tokenizer.get_vocab() == prepared.tokenizer.get_vocab()
 

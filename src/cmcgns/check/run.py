@@ -18,7 +18,7 @@ from cmcgns.check.image_facts import measure_images
 from cmcgns.check.report import Report, Summary, print_report, report_json, write_page
 from cmcgns.check.rule import RULES, Loaded
 from cmcgns.common.claim import claimed
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.common.files import make_folder, write_json
 from cmcgns.common.terminal import terminal_text
 from cmcgns.data.manifest import read_manifest, write_manifest
@@ -106,7 +106,10 @@ def run_checks(
         UserError: no folder, a manifest that cannot be read, one named twice, or an unknown rule.
     """
     if unknown := [name for name in skip if name not in RULES]:
-        raise UserError(f"unknown rule {unknown[0]!r}; the rules are {', '.join(RULES)}")
+        raise UserError(
+            f"--skip: no rule is called {shortened(unknown[0])!r}.{did_you_mean(unknown[0][:100], RULES)} "
+            "`cmcgns check --list-rules` shows all"
+        )
     for folder in folders:
         if (folder / "shards.json").is_file():
             raise UserError(f"{folder} holds shards: check the prepared folder that they were written from")

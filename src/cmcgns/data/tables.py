@@ -72,7 +72,7 @@ def read_table(
     names = list(frame.columns)
     repeated = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
     if repeated:
-        raise UserError(f"{path}: column {shortened(repeated[0])!r} stands there twice")
+        raise UserError(f"{path}: column {shortened(repeated[0])!r} stands there twice: take one away, or rename it")
     missing = [name for name in required if name not in names]
     if missing:
         raise UserError(f"{path}: missing column {missing[0]} {describe_columns(missing[0], names)}")
@@ -137,7 +137,26 @@ def _read_parquet(path: Path, columns: list[str] | None) -> pd.DataFrame:
     named = [name for name in frame.index.names if name is not None]  # columns that pandas had made its index
     frame = frame.reset_index(level=named) if named else frame.reset_index(drop=True)
     frame.columns = pd.Index(list(map(str, frame.columns)))
+    for name in frame.select_dtypes("object"):
+        frame[name] = _without_bytes(frame[name], path)
     return frame
+
+
+def _without_bytes(cells: pd.Series, path: Path) -> pd.Series:
+    """Bytes, as some writers of parquet store text, are UTF-8."""
+    stored = [isinstance(cell, bytes) for cell in cells]
+    if not any(stored):
+        return cells
+    text = cells.astype(object).to_list()
+    for row in np.flatnonzero(stored):
+        try:
+            text[row] = text[row].decode()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}, row {row + 1}: column {cells.name} holds bytes that are no UTF-8 text ({error.reason}): "
+                "write the table again with text in it, or as csv with --encoding"
+            ) from error
+    return pd.Series(text, index=cells.index, name=cells.name)
 
 
 def is_missing(cells: pd.Series) -> pd.Series:

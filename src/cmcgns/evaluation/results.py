@@ -238,9 +238,9 @@ def read_predictions(folder: Path, protocol: str, cell: Cell) -> Predictions:
         facts = _read_record(base / f"{cell.name}.json")["facts"]
         return Predictions(arrays.pop(_ROWS), arrays.pop(_PATIENTS), arrays, facts)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, *_OTHER_CONTENT) as error:
-        what = type(error).__name__  # numpy's own words may advise to load it unsafely
         way = "`cmcgns evaluate` with the same --out computes it again"
-        raise UserError(f"{base / cell.name}.npz is damaged ({what}): {way}") from error
+        # Without the error's own words: numpy's may advise to load the file unsafely.
+        raise UserError(f"{base / cell.name}.npz is damaged: {way}") from error
 
 
 def _is_whole(file: Path) -> bool:

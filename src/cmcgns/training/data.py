@@ -59,6 +59,11 @@ def prepare_data(
     train, validation = same.split(pairs) if same else assign_splits(pairs, recipe.data, recipe.training.seed)
     tokenizer = _tokenizer(recipe, pairs.frame["text"].loc[train], tokenizer_folder)
     studies = pair_dataset(pairs, tokenizer, recipe.data, images, fixed_shapes)
+    if len(train) > 1 and len(np.unique(studies.tokens.report_text[train])) == 1:
+        raise UserError(
+            f"{pairs.source.name}: all {len(train)} training reports are equal, so nothing tells one radiograph from "
+            "another: look at the columns of the reports, and at data.text"
+        )
     if (np.diff(studies.tokens.sentence_offsets) == 1).all():
         logger.warning("%s: every report is a single sentence", pairs.source.name)
     if len(validation) < 2:

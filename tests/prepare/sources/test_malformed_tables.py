@@ -33,7 +33,7 @@ TABLES: dict[str, tuple[bytes, str, int | None]] = {
     "label infinite": (HEADER + GOOD + b"images/c.png,3,PA,inf,\n", "label_Edema is 'inf'", 2),
     "label with comma": (HEADER + GOOD + b'images/c.png,3,PA,"0,5",\n', "label_Edema is '0,5'", 2),
     "unknown view": (HEADER + GOOD + b"images/c.png,3,skyline,1,\n", "unknown views, kept as OTHER: 'skyline'", 3),
-    "path with dots": (HEADER + GOOD + b"../x.png,3,PA,1,\n", "row 3: ../x.png: image_path lies outside of", 2),
+    "path with dots": (HEADER + GOOD + b"../x.png,3,PA,1,\n", "row 3: ../x.png: image_path climbs out of", 2),
     "absolute path": (HEADER + GOOD + b"/etc/passwd,3,PA,1,\n", "/etc/passwd: image_path lies outside of", 2),
     "image is a folder": (HEADER + GOOD + b"images,3,PA,1,\n", "row 3: no such file: image_path images", 2),
     "no such image": (HEADER + GOOD + b"images/gone.png,3,PA,1,\n", "row 3: no such file", 2),

@@ -35,6 +35,24 @@ def test_only_image_path_is_needed(tmp_path: Path) -> None:
     assert "each image counts as its own patient" in reasons(table)
 
 
+def test_sexes_that_are_not_understood_are_noted(tmp_path: Path) -> None:
+    words = ["male", " F ", "", "nan", "O", "1"]
+    lines = [f"images/{letter}.png,{word}" for letter, word in zip("abcdef", words, strict=True)]
+    write_table(tmp_path, "image_path,sex", *lines)
+    table = read_source("table", tmp_path)
+    assert list(table.frame["sex"]) == ["M", "F", "", "", "", ""]
+    assert "sexes other than F and M, left empty: '1', 'O'" in reasons(table)
+
+
+def test_a_path_that_climbs_is_told_a_way_out_that_helps(tmp_path: Path) -> None:
+    write_table(tmp_path, "image_path")
+    write_text(tmp_path / "tables" / "own.csv", "image_path", "../images/a.png")
+    assert "write it as seen from a folder above both" in reasons(read_source("table", tmp_path / "tables"))
+    write_text(tmp_path / "tables" / "own.csv", "image_path", "images/a.png")
+    found = read_source("table", tmp_path / "tables", images=tmp_path)
+    assert list(found.frame["source"]) == ["images/a.png"]
+
+
 def test_mapping_labels_views_ids(tmp_path: Path) -> None:
     write_table(
         tmp_path,
@@ -151,7 +169,8 @@ def test_paths_and_links_stay_below_the_root(tmp_path: Path) -> None:
     table = read_source("table", root)
     assert list(table.frame["source"]) == ["images/a.png", "images/b.png"]
     text = reasons(table)
-    assert text.count(f"image_path lies outside of {root}; name the folder of the images with --images DIR") == 3
+    assert text.count(f"image_path lies outside of {root}; name the folder of the images with --images DIR") == 1
+    assert text.count(f"image_path climbs out of {root}; ") == 2
     assert text.count("symbolic link that leaves the root") == 2
     assert "images/link.png: symbolic link that leaves the root" in text
     assert "own.csv, row 8: no such file: image_path images/gone.png" in text

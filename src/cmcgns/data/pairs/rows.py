@@ -243,7 +243,10 @@ def _hold_out(pairs: PairTable, train: pd.Index, fraction: float, seed: int) -> 
     rows = pairs.frame.loc[train, "patient_id"]
     patients = pd.Series(sorted(rows.unique()))  # sorted: the order of the table must not matter
     if len(patients) < 2:
-        raise UserError(f"{pairs.source}: all training rows belong to one patient; none can be held out")
+        raise UserError(
+            f"{pairs.source}: all training rows belong to one patient; none can be held out. Look at patient_id, or "
+            "name validation rows in a column split and with --set data.val_split=NAME"
+        )
     fewest = 2 if len(patients) > 3 else 1  # with a single study L_global is 0 and cannot choose among epochs
     wanted = min(max(fewest, round(fraction * len(patients))), len(patients) - 1)
     held_out = patients.sample(wanted, random_state=np.random.default_rng(seed))

@@ -57,7 +57,8 @@ def read_columns(table: Path, settings: DataSettings, everything: bool) -> pd.Da
     _check_spellings(names, mapping, table)
     frame = _named(frame, mapping, table)
     if frame.columns.duplicated().any():
-        raise UserError(f"{table}: column {frame.columns[frame.columns.duplicated()][0]} stands there twice")
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise UserError(f"{table}: column {twice} stands there twice: take one away, or rename it")
     found = list(frame.columns)
     refuse_nested(frame, [name for name in _COLUMNS if name in found], table)
     hint = "; map names with --set data.columns.<ours>=<yours>"

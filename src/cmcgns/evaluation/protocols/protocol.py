@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.common.packaged import packaged_names, packaged_text
-from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS
+from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS, TaskSettings
 from cmcgns.pretrained.prompts import read_prompts
 from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
@@ -71,7 +71,7 @@ class EvaluationProtocol(Settings):
         return self.task in ("linear", "knn", "detection", "segmentation")
 
     @property
-    def task_settings(self) -> Settings:
+    def task_settings(self) -> TaskSettings:
         """`settings`, checked and with the defaults of the task."""
         return TASK_SETTINGS[self.task].model_validate(self.settings)
 
@@ -121,7 +121,7 @@ def load_protocol(name: str, overrides: Sequence[str] = ()) -> EvaluationProtoco
         overrides: `key=value`, for example `split.test=[val]`; the id then ends in `+` and a hash of the change.
 
     Raises:
-        UserError: unknown protocol or key, or a wrong value; names it.
+        UserError: unknown protocol or key, a wrong value, or a `primary` that the task does not make; names it.
     """
     content = _read(name)
     apply_overrides(content, overrides)
@@ -135,12 +135,23 @@ def load_protocol(name: str, overrides: Sequence[str] = ()) -> EvaluationProtoco
     except ValidationError as error:
         raise UserError(explain(error, EvaluationProtocol, f"protocol {shortened(name)}", command)) from None
     try:
-        protocol.task_settings  # noqa: B018
+        settings = protocol.task_settings
     except ValidationError as error:
         raise UserError(
             explain(error, TASK_SETTINGS[protocol.task], f"protocol {shortened(name)}, settings", command)
         ) from None
+    _check_primary(protocol, settings.figures, f"protocol {shortened(name)}")
     return protocol
+
+
+def _check_primary(protocol: EvaluationProtocol, figures: Sequence[str], where: str) -> None:
+    """Raise where tables are to show a figure that is not made: that must not come out after hours of work."""
+    if protocol.primary and protocol.primary not in figures:
+        raise UserError(
+            f"{where}: primary: task {protocol.task} makes no {shortened(protocol.primary)} with these settings."
+            f"{did_you_mean(protocol.primary[:100], figures)} Choose one of its figures with --set primary=: "
+            f"{', '.join(figures)}"
+        )
 
 
 def _like(content: dict[str, Any]) -> str:

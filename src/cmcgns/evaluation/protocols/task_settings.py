@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isclose
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,9 +12,23 @@ from cmcgns.pretrained.prompts import PromptSource
 from cmcgns.settings.config import Positive, Settings, Weight
 
 Overlap = Annotated[float, Field(gt=0, le=1)]
+AP_NAMES = {0.4: "ap40", 0.5: "ap50", 0.75: "ap75"}
+FREE_RESPONSE = 0.5  # intersection over union at which false alarms are counted
+RANKING = ["auroc", "auprc"]
+CALIBRATION = ["brier", "ece"]
+MULTICLASS = ["accuracy", "macro_f1"]
 
 
-class DetectionSettings(Settings):
+class TaskSettings(Settings):
+    """What every task has."""
+
+    @property
+    def figures(self) -> list[str]:
+        """Figures over all rows that the task may make with these settings: what `primary` can name."""
+        raise NotImplementedError
+
+
+class DetectionSettings(TaskSettings):
     """How the head is trained and judged."""
 
     head_width: Annotated[int, Field(ge=8)] = Field(512, description="channels at the coarsest level, halved upwards")
@@ -34,11 +49,18 @@ class DetectionSettings(Settings):
         64, description="maps of a split that take more are not kept on disk but computed for every batch"
     )
 
+    @property
+    def figures(self) -> list[str]:
+        """Precision at overlaps that are asked for, recall, sensitivity."""
+        named = [name for iou, name in AP_NAMES.items() if any(isclose(iou, asked) for asked in self.ious)]
+        free = ["sensitivity@1fp"] if any(isclose(FREE_RESPONSE, asked) for asked in self.ious) else []
+        return ["map", *named, f"recall@{self.max_detections}", *free]
+
 
 Channels = Annotated[list[Positive], Field(min_length=1)]
 
 
-class SegmentationSettings(Settings):
+class SegmentationSettings(TaskSettings):
     """What is drawn, by which decoder, and how that is trained; the defaults are those of v1."""
 
     target: Literal["masks", "boxes"] = Field("masks", description="boxes: filled, a pixel belongs if half covered")
@@ -79,12 +101,18 @@ class SegmentationSettings(Settings):
         2048, description="MiB of memory for maps of the frozen encoder; images beyond it are encoded once an epoch"
     )
 
+    @property
+    def figures(self) -> list[str]:
+        """Overlap at the size of the encoder's input and at that of the masks."""
+        names = [f"{name}_{rows}" for name in ("dice", "iou") for rows in ("positive", "all")]
+        return [*names, *(f"{name}_full" for name in names)]
+
 
 MinPositives = Annotated[int, Field(ge=1)]
 MIN_POSITIVES = Field(5, description="positive and negative test patients that a class must have to count in a mean")
 
 
-class KnnSettings(Settings):
+class KnnSettings(TaskSettings):
     """Who votes, and how loudly."""
 
     min_positives: MinPositives = MIN_POSITIVES
@@ -92,8 +120,13 @@ class KnnSettings(Settings):
     k: Annotated[int, Field(ge=1)] = Field(20, description="neighbours; fewer where fewer images have the label")
     temperature: Annotated[float, Field(gt=0)] = 0.07
 
+    @property
+    def figures(self) -> list[str]:
+        """Areas alone: shares of votes are no probabilities."""
+        return RANKING
 
-class ZeroShotSettings(Settings):
+
+class ZeroShotSettings(TaskSettings):
     """What an image is compared with."""
 
     min_positives: MinPositives = MIN_POSITIVES
@@ -110,6 +143,11 @@ class ZeroShotSettings(Settings):
         "and the largest positive cosine wins",
     )
 
+    @property
+    def figures(self) -> list[str]:
+        """Areas and calibration, and agreement of labels that exclude each other."""
+        return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION]
+
 
 TextKind = Literal["auto", "sections", "report"]
 
@@ -120,7 +158,7 @@ PhraseKind = Literal["label", "sentence"]
 Ks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 
-class RetrievalSettings(Settings):
+class RetrievalSettings(TaskSettings):
     """What counts as right, and how far to look."""
 
     ks: Ks = Field((1, 5, 10), description="of recall: is a right item among the k nearest?")
@@ -138,8 +176,16 @@ class RetrievalSettings(Settings):
     )
     seed: Annotated[int, Field(ge=0)] = 0
 
+    @property
+    def figures(self) -> list[str]:
+        """Recall both ways, and precision by class where it is asked for."""
+        pairs = ("report_to_image", "image_to_report")
+        by_class = (*pairs, "image_to_prompt", "image_to_image") if self.classes else ()
+        recall = [f"{way}_r@{k}" for way in pairs for k in sorted(self.ks, reverse=True)]
+        return [*recall, *(f"{way}_p@{k}" for way in by_class for k in self.class_ks)]
 
-class GroundingSettings(Settings):
+
+class GroundingSettings(TaskSettings):
     """What is said, and how maps are made and judged."""
 
     phrases: PhraseKind = Field(
@@ -157,6 +203,12 @@ class GroundingSettings(Settings):
     overlap: Literal["stretched", "raw"] = Field(
         "stretched", description="the thresholds apply to maps stretched to [0, 1], or as they are"
     )
+
+    @property
+    def figures(self) -> list[str]:
+        """Those of both maps, although a run without attention has only one of them."""
+        kinds = ("pointing", "cnr", "cnr_absolute", "miou")
+        return [f"{kind}_{of}" for of in ("similarity", "attention") for kind in kinds] + ["pointing_chance"]
 
 
 class LegacySettings(Settings):
@@ -189,7 +241,7 @@ L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 Outcome = Literal["binary", "multiclass"]
 
 
-class LinearSettings(Settings):
+class LinearSettings(TaskSettings):
     """How the layer on top is found."""
 
     min_positives: MinPositives = MIN_POSITIVES
@@ -208,8 +260,13 @@ class LinearSettings(Settings):
         "auto", description="of lbfgs; auto: float64 where there are few rows, float32 else"
     )
 
+    @property
+    def figures(self) -> list[str]:
+        """Areas and calibration, and agreement of classes that exclude each other."""
+        return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION]
 
-TASK_SETTINGS: dict[str, type[Settings]] = {
+
+TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "linear": LinearSettings,
     "knn": KnnSettings,
     "detection": DetectionSettings,

@@ -56,6 +56,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     _check_boxes(table)
     cut_reports(table, options.rules)
     _describe(table, options.dataset or "table")
+    _describe_patients(table)
     _split(table, options.seed)
     return finish(table)
 
@@ -116,14 +117,8 @@ def _check_files(table: SourceTable, folder: Path) -> None:
         cells = table.frame[name].str.strip()
         paths, leaves = relative_paths(cells.mask(is_missing(cells), ""), folder)
         table.frame[name] = paths
-        shown = cells.map(shortened) + ": "
-        foreign, remote = is_of_another_system(cells), cells.str.contains("://", regex=False)
-        reasons = pd.Series(
-            f"{name} lies outside of {folder}; name the folder of the images with --images DIR", cells.index
-        )
-        reasons = reasons.mask(foreign, f"{name} is an absolute path of another system; make it relative")
-        reasons = reasons.mask(remote, f"{name} is a URL; `prepare` reads files, `pretrain` takes URLs")
-        table.leave_out(leaves | foreign | remote, shown + reasons)
+        reasons = _why_not_usable(cells, paths, leaves, name, folder)
+        table.leave_out(reasons != "", cells.map(shortened) + ": " + reasons)
     table.leave_out(table.frame["image_path"] == "", "no image_path")
     known = {str(path) for name in named for path in table.frame[name].unique() if path}
     folders = sorted({path.partition("/")[0] if "/" in path else "" for path in known})
@@ -137,6 +132,18 @@ def _check_files(table: SourceTable, folder: Path) -> None:
         table.frame["mask"] = masks.map({path: json.dumps({"file": path}) if path else "" for path in masks.unique()})
 
 
+def _why_not_usable(cells: pd.Series, paths: pd.Series, leaves: pd.Series, name: str, folder: Path) -> pd.Series:
+    """(n,) What keeps a path from being looked up, and the way out; empty where nothing does."""
+    outside = f"{name} lies outside of {folder}; name the folder of the images with --images DIR"
+    # No folder helps a path that begins by climbing out of it.
+    way_out = "write it as seen from a folder above both, and name that with --images DIR"
+    reasons = pd.Series("", cells.index).mask(leaves, outside)
+    reasons = reasons.mask(leaves & paths.str.startswith(".."), f"{name} climbs out of {folder}; {way_out}")
+    foreign, remote = is_of_another_system(cells), cells.str.contains("://", regex=False)
+    reasons = reasons.mask(foreign, f"{name} is an absolute path of another system; make it relative")
+    return reasons.mask(remote, f"{name} is a URL; `prepare` reads files, `pretrain` takes URLs")
+
+
 def _check_boxes(table: SourceTable) -> None:
     if "boxes" in table.frame:
         cells = table.frame["boxes"].str.strip()
@@ -147,7 +154,7 @@ def _check_boxes(table: SourceTable) -> None:
 
 
 def _describe(table: SourceTable, name_of_dataset: str) -> None:
-    """Ids with the dataset's name in front, view, sex, age."""
+    """Ids with the dataset's name in front."""
     frame = table.frame
     empty = pd.Series("", index=frame.index, dtype="str")
     dataset = frame["dataset"].str.strip() if "dataset" in frame else empty
@@ -160,13 +167,22 @@ def _describe(table: SourceTable, name_of_dataset: str) -> None:
             table.notes.append(f"{int(nameless.sum())} rows without patient_id: each image counts as its own patient")
         ids = ids.mask(nameless, own)
         frame[name] = ids.where(ids.str.contains(":", regex=False), frame["dataset"] + ":" + ids)
+
+
+def _describe_patients(table: SourceTable) -> None:
+    """View, sex, age in the manifest's words; what is none of them is noted."""
+    frame = table.frame
     if "view" not in frame:
         frame["view"] = ""
     frame["view"], unknown = parse_views(frame["view"])
     if unknown:
         table.notes.append(f"unknown views, kept as OTHER: {shortened(', '.join(map(repr, unknown)))}")
     if "sex" in frame:
-        frame["sex"] = parse_sexes(frame["sex"])
+        stated = ~is_missing(frame["sex"])
+        sexes = parse_sexes(frame["sex"])
+        if unknown := sorted(set(frame.loc[stated & (sexes == ""), "sex"])):
+            table.notes.append(f"sexes other than F and M, left empty: {shortened(', '.join(map(repr, unknown)))}")
+        frame["sex"] = sexes
     if "age" in frame:
         stated = ~is_missing(frame["age"])
         frame["age"] = parse_ages(frame["age"])

@@ -17,7 +17,7 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.features import FrozenMaps
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.protocols.task_settings import DetectionSettings
+from cmcgns.evaluation.protocols.task_settings import AP_NAMES, FREE_RESPONSE, DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, anchor_grid, read_boxes
 from cmcgns.evaluation.tasks.detection.head import Detector, choose_maps, level_grids
 from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, predict, with_truth
@@ -25,9 +25,6 @@ from cmcgns.evaluation.tasks.detection.train import BoxSplit, DetectorHead
 from cmcgns.evaluation.tasks.train_head import Trained, checkpoint_of, schedule_of, train_head
 from cmcgns.metrics.measure import Array, Kind, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray
-
-_NAMED = {0.4: "ap40", 0.5: "ap50", 0.75: "ap75"}
-_FREE_RESPONSE = 0.5  # intersection over union at which false alarms are counted
 
 
 class DetectionTask:
@@ -60,8 +57,8 @@ class DetectionTask:
         """
         arrays = predictions.arrays
         ranked = MatchedDetections(arrays, len(predictions.rows))
-        named = {name: place for value, name in _NAMED.items() if (place := ranked.place(value)) is not None}
-        free_response = ranked.place(_FREE_RESPONSE)
+        named = {name: place for value, name in AP_NAMES.items() if (place := ranked.place(value)) is not None}
+        free_response = ranked.place(FREE_RESPONSE)
         of = ["map", *named, f"recall@{int(arrays['max_detections'])}"]
         of += [] if free_response is None else ["sensitivity@1fp"]
 
