@@ -21,7 +21,7 @@ from support.pretrained import RECIPE, TEXTS
 def test_run_folder_is_complete(run: Path, data: Path) -> None:
     wanted = {
         "config.yaml", "model.safetensors", "preprocess.json", "tokenizer", "metrics.jsonl", "provenance.json",
-        "card.md", "state", "report_encoder.json", "left_out.csv", "seen.parquet", "tensorboard",
+        "card.md", "scores.json", "state", "report_encoder.json", "left_out.csv", "seen.parquet", "tensorboard",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} == wanted
     provenance = json.loads((run / "provenance.json").read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from cmcgns.data.images.place import Pixels, centre_crop
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.pretrained import Pretrained
+from cmcgns.pretrained.embed import By
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, for pixels in [0, 1]."""
@@ -140,6 +141,10 @@ class FrozenEncoder:
             return f"{self.name} pools images of {recipe.data.image_size} px only, not of {self.image_size}"
         return ""
 
+    def lacks_score(self, by: By) -> str:
+        """Why images and texts cannot be scored so; empty if they can."""
+        return self.lacks_joint_space() or ("" if by == "global" else self.run.lacks(by))
+
     def embed_pixels(self, pixels: Pixels, progress: Callable[[float], None]) -> npt.NDArray[np.float32]:
         """Embed stored squares; the same numbers as :meth:`cmcgns.pretrained.Pretrained.embed_image` of their files.
 
@@ -150,11 +155,13 @@ class FrozenEncoder:
         Returns:
             (n, D) unit vectors.
         """
-        parts = []
+        return np.concatenate([self.run.embed_tensors(images) for images in self.batches(pixels, progress)])
+
+    def batches(self, pixels: Pixels, progress: Callable[[float], None]) -> Iterator[Tensor]:
+        """Stored squares (n, S, S), a few at a time, as :meth:`tensors` gives them; arguments of `embed_pixels`."""
         for start in range(0, len(pixels), _BATCH):
             progress(start / len(pixels))
-            parts.append(self.run.embed_tensors(self.tensors(np.array(pixels[start : start + _BATCH]))))
-        return np.concatenate(parts)
+            yield self.tensors(np.array(pixels[start : start + _BATCH]))
 
     def at_size(self, size: int) -> FrozenEncoder:
         """This encoder for squares of another side: a transformer's position embedding is interpolated.

@@ -18,15 +18,14 @@ from torch import Tensor
 
 from cmcgns.models.model import ImageReportModel
 from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.objective import Objective
 from cmcgns.settings.config import ObjectiveSettings
 
 MapKind = Literal["pooled", "patches", "attention"]
 
 
-def untrained(settings: ObjectiveSettings, objective: Objective, kind: MapKind) -> str:
+def untrained(settings: ObjectiveSettings, method: CMCGNS | None, kind: MapKind) -> str:
     """Why there is no such map: the loss that would have trained it was off, or none; empty if there is."""
-    if kind != "pooled" and not isinstance(objective, CMCGNS):
+    if kind != "pooled" and method is None:
         return f"the run has objective.name {settings.name}"
     weight = "weight_global" if kind == "pooled" else "weight_report"
     return f"the run has objective.{weight} 0" if getattr(settings, weight) == 0 else ""
@@ -34,13 +33,13 @@ def untrained(settings: ObjectiveSettings, objective: Objective, kind: MapKind) 
 
 @torch.no_grad()
 def patch_maps(
-    net: ImageReportModel, objective: Objective, tokens: Tensor, phrases: tuple[Tensor, Tensor], kind: MapKind
+    net: ImageReportModel, method: CMCGNS | None, tokens: Tensor, phrases: tuple[Tensor, Tensor], kind: MapKind
 ) -> Tensor:
     """One map for every image and phrase.
 
     Args:
         net: both encoders.
-        objective: with the attention.
+        method: with the attention; None for another objective, whose only map is `pooled`.
         tokens: (B, P, C) of the image encoder.
         phrases: (K, D) sentence embeddings f_R, and (K, D) global embeddings.
         kind: see above.
@@ -56,7 +55,7 @@ def patch_maps(
     patches = net.project_patches(tokens)
     if kind == "patches":
         return F.normalize(local, dim=-1) @ patches.transpose(1, 2)
-    assert isinstance(objective, CMCGNS)  # else `untrained` says so
-    sentences = objective.queries(local).expand(len(tokens), -1, -1)
+    assert method is not None  # else `untrained` says so
+    sentences = method.queries(local).expand(len(tokens), -1, -1)
     everyone = torch.ones(sentences.shape[:2], dtype=torch.bool, device=tokens.device)
-    return objective.attention.image_to_text(patches, sentences, everyone)[1]
+    return method.attention.image_to_text(patches, sentences, everyone)[1]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,12 +20,14 @@ from cmcgns.data.images.read import Picture, read_image
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.phrase_maps import MapKind
+from cmcgns.objectives.phrase_maps import MapKind, untrained
 from cmcgns.settings.config import Recipe
 from cmcgns.training.joint_scores import JointScores
 from cmcgns.training.task import PretrainingTask
 
 Floats = NDArray[np.float32]
+By = Literal["global", "local", "sum"]
+"""Which score of an image and a text: of the global embeddings, of sentences that look at the image, or both."""
 BATCH = 64  # images or texts at a time
 
 
@@ -157,10 +159,44 @@ class Embedder:
         """That divides the cosines of images and reports: what L_global ended with."""
         return self.task.objective.temperature
 
+    @torch.no_grad()
+    def local_scores(self, images: torch.Tensor, sentences: torch.Tensor) -> Floats:
+        """(B, channels, H, W) as :meth:`images` gives them and (K, D) f_R -> (B, K) cosines s in float32.
+
+        What each sentence sees in each image, with its own query, beside the sentence itself. Only for runs of which
+        :meth:`lacks` says nothing.
+        """
+        net, method = self.task.model, self.method
+        assert method is not None
+        patches = net.project_patches(net.image_encoder.tokens(images.to(self.device))).float()
+        found: Floats = method.attention.score(patches, method.queries(sentences)).cpu().numpy()
+        return found
+
+    def lacks(self, by: By) -> str:
+        """Why images and sentences cannot be scored so; empty if they can."""
+        objective = self.recipe.objective
+        if by != "local" and objective.weight_global == 0:
+            return "the run has objective.weight_global 0: its global embeddings mean nothing"
+        if by == "global":
+            return ""
+        if self.method is None or objective.weight_report == 0 or objective.local != "query_matched":
+            return "only a run with objective.local query_matched trains a local score"
+        if by == "sum" and not {"global", "local"} <= self.scores.deviation.keys():
+            return "the run folder has no scores.json, which says how wide the two scores spread"
+        return ""
+
     @property
     def map(self) -> MapKind:
         """The map of phrases that told best, in the run's validation, where a sentence is true."""
-        return self.scores.map
+        kinds: tuple[MapKind, ...] = (self.scores.map, *get_args(MapKind))
+        settings, method = self.recipe.objective, self.method
+        return next((kind for kind in kinds if not untrained(settings, method, kind)), self.scores.map)
+
+    def spread(self, by: By) -> float:
+        """What a difference of two scores is divided by before it becomes a probability: the run's temperature."""
+        if by == "global" or self.method is None:
+            return self.temperature
+        return float(1 / self.method.report_scale()) if by == "local" else 1.0
 
     @property
     def method(self) -> CMCGNS | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+import numpy as np
 import torch
 
 from cmcgns.common.errors import UserError, one_line
@@ -13,9 +14,9 @@ from cmcgns.data.images.read import Picture, read_with_size
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokenizer import load_saved_tokenizer
 from cmcgns.objectives.phrase_maps import MapKind
-from cmcgns.pretrained.embed import Embedder, Floats, check_texts
+from cmcgns.pretrained.embed import BATCH, By, Embedder, Floats, check_texts
 from cmcgns.pretrained.phrase_maps import patch_maps, unpad, untrained
-from cmcgns.pretrained.zero_shot import Prompts, label_prompts, zero_shot_scores
+from cmcgns.pretrained.zero_shot import Prompts, label_prompts, prompt_scores, zero_shot_scores
 from cmcgns.training.checkpoint import load_weights
 from cmcgns.training.joint_scores import JointScores
 from cmcgns.training.run_folder import RunFolder
@@ -28,13 +29,17 @@ if TYPE_CHECKING:
 class Pretrained(Embedder):
     """A pretrained pair of encoders: what :class:`Embedder` has, and findings and places by name."""
 
-    def zero_shot(self, paths: Picture | Sequence[Picture], labels: Sequence[str] | Prompts) -> pd.DataFrame:
+    def zero_shot(
+        self, paths: Picture | Sequence[Picture], labels: Sequence[str] | Prompts, by: By = "global"
+    ) -> pd.DataFrame:
         """How much more each radiograph resembles "{finding}" than "no {finding}", without any training on labels.
 
         Args:
             paths: one picture, or several.
             labels: names, whose sentences are built in (`cmcgns/pretrained/prompts.yaml`; for others "{label}." and
                 "No {label}."), or label -> (sentences that state it, sentences that deny it).
+            by: `global`: cosine of the two embeddings; `local`: what each sentence sees in the image beside the
+                sentence itself; `sum`: both, each over its spread in the run's validation.
 
         Returns:
             One row a picture, one column a label: softmax over the two at the run's own temperature. That ranks
@@ -45,10 +50,20 @@ class Pretrained(Embedder):
         """
         import pandas as pd  # which embedding does not need
 
+        if by not in get_args(By):
+            raise UserError(f"zero_shot: by is {by!r}; choose {', '.join(get_args(By))}")
+        if reason := self.lacks(by):
+            raise UserError(f"zero_shot: no score by {by}: {reason}")
         pictures: Sequence[Picture] = paths if isinstance(paths, list | tuple) else [paths]  # type: ignore[list-item]
-        sides = zip(*label_prompts(labels), strict=True)
-        positive, negative = ([self.embed_text(list(texts)) for texts in side] for side in sides)
-        found = zero_shot_scores(self.embed_image(pictures), positive, negative, self.temperature)
+        sides = list(zip(*label_prompts(labels), strict=True))
+        if by == "global":
+            positive, negative = ([self.embed_text(list(texts)) for texts in side] for side in sides)
+            found = zero_shot_scores(self.embed_image(pictures), positive, negative, self.temperature)
+        else:
+            starts = range(0, len(pictures), BATCH)
+            batches = (self.images(pictures[start : start + BATCH], start) for start in starts)
+            states, denies = prompt_scores(self, batches, sides, by)
+            found = 1 / (1 + np.exp((denies - states) / self.spread(by)))
         names = [str(picture) if isinstance(picture, str | Path) else n for n, picture in enumerate(pictures)]
         return pd.DataFrame(found, index=names, columns=list(labels))
 

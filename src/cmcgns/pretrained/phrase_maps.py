@@ -17,7 +17,7 @@ from cmcgns.pretrained.embed import Embedder, Floats
 
 def untrained(model: Embedder, kind: MapKind) -> str:
     """Why the run cannot give this map: the loss that would have trained it was off, or none; empty if it can."""
-    return phrase_maps.untrained(model.recipe.objective, model.task.objective, kind)
+    return phrase_maps.untrained(model.recipe.objective, model.method, kind)
 
 
 def patch_maps(model: Embedder, tokens: Tensor, phrases: tuple[Tensor, Tensor], kind: MapKind) -> Tensor:
@@ -32,7 +32,7 @@ def patch_maps(model: Embedder, tokens: Tensor, phrases: tuple[Tensor, Tensor], 
     Returns:
         (B, K, P): cosines, or attention weights.
     """
-    return phrase_maps.patch_maps(model.task.model, model.task.objective, tokens, phrases, kind)
+    return phrase_maps.patch_maps(model.task.model, model.method, tokens, phrases, kind)
 
 
 def to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -80,7 +80,8 @@ def measure_scores(task: PretrainingTask, prepared: PreparedData, recipe: Recipe
         prepared: the run's data.
         recipe: its settings.
     """
-    kinds = [kind for kind in get_args(MapKind) if not untrained(recipe.objective, task.objective, kind)]
+    method = task.objective if isinstance(task.objective, CMCGNS) else None
+    kinds = [kind for kind in get_args(MapKind) if not untrained(recipe.objective, method, kind)]
     rows = prepared.validation.rows[:_STUDIES]
     said, stated = _statements(prepared.pairs.frame["text"].iloc[rows].tolist())
     if not kinds or not said:
@@ -93,14 +94,13 @@ def measure_scores(task: PretrainingTask, prepared: PreparedData, recipe: Recipe
         for batch in make_loader(prepared.validation, evaluation_order(len(rows), _BATCH)):
             tokens = task.model.image_encoder.tokens(batch.images.to(device))
             for kind in kinds:
-                maps = patch_maps(task.model, task.objective, tokens, phrases, kind)
+                maps = patch_maps(task.model, method, tokens, phrases, kind)
                 largest[kind].append(maps.max(2).values.float().cpu())
             scores["global"].append((task.model.pool_image(tokens) @ phrases[1].T).float().cpu())
-            if "attention" in kinds:
-                assert isinstance(task.objective, CMCGNS)
-                queries = F.normalize(phrases[0].float(), dim=-1)
+            if method is not None and "attention" in kinds:
                 patches = task.model.project_patches(tokens).float()
-                scores["local"].append(task.objective.attention.score(patches, queries).cpu())
+                queries = F.normalize(phrases[0].float(), dim=-1)
+                scores["local"].append(method.attention.score(patches, queries).cpu())
     present = {kind: _mean_area(torch.cat(values).numpy(), stated) for kind, values in largest.items()}
     deviation = {
         name: float(torch.cat(values).var(0, correction=0).mean().sqrt()) for name, values in scores.items() if values

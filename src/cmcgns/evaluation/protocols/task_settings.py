@@ -142,6 +142,11 @@ class ZeroShotSettings(TaskSettings):
         description="binary: each label by positive minus negative cosine; multiclass: the labels exclude each other "
         "and the largest positive cosine wins",
     )
+    by: Literal["global", "local", "sum"] = Field(
+        "global",
+        description="global: cosine of the global embeddings; local: a sentence beside what it sees in the image "
+        "with its own query; sum: both, each over its spread in the run's validation",
+    )
 
     @property
     def figures(self) -> list[str]:

@@ -18,7 +18,7 @@ from cmcgns.metrics.classification import binary_measures, multiclass_measures
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.pretrained.prompts import load_prompts
-from cmcgns.pretrained.zero_shot import label_cosines, prompt_prototype, zero_shot_scores
+from cmcgns.pretrained.zero_shot import label_cosines, prompt_prototype, prompt_scores, zero_shot_scores
 
 
 class ZeroShot:
@@ -30,7 +30,8 @@ class ZeroShot:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        return lacks_labels(data, ("test",)) or encoder.lacks_joint_space()
+        settings = cast(ZeroShotSettings, data.protocol.task_settings)
+        return lacks_labels(data, ("test",)) or encoder.lacks_score(settings.by)
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Scores of every test image."""
@@ -38,16 +39,14 @@ class ZeroShot:
         names, test = data.label_names, data.test
         if settings.outcome == "multiclass":
             check_exclusive(names, test.labels, test.names, "test")
-        positive, negative, facts = _prompts(job, settings)
-        images = job.encoder.embed_pixels(test.pixels, lambda share: job.progress("test images", share))
-        temperature = job.encoder.run.temperature
+        scores, facts = _scores(job, settings)
+        run = job.encoder.run
+        temperature = run.temperature if settings.by == "global" else run.spread(settings.by)
         if settings.outcome == "multiclass":
-            scores = label_cosines(images, positive)
             logits = (scores - scores.max(axis=1, keepdims=True)) / temperature
             chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         else:
-            scores = zero_shot_scores(images, positive, negative)
-            chances = zero_shot_scores(images, positive, negative, temperature)
+            chances = 0.5 * (1 + np.tanh(scores / (2 * temperature)))  # softmax of two, without overflow
         facts |= {"skipped": _undefined(names, test.labels)}
         facts |= {"temperature": temperature, "unlabelled_images": int(np.isnan(test.labels).all(axis=1).sum())}
         arrays = {
@@ -67,19 +66,26 @@ class ZeroShot:
         return multiclass_measures(arrays) if bool(arrays["exclusive"]) else binary_measures(arrays)
 
 
-def _prompts(job: Job, settings: ZeroShotSettings) -> tuple[list[FloatArray], list[FloatArray], dict[str, Any]]:
-    """One direction (1, D) a label for what states it and for what denies it, and the sentences for the record."""
-    book, model = load_prompts(settings.prompts), job.encoder.run
-    sides: tuple[list[FloatArray], list[FloatArray]] = ([], [])
-    said: dict[str, dict[str, list[str]]] = {}
-    for label in job.data.label_names:
-        entry = book.of(label)
-        texts = [list(side if settings.ensemble else side[:1]) for side in (entry.positive, entry.negative)]
-        for directions, sentences in zip(sides, texts, strict=True):
-            directions.append(prompt_prototype(model.embed_text(sentences))[None])
-        said[label] = {"positive": texts[0], "negative": texts[1]}
-    unknown = book.unknown(job.data.label_names)
-    return *sides, {"prompts": book.name, "sentences": said, "labels_from_template": unknown}
+def _scores(job: Job, settings: ZeroShotSettings) -> tuple[FloatArray, dict[str, Any]]:
+    """(n, C) of every test image with every label, and the sentences for the record."""
+    book, model, encoder, pixels = load_prompts(settings.prompts), job.encoder.run, job.encoder, job.data.test.pixels
+    entries = [book.of(label) for label in job.data.label_names]
+    most = None if settings.ensemble else 1
+    positive, negative = [list(e.positive[:most]) for e in entries], [list(e.negative[:most]) for e in entries]
+    said = {
+        label: {"positive": states, "negative": denies}
+        for label, states, denies in zip(job.data.label_names, positive, negative, strict=True)
+    }
+    facts = {"prompts": book.name, "sentences": said, "labels_from_template": book.unknown(job.data.label_names)}
+    if settings.by != "global":
+        batches = encoder.batches(pixels, lambda share: job.progress("test images", share))
+        states, denies = prompt_scores(model, batches, (positive, negative), settings.by)
+        return states if settings.outcome == "multiclass" else states - denies, facts
+    images = encoder.embed_pixels(pixels, lambda share: job.progress("test images", share))
+    sides = [[prompt_prototype(model.embed_text(texts))[None] for texts in side] for side in (positive, negative)]
+    if settings.outcome == "multiclass":
+        return label_cosines(images, sides[0]), facts
+    return zero_shot_scores(images, sides[0], sides[1]), facts
 
 
 def _undefined(names: list[str], labels: FloatArray) -> dict[str, str]:

@@ -1,0 +1,112 @@
+"""Scores by what sentences see in an image, and what a run's own validation says of maps and scores."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+
+import cmcgns
+from cmcgns.common.errors import UserError
+from cmcgns.pretrained import Pretrained
+from cmcgns.training.joint_scores import JointScores, _mean_area, _statements
+
+
+@pytest.fixture
+def matched(run: Path) -> Pretrained:
+    """A run as if it had been trained with query-matched contrast."""
+    model = cmcgns.load(run)
+    objective = model.recipe.objective.model_copy(update={"local": "query_matched"})
+    model.recipe = model.recipe.model_copy(update={"objective": objective})
+    assert model.method is not None
+    model.method.settings = objective
+    model.scores = JointScores("pooled", deviation={"global": 0.5, "local": 0.25})
+    return model
+
+
+LABELS = {"Edema": (["Edema.", "Wet lungs."], ["No edema."]), "Normal": (["Normal."], ["Ill.", "Sick."])}
+
+
+def cosine(model: Pretrained, image: torch.Tensor, text: str) -> float:
+    """Of a text with what it sees in one image."""
+    assert model.method is not None
+    patches = model.task.model.project_patches(model.task.model.image_encoder.tokens(image[None]))
+    query = F.normalize(model.encode_texts([text])[0], dim=-1)
+    seen, _ = model.method.attention.image_to_text(patches, query[None], torch.ones(1, 1).bool())
+    return float(F.cosine_similarity(seen[0, 0], query[0], dim=0))
+
+
+def test_zero_shot_by_local_scores_is_the_mean_difference_of_cosines(matched: Pretrained, images: list[Path]) -> None:
+    found = matched.zero_shot(images[:3], LABELS, by="local")
+    assert matched.method is not None
+    tau = 1 / float(matched.method.report_scale())
+    for path in images[:3]:
+        picture = matched.images([path])[0]
+        for label, (states, denies) in LABELS.items():
+            means = [np.mean([cosine(matched, picture, text) for text in side]) for side in (states, denies)]
+            expected = 1 / (1 + np.exp((means[1] - means[0]) / tau))
+            assert found.loc[str(path), label] == pytest.approx(expected, abs=1e-5)
+
+
+def test_sum_takes_both_over_their_spread(matched: Pretrained, images: list[Path]) -> None:
+    found = matched.zero_shot(images[:1], LABELS, by="sum")
+    picture, embedded = matched.images(images[:1])[0], matched.embed_image(images[:1])
+    for label, (states, denies) in LABELS.items():
+        means = []
+        for side in (states, denies):
+            local = np.mean([cosine(matched, picture, text) for text in side])
+            means.append(0.5 * (local / 0.25 + (embedded @ matched.embed_text(side).T).mean() / 0.5))
+        assert found.loc[str(images[0]), label] == pytest.approx(1 / (1 + np.exp(means[1] - means[0])), abs=1e-5)
+
+
+def test_what_a_run_cannot_score_is_said(run: Path, images: list[Path]) -> None:
+    model = cmcgns.load(run)
+    with pytest.raises(UserError, match=r"no score by local: only a run with objective\.local query_matched"):
+        model.zero_shot(images[:1], ["Edema"], by="local")
+    with pytest.raises(UserError, match="by is 'both'; choose global, local, sum"):
+        model.zero_shot(images[:1], ["Edema"], by="both")  # type: ignore[arg-type]
+
+
+def test_sum_needs_what_validation_said(matched: Pretrained, images: list[Path]) -> None:
+    matched.scores = JointScores("pooled")
+    with pytest.raises(UserError, match=r"the run folder has no scores\.json"):
+        matched.zero_shot(images[:1], ["Edema"], by="sum")
+
+
+def test_a_run_keeps_what_validation_said_and_ground_follows_it(run: Path, images: list[Path]) -> None:
+    kept = json.loads((run / "scores.json").read_text("utf-8"))
+    assert kept["map"] == max(kept["present"], key=kept["present"].get)
+    assert set(kept["present"]) == {"pooled", "patches", "attention"}
+    assert all(0 < value < 2 for value in kept["deviation"].values())
+    model = cmcgns.load(run)
+    for kind in ("attention", "patches"):
+        model.scores = JointScores(kind)
+        expected = model.ground(images[0], "Normal.", kind=kind)
+        np.testing.assert_array_equal(model.ground(images[0], "Normal."), expected)
+
+
+@pytest.mark.parametrize("content", ["{", '{"map": "other"}', '{"maps": "pooled"}', "[]"])
+def test_a_damaged_file_is_named_with_the_way_out(run: Path, content: str, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for path in run.iterdir():
+        (copy / path.name).symlink_to(path)
+    (copy / "scores.json").unlink()
+    assert cmcgns.load(copy).map == "pooled"  # of a run that is older than the file
+    (copy / "scores.json").write_text(content, "utf-8")
+    with pytest.raises(UserError, match=r"scores\.json is damaged .*take the file away"):
+        cmcgns.load(copy)
+
+
+def test_presence_is_the_mean_area_over_sentences_that_some_reports_state() -> None:
+    texts = ["Edema. Normal heart.", "normal heart", "Normal heart. No effusion.", "Edema."]
+    said, stated = _statements(texts)
+    assert said == ["Normal heart.", "Edema.", "No effusion."]
+    assert stated.tolist() == [[True, True, False], [True, False, False], [True, False, True], [False, True, False]]
+    scores = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    expected = np.mean([roc_auc_score(stated[:, k], scores[:, k]) for k in range(3)])
+    assert _mean_area(scores, stated) == pytest.approx(expected)
+    assert np.isnan(_mean_area(scores, np.ones((4, 3), dtype=bool)))
