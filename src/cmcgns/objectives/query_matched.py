@@ -234,7 +234,10 @@ def matched_report(
     """
     studies = len(patches)
     everyone = rows.of_all_ranks(studies)
-    cosines = attention.score(patches, everyone.z1)
+    asks = bank is not None and settings.centroid_negatives
+    queries = torch.cat([everyone.z1, bank.queries]) if asks and bank else everyone.z1
+    cosines = attention.score(patches, queries)  # of both at once: keys, values and their products are the same
+    cosines, of_centroids = cosines.tensor_split([len(everyone.z1)], dim=1)
     scores = cosines * logit_scale
     stated = Stated.of(rows, everyone, reports, bank.clusters if bank else None)
     left_out = stated.own | stated.text if settings.duplicates else stated.own
@@ -248,11 +251,10 @@ def matched_report(
         weights = torch.where(false, (1 - alike).clamp(_LEAST_WEIGHT, 1).log(), 0.0)
     towards_images = torch.where(stated.hard & ~left_out & ~false, math.log(settings.mu), weights)
     centroids = None
-    if bank is not None and stated.holds is not None and settings.centroid_negatives:
+    if asks and bank is not None and stated.holds is not None:
         kept = bank.negative_weights(settings.rarity)
-        asked = attention.score(patches, bank.queries) * logit_scale
-        usable = ~stated.holds & (kept > 0)
-        centroids = CentroidQueries(asked + kept.clamp(min=1e-12).log(), usable, settings.mu)
+        weighed = of_centroids * logit_scale + kept.clamp(min=1e-12).log()
+        centroids = CentroidQueries(weighed, ~stated.holds & (kept > 0), settings.mu)
     loss = query_matched_contrast(
         scores, rows, everyone, left_out=left_out, towards_images=towards_images, towards_sentences=weights,
         centroids=centroids,
