@@ -66,6 +66,8 @@ def _draw_slots(
     if label == "Edema":
         return [Slot(side, "perihilar") for side in SIDES]
     hidden = {Slot("left", "lower zone")} if enlarged else set()  # behind the heart
+    if enlarged and label == "Atelectasis":
+        hidden.add(Slot("left", "base"))
     free = [Slot(side, place) for side in SIDES for place in places if Slot(side, place) not in taken | hidden]
     if not free:
         return []
@@ -130,8 +132,9 @@ def _round(label: str, radius: tuple[float, float], contrast: tuple[float, float
 
 
 def _plan_atelectasis(rng: np.random.Generator, slot: Slot, grade: int) -> FindingPlan:
-    centre = (rng.uniform(0.20, 0.25), rng.uniform(0.62, 0.67))
-    extent = ((0.055, 0.08)[grade] * rng.uniform(0.9, 1.15), rng.uniform(-0.35, 0.35))  # half a length, slope
+    lateral, room = (0.0, 1.0) if slot.side == "right" else (0.055, 0.7)  # the heart takes some of the left base
+    centre = (lateral + rng.uniform(0.20, 0.24), rng.uniform(0.62, 0.67))
+    extent = ((0.055, 0.08)[grade] * room * rng.uniform(0.9, 1.15), rng.uniform(-0.35, 0.35))  # half a length, slope
     return FindingPlan(
         "Atelectasis", slot.side, slot.place, _GRADES[grade], True,
         centre=centre, extent=extent, amount=rng.uniform(0.50, 0.72),

@@ -72,7 +72,7 @@ def _paint_atelectasis(chest: Chest, plan: FindingPlan) -> Array:
     band = ramp(np.float32(0.011) - np.abs(down - np.float32(slope) * across), max(0.012, 0.9 / chest.size))
     band *= ramp(np.float32(length) - np.abs(across), 0.03)
     lung = chest.lungs[plan.side]
-    band[:, lung.columns] *= lung.cage
+    band[:, lung.columns] *= lung.cage * (lung.air > 0.1)
     _fill(chest, plan, np.float32(plan.amount) * band)
     return band
 
