@@ -8,8 +8,8 @@ of a linear probe (10 % of the labels, three draws) on the same encoder pretrain
 right where the first passes 0.95, so that findings are visible, and the second lies between 0.70 and 0.85, so that
 there is something to gain.
 
-So far only the small call's first half was run: 0.60, that is 0.96 for the two large findings and about chance for the
-small ones, which 155 steps do not find yet.
+So far only the small call's first half was run: 0.60, that is 0.96 for the two large findings and about chance for
+the small ones, which 155 steps do not find yet.
 """
 
 import argparse
