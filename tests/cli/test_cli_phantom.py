@@ -36,6 +36,13 @@ def test_studies_are_a_prepared_dataset(tmp_path: Path) -> None:
     assert content(tmp_path / "verb") == content(tmp_path / "function")
 
 
+def test_hard_studies_have_findings_of_their_own(tmp_path: Path) -> None:
+    counts = ("--train", 3, "--val", 0, "--test", 2, "--size", 40, "--workers", 1)
+    answer = phantom("studies", "--level", "hard", "--out", tmp_path, *counts)
+    assert (answer.exit_code, answer.output) == (0, f"written: {tmp_path / 'manifest.parquet'}\n")
+    assert {"label_Hernia", "label_Lung Cavity"} < set(read_manifest(tmp_path).columns)
+
+
 def test_a_split_may_be_left_out(tmp_path: Path) -> None:
     phantom("studies", "--out", tmp_path, "--train", 0, "--val", 0, "--test", 4, "--size", 32, "--workers", 1)
     assert pd.read_parquet(tmp_path / "manifest.parquet")["split"].tolist() == ["test"] * 4

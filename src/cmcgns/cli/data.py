@@ -95,12 +95,16 @@ def phantom_studies(
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Names the series of studies.")] = 0,
     workers: Annotated[int, typer.Option(min=1, max=_MOST_WORKERS, help="Processes.")] = os.cpu_count() or 1,
+    level: Annotated[
+        Literal["plain", "hard"],
+        typer.Option(help="hard: small faint findings among distractors, which reports leave out at times."),
+    ] = "plain",
 ) -> None:
     """Draw studies with reports, labels, boxes and masks: a prepared dataset that needs no patients."""
     from cmcgns.phantom import write_dataset
 
     counts = {"train": train, "val": val, "test": test}
-    typer.echo(f"written: {write_dataset(out, counts, seed=seed, size=size, workers=workers)}")
+    typer.echo(f"written: {write_dataset(out, counts, seed=seed, size=size, workers=workers, level=level)}")
 
 
 @phantom.command("tree")

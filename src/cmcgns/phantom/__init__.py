@@ -4,8 +4,18 @@ They let every part of the package be tried, tested and measured without patient
 simulations: nothing learnt from them says anything about real radiographs.
 """
 
-from cmcgns.phantom.dataset import write_dataset
+from cmcgns.phantom.dataset import finding_mask, write_dataset
 from cmcgns.phantom.findings import FINDINGS
 from cmcgns.phantom.study import DrawnFinding, Study, make_study
+from cmcgns.phantom.truth import SentenceTruth, sentence_truth
 
-__all__ = ["FINDINGS", "DrawnFinding", "Study", "make_study", "write_dataset"]
+__all__ = [
+    "FINDINGS",
+    "DrawnFinding",
+    "SentenceTruth",
+    "Study",
+    "finding_mask",
+    "make_study",
+    "sentence_truth",
+    "write_dataset",
+]

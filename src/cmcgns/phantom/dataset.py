@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,26 +20,36 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.files import make_folder, write_bytes
 from cmcgns.common.processes import worker_pool
 from cmcgns.data.manifest import write_manifest
+from cmcgns.phantom.hard import HARD_FINDINGS, make_hard_study
 from cmcgns.phantom.study import PATIENT_BLOCK, Study, check_side, make_study
 
 Row = dict[str, str | int]
 
 NAME = "phantom"  # of the dataset
 _CHUNK = 64
+_Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+Level = Literal["plain", "hard"]
+_MAPS: dict[str, str] = {"plain": "finding_map", "hard": "finding_layer"}  # which finding is where
 
 
-def write_dataset(out: Path, counts: Mapping[str, int], *, seed: int = 0, size: int = 128, workers: int = 1) -> Path:
+def write_dataset(
+    out: Path, counts: Mapping[str, int], *, seed: int = 0, size: int = 128, workers: int = 1, level: Level = "plain"
+) -> Path:
     """Write ``counts[split]`` studies for every split below ``out``; no patient is in two splits.
 
     The files are the same for any number of workers.
 
     Args:
         out: folder to fill with ``images/``, ``masks/`` and ``finding_maps/`` (studies with findings; any finding is
-            255 in the one, each has its number in the other) and ``manifest.parquet``.
-        counts: number of studies by name of split, such as ``{"train": 2000, "test": 500}``.
+            255 in the one, each has its number in the other) and ``manifest.parquet``. The hard level has
+            ``finding_layers/`` for ``finding_maps/``: 16-bit pictures, see :func:`finding_mask`.
+        counts: number of studies by name of split, such as ``{"train": 2000, "test": 500}``. At the hard level half
+            of the statements of the split ``test`` are worded as in no other.
         seed: names the series of studies.
         size: height and width of the images in pixels.
         workers: number of processes.
+        level: ``plain``, or ``hard`` (:mod:`cmcgns.phantom.hard`).
 
     Returns:
         Path of the manifest, one row per image, boxes in pixels as JSON.
@@ -47,19 +58,37 @@ def write_dataset(out: Path, counts: Mapping[str, int], *, seed: int = 0, size: 
         UserError: if ``out`` already has a manifest or a number is out of range.
     """
     manifest = out / "manifest.parquet"
-    _check(manifest, counts, size, workers)
+    _check(manifest, counts, size, workers, level)
     make_folder(out)
     with claimed(out, "phantom studies"):
-        _check(manifest, counts, size, workers)  # once more: another process may have just been here
-        return _write(out, counts, seed, size, workers)
+        _check(manifest, counts, size, workers, level)  # once more: another process may have just been here
+        return _write(out, counts, seed, size, workers, level)
 
 
-def _write(out: Path, counts: Mapping[str, int], seed: int, size: int, workers: int) -> Path:
-    for folder in ("images", "masks", "finding_maps"):
+def finding_mask(layers: Path, label: str) -> NDArray[np.bool_]:
+    """Where a finding of the hard level is, whatever lies over it.
+
+    Args:
+        layers: a file of ``finding_layers/``, as the manifest's ``finding_layer_path`` names it (empty: no finding).
+        label: one of :data:`cmcgns.phantom.hard.HARD_FINDINGS`; the boxes tell its instances apart.
+
+    Returns:
+        (H, W).
+
+    Raises:
+        ValueError: the level has no such label.
+    """
+    with Image.open(layers) as picture:
+        inside: NDArray[np.bool_] = (np.asarray(picture).astype(np.uint16) >> HARD_FINDINGS.index(label) & 1) == 1
+    return inside
+
+
+def _write(out: Path, counts: Mapping[str, int], seed: int, size: int, workers: int, level: Level) -> Path:
+    for folder in ("images", "masks", f"{_MAPS[level]}s"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     tasks = _assign(counts)
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
-    write = partial(_write_chunk, out, seed, size)
+    write = partial(_write_chunk, out, seed, size, level)
     if workers == 1:
         rows = list(chain.from_iterable(map(write, chunks)))
     else:
@@ -68,7 +97,7 @@ def _write(out: Path, counts: Mapping[str, int], seed: int, size: int, workers: 
     return write_manifest(pd.DataFrame(rows), out / "manifest.parquet")
 
 
-def _check(manifest: Path, counts: Mapping[str, int], size: int, workers: int) -> None:
+def _check(manifest: Path, counts: Mapping[str, int], size: int, workers: int, level: str) -> None:
     if manifest.exists():
         raise UserError(f"{manifest} exists already; choose another folder or remove that dataset first")
     for split, count in counts.items():
@@ -79,6 +108,8 @@ def _check(manifest: Path, counts: Mapping[str, int], size: int, workers: int) -
     check_side(size)
     if workers < 1:
         raise UserError(f"workers is {workers}; take 1 or more")
+    if level not in _MAPS:
+        raise UserError(f"no level is called {level!r}; there are {', '.join(_MAPS)}")
 
 
 def _assign(counts: Mapping[str, int]) -> list[tuple[int, str]]:
@@ -91,18 +122,21 @@ def _assign(counts: Mapping[str, int]) -> list[tuple[int, str]]:
     return tasks
 
 
-def _write_chunk(out: Path, seed: int, size: int, tasks: Sequence[tuple[int, str]]) -> list[Row]:
+def _write_chunk(out: Path, seed: int, size: int, level: Level, tasks: Sequence[tuple[int, str]]) -> list[Row]:
     """Draw some studies; a reader never sees half of a file."""
     rows = []
     for index, split in tasks:
-        study = make_study(seed, index, size)
-        pictures = {"image": study.image}
+        if level == "hard":
+            study = make_hard_study(seed, index, size, held_out=split == "test")
+        else:
+            study = make_study(seed, index, size)
+        pictures: dict[str, _Pixels] = {"image": study.image}
         if study.findings:
-            pictures |= {"mask": np.where(study.mask > 0, 255, 0).astype(np.uint8), "finding_map": study.mask}
+            pictures |= {"mask": np.where(study.mask > 0, 255, 0).astype(np.uint8), _MAPS[level]: study.mask}
         files = {kind: (f"{kind}s/{study.study_id}.png", _png(pixels)) for kind, pixels in pictures.items()}
         for name, content in files.values():
             write_bytes(out / name, content, durable=False)
-        paths = {f"{kind}_path": files.get(kind, ("",))[0] for kind in ("image", "mask", "finding_map")}
+        paths = {f"{kind}_path": files.get(kind, ("",))[0] for kind in ("image", "mask", _MAPS[level])}
         rows.append(_row(study, split, size) | paths | {"sha256": hashlib.sha256(files["image"][1]).hexdigest()})
     return rows
 
@@ -133,7 +167,7 @@ def _boxes(study: Study) -> str:
     return json.dumps(boxes)
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
+def _png(pixels: _Pixels) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -11,9 +11,9 @@ import numpy as np
 from cmcgns.common.packaged import packaged_yaml
 from cmcgns.phantom.findings import FindingPlan
 
-_WORDING: dict[str, Any] = packaged_yaml("cmcgns.phantom", "wording.yaml")
+WORDING: dict[str, Any] = packaged_yaml("cmcgns.phantom", "wording.yaml")
 _MOST_SENTENCES = 9
-_IN_LUNG = frozenset({"Consolidation", "Edema", "Nodule", "Effusion", "Pneumothorax"})
+IN_LUNG = frozenset({"Consolidation", "Edema", "Nodule", "Effusion", "Pneumothorax"})
 _ADJECTIVES = {"apex": "apical", "hemithorax": "apicobasal"}
 
 
@@ -47,9 +47,9 @@ def _group(plans: Sequence[FindingPlan]) -> list[list[FindingPlan]]:
 def _describe(rng: np.random.Generator, group: Sequence[FindingPlan]) -> str:
     plan = group[0]
     if plan.kind:
-        wordings = _WORDING["objects"][plan.kind]
+        wordings = WORDING["objects"][plan.kind]
     else:
-        labels = _WORDING["bilateral" if len(group) > 1 else "positive"]
+        labels = WORDING["bilateral" if len(group) > 1 else "positive"]
         wordings = labels[plan.label]["certain" if plan.certain else "uncertain"]
     place = _ADJECTIVES.get(plan.place, plan.place) if plan.label == "Pneumothorax" else plan.place
     text = _draw(rng, wordings).format(side=plan.side, place=place, degree=plan.degree, size=plan.amount)
@@ -64,7 +64,7 @@ def _draw_normal(rng: np.random.Generator, present: frozenset[str], count: int) 
     """Up to ``count`` true normal sentences, never denying the same label twice."""
     lines: list[str] = []
     denied: set[str] = set()
-    normal = list(_WORDING["normal"].items())
+    normal = list(WORDING["normal"].items())
     for i in rng.permutation(len(normal)):
         text, denies = normal[int(i)]
         if not (present | denied).isdisjoint(denies):
@@ -78,12 +78,12 @@ def _draw_normal(rng: np.random.Generator, present: frozenset[str], count: int) 
 
 def _sided_normal(rng: np.random.Generator, plans: Sequence[FindingPlan]) -> list[str]:
     """Now and then, say of the healthy side what the other side does not have."""
-    busy = {plan.side for plan in plans if plan.label in _IN_LUNG}
+    busy = {plan.side for plan in plans if plan.label in IN_LUNG}
     if len(busy) != 1 or rng.random() > 0.35:
         return []
     healthy = "left" if busy == {"right"} else "right"
     kind = "Effusion" if "Effusion" in {plan.label for plan in plans} else "lung"
-    return [_draw(rng, _WORDING["sided"][kind]).format(side=healthy)]
+    return [_draw(rng, WORDING["sided"][kind]).format(side=healthy)]
 
 
 def _impression(
@@ -95,13 +95,13 @@ def _impression(
 ) -> list[str]:
     """At most ``room`` sentences; the finding left out of the other section is always among them."""
     if present <= {"Foreign Object"}:
-        normal = _WORDING["normal_impressions"][: 2 if present else None]
+        normal = WORDING["normal_impressions"][: 2 if present else None]
         return [*(_describe(rng, group) for group in order), _draw(rng, normal)]
     most = len(order) - 1 if len(order) > 2 and rng.random() < 0.4 else len(order)
     first = [skipped] if skipped >= 0 else []
     keep = first + [i for i in range(len(order)) if i != skipped]
     lines = [_describe(rng, order[i]) for i in keep[: min(most, room)]]
-    rest = [text for text, denies in _WORDING["rest_impressions"].items() if present.isdisjoint(denies)]
+    rest = [text for text, denies in WORDING["rest_impressions"].items() if present.isdisjoint(denies)]
     if len(lines) < min(3, room) and rest and rng.random() < 0.35:
         lines.append(_draw(rng, rest))
     return lines

@@ -102,7 +102,8 @@ class Study:
     """A synthetic study with ground truth.
 
     ``image`` is (H, W) grayscale with dense tissue bright; ``mask`` (H, W) is a label map, 0 for background
-    and ``1 + FINDINGS.index(label)`` elsewhere, where later findings cover earlier ones.
+    and ``1 + FINDINGS.index(label)`` elsewhere, where later findings cover earlier ones; of a hard study, uint16
+    with a bit a label. ``names`` are the labels that its level knows.
     """
 
     study_id: str
@@ -111,16 +112,17 @@ class Study:
     findings_text: str
     impression: str
     findings: tuple[DrawnFinding, ...]
-    mask: NDArray[np.uint8]
+    mask: NDArray[np.uint8] | NDArray[np.uint16]
     sex: str
     age: int
     view: str
+    names: tuple[str, ...] = FINDINGS
 
     @property
     def labels(self) -> dict[str, int]:
-        """1 or 0 for each of :data:`FINDINGS`."""
+        """1 or 0 for each of ``names``."""
         present = {finding.label for finding in self.findings}
-        return {label: int(label in present) for label in FINDINGS}
+        return {label: int(label in present) for label in self.names}
 
 
 @dataclass(frozen=True)
@@ -175,10 +177,19 @@ def check_side(size: int) -> None:
         raise UserError(f"size {size} is too large for a synthetic radiograph; take at most {LARGEST_SIZE}")
 
 
-def plan_study(seed: int, index: int) -> StudyPlan:
-    """Draw patient, anatomy, findings and report of a study without drawing its image."""
+def check_numbers(seed: int, index: int) -> None:
+    """Raise if no study has these numbers.
+
+    Raises:
+        UserError: one is negative.
+    """
     if seed < 0 or index < 0:
         raise UserError(f"seed {seed} and index {index} must not be negative")
+
+
+def plan_study(seed: int, index: int) -> StudyPlan:
+    """Draw patient, anatomy, findings and report of a study without drawing its image."""
+    check_numbers(seed, index)
     block, number = patient_of(seed, index)
     patient = np.random.default_rng((seed, _PATIENT, block, number))
     sex, age = ("F" if patient.random() < 0.48 else "M"), int(patient.triangular(18, 62, 96))

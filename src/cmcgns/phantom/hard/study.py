@@ -1,0 +1,108 @@
+"""One hard study from a seed and an index: another series than the plain one, of other patients."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmcgns.phantom.anatomy import draw_anatomy
+from cmcgns.phantom.findings import FindingPlan
+from cmcgns.phantom.hard.distractors import add_to_body, add_to_film, vary_anatomy
+from cmcgns.phantom.hard.findings import HARD_FINDINGS, draw_hard_findings
+from cmcgns.phantom.hard.language import compose_hard_report
+from cmcgns.phantom.hard.painting import paint_hard_finding
+from cmcgns.phantom.raster import bounding_box
+from cmcgns.phantom.study import (
+    DrawnFinding,
+    Study,
+    StudyPlan,
+    check_numbers,
+    check_side,
+    develop,
+    draw_chest,
+    patient_of,
+)
+
+_HARD = 100  # keeps the random streams apart from those of plain studies
+_PATIENT, _POSE, _TRUTH, _REPORT, _GRAIN, _OVER = range(_HARD, _HARD + 6)
+
+
+@dataclass(frozen=True)
+class HardFinding(DrawnFinding):
+    """A finding as drawn; ``stated`` says whether the report speaks of it, as it does of two in three."""
+
+    stated: bool
+
+
+@dataclass(frozen=True)
+class HardPlan(StudyPlan):
+    """Everything about a hard study except its pixels; ``stated`` are the findings that the report speaks of."""
+
+    stated: frozenset[FindingPlan]
+
+
+def make_hard_study(seed: int, index: int, size: int = 128, *, held_out: bool = False) -> Study:
+    """Make the hard study number ``index`` of the endless series that ``seed`` names.
+
+    Args:
+        seed: names the series; not negative.
+        index: number of the study in the series; not negative.
+        size: height and width of the image in pixels, at least 32.
+        held_out: as for :func:`plan_hard_study`.
+
+    Returns:
+        A study whose ``mask`` is (H, W) uint16: bit ``HARD_FINDINGS.index(label)`` is set inside that finding.
+
+    Raises:
+        UserError: if one of the numbers is out of range.
+    """
+    check_side(size)
+    plan = plan_hard_study(seed, index, held_out=held_out)
+    image, mask, findings = render_hard(plan, size)
+    return Study(
+        plan.study_id, plan.patient_id, image, plan.findings_text, plan.impression, tuple(findings), mask,
+        plan.sex, plan.age, plan.view, HARD_FINDINGS,
+    )  # fmt: skip
+
+
+def plan_hard_study(seed: int, index: int, *, held_out: bool = False) -> HardPlan:
+    """Draw patient, anatomy, findings and report of a study without drawing its image.
+
+    Args:
+        seed: names the series; not negative.
+        index: number of the study in the series; not negative.
+        held_out: word half of the statements as in no training study; nothing else changes.
+
+    Raises:
+        UserError: if one of the numbers is out of range.
+    """
+    check_numbers(seed, index)
+    block, number = patient_of(seed, index)
+    patient = np.random.default_rng((seed, _PATIENT, block, number))
+    sex, age = ("F" if patient.random() < 0.48 else "M"), int(patient.triangular(18, 62, 96))
+    pose = np.random.default_rng((seed, _POSE, index))
+    view = "AP" if pose.random() < 0.35 else "PA"
+    anatomy = vary_anatomy(draw_anatomy(patient, pose, sex, view), pose)
+    findings = draw_hard_findings(np.random.default_rng((seed, _TRUTH, index)))
+    text, impression, stated = compose_hard_report(np.random.default_rng((seed, _REPORT, index)), findings, held_out)
+    return HardPlan(
+        f"phantom-hard-{seed}-{index:06d}", f"phantom-hard-{seed}-p{block:05d}{number:02d}", sex, age, view, anatomy,
+        findings, text, impression, (seed, _GRAIN, index), stated,
+    )  # fmt: skip
+
+
+def render_hard(plan: HardPlan, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[HardFinding]]:
+    """Draw a plan: image (size, size), bits of the findings (size, size) and the findings with their boxes."""
+    ratios = [item.amount for item in plan.findings if item.label == "Cardiomegaly"]
+    chest = draw_chest(plan.anatomy, size, ratios[0] if ratios else plan.anatomy.heart_ratio)
+    mask = np.zeros((size, size), np.uint16)
+    findings = []
+    for item in plan.findings:
+        region = paint_hard_finding(chest, item)
+        mask |= region.astype(np.uint16) << np.uint16(HARD_FINDINGS.index(item.label))
+        box, stated = bounding_box(region), item in plan.stated
+        findings.append(HardFinding(item.label, item.side, item.place, item.degree, item.certain, box, stated))
+    over = np.random.default_rng((*plan.grain, _OVER))
+    add_to_body(chest, over)
+    film = add_to_film(develop(chest, np.random.default_rng(plan.grain)), over)
+    return (film * np.float32(255) + np.float32(0.5)).astype(np.uint8), mask, findings
