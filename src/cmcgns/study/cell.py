@@ -13,7 +13,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from cmcgns.common.claim import FolderInUse, claimed
+from cmcgns.common.claim import LOCK, FolderInUse, claimed
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import is_about_a_place, is_left_over, make_folder, write_json
 from cmcgns.common.stored import naming_damage, read_json
@@ -103,8 +103,10 @@ def do_job(work: Work, job: Job) -> Outcome:
 
 def is_untidy(work: Work, job: Job) -> bool:
     """Whether a finished job has files left that are not to be kept: its process was killed before they were gone."""
-    run, keep = RunFolder(work.place(job) / "run"), work.plan.settings.keep
-    return keep != "all" and (run.state.is_dir() or (keep == "none" and run.model.is_file()))
+    place, keep = work.place(job), work.plan.settings.keep
+    run = RunFolder(place / "run")
+    kept = (keep != "all" and run.state.is_dir()) or (keep == "none" and run.model.is_file())
+    return kept or (place / LOCK).is_file()
 
 
 def tidy(work: Work, job: Job) -> None:

@@ -62,7 +62,8 @@ def write_table(plan: Plan, results: Mapping[tuple[str, int], Result], out: Path
         "common": ", ".join(plan.settings.set),
     }
     write_text(out / "table.md", _markdown(content))
-    images = save_pictures(out, _forest(rows, plan.settings.baseline), ("study",))
+    # Nothing is removed: another process may be writing the same picture.
+    images = save_pictures(out, _forest(rows, plan.settings.baseline), ())
     page = page_template("cmcgns.study", "index.html.j2", trim=True)
     write_text(out / PAGE, page.render(images=images, **content))
     return out / PAGE

@@ -131,8 +131,8 @@ def _work_off(work: Work, jobs: Sequence[Job], options: StudyOptions, console: C
                 write_table(work.plan, read_results(work.plan, work.out), work.out)
         if len(busy) == len(waiting):
             if not said:
-                names = ", ".join(first_of(busy, 5, lambda job: job.name))
-                console.print(f"waiting for {names}: another process works on it", markup=False)
+                names = ", ".join(first_of([job.name for job in busy], 5))
+                console.print(f"waiting for {names}: in work elsewhere", markup=False)
             said = True
             time.sleep(_WAIT)
         waiting = busy

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cmcgns.settings.config import Count, Positive, Settings, Side
+from cmcgns.settings.config import Positive, Settings, Side
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]  # they become folders
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+Seed = Annotated[int, Field(strict=True, ge=0, le=10**9)]
 Share = Annotated[float, Field(gt=0, le=100)]
 
 
@@ -19,7 +20,7 @@ class Phantom(Settings):
     train: Positive = 2000
     val: Positive = 200
     test: Positive = 500
-    seed: Count = Field(0, description="of the series for pretraining; the judged one has the next seed")
+    seed: Seed = Field(0, description="of the series for pretraining; the judged one has the next seed")
     size: Side = Field(128, description="side of the images in pixels")
 
 
@@ -66,7 +67,7 @@ class StudySettings(Settings):
     set: list[str] = Field([], description="key=value of the recipe, for every cell")
     cells: list[CellSettings] = Field([], description="this or `grid`")
     grid: dict[Label, dict[Label, list[str]]] = Field({}, description="{axis: {label: [key=value, …]}}")
-    seeds: list[Count] = Field([0], min_length=1, description="training.seed")
+    seeds: list[Seed] = Field([0], min_length=1, description="training.seed")
     judge: list[JudgeSettings] = Field(min_length=1)
     measures: list[MeasureSettings] = Field(min_length=1)
     baseline: str = Field(description="name of the cell that the others are compared with")
