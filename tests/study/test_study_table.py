@@ -13,10 +13,11 @@ from cmcgns.evaluation.compare import compare_folders
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import Cell, load_protocol
 from cmcgns.evaluation.results import open_results, write_predictions, write_protocol
+from cmcgns.study.page import write_table
 from cmcgns.study.plan import Plan
 from cmcgns.study.results import Figure, Origin, Result, read_figures, read_result, write_result
 from cmcgns.study.table import difference_interval, table_rows
-from support.study import figures_from, plan_of
+from support.study import figures_from, plan_of, tables_of
 
 Results = dict[tuple[str, int], Result]
 
@@ -91,6 +92,18 @@ def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
     assert (row.seeds, row.shared, row.difference, row.low) == (2, 0, None, None)
 
 
+def test_page_and_picture_are_the_same_every_time(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    results = results_for(plan)
+    page = write_table(plan, results, tmp_path / "one").read_text()
+    assert "In every cell: training.batch_size=4" in page
+    assert "4 of 4 runs finished" in page
+    assert page.count("data:image/png") == 1
+    write_table(plan, results, tmp_path / "other")
+    assert tables_of(tmp_path / "one") == tables_of(tmp_path / "other")
+    assert len(tables_of(tmp_path / "one")) == 4
+
+
 def changed(results: Results, cell: str, **changes: Any) -> Results:
     """Other values in every figure of a cell."""
     return {
@@ -145,8 +158,9 @@ def judged(folder: Path, seed: int, shift: float) -> Path:
         noise = np.random.default_rng(10 * seed + draw).normal(size=labels.shape)
         probabilities = 1 / (1 + np.exp(-noise - shift * labels))
         arrays = {
-            "labels": labels, "probabilities": probabilities, "logits": noise + shift * labels,
+            "labels": labels, "probabilities": probabilities, "scores": noise + shift * labels,
             "label_names": np.array(["A", "B"]), "counted": np.array([True, True]),
+            "exclusive": np.array(False),
         }  # fmt: skip
         write_predictions(folder, "linear/v1@d", Cell(10.0, draw), "k", Predictions(rows, patients, arrays, {}))
     return folder

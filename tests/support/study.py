@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 import yaml
 
+from cmcgns.phantom.dataset import write_dataset
 from cmcgns.settings.config import Recipe
-from cmcgns.study import cell
+from cmcgns.study import cell, page
 from cmcgns.study.load import load_plan
 from cmcgns.study.plan import Plan
 from cmcgns.study.results import Figure
 from cmcgns.study.run import StudyOptions, run_study
 from cmcgns.training.run_folder import RunFolder
 from support.evaluation import write_set
-from support.training import kill
+from support.training import TRAIN, VALIDATION, kill, tiny_recipe
 
 OPTIONS = StudyOptions(accelerator="cpu")
 RESAMPLES = 40
+RECALL = "report_to_image_r@10"
 
 
 def study_content(data: str = "data", **changes: Any) -> dict[str, Any]:
@@ -56,6 +58,23 @@ def write_study(folder: Path, **changes: Any) -> str:
 
 def plan_of(folder: Path, **changes: Any) -> Plan:
     return load_plan(write_study(folder, **changes))
+
+
+def tiny_study(folder: Path, data: Path | None = None) -> str:
+    """A study that is really trained and judged, in seconds: two cells of one seed, by retrieval alone."""
+    if data is None:
+        data = folder / "studies"
+        write_dataset(data, {"train": TRAIN, "val": VALIDATION, "test": 8}, size=40)
+    recipe, file = folder / "tiny.yaml", folder / "study.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_recipe().model_dump(mode="json")))
+    apart = ["objective.weight_report=0", "objective.weight_image=0"]
+    content = study_content(
+        str(data), recipe=str(recipe), set=[], seeds=[0], judge=[{"protocol": "retrieval/v1"}],
+        measures=[{"protocol": "retrieval/v1", "measure": RECALL}],
+        cells=[{"name": "global", "set": apart}, {"name": "full"}],
+    )  # fmt: skip
+    file.write_text(yaml.safe_dump(content))
+    return str(file)
 
 
 def figures_from(recipe: Recipe, plan: Plan) -> list[Figure]:
@@ -110,11 +129,12 @@ def pretend_to_judge(work: cell.Work, run: Path, out: Path) -> tuple[int, list[F
 
 @pytest.fixture
 def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The log of what was trained."""
+    """The log of what was trained; no picture is drawn, which takes longest."""
     log = tmp_path / "trained.log"
     log.touch()
     monkeypatch.setattr(cell, "pretrain", pretend_to_train(log))
     monkeypatch.setattr(cell, "_judge", pretend_to_judge)
+    monkeypatch.setattr(page, "_forest", lambda *_: {})
     return log
 
 
@@ -133,6 +153,7 @@ def do_study(study: str, out: Path, log: Path, seconds: float = 0.0, killed_at: 
 
     cell.pretrain = pretend_to_train(log, seconds, moment)  # type: ignore[assignment]
     cell._judge, cell.write_result, cell.tidy = pretend_to_judge, writing, tidying
+    page._forest = lambda *_: {}
     run_study(load_plan(study), out, OPTIONS)
 
 
@@ -148,4 +169,5 @@ def results_of(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def tables_of(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (*out.glob("table.*"), *(out / "pictures").iterdir())}
+    """Content of the table in every form, the picture included where there is one."""
+    return {path.name: path.read_bytes() for path in (*out.glob("table.*"), *out.glob("pictures/*"))}

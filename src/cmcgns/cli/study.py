@@ -19,7 +19,7 @@ def study(
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="ray: spread over a Ray cluster whose machines share --out.")
     ] = "local",
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is done; do nothing.")] = False,
     table_only: Annotated[
         bool, typer.Option("--table-only", help="Only write the table, from the results that are there.")
