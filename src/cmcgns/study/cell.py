@@ -131,6 +131,8 @@ def _make(work: Work, job: Job, place: Path) -> Result:
         with _noted(place, origin):
             resume = run.config.is_file()
             pretrain(job.recipe, work.train, run.path, resume=resume, accelerator=work.accelerator)
+    with claimed(run.path, "study"):
+        pass  # what a process that was killed after its last step has left there is gone
     logging.getLogger("cmcgns.models.freeze").setLevel(logging.WARNING)  # the run has said it already
     parameters, figures = _judge(work, run.path, place / "judged")
     _, seconds = read_start(place) or (origin, 0.0)

@@ -55,10 +55,10 @@ def run_study(plan: Plan, out: Path, options: StudyOptions) -> Path:
     console = Console(highlight=False)
     jobs = plan.chosen(options.cells, options.seeds)
     make_folder(out)
-    _refuse_others(plan, out, jobs)  # before minutes are spent on drawing studies
+    _refuse_others(plan, out)  # before minutes are spent on drawing studies
     train, pairs = study_data(plan, out)
     work = Work(plan, out, train, pairs, fingerprint(train, pairs), options.accelerator)
-    for job in jobs:
+    for job in plan.jobs:
         for where, origin in _made(out, job):
             if origin.data != work.data:
                 raise UserError(f"{where} was made from other data: {_way_out(out, job)}")
@@ -80,7 +80,7 @@ def write_study_table(plan: Plan, out: Path) -> Path:
     Raises:
         UserError: there is no result, a damaged one, or one of other settings.
     """
-    _refuse_others(plan, out, plan.jobs)
+    _refuse_others(plan, out)
     results = read_results(plan, out)
     if not results:
         raise UserError(f"{out / RESULTS}: there is no result of {plan.settings.name} yet")
@@ -93,9 +93,9 @@ def read_results(plan: Plan, out: Path) -> dict[tuple[str, int], Result]:
     return {place: read_result(file) for place, file in files.items() if file.is_file()}
 
 
-def _refuse_others(plan: Plan, out: Path, jobs: Sequence[Job]) -> None:
+def _refuse_others(plan: Plan, out: Path) -> None:
     """Raise where a result, or a run that has begun, has other settings than the study has now."""
-    for job in jobs:
+    for job in plan.jobs:
         for where, origin in _made(out, job):
             if changed := origin.settings_that_differ(job.decisive, plan.protocols):
                 said = ", ".join(first_of(changed, 5))
@@ -158,7 +158,7 @@ def describe_study(plan: Plan, out: Path, options: StudyOptions) -> Iterator[str
         UserError: as :func:`run_study` before it trains.
     """
     jobs = plan.chosen(options.cells, options.seeds)
-    _refuse_others(plan, out, jobs)
+    _refuse_others(plan, out)
     settings = plan.settings
     yield f"{settings.name}: {len(jobs)} runs of recipe {settings.recipe} {' '.join(settings.set)}".rstrip()
     for cell in plan.cells:
