@@ -104,6 +104,23 @@ def test_page_and_picture_are_the_same_every_time(tmp_path: Path) -> None:
     assert len(tables_of(tmp_path / "one")) == 4
 
 
+def test_only_clear_differences_are_set_off(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    near = changed(changed(results_for(plan), "full", value=0.5), "global", value=0.5)
+    rng = np.random.default_rng(0)
+    near = changed(near, "full", replicates=rng.normal(0.5, 0.1, size=40).tolist())
+    near = changed(near, "global", replicates=rng.normal(0.5, 0.1, size=40).tolist())
+    assert not any(row.clear for row in table_rows(plan, near))
+    page = write_table(plan, near, tmp_path / "near")
+    assert "<strong>" not in page.read_text()
+    assert "**" not in (tmp_path / "near" / "table.md").read_text()
+    far = changed(changed(near, "full", value=0.9), "full", replicates=rng.normal(0.9, 0.01, size=40).tolist())
+    far = changed(far, "global", replicates=rng.normal(0.5, 0.01, size=40).tolist())
+    page = write_table(plan, far, tmp_path / "far")
+    assert page.read_text().count("<strong>+0.400</strong>") == 2
+    assert (tmp_path / "far" / "table.md").read_text().count("**+0.400**") == 2
+
+
 def changed(results: Results, cell: str, **changes: Any) -> Results:
     """Other values in every figure of a cell."""
     return {

@@ -98,7 +98,7 @@ def _entry(row: TableRow) -> dict[str, Any]:
         "value": number(row.value) + spread if is_number(row.value) else DASH,
         "difference": signed(row.difference) if is_number(row.difference) else "",
         "interval": span(row.low, row.high, signed),
-        "clear": row.clear,
+        "is_clear": row.clear,
     }
 
 
@@ -111,7 +111,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
     for cell in content["cells"]:
         line = [markdown_text(cell["name"])]
         for entry in cell["entries"]:
-            said = f"**{entry['difference']}**" if entry["clear"] else entry["difference"]
+            said = f"**{entry['difference']}**" if entry["is_clear"] else entry["difference"]
             line += [entry["value"], f"{said} ({entry['interval']})" if entry["interval"] else said or DASH]
         lines.append(line)
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
