@@ -19,7 +19,8 @@ def test_the_page_of_the_package_has_no_relative_links() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/evaluation.md", "docs/package.md"]
+    "page",
+    ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/evaluation.md", "docs/package.md", "docs/studies.md"],
 )
 def test_relative_links_lead_to_files(page: str) -> None:
     for link in LINK.findall((ROOT / page).read_text("utf-8")):

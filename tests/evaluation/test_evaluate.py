@@ -252,8 +252,8 @@ def test_all_runs_general_protocols_on_the_v1_copy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["tpu", "cuda:x", "cuda:99", "cpu:1", "cuda:-1"])
 def test_a_wrong_device_is_explained(device: str) -> None:
     with pytest.raises(UserError, match=f"--device {device}: "):
-        command._device(device)
-    assert command._device("cpu") == "cpu"
+        command.device_of(device)
+    assert command.device_of("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("out", ["file", "file/below"])

@@ -17,7 +17,7 @@ from malformed.call import Call
 from malformed.world import World
 
 SHARE = 4  # one call of so many is made by default
-VERBS = ("pretrain", "pairs", "runs", "evaluate", "prepare", "others", "python")
+VERBS = ("pretrain", "pairs", "runs", "evaluate", "study", "prepare", "others", "python")
 
 
 def _all() -> Iterator[object]:

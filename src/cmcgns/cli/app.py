@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import cmcgns
-from cmcgns.cli import data, evaluation, training
+from cmcgns.cli import data, evaluation, study, training
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import explain, is_about_a_place
 from cmcgns.common.processes import Stopped, stopping_at_signals
@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for group in (data, training, evaluation):
+for group in (data, training, evaluation, study):
     app.add_typer(group.app)
 
 

@@ -26,12 +26,17 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _held: set[int] = set()
 
 
+class FolderInUse(UserError):
+    """Another process works in a folder; says which one."""
+
+
 @contextmanager
 def claimed(folder: Path, work: str) -> Iterator[None]:
     """Sole use of a folder, which exists, while the block runs; temporary files of writers that are gone are removed.
 
     Raises:
-        UserError: another process works in the folder, or it cannot be written to.
+        FolderInUse: another process works in the folder.
+        UserError: it cannot be written to.
     """
     file = folder / LOCK
     with explained(file):
@@ -82,7 +87,7 @@ def _lock(file: Path) -> int:
         except BlockingIOError:
             told = os.pread(descriptor, 200, 0)
             os.close(descriptor)
-            raise UserError(f"{file.parent}: {_told(told)}; wait for it, or choose another folder") from None
+            raise FolderInUse(f"{file.parent}: {_told(told)}; wait for it, or choose another folder") from None
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 logger.warning(

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cmcgns.common.cluster import on_ray
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import explained
 from cmcgns.common.processes import Stopped, worker_pool
@@ -130,7 +131,7 @@ def run_tasks(
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
     run = partial(_run_chunk, function)
     if engine == "ray":
-        parts = _on_ray(function, chunks)
+        parts = on_ray(run, chunks)
     elif workers == 1 or len(chunks) <= 1:
         parts = map(run, chunks)
     else:
@@ -156,21 +157,3 @@ def _in_pool(run: Callable[[Any], list[Any]], chunks: Sequence[Any], workers: in
                     yield future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _on_ray(function: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[list[Any]]:
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--engine ray needs Ray: pip install 'cmcgns[ray]'") from None
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
-    remote = ray.remote(_run_chunk)
-    shared = ray.put(function)  # sent to each machine once
-    waiting = iter(chunks)
-    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    running = [remote.remote(shared, chunk) for chunk in islice(waiting, ahead)]
-    while running:
-        done, running = ray.wait(running)
-        running += [remote.remote(shared, chunk) for chunk in islice(waiting, len(done))]
-        yield from ray.get(done)

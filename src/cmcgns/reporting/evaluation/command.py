@@ -49,7 +49,7 @@ def run_evaluation(
     """
     console = Console(highlight=False)
     judged = open_encoder(encoder, normalise, image_size, prefix=prefix)
-    options = replace(options, device=_device(options.device))
+    options = replace(options, device=device_of(options.device))
     judgement = judge_encoder(judged, pairs, out, options, console)
     print_judgement(judgement, console)
     return 1 if judgement.outcome.failures or not judgement.rows else 0
@@ -140,7 +140,12 @@ def run_comparison(first: Path, second: Path, out: Path | None) -> None:
             console.print(f"Open [bold]{escape(str(write_comparison(out, comparison)))}[/bold]")
 
 
-def _device(name: str) -> str:
+def device_of(name: str) -> str:
+    """The device that `auto` means here, or the one that is named.
+
+    Raises:
+        UserError: there is no such device.
+    """
     import torch
 
     if name == "auto":

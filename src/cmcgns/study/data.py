@@ -1,0 +1,90 @@
+"""The data of a study: a user's own, or synthetic studies that are drawn once; and what tells them from others."""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+from cmcgns.common.claim import FolderInUse
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import sha256, write_json
+from cmcgns.common.stored import read_json
+from cmcgns.data.pairs.table import TABLE_NAMES
+from cmcgns.data.shards.index import open_shards
+from cmcgns.data.tables import find_table
+from cmcgns.evaluation.select import Pair, choose
+from cmcgns.phantom import write_dataset
+from cmcgns.study.plan import Plan
+from cmcgns.study.settings import Phantom, PhantomData
+
+PHANTOM = "phantom.json"  # which synthetic studies a folder has
+_WAIT = 1.0  # seconds between two looks at what another process draws
+
+
+def study_data(plan: Plan, out: Path) -> tuple[Path, list[Pair]]:
+    """The data to pretrain on, and every protocol with the data that it judges on.
+
+    Synthetic studies are drawn unless they are there; two processes do not draw the same ones.
+
+    Args:
+        plan: the study.
+        out: its folder, which exists.
+
+    Raises:
+        UserError: other synthetic studies are in the folder, or data that a protocol cannot be run on.
+    """
+    stated = plan.settings.data
+    if isinstance(stated, PhantomData):
+        _refuse_others(stated.phantom, out)
+        train, judged = _draw(stated.phantom, out)
+    else:
+        train = judged = Path(stated)
+    pairs = []
+    for each in plan.judging:
+        folder = Path(each.entry.data) if each.entry.data else judged
+        choose(each.entry.protocol, [folder], each.entry.set)  # refuses a dataset that is not the protocol's
+        pairs.append((each.protocol, folder))
+    return train, pairs
+
+
+def fingerprint(train: Path, pairs: list[Pair]) -> str:
+    """Hash of the tables that a study reads; those of prepared data have the hash of every image in them."""
+    tables = [_table(train), *(_table(folder) for _, folder in pairs)]
+    return hashlib.sha256("\n".join(map(sha256, tables)).encode()).hexdigest()
+
+
+def _table(data: Path) -> Path:
+    shards = open_shards(data)
+    return find_table(data, TABLE_NAMES) if shards is None else shards.index
+
+
+def _refuse_others(phantom: Phantom, out: Path) -> None:
+    """Note which studies are drawn, or compare with what was noted."""
+    file, asked = out / PHANTOM, phantom.model_dump()
+    if not file.is_file():
+        write_json(file, asked)
+        return
+    before = read_json(file, f"delete {out / 'data'}, {out / 'test'} and it, and they are drawn again")
+    if before != asked:
+        raise UserError(
+            f"{file}: the folder has other synthetic studies ({before}, now {asked}): choose another --out"
+        )
+
+
+def _draw(phantom: Phantom, out: Path) -> tuple[Path, Path]:
+    """Folders to pretrain on and to judge on; the latter has labelled studies of its own, which no run has seen."""
+    learned = {"train": phantom.train, "val": phantom.val}
+    wanted = {
+        out / "data": (learned, phantom.seed),
+        out / "test": (learned | {"test": phantom.test}, phantom.seed + 1),
+    }
+    for folder, (counts, seed) in wanted.items():
+        while not (folder / "manifest.parquet").is_file():
+            try:
+                write_dataset(folder, counts, seed=seed, size=phantom.size, workers=min(os.cpu_count() or 1, 8))
+            except FolderInUse:
+                time.sleep(_WAIT)
+            except UserError:
+                if not (folder / "manifest.parquet").is_file():  # else another process has just drawn them
+                    raise
+    return out / "data", out / "test"

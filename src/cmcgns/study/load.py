@@ -1,0 +1,133 @@
+"""From a study's YAML to a plan; whatever is wrong with it is said before anything is trained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from cmcgns.common.errors import UserError, shortened
+from cmcgns.evaluation.protocols import load_protocol
+from cmcgns.objectives.objective import find_objective
+from cmcgns.settings.config import Recipe
+from cmcgns.settings.recipe import load_recipe
+from cmcgns.settings.yaml import explain, named_text, parse_mapping
+from cmcgns.study.plan import Column, Job, Judging, Plan, unknown
+from cmcgns.study.settings import CellSettings, JudgeSettings, MeasureSettings, PhantomData, StudySettings
+
+Model = TypeVar("Model", bound=BaseModel)
+_SEED = "training.seed"
+
+
+def load_plan(study: str) -> Plan:
+    """A study by the name of a shipped one, or from a YAML file.
+
+    Args:
+        study: name, or path of a .yaml file.
+
+    Raises:
+        UserError: whatever makes it impossible, named by its key: settings that do not exist, two cells of one name,
+            an unknown baseline, protocol or measure, an override that no recipe takes.
+    """
+    content = parse_mapping(named_text("study", study, "cmcgns.study", "studies"), study)
+    where = f"study {shortened(study)}"
+    settings = _settings(content, where)
+    cells = _cells(settings, where)
+    seeds = [("seeds", str(seed)) for seed in settings.seeds]
+    _refuse_twice(seeds, where)
+    jobs = [Job(cell.name, seed, _recipe(settings, cell, seed, where)) for seed in settings.seeds for cell in cells]
+    judging = tuple(_judging(entry, f"{where}: judge") for entry in settings.judge)
+    _refuse_twice((("judge", each.name) for each in judging), where)
+    _refuse_twice((("judge", f"{each.protocol.id} on {each.entry.data or 'data'}") for each in judging), where)
+    columns = tuple(_column(each, judging, f"{where}: measures") for each in settings.measures)
+    _refuse_twice((("measures: title", column.title) for column in columns), where)
+    return Plan(settings, tuple(cells), tuple(jobs), judging, columns)
+
+
+def _settings(content: dict[str, Any], where: str) -> StudySettings:
+    """The whole, its parts first: a message about a part then knows the names that it may have."""
+    parts: dict[str, type[BaseModel]] = {"cells": CellSettings, "judge": JudgeSettings, "measures": MeasureSettings}
+    for key, model in parts.items():
+        if isinstance(content.get(key), list):
+            entries = enumerate(content[key], 1)
+            content[key] = [_checked(model, each, f"{where}, {key}, entry {number}") for number, each in entries]
+    if isinstance(content.get("data"), dict):
+        content["data"] = _checked(PhantomData, content["data"], f"{where}, data")
+    return _checked(StudySettings, content, where)
+
+
+def _checked(model: type[Model], content: Any, where: str) -> Model:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise UserError(explain(error, model, where)) from None
+
+
+def _cells(settings: StudySettings, where: str) -> list[CellSettings]:
+    """Those that are listed, or the product of the grid's axes."""
+    if bool(settings.cells) == bool(settings.grid):
+        raise UserError(f"{where}: give either cells or grid")
+    cells = list(settings.cells)
+    for choice in product(*(axis.items() for axis in settings.grid.values())) if settings.grid else ():
+        name = "+".join(label for label, _ in choice)
+        content = {"name": name, "set": [override for _, overrides in choice for override in overrides]}
+        cells.append(_checked(CellSettings, content, f"{where}: grid"))
+    if not cells:
+        raise UserError(f"{where}: grid: an axis has no labels")
+    # Some disks do not tell capitals from small letters.
+    _refuse_twice((("cells", cell.name.casefold()) for cell in cells), where)
+    names = [cell.name for cell in cells]
+    if settings.baseline not in names:
+        raise UserError(f"{where}: {unknown('baseline', settings.baseline, names)}")
+    return cells
+
+
+def _recipe(settings: StudySettings, cell: CellSettings, seed: int, where: str) -> Recipe:
+    overrides = [*settings.set, *cell.set]
+    if any(override.partition("=")[0].strip() == _SEED for override in overrides):
+        raise UserError(f"{where}: cell {cell.name}: {_SEED} is what `seeds` lists: leave it out of `set`")
+    try:
+        recipe = load_recipe(cell.recipe or settings.recipe, [*overrides, f"{_SEED}={seed}"])
+        find_objective(recipe.objective)
+    except UserError as error:
+        raise UserError(f"{where}: cell {cell.name}: {error}") from None
+    return recipe
+
+
+def _judging(entry: JudgeSettings, where: str) -> Judging:
+    try:
+        protocol = load_protocol(entry.protocol, entry.set)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if not protocol.learns and (entry.fractions or entry.seeds):
+        raise UserError(f"{where}: {entry.protocol} learns from no labels: leave out fractions and seeds")
+    asked = {"fractions": sorted(set(entry.fractions)), "seeds": entry.seeds}
+    changes = {name: value for name, value in asked.items() if value}
+    return Judging(entry.name or entry.protocol, protocol.model_copy(update=changes), entry)
+
+
+def _column(asked: MeasureSettings, judging: Sequence[Judging], where: str) -> Column:
+    by_name = {each.name: each for each in judging}
+    if asked.protocol not in by_name:
+        raise UserError(f"{where}: {unknown('protocol', asked.protocol, list(by_name))}")
+    protocol = by_name[asked.protocol].protocol
+    figures = protocol.task_settings.figures
+    if asked.measure not in figures:
+        raise UserError(f"{where}: {unknown(f'{asked.protocol}: measure', asked.measure, figures)}")
+    fractions: list[float | None] = [*protocol.fractions] if protocol.learns else [None]
+    fraction = asked.fraction if asked.fraction or len(fractions) > 1 else fractions[0]
+    if fraction not in fractions:
+        there = ", ".join(f"{each:g}" for each in fractions if each is not None) or "none"
+        raise UserError(f"{where}: {asked.protocol}: fraction {fraction or 'null'}: judge has {there}")
+    share = f", {fraction:g} %" if fraction is not None else ""
+    return Column(asked.protocol, asked.measure, fraction, asked.title or f"{asked.protocol} {asked.measure}{share}")
+
+
+def _refuse_twice(named: Iterable[tuple[str, str]], where: str) -> None:
+    """Raise where two entries of a list have one name."""
+    for (key, name), times in Counter(named).items():
+        if times > 1:
+            raise UserError(f"{where}: {key}: {name} is there {times} times; names must differ")

@@ -1,0 +1,115 @@
+"""What a study comes to: runs, protocols, columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cmcgns.common.errors import UserError, did_you_mean, shortened
+from cmcgns.evaluation.protocols import EvaluationProtocol
+from cmcgns.settings.config import Recipe
+from cmcgns.settings.recipe import with_free_settings
+from cmcgns.study.settings import CellSettings, JudgeSettings, StudySettings
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study.
+
+    Attributes:
+        cell: its name.
+        seed: of the training.
+        recipe: resolved, this seed in it.
+    """
+
+    cell: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """Of its result, without the ending."""
+        return f"{self.cell}-seed-{self.seed}"
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The recipe, in which settings that change nothing of what is learned are as by default."""
+        return with_free_settings(self.recipe, Recipe()).model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A protocol that every cell is judged by.
+
+    Attributes:
+        name: what measures call it.
+        protocol: with the fractions and seeds that the study asks for.
+        entry: as the study states it.
+    """
+
+    name: str
+    protocol: EvaluationProtocol
+    entry: JudgeSettings
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure of the table.
+
+    Attributes:
+        judge: name of the entry of `judge`.
+        measure: name of the figure, such as `auroc`.
+        fraction: per cent of the training patients; None for what learns nothing.
+        title: heading.
+    """
+
+    judge: str
+    measure: str
+    fraction: float | None
+    title: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study that can be carried out.
+
+    Attributes:
+        settings: as the YAML states them.
+        cells: with their overrides, in the order of the table.
+        jobs: all cells of the first seed, then those of the next one.
+        judging: protocols.
+        columns: of the table.
+    """
+
+    settings: StudySettings
+    cells: tuple[CellSettings, ...]
+    jobs: tuple[Job, ...]
+    judging: tuple[Judging, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def protocols(self) -> list[list[Any]]:
+        """Of every protocol what decides a result."""
+        about = ((each.name, each.protocol) for each in self.judging)
+        return [[name, each.sha256, each.fractions, each.seeds] for name, each in about]
+
+    def chosen(self, cells: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Job]:
+        """Jobs of some cells and seeds; by default all.
+
+        Raises:
+            UserError: a cell or a seed that the study does not have.
+        """
+        names = [cell.name for cell in self.cells]
+        for name in cells:
+            if name not in names:
+                raise UserError(unknown("--cells", name, names))
+        for seed in seeds:
+            if seed not in self.settings.seeds:
+                raise UserError(f"--seeds {seed}: the study has {', '.join(map(str, self.settings.seeds))}")
+        return [job for job in self.jobs if job.cell in (cells or names) and job.seed in (seeds or [job.seed])]
+
+
+def unknown(key: str, name: str, known: Sequence[str]) -> str:
+    """What is said of a name that is none of those that are known."""
+    return f"{key}: there is no {shortened(name)}.{did_you_mean(name, known)} Known: {', '.join(known)}"

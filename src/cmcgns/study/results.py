@@ -1,0 +1,160 @@
+"""The result of one cell and seed: one small file, which the table is made from, without the run.
+
+OUT/results/full-seed-0.json    what it was made from, every figure over all classes, and its resamples
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmcgns.common.files import write_text
+from cmcgns.common.stored import naming_damage
+from cmcgns.evaluation.cell_measures import least_positives, seed_measures
+from cmcgns.evaluation.results import cells_of, read_predictions, read_protocol
+from cmcgns.evaluation.tasks import get_task
+from cmcgns.metrics.interval_table import none_if_undefined
+from cmcgns.metrics.ranking import FloatArray
+from cmcgns.metrics.resamples import resample
+from cmcgns.settings.recipe import differences
+
+RESULTS = "results"
+RESAMPLES = 400
+_DIGITS = 5  # of a resample
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of one cell and seed, mean over the draws of the labels.
+
+    Attributes:
+        judge: name of the study's entry.
+        fraction: per cent of the training patients; None for what learns nothing.
+        measure: such as `auroc`.
+        value: None where it is undefined.
+        support: patients of the scarcest kind that it rests on.
+        rows: hash of the test rows and patients: only resamples of the same ones are paired.
+        replicates: R values on the same resamples of the patients in every cell; None where undefined, and none at
+            all of a single patient.
+    """
+
+    judge: str
+    fraction: float | None
+    measure: str
+    value: float | None
+    support: int
+    rows: str
+    replicates: list[float | None]
+
+    def drawn(self) -> FloatArray:
+        """(R,) resamples, NaN where undefined."""
+        return np.array(self.replicates, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Everything that decides a result.
+
+    Attributes:
+        recipe: resolved, as a mapping.
+        data: fingerprint of the tables.
+        protocols: their names, hashes, fractions and seeds.
+    """
+
+    recipe: dict[str, Any]
+    data: str
+    protocols: list[list[Any]]
+
+    @property
+    def key(self) -> str:
+        """Its hash."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def settings_that_differ(self, recipe: dict[str, Any], protocols: list[list[Any]]) -> list[str]:
+        """What other settings there are now, as text; empty if there are none."""
+        changed = list(differences(self.recipe, recipe))
+        return changed + (["judge"] if self.protocols != protocols else [])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is left of one cell and seed.
+
+    Attributes:
+        cell: its name.
+        seed: of the training.
+        key: hash of what it was made from.
+        made_from: the same at length.
+        seconds: of training; of parts that were killed nothing is known.
+        parameters: of encoders and objective.
+        figures: all over all classes.
+    """
+
+    cell: str
+    seed: int
+    key: str
+    made_from: Origin
+    seconds: float
+    parameters: int
+    figures: list[Figure]
+
+
+def result_file(out: Path, name: str) -> Path:
+    """Where the result of a job of this name is."""
+    return out / RESULTS / f"{name}.json"
+
+
+def write_result(file: Path, result: Result) -> None:
+    """Write one line of JSON; a reader never sees half of it.
+
+    Raises:
+        UserError: the disk refuses the file.
+    """
+    write_text(file, json.dumps(asdict(result), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_result(file: Path) -> Result:
+    """A result.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    with naming_damage(file, "delete it, and `cmcgns study` makes it again"):
+        content = json.loads(file.read_text("utf-8"))
+        figures = [Figure(**figure) for figure in content.pop("figures")]
+        for figure in figures:
+            figure.drawn()  # of numbers
+        return Result(**content | {"made_from": Origin(**content["made_from"]), "figures": figures})
+
+
+def read_figures(judged: Path, protocol: str, judge: str, resamples: int = RESAMPLES) -> Iterator[Figure]:
+    """Every figure over all classes that a folder of `cmcgns evaluate` has of a protocol, with its resamples.
+
+    The draws depend on the ids of the test patients alone, so those of all cells are the same.
+
+    Args:
+        judged: the folder.
+        protocol: name in its tables.
+        judge: what the study calls it.
+        resamples: R.
+    """
+    settings = read_protocol(judged, protocol)["settings"]
+    task, cells = get_task(settings["task"]), cells_of(judged, protocol)
+    for fraction in dict.fromkeys(cell.fraction for cell in cells):
+        draws = [read_predictions(judged, protocol, cell) for cell in cells if cell.fraction == fraction]
+        measures = seed_measures(task, draws, least_positives(settings))
+        of = [measure for measure in measures[0].of if not measure.label]
+        found = resample(measures, of, draws[0].patients, None, resamples, 0)
+        about = [draws[0].rows.tolist(), draws[0].patients.tolist()]
+        rows = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        values, drawn = none_if_undefined(found.values.mean(axis=0)), np.round(found.drawn.mean(axis=0), _DIGITS)
+        for place, measure in enumerate(of):
+            support = min(count for _, count in found.support[place])
+            replicates = none_if_undefined(drawn[:, place])
+            yield Figure(judge, fraction, measure.metric, values[place], support, rows, replicates)

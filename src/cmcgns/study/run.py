@@ -1,0 +1,181 @@
+"""`cmcgns study`: every cell and seed that is not finished, then the table; several processes may share the work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from cmcgns.common.cluster import on_ray
+from cmcgns.common.errors import UserError, first_of
+from cmcgns.common.files import make_folder, write_text
+from cmcgns.study.cell import STARTED, Outcome, Work, do_job, is_untidy, place_of, read_start
+from cmcgns.study.data import fingerprint, study_data
+from cmcgns.study.page import write_table
+from cmcgns.study.plan import Job, Plan
+from cmcgns.study.results import RESULTS, Origin, Result, read_result, result_file
+
+_WAIT = 2.0  # seconds between two looks at a cell in work elsewhere
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What the user asked for.
+
+    Attributes:
+        cells: names; empty for all.
+        seeds: of the training; empty for all.
+        engine: `local`, or `ray` for a cluster whose machines share the folder.
+        accelerator: auto, cpu, cuda or mps.
+    """
+
+    cells: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    engine: Literal["local", "ray"] = "local"
+    accelerator: str = "auto"
+
+
+def run_study(plan: Plan, out: Path, options: StudyOptions) -> Path:
+    """Do what is missing and write the table; finished cells are never done again.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UserError: a result of other settings or data, found before anything is trained; a full disk; or, after all
+            others are done, the cells that failed.
+    """
+    console = Console(highlight=False)
+    jobs = plan.chosen(options.cells, options.seeds)
+    make_folder(out)
+    _refuse_others(plan, out)  # before minutes are spent on drawing studies
+    train, pairs = study_data(plan, out)
+    work = Work(plan, out, train, pairs, fingerprint(train, pairs), options.accelerator)
+    for job in plan.jobs:
+        for where, origin in _made(out, job):
+            if origin.data != work.data:
+                raise UserError(f"{where} was made from other data: {_way_out(out, job)}")
+    write_text(out / "study.yaml", yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False))
+    failed = [outcome for outcome in _work_off(work, jobs, options, console) if outcome.state == "failed"]
+    page = write_study_table(plan, out)
+    if failed:
+        said = first_of(failed, 5, lambda outcome: f"{outcome.job.name}: {outcome.message}")
+        raise UserError(
+            f"{len(failed)} of {len(jobs)} runs failed; the same command tries them again:\n  " + "\n  ".join(said)
+        )
+    console.print(f"Open [bold]{escape(str(page))}[/bold]")
+    return page
+
+
+def write_study_table(plan: Plan, out: Path) -> Path:
+    """Write table and page from the result files alone.
+
+    Raises:
+        UserError: there is no result, a damaged one, or one of other settings.
+    """
+    _refuse_others(plan, out)
+    results = read_results(plan, out)
+    if not results:
+        raise UserError(f"{out / RESULTS}: there is no result of {plan.settings.name} yet")
+    return write_table(plan, results, out)
+
+
+def read_results(plan: Plan, out: Path) -> dict[tuple[str, int], Result]:
+    """Results that are there, by cell and seed."""
+    files = {(job.cell, job.seed): result_file(out, job.name) for job in plan.jobs}
+    return {place: read_result(file) for place, file in files.items() if file.is_file()}
+
+
+def _refuse_others(plan: Plan, out: Path) -> None:
+    """Raise where a result, or a run that has begun, has other settings than the study has now."""
+    for job in plan.jobs:
+        for where, origin in _made(out, job):
+            if changed := origin.settings_that_differ(job.decisive, plan.protocols):
+                said = ", ".join(first_of(changed, 5))
+                raise UserError(f"{where} was made with other settings: {said}: {_way_out(out, job)}")
+
+
+def _made(out: Path, job: Job) -> Iterator[tuple[Path, Origin]]:
+    """What was made of a job, and from what."""
+    if (file := result_file(out, job.name)).is_file():
+        yield file, read_result(file).made_from
+    if start := read_start(place_of(out, job)):
+        yield place_of(out, job), start[0]
+
+
+def _way_out(out: Path, job: Job) -> str:
+    return f"choose another --out, or delete {result_file(out, job.name)} and {place_of(out, job)}"
+
+
+def _work_off(work: Work, jobs: Sequence[Job], options: StudyOptions, console: Console) -> Iterator[Outcome]:
+    """Outcome of every job; those in work elsewhere are looked at again when the others are done."""
+    finished = [job for job in jobs if _is_done(work, job)]
+    if finished:
+        console.print(f"{len(finished)} of {len(jobs)} runs are finished already")
+    waiting, said = [job for job in jobs if job not in finished], False
+    while waiting:
+        busy = []
+        for outcome in _attempt(work, waiting, options, console):
+            if outcome.state == "busy":
+                busy.append(outcome.job)
+                continue
+            yield outcome
+            if outcome.state == "done":
+                write_table(work.plan, read_results(work.plan, work.out), work.out)
+        if len(busy) == len(waiting):
+            if not said:
+                names = ", ".join(first_of([job.name for job in busy], 5))
+                console.print(f"waiting for {names}: in work elsewhere", markup=False)
+            said = True
+            time.sleep(_WAIT)
+        waiting = busy
+
+
+def _is_done(work: Work, job: Job) -> bool:
+    return result_file(work.out, job.name).is_file() and not is_untidy(work, job)
+
+
+def _attempt(work: Work, jobs: Sequence[Job], options: StudyOptions, console: Console) -> Iterator[Outcome]:
+    if options.engine == "ray":
+        yield from on_ray(partial(do_job, work), jobs, gpu=options.accelerator in ("auto", "cuda"))
+        return
+    for number, job in enumerate(jobs, 1):
+        console.print(f"{job.name} ({number} of {len(jobs)})", markup=False)
+        yield do_job(work, job)
+
+
+def describe_study(plan: Plan, out: Path, options: StudyOptions) -> Iterator[str]:
+    """What would be done: a line for every chosen cell with its overrides and the state of its seeds.
+
+    Raises:
+        UserError: as :func:`run_study` before it trains.
+    """
+    jobs = plan.chosen(options.cells, options.seeds)
+    _refuse_others(plan, out)
+    settings = plan.settings
+    yield f"{settings.name}: {len(jobs)} runs of recipe {settings.recipe} {' '.join(settings.set)}".rstrip()
+    for cell in plan.cells:
+        states: dict[str, list[str]] = {}
+        for job in jobs:
+            if job.cell == cell.name:
+                states.setdefault(_state(out, job), []).append(str(job.seed))
+        if states:
+            about = " ".join([*([f"recipe {cell.recipe}"] if cell.recipe else []), *cell.set])
+            seeds = "; ".join(f"seeds {', '.join(seeds)} {state}" for state, seeds in states.items())
+            yield f"  {cell.name}: {about or 'nothing differs'}; {seeds}"
+    for each in plan.judging:
+        shares = ", ".join(f"{share:g} %" for share in each.protocol.fractions) if each.protocol.learns else ""
+        yield f"  judged by {each.protocol.id} {shares}".rstrip()
+
+
+def _state(out: Path, job: Job) -> str:
+    if result_file(out, job.name).is_file():
+        return "done"
+    return "begun" if (place_of(out, job) / STARTED).is_file() else "to do"

@@ -1,0 +1,77 @@
+"""What a study's YAML says, with its types and their meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cmcgns.settings.config import Positive, Settings, Side
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]  # they become folders
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+Seed = Annotated[int, Field(strict=True, ge=0, le=10**9)]
+Share = Annotated[float, Field(gt=0, le=100)]
+
+
+class Phantom(Settings):
+    """Synthetic studies: for pretraining of one series, for judging of the next one."""
+
+    train: Positive = 2000
+    val: Positive = 200
+    test: Positive = 500
+    seed: Seed = Field(0, description="of the series for pretraining; the judged one has the next seed")
+    size: Side = Field(128, description="side of the images in pixels")
+
+
+class PhantomData(Settings):
+    """Data that the study draws itself."""
+
+    phantom: Phantom = Phantom()
+
+
+class CellSettings(Settings):
+    """One row of the table."""
+
+    name: Name
+    recipe: str | None = Field(None, description="null: the study's")
+    set: list[str] = Field([], description="key=value, after those of the study")
+
+
+class JudgeSettings(Settings):
+    """One protocol that every cell is judged by."""
+
+    protocol: str
+    name: str = Field("", description="what `measures` call it; empty: as `protocol`")
+    set: list[str] = Field([], description="key=value of the protocol")
+    fractions: list[Share] = Field([], description="per cent of the training patients; empty: the protocol's")
+    seeds: Positive | None = Field(None, description="draws of the labels; null: the protocol's")
+    data: str | None = Field(None, description="prepared dataset; null: the study's own")
+
+
+class MeasureSettings(Settings):
+    """One column of the table."""
+
+    protocol: str = Field(description="name of an entry of `judge`")
+    measure: str
+    fraction: Share | None = Field(None, description="null: the only one, or that of what learns nothing")
+    title: str = Field("", description="heading; empty: the measure and the fraction")
+
+
+class StudySettings(Settings):
+    """A whole study."""
+
+    name: Name
+    data: PhantomData | str = Field(description="prepared folder or table; or {phantom: {train: …, val: …, test: …}}")
+    recipe: str = "default"
+    set: list[str] = Field([], description="key=value of the recipe, for every cell")
+    cells: list[CellSettings] = Field([], description="this or `grid`")
+    grid: dict[Label, dict[Label, list[str]]] = Field({}, description="{axis: {label: [key=value, …]}}")
+    seeds: list[Seed] = Field([0], min_length=1, description="training.seed")
+    judge: list[JudgeSettings] = Field(min_length=1)
+    measures: list[MeasureSettings] = Field(min_length=1)
+    baseline: str = Field(description="name of the cell that the others are compared with")
+    keep: Literal["none", "weights", "all"] = Field(
+        "weights", description="what stays of a finished run besides its small files: none of its weights, the final "
+        "ones, or its checkpoints too",
+    )  # fmt: skip

@@ -1,0 +1,145 @@
+"""The table of a study, from its result files alone: means over seeds, and differences to the baseline.
+
+A difference is paired twice: by training seed, and by resample of the test patients. Its interval is of percentiles:
+for every resample of the patients, seeds are drawn with replacement, and the mean of their differences on it is one
+value. So it says how the difference would vary with other patients and other seeds; with few seeds it says too
+little of the latter (tests/study/test_study_coverage.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cmcgns.common.errors import UserError
+from cmcgns.metrics.measure import LEAST
+from cmcgns.metrics.ranking import FloatArray
+from cmcgns.metrics.resamples import percentile_ends
+from cmcgns.study.plan import Column, Plan
+from cmcgns.study.results import Figure, Result
+
+_ROUNDING = 1e-12
+FEW_SEEDS = 5
+"""Seeds below which an interval is called too narrow for other seeds."""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One cell of the study in one measure.
+
+    Attributes:
+        cell: its name.
+        title: heading of the measure.
+        judge: entry of the study.
+        measure: name of the figure.
+        fraction: per cent of the training patients; None for what learns nothing.
+        seeds: behind the value.
+        value: mean over seeds; None where there is none.
+        sd: standard deviation over seeds (divisor S - 1); None for fewer than two.
+        shared: seeds that the baseline has too.
+        difference: mean of cell minus baseline over these; None of the baseline itself.
+        low: lower end of its 95 % interval over patients and seeds; None where there is none.
+        high: upper end.
+        clear: whether the interval leaves out 0.
+        note: why there is no interval, or a narrow one.
+    """
+
+    cell: str
+    title: str
+    judge: str
+    measure: str
+    fraction: float | None
+    seeds: int
+    value: float | None
+    sd: float | None
+    shared: int
+    difference: float | None
+    low: float | None
+    high: float | None
+    clear: bool
+    note: str
+
+
+def difference_interval(differences: FloatArray, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of a mean difference over patients and seeds.
+
+    Args:
+        differences: (S, R) of each seed on the same R resamples of the patients; NaN where undefined.
+        seed: of the draws of seeds.
+
+    Returns:
+        Its ends; NaN where no resample is defined.
+    """
+    seeds, resamples = differences.shape
+    drawn = np.random.default_rng(seed).integers(0, seeds, size=(resamples, seeds))
+    means = differences[drawn, np.arange(resamples)[:, None]].mean(axis=1)
+    low, high, _ = percentile_ends(means[:, None])
+    return float(low[0]), float(high[0])
+
+
+def table_rows(plan: Plan, results: Mapping[tuple[str, int], Result]) -> list[TableRow]:
+    """A row for every cell and column, in the order of the study; those without a result have no value.
+
+    Args:
+        plan: the study.
+        results: by cell and seed, as many as there are.
+
+    Raises:
+        UserError: results of different test rows.
+    """
+    return [_row(plan, results, cell.name, column) for column in plan.columns for cell in plan.cells]
+
+
+def _row(plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, column: Column) -> TableRow:
+    ours, theirs = (_figures(plan, results, name, column) for name in (cell, plan.settings.baseline))
+    values = [figure.value for figure in ours.values() if figure.value is not None]
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    value = float(np.mean(values)) if values else None
+    shared = [seed for seed in ours if seed in theirs] if cell != plan.settings.baseline else []
+    pairs = [(ours[seed], theirs[seed]) for seed in shared]
+    for one, other in pairs:
+        if one.rows != other.rows:
+            raise UserError(
+                f"{column.title}: {cell} and {plan.settings.baseline} were judged on other test rows, so their "
+                "results do not pair: delete those of one of them, and `cmcgns study` makes them again"
+            )
+    difference, low, high, note = _difference(pairs)
+    clear = low is not None and high is not None and (low > 0 or high < 0)
+    return TableRow(
+        cell, column.title, column.judge, column.measure, column.fraction, len(values), value, sd, len(pairs),
+        difference, low, high, clear, note,
+    )  # fmt: skip
+
+
+def _figures(plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, column: Column) -> dict[int, Figure]:
+    """The defined figures of one cell by seed."""
+    wanted = (column.judge, column.fraction, column.measure)
+    found = {
+        seed: figure
+        for seed in plan.settings.seeds
+        if (cell, seed) in results
+        for figure in results[cell, seed].figures
+        if (figure.judge, figure.fraction, figure.measure) == wanted
+    }
+    return {seed: figure for seed, figure in found.items() if figure.value is not None}
+
+
+def _difference(
+    pairs: Sequence[tuple[Figure, Figure]],
+) -> tuple[float | None, float | None, float | None, str]:
+    """Mean difference, the ends of its interval, and what is to be known of them."""
+    if not pairs:
+        return None, None, None, ""
+    difference = float(np.mean([(one.value or 0.0) - (other.value or 0.0) for one, other in pairs]))
+    support = min(figure.support for pair in pairs for figure in pair)
+    if support < LEAST:
+        return difference, None, None, f"no interval: it rests on {support} patients, at least {LEAST} are needed"
+    low, high = difference_interval(np.stack([one.drawn() - other.drawn() for one, other in pairs]))
+    if not high - low > _ROUNDING:
+        return difference, None, None, "no interval: no variation among the resamples"
+    few = "interval over patients alone: a single seed" if len(pairs) == 1 else ""
+    if 1 < len(pairs) < FEW_SEEDS:
+        few = f"interval too narrow: only {len(pairs)} seeds"
+    return difference, low, high, few

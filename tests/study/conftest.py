@@ -1,0 +1,5 @@
+"""Fixtures of pretended studies."""
+
+from support.study import pretended
+
+__all__ = ["pretended"]

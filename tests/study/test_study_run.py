@@ -1,0 +1,293 @@
+"""A study whose training and judging only pretend: what is done, what is not done again, what is refused."""
+
+import errno
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmcgns.common.claim import claimed
+from cmcgns.common.errors import UserError
+from cmcgns.study import cell, run
+from cmcgns.study.run import StudyOptions, describe_study, run_study, write_study_table
+from support.study import MOMENTS, OPTIONS, do_study, plan_of, results_of, tables_of, write_study
+from support.training import in_child
+
+ALL = ["full 0", "global 0", "full 1", "global 1"]
+
+
+def trained(log: Path) -> list[str]:
+    return log.read_text().splitlines()
+
+
+def test_every_cell_is_trained_once_and_the_table_written(pretended: Path, tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    page = run_study(plan, out, OPTIONS)
+    assert trained(pretended) == ALL
+    assert "objective.weight_report=0" in page.read_text()
+    results = results_of(out)
+    assert list(results) == ["full-seed-0.json", "full-seed-1.json", "global-seed-0.json", "global-seed-1.json"]
+    assert results["full-seed-0.json"]["parameters"] == 1234
+    assert (out / "results" / "full-seed-0.json").read_text().count("\n") == 1
+    before = tables_of(out)
+    assert before.keys() == {"table.json", "table.csv", "table.md"}
+    run_study(plan, out, OPTIONS)
+    assert trained(pretended) == ALL
+    assert tables_of(out) == before
+
+
+def test_the_table_follows_from_the_results_alone(pretended: Path, tmp_path: Path) -> None:
+    plan, out, other = plan_of(tmp_path), tmp_path / "out", tmp_path / "other"
+    run_study(plan, out, OPTIONS)
+    other.mkdir()
+    (out / "results").rename(other / "results")
+    write_study_table(plan, other)
+    assert tables_of(other) == tables_of(out)
+    with pytest.raises(UserError, match="there is no result of tried yet"):
+        write_study_table(plan, out.parent / "nowhere")
+
+
+def test_some_cells_and_seeds(pretended: Path, tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    run_study(plan, out, StudyOptions(cells=("global",), seeds=(1,), accelerator="cpu"))
+    assert trained(pretended) == ["global 1"]
+    table = (out / "table.md").read_text()
+    assert "| full | – | – |" in table
+    run_study(plan, out, OPTIONS)
+    assert sorted(trained(pretended)) == sorted(ALL)
+
+
+def test_dry_run_tells_and_does_nothing(pretended: Path, tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    lines = list(describe_study(plan, out, OPTIONS))
+    assert "  global: objective.weight_report=0; seeds 0, 1 to do" in lines
+    assert not out.exists()
+    run_study(plan, out, StudyOptions(cells=("full",), accelerator="cpu"))
+    (out / "results" / "full-seed-1.json").unlink()
+    lines = list(describe_study(plan, out, OPTIONS))
+    assert "  full: nothing differs; seeds 0 done; seeds 1 begun" in lines
+    assert "  judged by linear/v1 10 %, 100 %" in lines
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [("all", [True, True]), ("weights", [False, True]), ("none", [False, False])]
+)
+def test_what_is_kept(keep: str, left: list[bool], pretended: Path, tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path, keep=keep), tmp_path / "out"
+    run_study(plan, out, OPTIONS)
+    folder = out / "cells" / "full" / "seed-0" / "run"
+    assert [(folder / name).exists() for name in ("state", "model.safetensors")] == left
+    assert (folder / "config.yaml").is_file()
+    if keep != "all":  # killed after the result was written
+        (folder / "state").mkdir()
+        run_study(plan, out, OPTIONS)
+        assert not (folder / "state").exists()
+    assert trained(pretended) == ALL
+
+
+CHANGED: list[tuple[dict[str, Any], str]] = [
+    ({"set": ["training.batch_size=8"]}, r"full-seed-0.json .*training.batch_size \(4, now 8\)"),
+    ({"judge": [{"protocol": "linear/v1", "fractions": [10]}, {"protocol": "retrieval/v1"}]}, "settings: judge"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), CHANGED)
+def test_a_result_of_other_settings_is_refused_before_training(
+    changes: dict[str, Any], said: str, pretended: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run_study(plan_of(tmp_path), out, StudyOptions(cells=("full",), seeds=(0,), accelerator="cpu"))
+    changed = plan_of(tmp_path, **changes)
+    for call in (lambda: run_study(changed, out, OPTIONS), lambda: write_study_table(changed, out)):
+        with pytest.raises(UserError, match=f"(?s){said}.*choose another --out, or delete .*full-seed-0.json and"):
+            call()
+    with pytest.raises(UserError, match=said):
+        list(describe_study(changed, out, OPTIONS))
+    assert trained(pretended) == ["full 0"]
+
+
+def test_what_has_begun_with_other_settings_or_data_is_refused(pretended: Path, tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    run_study(plan, out, StudyOptions(cells=("full",), seeds=(0,), accelerator="cpu"))
+    (out / "results" / "full-seed-0.json").unlink()
+    with pytest.raises(UserError, match=r"seed-0 was made with other settings: training.batch_size"):
+        run_study(plan_of(tmp_path, set=["training.batch_size=8"]), out, OPTIONS)
+    manifest = tmp_path / "data" / "manifest.parquet"
+    manifest.write_bytes(manifest.read_bytes())
+    run_study(plan_of(tmp_path), out, StudyOptions(cells=("full",), seeds=(0,), accelerator="cpu"))
+    assert trained(pretended) == ["full 0"]  # the run was finished: only the judging is done again
+
+
+def test_a_result_of_other_data_is_refused(pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    run_study(plan, out, StudyOptions(cells=("full",), seeds=(0,), accelerator="cpu"))
+    monkeypatch.setattr(run, "fingerprint", lambda *_: "other")
+    with pytest.raises(UserError, match=r"full-seed-0.json was made from other data: choose another --out"):
+        run_study(plan, out, OPTIONS)
+    assert trained(pretended) == ["full 0"]
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"figures": [{}]}', "[1]", "\x00"])
+def test_a_damaged_result_is_named(content: str, pretended: Path, tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    run_study(plan, out, OPTIONS)
+    (out / "results" / "full-seed-1.json").write_text(content)
+    with pytest.raises(
+        UserError, match=r"full-seed-1.json is damaged .*delete it, and `cmcgns study` makes it again"
+    ):
+        run_study(plan, out, OPTIONS)
+
+
+def test_a_failing_cell_loses_no_other(pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, out, train = plan_of(tmp_path), tmp_path / "out", cell.pretrain
+
+    def failing(recipe: Any, *parts: Any, **options: Any) -> None:
+        if recipe.objective.weight_report == 0:
+            raise UserError("the loss is infinite")
+        train(recipe, *parts, **options)
+
+    monkeypatch.setattr(cell, "pretrain", failing)
+    with pytest.raises(UserError, match=r"(?s)2 of 4 runs failed; .*global-seed-0: the loss is infinite"):
+        run_study(plan, out, OPTIONS)
+    assert trained(pretended) == ["full 0", "full 1"]
+    assert (out / "index.html").is_file()
+    monkeypatch.setattr(cell, "pretrain", train)
+    run_study(plan, out, OPTIONS)
+    assert trained(pretended) == ["full 0", "full 1", "global 0", "global 1"]
+
+
+def test_a_full_disk_ends_the_study_and_loses_nothing(
+    pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, out, write = plan_of(tmp_path), tmp_path / "out", Path.write_text
+
+    def full(path: Path, text: str, *more: Any) -> int:
+        if "global-seed-0.json" in path.name:
+            raise OSError(errno.ENOSPC, "no space", str(path))
+        return write(path, text, *more)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match=r"global-seed-0.json: no space is left there .*make room"):
+        run_study(plan, out, OPTIONS)
+    assert trained(pretended) == ["full 0", "global 0"]
+    monkeypatch.setattr(Path, "write_text", write)
+    run_study(plan, out, OPTIONS)
+    assert trained(pretended) == ALL
+
+
+def test_a_cell_in_work_elsewhere_is_passed_over(
+    pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    place = out / "cells" / "full" / "seed-0"
+    place.mkdir(parents=True)
+    elsewhere = claimed(place, "study")
+    elsewhere.__enter__()
+    monkeypatch.setattr(run.time, "sleep", lambda _: elsewhere.__exit__(None, None, None))
+    run_study(plan, out, OPTIONS)
+    assert trained(pretended) == ["global 0", "full 1", "global 1", "full 0"]
+    assert "waiting for full-seed-0: in work elsewhere" in capsys.readouterr().out
+
+
+def test_what_a_cut_off_write_has_left_is_removed(pretended: Path, tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    (out / "results").mkdir(parents=True)
+    for name in (".full-seed-0.json.17-0123abcd.tmp", ".full-seed-0.json.mine"):
+        (out / "results" / name).touch()
+    run_study(plan, out, OPTIONS)
+    assert [path.name for path in (out / "results").glob(".*")] == [".full-seed-0.json.mine"]
+
+
+def test_two_processes_share_a_folder(pretended: Path, tmp_path: Path) -> None:
+    study, out, log = write_study(tmp_path), tmp_path / "out", pretended
+    with ThreadPoolExecutor() as both:
+        ends = list(both.map(lambda _: in_child(do_study, study, out, log, 0.3), range(2)))
+    assert ends == [0, 0]
+    assert sorted(trained(log)) == sorted(ALL)
+    assert len(results_of(out)) == 4
+    before = tables_of(out)
+    write_study_table(plan_of(tmp_path), out)
+    assert tables_of(out) == before
+
+
+def test_kills_lose_no_finished_cell_and_repeat_none(tmp_path: Path) -> None:
+    study, whole, out = write_study(tmp_path, seeds=[0]), tmp_path / "whole", tmp_path / "out"
+    assert in_child(do_study, study, whole, tmp_path / "whole.log") == 0
+    finished: dict[str, int] = {}
+    for moment in range(1, MOMENTS + 1):  # each life gets one moment further than the one before
+        assert in_child(do_study, study, out, tmp_path / "trained.log", 0.0, 1 if moment == 5 else moment) < 0
+        now = {file.name: file.stat().st_mtime_ns for file in (out / "results").glob("*.json")}
+        assert finished.items() <= now.items()
+        finished = now
+    assert in_child(do_study, study, out, tmp_path / "trained.log") == 0
+    assert sorted(trained(tmp_path / "trained.log")) == ["full 0", "global 0"]
+    assert results_of(out) == results_of(whole)
+    assert tables_of(out) == tables_of(whole)
+    assert not [path for path in out.rglob(".*") if path.is_file()]
+
+
+class FakeRay:
+    """As much of Ray as is used, in this process."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1, "GPU": 2}
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def remote(self, function: Any) -> Any:
+        fake = self
+
+        class Remote:
+            def options(self, **options: Any) -> "Remote":
+                fake.asked.append(options)
+                return self
+
+            def remote(self, *arguments: Any) -> Any:
+                return function(*arguments)
+
+        return Remote()
+
+    def wait(self, running: list[Any]) -> tuple[list[Any], list[Any]]:
+        return running[:1], running[1:]
+
+    def get(self, done: list[Any]) -> list[Any]:
+        return done
+
+
+@pytest.mark.parametrize(("accelerator", "asked"), [("cpu", {}), ("auto", {"num_gpus": 1})])
+def test_ray_does_the_same_work(
+    accelerator: str, asked: dict[str, int], pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    run_study(plan_of(tmp_path), tmp_path / "out", StudyOptions(engine="ray", accelerator=accelerator))
+    assert trained(pretended) == ALL
+    assert fake.asked == [asked]
+
+
+def test_ray_is_named_where_it_is_missing(pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'cmcgns\[ray\]'"):
+        run_study(plan_of(tmp_path), tmp_path / "out", StudyOptions(engine="ray"))
+
+
+def test_table_json_is_the_table(pretended: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_study(plan_of(tmp_path), out, OPTIONS)
+    rows = json.loads((out / "table.json").read_text())["rows"]
+    assert [(row["title"], row["cell"]) for row in rows] == [
+        ("AUROC", "full"), ("AUROC", "global"), ("R@10", "full"), ("R@10", "global"),
+    ]  # fmt: skip
+    assert rows[1]["difference"] is None
+    assert rows[0]["shared"] == 2
+    assert rows[0]["low"] < rows[0]["difference"] < rows[0]["high"]

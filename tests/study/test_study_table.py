@@ -1,0 +1,199 @@
+"""The table against slow references: what is paired, drawn and left out."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cmcgns.common.errors import UserError
+from cmcgns.common.files import sha256
+from cmcgns.evaluation.compare import compare_folders
+from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.protocols import Cell, load_protocol
+from cmcgns.evaluation.results import open_results, write_predictions, write_protocol
+from cmcgns.study.page import write_table
+from cmcgns.study.plan import Plan
+from cmcgns.study.results import Figure, Origin, Result, read_figures, read_result, write_result
+from cmcgns.study.table import difference_interval, table_rows
+from support.study import figures_from, plan_of, tables_of
+
+Results = dict[tuple[str, int], Result]
+
+
+def results_for(plan: Plan) -> Results:
+    origin = Origin({}, "", [])
+    return {
+        (job.cell, job.seed): Result(job.cell, job.seed, "", origin, 1.0, 10, figures_from(job.recipe, plan))
+        for job in plan.jobs
+    }
+
+
+def slow_interval(differences: list[list[float]], seed: int = 0) -> tuple[float, float]:
+    """One resample after the other."""
+    rng, means = np.random.default_rng(seed), []
+    for place in range(len(differences[0])):
+        drawn = [differences[rng.integers(0, len(differences))][place] for _ in differences]
+        means.append(sum(drawn) / len(drawn))
+    means = sorted(each for each in means if not np.isnan(each))
+    ends = []
+    for share in (0.025, 0.975):  # linear between the two nearest, as numpy's default
+        exact = share * (len(means) - 1)
+        below = int(exact)
+        above = min(below + 1, len(means) - 1)
+        ends.append(means[below] + (exact - below) * (means[above] - means[below]))
+    return ends[0], ends[1]
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_interval_is_that_of_the_slow_reference(seeds: int) -> None:
+    differences = np.random.default_rng(7).normal(size=(seeds, 90))
+    assert difference_interval(differences) == pytest.approx(slow_interval(differences.tolist()), abs=1e-12)
+    differences[0, :4] = np.nan
+    assert difference_interval(differences) == pytest.approx(slow_interval(differences.tolist()), abs=1e-12)
+
+
+def test_interval_of_a_single_seed_is_over_patients_alone() -> None:
+    difference = np.random.default_rng(0).normal(size=(1, 400))
+    assert difference_interval(difference) == pytest.approx(tuple(np.quantile(difference, [0.025, 0.975])))
+
+
+def test_nothing_defined_gives_no_ends() -> None:
+    assert np.isnan(difference_interval(np.full((2, 10), np.nan))).all()
+
+
+def test_rows_are_means_spreads_and_paired_differences(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, seeds=[0, 1, 2])
+    results = results_for(plan)
+    row = table_rows(plan, results)[0]
+    ours, theirs = ([results[cell, seed].figures[0] for seed in range(3)] for cell in ("full", "global"))
+    values = [figure.value or 0.0 for figure in ours]
+    assert (row.cell, row.title, row.seeds, row.shared) == ("full", "AUROC", 3, 3)
+    assert row.value == pytest.approx(sum(values) / 3)
+    assert row.sd == pytest.approx(np.std(values, ddof=1))
+    paired = [(one.value or 0.0) - (other.value or 0.0) for one, other in zip(ours, theirs, strict=True)]
+    assert row.difference == pytest.approx(sum(paired) / 3)
+    drawn = [(one.drawn() - other.drawn()).tolist() for one, other in zip(ours, theirs, strict=True)]
+    assert (row.low, row.high) == pytest.approx(slow_interval(drawn))
+    assert row.note == "interval too narrow: only 3 seeds"
+
+
+def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, seeds=[0, 1, 2])
+    results = results_for(plan)
+    del results["global", 1], results["full", 2]
+    row = table_rows(plan, results)[0]
+    first = [results[cell, 0].figures[0].value or 0.0 for cell in ("full", "global")]
+    assert (row.seeds, row.shared, row.note) == (2, 1, "interval over patients alone: a single seed")
+    assert row.difference == pytest.approx(first[0] - first[1])
+    del results["global", 0], results["global", 2]
+    row = table_rows(plan, results)[0]
+    assert (row.seeds, row.shared, row.difference, row.low) == (2, 0, None, None)
+
+
+def test_page_and_picture_are_the_same_every_time(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    results = results_for(plan)
+    page = write_table(plan, results, tmp_path / "one").read_text()
+    assert "In every cell: training.batch_size=4" in page
+    assert "4 of 4 runs finished" in page
+    assert page.count("data:image/png") == 1
+    write_table(plan, results, tmp_path / "other")
+    assert tables_of(tmp_path / "one") == tables_of(tmp_path / "other")
+    assert len(tables_of(tmp_path / "one")) == 4
+
+
+def test_only_clear_differences_are_set_off(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    near = changed(changed(results_for(plan), "full", value=0.5), "global", value=0.5)
+    rng = np.random.default_rng(0)
+    near = changed(near, "full", replicates=rng.normal(0.5, 0.1, size=40).tolist())
+    near = changed(near, "global", replicates=rng.normal(0.5, 0.1, size=40).tolist())
+    assert not any(row.clear for row in table_rows(plan, near))
+    page = write_table(plan, near, tmp_path / "near")
+    assert "<strong>" not in page.read_text()
+    assert "**" not in (tmp_path / "near" / "table.md").read_text()
+    far = changed(changed(near, "full", value=0.9), "full", replicates=rng.normal(0.9, 0.01, size=40).tolist())
+    far = changed(far, "global", replicates=rng.normal(0.5, 0.01, size=40).tolist())
+    page = write_table(plan, far, tmp_path / "far")
+    assert page.read_text().count("<strong>+0.400</strong>") == 2
+    assert (tmp_path / "far" / "table.md").read_text().count("**+0.400**") == 2
+
+
+def changed(results: Results, cell: str, **changes: Any) -> Results:
+    """Other values in every figure of a cell."""
+    return {
+        place: replace(result, figures=[replace(figure, **changes) for figure in result.figures])
+        if place[0] == cell
+        else result
+        for place, result in results.items()
+    }
+
+
+def test_what_has_no_interval(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    results = results_for(plan)
+    row = table_rows(plan, changed(results, "global", support=4))[0]
+    assert (row.low, row.clear) == (None, False)
+    assert row.note == "no interval: it rests on 4 patients, at least 5 are needed"
+    same = changed(changed(results, "global", replicates=[0.5] * 9, value=0.5), "full", replicates=[0.5] * 9)
+    assert table_rows(plan, same)[0].note == "no interval: no variation among the resamples"
+    row = table_rows(plan, changed(results, "full", value=None))[0]
+    assert (row.seeds, row.value, row.difference) == (0, None, None)
+    undefined = changed(results, "full", replicates=[None] * 40)
+    assert table_rows(plan, undefined)[0].note == "no interval: no variation among the resamples"
+
+
+def test_other_test_rows_do_not_pair(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    with pytest.raises(UserError, match="AUROC: full and global were judged on other test rows"):
+        table_rows(plan, changed(results_for(plan), "full", rows="others"))
+
+
+def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
+    figure = Figure("linear/v1", 10.0, "auroc", None, 3, "rows", [0.12345, None])
+    result = Result("full", 3, "key", Origin({"a": 1}, "data", [["linear/v1", "sha", [10.0], 3]]), 2.5, 7, [figure])
+    write_result(tmp_path / "full-seed-3.json", result)
+    assert read_result(tmp_path / "full-seed-3.json") == result
+    before = sha256(tmp_path / "full-seed-3.json")
+    write_result(tmp_path / "full-seed-3.json", read_result(tmp_path / "full-seed-3.json"))
+    assert sha256(tmp_path / "full-seed-3.json") == before
+
+
+def judged(folder: Path, seed: int, shift: float) -> Path:
+    """A folder of `cmcgns evaluate` with two draws of a linear probe's predictions, several images a patient."""
+    rng = np.random.default_rng(99)
+    patients = np.repeat([f"p{number}" for number in range(40)], 2)
+    rows = np.array([f"{patient}-{place % 2}" for place, patient in enumerate(patients)])
+    labels = (rng.random((40, 2)) < 0.4).astype(float).repeat(2, axis=0)
+    open_results(folder, folder.name, str(seed))
+    settings = load_protocol("linear/v1").model_dump(mode="json")
+    about = {"settings": settings, "dataset": "d", "split_sha256": "s", "protocol_sha256": "p", "subset_rule": 2}
+    write_protocol(folder, "linear/v1@d", {"key": "k", **about})
+    for draw in range(2):
+        noise = np.random.default_rng(10 * seed + draw).normal(size=labels.shape)
+        probabilities = 1 / (1 + np.exp(-noise - shift * labels))
+        arrays = {
+            "labels": labels, "probabilities": probabilities, "scores": noise + shift * labels,
+            "label_names": np.array(["A", "B"]), "counted": np.array([True, True]),
+            "exclusive": np.array(False),
+        }  # fmt: skip
+        write_predictions(folder, "linear/v1@d", Cell(10.0, draw), "k", Predictions(rows, patients, arrays, {}))
+    return folder
+
+
+def test_replicates_are_those_of_compare(tmp_path: Path) -> None:
+    """Differences from two files with rounded resamples are what `cmcgns compare` gets from the predictions."""
+    folders = [judged(tmp_path / name, seed, shift) for name, seed, shift in (("a", 1, 2.0), ("b", 2, 1.0))]
+    ours, theirs = ({each.measure: each for each in read_figures(one, "linear/v1@d", "linear")} for one in folders)
+    expected = [row for row in compare_folders(*folders, resamples=400).rows if not row.label]
+    assert expected
+    for row in expected:
+        one, other = ours[row.metric], theirs[row.metric]
+        assert one.rows == other.rows
+        assert one.support == row.support
+        assert (one.value, other.value) == pytest.approx((row.a, row.b), abs=1e-12)
+        assert len(one.replicates) == 400
+        low, high = difference_interval((one.drawn() - other.drawn())[None])
+        assert (low, high) == pytest.approx((row.low, row.high), abs=2e-5)
