@@ -23,6 +23,7 @@ TASKS: list[tuple[TaskName, dict[str, Any]]] = [
     ("detection", EPOCH | {"head_width": 8, "cache_gib": 0}),  # the encoder is asked in every epoch
     ("segmentation", EPOCH | {"target": "boxes", "unet_channels": [8], "shortest_epoch": 1}),
     ("segmentation", EPOCH | {"target": "boxes", "unet_channels": [8], "shortest_epoch": 1, "augment_share": 1}),
+    ("patch_probe", {}),
     ("zero_shot", {}),
     ("retrieval", {"classes": True}),
     ("grounding", {}),

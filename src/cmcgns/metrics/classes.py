@@ -39,7 +39,14 @@ def skipped_classes(names: Sequence[str], train: FloatArray, test: FloatArray) -
     return reasons, learnt
 
 
-def left_out_of_mean(labels: FloatArray, counted: BoolArray, patients: npt.ArrayLike, least: int) -> Array:
+_KINDS = {1: "positive", 0: "negative"}
+BOTH, POSITIVE = (1, 0), (1,)
+"""Which rows of a class its figure cannot do without: those with and without it, or only those with it."""
+
+
+def left_out_of_mean(
+    labels: FloatArray, counted: BoolArray, patients: npt.ArrayLike, least: int, needed: Sequence[int] = BOTH
+) -> Array:
     """Why classes do not count in means over classes, (C,) text; empty for those that do.
 
     A single class always counts: its mean is its own figure.
@@ -48,15 +55,16 @@ def left_out_of_mean(labels: FloatArray, counted: BoolArray, patients: npt.Array
         labels: (n, C) 1, 0 or NaN of the test rows.
         counted: (C,) whether the class was learnt.
         patients: (n,) ids.
-        least: positive and negative patients that a class must have.
+        least: patients that a class must have of each kind that is needed.
+        needed: positive and negative patients, or positive ones alone.
     """
     ids = np.asarray(patients)
     alone = labels.shape[1] == 1
     reasons = []
     for c in range(labels.shape[1]):
-        amounts = [len(np.unique(ids[labels[:, c] == value])) for value in (1, 0)]
+        amounts = {_KINDS[value]: len(np.unique(ids[labels[:, c] == value])) for value in needed}
         text = "" if counted[c] else f"{NOT_LEARNT} this class"
-        for amount, kind in zip(amounts, ("positive", "negative"), strict=True):
+        for kind, amount in amounts.items():
             if not text and amount < (1 if alone else least):
                 text = f"{amount or 'no'} {kind} test patient{'s' * (amount != 1)}"
         reasons.append(text)
@@ -75,6 +83,7 @@ def by_class(
     labels: FloatArray,
     names: Sequence[str],
     left_out: Array,
+    needed: Sequence[int] = BOTH,
 ) -> Measures:
     """Figures of classes, which rest on their positives and negatives, and means, which rest on all that count.
 
@@ -82,7 +91,7 @@ def by_class(
     positives each its intervals cover as they should.
     """
     kinds = {
-        name: [Kind("with the finding", labels[:, c] == 1), Kind("without the finding", labels[:, c] == 0)]
+        name: [Kind(f"{'with' if value else 'without'} the finding", labels[:, c] == value) for value in needed]
         for c, name in enumerate(names)
     }
     kept = [name for name, reason in zip(names, left_out, strict=True) if not reason]

@@ -18,7 +18,9 @@ from cmcgns.pretrained.prompts import read_prompts
 from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
 
-TaskName = Literal["linear", "knn", "detection", "segmentation", "zero_shot", "retrieval", "grounding"]
+TaskName = Literal[
+    "linear", "knn", "detection", "segmentation", "patch_probe", "zero_shot", "retrieval", "grounding"
+]  # fmt: skip
 
 
 class SplitSettings(Settings):
@@ -68,7 +70,7 @@ class EvaluationProtocol(Settings):
     @property
     def learns(self) -> bool:
         """Whether the task is trained, so that there are fractions, seeds, training and validation rows."""
-        return self.task in ("linear", "knn", "detection", "segmentation")
+        return self.task in ("linear", "knn", "detection", "segmentation", "patch_probe")
 
     @property
     def task_settings(self) -> TaskSettings:

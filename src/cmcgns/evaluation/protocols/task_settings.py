@@ -211,9 +211,11 @@ class GroundingSettings(TaskSettings):
 
     @property
     def figures(self) -> list[str]:
-        """Those of both maps, although a run without attention has only one of them."""
+        """Those of all maps, although a run without attention has fewer."""
         kinds = ("pointing", "cnr", "cnr_absolute", "miou")
-        return [f"{kind}_{of}" for of in ("similarity", "attention") for kind in kinds] + ["pointing_chance"]
+        return [f"{kind}_{of}" for of in ("similarity", "attention", "default") for kind in kinds] + [
+            "pointing_chance"
+        ]
 
 
 class LegacySettings(Settings):
@@ -271,6 +273,29 @@ class LinearSettings(TaskSettings):
         return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION]
 
 
+class PatchProbeSettings(TaskSettings):
+    """What patches are told apart, and how the layers on top are found."""
+
+    min_positives: MinPositives = MIN_POSITIVES
+    target: Literal["boxes", "masks"] = Field(
+        "boxes", description="boxes by their labels, filled; or masks, where the protocol has one label, theirs"
+    )
+    max_negatives: Positive = Field(
+        200_000,
+        description="patches in no region that are kept of all training images, and of validation, as many of each "
+        "image (at least one), drawn by `seed`; positive patches and all of test are always kept",
+    )
+    seed: Annotated[int, Field(ge=0)] = 0
+    l2_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        list(L2_GRID), description="strengths among which validation chooses"
+    )
+
+    @property
+    def figures(self) -> list[str]:
+        """Average precision, and what scores at random get."""
+        return ["ap", "ap_chance"]
+
+
 TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "linear": LinearSettings,
     "knn": KnnSettings,
@@ -279,4 +304,5 @@ TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "zero_shot": ZeroShotSettings,
     "retrieval": RetrievalSettings,
     "grounding": GroundingSettings,
+    "patch_probe": PatchProbeSettings,
 }

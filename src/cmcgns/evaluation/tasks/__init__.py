@@ -9,6 +9,7 @@ _TASKS = {
     "knn": "cmcgns.evaluation.tasks.knn",
     "detection": "cmcgns.evaluation.tasks.detection.task",
     "segmentation": "cmcgns.evaluation.tasks.segmentation.task",
+    "patch_probe": "cmcgns.evaluation.tasks.patch_probe",
     "zero_shot": "cmcgns.evaluation.tasks.zero_shot",
     "retrieval": "cmcgns.evaluation.tasks.retrieval",
     "grounding": "cmcgns.evaluation.tasks.grounding",
