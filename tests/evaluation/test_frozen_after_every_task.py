@@ -27,6 +27,7 @@ TASKS: list[tuple[TaskName, dict[str, Any]]] = [
     ("zero_shot", {}),
     ("retrieval", {"classes": True}),
     ("grounding", {}),
+    ("presence", {}),
 ]
 
 

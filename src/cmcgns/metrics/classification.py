@@ -26,7 +26,7 @@ def binary_measures(arrays: Mapping[str, Array]) -> Measures:
     """
     names = arrays["label_names"].tolist()
     labels = np.where(arrays["counted"], arrays["labels"], np.nan)
-    left_out = _left_out(arrays)
+    left_out = left_out_classes(arrays)
     parts = [_ranking(arrays["scores"], labels, names, left_out)]
     if "probabilities" in arrays:
         parts.append(calibration_measures(arrays["probabilities"], labels, names, left_out=left_out))
@@ -42,11 +42,33 @@ def multiclass_measures(arrays: Mapping[str, Array]) -> Measures:
     return joined([_agreement(arrays), binary_measures(arrays)])
 
 
-def _left_out(arrays: Mapping[str, Array]) -> Array:
+def left_out_classes(arrays: Mapping[str, Array]) -> Array:
+    """(C,) why classes do not count in means: as the arrays say, else those without an area."""
     if "left_out" in arrays:
         return arrays["left_out"]
     labels = arrays["labels"]
     return left_out_of_mean(labels, arrays["counted"], np.arange(len(labels)), 1)
+
+
+def area_measures(
+    scores: Array, labels: FloatArray, names: Sequence[str], left_out: Array, metric: str = "auroc"
+) -> Measures:
+    """Area under the ROC curve, mean and per class, alone.
+
+    Args:
+        scores: (n, C), higher means more likely.
+        labels: (n, C) 1, 0 or NaN.
+        names: C.
+        left_out: (C,) of :func:`cmcgns.metrics.classes.left_out_of_mean`.
+        metric: what the area is called.
+    """
+    ranked = RankedScores(scores, labels)
+
+    def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
+        areas = ranked.auroc(counts)
+        return np.concatenate([class_mean(areas, left_out)[:, None], areas], axis=1)
+
+    return by_class((Measure(metric), *(Measure(metric, name) for name in names)), compute, labels, names, left_out)
 
 
 def _ranking(scores: Array, labels: FloatArray, names: Sequence[str], left_out: Array) -> Measures:
@@ -80,7 +102,7 @@ def _agreement(arrays: Mapping[str, Array]) -> Measures:
     cells = np.concatenate(
         [truth * chosen, truth + chosen], axis=1
     )  # of each class: hits, and twice what F1 divides by
-    left_out = _left_out(arrays)
+    left_out = left_out_classes(arrays)
     of = (Measure("macro_f1"), *(Measure("f1", name) for name in names))
 
     def compute(counts: npt.NDArray[np.generic]) -> FloatArray:

@@ -19,7 +19,7 @@ from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
 
 TaskName = Literal[
-    "linear", "knn", "detection", "segmentation", "patch_probe", "zero_shot", "retrieval", "grounding"
+    "linear", "knn", "detection", "segmentation", "patch_probe", "zero_shot", "retrieval", "grounding", "presence"
 ]  # fmt: skip
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from math import isclose
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from cmcgns.metrics.overlap import THRESHOLDS
+from cmcgns.objectives.phrase_maps import MapKind
+from cmcgns.pretrained.embed import By
 from cmcgns.pretrained.prompts import PromptSource
 from cmcgns.settings.config import Positive, Settings, Weight
 
@@ -142,7 +144,7 @@ class ZeroShotSettings(TaskSettings):
         description="binary: each label by positive minus negative cosine; multiclass: the labels exclude each other "
         "and the largest positive cosine wins",
     )
-    by: Literal["global", "local", "sum"] = Field(
+    by: By = Field(
         "global",
         description="global: cosine of the global embeddings; local: a sentence beside what it sees in the image "
         "with its own query; sum: both, each over its spread in the run's validation",
@@ -166,6 +168,12 @@ Ks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 class RetrievalSettings(TaskSettings):
     """What counts as right, and how far to look."""
 
+    by: By = Field(
+        "global",
+        description="of recall; global: cosine of the global embeddings; local: mean over a report's sentences, each "
+        "beside what it sees in the image with its own query; sum: both, each over its spread in the run's "
+        "validation. Precision by class stays global",
+    )
     ks: Ks = Field((1, 5, 10), description="of recall: is a right item among the k nearest?")
     text: TextKind | Literal["recipe"] = Field(
         "recipe", description="which text is the report; recipe: as in pretraining"
@@ -296,6 +304,22 @@ class PatchProbeSettings(TaskSettings):
         return ["ap", "ap_chance"]
 
 
+MAP_AUROC = "map_auroc"
+
+
+class PresenceSettings(TaskSettings):
+    """What is said of a finding."""
+
+    min_positives: MinPositives = MIN_POSITIVES
+    prompts: PromptSource = Field("built-in", description="as for zero-shot; positive sentences alone")
+    ensemble: bool = Field(True, description="mean map of all positive prompts; false: of the first one")
+
+    @property
+    def figures(self) -> list[str]:
+        """The run's default map and each kind, although a run may not have trained all."""
+        return [MAP_AUROC, *(f"{MAP_AUROC}_{kind}" for kind in get_args(MapKind))]
+
+
 TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "linear": LinearSettings,
     "knn": KnnSettings,
@@ -305,4 +329,5 @@ TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "retrieval": RetrievalSettings,
     "grounding": GroundingSettings,
     "patch_probe": PatchProbeSettings,
+    "presence": PresenceSettings,
 }

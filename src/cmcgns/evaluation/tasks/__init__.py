@@ -13,6 +13,7 @@ _TASKS = {
     "zero_shot": "cmcgns.evaluation.tasks.zero_shot",
     "retrieval": "cmcgns.evaluation.tasks.retrieval",
     "grounding": "cmcgns.evaluation.tasks.grounding",
+    "presence": "cmcgns.evaluation.tasks.presence",
 }
 
 

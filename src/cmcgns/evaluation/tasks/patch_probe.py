@@ -6,7 +6,7 @@ others. Maps of phrases ask what report and image share; this asks what the patc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,17 +18,16 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import PARTS, TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import PatchProbeSettings
 from cmcgns.evaluation.regions import Regions, lacks_regions, region_names
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, choose_dtype, fit_probe
+from cmcgns.evaluation.tokens import token_batches
 from cmcgns.metrics.classes import skipped_classes
 from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.patches import patch_measures
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 
-_BATCH = 64  # images encoded at a time
 Tokens = npt.NDArray[np.float32]
 
 
@@ -102,24 +101,6 @@ def rows_to_learn(job: Job, cell: Cell, train: Regions) -> IntArray:
             f"{cell.fraction:g} % with --fractions"
         )
     return rows
-
-
-def token_batches(
-    encoder: FrozenEncoder, images: ImageSet, rows: IntArray, tell: Callable[[float], None]
-) -> Iterator[tuple[IntArray, torch.Tensor]]:
-    """Some images (b,) at a time and their tokens (b, P, C), where the encoder is.
-
-    Raises:
-        UserError: a token that is not finite; names the image.
-    """
-    for start in range(0, len(rows), _BATCH):
-        tell(start / len(rows))
-        batch = rows[start : start + _BATCH]
-        tokens = encoder.tokens(encoder.tensors(np.asarray(images.pixels[batch]))).float()
-        finite = torch.isfinite(tokens).flatten(1).all(1).cpu().numpy()
-        if not finite.all():
-            raise UserError(f"{encoder.name}: tokens of {images.names[batch[~finite][0]]} are not finite")
-        yield batch, tokens
 
 
 def chosen_patches(labels: FloatArray, most: int, seed: Sequence[int]) -> BoolArray:
