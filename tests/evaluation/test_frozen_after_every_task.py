@@ -28,6 +28,7 @@ TASKS: list[tuple[TaskName, dict[str, Any]]] = [
     ("retrieval", {"classes": True}),
     ("grounding", {}),
     ("presence", {}),
+    ("zero_shot_segmentation", {}),
 ]
 
 

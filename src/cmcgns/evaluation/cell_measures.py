@@ -11,7 +11,7 @@ import numpy as np
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Predictions, Task
 from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS
-from cmcgns.metrics.classes import BOTH, POSITIVE, left_out_of_mean
+from cmcgns.metrics.classes import left_out_of_mean, needed_kinds
 from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.ranking import BoolArray
 
@@ -59,8 +59,8 @@ def _left_out(predictions: Sequence[Predictions], least: int, mask: BoolArray | 
         return {}
     rows = slice(None) if mask is None else mask
     counted = np.all([one.arrays["counted"] for one in predictions], axis=0)
-    needed = POSITIVE if "positives_alone" in first.arrays else BOTH
-    return {"left_out": left_out_of_mean(first.arrays["labels"][rows], counted, first.patients[rows], least, needed)}
+    labels, needed = first.arrays["labels"][rows], needed_kinds(first.arrays)
+    return {"left_out": left_out_of_mean(labels, counted, first.patients[rows], least, needed)}
 
 
 def _same(one: Predictions, other: Predictions) -> bool:

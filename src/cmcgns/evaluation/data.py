@@ -72,13 +72,12 @@ class TaskData:
     @cached_property
     def content_sha256(self) -> str:
         """Of everything of the data that enters a result: what the rows say, pixels of images, mask files."""
-        parts = PARTS if self.protocol.learns else ("test",)
         columns = ["part", "image_path", "sha256", "study_id", "patient_id", "width", "height", "boxes", "mask_path"]
         columns += [*REPORT_COLUMNS, *(f"{LABEL}{name}" for name in self.label_names)]
         digest = hashlib.sha256(f"{self.split_sha256} {self.image_size} {self.resize}".encode())
         hashes = pd.util.hash_pandas_object(self.frame[columns].astype("str"), index=False)
         digest.update(hashes.to_numpy().tobytes())
-        for images in (getattr(self, part) for part in parts):
+        for images in (getattr(self, part) for part in self.protocol.parts):
             digest.update(f"{pixels_sha256(images)} {masks_sha256(images)}".encode())
         return digest.hexdigest()
 
@@ -172,7 +171,7 @@ def _with_parts(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol)
         part[_held_out(frame[part == "train"], split.validation_share, split.seed)] = "val"
     frame = frame.assign(part=part)
     for name in PARTS:
-        if name not in set(part) and (name == "test" or protocol.learns):
+        if name not in set(part) and name in protocol.parts:
             there = ", ".join(sorted(set(values) - {""})) or "none"
             asked = ", ".join(wanted[name]) or name
             what = f"{protocol.id} needs rows of split {asked} for {name}, column {split.column} has: {there}"

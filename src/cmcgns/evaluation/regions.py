@@ -58,6 +58,7 @@ class Regions:
             found[row] = {label: corners[labels == label] for label in set(labels)}
         return found
 
+    @cached_property
     def stated(self) -> BoolArray:
         """(n, K) whether an annotated image has a region of a finding, be it outside of the crop."""
         if self.kind == "masks":
@@ -93,7 +94,7 @@ class Regions:
         for k, name in enumerate(self.findings):
             if name in self.images.label_names:
                 has = self.images.labels[rows, self.images.label_names.index(name)] == 1
-                labels[has & ~self.stated()[np.searchsorted(self.rows, rows), k], :, k] = np.nan
+                labels[has & ~self.stated[np.searchsorted(self.rows, rows), k], :, k] = np.nan
         return labels
 
 

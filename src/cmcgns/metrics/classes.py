@@ -71,6 +71,19 @@ def left_out_of_mean(
     return np.array(reasons, dtype=np.str_)
 
 
+def needed_kinds(arrays: Mapping[str, Array]) -> Sequence[int]:
+    """Positive rows alone where the arrays say so (`positives_alone`), as figures of places in an image do."""
+    return POSITIVE if "positives_alone" in arrays else BOTH
+
+
+def left_out_classes(arrays: Mapping[str, Array]) -> Array:
+    """(C,) why classes do not count in means: as the arrays say (`left_out`), else those without a needed row."""
+    if "left_out" in arrays:
+        return arrays["left_out"]
+    labels = arrays["labels"]
+    return left_out_of_mean(labels, arrays["counted"], np.arange(len(labels)), 1, needed_kinds(arrays))
+
+
 def class_mean(per_class: FloatArray, left_out: Array) -> FloatArray:
     """(..., C) -> (...), always of the same classes: NaN where one of them is undefined, or none is left."""
     kept = per_class[..., left_out == ""]

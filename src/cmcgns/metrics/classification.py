@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmcgns.metrics.calibration import calibration_measures
-from cmcgns.metrics.classes import NOT_LEARNT, by_class, class_mean, left_out_of_mean
+from cmcgns.metrics.classes import NOT_LEARNT, by_class, class_mean, left_out_classes
 from cmcgns.metrics.measure import Array, Measure, Measures, joined, row_means
 from cmcgns.metrics.ranking import FloatArray, RankedScores
 
@@ -40,14 +40,6 @@ def multiclass_measures(arrays: Mapping[str, Array]) -> Measures:
         arrays: as of :func:`binary_measures`; every row has exactly one label 1.
     """
     return joined([_agreement(arrays), binary_measures(arrays)])
-
-
-def left_out_classes(arrays: Mapping[str, Array]) -> Array:
-    """(C,) why classes do not count in means: as the arrays say, else those without an area."""
-    if "left_out" in arrays:
-        return arrays["left_out"]
-    labels = arrays["labels"]
-    return left_out_of_mean(labels, arrays["counted"], np.arange(len(labels)), 1)
 
 
 def area_measures(

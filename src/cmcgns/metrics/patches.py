@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics.classes import POSITIVE, by_class, class_mean, left_out_of_mean
+from cmcgns.metrics.classes import POSITIVE, by_class, class_mean, left_out_classes
 from cmcgns.metrics.measure import Array, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, RankedScores
 
@@ -24,7 +24,7 @@ def patch_measures(arrays: Mapping[str, Array]) -> Measures:
     Args:
         arrays: `scores` (n, P, K), higher means more likely; `patch_labels` (n, P, K) 1, 0 or NaN; `labels` (n, K)
             whether an image has a positive patch; `label_names` (K,); `counted` (K,) whether the finding was learnt;
-            optionally `left_out` (K,) of :func:`cmcgns.metrics.classes.left_out_of_mean`.
+            `positives_alone`; optionally `left_out` (K,) of :func:`cmcgns.metrics.classes.left_out_of_mean`.
 
     Raises:
         UserError: scores and labels of unlike shapes, or a labelled score that is NaN.
@@ -36,8 +36,7 @@ def patch_measures(arrays: Mapping[str, Array]) -> Measures:
     known = np.where(arrays["counted"], truth.astype(np.float64), np.nan)
     ranked = RankedScores(scores.reshape(-1, findings), known.reshape(-1, findings))
     positive, judged = (known == 1).sum(axis=1), (~np.isnan(known)).sum(axis=1)
-    alone = left_out_of_mean(arrays["labels"], arrays["counted"], np.arange(images), 1, POSITIVE)
-    left_out = arrays.get("left_out", alone)
+    left_out = left_out_classes(arrays)
 
     def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
         found, step = [np.zeros((0, findings))], max(1, _CELLS // (images * patches))

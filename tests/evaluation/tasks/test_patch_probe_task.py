@@ -146,7 +146,7 @@ def test_nobody_said_where_a_labelled_finding_is(tmp_path: Path) -> None:
     folder = write_regions(tmp_path / "d", label_A=1)
     data = TaskData(PROTOCOL, folder, SIDE, SIDE)
     regions = Regions(data.test, region_names(data, "boxes"), "boxes", SIDE)
-    labels, stated = regions.patch_labels(regions.rows, 16), regions.stated()
+    labels, stated = regions.patch_labels(regions.rows, 16), regions.stated
     np.testing.assert_array_equal(np.isnan(labels).all(1)[:, 0], ~stated[:, 0])
     assert not np.isnan(labels[:, :, 1]).any()
     found = figures(PROTOCOL, predict(PROTOCOL, folder, oracle()))

@@ -284,7 +284,9 @@ class LinearSettings(TaskSettings):
 class PatchProbeSettings(TaskSettings):
     """What patches are told apart, and how the layers on top are found."""
 
-    min_positives: MinPositives = MIN_POSITIVES
+    min_positives: MinPositives = Field(
+        5, description="test patients with the finding that it needs to count in a mean"
+    )
     target: Literal["boxes", "masks"] = Field(
         "boxes", description="boxes by their labels, filled; or masks, where the protocol has one label, theirs"
     )
@@ -320,6 +322,27 @@ class PresenceSettings(TaskSettings):
         return [MAP_AUROC, *(f"{MAP_AUROC}_{kind}" for kind in get_args(MapKind))]
 
 
+class MapSegmentationSettings(TaskSettings):
+    """What is said, which map is cut, and against what."""
+
+    min_positives: MinPositives = Field(
+        5, description="test patients with the label that it needs to count in a mean"
+    )
+    target: Literal["boxes", "masks"] = Field(
+        "boxes", description="boxes by their labels, filled; or masks, where the protocol has one label, theirs"
+    )
+    prompts: PromptSource = Field("built-in", description="as for zero-shot")
+    ensemble: bool = Field(True, description="mean map of all prompts of a kind; false: of the first one")
+    kind: Literal["default", "pooled", "patches", "attention"] = Field(
+        "default", description="of map; default: the one that the run's validation chose"
+    )
+
+    @property
+    def figures(self) -> list[str]:
+        """Overlap, and what drawing everything gets."""
+        return ["dice", "iou", "dice_chance"]
+
+
 TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "linear": LinearSettings,
     "knn": KnnSettings,
@@ -330,4 +353,5 @@ TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "grounding": GroundingSettings,
     "patch_probe": PatchProbeSettings,
     "presence": PresenceSettings,
+    "zero_shot_segmentation": MapSegmentationSettings,
 }

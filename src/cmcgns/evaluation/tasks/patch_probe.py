@@ -93,7 +93,7 @@ def rows_to_learn(job: Job, cell: Cell, train: Regions) -> IntArray:
         UserError: none of them is annotated.
     """
     strata = np.full((len(train.images), len(train.findings)), np.nan)
-    strata[train.rows] = train.stated()
+    strata[train.rows] = train.stated
     rows = np.intersect1d(job.data.fraction_rows(cell, strata), train.rows)
     if not len(rows):
         raise UserError(

@@ -19,7 +19,8 @@ from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import MAP_AUROC, PresenceSettings
 from cmcgns.evaluation.tasks.linear.task import lacks_labels
 from cmcgns.evaluation.tokens import token_batches
-from cmcgns.metrics.classification import area_measures, left_out_classes
+from cmcgns.metrics.classes import left_out_classes
+from cmcgns.metrics.classification import area_measures
 from cmcgns.metrics.measure import Array, Measures, joined
 from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.pretrained import Pretrained

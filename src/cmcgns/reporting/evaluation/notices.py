@@ -85,7 +85,7 @@ _FIXED = {
 }  # whatever the data
 
 
-_BESIDE = {"ap": "ap_chance"}  # figures that hold what guessing gets
+_BESIDE = {"ap": "ap_chance", "dice": "dice_chance"}  # figures that hold what guessing gets
 
 
 @dataclass(frozen=True)
