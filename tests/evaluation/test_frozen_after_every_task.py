@@ -28,6 +28,7 @@ TASKS: list[tuple[TaskName, dict[str, Any]]] = [
     ("retrieval", {"classes": True}),
     ("grounding", {}),
     ("presence", {}),
+    ("sides", {}),
     ("zero_shot_segmentation", {}),
 ]
 
@@ -57,7 +58,7 @@ def test_the_encoder_is_bit_identical(
     task: TaskName, settings: dict[str, Any], encoder: FrozenEncoder, tmp_path: Path
 ) -> None:
     """Pitfall: frozen encoders whose BatchNorm moved."""
-    reports = [f"There is edema of kind {number}." for number in range(26)]
+    reports = [f"There is left edema of kind {number}." for number in range(26)]
     boxes = [BOX if number % 2 else "[]" for number in range(26)]
     folder = write_set(tmp_path / "data", boxes=boxes, report=reports, label_Pneumonia=[1, 0] * 13)
     before = content_of(encoder)

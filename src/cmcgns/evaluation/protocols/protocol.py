@@ -20,7 +20,7 @@ from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping,
 
 TaskName = Literal[
     "linear", "knn", "detection", "segmentation", "patch_probe", "zero_shot", "retrieval", "grounding", "presence",
-    "zero_shot_segmentation",
+    "zero_shot_segmentation", "sides",
 ]  # fmt: skip
 
 

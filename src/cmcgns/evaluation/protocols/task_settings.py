@@ -343,6 +343,20 @@ class MapSegmentationSettings(TaskSettings):
         return ["dice", "iou", "dice_chance"]
 
 
+SIDE_ACCURACY = "side_accuracy"
+
+
+class SidesSettings(TaskSettings):
+    """What tells that a sentence states a finding."""
+
+    prompts: PromptSource = Field("built-in", description="as for zero-shot; of it the words of each label")
+
+    @property
+    def figures(self) -> list[str]:
+        """By each score, although a run may not have all."""
+        return [f"{SIDE_ACCURACY}_{by}" for by in get_args(By)]
+
+
 TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "linear": LinearSettings,
     "knn": KnnSettings,
@@ -353,5 +367,6 @@ TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "grounding": GroundingSettings,
     "patch_probe": PatchProbeSettings,
     "presence": PresenceSettings,
+    "sides": SidesSettings,
     "zero_shot_segmentation": MapSegmentationSettings,
 }

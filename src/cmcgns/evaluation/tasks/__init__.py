@@ -14,6 +14,7 @@ _TASKS = {
     "retrieval": "cmcgns.evaluation.tasks.retrieval",
     "grounding": "cmcgns.evaluation.tasks.grounding",
     "presence": "cmcgns.evaluation.tasks.presence",
+    "sides": "cmcgns.evaluation.tasks.sides",
     "zero_shot_segmentation": "cmcgns.evaluation.tasks.zero_shot_segmentation",
 }
 
