@@ -14,10 +14,10 @@ from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, read_manifest
 from cmcgns.data.vocabulary import is_frontal
 from cmcgns.evaluation.content import masks_sha256, pixels_sha256
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of
+from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of, labels_of
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.subsets import RULE, nested_fraction
-from cmcgns.metrics.ranking import IntArray
+from cmcgns.metrics.ranking import FloatArray, IntArray
 
 PARTS = ("train", "val", "test")
 _HINTS = {
@@ -95,6 +95,19 @@ class TaskData:
     def test(self) -> ImageSet:
         """Test rows: they choose nothing."""
         return self._part("test")
+
+    @cached_property
+    def prevalence(self) -> FloatArray:
+        """(C,) share of positives among the training rows that have the label; NaN where none has.
+
+        No image is opened: tasks that learn nothing ask too. Of them the training split is often empty.
+        """
+        train, protocol = self.frame[self.frame["part"] == "train"], self.protocol
+        labels = labels_of(train, self.label_names, protocol.uncertain, protocol.empty_labels == "negative")
+        known = (~np.isnan(labels)).sum(axis=0)
+        return np.asarray(
+            np.divide((labels == 1).sum(axis=0), known, out=np.full(len(known), np.nan), where=known > 0)
+        )
 
     def counts(self) -> dict[str, int]:
         """Images of each part."""

@@ -84,6 +84,22 @@ def left_out_classes(arrays: Mapping[str, Array]) -> Array:
     return left_out_of_mean(labels, arrays["counted"], np.arange(len(labels)), 1, needed_kinds(arrays))
 
 
+RARE = 0.03
+"""Prevalence in the training split below which a class is rare."""
+
+
+def rare_classes(names: Sequence[str], prevalence: FloatArray) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Array `rare` (C,), and for the record the rare classes with their prevalence; both empty where none is.
+
+    Args:
+        names: C.
+        prevalence: (C,) in the training split; NaN where it is not known.
+    """
+    rare = np.asarray(prevalence < RARE)
+    found = {name: float(share) for name, share, is_rare in zip(names, prevalence, rare, strict=True) if is_rare}
+    return ({"rare": rare}, {"rare": found}) if found else ({}, {})
+
+
 def class_mean(per_class: FloatArray, left_out: Array) -> FloatArray:
     """(..., C) -> (...), always of the same classes: NaN where one of them is undefined, or none is left."""
     kept = per_class[..., left_out == ""]

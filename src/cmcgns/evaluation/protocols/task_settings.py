@@ -18,6 +18,7 @@ AP_NAMES = {0.4: "ap40", 0.5: "ap50", 0.75: "ap75"}
 FREE_RESPONSE = 0.5  # intersection over union at which false alarms are counted
 RANKING = ["auroc", "auprc"]
 CALIBRATION = ["brier", "ece"]
+RARE_MEAN = "auroc_rare"  # only where a label is rare in training and has enough test patients
 MULTICLASS = ["accuracy", "macro_f1"]
 
 
@@ -153,7 +154,7 @@ class ZeroShotSettings(TaskSettings):
     @property
     def figures(self) -> list[str]:
         """Areas and calibration, and agreement of labels that exclude each other."""
-        return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION]
+        return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION, RARE_MEAN]
 
 
 TextKind = Literal["auto", "sections", "report"]
@@ -278,7 +279,7 @@ class LinearSettings(TaskSettings):
     @property
     def figures(self) -> list[str]:
         """Areas and calibration, and agreement of classes that exclude each other."""
-        return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION]
+        return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION, RARE_MEAN]
 
 
 class PatchProbeSettings(TaskSettings):

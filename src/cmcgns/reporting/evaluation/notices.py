@@ -79,6 +79,7 @@ def _codes(names: Iterable[str]) -> str:
 _FIXED = {
     "auroc": 0.5,
     "map_auroc": 0.5,
+    "auroc_rare": 0.5,
     "cnr_similarity": 0.0,
     "cnr_attention": 0.0,
     "cnr_default": 0.0,
