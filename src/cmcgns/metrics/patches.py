@@ -12,8 +12,6 @@ from cmcgns.metrics.classes import POSITIVE, by_class, class_mean, left_out_clas
 from cmcgns.metrics.measure import Array, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, RankedScores
 
-_CELLS = 1 << 24  # resamples × patches weighed at once
-
 
 def patch_measures(arrays: Mapping[str, Array]) -> Measures:
     """Average precision (`ap`) over all patches, by finding and its mean, and the share of positive patches.
@@ -32,21 +30,18 @@ def patch_measures(arrays: Mapping[str, Array]) -> Measures:
     scores, truth, names = arrays["scores"], arrays["patch_labels"], arrays["label_names"].tolist()
     if scores.shape != truth.shape or scores.ndim != 3:
         raise UserError(f"scores {scores.shape} and labels {truth.shape} of patches must have one shape, (n, P, K)")
-    images, patches, findings = scores.shape
+    _, patches, findings = scores.shape
     known = np.where(arrays["counted"], truth.astype(np.float64), np.nan)
-    ranked = RankedScores(scores.reshape(-1, findings), known.reshape(-1, findings))
+    ranked = RankedScores(scores.reshape(-1, findings), known.reshape(-1, findings), patches)
     positive, judged = (known == 1).sum(axis=1), (~np.isnan(known)).sum(axis=1)
     left_out = left_out_classes(arrays)
 
     def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
-        found, step = [np.zeros((0, findings))], max(1, _CELLS // (images * patches))
-        for start in range(0, len(counts), step):
-            found.append(ranked.average_precision(np.repeat(counts[start : start + step], patches, axis=1)))
         weights = np.asarray(counts, dtype=np.float64)
         total = weights @ judged
         share = np.divide(weights @ positive, total, out=np.full_like(total, np.nan), where=total > 0)
-        each = np.concatenate(found), share
-        return np.concatenate([part for one in each for part in (class_mean(one, left_out)[:, None], one)], axis=1)
+        both = ranked.average_precision(counts), share
+        return np.concatenate([part for one in both for part in (class_mean(one, left_out)[:, None], one)], axis=1)
 
     of = tuple(Measure(metric, name) for metric in ("ap", "ap_chance") for name in ("", *names))
     return by_class(of, compute, arrays["labels"], names, left_out, POSITIVE)
