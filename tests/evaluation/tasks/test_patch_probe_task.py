@@ -123,6 +123,21 @@ def test_fractions_seeds_and_cells_alone(tmp_path: Path) -> None:
     assert found[cells[1]].facts["train_patches"] == kept
 
 
+def test_the_smallest_share_holds_a_positive_patch_of_each_finding(tmp_path: Path) -> None:
+    """A box that covers half of no patch is no positive: its patient alone would teach nothing."""
+    folder = write_regions(tmp_path / "d", counts=(200, 20, 40))
+    frame = pd.read_parquet(folder / "manifest.parquet")
+    speck = {"label": "A", "x": 3, "y": 3, "width": 2, "height": 2}
+    with_b = {"label": "B", "x": 0, "y": 0, "width": 8, "height": 8}
+    frame.loc[frame["split"] == "train", "boxes"] = boxes_text([speck])
+    frame.loc[11, "boxes"] = boxes_text([{**with_b, "label": "A"}])
+    frame.loc[50, "boxes"] = boxes_text([with_b])
+    write_manifest(frame, folder / "manifest.parquet")
+    (predictions,) = run(job_of(PROTOCOL, folder, oracle(), [Cell(4, 0)])).values()
+    assert predictions.facts["train_images"] == 8
+    assert predictions.arrays["counted"].all()
+
+
 def test_positive_patches_are_always_kept() -> None:
     labels = np.zeros((20, 2))
     labels[3:6, 1], labels[10:] = 1, np.nan

@@ -55,7 +55,8 @@ class PatchProbe:
         train, val, test = (
             Regions(getattr(job.data, part), names, settings.target, job.encoder.image_size) for part in PARTS
         )
-        shown = {cell: rows_to_learn(job, cell, train) for cell in job.cells}
+        strata = _strata(job, train)
+        shown = {cell: rows_to_learn(job, cell, train, strata) for cell in job.cells}
         learn = _gather(job, train, np.unique(np.concatenate(list(shown.values()))), settings, "train")
         choose = _gather(job, val, val.rows, settings, "val")
         solved: dict[bytes, tuple[LinearProbe, dict[str, Any]]] = {}
@@ -86,14 +87,22 @@ class PatchProbe:
         return patch_measures(predictions.arrays)
 
 
-def rows_to_learn(job: Job, cell: Cell, train: Regions) -> IntArray:
+def _strata(job: Job, train: Regions) -> FloatArray:
+    """(N, K) whether a training image has a positive patch; NaN where nobody said: the smallest share needs some."""
+    patches = job.encoder.tokens(job.encoder.tensors(np.asarray(train.images.pixels[:1]))).shape[1]
+    strata = np.full((len(train.images), len(train.findings)), np.nan)
+    for batch in np.array_split(train.rows, -(-len(train.rows) // 256)):
+        labels = train.patch_labels(batch, patches)
+        strata[batch] = np.where(np.isnan(labels).all(axis=1), np.nan, (labels == 1).any(axis=1))
+    return strata
+
+
+def rows_to_learn(job: Job, cell: Cell, train: Regions, strata: FloatArray) -> IntArray:
     """Annotated images of a cell's share of the training patients, with and without each finding in proportion.
 
     Raises:
         UserError: none of them is annotated.
     """
-    strata = np.full((len(train.images), len(train.findings)), np.nan)
-    strata[train.rows] = train.stated
     rows = np.intersect1d(job.data.fraction_rows(cell, strata), train.rows)
     if not len(rows):
         raise UserError(
