@@ -126,7 +126,7 @@ class KnnSettings(TaskSettings):
     @property
     def figures(self) -> list[str]:
         """Areas alone: shares of votes are no probabilities."""
-        return RANKING
+        return [*RANKING, RARE_MEAN]
 
 
 class ZeroShotSettings(TaskSettings):
