@@ -75,7 +75,7 @@ def local_report(golden: dict[str, Tensor], arithmetic: str, name: str) -> Itera
         z1, z2 = leaves if described else (functional.normalize(leaf, dim=-1) for leaf in leaves)
         real = torch.ones(len(z1), dtype=torch.bool, device=z1.device)
         rows = Sentences(z1, z2, real, golden["described/text_id"])
-        module.bank.observe(z1, z2, z2, real, rows.text)
+        module.bank.observe(z1, z2, real, rows.text)
         loss, _ = module.local_report_loss(rows)
         gradients = torch.autograd.grad(loss, leaves)
         if described:

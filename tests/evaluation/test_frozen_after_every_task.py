@@ -23,9 +23,13 @@ TASKS: list[tuple[TaskName, dict[str, Any]]] = [
     ("detection", EPOCH | {"head_width": 8, "cache_gib": 0}),  # the encoder is asked in every epoch
     ("segmentation", EPOCH | {"target": "boxes", "unet_channels": [8], "shortest_epoch": 1}),
     ("segmentation", EPOCH | {"target": "boxes", "unet_channels": [8], "shortest_epoch": 1, "augment_share": 1}),
+    ("patch_probe", {}),
     ("zero_shot", {}),
     ("retrieval", {"classes": True}),
     ("grounding", {}),
+    ("presence", {}),
+    ("sides", {}),
+    ("zero_shot_segmentation", {}),
 ]
 
 
@@ -54,7 +58,7 @@ def test_the_encoder_is_bit_identical(
     task: TaskName, settings: dict[str, Any], encoder: FrozenEncoder, tmp_path: Path
 ) -> None:
     """Pitfall: frozen encoders whose BatchNorm moved."""
-    reports = [f"There is edema of kind {number}." for number in range(26)]
+    reports = [f"There is left edema of kind {number}." for number in range(26)]
     boxes = [BOX if number % 2 else "[]" for number in range(26)]
     folder = write_set(tmp_path / "data", boxes=boxes, report=reports, label_Pneumonia=[1, 0] * 13)
     before = content_of(encoder)

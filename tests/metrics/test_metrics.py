@@ -180,3 +180,16 @@ def test_threads_of_torch_are_as_before_and_do_not_matter() -> None:
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(*found)
+
+
+def test_rows_that_share_a_weight_are_weighed_as_repeated_weights_do() -> None:
+    rng = np.random.default_rng(5)
+    scores, labels = rng.integers(0, 20, (60, 2)), (rng.random((60, 2)) < 0.3).astype(float)
+    labels[rng.random((60, 2)) < 0.1] = np.nan
+    weights = rng.integers(0, 4, (7, 15))
+    shared, plain = RankedScores(scores, labels, 4), RankedScores(scores, labels)
+    repeated = weights.repeat(4, axis=1)
+    np.testing.assert_array_equal(shared.auroc(weights), plain.auroc(repeated))
+    np.testing.assert_array_equal(shared.average_precision(weights), plain.average_precision(repeated))
+    with pytest.raises(UserError, match=r"weights must be \(resamples, 15\)"):
+        shared.auroc(repeated)

@@ -3,7 +3,7 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.metrics import retrieval
-from cmcgns.metrics.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k
+from cmcgns.metrics.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k, recall_of_scores
 
 
 def embeddings(seed: int = 0, n: int = 40, m: int = 60) -> tuple[np.ndarray, ...]:
@@ -134,3 +134,37 @@ def test_precision_refuses_bad_input() -> None:
         precision_at_k(one, two, [1], [1, 1], skip_self=True)
     with pytest.raises(UserError, match="query 0 has no right item"):
         precision_at_k(one, two, [3], [1, 1])
+
+
+def test_recall_of_scores_is_that_of_cosines_and_of_sorting() -> None:
+    rng = np.random.default_rng(3)
+    query, gallery = rng.normal(size=(50, 8)), rng.normal(size=(40, 8))
+    wanted, offered = rng.integers(0, 12, 50), np.arange(40) % 12
+    unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (query, gallery)]
+    scores = unit[0] @ unit[1].T
+    cosines = recall_at_k(query, gallery, wanted, offered, (1, 3))
+    for factor in (1.0, 1e-3, 1e4):
+        found = recall_of_scores(scores * factor, wanted, offered, (1, 3))
+        for k in (1, 3):
+            nearest = np.argsort(-scores, axis=1)[:, :k]
+            slow = [float((offered[row] == one).any()) for row, one in zip(nearest, wanted, strict=True)]
+            assert found[k].tolist() == slow == cosines[k].tolist()
+
+
+def test_ties_of_scores_count_against_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "_CHUNK_CELLS", 1)
+    assert recall_of_scores(np.full((4, 4), 17.0), range(4), range(4), (1, 4))[1].tolist() == [0] * 4
+    assert recall_of_scores(np.full((4, 4), 17.0), range(4), range(4), (4,))[4].tolist() == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("scores", "ids", "ks", "message"),
+    [
+        (np.zeros((2, 3)), [0, 1], (1,), r"scores must be \(n, m\) = \(2, 2\), not \(2, 3\)"),
+        (np.array([[0, 1], [np.nan, 1]]), [0, 1], (1,), "score of query 1 and item 0 is not finite"),
+        (np.zeros((2, 2)), [0, 1], (0,), "k must be 1 or more"),
+    ],
+)
+def test_bad_scores_are_named(scores: np.ndarray, ids: list[int], ks: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        recall_of_scores(scores, ids, ids, ks)

@@ -11,7 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 import cmcgns
 from cmcgns.common.errors import UserError
+from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.pretrained import Pretrained
+from cmcgns.pretrained.scores import report_scores
 from cmcgns.training.joint_scores import JointScores, _mean_area, _statements
 
 
@@ -110,3 +112,38 @@ def test_presence_is_the_mean_area_over_sentences_that_some_reports_state() -> N
     expected = np.mean([roc_auc_score(stated[:, k], scores[:, k]) for k in range(3)])
     assert _mean_area(scores, stated) == pytest.approx(expected)
     assert np.isnan(_mean_area(scores, np.ones((4, 3), dtype=bool)))
+
+
+REPORTS = ["Edema. The heart is large.", "Normal.", "Left effusion. No pneumothorax. Small heart."]
+
+
+def test_a_reports_local_score_is_the_mean_over_sentences_as_encoded_within_it(
+    matched: Pretrained, images: list[Path]
+) -> None:
+    pictures = matched.images(images[:3])
+    found = report_scores(matched, [pictures[:2], pictures[2:]], REPORTS, "local")
+    assert matched.method is not None
+    net, data = matched.task.model, matched.recipe.data
+    for m, text in enumerate(REPORTS):
+        tokens = tokenize_reports([text], matched.tokenizer, data.max_tokens, data.max_sentences).padded(np.arange(1))
+        names = ("token_ids", "token_mask", "token_sentence", "sentence_mask")
+        sentences = net.encode_report(*(torch.from_numpy(tokens[name]) for name in names))[0][0]
+        assert len(sentences) == text.count(".")
+        for n, picture in enumerate(pictures):
+            patches = net.project_patches(net.image_encoder.tokens(picture[None]))
+            each = []
+            for sentence in F.normalize(sentences, dim=-1):
+                seen, _ = matched.method.attention.image_to_text(
+                    patches, sentence[None, None], torch.ones(1, 1).bool()
+                )
+                each.append(float(F.cosine_similarity(seen[0, 0], sentence, dim=0)))
+            assert found[n, m] == pytest.approx(np.mean(each), abs=1e-5)
+
+
+def test_the_sum_of_a_report_takes_both_over_their_spread(matched: Pretrained, images: list[Path]) -> None:
+    pictures = matched.images(images[:3])
+    local, both = (report_scores(matched, [pictures], REPORTS, by) for by in ("local", "sum"))
+    cosines = matched.embed_tensors(pictures) @ matched.embed_text(REPORTS).T
+    np.testing.assert_allclose(both, 0.5 * (local / 0.25 + cosines / 0.5), atol=1e-5)
+    with pytest.raises(UserError, match=r"text 1 .* holds no words"):
+        report_scores(matched, [pictures], ["Edema.", " ?! "], "local")

@@ -50,6 +50,7 @@ class Seer:
         objective = SimpleNamespace(weight_global=1.0, weight_report=1.0)
         data = SimpleNamespace(image_size=SIDE, text="auto")
         self.recipe = SimpleNamespace(objective=objective, data=data)
+        self.map = "pooled"
         self.method = SimpleNamespace()  # CM-CGNS, whose attention could make maps
         self.task = SimpleNamespace(model=torch.nn.Linear(1, 1), to=lambda _: None)
 

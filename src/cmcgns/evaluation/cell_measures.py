@@ -11,7 +11,7 @@ import numpy as np
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Predictions, Task
 from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS
-from cmcgns.metrics.classes import left_out_of_mean
+from cmcgns.metrics.classes import left_out_of_mean, needed_kinds
 from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.ranking import BoolArray
 
@@ -50,13 +50,17 @@ def seed_measures(
 
 
 def _left_out(predictions: Sequence[Predictions], least: int, mask: BoolArray | None) -> dict[str, Array]:
-    """Array `left_out` of what has classes: one that any seed did not learn counts in the mean of none."""
+    """Array `left_out` of what has classes: one that any seed did not learn counts in the mean of none.
+
+    An array `positives_alone` says that a figure needs no rows without the class, as those of places in an image.
+    """
     first = predictions[0]
     if not {"label_names", "counted"} <= first.arrays.keys():
         return {}
     rows = slice(None) if mask is None else mask
     counted = np.all([one.arrays["counted"] for one in predictions], axis=0)
-    return {"left_out": left_out_of_mean(first.arrays["labels"][rows], counted, first.patients[rows], least)}
+    labels, needed = first.arrays["labels"][rows], needed_kinds(first.arrays)
+    return {"left_out": left_out_of_mean(labels, counted, first.patients[rows], least, needed)}
 
 
 def _same(one: Predictions, other: Predictions) -> bool:

@@ -14,10 +14,10 @@ from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, read_manifest
 from cmcgns.data.vocabulary import is_frontal
 from cmcgns.evaluation.content import masks_sha256, pixels_sha256
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of
+from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of, labels_of
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.subsets import RULE, nested_fraction
-from cmcgns.metrics.ranking import IntArray
+from cmcgns.metrics.ranking import FloatArray, IntArray
 
 PARTS = ("train", "val", "test")
 _HINTS = {
@@ -72,13 +72,12 @@ class TaskData:
     @cached_property
     def content_sha256(self) -> str:
         """Of everything of the data that enters a result: what the rows say, pixels of images, mask files."""
-        parts = PARTS if self.protocol.learns else ("test",)
         columns = ["part", "image_path", "sha256", "study_id", "patient_id", "width", "height", "boxes", "mask_path"]
         columns += [*REPORT_COLUMNS, *(f"{LABEL}{name}" for name in self.label_names)]
         digest = hashlib.sha256(f"{self.split_sha256} {self.image_size} {self.resize}".encode())
         hashes = pd.util.hash_pandas_object(self.frame[columns].astype("str"), index=False)
         digest.update(hashes.to_numpy().tobytes())
-        for images in (getattr(self, part) for part in parts):
+        for images in (getattr(self, part) for part in self.protocol.parts):
             digest.update(f"{pixels_sha256(images)} {masks_sha256(images)}".encode())
         return digest.hexdigest()
 
@@ -96,6 +95,19 @@ class TaskData:
     def test(self) -> ImageSet:
         """Test rows: they choose nothing."""
         return self._part("test")
+
+    @cached_property
+    def prevalence(self) -> FloatArray:
+        """(C,) share of positives among the training rows that have the label; NaN where none has.
+
+        No image is opened: tasks that learn nothing ask too. Of them the training split is often empty.
+        """
+        train, protocol = self.frame[self.frame["part"] == "train"], self.protocol
+        labels = labels_of(train, self.label_names, protocol.uncertain, protocol.empty_labels == "negative")
+        known = (~np.isnan(labels)).sum(axis=0)
+        return np.asarray(
+            np.divide((labels == 1).sum(axis=0), known, out=np.full(len(known), np.nan), where=known > 0)
+        )
 
     def counts(self) -> dict[str, int]:
         """Images of each part."""
@@ -172,7 +184,7 @@ def _with_parts(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol)
         part[_held_out(frame[part == "train"], split.validation_share, split.seed)] = "val"
     frame = frame.assign(part=part)
     for name in PARTS:
-        if name not in set(part) and (name == "test" or protocol.learns):
+        if name not in set(part) and name in protocol.parts:
             there = ", ".join(sorted(set(values) - {""})) or "none"
             asked = ", ".join(wanted[name]) or name
             what = f"{protocol.id} needs rows of split {asked} for {name}, column {split.column} has: {there}"

@@ -145,10 +145,16 @@ def image_set_of(
     if errors:
         first = next(iter(errors.values()))
         raise UserError(f"{folder}: {len(errors)} images cannot be read, first: {first}; `cmcgns check` names all")
+    labels = labels_of(frame, label_names, uncertain, empty_is_negative)
+    return ImageSet(frame, folder, pixels, label_names, labels, frame["patient_id"].to_numpy(dtype=object))
+
+
+def labels_of(
+    frame: pd.DataFrame, label_names: list[str], uncertain: Mapping[str, float], empty_is_negative: bool
+) -> FloatArray:
+    """Labels (n, C) 1, 0 or NaN of given rows; arguments as of :func:`image_set_of`."""
     columns = [LABEL + name for name in label_names]
     stated = frame[columns].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
     meaning = np.array([uncertain.get(name, np.nan) for name in label_names])
     labels = np.where(stated == UNCERTAIN, meaning, stated)
-    if empty_is_negative:
-        labels = np.where(np.isnan(stated), 0.0, labels)
-    return ImageSet(frame, folder, pixels, label_names, labels, frame["patient_id"].to_numpy(dtype=object))
+    return np.where(np.isnan(stated), 0.0, labels) if empty_is_negative else labels

@@ -39,7 +39,14 @@ def skipped_classes(names: Sequence[str], train: FloatArray, test: FloatArray) -
     return reasons, learnt
 
 
-def left_out_of_mean(labels: FloatArray, counted: BoolArray, patients: npt.ArrayLike, least: int) -> Array:
+_KINDS = {1: "positive", 0: "negative"}
+BOTH, POSITIVE = (1, 0), (1,)
+"""Which rows of a class its figure cannot do without: those with and without it, or only those with it."""
+
+
+def left_out_of_mean(
+    labels: FloatArray, counted: BoolArray, patients: npt.ArrayLike, least: int, needed: Sequence[int] = BOTH
+) -> Array:
     """Why classes do not count in means over classes, (C,) text; empty for those that do.
 
     A single class always counts: its mean is its own figure.
@@ -48,19 +55,49 @@ def left_out_of_mean(labels: FloatArray, counted: BoolArray, patients: npt.Array
         labels: (n, C) 1, 0 or NaN of the test rows.
         counted: (C,) whether the class was learnt.
         patients: (n,) ids.
-        least: positive and negative patients that a class must have.
+        least: patients that a class must have of each kind that is needed.
+        needed: positive and negative patients, or positive ones alone.
     """
     ids = np.asarray(patients)
     alone = labels.shape[1] == 1
     reasons = []
     for c in range(labels.shape[1]):
-        amounts = [len(np.unique(ids[labels[:, c] == value])) for value in (1, 0)]
+        amounts = {_KINDS[value]: len(np.unique(ids[labels[:, c] == value])) for value in needed}
         text = "" if counted[c] else f"{NOT_LEARNT} this class"
-        for amount, kind in zip(amounts, ("positive", "negative"), strict=True):
+        for kind, amount in amounts.items():
             if not text and amount < (1 if alone else least):
                 text = f"{amount or 'no'} {kind} test patient{'s' * (amount != 1)}"
         reasons.append(text)
     return np.array(reasons, dtype=np.str_)
+
+
+def needed_kinds(arrays: Mapping[str, Array]) -> Sequence[int]:
+    """Positive rows alone where the arrays say so (`positives_alone`), as figures of places in an image do."""
+    return POSITIVE if "positives_alone" in arrays else BOTH
+
+
+def left_out_classes(arrays: Mapping[str, Array]) -> Array:
+    """(C,) why classes do not count in means: as the arrays say (`left_out`), else those without a needed row."""
+    if "left_out" in arrays:
+        return arrays["left_out"]
+    labels = arrays["labels"]
+    return left_out_of_mean(labels, arrays["counted"], np.arange(len(labels)), 1, needed_kinds(arrays))
+
+
+RARE = 0.03
+"""Prevalence in the training split below which a class is rare."""
+
+
+def rare_classes(names: Sequence[str], prevalence: FloatArray) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Array `rare` (C,), and for the record the rare classes with their prevalence; both empty where none is.
+
+    Args:
+        names: C.
+        prevalence: (C,) in the training split; NaN where it is not known.
+    """
+    rare = np.asarray(prevalence < RARE)
+    found = {name: float(share) for name, share, is_rare in zip(names, prevalence, rare, strict=True) if is_rare}
+    return ({"rare": rare}, {"rare": found}) if found else ({}, {})
 
 
 def class_mean(per_class: FloatArray, left_out: Array) -> FloatArray:
@@ -75,6 +112,7 @@ def by_class(
     labels: FloatArray,
     names: Sequence[str],
     left_out: Array,
+    needed: Sequence[int] = BOTH,
 ) -> Measures:
     """Figures of classes, which rest on their positives and negatives, and means, which rest on all that count.
 
@@ -82,7 +120,7 @@ def by_class(
     positives each its intervals cover as they should.
     """
     kinds = {
-        name: [Kind("with the finding", labels[:, c] == 1), Kind("without the finding", labels[:, c] == 0)]
+        name: [Kind(f"{'with' if value else 'without'} the finding", labels[:, c] == value) for value in needed]
         for c, name in enumerate(names)
     }
     kept = [name for name, reason in zip(names, left_out, strict=True) if not reason]

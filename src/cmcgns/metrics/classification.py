@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cmcgns.metrics.calibration import calibration_measures
-from cmcgns.metrics.classes import NOT_LEARNT, by_class, class_mean, left_out_of_mean
+from cmcgns.metrics.classes import NOT_LEARNT, by_class, class_mean, left_out_classes
 from cmcgns.metrics.measure import Array, Measure, Measures, joined, row_means
 from cmcgns.metrics.ranking import FloatArray, RankedScores
 
@@ -22,14 +22,18 @@ def binary_measures(arrays: Mapping[str, Array]) -> Measures:
     Args:
         arrays: `scores` (n, C), higher means more likely; `labels` (n, C) 1, 0 or NaN; `label_names` (C,); `counted`
             (C,) whether the class was learnt; optionally `probabilities` (n, C), and `left_out` (C,) of
-            :func:`left_out_of_mean`, by default of the classes without an area.
+            :func:`left_out_of_mean`, by default of the classes without an area, and `rare` (C,) true for the classes
+            that have a mean of their own (`auroc_rare`), where one of them counts in the mean over all.
     """
     names = arrays["label_names"].tolist()
     labels = np.where(arrays["counted"], arrays["labels"], np.nan)
-    left_out = _left_out(arrays)
+    left_out = left_out_classes(arrays)
     parts = [_ranking(arrays["scores"], labels, names, left_out)]
     if "probabilities" in arrays:
         parts.append(calibration_measures(arrays["probabilities"], labels, names, left_out=left_out))
+    rare = np.flatnonzero(arrays.get("rare", np.zeros(len(names), dtype=bool)))
+    if len(names) > 1 and (left_out[rare] == "").any():  # of a single class it would repeat its area
+        parts.append(_rare_mean(arrays["scores"][:, rare], labels[:, rare], [names[c] for c in rare], left_out[rare]))
     return joined(parts)
 
 
@@ -42,11 +46,37 @@ def multiclass_measures(arrays: Mapping[str, Array]) -> Measures:
     return joined([_agreement(arrays), binary_measures(arrays)])
 
 
-def _left_out(arrays: Mapping[str, Array]) -> Array:
-    if "left_out" in arrays:
-        return arrays["left_out"]
-    labels = arrays["labels"]
-    return left_out_of_mean(labels, arrays["counted"], np.arange(len(labels)), 1)
+def area_measures(
+    scores: Array, labels: FloatArray, names: Sequence[str], left_out: Array, metric: str = "auroc"
+) -> Measures:
+    """Area under the ROC curve, mean and per class, alone.
+
+    Args:
+        scores: (n, C), higher means more likely.
+        labels: (n, C) 1, 0 or NaN.
+        names: C.
+        left_out: (C,) of :func:`cmcgns.metrics.classes.left_out_of_mean`.
+        metric: what the area is called.
+    """
+    ranked = RankedScores(scores, labels)
+
+    def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
+        areas = ranked.auroc(counts)
+        return np.concatenate([class_mean(areas, left_out)[:, None], areas], axis=1)
+
+    return by_class((Measure(metric), *(Measure(metric, name) for name in names)), compute, labels, names, left_out)
+
+
+def _rare_mean(scores: Array, labels: FloatArray, names: Sequence[str], left_out: Array) -> Measures:
+    """The mean of :func:`area_measures`, without its classes."""
+    ranked, mean = RankedScores(scores, labels), Measure("auroc_rare")
+
+    def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
+        return class_mean(ranked.auroc(counts), left_out)[:, None]
+
+    found = by_class((mean,), compute, labels, names, left_out)
+    said = f"mean over {', '.join(name for name, reason in zip(names, left_out, strict=True) if not reason)}"
+    return replace(found, notes={mean: ". ".join(part for part in (said, found.notes.get(mean, "")) if part)})
 
 
 def _ranking(scores: Array, labels: FloatArray, names: Sequence[str], left_out: Array) -> Measures:
@@ -80,7 +110,7 @@ def _agreement(arrays: Mapping[str, Array]) -> Measures:
     cells = np.concatenate(
         [truth * chosen, truth + chosen], axis=1
     )  # of each class: hits, and twice what F1 divides by
-    left_out = _left_out(arrays)
+    left_out = left_out_classes(arrays)
     of = (Measure("macro_f1"), *(Measure("f1", name) for name in names))
 
     def compute(counts: npt.NDArray[np.generic]) -> FloatArray:

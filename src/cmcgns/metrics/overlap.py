@@ -7,7 +7,7 @@ when a map is scaled by a positive number or shifted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics.measure import Measure, Measures, joined, row_means
+from cmcgns.metrics.classes import POSITIVE, by_class, class_mean, left_out_classes
+from cmcgns.metrics.measure import Array, Measure, Measures, joined, row_means
 from cmcgns.metrics.ranking import FloatArray
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -172,3 +173,35 @@ def overlap_measures(
         positive = {Measure(f"{name}_positive{suffix}"): np.where(drawn, values, np.nan)}
         parts += [row_means(positive, "with a mask"), row_means({Measure(f"{name}_all{suffix}"): values})]
     return joined(parts)
+
+
+def label_overlap_measures(arrays: Mapping[str, Array]) -> Measures:
+    """Dice and IoU of images with a label, by label and their mean over labels, and the Dice of drawing everything.
+
+    `dice_chance` is what a drawing that knows nothing gets at best: the whole square.
+
+    Args:
+        arrays: pixels (n, K) `intersection`, `predicted` and `truth`, and `pixels` of the whole square; `labels`
+            (n, K) 1 where there is something to be drawn, else NaN; `label_names`, `counted`, `positives_alone`;
+            optionally `left_out` (K,).
+
+    Raises:
+        UserError: more pixels in common than one of the masks has.
+    """
+    names, there = arrays["label_names"].tolist(), arrays["labels"] == 1
+    counts = [arrays[name].ravel() for name in ("intersection", "predicted", "truth")]
+    dice, iou = (np.where(there, each.reshape(there.shape), 0.0) for each in dice_and_iou(*counts))
+    everything = np.where(there, 2 * arrays["truth"] / (arrays["truth"] + float(arrays["pixels"])), 0.0)
+    left_out = left_out_classes(arrays)
+
+    def compute(drawn: npt.NDArray[np.generic]) -> FloatArray:
+        weights = np.asarray(drawn, dtype=np.float64)
+        weight, columns = weights @ there, []
+        for table in (dice, iou, everything):
+            total = weights @ table
+            mean = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+            columns += [class_mean(mean, left_out)[:, None], mean]
+        return np.concatenate(columns, axis=1)
+
+    of = tuple(Measure(metric, name) for metric in ("dice", "iou", "dice_chance") for name in ("", *names))
+    return by_class(of, compute, arrays["labels"], names, left_out, POSITIVE)

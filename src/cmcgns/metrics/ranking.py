@@ -36,12 +36,13 @@ class RankedScores:
     Args:
         scores: (n, C), higher means more likely; any monotone scale.
         labels: (n, C) in {0, 1, NaN}; a NaN leaves the row out for that class alone.
+        each: successive rows that share a weight, as the patches of an image: weights are then (R, n / each).
 
     Raises:
         UserError: shapes differ, a label is none of 0, 1, NaN, or a labelled score is NaN.
     """
 
-    def __init__(self, scores: npt.ArrayLike, labels: npt.ArrayLike) -> None:
+    def __init__(self, scores: npt.ArrayLike, labels: npt.ArrayLike, each: int = 1) -> None:
         score, label = np.asarray(scores), check_labels(labels)
         if score.shape != label.shape:
             raise UserError(f"scores {score.shape} and labels {label.shape} must have one shape, (n, C)")
@@ -49,8 +50,8 @@ class RankedScores:
         if undefined.any():
             row, column = np.argwhere(undefined)[0]
             raise UserError(f"the score of row {row}, class {column} is NaN although it has a label")
-        self.rows = len(label)
-        self._classes = [RankedClass(score[:, c], label[:, c]) for c in range(label.shape[1])]
+        self.rows, self._each = len(label) // each, each
+        self._classes = [RankedClass(score[:, c], label[:, c], each) for c in range(label.shape[1])]
 
     def auroc(self, weights: npt.ArrayLike) -> FloatArray:
         """Area under the ROC curve of each resample and class.
@@ -93,7 +94,7 @@ class RankedScores:
         step = min(2048, max(64, _CHUNK_CELLS // self.rows))
         with _threads(len(self._classes)) as pool:
             for start in range(0, len(weight), step):
-                part = _table(weight[start : start + step])
+                part = _table(weight[start : start + step], self._each)
                 columns = pool.map(lambda ranked, part=part: figure(ranked, part).numpy(), self._classes)
                 result[start : start + step] = np.stack(list(columns), axis=1)
         return result
@@ -107,12 +108,18 @@ class Steps:
         negative_starts: (K + 1,) places in `negatives`.
         positives: row numbers, in the order of the steps.
         positive_starts: (K + 1,) places in `positives`.
+        each: successive rows that share a weight.
     """
 
     def __init__(
-        self, negatives: IntArray, negative_starts: IntArray, positives: IntArray, positive_starts: IntArray
+        self,
+        negatives: IntArray,
+        negative_starts: IntArray,
+        positives: IntArray,
+        positive_starts: IntArray,
+        each: int = 1,
     ) -> None:
-        kinds = ((negatives, negative_starts), (positives, positive_starts))
+        kinds = ((negatives // each, negative_starts), (positives // each, positive_starts))
         self._kinds = [[torch.from_numpy(np.array(part, dtype=np.int64)) for part in kind] for kind in kinds]
 
     def sums(self, weights: Tensor) -> Iterator[list[Tensor]]:
@@ -133,14 +140,15 @@ class RankedClass:
     Args:
         score: (n,), not NaN where there is a label.
         label: (n,) in {0, 1, NaN}.
+        each: successive rows that share a weight.
     """
 
-    def __init__(self, score: npt.NDArray[np.generic], label: FloatArray) -> None:
+    def __init__(self, score: npt.NDArray[np.generic], label: FloatArray, each: int = 1) -> None:
         known = np.flatnonzero(~np.isnan(label))
         order = known[np.argsort(score[known], kind="stable")]
         negatives, positives = order[label[order] == 0], order[label[order] == 1]
-        self._roc = _roc_steps(score, negatives, positives)
-        self._precision = _precision_steps(score, negatives, positives)
+        self._roc = _roc_steps(score, negatives, positives, each)
+        self._precision = _precision_steps(score, negatives, positives, each)
 
     def auroc(self, weights: Tensor) -> Tensor:
         """(R,) float64 area from weights (n, R); NaN where positives or negatives weigh nothing."""
@@ -166,7 +174,7 @@ class RankedClass:
         return _ratio(total, true)
 
 
-def _roc_steps(score: npt.NDArray[np.generic], negatives: IntArray, positives: IntArray) -> Steps:
+def _roc_steps(score: npt.NDArray[np.generic], negatives: IntArray, positives: IntArray, each: int) -> Steps:
     """Steps by rising score.
 
     A step ends where a positive's score begins or ends; a positive stands in the step at whose end the negatives
@@ -179,15 +187,18 @@ def _roc_steps(score: npt.NDArray[np.generic], negatives: IntArray, positives: I
     distinct = np.unique(ends)
     starts = np.searchsorted(ends[order], distinct)
     # One step more, without a positive, for the negatives above the highest positive: they count in the total.
-    return Steps(negatives, np.r_[0, distinct, len(negatives)], twice[order], np.r_[starts, len(twice), len(twice)])
+    return Steps(
+        negatives, np.r_[0, distinct, len(negatives)], twice[order], np.r_[starts, len(twice), len(twice)], each
+    )
 
 
-def _precision_steps(score: npt.NDArray[np.generic], negatives: IntArray, positives: IntArray) -> Steps:
+def _precision_steps(score: npt.NDArray[np.generic], negatives: IntArray, positives: IntArray, each: int) -> Steps:
     """Steps by falling score, one for each score that a positive has."""
     distinct = np.unique(score[positives])
     below = np.searchsorted(score[negatives], distinct, side="left")[::-1]
     lower = np.searchsorted(score[positives], distinct, side="left")[::-1]
-    return Steps(negatives[::-1], np.r_[0, len(negatives) - below], positives[::-1], np.r_[0, len(positives) - lower])
+    starts = np.r_[0, len(negatives) - below], np.r_[0, len(positives) - lower]
+    return Steps(negatives[::-1], starts[0], positives[::-1], starts[1], each)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
@@ -230,12 +241,12 @@ def check_labels(labels: npt.ArrayLike) -> FloatArray:
     return label
 
 
-def _table(weight: npt.NDArray[np.generic]) -> Tensor:
+def _table(weight: npt.NDArray[np.generic], each: int) -> Tensor:
     """Weights (R, n) as a table (n, R): picking a row then reads one stretch of memory.
 
     Counts are summed in single precision as long as that is exact, which is below 2^24.
     """
-    exact = np.issubdtype(weight.dtype, np.integer) and int(weight.max(initial=0)) * weight.shape[1] < 1 << 24
+    exact = np.issubdtype(weight.dtype, np.integer) and int(weight.max(initial=0)) * weight.shape[1] * each < 1 << 24
     return torch.from_numpy(np.ascontiguousarray(weight.T, dtype=np.float32 if exact else np.float64))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,42 @@ def recall_at_k(
     Raises:
         UserError: shapes disagree, an embedding is zero or not finite, a k < 1, a query without a right item.
     """
-    similar = _similarities(query, gallery, query_ids, gallery_ids, ks)
+    return _hits(_similarities(query, gallery, query_ids, gallery_ids, ks), ks)
+
+
+def recall_of_scores(
+    scores: npt.ArrayLike, query_ids: npt.ArrayLike, gallery_ids: npt.ArrayLike, ks: Sequence[int] = (1, 5, 10)
+) -> dict[int, FloatArray]:
+    """What :func:`recall_at_k` gives, where a score of every query with every item takes the place of the cosine.
+
+    Args:
+        scores: (n, m), higher is nearer, on any scale: a millionth of the largest absolute value, or of 1, is a tie.
+        query_ids: (n,) integers; an item is right for a query if their ids are equal.
+        gallery_ids: (m,) integers; repeats are allowed.
+        ks: how far to look.
+
+    Returns:
+        For each k the hits (n,), 1.0 or 0.0.
+
+    Raises:
+        UserError: shapes disagree, a score is not finite, a k < 1, a query without a right item.
+    """
+    _check_ks(ks)
+    table = np.asarray(scores)
+    wanted, offered = _check_ids(query_ids, gallery_ids)
+    if table.shape != (len(wanted), len(offered)):
+        raise UserError(f"scores must be (n, m) = ({len(wanted)}, {len(offered)}), not {table.shape}")
+    if not np.isfinite(table).all():
+        row, column = np.argwhere(~np.isfinite(table))[0]
+        raise UserError(f"the score of query {row} and item {column} is not finite")
+    scale = max(1.0, float(np.abs(table).max()))
+    step = max(1, _CHUNK_CELLS // len(offered))
+    parts = (slice(start, start + step) for start in range(0, len(wanted), step))
+    return _hits(((table[part] / scale, wanted[part, None] == offered[None, :]) for part in parts), ks)
+
+
+def _hits(similar: Iterable[tuple[npt.NDArray[np.floating], BoolArray]], ks: Sequence[int]) -> dict[int, FloatArray]:
+    """Of similarities and right items (q, m) of some queries at a time: for each k whether a right one is within."""
     ahead = np.concatenate([_wrong_ahead(similarity, right) for similarity, right in similar])
     return {k: (ahead < k).astype(np.float64) for k in ks}
 

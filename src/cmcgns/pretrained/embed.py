@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -136,13 +136,41 @@ class Embedder:
         Raises:
             UserError: no string, or a text without a letter or digit.
         """
+        parts = []
+        for sentences, mask, report in self._encoded(texts, batch_size):
+            parts.append((sentences.sum(1) / mask.sum(1, keepdim=True), report))  # rows of padding are 0
+        local, pooled = zip(*parts, strict=True)
+        return torch.cat(local), torch.cat(pooled)
+
+    @torch.no_grad()
+    def encode_sentences(
+        self, texts: Sequence[str], batch_size: int = BATCH
+    ) -> tuple[torch.Tensor, NDArray[np.intp]]:
+        """f_R of every sentence as it is encoded within its text, where the weights are.
+
+        Args:
+            texts: n, as for :meth:`embed_text`.
+            batch_size: texts at a time.
+
+        Returns:
+            (N, D), text by text, and (n,) how many sentences each text has.
+
+        Raises:
+            UserError: no string, or a text without a letter or digit.
+        """
+        parts = [(sentences[mask], mask.sum(1)) for sentences, mask, _ in self._encoded(texts, batch_size)]
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]).cpu().numpy()
+
+    def _encoded(
+        self, texts: Sequence[str], batch_size: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Of some texts at a time sentences (B, M, D), which are real (B, M), and global embeddings (B, D)."""
         check_texts(texts, "embed_text: text {}")
         data = self.recipe.data
         tokens = tokenize_reports(texts, self.tokenizer, data.max_tokens, data.max_sentences)
         empty = np.flatnonzero(np.diff(tokens.sentence_offsets) == 0)
         if len(empty):
             raise UserError(f"embed_text: text {empty[0]} ({texts[empty[0]]!r}) holds no words")
-        parts = []
         for start in range(0, len(texts), batch_size):
             rows = np.arange(start, min(start + batch_size, len(texts)))
             batch = {name: torch.from_numpy(a).to(self.device) for name, a in tokens.padded(rows).items()}
@@ -150,9 +178,7 @@ class Embedder:
             sentences, report = self.task.model.encode_report(
                 batch["token_ids"], batch["token_mask"], batch["token_sentence"], mask
             )
-            parts.append((sentences.sum(1) / mask.sum(1, keepdim=True), report))  # rows of padding are 0
-        local, pooled = zip(*parts, strict=True)
-        return torch.cat(local), torch.cat(pooled)
+            yield sentences, mask, report
 
     @property
     def temperature(self) -> float:

@@ -64,6 +64,13 @@ class PromptBook:
         inside = name if name[:2].isupper() else name[:1].lower() + name[1:]  # "No COPD.", but "No calcification."
         return LabelPrompts(positive=(f"{name}.",), negative=(f"No {inside}.",))
 
+    def labels(self) -> list[str]:
+        """One name of each entry, with a capital letter."""
+        found: dict[int, str] = {}
+        for key, entry in self.entries.items():
+            found.setdefault(id(entry), key.capitalize())
+        return list(found.values())
+
     def unknown(self, labels: Iterable[str]) -> list[str]:
         """Labels that only the template serves."""
         return [label for label in labels if not self.knows(label)]
@@ -84,6 +91,22 @@ def speaks_of_side(sentence: str, side: str | None) -> bool:
     """
     named = {word.lower() for word in _SIDE.findall(sentence)}
     return not named or side in named or side not in ("left", "right")
+
+
+def names_one_side(sentence: str) -> bool:
+    """Whether a sentence speaks of one side alone."""
+    return speaks_of_side(sentence, "left") != speaks_of_side(sentence, "right")
+
+
+def swap_sides(sentence: str) -> str:
+    """Left for right and right for left, in the same case."""
+
+    def other(found: re.Match[str]) -> str:
+        word = found.group()
+        side = "right" if word.lower() == "left" else "left"
+        return side.upper() if word.isupper() else side.capitalize() if word[0].isupper() else side
+
+    return _SIDE.sub(other, sentence)
 
 
 def load_prompts(source: PromptSource = "built-in") -> PromptBook:

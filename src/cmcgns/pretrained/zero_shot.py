@@ -13,6 +13,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.pretrained.embed import By, Embedder
 from cmcgns.pretrained.prompts import load_prompts
+from cmcgns.pretrained.scores import text_scores
 
 Prompts = Mapping[str, tuple[Sequence[str], Sequence[str]]]
 """Sentences that state and sentences that deny each label."""
@@ -101,14 +102,10 @@ def prompt_scores(
     """
     texts = list(dict.fromkeys(text for side in sides for prompts in side for text in prompts))
     place = {text: number for number, text in enumerate(texts)}
-    local, pooled = model.encode_texts(texts)
+    encoded = model.encode_texts(texts)
     found: list[list[FloatArray]] = [[] for _ in sides]
     for images in batches:
-        scores = np.asarray(model.local_scores(images, local), dtype=np.float64)
-        if by == "sum":
-            spread = model.scores.deviation
-            cosines = model.embed_tensors(images) @ pooled.cpu().numpy().T
-            scores = 0.5 * (scores / spread["local"] + cosines / spread["global"])
+        scores = text_scores(model, images, encoded, by)
         for parts, side in zip(found, sides, strict=True):
             means = [scores[:, [place[text] for text in prompts]].mean(axis=1) for prompts in side]
             parts.append(np.stack(means, axis=1))

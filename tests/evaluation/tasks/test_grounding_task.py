@@ -111,6 +111,24 @@ def test_attention_that_nothing_trained_is_not_reported(tmp_path: Path) -> None:
     assert "weight_report 0" in predictions.facts["attention"]
 
 
+@pytest.mark.parametrize("kind", ["pooled", "patches", "attention"])
+def test_the_default_map_is_the_one_that_validation_chose(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind sees the boxes in another light, so figures tell which one was asked."""
+    plain, lights = grounding.patch_maps, {"pooled": 1.0, "patches": -1.0, "attention": 0.0}
+    monkeypatch.setattr(grounding, "patch_maps", lambda *asked: plain(*asked) * lights[asked[3]])
+    encoder = seer()
+    encoder.run.map = kind  # type: ignore[misc, assignment]
+    predictions = predict(PROTOCOL, write_boxed(tmp_path / "d", BOXES), encoder)
+    found = figures(PROTOCOL, predictions)
+    expected = {"pooled": 1.0, "patches": 0.0, "attention": pytest.approx(found[Measure("pointing_chance")])}[kind]
+    assert found[Measure("pointing_default")] == found[Measure("pointing_default", "Edema")] == expected
+    assert np.sign(found[Measure("cnr_default")]) == lights[kind]
+    assert found[Measure("pointing_similarity")] == 1
+    assert predictions.facts["default_map"] == kind
+
+
 SENTENCES = (
     "There is left pleural effusion. No right pleural effusion. Bilateral pleural effusions. The heart is normal."
 )

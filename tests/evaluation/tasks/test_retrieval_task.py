@@ -1,13 +1,17 @@
 """Retrieval among test images and their reports."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.evaluation.data import TaskData
+from cmcgns.evaluation.protocols import load_protocol
+from cmcgns.evaluation.tasks import retrieval
 from cmcgns.evaluation.tasks.retrieval import TASK, right_groups
 from cmcgns.metrics.measure import Measure
 from cmcgns.pretrained.prompts import load_prompts
@@ -178,3 +182,33 @@ def test_what_is_lacking_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two images a class"):
         predict(CLASSES, lonely, frozen(Seer(class_texts(reports(3), np.eye(3)))))
     assert split_sentences(reports(1)[0])
+
+
+@pytest.mark.parametrize("by", ["local", "sum"])
+def test_retrieval_by_another_score(by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that see their own report: the hits are theirs, not those of the blind embeddings."""
+    labels, texts = draw(20), reports(20)
+    asked: list[str] = []
+
+    def scores(_: object, batches: Iterable[torch.Tensor], said: list[str], how: str) -> np.ndarray:
+        asked.append(how)
+        assert sum(len(batch) for batch in batches) == 20
+        assert said == texts
+        return np.eye(20, dtype=np.float32)[:, ::-1] * 9 if how == "local" else np.eye(20, dtype=np.float32) * 9
+
+    monkeypatch.setattr(retrieval, "report_scores", scores)
+    encoder = frozen(Blind(oracle(labels, texts)))
+    monkeypatch.setattr(Seer, "lacks", lambda *_: "", raising=False)
+    protocol = protocol_of("retrieval", {"by": by})
+    predictions = predict(protocol, write_labelled(tmp_path / "d", labels, report=texts), encoder)
+    found = figures(protocol, predictions)
+    assert (asked, predictions.facts["by"]) == ([by], by)
+    assert found[Measure("report_to_image_r@1")] == found[Measure("image_to_report_r@1")] == (by == "sum")
+
+
+def test_a_score_that_a_run_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Seer, "lacks", lambda _, by: f"no score by {by}", raising=False)
+    folder = write_labelled(tmp_path / "d", draw(6), report=reports(6))
+    data = TaskData(protocol_of("retrieval", {"by": "sum"}), folder, SIDE, SIDE)
+    assert TASK.lacks(data, frozen(Seer({}))) == "no score by sum"
+    assert load_protocol("retrieval/v1").task_settings.by == "global"  # type: ignore[attr-defined]

@@ -147,13 +147,16 @@ def _shared_images(one: str, another: str) -> str:
     return "may hold the same public cases" if public else ""
 
 
+_OTHERS = {"train": "training", "val": "validation"}
+
+
 def check_leakage(
     data: TaskData,
     encoder: FrozenEncoder,
     cache: Path | None = None,
     progress: Callable[[str, float], None] = lambda _text, _share: None,
 ) -> Leakage:
-    """Compare the test images with those of pretraining and, if the protocol learns, of training and validation.
+    """Compare the test images with those of pretraining and, if the protocol uses them, of training and validation.
 
     By patient, by file hash, and by picture: 256-bit hashes within 8 bits propose, thumbnails decide.
 
@@ -170,9 +173,9 @@ def check_leakage(
     seen, cautions = _seen_by(encoder)
     test = fingerprints_of({"test": data.test}, folder, _counter(progress, len(data.test)))
     others = {PRETRAINING: seen_fingerprints(seen)} if seen else {}
-    if data.protocol.learns:
-        total = len(data.train) + len(data.val)
-        sets = {"training": data.train, "validation": data.val}
+    sets = {name: getattr(data, part) for part, name in _OTHERS.items() if part in data.protocol.parts}
+    if sets:
+        total = sum(map(len, sets.values()))
         others["training"] = fingerprints_of(sets, folder, _counter(progress, total))
     found: list[tuple[int, Overlap]] = []
     for name, other in others.items():

@@ -18,7 +18,10 @@ from cmcgns.pretrained.prompts import read_prompts
 from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
 
-TaskName = Literal["linear", "knn", "detection", "segmentation", "zero_shot", "retrieval", "grounding"]
+TaskName = Literal[
+    "linear", "knn", "detection", "segmentation", "patch_probe", "zero_shot", "retrieval", "grounding", "presence",
+    "zero_shot_segmentation", "sides",
+]  # fmt: skip
 
 
 class SplitSettings(Settings):
@@ -68,7 +71,14 @@ class EvaluationProtocol(Settings):
     @property
     def learns(self) -> bool:
         """Whether the task is trained, so that there are fractions, seeds, training and validation rows."""
-        return self.task in ("linear", "knn", "detection", "segmentation")
+        return self.task in ("linear", "knn", "detection", "segmentation", "patch_probe")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The splits whose rows enter a result."""
+        if self.learns:
+            return ("train", "val", "test")
+        return ("val", "test") if self.task == "zero_shot_segmentation" else ("test",)
 
     @property
     def task_settings(self) -> TaskSettings:

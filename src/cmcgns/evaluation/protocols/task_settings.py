@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from math import isclose
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from cmcgns.metrics.overlap import THRESHOLDS
+from cmcgns.objectives.phrase_maps import MapKind
+from cmcgns.pretrained.embed import By
 from cmcgns.pretrained.prompts import PromptSource
 from cmcgns.settings.config import Positive, Settings, Weight
 
@@ -16,6 +18,7 @@ AP_NAMES = {0.4: "ap40", 0.5: "ap50", 0.75: "ap75"}
 FREE_RESPONSE = 0.5  # intersection over union at which false alarms are counted
 RANKING = ["auroc", "auprc"]
 CALIBRATION = ["brier", "ece"]
+RARE_MEAN = "auroc_rare"  # only where a label is rare in training and has enough test patients
 MULTICLASS = ["accuracy", "macro_f1"]
 
 
@@ -123,7 +126,7 @@ class KnnSettings(TaskSettings):
     @property
     def figures(self) -> list[str]:
         """Areas alone: shares of votes are no probabilities."""
-        return RANKING
+        return [*RANKING, RARE_MEAN]
 
 
 class ZeroShotSettings(TaskSettings):
@@ -142,7 +145,7 @@ class ZeroShotSettings(TaskSettings):
         description="binary: each label by positive minus negative cosine; multiclass: the labels exclude each other "
         "and the largest positive cosine wins",
     )
-    by: Literal["global", "local", "sum"] = Field(
+    by: By = Field(
         "global",
         description="global: cosine of the global embeddings; local: a sentence beside what it sees in the image "
         "with its own query; sum: both, each over its spread in the run's validation",
@@ -151,7 +154,7 @@ class ZeroShotSettings(TaskSettings):
     @property
     def figures(self) -> list[str]:
         """Areas and calibration, and agreement of labels that exclude each other."""
-        return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION]
+        return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION, RARE_MEAN]
 
 
 TextKind = Literal["auto", "sections", "report"]
@@ -166,6 +169,12 @@ Ks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 class RetrievalSettings(TaskSettings):
     """What counts as right, and how far to look."""
 
+    by: By = Field(
+        "global",
+        description="of recall; global: cosine of the global embeddings; local: mean over a report's sentences, each "
+        "beside what it sees in the image with its own query; sum: both, each over its spread in the run's "
+        "validation. Precision by class stays global",
+    )
     ks: Ks = Field((1, 5, 10), description="of recall: is a right item among the k nearest?")
     text: TextKind | Literal["recipe"] = Field(
         "recipe", description="which text is the report; recipe: as in pretraining"
@@ -211,9 +220,11 @@ class GroundingSettings(TaskSettings):
 
     @property
     def figures(self) -> list[str]:
-        """Those of both maps, although a run without attention has only one of them."""
+        """Those of all maps, although a run without attention has fewer."""
         kinds = ("pointing", "cnr", "cnr_absolute", "miou")
-        return [f"{kind}_{of}" for of in ("similarity", "attention") for kind in kinds] + ["pointing_chance"]
+        return [f"{kind}_{of}" for of in ("similarity", "attention", "default") for kind in kinds] + [
+            "pointing_chance"
+        ]
 
 
 class LegacySettings(Settings):
@@ -268,7 +279,83 @@ class LinearSettings(TaskSettings):
     @property
     def figures(self) -> list[str]:
         """Areas and calibration, and agreement of classes that exclude each other."""
-        return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION]
+        return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION, RARE_MEAN]
+
+
+class PatchProbeSettings(TaskSettings):
+    """What patches are told apart, and how the layers on top are found."""
+
+    min_positives: MinPositives = Field(
+        5, description="test patients with the finding that it needs to count in a mean"
+    )
+    target: Literal["boxes", "masks"] = Field(
+        "boxes", description="boxes by their labels, filled; or masks, where the protocol has one label, theirs"
+    )
+    max_negatives: Positive = Field(
+        200_000,
+        description="patches in no region that are kept of all training images, and of validation, as many of each "
+        "image (at least one), drawn by `seed`; positive patches and all of test are always kept",
+    )
+    seed: Annotated[int, Field(ge=0)] = 0
+    l2_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        list(L2_GRID), description="strengths among which validation chooses"
+    )
+
+    @property
+    def figures(self) -> list[str]:
+        """Average precision, and what scores at random get."""
+        return ["ap", "ap_chance"]
+
+
+MAP_AUROC = "map_auroc"
+
+
+class PresenceSettings(TaskSettings):
+    """What is said of a finding."""
+
+    min_positives: MinPositives = MIN_POSITIVES
+    prompts: PromptSource = Field("built-in", description="as for zero-shot; positive sentences alone")
+    ensemble: bool = Field(True, description="mean map of all positive prompts; false: of the first one")
+
+    @property
+    def figures(self) -> list[str]:
+        """The run's default map and each kind, although a run may not have trained all."""
+        return [MAP_AUROC, *(f"{MAP_AUROC}_{kind}" for kind in get_args(MapKind))]
+
+
+class MapSegmentationSettings(TaskSettings):
+    """What is said, which map is cut, and against what."""
+
+    min_positives: MinPositives = Field(
+        5, description="test patients with the label that it needs to count in a mean"
+    )
+    target: Literal["boxes", "masks"] = Field(
+        "boxes", description="boxes by their labels, filled; or masks, where the protocol has one label, theirs"
+    )
+    prompts: PromptSource = Field("built-in", description="as for zero-shot")
+    ensemble: bool = Field(True, description="mean map of all prompts of a kind; false: of the first one")
+    kind: Literal["default", "pooled", "patches", "attention"] = Field(
+        "default", description="of map; default: the one that the run's validation chose"
+    )
+
+    @property
+    def figures(self) -> list[str]:
+        """Overlap, and what drawing everything gets."""
+        return ["dice", "iou", "dice_chance"]
+
+
+SIDE_ACCURACY = "side_accuracy"
+
+
+class SidesSettings(TaskSettings):
+    """What tells that a sentence states a finding."""
+
+    prompts: PromptSource = Field("built-in", description="as for zero-shot; of it the words of each label")
+
+    @property
+    def figures(self) -> list[str]:
+        """By each score, although a run may not have all."""
+        return [f"{SIDE_ACCURACY}_{by}" for by in get_args(By)]
 
 
 TASK_SETTINGS: dict[str, type[TaskSettings]] = {
@@ -279,4 +366,8 @@ TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "zero_shot": ZeroShotSettings,
     "retrieval": RetrievalSettings,
     "grounding": GroundingSettings,
+    "patch_probe": PatchProbeSettings,
+    "presence": PresenceSettings,
+    "sides": SidesSettings,
+    "zero_shot_segmentation": MapSegmentationSettings,
 }

@@ -9,9 +9,13 @@ _TASKS = {
     "knn": "cmcgns.evaluation.tasks.knn",
     "detection": "cmcgns.evaluation.tasks.detection.task",
     "segmentation": "cmcgns.evaluation.tasks.segmentation.task",
+    "patch_probe": "cmcgns.evaluation.tasks.patch_probe",
     "zero_shot": "cmcgns.evaluation.tasks.zero_shot",
     "retrieval": "cmcgns.evaluation.tasks.retrieval",
     "grounding": "cmcgns.evaluation.tasks.grounding",
+    "presence": "cmcgns.evaluation.tasks.presence",
+    "sides": "cmcgns.evaluation.tasks.sides",
+    "zero_shot_segmentation": "cmcgns.evaluation.tasks.zero_shot_segmentation",
 }
 
 

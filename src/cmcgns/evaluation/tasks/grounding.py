@@ -30,12 +30,16 @@ from cmcgns.pretrained.prompts import PromptBook, load_prompts, speaks_of_side
 _IMAGES = 32  # encoded at a time
 _PIXELS = 1 << 23  # of maps at a time
 _WRITTEN = ("phrase", "label_text")  # keys of a box that may hold the words it was drawn for
-_BY_LABEL = ("pointing_similarity", "pointing_attention", "pointing_chance", "cnr_similarity", "cnr_attention")
+_BY_LABEL = (
+    "pointing_similarity", "pointing_attention", "pointing_default", "pointing_chance",
+    "cnr_similarity", "cnr_attention", "cnr_default",
+)  # fmt: skip
 
 
 class Grounding:
-    """Pointing game, contrast-to-noise ratio and overlap of similarity and attention maps with boxes.
+    """Pointing game, contrast-to-noise ratio and overlap of similarity, attention and default maps with boxes.
 
+    The default map is of the kind that told best, in the run's validation, where a sentence is true: no box chose it.
     A row is a phrase in an image; intervals draw patients. `cnr` has its sign, `cnr_absolute` is the published one.
     `pointing_chance` is the share of the square that the boxes cover: what a random point gets.
     """
@@ -72,6 +76,7 @@ class Grounding:
             "phrases_outside_of_the_picture": int((~inside).sum()),
             "labels_without_sentence": unsaid,
             "attention": untrained(model, "attention") or "yes",
+            "default_map": model.map,
         }
         if settings.phrases == "label":
             most = None if settings.ensemble else 1
@@ -117,7 +122,7 @@ def _judge(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: P
 
 
 def _maps(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: PromptBook) -> dict[str, torch.Tensor]:
-    """(n, P) `similarity`, and `attention` if it was trained, of units whose images are encoded together."""
+    """(n, P) `similarity`, `attention` if trained, and `default`, of units whose images are encoded together."""
     model, encoder, test = job.encoder.run, job.encoder, job.data.test
     images, place = np.unique([unit.image for unit in units], return_inverse=True)
     tokens = encoder.tokens(encoder.tensors(np.asarray(test.pixels[images])))
@@ -133,11 +138,14 @@ def _maps(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: Pr
                   for image, each in zip(place, sentences, strict=True)]  # fmt: skip
         return torch.stack(chosen)
 
-    maps = {"similarity": mean_map(settings.similarity, said)}
-    if settings.contrast:
-        maps["similarity"] = maps["similarity"] - mean_map(settings.similarity, denied)
+    def contrasted(kind: MapKind) -> torch.Tensor:
+        return mean_map(kind, said) - mean_map(kind, denied) if settings.contrast else mean_map(kind, said)
+
+    maps = {"similarity": contrasted(settings.similarity)}
     if not untrained(model, "attention"):
         maps["attention"] = mean_map("attention", said)
+    same = {settings.similarity: "similarity", "attention": "attention"}
+    maps["default"] = maps[same[model.map]] if model.map in same else contrasted(model.map)
     return maps
 
 

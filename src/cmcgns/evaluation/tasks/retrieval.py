@@ -18,11 +18,13 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import RetrievalSettings
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
-from cmcgns.metrics.ranking import IntArray
-from cmcgns.metrics.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k
+from cmcgns.metrics.ranking import FloatArray, IntArray
+from cmcgns.metrics.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k, recall_of_scores
 from cmcgns.pretrained.prompts import load_prompts
+from cmcgns.pretrained.scores import report_scores
 
 Floats = npt.NDArray[np.float32]
+_WAYS = ("report_to_image", "image_to_report")
 _KEPT = ("image_embeddings", "report_embeddings")  # (n, D) of the queries: recall at any other k follows from them
 
 
@@ -33,11 +35,12 @@ class _Gallery:
     rows: IntArray
     image: Floats
     report: Floats | None
+    texts: list[str]
     group: npt.NDArray[np.intp]
 
 
 class Retrieval:
-    """Recall of right pairs and precision by class, by cosine of global embeddings.
+    """Recall of right pairs, by the score that is asked for, and precision by class, by cosine of global embeddings.
 
     Every test image with a report is a query, and so is its report; each of them searches all others. Right are the
     pair itself, images of the same study, and studies whose report is equal sentence by sentence. A wrong item that
@@ -48,9 +51,9 @@ class Retrieval:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        if reason := encoder.lacks_joint_space():
-            return reason
         settings = cast(RetrievalSettings, data.protocol.task_settings)
+        if reason := encoder.lacks_score(settings.by):
+            return reason
         if settings.classes and not data.label_names:
             return "settings.classes needs labels (columns label_…)"
         frame = data.frame[data.frame["part"] == "test"]
@@ -64,7 +67,7 @@ class Retrieval:
         found, facts = _embed(job, settings)
         arrays: dict[str, Array] = {}
         if found.report is not None:
-            arrays |= _recalls(found.image, found.report, found.group, settings, facts)
+            arrays |= _recalls(job, settings, found, facts)
         if settings.classes:
             arrays |= _precisions(job, settings, found, facts)
         arrays |= {_KEPT[0]: found.image} | ({} if found.report is None else {_KEPT[1]: found.report})
@@ -89,6 +92,7 @@ def _embed(job: Job, settings: RetrievalSettings) -> tuple[_Gallery, dict[str, A
     rows = _draw(np.flatnonzero(used), studies, settings)
     facts: dict[str, Any] = {
         "text": kind,
+        "by": settings.by,
         "images": len(rows),
         "studies": len(set(studies[rows])),
         "images_without_report": int((~with_report).sum()),
@@ -105,7 +109,7 @@ def _embed(job: Job, settings: RetrievalSettings) -> tuple[_Gallery, dict[str, A
     else:
         group = np.unique(studies[rows].astype(str), return_inverse=True)[1]
     facts["distinct_answers"] = len(np.unique(group))
-    return _Gallery(rows, image, report, group), facts
+    return _Gallery(rows, image, report, list(texts[rows]), group), facts
 
 
 def _draw(rows: IntArray, studies: npt.NDArray[np.object_], settings: RetrievalSettings) -> IntArray:
@@ -118,20 +122,27 @@ def _draw(rows: IntArray, studies: npt.NDArray[np.object_], settings: RetrievalS
     return rows[np.isin(number, taken)]
 
 
-def _recalls(
-    image: Floats,
-    report: Floats,
-    group: IntArray,
-    settings: RetrievalSettings,
-    facts: dict[str, Any],
-) -> dict[str, Array]:
+def _recalls(job: Job, settings: RetrievalSettings, found: _Gallery, facts: dict[str, Any]) -> dict[str, Array]:
     """Hits by name; report to image comes first, at the largest k, which tables show."""
     arrays: dict[str, Array] = {}
-    for name, query, gallery in (("report_to_image", report, image), ("image_to_report", image, report)):
-        hits = recall_at_k(query, gallery, group, group, settings.ks)
+    for name, hits in zip(_WAYS, _hits(job, settings, found), strict=True):
         arrays |= {f"{name}_r@{k}": hits[k] for k in sorted(settings.ks, reverse=True)}
-    facts["chance_r"] = {f"r@{k}": chance_recall(group, group, k) for k in settings.ks}
+    facts["chance_r"] = {f"r@{k}": chance_recall(found.group, found.group, k) for k in settings.ks}
     return arrays
+
+
+def _hits(job: Job, settings: RetrievalSettings, found: _Gallery) -> Iterator[dict[int, FloatArray]]:
+    """Of reports that search images, then of images that search reports: hits (n,) of each k."""
+    group, image, report = found.group, found.image, found.report
+    assert report is not None
+    if settings.by == "global":
+        for query, gallery in ((report, image), (image, report)):
+            yield recall_at_k(query, gallery, group, group, settings.ks)
+        return
+    batches = job.encoder.batches(job.data.test.pixels[found.rows], lambda share: job.progress("scores", share))
+    scores = report_scores(job.encoder.run, batches, found.texts, settings.by)
+    for each in (scores.T, scores):
+        yield recall_of_scores(each, group, group, settings.ks)
 
 
 def _precisions(job: Job, settings: RetrievalSettings, found: _Gallery, facts: dict[str, Any]) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.protocols.task_settings import ZeroShotSettings
 from cmcgns.evaluation.tasks.linear.task import lacks_labels
-from cmcgns.metrics.classes import check_exclusive
+from cmcgns.metrics.classes import check_exclusive, rare_classes
 from cmcgns.metrics.classification import binary_measures, multiclass_measures
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray
@@ -49,7 +49,8 @@ class ZeroShot:
             chances = 0.5 * (1 + np.tanh(scores / (2 * temperature)))  # softmax of two, without overflow
         facts |= {"skipped": _undefined(names, test.labels)}
         facts |= {"temperature": temperature, "unlabelled_images": int(np.isnan(test.labels).all(axis=1).sum())}
-        arrays = {
+        rare, about = rare_classes(names, data.prevalence)
+        arrays = rare | {
             "scores": scores,
             "probabilities": chances,
             "labels": test.labels,
@@ -58,7 +59,7 @@ class ZeroShot:
             "exclusive": np.array(settings.outcome == "multiclass"),
         }
         for cell in job.cells:
-            yield cell, job.predictions(arrays, facts)
+            yield cell, job.predictions(arrays, facts | about)
 
     def measures(self, predictions: Predictions) -> Measures:
         """Figures: of labels that exclude each other the accuracy, else the area, comes first."""

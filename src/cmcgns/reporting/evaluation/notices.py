@@ -76,7 +76,17 @@ def _codes(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-_FIXED = {"auroc": 0.5, "cnr_similarity": 0.0, "cnr_attention": 0.0}  # whatever the data
+_FIXED = {
+    "auroc": 0.5,
+    "map_auroc": 0.5,
+    "auroc_rare": 0.5,
+    "cnr_similarity": 0.0,
+    "cnr_attention": 0.0,
+    "cnr_default": 0.0,
+}  # whatever the data
+
+
+_BESIDE = {"ap": "ap_chance", "dice": "dice_chance"}  # figures that hold what guessing gets
 
 
 @dataclass(frozen=True)
@@ -98,11 +108,13 @@ class Records:
     def chance(self, selection: Selection, row: ResultRow) -> float | None:
         """What guessing gets where it is known; None elsewhere.
 
-        AUROC 0.5 and contrast 0 by definition; the pointing game from the row that holds it; retrieval as kept.
+        AUROC 0.5 and contrast 0 by definition; pointing game and patches from the row that holds it; retrieval as
+        kept.
         """
         way, _, name = row.metric.rpartition("_")
-        if way == "pointing":
-            found = selection.find(row.protocol, selection.encoder_of(row), "pointing_chance")
+        beside = "pointing_chance" if way == "pointing" else _BESIDE.get(row.metric)
+        if beside:
+            found = selection.find(row.protocol, selection.encoder_of(row), beside, fraction=row.fraction)
             return found.value if found else None
         facts = self.facts.get(row.protocol, {})
         level: float | None = facts.get("chance_r", {}).get(name, facts.get("chance_p", {}).get(way))

@@ -21,7 +21,7 @@ from cmcgns.evaluation.tasks.linear.finetune import FinetuneHead
 from cmcgns.evaluation.tasks.linear.legacy import LayerData, LayerHead
 from cmcgns.evaluation.tasks.linear.probe import choose_dtype, fit_probe, probabilities
 from cmcgns.evaluation.tasks.train_head import Head, checkpoint_of, schedule_of, train_head
-from cmcgns.metrics.classes import check_exclusive, facts_of, skipped_classes
+from cmcgns.metrics.classes import check_exclusive, facts_of, rare_classes, skipped_classes
 from cmcgns.metrics.classification import binary_measures, multiclass_measures
 from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray
@@ -107,8 +107,9 @@ def predictions(job: Job, rows: IntArray, scores: FloatArray, facts: dict[str, A
     """What a cell leaves behind that learnt from some training rows; scores (n, C) are of the test rows."""
     names, learnt_from, labels = job.data.label_names, job.data.train.labels[rows], job.data.test.labels
     reasons, counted = skipped_classes(names, learnt_from, labels)
-    arrays = {"scores": scores, "labels": labels, "label_names": np.array(names), "counted": counted} | more
-    return job.predictions(arrays, facts_of(reasons, learnt_from, names) | facts)
+    rare, about = rare_classes(names, job.data.prevalence)
+    arrays = {"scores": scores, "labels": labels, "label_names": np.array(names), "counted": counted} | more | rare
+    return job.predictions(arrays, facts_of(reasons, learnt_from, names) | facts | about)
 
 
 def _solved(job: Job, settings: LinearSettings, features: _Features, rows: IntArray) -> Scores:
