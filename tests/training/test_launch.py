@@ -58,7 +58,7 @@ def test_resume_with_another_number_of_ranks_is_refused(
     state = read_state(checkpoints(tmp_path / "run" / "state")[-1])
     assert state.ranks == 1
     state.ranks = 2
-    monkeypatch.setattr("cmcgns.training.start.read_state", lambda _: state)
+    monkeypatch.setattr("cmcgns.training.start.read_state", lambda _, verify: state)
     with pytest.raises(UserError, match=r"the run has 2 rank\(s\), not 1"):
         run(studies, tmp_path / "run", recipe, resume=True)
 

@@ -19,6 +19,7 @@ from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import make_folder, write_bytes
 from cmcgns.common.processes import worker_pool
+from cmcgns.data.images.files import open_picture
 from cmcgns.data.manifest import write_manifest
 from cmcgns.phantom.hard import HARD_FINDINGS, make_hard_study
 from cmcgns.phantom.study import PATIENT_BLOCK, Study, check_side, make_study
@@ -77,8 +78,9 @@ def finding_mask(layers: Path, label: str) -> NDArray[np.bool_]:
 
     Raises:
         ValueError: the level has no such label.
+        UserError: no such file, or no PNG.
     """
-    with Image.open(layers) as picture:
+    with open_picture(layers) as picture:
         inside: NDArray[np.bool_] = (np.asarray(picture).astype(np.uint16) >> HARD_FINDINGS.index(label) & 1) == 1
     return inside
 

@@ -112,6 +112,7 @@ def slow_padded(tokens, rows, length, bound):
         "sentence_text": np.zeros((len(rows), bound), np.int64),
         "report_text": np.array([tokens.report_text[row] for row in rows]),
     }
+    out["report_sentences"] = out["sentence_text"]  # until sentences are dropped
     for place, row in enumerate(rows):
         ids, owner, numbers = report(tokens, row)
         for position, (piece, sentence) in enumerate(zip(ids, owner, strict=True)):
@@ -157,7 +158,7 @@ def test_fixed_bounds_give_one_shape(tokenizer):
     shapes = {
         tuple(array.shape[1:] for array in tokens.padded(np.array(rows), 40, 7).values()) for rows in ([0], [1], [3])
     }
-    assert shapes == {((40,), (40,), (40,), (7,), (7,), ())}
+    assert shapes == {((40,), (40,), (40,), (7,), (7,), (), (7,))}
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.6, 0.99])
@@ -175,8 +176,10 @@ def test_dropping_sentences_equals_reports_that_never_had_them(tokenizer, rate):
             kept = [s for s, chance in zip(sentences, chances, strict=False) if chance >= rate or chance == best]
             remaining.append(" ".join(kept))
         expected = tokenize_reports(remaining, tokenizer, 100, 10).padded(np.arange(5))
-        for name in expected.keys() - {"report_text"}:
+        for name in expected.keys() - {"report_text", "report_sentences"}:
             assert found[name].tolist() == expected[name].tolist(), name
+        whole = tokens.padded(np.arange(5))["report_sentences"]
+        assert found["report_sentences"].tolist() == whole.tolist()  # of the whole reports still
         assert found["report_text"].tolist() == tokens.report_text.tolist()
 
 

@@ -147,7 +147,7 @@ def test_arrays_keep_their_full_shuffle(prepared, streamed):
 
 
 def test_too_few_studies_for_a_batch_are_named():
-    with pytest.raises(UserError, match="3 training studies do not fill one batch of 4 on 1 rank"):
+    with pytest.raises(UserError, match=r"usable training studies: 3, which do not fill one batch of 4: set"):
         StreamOrder(np.zeros(3, dtype=np.int32), BATCH, 5)
 
 
