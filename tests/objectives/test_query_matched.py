@@ -13,7 +13,7 @@ import cmcgns.objectives.cross_attention as cross_attention
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features
 from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.objectives.cross_attention import AttentionKind, CrossModalAttention
 from support.objectives import (
     DIM,
     assert_gradient,
@@ -165,6 +165,19 @@ def test_the_switches_differ() -> None:
     figures = [figures_of(started(**changes), features, batch) for changes in SWITCHES.values()]
     values = [float(each["report"].detach()) for each in figures]
     assert len({round(value, 5) for value in values}) == len(values)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
+def test_contributions_of_the_patches_add_up_to_the_score(kind: AttentionKind) -> None:
+    attention = CrossModalAttention(DIM, kind)
+    patches, queries = unit(3, 5, DIM), unit(4, DIM, seed=1)
+    parts = attention.contributions(patches, queries)
+    torch.testing.assert_close(parts.sum(1), attention.score(patches, queries))
+    weights = attention.image_to_text(patches, queries.expand(3, -1, -1), torch.ones(3, 4, dtype=torch.bool))
+    seen, gates = weights
+    values = attention.image_value(patches)
+    slow = gates[2, 1] * (values[2] @ queries[1]) / seen[2, 1].norm()
+    torch.testing.assert_close(parts[2, :, 1], slow)
 
 
 def test_scores_in_chunks_of_images_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ import cmcgns
 from cmcgns.common.errors import UserError
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.pretrained import Pretrained
+from cmcgns.pretrained.phrase_maps import patch_maps
 from cmcgns.pretrained.scores import report_scores
-from cmcgns.training.joint_scores import JointScores, _mean_area, _statements
+from cmcgns.training.joint_scores import JointScores, _ends, _mean_area, _statements
 
 
 @pytest.fixture
@@ -88,6 +89,29 @@ def test_a_run_keeps_what_validation_said_and_ground_follows_it(run: Path, image
         model.scores = JointScores(kind)
         expected = model.ground(images[0], "Normal.", kind=kind)
         np.testing.assert_array_equal(model.ground(images[0], "Normal."), expected)
+
+
+def test_contributions_of_a_phrase_are_of_the_local_score(matched: Pretrained, run: Path, images: list[Path]) -> None:
+    picture = matched.images(images[:1])[0]
+    tokens = matched.task.model.image_encoder.tokens(picture[None])
+    found = patch_maps(matched, tokens, matched.encode_texts(["Normal."]), "contribution")
+    assert float(found.sum()) == pytest.approx(cosine(matched, picture, "Normal."), abs=1e-5)
+    with pytest.raises(UserError, match=r"no map of kind contribution: the run has objective\.local own_query"):
+        cmcgns.load(run).ground(images[0], "Normal.", kind="contribution")
+
+
+def test_colours_begin_above_nine_in_ten_images_that_do_not_state_it(run: Path) -> None:
+    stated = np.zeros((200, 3), dtype=bool)
+    stated[:50, :2] = True  # no image states the third, so it tells nothing
+    largest = np.where(stated, 2.0, 0.0).astype(np.float32) + np.linspace(0, 1, 200, dtype=np.float32)[:, None]
+    low, high = _ends(largest, stated)
+    assert (largest[50:, 0] <= low).mean() == pytest.approx(0.9, abs=0.01)
+    assert (largest[:50, 0] <= high).mean() == pytest.approx(0.9, abs=0.03)
+    assert _ends(-largest, stated)[1] == _ends(-largest, stated)[0]  # never the wrong way round
+    model = cmcgns.load(run)
+    assert model.map_range == tuple(json.loads((run / "scores.json").read_text("utf-8"))["shown"][model.map])
+    model.scores = JointScores("pooled")
+    assert model.map_range is None
 
 
 @pytest.mark.parametrize("content", ["{", '{"map": "other"}', '{"maps": "pooled"}', "[]"])

@@ -47,7 +47,7 @@ class Seer:
 
     def __init__(self, texts: dict[str, np.ndarray], dim: int = 11, scale: float = 1.0) -> None:
         self.texts, self.dim, self.scale, self.temperature = texts, dim, scale, 0.1
-        objective = SimpleNamespace(weight_global=1.0, weight_report=1.0)
+        objective = SimpleNamespace(weight_global=1.0, weight_report=1.0, local="own_query")
         data = SimpleNamespace(image_size=SIDE, text="auto")
         self.recipe = SimpleNamespace(objective=objective, data=data)
         self.map = "pooled"

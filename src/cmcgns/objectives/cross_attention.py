@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 AttentionKind = Literal["sigmoid", "softmax"]
 _MOST_SCORED = 2**27  # sentences × images × patches at a time, half a gigabyte an array; the rest is recomputed
+_LEAST_SQUARE = 1e-12
 
 
 class CrossModalAttention(nn.Module):
@@ -72,16 +73,29 @@ class CrossModalAttention(nn.Module):
         parts = [checkpoint(self._score, part, queries, use_reentrant=False) for part in patches.split(images)]
         return torch.cat(parts)
 
+    def contributions(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """What every patch adds to :meth:`score`: (B, P, N), whose sum over the patches is the score.
+
+        `w_p z1_n·v_bp / |sum_p w_p v_bp|`; arguments as of `score`.
+        """
+        along, squared = self._along(patches, queries)
+        return along * squared.clamp(min=_LEAST_SQUARE).rsqrt()[:, None]
+
     def _score(self, patches: Tensor, queries: Tensor) -> Tensor:
+        along, squared = self._along(patches, queries)
+        cosines: Tensor = along.sum(1) * squared.clamp(min=_LEAST_SQUARE).rsqrt()
+        return cosines
+
+    def _along(self, patches: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, P, N) `w_p z1_n·v_bp`, and (B, N) squared length of `sum_p w_p v_bp`."""
         studies, count, _ = patches.shape
         values = self.image_value(patches)
         scores = self.image_key(patches).flatten(0, 1) @ self.text_query(queries).T * self.scale
         scores = scores.unflatten(0, (studies, count))  # (B, P, N), as everything below
         weights = scores.sigmoid() if self.kind == "sigmoid" else scores.softmax(1)
-        along = (weights * (values.flatten(0, 1) @ queries.T).unflatten(0, (studies, count))).sum(1)
+        along = weights * (values.flatten(0, 1) @ queries.T).unflatten(0, (studies, count))
         squared = (weights * (values @ values.transpose(1, 2) @ weights)).sum(1)
-        cosines: Tensor = along * squared.clamp(min=1e-12).rsqrt()
-        return cosines
+        return along, squared
 
     def _weigh(self, query: Tensor, key: Tensor, key_mask: Tensor | None = None) -> Tensor:
         scores: Tensor = query @ key.transpose(1, 2) * self.scale

@@ -1,6 +1,6 @@
 """Where in the image a phrase belongs: one value a patch, by similarity or by attention.
 
-Three ways, none of which is trained with boxes:
+Four ways, none of which is trained with boxes:
 
 - `pooled`: cosine of the phrase's global embedding with each patch, sent alone through the value and output maps of
   the image's attention pool and its projection (Zhou et al., ECCV 2022, section 3.2, for CLIP). The position
@@ -8,6 +8,8 @@ Three ways, none of which is trained with boxes:
 - `patches`: cosine of the phrase's sentence embedding f_R with the patch's f_I. No loss of the method compares the
   two directly.
 - `attention`: the weight that the sentence gives to the patch in the cross-modal attention.
+- `contribution`: what the patch adds to the local score of the sentence (query-matched form only). All patches add up
+  to the score, so a phrase that the image does not bear out has a map that is low everywhere.
 """
 
 from typing import Literal
@@ -20,13 +22,15 @@ from cmcgns.models.model import ImageReportModel
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.settings.config import ObjectiveSettings
 
-MapKind = Literal["pooled", "patches", "attention"]
+MapKind = Literal["pooled", "patches", "attention", "contribution"]
 
 
 def untrained(settings: ObjectiveSettings, method: CMCGNS | None, kind: MapKind) -> str:
     """Why there is no such map: the loss that would have trained it was off, or none; empty if there is."""
     if kind != "pooled" and method is None:
         return f"the run has objective.name {settings.name}"
+    if kind == "contribution" and settings.local != "query_matched":
+        return f"the run has objective.local {settings.local}"
     weight = "weight_global" if kind == "pooled" else "weight_report"
     return f"the run has objective.{weight} 0" if getattr(settings, weight) == 0 else ""
 
@@ -45,7 +49,7 @@ def patch_maps(
         kind: see above.
 
     Returns:
-        (B, K, P): cosines, or attention weights.
+        (B, K, P): cosines, attention weights, or parts of a cosine.
     """
     local, pooled = phrases
     if kind == "pooled":
@@ -56,6 +60,8 @@ def patch_maps(
     if kind == "patches":
         return F.normalize(local, dim=-1) @ patches.transpose(1, 2)
     assert method is not None  # else `untrained` says so
+    if kind == "contribution":
+        return method.attention.contributions(patches.float(), method.queries(local)).transpose(1, 2)
     sentences = method.queries(local).expand(len(tokens), -1, -1)
     everyone = torch.ones(sentences.shape[:2], dtype=torch.bool, device=tokens.device)
     return method.attention.image_to_text(patches, sentences, everyone)[1]

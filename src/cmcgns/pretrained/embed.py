@@ -218,6 +218,12 @@ class Embedder:
         settings, method = self.recipe.objective, self.method
         return next((kind for kind in kinds if not untrained(settings, method, kind)), self.scores.map)
 
+    @property
+    def map_range(self) -> tuple[float, float] | None:
+        """Values of :attr:`map` at which a picture begins and ends to be coloured; None of a run that kept none."""
+        found = self.scores.shown.get(self.map)
+        return None if found is None else (found[0], found[1])
+
     def spread(self, by: By) -> float:
         """What a difference of two scores is divided by before it becomes a probability: the run's temperature."""
         if by == "global" or self.method is None:

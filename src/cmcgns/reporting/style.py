@@ -188,13 +188,17 @@ def add_legend(axes: Axes) -> None:
 
 def range_bar(axes: Axes, image: Any, digits: int = 3) -> None:
     """A thin colour bar right below, which names the smallest and the largest value."""
-    inset = axes.inset_axes((0.0, -0.09, 1.0, 0.04))
-    bar = axes.figure.colorbar(image, cax=inset, orientation="horizontal")
+    colour_bar(axes.figure, axes.inset_axes((0.0, -0.09, 1.0, 0.04)), image, digits)
+
+
+def colour_bar(figure: Any, place: Axes, image: Any, digits: int = 3) -> None:
+    """A colour bar that fills `place` and names the smallest and the largest value."""
+    bar = figure.colorbar(image, cax=place, orientation="horizontal")
     low, high = image.get_clim()
     bar.set_ticks([low, high], labels=[f"{end:.{digits}f}".replace("-", "−") for end in (low, high)])
     bar.outline.set_visible(False)
-    inset.tick_params(labelsize=SMALL - 1, colors=FAINT, length=0, pad=2)
-    first, last = inset.get_xticklabels()
+    place.tick_params(labelsize=SMALL - 1, colors=FAINT, length=0, pad=2)
+    first, last = place.get_xticklabels()
     first.set_horizontalalignment("left")
     last.set_horizontalalignment("right")
 

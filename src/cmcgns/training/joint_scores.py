@@ -31,6 +31,7 @@ from cmcgns.training.task import PretrainingTask
 WAY_OUT = "take the file away: then ground uses the map `pooled`"
 _STUDIES, _SENTENCES = 256, 256  # at most; a few megabytes of maps at a time
 _BATCH = 32
+_MOST = 0.9
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,16 @@ class JointScores:
         map: the kind of map that `ground` gives by default.
         present: of every kind of map, the mean over sentences of the area under the ROC curve with which the largest
             value of a map tells images whose report states the sentence from the others.
+        shown: of every kind of map, the values at which a picture of it begins and ends to be coloured: nine in ten
+            largest values of images whose report does not state the sentence lie below the first, nine in ten of
+            those whose report does below the second.
         deviation: standard deviation over images of the `global` and the `local` score of a sentence.
         studies, sentences: how many were looked at.
     """
 
     map: MapKind
     present: dict[str, float] = field(default_factory=dict)
+    shown: dict[str, tuple[float, float]] = field(default_factory=dict)
     deviation: dict[str, float] = field(default_factory=dict)
     studies: int = 0
     sentences: int = 0
@@ -101,13 +106,15 @@ def measure_scores(task: PretrainingTask, prepared: PreparedData, recipe: Recipe
                 patches = task.model.project_patches(tokens).float()
                 queries = F.normalize(phrases[0].float(), dim=-1)
                 scores["local"].append(method.attention.score(patches, queries).cpu())
-    present = {kind: _mean_area(torch.cat(values).numpy(), stated) for kind, values in largest.items()}
+    maxima = {kind: torch.cat(values).numpy() for kind, values in largest.items()}
+    present = {kind: _mean_area(values, stated) for kind, values in maxima.items()}
+    shown = {kind: _ends(values, stated) for kind, values in maxima.items()}
     deviation = {
         name: float(torch.cat(values).var(0, correction=0).mean().sqrt()) for name, values in scores.items() if values
     }
     present = {kind: value for kind, value in present.items() if not math.isnan(value)}
     best = max(kinds, key=lambda kind: present.get(kind, 0.0))
-    return JointScores(best, present, deviation, len(rows), len(said))
+    return JointScores(best, present, shown, deviation, len(rows), len(said))
 
 
 def _statements(texts: list[str]) -> tuple[list[str], NDArray[np.bool_]]:
@@ -133,6 +140,14 @@ def _encode(
         local, pooled = task.model.encode_report(*(arrays[name] for name in names))
         found.append((local.sum(1) / arrays["sentence_mask"].sum(1, keepdim=True).clamp(min=1), pooled))
     return torch.cat([each[0] for each in found]), torch.cat([each[1] for each in found])
+
+
+def _ends(largest: NDArray[np.float32], stated: NDArray[np.bool_]) -> tuple[float, float]:
+    """Where colours begin and end; of all values where no sentence is stated by some images only."""
+    some = stated.any(0) & ~stated.all(0)
+    absent, present = (largest[:, some][is_so[:, some]] for is_so in (~stated, stated))
+    low, high = (float(np.quantile(each if some.any() else largest, _MOST)) for each in (absent, present))
+    return low, max(low, high)
 
 
 def _mean_area(scores: NDArray[np.float32], stated: NDArray[np.bool_]) -> float:

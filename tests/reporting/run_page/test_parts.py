@@ -2,10 +2,9 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from cmcgns.reporting.run_page.attention import box_mask, enlarge, statements
+from cmcgns.reporting.run_page.heat_maps import box_mask, statements
 from cmcgns.reporting.run_page.results import duration, interval, leaves_out_zero, number
 from cmcgns.reporting.run_page.studies import _boxes_of_row
 from cmcgns.reporting.run_page.training import PANELS, bank_start, draw_panel, stage_change
@@ -62,13 +61,7 @@ def test_boxes_follow_resize_padding_and_crop() -> None:
     assert _boxes_of_row(float("nan"), 200, 100, "row 1", data) == []
 
 
-def test_enlarged_map_keeps_its_corner_and_place() -> None:
-    values = np.zeros((4, 4), dtype=np.float32)
-    values[3, 0] = 1
-    large = enlarge(values, 64)
-    assert large.shape == (64, 64)
-    assert large[-1, 0] == 1
-    assert large[0].max() == 0
+def test_a_box_covers_its_pixels() -> None:
     assert box_mask([box("Nodule")], 8).sum() == 4 * 4
 
 

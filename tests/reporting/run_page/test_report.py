@@ -15,17 +15,22 @@ from typer.testing import CliRunner
 
 from cmcgns.cli.app import app
 from cmcgns.common.errors import UserError
+from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.data.shards.write import write_shards
 from cmcgns.phantom import write_dataset
+from cmcgns.phantom.findings import FINDINGS
 from cmcgns.pretrained import load
-from cmcgns.reporting.run_page.attention import box_mask, enlarge, localisation, sentence_maps, statements
+from cmcgns.pretrained.phrase_maps import patch_maps
+from cmcgns.pretrained.prompts import load_prompts
+from cmcgns.reporting.run_page.heat_maps import make_examples, scale_of
 from cmcgns.reporting.run_page.report import write_run_page
 from cmcgns.reporting.run_page.studies import encode_studies
 from cmcgns.settings.recipe import load_recipe
+from cmcgns.training.joint_scores import JointScores
 from cmcgns.training.pretrain import pretrain
 
-SECTIONS = ("overview", "results", "curves", "reconstructions", "attention", "bank", "retrieval", "settings")
-PICTURES = {"attention", "bank", "curves", "overview", "reconstructions", "retrieval"}
+SECTIONS = ("overview", "results", "curves", "reconstructions", "maps", "bank", "retrieval", "settings")
+PICTURES = {"bank", "curves", "maps", "overview", "reconstructions", "retrieval"}
 TINY = (
     "data.image_size=32",
     "data.resize=36",
@@ -165,9 +170,9 @@ def test_parts_that_a_run_lacks_say_why(data: Path, tmp_path: Path) -> None:
     run = pretrain(load_recipe("demo", (*TINY, *changes)), data, tmp_path / "run", quiet=True)
     page = write_run_page(run, data, results() | {"report_use": None}, tmp_path / "report").read_text("utf-8")
     assert "without masked reconstruction" in section(page, "reconstructions")
-    assert "without the local report loss" in section(page, "attention")
+    assert "AUROC" in section(page, "maps")  # the pooled map is of the global loss
     assert "without the cluster bank" in section(page, "bank")
-    assert {path.stem for path in (tmp_path / "report/pictures").iterdir()} == {"curves", "overview", "retrieval"}
+    assert {path.stem for path in (tmp_path / "report/pictures").iterdir()} == PICTURES - {"bank", "reconstructions"}
 
 
 def test_bank_that_never_started_is_explained(data: Path, tmp_path: Path) -> None:
@@ -185,23 +190,42 @@ def test_table_without_labels_and_boxes(run: Path, data: Path, tmp_path: Path) -
     plain.to_csv(tmp_path / "pairs.csv", index=False)
     page = write_run_page(run, tmp_path / "pairs.csv", {}, tmp_path / "report").read_text("utf-8")
     assert "No results of an evaluation" in section(page, "results")
-    assert "no finding boxes" in section(page, "attention")
+    assert "no finding boxes" in section(page, "maps")
     assert "The first studies, not chosen by their result" in section(page, "retrieval")
     assert "the boxes" not in section(page, "reconstructions")
     assert "absent" not in section(page, "retrieval")
     assert "synthetic studies" not in section(page, "settings")
 
 
-def test_localisation_is_the_share_of_pixel_pairs_ranked_right(run: Path, data: Path) -> None:
-    studies = encode_studies(load(run), data)
-    shares = []
-    for statement in statements(studies):
-        inside, maps = box_mask(statement.boxes), sentence_maps(studies, statement)
-        pairs = [np.subtract.outer(m[inside], m[~inside]) for m in map(enlarge, (maps.weights, maps.similarity))]
-        shares.append([float(((pair > 0) + 0.5 * (pair == 0)).mean()) for pair in pairs])
-    found = localisation(studies)
-    assert found is not None
-    assert [found["weights"].value, found["similarity"].value] == pytest.approx(np.mean(shares, axis=0))
+def test_maps_are_those_of_ground_beside_a_finding_that_is_not_there(run: Path, data: Path) -> None:
+    model = load(run)
+    studies = encode_studies(model, data)
+    examples = make_examples(studies, 6)
+    assert len({example.statement.row for example in examples}) == len(examples) > 1
+    for example in examples:
+        row = example.statement.row
+        assert example.present.sentence == studies.sentences[row][example.statement.sentence]
+        image = studies.dataset[BatchRequest(np.array([row]))].images
+        tokens = model.task.model.image_encoder.tokens(image)
+        assert example.absent is not None
+        for heat in (example.present, example.absent):
+            expected = patch_maps(model, tokens, model.encode_texts([heat.sentence]), model.map)[0, 0]
+            np.testing.assert_allclose(heat.values.ravel(), expected.numpy(), atol=1e-5)
+        there, book = {box.label for box in studies.boxes[row]}, load_prompts("phantom")
+        stated = {label for label in FINDINGS if book.states(example.absent.sentence, label)}
+        assert stated
+        assert not stated & there
+
+
+def test_all_maps_have_one_scale(run: Path, data: Path) -> None:
+    model = load(run)
+    examples = make_examples(encode_studies(model, data), 6)
+    scale = scale_of(model, examples)
+    assert (scale.low, scale.high) == model.map_range
+    model.scores = JointScores(model.map)  # of a run that is older than the range
+    values = [heat.values for example in examples for heat in (example.present, example.absent) if heat]
+    scale = scale_of(model, examples)
+    assert (scale.low, scale.high) == (np.min(values), np.max(values))
 
 
 def report_verb(*words: object) -> Any:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.objectives.masked_reconstruction import draw_hidden, to_pixels
-from cmcgns.reporting.run_page.attention import box_mask, choose_rows
+from cmcgns.reporting.run_page.heat_maps import box_mask, choose_rows
 from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
 from cmcgns.reporting.style import (
     FAINT,

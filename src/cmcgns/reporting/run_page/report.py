@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from cmcgns.common.files import make_folder, write_text
 from cmcgns.common.page import page_template
 from cmcgns.pretrained import load
-from cmcgns.reporting.run_page.attention import SentenceMaps, show_attention, show_overlay
 from cmcgns.reporting.run_page.examples import DRAWS, Rebuilt, show_reconstructions, show_retrieval
+from cmcgns.reporting.run_page.heat_maps import Example, Scale, quoted, show_heat_maps, show_overlay
 from cmcgns.reporting.run_page.results import (
     describe_recipe,
     draw_bars,
@@ -89,12 +89,12 @@ def _sections(studies: EncodedStudies, records: Records, results: dict[str, Any]
     sections = {
         "curves": show_curves(records),
         "reconstructions": show_reconstructions(studies),
-        "attention": show_attention(studies),
+        "maps": show_heat_maps(studies),
         "bank": show_bank(studies, records),
         "retrieval": show_retrieval(studies),
     }
-    maps, rebuilt = sections["attention"].get("maps", []), sections["reconstructions"].get("examples", [])
-    sections["overview"] = {"picture": draw_overview(studies, records, maps, rebuilt, results)}
+    rebuilt = sections["reconstructions"].get("examples", [])
+    sections["overview"] = {"picture": draw_overview(studies, records, sections["maps"], rebuilt, results)}
     return sections
 
 
@@ -130,7 +130,7 @@ _LEFT, _RIGHT = 0.02, 0.655  # of the pictures
 def draw_overview(
     studies: EncodedStudies,
     records: Records,
-    maps: list[SentenceMaps],
+    maps: dict[str, Any],
     rebuilt: list[Rebuilt],
     results: dict[str, Any],
 ) -> Figure:
@@ -145,7 +145,11 @@ def draw_overview(
     figure.text(_LEFT, 0.949, title, fontsize=22, color=INK, fontweight="bold")
     subtitle = f"run “{studies.model.recipe.name}”, {studies.shown}"
     figure.text(_LEFT, 0.917, subtitle, fontsize=TEXT + 1.5, color=FAINT)
-    _sentences(figure, studies, maps, rows=1 if rebuilt else 2)
+    rows = 1 if rebuilt else 2
+    if "examples" in maps:
+        _heat_maps(figure, studies, maps["examples"], maps["scale"], rows)
+    else:
+        _studies(figure, studies, rows)
     if rebuilt:
         _rebuilt(figure, studies, rebuilt)
     right = figure.add_gridspec(3, 1, left=0.715, right=0.985, top=0.915, bottom=0.065, hspace=0.5)
@@ -158,23 +162,41 @@ def draw_overview(
     return figure
 
 
-def _sentences(figure: Figure, studies: EncodedStudies, maps: list[SentenceMaps], rows: int) -> None:
-    grid = figure.add_gridspec(
-        rows, 3, left=_LEFT, right=_RIGHT, top=0.797, bottom=0.462 if rows == 1 else 0.03, wspace=0.04, hspace=0.2
+def _heat_maps(figure: Figure, studies: EncodedStudies, examples: list[Example], scale: Scale, rows: int) -> None:
+    """Pairs of one study: a sentence of its own report, and one of a finding that it does not have."""
+    note = (
+        "left: of its own report · right: of a finding that is not there · one scale for all · blue box: the finding"
     )
-    if maps:
-        _heading(figure, 0.867, "Where sentences look", "orange: attention weight, stretched · blue box: the finding")
-    else:
-        _heading(figure, 0.867, "Studies", "below the first sentence of their reports")
-    for number in range(min(3 * rows, len(maps or studies))):
-        axes = figure.add_subplot(grid[divmod(number, 3)])
-        row, sentence = (maps[number].statement.row, maps[number].statement.sentence) if maps else (number, 0)
+    _heading(figure, 0.867, "Where sentences belong", note)
+    pairs = figure.add_gridspec(
+        rows, 2, left=_LEFT, right=_RIGHT, top=0.81, bottom=_bottom(rows), wspace=0.045, hspace=0.2
+    )
+    for number, example in enumerate(examples[: 2 * rows]):
+        pair = pairs[divmod(number, 2)].subgridspec(1, 2, wspace=0.03)
+        for column, heat in enumerate((example.present, example.absent)):
+            axes = figure.add_subplot(pair[column])
+            show_radiograph(axes, studies.fine_pixels(example.statement.row))
+            if heat is not None:
+                show_overlay(axes, heat.values, scale)
+            if column == 0:
+                draw_boxes(axes, example.statement.boxes, width=2.0)
+            axes.set_title(quoted(heat), fontsize=TEXT - 0.5, color=INK, loc="left", pad=6)
+
+
+def _studies(figure: Figure, studies: EncodedStudies, rows: int) -> None:
+    grid = figure.add_gridspec(
+        rows, 3, left=_LEFT, right=_RIGHT, top=0.797, bottom=_bottom(rows), wspace=0.04, hspace=0.2
+    )
+    _heading(figure, 0.867, "Studies", "below the first sentence of their reports")
+    for row in range(min(3 * rows, len(studies))):
+        axes = figure.add_subplot(grid[divmod(row, 3)])
         show_radiograph(axes, studies.fine_pixels(row))
-        if maps:
-            show_overlay(axes, maps[number].weights)
-            draw_boxes(axes, maps[number].statement.boxes, width=2.4)
-        quote = wrap(f"“{studies.sentences[row][sentence]}”", 42, 2)
+        quote = wrap(f"“{studies.sentences[row][0]}”", 42, 2)
         axes.set_title(quote, fontsize=TEXT + 0.5, color=INK, loc="left", pad=7)
+
+
+def _bottom(rows: int) -> float:
+    return 0.462 if rows == 1 else 0.03
 
 
 def _rebuilt(figure: Figure, studies: EncodedStudies, rebuilt: list[Rebuilt]) -> None:

@@ -1,0 +1,206 @@
+"""Heat maps of sentences: one that states a finding, beside its place, and one whose finding is absent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cmcgns.data.pairs.batch import BatchRequest
+from cmcgns.pretrained import Pretrained
+from cmcgns.pretrained.phrase_maps import patch_maps, to_pixels, untrained
+from cmcgns.pretrained.prompts import load_prompts, speaks_of_side
+from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
+from cmcgns.reporting.style import (
+    INK,
+    OVERLAY,
+    SMALL,
+    Box,
+    colour_bar,
+    draw_boxes,
+    new_figure,
+    show_map,
+    show_radiograph,
+    wrap,
+)
+
+_EXAMPLES, _SIDE = 6, 256
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence that states a finding, and the boxes of what it names."""
+
+    row: int
+    sentence: int
+    label: str
+    boxes: tuple[Box, ...]
+
+
+def statements(studies: EncodedStudies) -> list[Statement]:
+    """All sentences that state a finding with a box, in order; a sentence of two findings counts once for each."""
+    found, book = [], load_prompts("phantom")
+    for row, boxes in enumerate(studies.boxes):
+        for label in dict.fromkeys(box.label for box in boxes):
+            for number, sentence in enumerate(studies.sentences[row]):
+                named = tuple(box for box in boxes if box.label == label and speaks_of_side(sentence, box.side))
+                if named and book.states(sentence, label):
+                    found.append(Statement(row, number, label, named))
+    return found
+
+
+def choose_statements(studies: EncodedStudies, count: int) -> list[Statement]:
+    """The first statement of every label, then the second ones, no study twice: nothing is chosen by its result."""
+    by_label: dict[str, list[Statement]] = {}
+    for statement in statements(studies):
+        by_label.setdefault(statement.label, []).append(statement)
+    chosen: list[Statement] = []
+    while len(chosen) < count and any(by_label.values()):
+        for label in sorted(by_label):
+            taken = {statement.row for statement in chosen}
+            by_label[label] = [statement for statement in by_label[label] if statement.row not in taken]
+            if by_label[label] and len(chosen) < count:
+                chosen.append(by_label[label].pop(0))
+    return chosen
+
+
+def choose_rows(studies: EncodedStudies, count: int) -> list[int]:
+    """Studies to show: those of the chosen statements, or the first ones where no finding has a box."""
+    rows = [statement.row for statement in choose_statements(studies, count)]
+    return rows or list(range(min(count, len(studies))))
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Where a sentence belongs in a study, (h, w) over the patches."""
+
+    sentence: str
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Example:
+    """A study with a statement of its report, and beside it one of another report about a finding it does not have.
+
+    Attributes:
+        statement: the sentence and its boxes.
+        present: map of that sentence.
+        absent: map of the other one; None where every label with boxes is in the study.
+    """
+
+    statement: Statement
+    present: HeatMap
+    absent: HeatMap | None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Values at which the colours of all maps of a page begin and end."""
+
+    low: float
+    high: float
+
+
+def show_heat_maps(studies: EncodedStudies) -> dict[str, Any]:
+    """The section of the first sentences that state each finding, or why there is none."""
+    model = studies.model
+    if reason := untrained(model, model.map):
+        return {"absent": f"No map of phrases was trained: {reason}."}
+    if not any(studies.boxes):
+        return {"absent": "The table gives no finding boxes, so there is no true place to compare with."}
+    if not statements(studies):
+        return {"absent": "No sentence was found that states a finding with a box."}
+    examples = make_examples(studies, _EXAMPLES)
+    scale = scale_of(model, examples)
+    return {
+        "examples": examples,
+        "scale": scale,
+        "picture": draw_heat_maps(studies, examples, scale),
+        "kind": model.map,
+        "measured": model.map_range is not None,
+        "present": model.scores.present.get(model.map),
+        "studies": model.scores.studies,
+    }
+
+
+def make_examples(studies: EncodedStudies, count: int) -> list[Example]:
+    """The first statements of each finding, with their maps."""
+    said = statements(studies)
+    first = {statement.label: statement for statement in reversed(said)}
+    examples = []
+    for statement in choose_statements(studies, count):
+        there = {box.label for box in studies.boxes[statement.row]}
+        after = sorted(first, key=lambda label: (label <= statement.label, label))  # the next one in the alphabet
+        absent = next((first[label] for label in after if label not in there), None)
+        texts = [studies.sentences[each.row][each.sentence] for each in (statement, absent) if each is not None]
+        maps = [
+            HeatMap(text, values) for text, values in zip(texts, _maps(studies, statement.row, texts), strict=True)
+        ]
+        examples.append(Example(statement, maps[0], maps[1] if absent else None))
+    return examples
+
+
+@torch.no_grad()
+def _maps(studies: EncodedStudies, row: int, texts: list[str]) -> Floats:
+    """(K, h, w) of sentences, each encoded alone, in one study: by the map that the run's validation chose."""
+    model = studies.model
+    tokens = model.task.model.image_encoder.tokens(studies.dataset[BatchRequest(np.array([row]))].images)
+    maps: Floats = patch_maps(model, tokens, model.encode_texts(texts), model.map)[0].numpy()
+    return maps.reshape(len(texts), *studies.grid)
+
+
+def scale_of(model: Pretrained, examples: Sequence[Example]) -> Scale:
+    """As the run's validation says; of a run that kept nothing, the range of all maps that are shown."""
+    if model.map_range is not None:
+        return Scale(*model.map_range)
+    shown = [each.values for example in examples for each in (example.present, example.absent) if each]
+    return Scale(min(float(each.min()) for each in shown), max(float(each.max()) for each in shown))
+
+
+def box_mask(boxes: Sequence[Box], side: int = 64) -> NDArray[np.bool_]:
+    """(side, side) true inside any box."""
+    mask = np.zeros((side, side), dtype=bool)
+    for box in boxes:
+        x0, y0, x1, y1 = (round(value * side) for value in (box.x0, box.y0, box.x1, box.y1))
+        mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def show_overlay(axes: Axes, values: Floats, scale: Scale) -> Any:
+    """A map (h, w) over a radiograph; returns what a colour bar needs."""
+    fine = to_pixels(torch.from_numpy(values).flatten()[None], (_SIDE, _SIDE))[0].numpy()
+    return show_map(axes, fine, cmap=OVERLAY, vmin=scale.low, vmax=scale.high)
+
+
+def draw_heat_maps(studies: EncodedStudies, examples: list[Example], scale: Scale) -> Figure:
+    """Two studies a row, three pictures each: the finding's box, its sentence's map, that of an absent finding."""
+    lines = -(-len(examples) // 2)
+    height = 2.85 * lines + 0.75
+    figure = new_figure(13, height)
+    outer = figure.add_gridspec(
+        lines, 2, left=0.012, right=0.988, top=1 - 0.62 / height, bottom=0.62 / height, wspace=0.05, hspace=0.32
+    )
+    shown = None
+    for number, example in enumerate(examples):
+        inner = outer[divmod(number, 2)].subgridspec(1, 3, wspace=0.04)
+        plots = [figure.add_subplot(inner[column]) for column in range(3)]
+        heads = (f"box: {example.statement.label}", quoted(example.present), quoted(example.absent))
+        for axes, head in zip(plots, heads, strict=True):
+            show_radiograph(axes, studies.fine_pixels(example.statement.row))
+            axes.set_title(head, fontsize=SMALL, color=INK, loc="left", pad=4, linespacing=1.15)
+        for axes, heat in zip(plots[1:], (example.present, example.absent), strict=True):
+            shown = show_overlay(axes, heat.values, scale) if heat else shown
+        for axes in plots[:2]:
+            draw_boxes(axes, example.statement.boxes)
+    bar = figure.add_axes((0.36, 0.3 / height, 0.28, 0.1 / height))
+    colour_bar(figure, bar, shown)
+    return figure
+
+
+def quoted(heat: HeatMap | None) -> str:
+    """A heading of two lines."""
+    return wrap(f"“{heat.sentence}”", 34, 2) if heat else "no finding is absent"
