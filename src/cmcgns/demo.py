@@ -81,7 +81,7 @@ def _summary(rows: Sequence[ResultRow]) -> dict[str, Any]:
 
 COUNTS = {"train": 2000, "val": 200, "test": 500}
 IMAGE_SIZE = 128
-PROTOCOLS = ("linear/v1", "phantom-zero-shot/v1", "retrieval/v1", "phantom-grounding/v1")
+PROTOCOLS = ("linear/v1", "phantom-zero-shot/v1", "retrieval/v1", "phantom-grounding/v1", "phantom-presence/v1")
 FULL_PROTOCOLS = (*PROTOCOLS, "knn/v1", "phantom-detection/v1", "phantom-segmentation/v1")
 FRACTION = 10.0  # per cent of the labels
 

@@ -168,15 +168,13 @@ def test_the_switches_differ() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
-def test_contributions_of_the_patches_add_up_to_the_score(kind: AttentionKind) -> None:
+def test_gated_products_add_up_to_the_numerator_of_the_score(kind: AttentionKind) -> None:
     attention = CrossModalAttention(DIM, kind)
     patches, queries = unit(3, 5, DIM), unit(4, DIM, seed=1)
-    parts = attention.contributions(patches, queries)
-    torch.testing.assert_close(parts.sum(1), attention.score(patches, queries))
-    weights = attention.image_to_text(patches, queries.expand(3, -1, -1), torch.ones(3, 4, dtype=torch.bool))
-    seen, gates = weights
-    values = attention.image_value(patches)
-    slow = gates[2, 1] * (values[2] @ queries[1]) / seen[2, 1].norm()
+    seen, weights = attention.image_to_text(patches, queries.expand(3, -1, -1), torch.ones(3, 4, dtype=torch.bool))
+    parts = attention.gated_products(patches, queries)
+    torch.testing.assert_close(parts.sum(1), attention.score(patches, queries) * seen.norm(dim=-1))
+    slow = weights[2, 1] * (attention.image_value(patches)[2] @ queries[1])
     torch.testing.assert_close(parts[2, :, 1], slow)
 
 

@@ -8,7 +8,6 @@ from torch.utils.checkpoint import checkpoint
 
 AttentionKind = Literal["sigmoid", "softmax"]
 _MOST_SCORED = 2**27  # sentences × images × patches at a time, half a gigabyte an array; the rest is recomputed
-_LEAST_SQUARE = 1e-12
 
 
 class CrossModalAttention(nn.Module):
@@ -73,17 +72,17 @@ class CrossModalAttention(nn.Module):
         parts = [checkpoint(self._score, part, queries, use_reentrant=False) for part in patches.split(images)]
         return torch.cat(parts)
 
-    def contributions(self, patches: Tensor, queries: Tensor) -> Tensor:
-        """What every patch adds to :meth:`score`: (B, P, N), whose sum over the patches is the score.
+    def gated_products(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """(B, P, N) `w_p z1_n·v_bp`: what every patch adds to the numerator of :meth:`score`, whose arguments it has.
 
-        `w_p z1_n·v_bp / |sum_p w_p v_bp|`; arguments as of `score`.
+        Not divided by the length of what the sentence sees, so that images compare: a sentence that nothing in the
+        image bears out has small ones everywhere.
         """
-        along, squared = self._along(patches, queries)
-        return along * squared.clamp(min=_LEAST_SQUARE).rsqrt()[:, None]
+        return self._along(patches, queries)[0]
 
     def _score(self, patches: Tensor, queries: Tensor) -> Tensor:
         along, squared = self._along(patches, queries)
-        cosines: Tensor = along.sum(1) * squared.clamp(min=_LEAST_SQUARE).rsqrt()
+        cosines: Tensor = along.sum(1) * squared.clamp(min=1e-12).rsqrt()
         return cosines
 
     def _along(self, patches: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:

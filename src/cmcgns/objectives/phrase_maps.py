@@ -8,8 +8,9 @@ Four ways, none of which is trained with boxes:
 - `patches`: cosine of the phrase's sentence embedding f_R with the patch's f_I. No loss of the method compares the
   two directly.
 - `attention`: the weight that the sentence gives to the patch in the cross-modal attention.
-- `contribution`: what the patch adds to the local score of the sentence (query-matched form only). All patches add up
-  to the score, so a phrase that the image does not bear out has a map that is low everywhere.
+- `gated`: that weight times the product of the patch's value with the sentence, `w_p z1·v_p`: what the patch adds to
+  the numerator of the local score (query-matched form only). A sentence that the image does not bear out has a map
+  that is low everywhere.
 """
 
 from typing import Literal
@@ -22,14 +23,14 @@ from cmcgns.models.model import ImageReportModel
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.settings.config import ObjectiveSettings
 
-MapKind = Literal["pooled", "patches", "attention", "contribution"]
+MapKind = Literal["pooled", "patches", "attention", "gated"]
 
 
 def untrained(settings: ObjectiveSettings, method: CMCGNS | None, kind: MapKind) -> str:
     """Why there is no such map: the loss that would have trained it was off, or none; empty if there is."""
     if kind != "pooled" and method is None:
         return f"the run has objective.name {settings.name}"
-    if kind == "contribution" and settings.local != "query_matched":
+    if kind == "gated" and settings.local != "query_matched":
         return f"the run has objective.local {settings.local}"
     weight = "weight_global" if kind == "pooled" else "weight_report"
     return f"the run has objective.{weight} 0" if getattr(settings, weight) == 0 else ""
@@ -49,7 +50,7 @@ def patch_maps(
         kind: see above.
 
     Returns:
-        (B, K, P): cosines, attention weights, or parts of a cosine.
+        (B, K, P): cosines, attention weights, or gated products.
     """
     local, pooled = phrases
     if kind == "pooled":
@@ -60,8 +61,8 @@ def patch_maps(
     if kind == "patches":
         return F.normalize(local, dim=-1) @ patches.transpose(1, 2)
     assert method is not None  # else `untrained` says so
-    if kind == "contribution":
-        return method.attention.contributions(patches.float(), method.queries(local)).transpose(1, 2)
+    if kind == "gated":
+        return method.attention.gated_products(patches.float(), method.queries(local)).transpose(1, 2)
     sentences = method.queries(local).expand(len(tokens), -1, -1)
     everyone = torch.ones(sentences.shape[:2], dtype=torch.bool, device=tokens.device)
     return method.attention.image_to_text(patches, sentences, everyone)[1]

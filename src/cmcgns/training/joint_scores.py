@@ -31,7 +31,7 @@ from cmcgns.training.task import PretrainingTask
 WAY_OUT = "take the file away: then ground uses the map `pooled`"
 _STUDIES, _SENTENCES = 256, 256  # at most; a few megabytes of maps at a time
 _BATCH = 32
-_MOST = 0.9
+_MOST, _RARE = 0.7, 0.1  # more would reach the images that state the same in other words
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class JointScores:
         map: the kind of map that `ground` gives by default.
         present: of every kind of map, the mean over sentences of the area under the ROC curve with which the largest
             value of a map tells images whose report states the sentence from the others.
-        shown: of every kind of map, the values at which a picture of it begins and ends to be coloured: nine in ten
-            largest values of images whose report does not state the sentence lie below the first, nine in ten of
-            those whose report does below the second.
+        shown: of every kind of map, the values at which a picture of it begins and ends to be coloured. Of sentences
+            that at most a tenth of the reports state, seven in ten largest values in images whose report does
+            not state them lie below the first, and seven in ten in those whose report does below the second.
         deviation: standard deviation over images of the `global` and the `local` score of a sentence.
         studies, sentences: how many were looked at.
     """
@@ -143,10 +143,15 @@ def _encode(
 
 
 def _ends(largest: NDArray[np.float32], stated: NDArray[np.bool_]) -> tuple[float, float]:
-    """Where colours begin and end; of all values where no sentence is stated by some images only."""
-    some = stated.any(0) & ~stated.all(0)
-    absent, present = (largest[:, some][is_so[:, some]] for is_so in (~stated, stated))
-    low, high = (float(np.quantile(each if some.any() else largest, _MOST)) for each in (absent, present))
+    """Where colours begin and end, by rare sentences: a common one is true of many images that do not state it.
+
+    By all sentences where none is rare, by all values where none is stated by some images only.
+    """
+    share = stated.mean(0)
+    some = (share > 0) & (share < 1)
+    rare = some & (share <= _RARE) if (some & (share <= _RARE)).any() else some
+    absent, present = (largest[:, rare][is_so[:, rare]] for is_so in (~stated, stated))
+    low, high = (float(np.quantile(each if rare.any() else largest, _MOST)) for each in (absent, present))
     return low, max(low, high)
 
 

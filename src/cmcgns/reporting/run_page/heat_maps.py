@@ -179,10 +179,10 @@ def show_overlay(axes: Axes, values: Floats, scale: Scale) -> Any:
 def draw_heat_maps(studies: EncodedStudies, examples: list[Example], scale: Scale) -> Figure:
     """Two studies a row, three pictures each: the finding's box, its sentence's map, that of an absent finding."""
     lines = -(-len(examples) // 2)
-    height = 2.85 * lines + 0.75
+    height = 2.72 * lines + 0.8
     figure = new_figure(13, height)
     outer = figure.add_gridspec(
-        lines, 2, left=0.012, right=0.988, top=1 - 0.62 / height, bottom=0.62 / height, wspace=0.05, hspace=0.32
+        lines, 2, left=0.012, right=0.988, top=1 - 0.62 / height, bottom=0.6 / height, wspace=0.05, hspace=0.3
     )
     shown = None
     for number, example in enumerate(examples):
@@ -202,5 +202,5 @@ def draw_heat_maps(studies: EncodedStudies, examples: list[Example], scale: Scal
 
 
 def quoted(heat: HeatMap | None) -> str:
-    """A heading of two lines."""
-    return wrap(f"“{heat.sentence}”", 34, 2) if heat else "no finding is absent"
+    """A heading of at most three lines."""
+    return wrap(f"“{heat.sentence}”", 29, 3) if heat else "no finding is absent"

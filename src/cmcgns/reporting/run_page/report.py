@@ -169,7 +169,7 @@ def _heat_maps(figure: Figure, studies: EncodedStudies, examples: list[Example],
     )
     _heading(figure, 0.867, "Where sentences belong", note)
     pairs = figure.add_gridspec(
-        rows, 2, left=_LEFT, right=_RIGHT, top=0.81, bottom=_bottom(rows), wspace=0.045, hspace=0.2
+        rows, 2, left=_LEFT, right=_RIGHT, top=0.775, bottom=_bottom(rows), wspace=0.045, hspace=0.2
     )
     for number, example in enumerate(examples[: 2 * rows]):
         pair = pairs[divmod(number, 2)].subgridspec(1, 2, wspace=0.03)
@@ -196,7 +196,7 @@ def _studies(figure: Figure, studies: EncodedStudies, rows: int) -> None:
 
 
 def _bottom(rows: int) -> float:
-    return 0.462 if rows == 1 else 0.03
+    return 0.475 if rows == 1 else 0.03
 
 
 def _rebuilt(figure: Figure, studies: EncodedStudies, rebuilt: list[Rebuilt]) -> None:
