@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cmcgns.objectives.bank_warnings import unhealthy
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.settings.config import BankSettings, ObjectiveSettings
@@ -28,7 +29,7 @@ def started() -> ClusterBank:
     ],
 )
 def test_what_is_wrong_with_a_started_bank_is_said(change: dict[str, float], says: str | None) -> None:
-    warning = started().warning(WELL | change)
+    warning = unhealthy(started(), WELL | change)
     assert warning is None if says is None else warning is not None and says in warning
 
 
@@ -36,9 +37,9 @@ def test_a_bank_that_waits_says_what_for() -> None:
     bank = new_bank(8, 4, start_from_step=3, start_cosine=0.4)
     one = F.normalize(torch.ones(6, 8), dim=-1)
     for step in range(3):
-        assert bank.warning(WELL) is None, step  # it is not meant to start yet
+        assert unhealthy(bank, WELL) is None, step  # it is not meant to start yet
         bank.observe(one, one, torch.ones(6, dtype=torch.bool), torch.ones(6, dtype=torch.long))
-    assert bank.warning(WELL) == (
+    assert unhealthy(bank, WELL) == (
         "the cluster bank has not started: mean cosine 1.000, limit 0.4, "
         "1 distinct sentences, objective.bank.clusters is 4"
     )

@@ -145,7 +145,7 @@ def test_padding_is_not_queued() -> None:
     bank = new_bank(8, 4, start_cosine=1.0, check_every=1, queue_size=6)
     mask = torch.tensor([True, False, True, False])
     observe(bank, unit(4, 8), unit(4, 8, seed=1), mask=mask, text=torch.tensor([6, 1, 8, 3]))
-    assert bank._seeds().tolist() == [0, 2]  # every text has its place: its number, counted round
+    assert bank.seeds().tolist() == [0, 2]  # every text has its place: its number, counted round
     torch.testing.assert_close(bank.queue[[0, 2]], torch.stack([unit(4, 8), unit(4, 8, seed=1)], 1)[mask])
 
 
@@ -155,7 +155,7 @@ def test_the_queue_keeps_the_newest_of_every_text() -> None:
     for step, texts in enumerate(([7, 5, 7], [3, 7, 5])):  # within one step, and over steps
         part = vectors[3 * step : 3 * step + 3]
         observe(bank, part, part, text=torch.tensor(texts))
-    assert bank._seeds().tolist() == [3, 5, 7]
+    assert bank.seeds().tolist() == [3, 5, 7]
     torch.testing.assert_close(bank.queue[[3, 5, 7], 0], vectors[[3, 5, 4]])
 
 
@@ -164,7 +164,7 @@ def test_sentences_that_were_not_seen_for_long_seed_nothing() -> None:
     bank = new_bank(8, 2, start_cosine=-1.0, queue_size=64)
     for step in range(250):
         observe(bank, unit(1, 8), unit(1, 8), text=torch.tensor([5 if step < 100 else 9 if step < 140 else 7]))
-    assert bank._seeds().tolist() == [7, 9]
+    assert bank.seeds().tolist() == [7, 9]
 
 
 def test_the_emptiest_dead_centroid_moves_to_the_sentence_that_fits_least() -> None:

@@ -1,7 +1,6 @@
 """The cluster bank: K unit centroids of sentence vectors, kept in buffers (ClusterNS, Deng et al. 2023)."""
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ logger = logging.getLogger(__name__)
 _FORGET = 0.01  # of the moving average of cluster shares
 _TEN_STEPS = 1 - (1 - _FORGET) ** 9.5
 _DEAD = 0.05  # of an equal share: a centroid below has no members to speak of
-_MANY_DEAD, _GIANT = 0.5, 0.5  # shares of centroids, and of sentences, that are worth a warning
 
 
 class ClusterBank(nn.Module):
@@ -180,50 +178,6 @@ class ClusterBank(nn.Module):
             "mean_cosine": self.mean_cosine,
         }
 
-    def warning(self, metrics: Mapping[str, float]) -> str | None:
-        """That the bank waits, has mostly dead centroids, or one giant cluster; None if all is well."""
-        if not self.is_started:
-            late = int(self.steps) >= self.settings.start_from_step
-            return f"the cluster bank has not started: {self._waits_for()}" if late else None
-        found = []
-        if metrics["bank_dead"] > _MANY_DEAD:
-            found.append(f"{metrics['bank_dead']:.0%} of the centroids have no members")
-        if metrics["bank_largest"] > _GIANT:
-            found.append(f"one cluster holds {metrics['bank_largest']:.0%} of the sentences")
-        return f"cluster bank: {', '.join(found)}" if found else None
-
-    def starts_too_late(self, micro_steps: int) -> str | None:
-        """A warning when the latest start lies beyond the run's micro-steps, so that nothing forces it."""
-        last = self.settings.start_by_step
-        if self.is_started or last <= micro_steps:
-            return None
-        return (
-            f"objective.bank.start_by_step is {last}, but the run has {micro_steps} micro-steps: the cluster "
-            "bank starts only if its conditions are met before "
-            f"(objective.bank.start_from_step is {self.settings.start_from_step})"
-        )
-
-    def never_started(self) -> str | None:
-        """What to say at the end of a run whose bank has not started; None if it has."""
-        if self.is_started:
-            return None
-        return (
-            f"the cluster bank never started, L_report had in-batch negatives only: {self._waits_for()}; it has seen "
-            f"{int(self.steps)} steps since the weights it came with, objective.bank.start_from_step is "
-            f"{self.settings.start_from_step}, start_by_step {self.settings.start_by_step}"
-        )
-
-    def _waits_for(self) -> str:
-        """The start conditions that are not met; they are looked at every few steps only."""
-        reasons, distinct = [], len(self._seeds())
-        if float(self.mean_cosine) > self.settings.start_cosine:
-            reasons.append(f"mean cosine {float(self.mean_cosine):.3f}, limit {self.settings.start_cosine:g}")
-        if distinct < self.clusters:
-            reasons.append(f"{distinct} distinct sentences, objective.bank.clusters is {self.clusters}")
-        if int(self.steps) < self.settings.start_from_step:
-            reasons.append(f"step {int(self.steps)}, not before {self.settings.start_from_step}")
-        return ", ".join(reasons) or "its conditions were met after the last look at them"
-
     def _track_means(self, z1: Tensor, z2: Tensor, mask: Tensor) -> None:
         # The mean of the whole matrix z1 z2ᵀ is the product of the two sums: no n×n matrix is needed.
         weights = mask.float()[:, None]
@@ -244,7 +198,7 @@ class ClusterBank(nn.Module):
         self.queue.copy_(torch.where(written[:, None, None], vectors[newest.clamp(min=0)], self.queue))
         self.queue_step.copy_(torch.where(written, self.steps, self.queue_step))
 
-    def _seeds(self) -> Tensor:
+    def seeds(self) -> Tensor:
         """Places in the queue of distinct sentences; old ones, of before half of the steps, have moved since."""
         age = self.steps - self.queue_step
         return ((self.queue_step > 0) & (age <= (self.steps // 2).clamp(min=100))).nonzero()[:, 0]
@@ -252,7 +206,7 @@ class ClusterBank(nn.Module):
     def _start_if_ready(self) -> None:
         if self._host_steps < self.settings.start_from_step:
             return
-        distinct = self._seeds()
+        distinct = self.seeds()
         cosine = float(self.mean_cosine)
         forced = cosine > self.settings.start_cosine or len(distinct) < self.clusters
         if forced and self._host_steps < self.settings.start_by_step:
@@ -290,23 +244,3 @@ class ClusterBank(nn.Module):
 def _mirror_on_host(bank: nn.Module, _: Any) -> None:
     assert isinstance(bank, ClusterBank)
     bank._host_started, bank._host_steps = bool(bank.started), int(bank.steps)
-
-
-def bring_up_to_date(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a run by name, as this version keeps a bank; those of version 0.1 had another queue and no queries.
-
-    A bank that had not started begins to queue anew.
-    """
-    result = dict(tensors)
-    for name in tensors:
-        if not name.endswith("bank.queue_text"):
-            continue
-        bank = name.removesuffix("queue_text")
-        del result[name], result[f"{bank}queued"]
-        old, centroids = result[f"{bank}queue"], result[f"{bank}centroids"]
-        rows = 1 + max(1024, 2 * (len(old) - 1))  # the old queue held four rows a cluster, this one eight
-        result[f"{bank}queue"] = old.new_zeros(rows, 2, old.shape[1])
-        result[f"{bank}queue_step"] = torch.zeros(rows, dtype=torch.long)
-        result[f"{bank}queries"] = centroids.clone()
-        result[f"{bank}means"] = centroids.new_zeros(2, centroids.shape[1])
-    return result

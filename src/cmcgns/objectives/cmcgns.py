@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
+from cmcgns.objectives import bank_warnings
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
@@ -109,15 +110,15 @@ class CMCGNS(Objective):
 
     def warning_before(self, micro_steps: int) -> str | None:
         """That nothing will force the bank to start."""
-        return self.bank.starts_too_late(micro_steps) if self.uses_bank else None
+        return bank_warnings.starts_too_late(self.bank, micro_steps) if self.uses_bank else None
 
     def warning(self, metrics: Mapping[str, float]) -> str | None:
         """What is wrong with the bank."""
-        return self.bank.warning(metrics) if "bank_started" in metrics else None
+        return bank_warnings.unhealthy(self.bank, metrics) if "bank_started" in metrics else None
 
     def warning_after(self) -> str | None:
         """That the bank never started."""
-        return self.bank.never_started() if self.uses_bank else None
+        return bank_warnings.never_started(self.bank) if self.uses_bank else None
 
     def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:
         """Losses and metrics of a batch; in training also move the bank."""

@@ -13,7 +13,7 @@ from cmcgns.common.stored import naming_damage
 from cmcgns.models.freeze import trained_parameters
 from cmcgns.models.sealed_tensors import DamagedWeights, read_tensors, write_tensors
 from cmcgns.models.weights import below, check_keys
-from cmcgns.objectives.cluster_bank import bring_up_to_date
+from cmcgns.training.old_weights import bring_up_to_date
 
 logger = logging.getLogger(__name__)
 
