@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.objectives.cmcgns import CMCGNS, other_reports
+from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.objectives.local_report import other_reports
 from cmcgns.training.checkpoint import load_weights, save_weights
 from support.objectives import (
     COUNTS,

@@ -38,6 +38,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "query-matched": {"local": "query_matched", "false_negatives": "mask", "rarity": 1.0, "mu": 3.0},
     "query-matched, soft, hard": {"local": "query_matched", "false_negatives": "soft", "attention": "softmax"},
     "query-matched, fixed": {"local": "query_matched", "centroid_negatives": False, "sentence_gradient": 0.0},
+    "overlap": {"global_overlap": 0.8},
+    "query-matched, overlap": {"local": "query_matched", "false_negatives": "keep", "global_overlap": 1.0},
     "released": {"arithmetic": "released", "learn_tau": False},
 }
 

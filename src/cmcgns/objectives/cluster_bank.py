@@ -167,6 +167,14 @@ class ClusterBank(nn.Module):
         weights: Tensor = (1 - shares / shares.max()).clamp(min=0).pow(rarity) * alive
         return weights
 
+    @property
+    def rarity(self) -> Tensor:
+        """(K,) inverse shares of the sentences: what two reports share in a rare cluster says more.
+
+        A share counts as at least that of a centroid that is not dead, so the sum over clusters stays bounded.
+        """
+        return 1 / self.shares.clamp(min=_DEAD / self.clusters)
+
     def statistics(self) -> dict[str, Tensor]:
         """Tensors for the log: started, share of dead centroids, largest cluster's share, mean cosine."""
         shares = self.shares

@@ -10,15 +10,25 @@ from torch import Tensor, nn
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives import bank_warnings
+from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
-from cmcgns.objectives.local_report import Clusters, SentencePairs, Sentences, contrast, margin_loss, soft_weights
+from cmcgns.objectives.local_report import (
+    Clusters,
+    SentencePairs,
+    Sentences,
+    contrast,
+    margin_loss,
+    other_reports,
+    soft_weights,
+)
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction
 from cmcgns.objectives.objective import Figures, Objective, Stage, register
 from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
 from cmcgns.objectives.released import released_contrast, released_margin
+from cmcgns.objectives.report_overlap import soft_negatives
 from cmcgns.settings.config import ObjectiveSettings
 
 
@@ -129,9 +139,8 @@ class CMCGNS(Objective):
         terms: Figures = {}
         metrics: Figures = {"temperature": 1 / self.logit_scale().detach()}
         if settings.weight_global > 0:
-            with _full_precision(features.image_global):
-                scale = self.logit_scale()
-                terms["global"] = global_alignment_loss(features.image_global, features.report_global, scale)
+            terms["global"], of_global = self._global(features, batch)
+            metrics |= of_global
         if settings.weight_image > 0:
             attended, _ = self.attention.text_to_image(local.patches, local.sentences, batch.sentence_mask)
             terms["image"] = local_image_loss(local.patches, attended, self.predictor)
@@ -142,6 +151,33 @@ class CMCGNS(Objective):
             terms["reconstruction"] = self._reconstruction(model, local, batch, seed)
         loss = torch.stack([getattr(settings, f"weight_{name}") * term for name, term in terms.items()]).sum()
         return {"loss": loss} | terms, metrics
+
+    @torch.no_grad()
+    def clusters_of(self, features: Features, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """(B, M) nearest, and second nearest, centroid of every sentence, as L_report takes them."""
+        if not (self.uses_bank and self.bank.is_started):
+            return None
+        if self.settings.local == "query_matched" and self.settings.bank.source != "text":
+            rows = self._sentences(features, features.patches, batch)
+            vectors = self.bank.members(rows.z1, rows.z2)
+        else:  # what it sees in its image does not matter
+            vectors = F.normalize(features.sentences.flatten(0, 1).float(), dim=-1)
+        with _full_precision(vectors):
+            _, own, second = assign_two(vectors, self.bank.centroids, self.bank.active)
+        shape = batch.sentence_mask.shape
+        return own.view(shape), second.view(shape)
+
+    def _global(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
+        """L_global; with `global_overlap`, by the clusters as they are before this step."""
+        figures: Figures = {}
+        strength, weights = self.settings.global_overlap, None
+        clusters = self.clusters_of(features, batch) if strength > 0 else None
+        with _full_precision(features.image_global):
+            if clusters is not None:
+                weights, mean = soft_negatives(clusters[0], batch.sentence_mask, self.bank.rarity, strength)
+                figures = {"report_overlap": mean}
+            loss = global_alignment_loss(features.image_global, features.report_global, self.logit_scale(), weights)
+        return loss, figures
 
     def local_report_loss(self, rows: Sentences, use_bank: bool = True) -> tuple[Tensor, Tensor]:
         """L_report of flattened sentences, and its margin part (0 where there is none).
@@ -236,22 +272,6 @@ class CMCGNS(Objective):
         report = features.sentences, batch.sentence_mask
         images = self.reconstruction.reconstruct(patches, hidden, *report, self.attention)
         return self.reconstruction(images, batch.images, hidden)  # type: ignore[no-any-return]
-
-
-def other_reports(report_text: Tensor) -> tuple[Tensor, Tensor]:
-    """For every study the next one in the batch, cyclically, whose report differs.
-
-    Args:
-        report_text: (B,) equal numbers mean equal text; images of one study share it.
-
-    Returns:
-        (B,) rows, and (B,) whether there is one.
-    """
-    place = torch.arange(len(report_text), device=report_text.device)
-    distance = (place[None, :] - place[:, None]) % len(place)
-    distance = distance.masked_fill(report_text[:, None] == report_text[None, :], len(place))
-    nearest, partner = distance.min(1)
-    return partner, nearest < len(place)
 
 
 def share_gradient(tensor: Tensor, share: float) -> Tensor:

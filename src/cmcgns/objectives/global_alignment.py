@@ -36,19 +36,27 @@ class LogitScale(nn.Module):
         self.logarithm.clamp_(max=_MAX_LOGARITHM)
 
 
-def global_alignment_loss(image: Tensor, report: Tensor, logit_scale: Tensor) -> Tensor:
+def global_alignment_loss(
+    image: Tensor, report: Tensor, logit_scale: Tensor, log_weights: Tensor | None = None
+) -> Tensor:
     """Symmetric InfoNCE between B images and their B reports; negatives come from all ranks.
+
+    With weights w_ij of study j as a negative of study i, `-log exp(s_ii) / (exp(s_ii) + Σ_{j≠i} w_ij exp(s_ij))` in
+    both directions, s being scaled cosines.
 
     Args:
         image: (B, D) image embeddings, any length.
         report: (B, D) report embeddings, row i belongs to image i.
         logit_scale: multiplier of the cosines, a scalar.
+        log_weights: (B, ranks · B) log w_ij, 0 at the own study, w symmetric; None for equal ones.
 
     Returns:
         The mean over both directions and all studies of all ranks. 0 for a single study.
     """
     image, report = F.normalize(image.float(), dim=-1), F.normalize(report.float(), dim=-1)
     own = torch.arange(len(image), device=image.device) + rank() * len(image)
-    to_report = F.cross_entropy(logit_scale * image @ gather(report).T, own, reduction="sum")
-    to_image = F.cross_entropy(logit_scale * report @ gather(image).T, own, reduction="sum")
-    return sum_over_ranks((to_report + to_image) / (2 * len(image) * world_size()))
+    reports, images = logit_scale * image @ gather(report).T, logit_scale * report @ gather(image).T
+    if log_weights is not None:
+        reports, images = reports + log_weights, images + log_weights
+    both = F.cross_entropy(reports, own, reduction="sum") + F.cross_entropy(images, own, reduction="sum")
+    return sum_over_ranks(both / (2 * len(image) * world_size()))

@@ -150,3 +150,19 @@ def soft_weights(z1: Tensor, false_negatives: Tensor, floor: float = 1e-3) -> Te
     """(n, columns) factors 1 - cos(z1_i, z1_j), clamped to [floor, 1], for false negatives; 1 elsewhere."""
     similarity = z1.detach() @ gather(z1.detach()).T
     return torch.where(false_negatives, (1 - similarity).clamp(floor, 1), 1.0)
+
+
+def other_reports(report_text: Tensor) -> tuple[Tensor, Tensor]:
+    """For every study the next one in the batch, cyclically, whose report differs.
+
+    Args:
+        report_text: (B,) equal numbers mean equal text; images of one study share it.
+
+    Returns:
+        (B,) rows, and (B,) whether there is one.
+    """
+    place = torch.arange(len(report_text), device=report_text.device)
+    distance = (place[None, :] - place[:, None]) % len(place)
+    distance = distance.masked_fill(report_text[:, None] == report_text[None, :], len(place))
+    nearest, partner = distance.min(1)
+    return partner, nearest < len(place)

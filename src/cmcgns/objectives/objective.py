@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.data.pairs.batch import Batch
-from cmcgns.models.model import ImageReportModel
+from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.settings.config import ObjectiveSettings, Settings
 from cmcgns.settings.yaml import explain
 
@@ -98,6 +98,15 @@ class Objective(nn.Module, ABC):
             before: settings of the other run.
         """
         return {}
+
+    def clusters_of(self, features: Features, batch: Batch) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
+        """(B, M) nearest, and second nearest, centroid of every sentence, padding included; None without clusters.
+
+        Args:
+            features: what the model gave of the batch.
+            batch: B studies of M padded sentences.
+        """
+        return None
 
     def clamp_logit_scale(self) -> None:
         """Bring learned logit scales back below their bound; called after every step of the optimiser."""

@@ -16,6 +16,7 @@ from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.collective import gather, rank, sum_over_ranks, total
 from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.objectives.report_overlap import cluster_membership
 from cmcgns.settings.config import ObjectiveSettings
 
 _LEAST_WEIGHT = 1e-3  # of a false negative that is weighed down
@@ -110,9 +111,7 @@ class Stated:
         if clusters is None:
             nothing = torch.zeros_like(own)
             return cls(own, text, nothing, nothing, None)
-        holds = torch.zeros(studies, clusters + 1, dtype=torch.bool, device=own.device)
-        holds[rows.image, rows.own.masked_fill(~rows.mask, clusters)] = True  # padding goes to a column of its own
-        holds = holds[:, :clusters]
+        holds = cluster_membership(rows.own, rows.image, rows.mask, studies, clusters)
         cluster, hard = (holds[:, each] & everyone.mask for each in (everyone.own, everyone.hard))
         return cls(own, text, cluster, hard, holds)
 

@@ -127,6 +127,11 @@ class ObjectiveSettings(Settings):
     dim: Width = Field(768, description="D; divisible by 8 (heads of the sentence pool)")
     temperature: Temperature = Field(0.1, description="start of L_global's temperature (learned)")
     weight_global: Weight = 1.0
+    global_overlap: Fraction = Field(
+        0.0,
+        description="once the bank has started, another study weighs 1 - this · overlap as a negative of L_global; "
+        "overlap: the share of clusters that both reports have, rare ones counting more",
+    )
     weight_image: Weight = 0.02
     weight_report: Weight = 0.2
     weight_reconstruction: Weight = 0.2
@@ -210,6 +215,7 @@ _RELEASED: dict[str, Any] = {
     "false_negatives": "margin",
     "duplicates": False,
     "local": "own_query",
+    "global_overlap": 0.0,
 }
 
 
@@ -254,7 +260,22 @@ class Recipe(Settings):
             )
         self._fits_released()
         self._fits_local()
+        self._fits_overlap()
         return self
+
+    def _fits_overlap(self) -> None:
+        """Overlap by clusters needs L_global, and a bank, which L_report moves."""
+        objective = self.objective
+        if not objective.global_overlap:
+            return
+        for name in ("weight_global", "weight_report"):
+            if not getattr(objective, name):
+                raise ValueError(f"objective.global_overlap needs objective.{name}, which is 0: leave it 0 too")
+        if objective.negatives == "in_batch":
+            raise ValueError(
+                "objective.global_overlap needs clusters, which objective.negatives=in_batch has none of: set "
+                "objective.negatives=cluster (or hard), or leave it 0"
+            )
 
     def _fits_local(self) -> None:
         """What only one form of L_report has."""
