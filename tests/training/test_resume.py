@@ -64,6 +64,15 @@ def test_accumulated_run_ends_with_the_same_bits(studies: Path, tmp_path: Path) 
     assert_same_end(whole, out)
 
 
+def test_run_with_batches_of_near_reports_ends_with_the_same_bits(studies: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(training__batches="near", reconstruction__epochs=0)
+    whole = run(studies, tmp_path / "whole", recipe)
+    out = tmp_path / "run"
+    assert in_child(run_with_fault, kill_at_step, (STEPS + 2,), studies, out, recipe) == -9
+    run(studies, out, recipe, resume=True)
+    assert_same_end(whole, out)
+
+
 def test_equal_seeds_give_equal_runs_and_no_clock_in_the_metrics(
     studies: Path, finished: Path, tmp_path: Path
 ) -> None:

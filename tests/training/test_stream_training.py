@@ -49,6 +49,12 @@ def test_killed_run_ends_with_the_same_bits(step: int, shards: Path, streamed: P
     assert_same_end(streamed, out)
 
 
+def test_batches_of_near_reports_are_refused_before_anything_is_made(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training\.batches=near .* set training\.batches=shuffled"):
+        run(shards, tmp_path / "run", tiny_recipe(training__batches="near"))
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
 @pytest.mark.slow
 def test_killed_run_with_workers_and_accumulation_ends_with_the_same_bits(shards: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(data__workers=2, data__affine=0.1, training__accumulate=2, training__checkpoint_every=2)

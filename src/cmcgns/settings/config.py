@@ -196,6 +196,9 @@ class TrainingSettings(Settings):
     """The loop."""
 
     batch_size: Annotated[int, Field(gt=0, le=2**16)] = Field(64, description="studies a rank and micro-step")
+    batches: Literal["shuffled", "near"] = Field(
+        "shuffled", description="near: pairs of a study and one of the reports that share most sentences with its own"
+    )
     accumulate: Annotated[int, Field(gt=0, le=2**16)] = Field(
         1, description="micro-steps an optimiser step; negatives stay within one"
     )
@@ -261,6 +264,11 @@ class Recipe(Settings):
         self._fits_released()
         self._fits_local()
         self._fits_overlap()
+        if self.training.batches == "near" and not self.objective.weight_global + self.objective.weight_report:
+            raise ValueError(
+                "training.batches=near brings hard negatives together, but objective.weight_global and "
+                "objective.weight_report are both 0, so there are none: set training.batches=shuffled"
+            )
         return self
 
     def _fits_overlap(self) -> None:

@@ -20,7 +20,7 @@ from cmcgns.data.pairs.rows import PairTable, assign_splits, read_images, read_p
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.reports.tokenizer import load_saved_tokenizer, load_tokenizer, train_tokenizer
 from cmcgns.data.shards.index import AGAIN, ShardFolder, open_shards
-from cmcgns.data.shards.stream import ShardImages
+from cmcgns.data.shards.stream import NO_NEAR_BATCHES, ShardImages
 from cmcgns.models.report_encoder import SCRATCH
 from cmcgns.settings.config import Recipe
 from cmcgns.training.same_rows import SameRows
@@ -84,6 +84,8 @@ def _read(recipe: Recipe, data: Path | str, same: SameRows | None) -> tuple[Pair
     """The rows that can be used, and their images."""
     shards = open_shards(data)
     if shards is not None:
+        if recipe.training.batches == "near":
+            raise UserError(NO_NEAR_BATCHES)
         pairs = read_shard_pairs(shards, recipe)
         if same:
             same.keep(pairs)

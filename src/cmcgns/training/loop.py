@@ -13,6 +13,7 @@ from cmcgns.common.processes import Stopped
 from cmcgns.data.pairs.batch import Batch, mix, steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.pairs.loader import WorkerLost, iterate_batches, make_loader
+from cmcgns.data.pairs.near import nearest_reports
 from cmcgns.data.shards.stream import ShardImages, training_order
 from cmcgns.objectives.objective import STAGES, Stage
 from cmcgns.settings.config import Recipe, StageSettings
@@ -63,6 +64,8 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.state = self.journal.state  # where the run stands
+        near = self.recipe.training.batches == "near"
+        self.nearest = nearest_reports(self.train.tokens, self.train.rows) if near else None
 
     def run(self) -> None:
         """Run all stages from where the run stands.
@@ -176,6 +179,7 @@ class Loop:
             start=state.step * training.accumulate,
             rank=self.fabric.global_rank,
             ranks=self.fabric.world_size,
+            nearest=self.nearest,
         )
         cuda = self.fabric.device.type == "cuda"
         lonely = 0

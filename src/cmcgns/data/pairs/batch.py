@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.pairs.near import order_of_near_pairs
 
 
 @dataclass
@@ -142,15 +143,27 @@ class TrainingOrder:
         start: first step.
         rank: of this process.
         ranks: of all.
+        nearest: (studies, k) of `near.nearest_reports`, for batches of near reports; None shuffles.
     """
 
     def __init__(
-        self, studies: int, batch_size: int, epoch_seed: int, start: int = 0, rank: int = 0, ranks: int = 1
+        self,
+        studies: int,
+        batch_size: int,
+        epoch_seed: int,
+        start: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        nearest: NDArray[np.int64] | None = None,
     ) -> None:
         self.batch_size, self.epoch_seed, self.start = batch_size, epoch_seed, start
         self.rank, self.ranks = rank, ranks
         self.steps = steps_per_epoch(studies, batch_size, ranks)
-        self.order = np.random.default_rng(epoch_seed).permutation(studies)
+        self.order = (
+            np.random.default_rng(epoch_seed).permutation(studies)
+            if nearest is None
+            else order_of_near_pairs(nearest, epoch_seed)
+        )
 
     def __iter__(self) -> Iterator[BatchRequest]:
         for step in range(self.start, self.steps):

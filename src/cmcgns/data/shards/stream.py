@@ -30,6 +30,10 @@ from cmcgns.data.shards.index import AGAIN, ShardFolder
 
 logger = logging.getLogger(__name__)
 
+NO_NEAR_BATCHES = (
+    "training.batches=near needs every image at hand, but shards are read one after the other: set "
+    "training.batches=shuffled, or give the prepared folder without shards"
+)
 GROUP = 4  # shards that a worker holds in memory, compressed, and mixes
 
 
@@ -180,11 +184,23 @@ class StreamOrder:
 
 
 def training_order(
-    dataset: PairDataset, batch_size: int, epoch_seed: int, start: int = 0, rank: int = 0, ranks: int = 1
+    dataset: PairDataset,
+    batch_size: int,
+    epoch_seed: int,
+    start: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    nearest: NDArray[np.int64] | None = None,
 ) -> TrainingOrder | StreamOrder:
-    """The order that suits where the images are: a full shuffle of an array, or shard by shard."""
+    """The order that suits where the images are: of an array as `TrainingOrder` says, or shard by shard.
+
+    Raises:
+        UserError: batches of near reports out of shards.
+    """
     if not isinstance(dataset.images, ShardImages):
-        return TrainingOrder(len(dataset), batch_size, epoch_seed, start, rank, ranks)
+        return TrainingOrder(len(dataset), batch_size, epoch_seed, start, rank, ranks, nearest)
+    if nearest is not None:
+        raise UserError(NO_NEAR_BATCHES)
     shards, workers = dataset.images.shard_of_row[dataset.rows], max(1, dataset.settings.workers)
     order = StreamOrder(shards, batch_size, epoch_seed, start, rank, ranks, workers)
     _say_if_few(order.shards, ranks, workers)
