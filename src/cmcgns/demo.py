@@ -24,7 +24,7 @@ from cmcgns.evaluation.report_use import read_study_set, report_use
 from cmcgns.evaluation.results import ResultRow, read_predictions
 from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.metrics.interval_table import interval_text
-from cmcgns.phantom import write_dataset
+from cmcgns.phantom import sentence_truth, write_dataset
 from cmcgns.pretrained import load
 from cmcgns.reporting.evaluation.command import judge_encoder
 from cmcgns.reporting.evaluation.comparison import write_comparison
@@ -111,7 +111,7 @@ def _run_demo(recipe: Recipe, out: Path, counts: dict[str, int], full: bool) -> 
     run = out / "run"
     finished = (run / "model.safetensors").exists()
     if not finished:
-        pretrain(recipe, data, run, resume=(run / "config.yaml").exists())
+        pretrain(recipe, data, run, resume=(run / "config.yaml").exists(), oracle=sentence_truth)
     trained = time.perf_counter() - started
     logging.getLogger("cmcgns.models.freeze").setLevel(logging.WARNING)  # the run has said it already
     console.print("judging the encoder against a randomly initialised one")

@@ -62,16 +62,16 @@ def test_templates_that_fit_one_sentence_say_the_same():
 @pytest.mark.parametrize(
     ("sentence", "truth"),
     [
-        ("Small left pleural effusion.", ({"Effusion"}, set(), "left")),
-        ("no left pleural  effusion", (set(), {"Effusion"}, "left")),
-        ("No pleural effusion.", (set(), {"Effusion"}, "none")),
-        ("There are small bilateral pleural effusions.", ({"Effusion"}, set(), "both")),
-        ("No right pleural effusion or pneumothorax.", (set(), {"Effusion", "Pneumothorax"}, "right")),
-        ("A moderate cavity is seen in the right upper zone.", ({"Lung Cavity"}, set(), "right")),
-        ("The trachea is midline.", (set(), set(), "none")),
+        ("Small left pleural effusion.", ({"Effusion"}, set(), "left", "small")),
+        ("no left pleural  effusion", (set(), {"Effusion"}, "left", "")),
+        ("No pleural effusion.", (set(), {"Effusion"}, "none", "")),
+        ("There are small bilateral pleural effusions.", ({"Effusion"}, set(), "both", "small")),
+        ("No right pleural effusion or pneumothorax.", (set(), {"Effusion", "Pneumothorax"}, "right", "")),
+        ("A moderate cavity is seen in the right upper zone.", ({"Lung Cavity"}, set(), "right", "moderate")),
+        ("The trachea is midline.", (set(), set(), "none", "")),
     ],
 )
-def test_labels_polarity_and_side(sentence, truth):
+def test_labels_polarity_side_and_degree(sentence, truth):
     assert sentence_truth(sentence) == truth
 
 

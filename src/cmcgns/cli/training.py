@@ -40,11 +40,12 @@ def pretrain(
         return
     if out is None:
         raise UserError("--out RUN is needed (only --dry-run does without)")
+    from cmcgns.phantom import sentence_truth
     from cmcgns.training import pretrain as engine
 
     engine.pretrain(
         settings, data, out,
-        resume=resume, init=init, devices=devices, nodes=nodes, accelerator=accelerator,
+        resume=resume, init=init, devices=devices, nodes=nodes, accelerator=accelerator, oracle=sentence_truth,
     )  # fmt: skip
 
 

@@ -13,11 +13,15 @@ from cmcgns.phantom.language import IN_LUNG, WORDING
 
 
 class SentenceTruth(NamedTuple):
-    """The labels that a sentence states or denies, and where: right, left, both; none if it leaves the side open."""
+    """The labels that a sentence states or denies, where, and to which degree.
+
+    Side is right, left or both, and none if it is left open; degree is mild, moderate, …, and empty if none is given.
+    """
 
     stated: frozenset[str]
     denied: frozenset[str]
     side: str
+    degree: str = ""
 
 
 def sentence_truth(sentence: str) -> SentenceTruth | None:
@@ -32,13 +36,14 @@ def sentence_truth(sentence: str) -> SentenceTruth | None:
 def _look_up(sentence: str) -> SentenceTruth | None:
     for pattern, truth in _templates():
         if match := pattern.fullmatch(sentence):
-            return truth._replace(side=match.groupdict().get("side") or truth.side)
+            groups = match.groupdict()
+            return truth._replace(side=groups.get("side") or truth.side, degree=groups.get("degree") or "")
     return None
 
 
 _FIELDS = {  # every value that a place in a template takes
     "side": "(?P<side>right|left)",
-    "degree": "(?:mild|moderate|severe|small|large)",
+    "degree": "(?P<degree>mild|moderate|severe|small|large)",
     "size": r"\d\.\d",
     "place": "(?:(?:upper|mid|lower) zone|retrocardiac region|costophrenic angle|base|hemithorax|apical|apicolateral|"
     "apicobasal|perihilar|diffuse|chest wall|superior vena cava|trachea)",

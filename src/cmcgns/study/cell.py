@@ -20,6 +20,7 @@ from cmcgns.common.stored import naming_damage, read_json
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.select import Pair
+from cmcgns.phantom import sentence_truth
 from cmcgns.reporting.evaluation.command import device_of, judge_encoder
 from cmcgns.study.plan import Job, Plan
 from cmcgns.study.results import Figure, Origin, Result, read_figures, result_file, write_result
@@ -130,7 +131,10 @@ def _make(work: Work, job: Job, place: Path) -> Result:
     if not run.is_finished:
         with _noted(place, origin):
             resume = run.config.is_file()
-            pretrain(job.recipe, work.train, run.path, resume=resume, accelerator=work.accelerator)
+            pretrain(
+                job.recipe, work.train, run.path,
+                resume=resume, accelerator=work.accelerator, oracle=sentence_truth,
+            )  # fmt: skip
     with claimed(run.path, "study"):
         pass  # what a process that was killed after its last step has left there is gone
     logging.getLogger("cmcgns.models.freeze").setLevel(logging.WARNING)  # the run has said it already

@@ -18,6 +18,7 @@ from cmcgns.data.shards.stream import ShardImages, training_order
 from cmcgns.objectives.objective import STAGES, Stage
 from cmcgns.settings.config import Recipe, StageSettings
 from cmcgns.training.checkpoint import load_optimizer, save_checkpoint
+from cmcgns.training.cluster_log import KnownSentences
 from cmcgns.training.journal import Journal
 from cmcgns.training.launch import Interruption
 from cmcgns.training.run_folder import RunFolder
@@ -51,6 +52,7 @@ class Loop:
         folder: the run folder.
         journal: the logs.
         resume_from: checkpoint whose state of the optimiser is still to be loaded.
+        known: what the validation sentences claim, if that is known.
     """
 
     fabric: Any
@@ -61,6 +63,7 @@ class Loop:
     folder: RunFolder
     journal: Journal
     resume_from: Path | None = None
+    known: KnownSentences | None = None
 
     def __post_init__(self) -> None:
         self.state = self.journal.state  # where the run stands
@@ -201,7 +204,12 @@ class Loop:
         if self.fabric.is_global_zero:
             with self.fabric.autocast():
                 figures = validate(
-                    self.task, self.validation, training.batch_size, training.recall_limit, self.fabric.device
+                    self.task,
+                    self.validation,
+                    training.batch_size,
+                    training.recall_limit,
+                    self.fabric.device,
+                    self.known,
                 )
             self.journal.validation(stage, figures, settings.epochs)
             loss = figures["loss"]

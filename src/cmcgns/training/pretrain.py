@@ -13,6 +13,7 @@ from cmcgns.models.freeze import unreached_parameters
 from cmcgns.objectives.objective import find_objective
 from cmcgns.settings.config import Recipe
 from cmcgns.training.checkpoint import save_weights, set_aside
+from cmcgns.training.cluster_log import KnownSentences, SentenceOracle
 from cmcgns.training.data import (
     PreparedData,
     describe_batches,
@@ -46,6 +47,7 @@ def pretrain(
     nodes: int = 1,
     accelerator: str = "auto",
     quiet: bool = False,
+    oracle: SentenceOracle | None = None,
 ) -> Path:
     """Pretrain in two stages.
 
@@ -59,6 +61,8 @@ def pretrain(
         nodes: machines.
         accelerator: auto, cpu, cuda or mps.
         quiet: print nothing.
+        oracle: what sentences say, such as :func:`cmcgns.phantom.sentence_truth`. If it knows all of the validation
+            sentences, every validation logs how good the clusters are.
 
     Returns:
         The run folder.
@@ -73,7 +77,7 @@ def pretrain(
     find_objective(recipe.objective)  # a wrong name is said before anything is read or made
     folder, init = RunFolder(Path(out)), Path(init) if init else None
     with claimed_run(folder, resume), nothing_lost(folder):
-        _run(folder, recipe, data, resume, init, lambda: launch(recipe, devices, nodes, accelerator), quiet)
+        _run(folder, recipe, data, resume, init, lambda: launch(recipe, devices, nodes, accelerator), quiet, oracle)
     return folder.path
 
 
@@ -85,6 +89,7 @@ def _run(
     init: Path | None,
     start: Callable[[], Any],
     quiet: bool,
+    oracle: SentenceOracle | None,
 ) -> None:
     """The run, in a folder of its own."""
     latest = find_start(folder, recipe, resume)
@@ -106,7 +111,8 @@ def _run(
         _write_start(folder, recipe, prepared, task, init, fresh=latest is None)
         console.say(f"{describe_counts(summary(prepared))}\n{batches}")
     with open_journal(folder, console, state, fabric.is_global_zero) as journal:
-        Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, latest).run()
+        known = _known_sentences(prepared, oracle) if fabric.is_global_zero else None
+        Loop(fabric, task, recipe, prepared.train, prepared.validation, folder, journal, latest, known).run()
     if fabric.is_global_zero:
         _write_end(folder, task, recipe, prepared)
         console.say(f"done: {folder.path}")
@@ -128,6 +134,13 @@ def _prepare(
             if not isinstance(each.images, ShardImages):
                 same.check_pixels(prepared.pairs, part, each.images, each.rows)
     return prepared
+
+
+def _known_sentences(prepared: PreparedData, oracle: SentenceOracle | None) -> KnownSentences | None:
+    """What the validation sentences claim, if all of them are known."""
+    if oracle is None:
+        return None
+    return KnownSentences.of(prepared.pairs.frame["text"].iloc[prepared.validation.rows], oracle)
 
 
 def _check_workers(folder: RunFolder, recipe: Recipe, prepared: PreparedData) -> None:

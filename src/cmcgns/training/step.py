@@ -21,6 +21,7 @@ from cmcgns.models.model import Features, Floats, ImageReportModel, embed
 from cmcgns.objectives.collective import local_only
 from cmcgns.objectives.objective import Stage
 from cmcgns.settings.config import StageSettings
+from cmcgns.training.cluster_log import ClusterLog, KnownSentences
 from cmcgns.training.task import PretrainingTask
 
 
@@ -153,9 +154,14 @@ def check_recent(recent: list[tuple[dict[str, Tensor], list[str]]]) -> None:
 
 @torch.no_grad()
 def validate(
-    task: PretrainingTask, dataset: PairDataset, batch_size: int, recall_limit: int, device: torch.device | str
+    task: PretrainingTask,
+    dataset: PairDataset,
+    batch_size: int,
+    recall_limit: int,
+    device: torch.device | str,
+    known: KnownSentences | None = None,
 ) -> dict[str, float]:
-    """Mean of every term over all studies, last incomplete batch included, and recall at 1, 5, 10.
+    """Mean of every term over all studies, last incomplete batch included, recall at 1, 5, 10, quality of clusters.
 
     Runs on one rank, in eval mode: the bank does not move and nothing is hidden.
 
@@ -165,19 +171,27 @@ def validate(
         batch_size: studies a batch (the number of negatives, so it must not vary between comparisons).
         recall_limit: use the first so many studies for retrieval.
         device: where the task is.
+        known: what the sentences claim; None logs nothing of the clusters.
     """
+    log = ClusterLog(known) if known else None
     sums: dict[str, Tensor] = {}
     studies: Counter[str] = Counter()  # a batch may have no value of a figure
     seen: list[tuple[Tensor, Tensor]] = []
     texts: list[Tensor] = []
-    with eval_mode(task), local_only(), _embeddings_kept(task.model, seen):
+    with eval_mode(task), local_only(), _features_noted(task.model) as noted:
         for batch in make_loader(dataset, evaluation_order(len(dataset), batch_size)):
-            losses, metrics = task(batch.to(device))
+            batch = batch.to(device)
+            losses, metrics = task(batch)
+            if log and len(noted) == 1:  # the objective asked for the whole batch, once
+                log.note(batch, task.objective.clusters_of(noted[0], batch))
+            seen += [(features.image_global, features.report_global) for features in noted]
+            noted.clear()
             texts.append(batch.report_text)
             for name, value in (losses | metrics).items():
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value.float() * len(batch)
                 studies[name] += len(batch)
     figures = {name: float(value) / studies[name] for name, value in sums.items()}
+    figures |= log.figures() if log else {}
     limit = min(recall_limit, len(dataset))
     if len(seen) == len(texts):
         image, report = (torch.cat(part)[:limit].float().cpu().numpy() for part in zip(*seen, strict=True))
@@ -188,15 +202,16 @@ def validate(
 
 
 @contextmanager
-def _embeddings_kept(model: ImageReportModel, seen: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """What the model gives of every batch is noted, so that no image is encoded twice."""
+def _features_noted(model: ImageReportModel) -> Iterator[list[Features]]:
+    """What the model gives is noted, so that no image is encoded twice; whoever looks at it clears the list."""
+    noted: list[Features] = []
 
     def note(_: nn.Module, __: Any, features: Features) -> None:
-        seen.append((features.image_global, features.report_global))
+        noted.append(features)
 
     handle = model.register_forward_hook(note)
     try:
-        yield
+        yield noted
     finally:
         handle.remove()
 
