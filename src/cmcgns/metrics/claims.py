@@ -1,5 +1,6 @@
 """What sentences claim of findings, as arrays: what follows from a report, what contradicts it, what differs."""
 
+import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,10 +68,7 @@ class Claims:
         Args:
             holds: (R, C) whether a report holds a sentence.
         """
-        said = holds.astype(np.float32)
-        stated, denied, degree = (
-            (np.tensordot(said, each.astype(np.float32), 1) > 0) for each in (self.stated, self.denied, self.degree)
-        )
+        stated, denied, degree = (_any_of(holds, each) for each in (self.stated, self.denied, self.degree))
         denied[:, :, _ANYWHERE] |= denied[:, :, _RIGHT] & denied[:, :, _LEFT]
         return Claims(stated, denied, degree)
 
@@ -81,26 +79,26 @@ class Claims:
 
     def follow_from(self, reports: "Claims") -> Flags:
         """(C, R) whether a report says all that a sentence claims of findings and sides; of degrees nothing."""
-        missing = _meet(self.stated, ~reports.stated) | _meet(self.denied, ~reports.denied)
-        return np.asarray(~missing & self.speak.any(1)[:, None])
+        missing = meet(self.stated, ~reports.stated) | meet(self.denied, ~reports.denied)
+        return np.asarray(~missing & (self.speak.sum(1) > 0)[:, None])
 
     def contradict(self, others: "Claims") -> Flags:
         """(C, R) whether one states what the other denies, on the same side."""
-        return _meet(self.stated, others.denied) | _meet(self.denied, others.stated)
+        return meet(self.stated, others.denied) | meet(self.denied, others.stated)
 
     def share_finding(self, others: "Claims") -> Flags:
         """(C, R) whether both speak of one finding."""
-        return _meet(self.speak, others.speak)
+        return meet(self.speak, others.speak)
 
     def differ(self, others: "Claims") -> Flags:
         """(C, R) whether two sentences speak of one finding, and contradict, or name other sides or other degrees."""
         found = self.contradict(others)
         for here, there in ((_RIGHT, _LEFT), (_LEFT, _RIGHT)):
-            found |= _meet(self.stated[..., here], _only(others.stated, there))
-            found |= _meet(_only(self.stated, here), others.stated[..., there])
-            found |= _meet(_only(self.denied, here), _only(others.denied, there))  # an open denial names no side
+            found |= meet(self.stated[..., here], _only(others.stated, there))
+            found |= meet(_only(self.stated, here), others.stated[..., there])
+            found |= meet(_only(self.denied, here), _only(others.denied, there))  # an open denial names no side
         other_degrees = others.degree.any(2, keepdims=True) & ~others.degree
-        return found | _meet(self.degree, other_degrees)
+        return found | meet(self.degree, other_degrees)
 
 
 def _only(claims: Flags, side: int) -> Flags:
@@ -108,7 +106,16 @@ def _only(claims: Flags, side: int) -> Flags:
     return np.asarray(claims[..., side] & ~claims[..., 1 - side])
 
 
-def _meet(first: Flags, second: Flags) -> Flags:
-    """(C, R) whether any entry is true in both."""
-    mine, theirs = (each.reshape(len(each), -1).astype(np.float32) for each in (first, second))
+def _any_of(holds: Flags, claims: Flags) -> Flags:
+    """(R, …) whether any of the held rows of (C, …) is true."""
+    return meet(holds, _flat(claims).T).reshape(len(holds), *claims.shape[1:])
+
+
+def meet(first: Flags, second: Flags) -> Flags:
+    """(C, R) whether any entry of two rows is true in both, of (C, …) and (R, …)."""
+    mine, theirs = (_flat(each).astype(np.float32) for each in (first, second))
     return np.asarray(mine @ theirs.T > 0)
+
+
+def _flat(claims: Flags) -> Flags:
+    return claims.reshape(len(claims), math.prod(claims.shape[1:]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcgns.metrics.claims import Claims, Flags
+from cmcgns.metrics.claims import Claims, Flags, meet
 
 Integers = NDArray[np.int64]
 _MOST_PAIRS = 2**22  # of sentences and reports that are looked at together
@@ -106,8 +106,8 @@ def negative_quality(
     """
     reports = claims.together(holds)
     true_false = claims.follow_from(reports)
-    true_hard = claims.differ(claims).astype(np.float32) @ holds.T.astype(np.float32) > 0
-    contradicts, speaks = claims.contradict(reports), claims.speak.any(1)
+    true_hard = meet(claims.differ(claims), holds)
+    contradicts, speaks = claims.contradict(reports), claims.speak.sum(1) > 0
     tally, times = np.zeros(7), np.ones(len(holds)) if count is None else count.astype(float)
     for rows in np.array_split(np.arange(len(table.text)), -(-len(table.text) * len(holds) // _MOST_PAIRS) or 1):
         text, weights = table.text[rows], table.count[rows].astype(float)
