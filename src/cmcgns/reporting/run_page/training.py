@@ -64,7 +64,9 @@ def show_curves(records: Records) -> dict[str, Any]:
     """The section of curves, or why there is none."""
     if not any(record["kind"] in ("train", "validation") for record in records):
         return {"absent": "Nothing was logged: the run was shorter than training.log_every, or has no metrics.jsonl."}
-    return {"picture": draw_curves(records), "swapped": any("report_swapped" in record for record in records)}
+    notes = {"swapped": "report_swapped", "judged": "false_negative_contradict"}
+    told = {name: any(key in record for record in records) for name, key in notes.items()}
+    return {"picture": draw_curves(records)} | told
 
 
 def draw_curves(records: Records) -> Figure:
