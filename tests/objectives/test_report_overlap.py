@@ -91,10 +91,8 @@ def test_value_and_gradients_are_those_of_the_loop(strength: float, local: str, 
     batch, features = studies()
     held = slow_clusters(objective, features, batch)
     assert len({frozenset(each) for each in held}) > 2
-    fast, slow = (
-        figures_of(objective, features, batch)["global"],
-        slow_global(objective, features, held, strength),
-    )
+    slow = slow_global(objective, features, held, strength)
+    fast = figures_of(objective.train(), features, batch)["global"]
     assert_value(fast.detach(), slow.detach())
     wanted = (features.image_global, features.report_global, objective.logit_scale.logarithm)
     pairs = zip(torch.autograd.grad(fast, wanted), torch.autograd.grad(slow, wanted), strict=True)
@@ -137,20 +135,25 @@ def test_equal_reports_are_the_weakest_negatives_and_the_own_study_stays() -> No
 
 def test_nothing_changes_before_the_bank_has_started_nor_with_a_strength_of_0() -> None:
     batch, features = studies()
-    plain = figures_of(started(0.0), features, batch)
-    waiting = small_objective(global_overlap=1.0, bank={"start_from_step": 9, "start_by_step": 9}).eval()
+    plain = figures_of(started(0.0).train(), features, batch)
+    waiting = small_objective(global_overlap=1.0, bank={"start_from_step": 9, "start_by_step": 9})
     found = figures_of(waiting, features, batch)
     assert torch.equal(found["global"], plain["global"])
     assert "report_overlap" not in found.keys() | plain.keys()
     assert 0 < float(figures_of(started(0.5), features, batch)["report_overlap"]) < 1
 
 
-def test_a_step_of_training_takes_the_clusters_of_before_it() -> None:
+def test_a_step_takes_the_clusters_of_before_it_and_validation_weighs_all_alike() -> None:
     batch, features = studies()
-    resting, moving = started(0.7), started(0.7).train()
-    expected = figures_of(resting, features, batch)["global"]
-    assert torch.equal(figures_of(moving, features, batch)["global"], expected)
-    assert not torch.equal(moving.bank.centroids, resting.bank.centroids)
+    objective, resting = started(0.7), started(0.7)
+    expected = slow_global(objective, features, slow_clusters(objective, features, batch), 0.7)
+    moved = figures_of(objective.train(), features, batch)["global"]
+    assert_value(moved.detach(), expected.detach())
+    assert not torch.equal(objective.bank.centroids, resting.bank.centroids)
+    judged = figures_of(resting, features, batch)
+    assert torch.equal(judged["global"], figures_of(started(0.0), features, batch)["global"])
+    assert float(judged["global"].detach()) > float(expected.detach())
+    assert float(judged["report_overlap"]) > 0
 
 
 @pytest.mark.parametrize(

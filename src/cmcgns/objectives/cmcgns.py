@@ -168,14 +168,17 @@ class CMCGNS(Objective):
         return own.view(shape), second.view(shape)
 
     def _global(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
-        """L_global; with `global_overlap`, by the clusters as they are before this step."""
+        """L_global; in training with `global_overlap` by the clusters as they are before this step.
+
+        In evaluation every negative weighs the same: `global` compares epochs from before and after the bank's start.
+        """
         figures: Figures = {}
         strength, weights = self.settings.global_overlap, None
         clusters = self.clusters_of(features, batch) if strength > 0 else None
         with _full_precision(features.image_global):
             if clusters is not None:
-                weights, mean = soft_negatives(clusters[0], batch.sentence_mask, self.bank.rarity, strength)
-                figures = {"report_overlap": mean}
+                found, mean = soft_negatives(clusters[0], batch.sentence_mask, self.bank.rarity, strength)
+                weights, figures = found if self.training else None, {"report_overlap": mean}
             loss = global_alignment_loss(features.image_global, features.report_global, self.logit_scale(), weights)
         return loss, figures
 
