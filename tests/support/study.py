@@ -104,7 +104,7 @@ class Kill:
 def pretend_to_train(log: Path, seconds: float = 0.0, moment: Callable[[], object] = list) -> Callable[..., None]:
     """Leaves a run folder and a line in a log; `resume` goes on with what was begun."""
 
-    def pretrain(recipe: Recipe, data: Path, out: Path, *, resume: bool, accelerator: str) -> None:
+    def pretrain(recipe: Recipe, data: Path, out: Path, *, resume: bool, accelerator: str, oracle: object) -> None:
         assert resume == (out / "config.yaml").exists()
         folder = RunFolder(out)
         if not resume:

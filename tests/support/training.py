@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cmcgns.data.pairs.batch import Batch, BatchRequest
 from cmcgns.models import sealed_tensors
+from cmcgns.phantom import sentence_truth
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 from cmcgns.training import loop, pretrain
@@ -63,7 +64,8 @@ def tiny_recipe(**changes: Any) -> Recipe:
 
 
 def run(data: Path, out: Path, recipe: Recipe | None = None, **options: Any) -> Path:
-    """Pretrain in this process."""
+    """Pretrain in this process, as the command line does."""
+    options = {"oracle": sentence_truth} | options
     return pretrain.pretrain(recipe or tiny_recipe(), data, out, accelerator="cpu", quiet=True, **options)
 
 
