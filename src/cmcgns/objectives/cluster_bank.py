@@ -84,6 +84,16 @@ class ClusterBank(nn.Module):
         equal = torch.full_like(self.usage, 1 / self.clusters)
         return torch.where(self.watched > _TEN_STEPS, self.usage / self.watched.clamp(min=1e-9), equal)
 
+    @property
+    def known_shares(self) -> Tensor | None:
+        """`shares` once ten steps were seen, else None; asking reads back from the device."""
+        return self.shares if self.is_started and bool(self.watched > _TEN_STEPS) else None
+
+    @property
+    def dead(self) -> Tensor:
+        """(K,) centroids that hold less than a twentieth of an equal share: no members to speak of."""
+        return self.shares <= _DEAD / self.clusters
+
     def members(self, z1: Tensor, z2: Tensor) -> Tensor:
         """What is clustered of (n, D) unit sentence and cross-modal vectors: (n, D), unit.
 
@@ -177,12 +187,10 @@ class ClusterBank(nn.Module):
 
     def statistics(self) -> dict[str, Tensor]:
         """Tensors for the log: started, share of dead centroids, largest cluster's share, mean cosine."""
-        shares = self.shares
-        alive = shares > _DEAD / self.clusters
         return {
             "bank_started": self.started.float(),
-            "bank_dead": 1 - alive.float().mean(),
-            "bank_largest": shares.max(),
+            "bank_dead": self.dead.float().mean(),
+            "bank_largest": self.shares.max(),
             "mean_cosine": self.mean_cosine,
         }
 

@@ -97,6 +97,11 @@ class CMCGNS(Objective):
         """Whether the cluster bank has started."""
         return self.bank.is_started
 
+    @property
+    def cluster_shares(self) -> Tensor | None:
+        """(K,) of the bank that a term asks."""
+        return self.bank.known_shares if self.uses_bank else None
+
     def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:
         """The bank, and temperatures that the settings change or hold fixed."""
         now, own = self.settings, {"bank": "it starts anew"}  # half of its buffers would make no sense
@@ -112,6 +117,20 @@ class CMCGNS(Objective):
         """Sentence embeddings f_R (..., D) as they look at an image: unit vectors z1 in the query-matched form."""
         matched = self.settings.local == "query_matched"
         return F.normalize(sentences.float(), dim=-1) if matched else sentences
+
+    def assigned_by(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """What L_report compares with the centroids to find a sentence's clusters.
+
+        As published that is the sentence itself, whatever the bank clusters; query-matched it is what the bank does.
+
+        Args:
+            z1: (n, D) unit sentence vectors.
+            z2: (n, D) unit cross-modal vectors.
+
+        Returns:
+            (n, D) unit vectors.
+        """
+        return self.bank.members(z1, z2) if self.settings.local == "query_matched" else z1
 
     def clamp_logit_scale(self) -> None:
         """Bring both logit scales back below their bound."""
@@ -216,7 +235,7 @@ class CMCGNS(Objective):
 
     def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
         matched = self.settings.local == "query_matched"
-        rows = self._sentences(features, features.patches, batch)
+        rows = self.sentences(features, features.patches, batch)
         with _full_precision(rows.z1):
             use_bank = self.bank.is_started  # the step that seeds the bank does not use it yet
             if self.training and self.settings.negatives != "in_batch":
@@ -241,7 +260,7 @@ class CMCGNS(Objective):
         statements = Statements.of(rows.z1, batch.sentence_mask, batch.sentence_text, places)
         bank = self.bank if use_bank and self.settings.negatives != "in_batch" and self.bank.is_started else None
         if bank is not None:
-            vectors = bank.members(rows.z1, rows.z2)
+            vectors = self.assigned_by(rows.z1, rows.z2)
             vectors = vectors if places is None else vectors[places]
             statements = statements.assigned(vectors, bank.centroids, bank.active)
         scale, reports = self.report_scale(), batch.report_sentences
@@ -256,12 +275,13 @@ class CMCGNS(Objective):
         partner, found = other_reports(batch.report_text)
         if not bool(found.any()):
             return {}
-        rows = self._sentences(features, features.patches[partner], batch)
+        rows = self.sentences(features, features.patches[partner], batch)
         rows = replace(rows, mask=(batch.sentence_mask & found[:, None]).flatten())
         with _full_precision(rows.z1):
             return {"report_swapped": self.local_report_loss(rows)[0].detach()}
 
-    def _sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
+    def sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
+        """Those of a batch, flattened, and what they see in images of which (B, P, D) patches are given."""
         queries = self.queries(features.sentences)
         attended, _ = self.attention.image_to_text(patches, queries, batch.sentence_mask)
         return Sentences.of(features.sentences, attended, batch.sentence_mask, batch.sentence_text)

@@ -121,6 +121,11 @@ class Objective(nn.Module, ABC):
         """Whether `late_part` has started; known on the host."""
         return True
 
+    @property
+    def cluster_shares(self) -> Tensor | None:
+        """(K,) shares of the sentences that each cluster has held lately; None where that is not known (yet)."""
+        return None
+
     def warning_before(self, micro_steps: int) -> str | None:  # noqa: ARG002
         """What a person should hear before a run of so many micro-steps."""
         return None

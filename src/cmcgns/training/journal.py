@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
+from torch import Tensor
 
 from cmcgns.common.stored import read_json_lines
 from cmcgns.objectives.objective import Stage
@@ -43,7 +44,7 @@ class MetricsLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one record of a kind (`train`, `validation`, `event`)."""
+        """Append one record of a kind (`train`, `validation`, `clusters`, `event`)."""
         self._file.write(json.dumps({"kind": kind} | values) + "\n")
         self._file.flush()
 
@@ -180,6 +181,12 @@ class Journal:
         """Figures of an epoch out of `epochs`."""
         self._record("validation", stage, figures)
         self.console.epoch(stage, self.state.epoch, epochs, figures)
+
+    def clusters(self, stage: Stage, shares: Tensor | None) -> None:
+        """(K,) shares of the clusters after an epoch; nothing where there are none."""
+        if self.metrics is not None and shares is not None:
+            state, rounded = self.state, [float(f"{share:.4g}") for share in shares.tolist()]
+            self.metrics.write("clusters", stage=stage, epoch=state.epoch, step=state.global_step, shares=rounded)
 
     def event(self, stage: Stage, message: str) -> None:
         """Something that a reader of the curves should know."""

@@ -212,6 +212,7 @@ class Loop:
                     self.known,
                 )
             self.journal.validation(stage, figures, settings.epochs)
+            self.journal.clusters(stage, self.task.objective.cluster_shares)
             loss = figures["loss"]
             if stage == "alignment" and math.isfinite(loss):
                 keep_best(self.folder, self.task, state, figures)

@@ -1,5 +1,6 @@
 """Studies that a run did not train on, as its encoders see them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,25 +100,31 @@ def encode_studies(model: Pretrained, manifest: Path, images: Path | None = None
     """
     if open_shards(manifest) is not None:
         raise UserError(f"{manifest} holds shards, which the page cannot read: give the folder that they come from")
-    data = _settings(model, manifest, images)
+    data = table_settings(model, manifest, images)
     seen = open_seen(RunFolder(model.folder).seen) if model.folder is not None else None
     pairs = read_pairs(manifest, data)
     pairs.frame, split = _choose_rows(pairs, data, seen)
     dataset = pair_dataset(pairs, model.tokenizer, data)
-    frame, kept = pairs.frame.reset_index(drop=True), np.diff(dataset.tokens.sentence_offsets)
+    frame = pairs.frame.reset_index(drop=True)
     return EncodedStudies(
         model=model,
         split=split,
         unseen=seen is not None or split not in ("", data.train_split),
         frame=frame,
         dataset=dataset,
-        sentences=[split_sentences(text)[:count] for text, count in zip(frame["text"], kept, strict=True)],
+        sentences=sentences_read(frame["text"], dataset),
         boxes=_read_boxes(frame, data),
         **_encode(model, dataset),
     )
 
 
-def _settings(model: Pretrained, manifest: Path, images: Path | None) -> DataSettings:
+def sentences_read(texts: Iterable[str], dataset: PairDataset) -> list[list[str]]:
+    """Of each report the sentences that the model reads: long reports are cut."""
+    kept = np.diff(dataset.tokens.sentence_offsets)
+    return [split_sentences(text)[:count] for text, count in zip(texts, kept, strict=True)]
+
+
+def table_settings(model: Pretrained, manifest: Path, images: Path | None) -> DataSettings:
     """The run's settings, with a folder of images that belongs to this table."""
     data = model.recipe.data
     if images is None and data.images and model.folder is not None:
@@ -131,7 +138,7 @@ def _settings(model: Pretrained, manifest: Path, images: Path | None) -> DataSet
 
 def _choose_rows(pairs: PairTable, data: DataSettings, seen: SeenFile | None) -> tuple[pd.DataFrame, str]:
     """The first rows that were not trained on, and their split."""
-    frame = pairs.frame if seen is None else pairs.frame[~_trained_on(pairs, seen.frame)]
+    frame = pairs.frame if seen is None else pairs.frame[~trained_on(pairs, seen.frame)]
     for split in ("test", data.val_split):
         rows = frame[frame["split"] == split]
         if len(rows):
@@ -141,7 +148,7 @@ def _choose_rows(pairs: PairTable, data: DataSettings, seen: SeenFile | None) ->
     return frame.head(_STUDIES).reset_index(drop=True), ""
 
 
-def _trained_on(pairs: PairTable, seen: pd.DataFrame) -> pd.Series:
+def trained_on(pairs: PairTable, seen: pd.DataFrame) -> pd.Series:
     """Rows whose patient, study or file is a training one; ids count within a data set, missing ones are no ids."""
     frame, trained = pairs.frame, seen[seen["part"] == "train"]
     below = frame["study_id"].str.removeprefix(f"{pairs.source.parent.resolve()}/")  # a path stands for a missing id

@@ -17,6 +17,8 @@ from cmcgns.common.packaged import packaged_yaml
 from cmcgns.data.reports.text import normalise_sentence
 from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
+from cmcgns.objectives.cmcgns import CMCGNS
+from cmcgns.pretrained import Pretrained
 from cmcgns.reporting import style
 from cmcgns.reporting.run_page.studies import EncodedStudies
 from cmcgns.reporting.style import (
@@ -139,28 +141,42 @@ def _explain(figure: Figure, records: Records) -> None:
     )  # fmt: skip
 
 
-_DEAD = 0.05  # of an equal share: the log's own bound
+def lacks_bank(model: Pretrained) -> str | None:
+    """Why a run has no clusters of sentences to show; None if it has."""
+    method, settings = model.method, model.recipe.objective.bank
+    if method is None or not method.uses_bank:
+        return "The run was made without the cluster bank (no local report loss, or in-batch negatives)."
+    if method.bank.is_started:
+        return None
+    conditions = f"mean cosine at most {settings.start_cosine:g}, or step {settings.start_by_step}"
+    absent = f"its conditions ({conditions}) were not met, so the loss used in-batch negatives throughout."
+    return f"The bank never started: {absent}"
 
 
 @torch.no_grad()
 def show_bank(studies: EncodedStudies, records: Records) -> dict[str, Any]:
     """The section of the cluster bank, or why there is none."""
-    settings, method = studies.model.recipe.objective, studies.model.method
-    if method is None or settings.weight_report == 0 or settings.negatives == "in_batch":
-        return {"absent": "The run was made without the cluster bank (no local report loss, or in-batch negatives)."}
-    if not method.bank.is_started:
-        conditions = f"mean cosine at most {settings.bank.start_cosine:g}, or step {settings.bank.start_by_step}"
-        absent = f"its conditions ({conditions}) were not met, so the loss used in-batch negatives throughout."
-        return {"absent": f"The bank never started: {absent}"}
+    method = studies.model.method
+    if (reason := lacks_bank(studies.model)) or method is None:
+        return {"absent": reason}
     texts = [sentence for report in studies.sentences for sentence in report]
-    z1 = F.normalize(torch.cat(studies.sentence_features), dim=-1)
-    cosines, own, _ = assign_two(z1, method.bank.centroids, method.bank.active)
+    z1, z2 = _sentence_vectors(studies, method)
+    cosines, own, _ = assign_two(method.assigned_by(z1, z2), method.bank.centroids, method.bank.active)
     return {
         "picture": draw_bank(method.bank, records),
         "facts": bank_facts(method.bank, own),
         "start": bank_start(records),
         "clusters": largest_clusters(method.bank, texts, cosines, own),
     }
+
+
+def _sentence_vectors(studies: EncodedStudies, method: CMCGNS) -> tuple[Tensor, Tensor]:
+    """Unit z1 and z2 (N, D) of all sentences, study by study."""
+    seen = []
+    for patches, sentences in zip(studies.patches, studies.sentence_features, strict=True):
+        every = torch.ones(1, len(sentences), dtype=torch.bool)
+        seen.append(method.attention.image_to_text(patches[None], method.queries(sentences)[None], every)[0][0])
+    return F.normalize(torch.cat(studies.sentence_features), dim=-1), F.normalize(torch.cat(seen), dim=-1)
 
 
 def bank_facts(bank: ClusterBank, own: Tensor) -> dict[str, float]:
@@ -172,7 +188,7 @@ def bank_facts(bank: ClusterBank, own: Tensor) -> dict[str, float]:
     return {
         "clusters": bank.clusters,
         "seeded": int(bank.active.sum()),
-        "dead": int((usage <= _DEAD / bank.clusters).sum()),
+        "dead": int(bank.dead.sum()),
         "held": len(own.unique()),
         "largest": float(usage.max()),
         "effective": float(np.exp(-(usage * np.log(np.maximum(usage, 1e-12))).sum())),
@@ -207,9 +223,9 @@ def draw_bank(bank: ClusterBank, records: Records) -> Figure:
     figure = new_figure(13, 4.1)
     sizes, course = figure.subplots(1, 2, width_ratios=(1.5, 1))
     figure.subplots_adjust(left=0.06, right=0.985, top=0.88, bottom=0.17, wspace=0.2)
-    usage = np.sort(bank.shares.numpy())[::-1] * 100
-    equal = 100 / bank.clusters
-    colours = [FAINT if share <= _DEAD * equal else BLUE for share in usage]
+    order = bank.shares.argsort(descending=True)
+    usage, equal = 100 * bank.shares[order].numpy(), 100 / bank.clusters
+    colours = [FAINT if dead else BLUE for dead in bank.dead[order]]
     style_plot(sizes, "Cluster sizes", "cluster, fullest first", "share of sentences (%)")
     sizes.bar(np.arange(1, len(usage) + 1), usage, color=colours, width=0.82)
     sizes.axhline(equal, color=VERMILION, linewidth=1.4, linestyle="--")
