@@ -1,4 +1,4 @@
-"""The command line's verbs for judging an encoder: evaluate, figures, compare, protocols, report."""
+"""The command line's verbs for judging an encoder: evaluate, figures, compare, protocols, report, clusters."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -98,6 +98,30 @@ def report(
     make_folder(folder)
     with claimed(folder, "report"):
         typer.echo(f"written: {write_run_page(run, data, {}, folder, images)}")
+
+
+@app.command()
+def clusters(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")],
+    split: Annotated[str | None, typer.Option(help="Whose sentences; by default the run's validation split.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for clusters.html, .json and .csv; RUN/clusters.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder where image paths start; the table's own, or the run's for its table.")
+    ] = None,
+) -> None:
+    """Show the clusters of a run: their sentences, sizes over time, labels, a map. The page quotes reports."""
+    from cmcgns.common.claim import claimed
+    from cmcgns.common.files import make_folder
+    from cmcgns.phantom import sentence_truth
+    from cmcgns.reporting.clusters.page import open_bank, write_clusters
+
+    open_bank(run)  # before a folder is made in what may be no run
+    folder = out or run / "clusters"
+    make_folder(folder)
+    with claimed(folder, "clusters"):
+        page = write_clusters(run, data, folder, split=split, images=images, truth=sentence_truth)
+        typer.echo(f"written: {page}")
 
 
 @protocols.command("list")
