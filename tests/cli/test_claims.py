@@ -19,11 +19,11 @@ from cmcgns.training.run_folder import RunFolder
 from support.training import run, tiny_recipe
 
 
-def begin_report(out: Path, data: Path) -> None:
+def started_run(out: Path) -> Path:
     folder = out.parent / "run"
     folder.mkdir(exist_ok=True)
     RunFolder(folder).create(tiny_recipe(), None)
-    evaluation.report(folder, data, out)
+    return folder
 
 
 def resume(out: Path, data: Path) -> None:
@@ -36,7 +36,8 @@ VERBS: dict[str, Callable[[Path, Path], object]] = {
     "pretrain --resume": resume,
     "evaluate": lambda out, _: command.judge_encoder(None, [], out, None, None),  # type: ignore[arg-type]
     "compare": lambda out, data: command.run_comparison(data, out.parent, out),
-    "report": begin_report,
+    "report": lambda out, data: evaluation.report(started_run(out), data, out),
+    "clusters": lambda out, data: evaluation.clusters(started_run(out), data, None, out),
     "prepare": lambda out, data: prepare("table", data, out, PrepareOptions()),
     "phantom studies": lambda out, _: write_dataset(out, {"train": 2}),
     "phantom tree": lambda out, _: write_tree("nih", out, 8),

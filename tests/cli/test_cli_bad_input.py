@@ -202,6 +202,7 @@ def test_help_names_every_verb_and_option(run):
         "compare",
         "protocols",
         "report",
+        "clusters",
         "demo",
     }
     assert verbs <= set(output.split())

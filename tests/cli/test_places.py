@@ -50,6 +50,7 @@ VERBS: dict[str, Verb] = {
     "pretrain": lambda out, data, _: ["pretrain", "demo", "--data", data, "--out", out, "--accelerator=cpu"],
     "evaluate": lambda out, data, _: ["evaluate", RANDOM, "--protocol=knn/v1", "--data", data, "--out", out],
     "report": lambda out, data, run: ["report", run, "--data", data, "--out", out],
+    "clusters": lambda out, data, run: ["clusters", run, "--data", data, "--out", out],
     "prepare": lambda out, data, _: ["prepare", "table", "--root", data, "--out", out],
     "check": lambda out, data, _: ["check", data, "--out", out],
     "phantom studies": lambda out, *_: ["phantom", "studies", "--out", out, "--train=2"],

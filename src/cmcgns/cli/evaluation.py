@@ -114,9 +114,9 @@ def clusters(
     from cmcgns.common.claim import claimed
     from cmcgns.common.files import make_folder
     from cmcgns.phantom import sentence_truth
-    from cmcgns.reporting.clusters.page import open_bank, write_clusters
+    from cmcgns.reporting.clusters.page import check_run, write_clusters
 
-    open_bank(run)  # before a folder is made in what may be no run
+    check_run(run)  # before a folder is made in what may be no run
     folder = out or run / "clusters"
     make_folder(folder)
     with claimed(folder, "clusters"):

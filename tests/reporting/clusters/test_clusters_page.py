@@ -197,7 +197,7 @@ def test_a_run_without_clusters_is_refused(run: Path, data: Path, tmp_path: Path
     answer = clusters_verb(other, "--data", data)
     assert isinstance(answer.exception, UserError)
     assert f"{other} has no clusters to show. The run was made without the cluster bank" in str(answer.exception)
-    assert not (other / "clusters").exists()
+    assert not any((other / "clusters").iterdir())
 
 
 def test_a_bank_that_never_started_is_refused_and_logs_no_sizes(data: Path, tmp_path: Path) -> None:

@@ -99,17 +99,27 @@ def write_clusters(
     return out / PAGE
 
 
-def open_bank(run: Path) -> Pretrained:
-    """A finished run that has clusters.
+def check_run(run: Path) -> None:
+    """Whether a path is a run's, before anything is made in it.
 
     Raises:
-        UserError: no run folder, not finished, or no clusters in it; says why.
+        UserError: no run folder; another kind of encoder, which has no clusters.
     """
     kind = str(run).partition(":")[0]
     if kind in ("random", "imagenet") and not run.exists():
         raise UserError(
             f"clusters {run}: only a run has clusters, no {kind} encoder: give the folder of a finished run"
         )
+    RunFolder(run).read_recipe()
+
+
+def open_bank(run: Path) -> Pretrained:
+    """A finished run that has clusters.
+
+    Raises:
+        UserError: no run folder, not finished, or no clusters in it; says why.
+    """
+    check_run(run)
     model = load(run)
     if reason := lacks_bank(model):
         raise UserError(f"{run} has no clusters to show. {reason}")
