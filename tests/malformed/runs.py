@@ -1,14 +1,16 @@
 """Run folders that are torn, unfinished or of something else, wherever a run is named."""
 
 from malformed.call import Call
-from malformed.faults import column, cut, replaced, setting
+from malformed.faults import column, cut, replaced, reportless, setting
 
 RESUME = "pretrain run/config.yaml --data data --out run --resume"
 INIT = "pretrain tiny.yaml --data pairs --out out --init"
 EVALUATE = "evaluate run --protocol knn/v1 --data data --out out --device cpu"
 REPORT = "report run --data data"
+CLUSTERS = "clusters run --data data"
 FROM = "evaluate {} --protocol knn/v1 --data data --out out --device cpu"
 MODEL, CONFIG, PROVENANCE = "run/model.safetensors", "run/config.yaml", "run/provenance.json"
+METRICS = "run/metrics.jsonl"
 TEXT = "run/report_encoder.json"
 STATES = ("run/state/step-00000004.safetensors", "run/state/step-00000008.safetensors")
 
@@ -89,6 +91,21 @@ OPENED = [
     Call("report run --data pairs/0.png", ["pairs/0.png", "picture", "table"]),
     Call("report run", ["--data"]),
     Call("report", ["RUN"]),
+    Call("clusters nowhere --data data", ["nowhere", "run folder"]),
+    Call("clusters pairs --data data", ["pairs", "config.yaml", "run folder"]),
+    Call("clusters random:run --data data", ["random:run", "only a run has clusters", "finished run"]),
+    Call("clusters tiny@run/model.safetensors --data data", ["tiny@run", "run folder"]),
+    Call(CLUSTERS, ["model.safetensors is missing", "--resume"], {MODEL: None}),
+    Call(CLUSTERS, ["run has no clusters", "in-batch negatives"], {CONFIG: replaced("negatives: cluster", "negatives: in_batch")}),
+    Call(CLUSTERS, ["run/metrics.jsonl", "JSON | damaged"], {METRICS: "{\n"}),
+    Call(CLUSTERS, ["run/metrics.jsonl", "step 2", "does not fit the bank"], {
+        METRICS: '{"kind": "clusters", "step": 2, "shares": [1.0]}\n'}),
+    Call(CLUSTERS, ["data/manifest.parquet", "no row is left"], {"data/manifest.parquet": reportless}),
+    Call(f"{CLUSTERS} --split dev", ["data/manifest.parquet", "split dev", "found", "--split"]),
+    Call(f"{CLUSTERS} --out pairs/0.png", ["--out", "pairs/0.png", "folder"]),
+    Call("clusters run --data nowhere", ["nowhere", "no such"]),
+    Call("clusters run", ["--data"]),
+    Call("clusters", ["RUN"]),
 ]  # fmt: skip
 
 CALLS = [*RESUMED, *OPENED]

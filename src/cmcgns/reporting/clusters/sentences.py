@@ -60,6 +60,7 @@ class ClusteredSentences:
         image: (N,) row of its image.
         vectors: (N, D) unit vectors that were compared with the centroids.
         cluster: (N,) nearest centroid.
+        second: (N,) second nearest: its hard negatives.
         cosine: (N,) cosine to it.
     """
 
@@ -68,6 +69,7 @@ class ClusteredSentences:
     image: Numbers
     vectors: Tensor
     cluster: Numbers
+    second: Numbers
     cosine: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -143,7 +145,7 @@ def assign_sentences(
         centroids: (K, D).
         active: (K,) true for centroids in use.
     """
-    cosines, own, _ = assign_two(vectors, centroids, active)
+    cosines, own, second = assign_two(vectors, centroids, active)
     numbers: dict[str, int] = {}
     texts, text = list[str](), list[int]()
     for sentence in (sentence for report in reports for sentence in report):
@@ -159,5 +161,6 @@ def assign_sentences(
         image=np.repeat(np.arange(len(counts)), counts),
         vectors=F.normalize(vectors, dim=-1),
         cluster=own.numpy(),
+        second=second.numpy(),
         cosine=cosines.gather(1, own[:, None])[:, 0].numpy(),
     )
