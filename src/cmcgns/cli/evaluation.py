@@ -120,7 +120,7 @@ def clusters(
     folder = out or run / "clusters"
     make_folder(folder)
     with claimed(folder, "clusters"):
-        page = write_clusters(run, data, folder, split=split, images=images, truth=sentence_truth)
+        page = write_clusters(run, data, folder, split=split, images=images, oracle=sentence_truth)
         typer.echo(f"written: {page}")
 
 

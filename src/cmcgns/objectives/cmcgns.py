@@ -177,8 +177,8 @@ class CMCGNS(Objective):
         if not (self.uses_bank and self.bank.is_started):
             return None
         if self.settings.local == "query_matched" and self.settings.bank.source != "text":
-            rows = self._sentences(features, features.patches, batch)
-            vectors = self.bank.members(rows.z1, rows.z2)
+            rows = self.sentences(features, features.patches, batch)
+            vectors = self.assigned_by(rows.z1, rows.z2)
         else:  # what it sees in its image does not matter
             vectors = F.normalize(features.sentences.flatten(0, 1).float(), dim=-1)
         with _full_precision(vectors):

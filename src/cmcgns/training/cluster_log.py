@@ -71,10 +71,31 @@ class ClusterLog:
         number, own, second = np.concatenate(studies, axis=1)
         report = np.repeat(np.arange(len(studies)), [study.shape[1] for study in studies])
         text = np.searchsorted(self.known.numbers, number)
-        holds = _membership(report, text, len(studies), len(self.known.numbers))
-        clusters = _membership(report, own, len(studies), int(max(own.max(initial=0), second.max(initial=0))) + 1)
-        table = AssignedSentences.of(text, own, second)
-        return cluster_purity(self.known.claims, table) | negative_quality(self.known.claims, table, holds, clusters)
+        return occurrence_figures(self.known.claims, report, text, own, second, len(studies))
+
+
+def occurrence_figures(
+    claims: Claims,
+    report: NDArray[np.int64],
+    text: NDArray[np.int64],
+    own: NDArray[np.int64],
+    second: NDArray[np.int64],
+    reports: int,
+) -> dict[str, float]:
+    """Figures of `cluster_purity` and `negative_quality` of all sentences of some reports.
+
+    Args:
+        claims: of C distinct sentences.
+        report: (N,) which report a sentence stands in.
+        text: (N,) which distinct sentence it is.
+        own: (N,) its nearest cluster.
+        second: (N,) its second nearest.
+        reports: how many there are.
+    """
+    holds = _membership(report, text, reports, len(claims.stated))
+    clusters = _membership(report, own, reports, int(max(own.max(initial=0), second.max(initial=0))) + 1)
+    table = AssignedSentences.of(text, own, second)
+    return cluster_purity(claims, table) | negative_quality(claims, table, holds, clusters)
 
 
 def _membership(row: NDArray[np.int64], column: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.bool_]:

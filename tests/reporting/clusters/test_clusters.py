@@ -15,6 +15,7 @@ from cmcgns.reporting.clusters.drawings import colours, draw_course, draw_map, d
 from cmcgns.reporting.clusters.history import read_history
 from cmcgns.reporting.clusters.members import Cluster, describe_clusters, distinct_sentences
 from cmcgns.reporting.clusters.purity import Labels, label_extremes, label_shares, read_labels
+from cmcgns.reporting.clusters.quality import measure_quality
 from cmcgns.reporting.clusters.sentence_map import polarity, principal_plane
 from cmcgns.reporting.clusters.sentences import ClusteredSentences, assign_sentences
 from cmcgns.settings.config import BankSettings
@@ -150,6 +151,43 @@ def test_polarity_is_the_truth_of_the_sentence() -> None:
     assert polarity("Large right pneumothorax.", sentence_truth) == "states"
     assert polarity("Words that no level writes.", sentence_truth) == ""
     assert polarity("No pleural effusion.", None) == ""
+
+
+def test_quality_is_that_of_a_count_by_hand() -> None:
+    """Of three reports in one cluster two say the same in other words, and one denies it."""
+    reports = [["Large right pneumothorax."], ["There is a large right pneumothorax."], ["No pneumothorax."]]
+    assert all(sentence_truth(sentence) for report in reports for sentence in report)
+    found = assign_sentences(reports, AXES[[0, 0, 0]], AXES[:2], torch.ones(2, dtype=torch.bool))
+    assert found.second.tolist() == [1, 1, 1]
+    quality = measure_quality(found, sentence_truth)
+    # Six pairs of a sentence and another report: two say the same, four contradict.
+    # With a single cluster chance does as well.
+    assert quality["false_negative_precision"] == pytest.approx((2 / 6, 2 / 6))
+    assert quality["false_negative_recall"] == (1, 1)
+    assert quality["false_negative_contradict"] == pytest.approx((4 / 6, 4 / 6))
+    assert quality["cluster_contradict"] == pytest.approx((4 / 6, 4 / 6))
+    assert measure_quality(found, None) == {}
+    assert (
+        measure_quality(assign_sentences([["?!"]], AXES[:1], AXES[:2], torch.ones(2, dtype=bool)), sentence_truth)
+        == {}
+    )
+
+
+def test_true_clusters_are_better_than_dealt_ones() -> None:
+    texts = [
+        "Large right pneumothorax.",
+        "There is a large right pneumothorax.",
+        "No pneumothorax.",
+        "There is no pneumothorax.",
+    ]
+    vectors = AXES[[0, 0, 1, 1]]
+    found = assign_sentences([[text] for text in texts], vectors, AXES[:2], torch.ones(2, dtype=torch.bool))
+    quality = measure_quality(found, sentence_truth)
+    assert quality == measure_quality(found, sentence_truth)  # dealt by a seed
+    for name, best in (("false_negative_precision", 1), ("false_negative_recall", 1), ("cluster_contradict", 0)):
+        value, chance = quality[name]
+        assert value == best != chance
+    assert quality["hard_negative_precision"][0] == 1  # the second nearest holds the denials
 
 
 def log(*shares: object) -> list[dict[str, object]]:

@@ -23,7 +23,7 @@ from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.journal import read_metrics
 from cmcgns.training.pretrain import pretrain
 
-SECTIONS = ("facts", "sizes", "map", "labels", "clusters", "reading")
+SECTIONS = ("facts", "sizes", "map", "labels", "clusters", "reading")  # and "quality", where the truth is known
 TINY = (
     "data.image_size=32",
     "data.resize=36",
@@ -60,7 +60,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def out(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clusters(run, data, tmp_path_factory.mktemp("out"), truth=sentence_truth).parent
+    return write_clusters(run, data, tmp_path_factory.mktemp("out"), oracle=sentence_truth).parent
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,7 @@ def test_every_section_is_there_and_shown(page: str) -> None:
     assert "None of them was trained on" not in page
     assert "The run was trained on none of them" in page
     assert "hold sentences of the reports" in page
+    assert "What the sentences say is not known" in section(page, "quality")  # somebody added one
 
 
 def test_page_asks_for_nothing_from_outside(page: str) -> None:
@@ -143,7 +144,7 @@ def test_base_rates_are_those_of_the_manifest(data: Path, content: dict[str, Any
 
 
 def test_the_same_run_gives_the_same_files(run: Path, data: Path, out: Path, tmp_path: Path) -> None:
-    write_clusters(run, data, tmp_path, truth=sentence_truth)
+    write_clusters(run, data, tmp_path, oracle=sentence_truth)
     for path in out.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
@@ -157,6 +158,10 @@ def test_a_run_is_shown_by_its_verb(run: Path, data: Path) -> None:
     assert (answer.exit_code, answer.output) == (0, f"written: {run / 'clusters' / 'clusters.html'}\n")
     page = (run / "clusters" / "clusters.html").read_text("utf-8")
     assert "12 images of the split “test” of manifest.parquet" in page
+    assert "False negatives, precision" in section(page, "quality")
+    found = json.loads((run / "clusters" / "clusters.json").read_text("utf-8"))["quality"]
+    assert {"false_negative_recall", "cluster_contradict"} <= set(found)
+    assert all(0 <= each["value"] <= 1 and 0 <= each["chance"] <= 1 for each in found.values())
     shutil.rmtree(run / "clusters")
 
 
@@ -166,7 +171,7 @@ def test_a_table_without_labels_and_a_run_without_a_log(run: Path, data: Path, t
     frame[["image_path", "study_id", "findings", "impression", "split"]].to_csv(tmp_path / "pairs.csv", index=False)
     bare = tmp_path / "bare"
     shutil.copytree(run, bare, ignore=shutil.ignore_patterns("seen.parquet", "metrics.jsonl", "provenance.json"))
-    page = write_clusters(bare, tmp_path / "pairs.csv", tmp_path / "out", truth=sentence_truth).read_text("utf-8")
+    page = write_clusters(bare, tmp_path / "pairs.csv", tmp_path / "out", oracle=sentence_truth).read_text("utf-8")
     assert "no column label_" in section(page, "labels")
     assert "fewer than two epochs" in section(page, "sizes")
     assert "no seen.parquet" in page

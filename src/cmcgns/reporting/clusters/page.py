@@ -1,5 +1,7 @@
 """`cmcgns clusters`: one page about the cluster bank of a finished run, and the same as tables."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from cmcgns.reporting.clusters.drawings import colours, draw_course, draw_map, d
 from cmcgns.reporting.clusters.history import read_history
 from cmcgns.reporting.clusters.members import Cluster, describe_clusters, distinct_sentences
 from cmcgns.reporting.clusters.purity import ENOUGH, LabelShare, label_extremes, label_shares, read_labels
-from cmcgns.reporting.clusters.sentence_map import ReadTruth, polarity, principal_plane
+from cmcgns.reporting.clusters.quality import MEANINGS, measure_quality
+from cmcgns.reporting.clusters.sentence_map import polarity, principal_plane
 from cmcgns.reporting.clusters.sentences import ClusteredSentences, SplitImages, cluster_sentences, read_split
 from cmcgns.reporting.clusters.tables import write_sentences, write_tables
 from cmcgns.reporting.run_page.training import bank_facts, bank_start, lacks_bank
+from cmcgns.training.cluster_log import SentenceOracle
 from cmcgns.training.journal import read_metrics
 from cmcgns.training.run_folder import RunFolder
 
@@ -36,7 +40,7 @@ def write_clusters(
     *,
     split: str | None = None,
     images: Path | None = None,
-    truth: ReadTruth | None = None,
+    oracle: SentenceOracle | None = None,
 ) -> Path:
     """Write the page of a run's clusters: one HTML file that needs nothing else, with csv and JSON beside it.
 
@@ -46,7 +50,7 @@ def write_clusters(
         out: folder to fill with `clusters.html`, `clusters.json`, `clusters.csv` and `sentences.csv`.
         split: whose sentences are shown; by default that of the run's validation.
         images: folder where the table's image paths start; by default as :func:`table_settings` says.
-        truth: what a sentence of synthetic studies says; asked for these alone.
+        oracle: what a sentence of synthetic studies says; asked for these alone.
 
     Returns:
         Path of `clusters.html`.
@@ -68,11 +72,13 @@ def write_clusters(
     distinct = distinct_sentences(found)
     plane = principal_plane(distinct.vectors)
     synthetic = bool((shown.frame["dataset"] == "phantom").all())
-    polarities = [polarity(text, truth if synthetic else None) for text in distinct.texts]
+    known = oracle if synthetic else None
+    polarities = [polarity(text, known) for text in distinct.texts]
+    quality = measure_quality(found, known)
     chosen = colours(clusters)
     about = _about(model, shown, found)
     make_folder(out)
-    write_tables(out, about, clusters, shares, labels, history)
+    write_tables(out, about | {"quality": _as_columns(quality)}, clusters, shares, labels, history)
     write_sentences(out, distinct, plane, polarities)
     page = page_template("cmcgns.reporting.clusters", "clusters.html.j2", style="clusters.css", trim=True).render(
         about=about,
@@ -84,6 +90,7 @@ def write_clusters(
         first=_CARDS,
         empty=[cluster for cluster in clusters if not cluster.sentences],
         extremes=label_extremes(shares, labels),
+        quality=[(*MEANINGS[name], *values) for name, values in quality.items()],
         colours=chosen,
         sizes=draw_sizes(clusters),
         course=draw_course(history, chosen),
@@ -141,6 +148,14 @@ def _about(model: Pretrained, shown: SplitImages, found: ClusteredSentences) -> 
         "local": model.recipe.objective.local,
         "source": bank.source,
         "assigned_by": bank.source if model.recipe.objective.local == "query_matched" else "text",
+    }
+
+
+def _as_columns(quality: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float | None]]:
+    """Figures as clusters.json has them."""
+    return {
+        name: {"value": value, "chance": None if math.isnan(chance) else chance}
+        for name, (value, chance) in quality.items()
     }
 
 

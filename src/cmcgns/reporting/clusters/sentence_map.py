@@ -1,31 +1,16 @@
 """A map of the distinct sentences in the plane: the two directions in which their vectors differ most."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cmcgns.training.cluster_log import SentenceOracle
+
 Polarity = Literal["states", "denies", "neither", ""]
-
-
-class Truth(Protocol):
-    """Labels that a sentence states and denies."""
-
-    @property
-    def stated(self) -> frozenset[str]:
-        """Labels that are there."""
-
-    @property
-    def denied(self) -> frozenset[str]:
-        """Labels that are not there."""
-
-
-ReadTruth = Callable[[str], Truth | None]
-"""What a sentence says; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +45,9 @@ def principal_plane(vectors: Tensor) -> Plane:
     return Plane(points, (shares[0], shares[1] if count > 1 else 0.0))
 
 
-def polarity(sentence: str, truth: ReadTruth | None) -> Polarity:
+def polarity(sentence: str, oracle: SentenceOracle | None) -> Polarity:
     """Whether a sentence states or denies a finding; empty where that is not known."""
-    said = truth(sentence) if truth is not None else None
+    said = oracle(sentence) if oracle is not None else None
     if said is None:
         return ""
     return "states" if said.stated else "denies" if said.denied else "neither"
