@@ -114,7 +114,8 @@ def clusters(
     from cmcgns.common.claim import claimed
     from cmcgns.common.files import make_folder
     from cmcgns.phantom import sentence_truth
-    from cmcgns.reporting.clusters.page import check_run, write_clusters
+    from cmcgns.reporting.clusters.inspection import check_run
+    from cmcgns.reporting.clusters.page import write_clusters
 
     check_run(run)  # before a folder is made in what may be no run
     folder = out or run / "clusters"

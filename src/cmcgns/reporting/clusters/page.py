@@ -1,28 +1,21 @@
 """`cmcgns clusters`: one page about the cluster bank of a finished run, and the same as tables."""
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cmcgns.common.errors import UserError
 from cmcgns.common.files import make_folder, write_text
 from cmcgns.common.page import page_template
-from cmcgns.pretrained import Pretrained, load
 from cmcgns.reporting.clusters.drawings import colours, draw_course, draw_map, draw_sizes
-from cmcgns.reporting.clusters.history import read_history
-from cmcgns.reporting.clusters.members import Cluster, describe_clusters, distinct_sentences
-from cmcgns.reporting.clusters.purity import ENOUGH, LabelShare, label_extremes, label_shares, read_labels
-from cmcgns.reporting.clusters.quality import MEANINGS, measure_quality
-from cmcgns.reporting.clusters.sentence_map import polarity, principal_plane
-from cmcgns.reporting.clusters.sentences import ClusteredSentences, SplitImages, cluster_sentences, read_split
-from cmcgns.reporting.clusters.tables import write_sentences, write_tables
-from cmcgns.reporting.run_page.training import bank_facts, bank_start, lacks_bank
+from cmcgns.reporting.clusters.inspection import Inspection, inspect_clusters
+from cmcgns.reporting.clusters.members import Cluster
+from cmcgns.reporting.clusters.purity import ENOUGH, LabelShare, label_extremes
+from cmcgns.reporting.clusters.quality import MEANINGS
+from cmcgns.reporting.clusters.sentences import SplitImages
+from cmcgns.reporting.clusters.tables import write_clusters_tables, write_sentences
+from cmcgns.reporting.run_page.training import bank_facts, bank_start
 from cmcgns.training.cluster_log import SentenceOracle
-from cmcgns.training.journal import read_metrics
-from cmcgns.training.run_folder import RunFolder
 
 PAGE = "clusters.html"
 _CARDS, _WORDINGS = 24, 5
@@ -59,103 +52,45 @@ def write_clusters(
         UserError: no finished run, a run without clusters, data that cannot be read, no such split, or a folder that
             cannot be written.
     """
-    model = open_bank(run)
-    folder = RunFolder(run)
-    records = read_metrics(folder.metrics) if folder.metrics.is_file() else []
-    assert model.method is not None  # else there is no bank
-    history = read_history(records, model.method.bank.clusters, folder)  # damage is said before minutes are spent
-    shown = read_split(model, manifest, split, images)
-    labels = read_labels(shown.frame, shown.source)
-    found = cluster_sentences(model, shown)
-    clusters = describe_clusters(model.method.bank, found)
-    shares = [label_shares(found, place, labels) for place in range(len(clusters))]
-    distinct = distinct_sentences(found)
-    plane = principal_plane(distinct.vectors)
-    synthetic = bool((shown.frame["dataset"] == "phantom").all())
-    known = oracle if synthetic else None
-    polarities = [polarity(text, known) for text in distinct.texts]
-    quality = measure_quality(found, known)
-    chosen = colours(clusters)
-    about = _about(model, shown, found)
+    seen = inspect_clusters(run, manifest, split, images, oracle)
     make_folder(out)
-    write_tables(out, about | {"quality": _as_columns(quality)}, clusters, shares, labels, history)
-    write_sentences(out, distinct, plane, polarities)
-    page = page_template("cmcgns.reporting.clusters", "clusters.html.j2", style="clusters.css", trim=True).render(
-        about=about,
-        of_images=_of_images(shown),
-        trained=_trained(shown),
-        facts=bank_facts(model.method.bank, torch.from_numpy(found.cluster)),
-        start=bank_start(records),
-        cards=_cards(clusters, shares),
-        first=_CARDS,
-        empty=[cluster for cluster in clusters if not cluster.sentences],
-        extremes=label_extremes(shares, labels),
-        quality=[(*MEANINGS[name], *values) for name, values in quality.items()],
-        colours=chosen,
-        sizes=draw_sizes(clusters),
-        course=draw_course(history, chosen),
-        map=draw_map(plane, distinct, polarities, chosen) if len(distinct) > 2 else None,
-        explained=plane.explained,
-        polarities=[kind for kind in ("states", "denies", "neither") if kind in polarities],
-        vectors=_VECTORS,
-        settings=model.recipe.objective,
-        enough=ENOUGH,
-        synthetic=synthetic,
-    )
-    write_text(out / PAGE, page)
+    write_clusters_tables(out, seen)
+    write_sentences(out, seen)
+    page = page_template("cmcgns.reporting.clusters", "clusters.html.j2", style="clusters.css", trim=True)
+    write_text(out / PAGE, page.render(**_facts(seen), **_drawings(seen)))
     return out / PAGE
 
 
-def check_run(run: Path) -> None:
-    """Whether a path is a run's, before anything is made in it.
-
-    Raises:
-        UserError: no run folder; another kind of encoder, which has no clusters.
-    """
-    kind = str(run).partition(":")[0]
-    if kind in ("random", "imagenet") and not run.exists():
-        raise UserError(
-            f"clusters {run}: only a run has clusters, no {kind} encoder: give the folder of a finished run"
-        )
-    RunFolder(run).read_recipe()
-
-
-def open_bank(run: Path) -> Pretrained:
-    """A finished run that has clusters.
-
-    Raises:
-        UserError: no run folder, not finished, or no clusters in it; says why.
-    """
-    check_run(run)
-    model = load(run)
-    if reason := lacks_bank(model):
-        raise UserError(f"{run} has no clusters to show. {reason}")
-    return model
-
-
-def _about(model: Pretrained, shown: SplitImages, found: ClusteredSentences) -> dict[str, Any]:
-    """What page and tables say of run and data."""
-    bank = model.recipe.objective.bank
+def _facts(seen: Inspection) -> dict[str, Any]:
+    """What the page says in words and tables."""
     return {
-        "run": model.recipe.name,
-        "data": shown.source.name,
-        "split": shown.split,
-        "images": len(shown.frame),
-        "images_of_split": shown.total,
-        "trained_on": shown.trained,
-        "sentences": len(found),
-        "distinct": len(found.texts),
-        "local": model.recipe.objective.local,
-        "source": bank.source,
-        "assigned_by": bank.source if model.recipe.objective.local == "query_matched" else "text",
+        "about": seen.about,
+        "of_images": _of_images(seen.shown),
+        "trained": _trained(seen.shown),
+        "facts": bank_facts(seen.bank, torch.from_numpy(seen.found.cluster)),
+        "start": bank_start(seen.records),
+        "cards": _cards(seen.clusters, seen.shares),
+        "first": _CARDS,
+        "empty": [cluster for cluster in seen.clusters if not cluster.sentences],
+        "extremes": label_extremes(seen.shares, seen.labels),
+        "quality": [(*MEANINGS[name], *values) for name, values in seen.quality.items()],
+        "vectors": _VECTORS,
+        "settings": seen.model.recipe.objective,
+        "enough": ENOUGH,
+        "synthetic": seen.synthetic,
     }
 
 
-def _as_columns(quality: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float | None]]:
-    """Figures as clusters.json has them."""
+def _drawings(seen: Inspection) -> dict[str, Any]:
+    """What it draws."""
+    chosen, drawable = colours(seen.clusters), len(seen.distinct) > 2
     return {
-        name: {"value": value, "chance": None if math.isnan(chance) else chance}
-        for name, (value, chance) in quality.items()
+        "colours": chosen,
+        "sizes": draw_sizes(seen.clusters),
+        "course": draw_course(seen.history, chosen),
+        "map": draw_map(seen.plane, seen.distinct, seen.polarities, chosen) if drawable else None,
+        "explained": seen.plane.explained,
+        "polarities": [kind for kind in ("states", "denies", "neither") if kind in seen.polarities],
     }
 
 

@@ -1,56 +1,50 @@
 """The clusters for programs: clusters.json, clusters.csv and sentences.csv."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cmcgns.common.files import write_json
 from cmcgns.common.spreadsheet import write_spreadsheet
-from cmcgns.reporting.clusters.history import History
-from cmcgns.reporting.clusters.members import Cluster, DistinctSentences
-from cmcgns.reporting.clusters.purity import Labels, LabelShare
-from cmcgns.reporting.clusters.sentence_map import Plane, Polarity
+from cmcgns.reporting.clusters.inspection import Inspection
+from cmcgns.reporting.clusters.members import Cluster
+from cmcgns.reporting.clusters.purity import LabelShare
 
-_LISTED = 20  # wordings of a cluster in clusters.json; sentences.csv has all
+_LISTED = 20  # wordings of a cluster in clusters.json; sentences.csv has all sentences
 
 
-def write_tables(
-    out: Path,
-    about: Mapping[str, Any],
-    clusters: Sequence[Cluster],
-    shares: Sequence[Sequence[LabelShare]],
-    labels: Labels,
-    history: History,
-) -> None:
-    """Write `clusters.json` and `clusters.csv`.
+def write_clusters_tables(out: Path, seen: Inspection) -> None:
+    """Write `clusters.json`, all that the page holds, and `clusters.csv`, a row a cluster.
 
     Args:
         out: folder.
-        about: what the page says of run and data.
-        clusters: K of them.
-        shares: labels of each.
-        labels: of the images.
-        history: shares over the epochs.
+        seen: the clusters.
     """
-    listed = [
-        asdict(cluster)
-        | {"wordings": [asdict(each) for each in cluster.wordings[:_LISTED]], "distinct": len(cluster.wordings)}
-        for cluster in clusters
-    ]
-    content = dict(about) | {
-        "base": labels.base,
-        "clusters": [
-            cluster | {"labels": [asdict(each) for each in own]} for cluster, own in zip(listed, shares, strict=True)
-        ],
+    pairs, history = list(zip(seen.clusters, seen.shares, strict=True)), seen.history
+    content = seen.about | {
+        "base": seen.labels.base,
+        "quality": {
+            name: {"value": value, "chance": None if math.isnan(chance) else chance}
+            for name, (value, chance) in seen.quality.items()
+        },
+        "clusters": [_entry(cluster, own) for cluster, own in pairs],
         "history": {"steps": history.steps.tolist(), "stages": history.stages, "shares": history.shares.tolist()},
     }
     write_json(out / "clusters.json", content)
-    names = list(labels.base)
+    names = list(seen.labels.base)
     header = ["cluster", "state", "share", "sentences", "distinct", "images", "cosine", "nearest"]
     header += [f"{name} {what}" for name in names for what in ("images", "prevalence", "lift")]
-    rows = (_row(cluster, own, names) for cluster, own in zip(clusters, shares, strict=True))
-    write_spreadsheet(out / "clusters.csv", header, rows)
+    write_spreadsheet(out / "clusters.csv", header, (_row(cluster, own, names) for cluster, own in pairs))
+
+
+def _entry(cluster: Cluster, shares: Sequence[LabelShare]) -> dict[str, Any]:
+    return asdict(cluster) | {
+        "distinct": len(cluster.wordings),
+        "wordings": [asdict(each) for each in cluster.wordings[:_LISTED]],
+        "labels": [asdict(each) for each in shares],
+    }
 
 
 def _row(cluster: Cluster, shares: Sequence[LabelShare], names: Sequence[str]) -> list[object]:
@@ -66,23 +60,20 @@ def _row(cluster: Cluster, shares: Sequence[LabelShare], names: Sequence[str]) -
     return row
 
 
-def write_sentences(out: Path, sentences: DistinctSentences, plane: Plane, polarities: Sequence[Polarity]) -> None:
+def write_sentences(out: Path, seen: Inspection) -> None:
     """Write `sentences.csv`: every distinct sentence, the frequent ones first.
 
     Args:
         out: folder.
-        sentences: S of them.
-        plane: their places on the map.
-        polarities: S; empty where not known.
+        seen: the clusters.
     """
     header = ["sentence", "count", "cluster", "agreement", "cosine", "x", "y", "polarity"]
-    order = sorted(range(len(sentences)), key=lambda i: -int(sentences.counts[i]))
+    each = seen.distinct
     rows = (
         [
-            sentences.texts[i], int(sentences.counts[i]), int(sentences.cluster[i]) + 1,
-            float(sentences.agreement[i]), float(sentences.cosine[i]), *map(float, plane.points[i]),
-            polarities[i] or None,
+            each.texts[i], int(each.counts[i]), int(each.cluster[i]) + 1, float(each.agreement[i]),
+            float(each.cosine[i]), *map(float, seen.plane.points[i]), seen.polarities[i] or None,
         ]
-        for i in order
+        for i in sorted(range(len(each)), key=lambda i: -int(each.counts[i]))
     )  # fmt: skip
     write_spreadsheet(out / "sentences.csv", header, rows)
