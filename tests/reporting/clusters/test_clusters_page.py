@@ -8,17 +8,22 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from cmcgns.cli.app import app
 from cmcgns.common.errors import UserError
+from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.data.shards.write import write_shards
 from cmcgns.phantom import sentence_truth, write_dataset
 from cmcgns.pretrained import load
 from cmcgns.reporting.clusters.page import write_clusters
+from cmcgns.reporting.clusters.sentences import cluster_sentences, read_split
+from cmcgns.reporting.run_page.studies import encode_studies
+from cmcgns.reporting.run_page.training import show_bank
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.journal import read_metrics
 from cmcgns.training.pretrain import pretrain
@@ -147,6 +152,26 @@ def test_the_same_run_gives_the_same_files(run: Path, data: Path, out: Path, tmp
     write_clusters(run, data, tmp_path, oracle=sentence_truth)
     for path in out.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_page_of_the_run_finds_the_same_clusters(run: Path, data: Path) -> None:
+    model = load(run)
+    found = cluster_sentences(model, read_split(model, data, "test"))
+    shown = show_bank(encode_studies(model, data), [])  # the same studies
+    assert {cluster["number"] for cluster in shown["clusters"]} == set(found.cluster.tolist())
+    for cluster in shown["clusters"]:
+        nearest = found.cosine[found.cluster == cluster["number"]].max()
+        assert cluster["typical"][0][1] == pytest.approx(nearest, abs=1e-5)
+
+
+def test_clusters_are_those_that_the_objective_gives(run: Path, data: Path) -> None:
+    model = load(run)
+    shown = read_split(model, data, "test")
+    found, batch = cluster_sentences(model, shown), shown.dataset[BatchRequest(np.arange(12))]
+    clusters = model.task.objective.clusters_of(model.task.model(batch), batch)
+    assert clusters is not None
+    for mine, given in zip((found.cluster, found.second), clusters, strict=True):
+        assert mine.tolist() == given[batch.sentence_mask].tolist()
 
 
 def clusters_verb(*words: object) -> Any:
