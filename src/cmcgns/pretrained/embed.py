@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,16 +10,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.place import RESAMPLING, centre_crop
+from cmcgns.data.images.place import centre_crop
 from cmcgns.data.images.read import Picture, read_image
 from cmcgns.data.pairs.dataset import normalise_pixels
-from cmcgns.data.reports.tokens import tokenize_reports
+from cmcgns.data.reports.tokens import ReportTokens, tokenize_reports
+from cmcgns.models.encode_reports import encode_reports, mean_and_global
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.phrase_maps import MapKind, untrained
+from cmcgns.pretrained.arguments import as_list, check_texts
+from cmcgns.pretrained.timm_config import timm_config
 from cmcgns.settings.config import Recipe
 from cmcgns.training.joint_scores import JointScores
 from cmcgns.training.task import PretrainingTask
@@ -101,7 +102,7 @@ class Embedder:
         Raises:
             UserError: no picture, or an unreadable one.
         """
-        pictures = _as_list(paths, "embed_image", batch_size)
+        pictures = as_list(paths, "embed_image", batch_size)
         starts = range(0, len(pictures), batch_size)
         return np.concatenate(
             [self.embed_tensors(self.images(pictures[start : start + batch_size], start)) for start in starts]
@@ -120,7 +121,7 @@ class Embedder:
         Raises:
             UserError: no text, or one without a letter or digit.
         """
-        return self.encode_texts(_as_list(texts, "embed_text", batch_size), batch_size)[1].cpu().numpy()
+        return self.encode_texts(as_list(texts, "embed_text", batch_size), batch_size)[1].cpu().numpy()
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,11 +137,7 @@ class Embedder:
         Raises:
             UserError: no string, or a text without a letter or digit.
         """
-        parts = []
-        for sentences, mask, report in self._encoded(texts, batch_size):
-            parts.append((sentences.sum(1) / mask.sum(1, keepdim=True), report))  # rows of padding are 0
-        local, pooled = zip(*parts, strict=True)
-        return torch.cat(local), torch.cat(pooled)
+        return mean_and_global(self.task.model, self._tokens(texts), batch_size)
 
     @torch.no_grad()
     def encode_sentences(
@@ -158,27 +155,19 @@ class Embedder:
         Raises:
             UserError: no string, or a text without a letter or digit.
         """
-        parts = [(sentences[mask], mask.sum(1)) for sentences, mask, _ in self._encoded(texts, batch_size)]
-        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]).cpu().numpy()
+        tokens = self._tokens(texts)
+        parts = [each.sentences[each.mask] for each in encode_reports(self.task.model, tokens, batch_size)]
+        return torch.cat(parts), np.diff(tokens.sentence_offsets)
 
-    def _encoded(
-        self, texts: Sequence[str], batch_size: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Of some texts at a time sentences (B, M, D), which are real (B, M), and global embeddings (B, D)."""
+    def _tokens(self, texts: Sequence[str]) -> ReportTokens:
+        """Word pieces of texts that hold words."""
         check_texts(texts, "embed_text: text {}")
         data = self.recipe.data
         tokens = tokenize_reports(texts, self.tokenizer, data.max_tokens, data.max_sentences)
         empty = np.flatnonzero(np.diff(tokens.sentence_offsets) == 0)
         if len(empty):
             raise UserError(f"embed_text: text {empty[0]} ({texts[empty[0]]!r}) holds no words")
-        for start in range(0, len(texts), batch_size):
-            rows = np.arange(start, min(start + batch_size, len(texts)))
-            batch = {name: torch.from_numpy(a).to(self.device) for name, a in tokens.padded(rows).items()}
-            mask = batch["sentence_mask"]
-            sentences, report = self.task.model.encode_report(
-                batch["token_ids"], batch["token_mask"], batch["token_sentence"], mask
-            )
-            yield sentences, mask, report
+        return tokens
 
     @property
     def temperature(self) -> float:
@@ -240,65 +229,3 @@ class Embedder:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.task.parameters()).device
-
-
-def timm_config(recipe: Recipe, before: dict[str, Any]) -> dict[str, Any]:
-    """What `timm.data.resolve_model_data_config` reads of an encoder: how this run prepared its images.
-
-    timm's mode `border` does the same but for the padding, which is gray there and black here.
-
-    Args:
-        recipe: of the run.
-        before: what timm says of the architecture, from which only names of layers are taken.
-    """
-    data, channels = recipe.data, recipe.image_encoder.channels
-    share = data.image_size / data.resize
-    if math.floor(data.image_size / share) < data.resize:  # timm divides again and rounds down
-        share = math.nextafter(share, 0)
-    names = {key: before[key] for key in ("architecture", "classifier", "first_conv") if key in before}
-    return names | {
-        "input_size": (channels, data.image_size, data.image_size),
-        "mean": (0.5,) * channels,
-        "std": (0.5,) * channels,
-        "interpolation": RESAMPLING.name.lower(),
-        "crop_pct": share,
-        "crop_mode": "border",
-        "num_classes": 0,
-    }
-
-
-def check_texts(texts: Sequence[Any], where: str) -> None:
-    """Refuse what is no string, such as the empty cell of a table.
-
-    Args:
-        texts: to be looked at.
-        where: what a text is called, with a place for its number.
-
-    Raises:
-        UserError: names the first such text by its number.
-    """
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UserError(f"{where.format(number)} is {_name(text)}; a string is expected")
-
-
-def _name(value: Any) -> str:
-    """What a value is, for a message: never a whole array."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return f"{value} (a missing value)"
-    shown = f" ({value})" if isinstance(value, int | float | np.number) else ""
-    return f"a {type(value).__name__}{shown}"
-
-
-def _as_list(values: Any, function: str, batch_size: int) -> list[Any]:
-    if isinstance(values, str | Path):
-        raise UserError(f"{function} takes a list, for example {function}([{str(values)!r}])")
-    if not hasattr(values, "__len__") or isinstance(values, bytes | Image.Image):
-        raise UserError(f"{function} takes a list, not a single {type(values).__name__}")
-    if isinstance(values, np.ndarray) and (values.ndim == 0 or (values.ndim == 2 and function == "embed_image")):
-        raise UserError(f"{function} takes a list, not a single array of shape {values.shape}")
-    if len(values) == 0:
-        raise UserError(f"{function} got an empty list")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise UserError(f"{function}: batch_size is {batch_size!r}; a whole number of at least 1 is expected")
-    return list(values)

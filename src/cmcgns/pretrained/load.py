@@ -14,7 +14,8 @@ from cmcgns.data.images.read import Picture, read_with_size
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokenizer import load_saved_tokenizer
 from cmcgns.objectives.phrase_maps import MapKind
-from cmcgns.pretrained.embed import BATCH, By, Embedder, Floats, check_texts
+from cmcgns.pretrained.arguments import check_texts
+from cmcgns.pretrained.embed import BATCH, By, Embedder, Floats
 from cmcgns.pretrained.phrase_maps import patch_maps, unpad, untrained
 from cmcgns.pretrained.zero_shot import Prompts, label_prompts, prompt_scores, zero_shot_scores
 from cmcgns.training.checkpoint import load_weights

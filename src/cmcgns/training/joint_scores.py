@@ -20,6 +20,7 @@ from cmcgns.data.pairs.loader import make_loader
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.metrics.ranking import RankedScores
+from cmcgns.models.encode_reports import mean_and_global
 from cmcgns.models.freeze import eval_mode
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.phrase_maps import MapKind, patch_maps, untrained
@@ -92,18 +93,19 @@ def measure_scores(task: PretrainingTask, prepared: PreparedData, recipe: Recipe
     if not kinds or not said:
         return JointScores(kinds[0] if kinds else "pooled")
     with eval_mode(task), torch.no_grad():
-        phrases = _encode(task, prepared, said, recipe)
+        tokens = tokenize_reports(said, prepared.tokenizer, recipe.data.max_tokens, recipe.data.max_sentences)
+        phrases = mean_and_global(task.model, tokens, _BATCH)
         largest: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
         scores: dict[str, list[Tensor]] = {"global": [], "local": []}
         device = phrases[0].device
         for batch in make_loader(prepared.validation, evaluation_order(len(rows), _BATCH)):
-            tokens = task.model.image_encoder.tokens(batch.images.to(device))
+            patch_tokens = task.model.image_encoder.tokens(batch.images.to(device))
             for kind in kinds:
-                maps = patch_maps(task.model, method, tokens, phrases, kind)
+                maps = patch_maps(task.model, method, patch_tokens, phrases, kind)
                 largest[kind].append(maps.max(2).values.float().cpu())
-            scores["global"].append((task.model.pool_image(tokens) @ phrases[1].T).float().cpu())
+            scores["global"].append((task.model.pool_image(patch_tokens) @ phrases[1].T).float().cpu())
             if method is not None and "attention" in kinds:
-                patches = task.model.project_patches(tokens).float()
+                patches = task.model.project_patches(patch_tokens).float()
                 queries = F.normalize(phrases[0].float(), dim=-1)
                 scores["local"].append(method.attention.score(patches, queries).cpu())
     maxima = {kind: torch.cat(values).numpy() for kind, values in largest.items()}
@@ -125,21 +127,6 @@ def _statements(texts: list[str]) -> tuple[list[str], NDArray[np.bool_]]:
     chosen = sorted(counts, key=lambda key: (-counts[key], key))[:_SENTENCES]
     stated = np.array([[key in report for key in chosen] for report in reports], dtype=bool)
     return [spelt[key] for key in chosen], stated
-
-
-def _encode(
-    task: PretrainingTask, prepared: PreparedData, sentences: list[str], recipe: Recipe
-) -> tuple[Tensor, Tensor]:
-    """(K, D) f_R and (K, D) global embeddings of sentences, each alone."""
-    device = next(task.parameters()).device
-    tokens = tokenize_reports(sentences, prepared.tokenizer, recipe.data.max_tokens, recipe.data.max_sentences)
-    found: list[tuple[Tensor, Tensor]] = []
-    for rows in np.array_split(np.arange(len(sentences)), -(-len(sentences) // _BATCH)):
-        arrays = {name: torch.from_numpy(array).to(device) for name, array in tokens.padded(rows).items()}
-        names = ("token_ids", "token_mask", "token_sentence", "sentence_mask")
-        local, pooled = task.model.encode_report(*(arrays[name] for name in names))
-        found.append((local.sum(1) / arrays["sentence_mask"].sum(1, keepdim=True).clamp(min=1), pooled))
-    return torch.cat([each[0] for each in found]), torch.cat([each[1] for each in found])
 
 
 def _ends(largest: NDArray[np.float32], stated: NDArray[np.bool_]) -> tuple[float, float]:
