@@ -92,7 +92,7 @@ def test_picture_and_table_of_a_small_house(program: ModuleType) -> None:
     [
         ("`training/step.py:training_step` and `pyproject.toml`", []),
         ("`training/run_folder.py:RunFolder.read_recipe`", []),
-        ("`evaluation/tasks/__init__.py:_TASKS` in `evaluation/tasks/`", []),
+        ("`evaluation/tasks/__init__.py:get_task` in `evaluation/tasks/`", []),
         ("`prepare/sources/NAME.py`, `--set x`, `NAME/v1`, `test_pitfall_…`", []),
         ("`training/gone.py`", ["training/gone.py: no such file"]),
         ("`training/gone/`", ["training/gone/: no such file"]),

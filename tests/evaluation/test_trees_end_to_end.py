@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from cmcgns.evaluation.protocols import load_protocol
-from cmcgns.evaluation.protocols.task_settings import RARE_MEAN
 from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.select import choose
+from cmcgns.evaluation.task_settings.base import RARE_MEAN
 from cmcgns.phantom.trees import write_tree
 from cmcgns.prepare.run import PrepareOptions, prepare
 from cmcgns.reporting.evaluation.command import judge_encoder

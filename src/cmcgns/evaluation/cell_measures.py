@@ -10,7 +10,7 @@ import numpy as np
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Predictions, Task
-from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS
+from cmcgns.evaluation.task_settings import find_task_settings
 from cmcgns.metrics.classes import left_out_of_mean, needed_kinds
 from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.ranking import BoolArray
@@ -18,7 +18,7 @@ from cmcgns.metrics.ranking import BoolArray
 
 def least_positives(settings: Mapping[str, Any]) -> int:
     """Positive and negative patients that a class must have to count in a mean, of a protocol as it was recorded."""
-    task = TASK_SETTINGS[settings["task"]].model_validate(settings.get("settings", {}))
+    task = find_task_settings(settings["task"]).model_validate(settings.get("settings", {}))
     return int(getattr(task, "min_positives", 1))  # 1 where there are no classes
 
 

@@ -17,9 +17,9 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of, labels_of
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.subsets import RULE, nested_fraction
+from cmcgns.evaluation.task_settings.base import PARTS
 from cmcgns.metrics.ranking import FloatArray, IntArray
 
-PARTS = ("train", "val", "test")
 _HINTS = {
     "train": "`cmcgns prepare` writes splits, and `--set split.train=[NAME]` names another one",
     "val": "`--set split.val=[]` takes validation patients out of train",

@@ -19,8 +19,8 @@ from cmcgns.data.images.read import load_images
 from cmcgns.data.manifest import LABEL, image_file
 from cmcgns.data.pairs.rows import choose_text
 from cmcgns.data.reports.text import split_sentences
-from cmcgns.evaluation.protocols.task_settings import TextKind
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
+from cmcgns.settings.config import TextKind
 
 UNCERTAIN = -1
 

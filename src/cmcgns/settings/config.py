@@ -18,6 +18,7 @@ Weight = Annotated[float, Field(ge=0, le=1e6)]
 Epochs = Annotated[int, Field(ge=0, le=10**5)]
 MAX_LOGIT_SCALE = 100.0  # the inverse of the lowest temperature
 Temperature = Annotated[float, Field(ge=1 / MAX_LOGIT_SCALE, le=100)]
+TextKind = Literal["auto", "sections", "report"]
 
 
 class Settings(BaseModel):
@@ -42,7 +43,7 @@ class DataSettings(Settings):
     train_split: str = "train"
     val_split: str | None = Field("val", description="null: hold out `val_fraction` of the training patients")
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    text: Literal["auto", "sections", "report"] = Field(
+    text: TextKind = Field(
         "auto", description="findings + impression, or the whole report; auto: sections where a row has them"
     )
     columns: dict[str, str] = Field({}, description="our column name: the table's, e.g. {image_path: Path}")

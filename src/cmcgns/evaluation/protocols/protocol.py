@@ -13,15 +13,10 @@ from pydantic import Field, ValidationError, field_validator
 
 from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.common.packaged import packaged_names, packaged_text
-from cmcgns.evaluation.protocols.task_settings import TASK_SETTINGS, TaskSettings
+from cmcgns.evaluation.task_settings import TaskSettings, find_task_settings
 from cmcgns.pretrained.prompts import read_prompts
 from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
-
-TaskName = Literal[
-    "linear", "knn", "detection", "segmentation", "patch_probe", "zero_shot", "retrieval", "grounding", "presence",
-    "zero_shot_segmentation", "sides",
-]  # fmt: skip
 
 
 class SplitSettings(Settings):
@@ -43,7 +38,7 @@ class EvaluationProtocol(Settings):
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9.+-]*$")]
     title: str
-    task: TaskName
+    task: str
     dataset: str = Field("", description="name in the manifest's column `dataset`; empty: any")
     release: str = ""
     split: SplitSettings = SplitSettings()
@@ -68,22 +63,26 @@ class EvaluationProtocol(Settings):
     def _rising(cls, value: list[float]) -> list[float]:
         return sorted(set(value))
 
+    @field_validator("task")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        find_task_settings(value)
+        return value
+
     @property
     def learns(self) -> bool:
         """Whether the task is trained, so that there are fractions, seeds, training and validation rows."""
-        return self.task in ("linear", "knn", "detection", "segmentation", "patch_probe")
+        return "train" in self.parts
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The splits whose rows enter a result."""
-        if self.learns:
-            return ("train", "val", "test")
-        return ("val", "test") if self.task == "zero_shot_segmentation" else ("test",)
+        return find_task_settings(self.task).parts
 
     @property
     def task_settings(self) -> TaskSettings:
         """`settings`, checked and with the defaults of the task."""
-        return TASK_SETTINGS[self.task].model_validate(self.settings)
+        return find_task_settings(self.task).model_validate(self.settings)
 
     @property
     def sha256(self) -> str:
@@ -148,7 +147,7 @@ def load_protocol(name: str, overrides: Sequence[str] = ()) -> EvaluationProtoco
         settings = protocol.task_settings
     except ValidationError as error:
         raise UserError(
-            explain(error, TASK_SETTINGS[protocol.task], f"protocol {shortened(name)}, settings", command)
+            explain(error, find_task_settings(protocol.task), f"protocol {shortened(name)}, settings", command)
         ) from None
     _check_primary(protocol, settings.figures, f"protocol {shortened(name)}")
     return protocol

@@ -1,25 +1,20 @@
-"""The kinds of evaluation, by the name that a protocol gives."""
+"""The kinds of evaluation, by the name that a protocol gives: `NAME.py`, or `NAME/task.py`, holds a `TASK`."""
 
 from importlib import import_module
 
 from cmcgns.evaluation.contract import Task
-
-_TASKS = {
-    "linear": "cmcgns.evaluation.tasks.linear.task",
-    "knn": "cmcgns.evaluation.tasks.knn",
-    "detection": "cmcgns.evaluation.tasks.detection.task",
-    "segmentation": "cmcgns.evaluation.tasks.segmentation.task",
-    "patch_probe": "cmcgns.evaluation.tasks.patch_probe",
-    "zero_shot": "cmcgns.evaluation.tasks.zero_shot",
-    "retrieval": "cmcgns.evaluation.tasks.retrieval",
-    "grounding": "cmcgns.evaluation.tasks.grounding",
-    "presence": "cmcgns.evaluation.tasks.presence",
-    "sides": "cmcgns.evaluation.tasks.sides",
-    "zero_shot_segmentation": "cmcgns.evaluation.tasks.zero_shot_segmentation",
-}
+from cmcgns.evaluation.task_settings import find_task_settings
 
 
 def get_task(name: str) -> Task:
-    """The task of a protocol; its libraries are imported now."""
-    task: Task = import_module(_TASKS[name]).TASK
+    """The task of a protocol; its libraries are imported now.
+
+    Raises:
+        UserError: no such task.
+    """
+    find_task_settings(name)  # what a file on disk calls a task is no path to import
+    module = import_module(f"{__name__}.{name}")
+    if hasattr(module, "__path__"):
+        module = import_module(f"{module.__name__}.task")
+    task: Task = module.TASK
     return task

@@ -20,7 +20,7 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.protocols.task_settings import GroundingSettings, PhraseKind
+from cmcgns.evaluation.task_settings.grounding import GroundingSettings, PhraseKind
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.objectives.phrase_maps import MapKind

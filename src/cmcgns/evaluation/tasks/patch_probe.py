@@ -16,11 +16,12 @@ import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
-from cmcgns.evaluation.data import PARTS, TaskData
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.protocols.task_settings import PatchProbeSettings
 from cmcgns.evaluation.regions import Regions, lacks_regions, region_names
+from cmcgns.evaluation.task_settings.base import PARTS
+from cmcgns.evaluation.task_settings.patch_probe import PatchProbeSettings
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, choose_dtype, fit_probe
 from cmcgns.evaluation.tokens import token_batches
 from cmcgns.metrics.classes import skipped_classes

@@ -16,7 +16,7 @@ from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.protocols.task_settings import MAP_AUROC, PresenceSettings
+from cmcgns.evaluation.task_settings.presence import MAP_AUROC, PresenceSettings
 from cmcgns.evaluation.tasks.linear.task import lacks_labels
 from cmcgns.evaluation.tokens import token_batches
 from cmcgns.metrics.classes import left_out_classes

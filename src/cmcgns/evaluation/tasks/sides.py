@@ -19,7 +19,7 @@ from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.protocols.task_settings import SIDE_ACCURACY, SidesSettings
+from cmcgns.evaluation.task_settings.sides import SIDE_ACCURACY, SidesSettings
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.pretrained.embed import By

@@ -18,8 +18,8 @@ from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.protocols.task_settings import MapSegmentationSettings
 from cmcgns.evaluation.regions import Regions, lacks_regions, region_names
+from cmcgns.evaluation.task_settings.zero_shot_segmentation import MapSegmentationSettings
 from cmcgns.evaluation.tokens import token_batches
 from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.overlap import dice_and_iou, label_overlap_measures

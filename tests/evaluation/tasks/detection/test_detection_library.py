@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchmetrics.detection import MeanAveragePrecision
 
-from cmcgns.evaluation.protocols.task_settings import DetectionSettings
+from cmcgns.evaluation.task_settings.detection import DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import BoxList
 from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, with_truth
 from cmcgns.metrics.detection import RECALLS

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cmcgns.evaluation.features import FrozenMaps
-from cmcgns.evaluation.protocols.task_settings import DetectionSettings
+from cmcgns.evaluation.task_settings.detection import DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList
 from cmcgns.evaluation.tasks.detection.head import Detector
 from cmcgns.metrics.detection import Figures, RankedDetections, match

@@ -12,12 +12,13 @@ import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
-from cmcgns.evaluation.data import PARTS, TaskData
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.features import FrozenMaps
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.protocols.task_settings import AP_NAMES, FREE_RESPONSE, DetectionSettings
+from cmcgns.evaluation.task_settings.base import PARTS
+from cmcgns.evaluation.task_settings.detection import AP_NAMES, FREE_RESPONSE, DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, anchor_grid, read_boxes
 from cmcgns.evaluation.tasks.detection.head import Detector, choose_maps, level_grids
 from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, predict, with_truth

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from cmcgns.evaluation.protocols.task_settings import LegacySettings, Outcome
+from cmcgns.evaluation.task_settings.linear import LegacySettings, Outcome
 from cmcgns.evaluation.tasks.linear.probe import log_odds
 from cmcgns.evaluation.tasks.train_head import Head, shuffled
 from cmcgns.metrics.ranking import FloatArray, IntArray

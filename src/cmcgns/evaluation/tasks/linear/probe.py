@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.protocols.task_settings import L2_GRID, Outcome
+from cmcgns.evaluation.task_settings.linear import L2_GRID, Outcome
 from cmcgns.evaluation.tasks.linear.logistic import TOLERANCE, Design, Features, measure_scale, solve
 from cmcgns.metrics.ranking import FloatArray, IntArray, check_labels, mean_auroc
 

@@ -12,11 +12,12 @@ import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
-from cmcgns.evaluation.data import PARTS, TaskData
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.features import pooled_features
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.protocols.task_settings import FinetuneSettings, LegacySettings, LinearSettings
+from cmcgns.evaluation.task_settings.base import PARTS
+from cmcgns.evaluation.task_settings.linear import FinetuneSettings, LegacySettings, LinearSettings
 from cmcgns.evaluation.tasks.linear.finetune import FinetuneHead
 from cmcgns.evaluation.tasks.linear.legacy import LayerData, LayerHead
 from cmcgns.evaluation.tasks.linear.probe import choose_dtype, fit_probe, probabilities

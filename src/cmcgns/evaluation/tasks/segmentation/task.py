@@ -10,12 +10,13 @@ import numpy as np
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
-from cmcgns.evaluation.data import PARTS, TaskData
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.protocols.task_settings import SegmentationSettings
 from cmcgns.evaluation.targets import read_targets
+from cmcgns.evaluation.task_settings.base import PARTS
+from cmcgns.evaluation.task_settings.segmentation import SegmentationSettings
 from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, MaskSplit, build_decoder, decoder_name
 from cmcgns.evaluation.tasks.segmentation.own_size import COUNTS, OwnSize
 from cmcgns.evaluation.tasks.segmentation.train import DecoderHead, epoch_rows, measure_overlap

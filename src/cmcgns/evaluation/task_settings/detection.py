@@ -1,0 +1,47 @@
+"""What a protocol may set for the detection of boxes."""
+
+from __future__ import annotations
+
+from math import isclose
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from cmcgns.evaluation.task_settings.base import PARTS, TaskSettings, register
+from cmcgns.settings.config import Positive, Weight
+
+Overlap = Annotated[float, Field(gt=0, le=1)]
+AP_NAMES = {0.4: "ap40", 0.5: "ap50", 0.75: "ap75"}
+FREE_RESPONSE = 0.5  # intersection over union at which false alarms are counted
+
+
+@register("detection")
+class DetectionSettings(TaskSettings):
+    """How the head is trained and judged."""
+
+    parts: ClassVar[tuple[str, ...]] = PARTS
+
+    head_width: Annotated[int, Field(ge=8)] = Field(512, description="channels at the coarsest level, halved upwards")
+    epochs: Positive = 50
+    patience: Positive = Field(10, description="epochs without a better validation before training stops")
+    choose_by: Literal["loss", "map"] = Field("loss", description="validation figure that chooses the epoch")
+    batch: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    weight_decay: Weight = 1e-6
+    ious: list[Overlap] = Field([0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75], min_length=1)
+    nms: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="a box overlapping a better one by more is left out"
+    )
+    max_detections: Positive = Field(100, description="of an image")
+    confidence_floor: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="lower scores are left out")
+    skip_empty: bool = Field(False, description="leave out images without a detection or without a box (legacy)")
+    cache_gib: Weight = Field(
+        64, description="maps of a split that take more are not kept on disk but computed for every batch"
+    )
+
+    @property
+    def figures(self) -> list[str]:
+        """Precision at overlaps that are asked for, recall, sensitivity."""
+        named = [name for iou, name in AP_NAMES.items() if any(isclose(iou, asked) for asked in self.ious)]
+        free = ["sensitivity@1fp"] if any(isclose(FREE_RESPONSE, asked) for asked in self.ious) else []
+        return ["map", *named, f"recall@{self.max_detections}", *free]

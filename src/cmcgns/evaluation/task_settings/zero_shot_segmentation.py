@@ -1,0 +1,34 @@
+"""What a protocol may set for regions that are cut out of a map."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from cmcgns.evaluation.task_settings.base import MinPositives, TaskSettings, register
+from cmcgns.pretrained.prompts import PromptSource
+
+
+@register("zero_shot_segmentation")
+class MapSegmentationSettings(TaskSettings):
+    """What is said, which map is cut, and against what."""
+
+    parts: ClassVar[tuple[str, ...]] = ("val", "test")
+
+    min_positives: MinPositives = Field(
+        5, description="test patients with the label that it needs to count in a mean"
+    )
+    target: Literal["boxes", "masks"] = Field(
+        "boxes", description="boxes by their labels, filled; or masks, where the protocol has one label, theirs"
+    )
+    prompts: PromptSource = Field("built-in", description="as for zero-shot")
+    ensemble: bool = Field(True, description="mean map of all prompts of a kind; false: of the first one")
+    kind: Literal["default", "pooled", "patches", "attention"] = Field(
+        "default", description="of map; default: the one that the run's validation chose"
+    )
+
+    @property
+    def figures(self) -> list[str]:
+        """Overlap, and what drawing everything gets."""
+        return ["dice", "iou", "dice_chance"]
