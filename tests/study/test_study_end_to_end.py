@@ -70,6 +70,8 @@ def test_other_synthetic_studies_are_refused(tmp_path: Path, pretended: Path) ->
     run_study(load_plan(str(file)), out, CPU)
     manifests = [(out / name / "manifest.parquet").stat().st_mtime_ns for name in ("data", "test")]
     run_study(load_plan(str(file)), out, CPU)
+    (out / "phantom.json").write_text('{"train": 6, "val": 2, "test": 4, "size": 32}')  # older than `seed`
+    run_study(load_plan(str(file)), out, CPU)
     assert manifests == [(out / name / "manifest.parquet").stat().st_mtime_ns for name in ("data", "test")]
     content["data"]["phantom"]["train"] = 7
     file.write_text(yaml.safe_dump(content))

@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,42 @@ def test_a_result_of_other_settings_is_refused_before_training(
     with pytest.raises(UserError, match=said):
         list(describe_study(changed, out, OPTIONS))
     assert trained(pretended) == ["full 0"]
+
+
+def change_recipe(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content["made_from"]["recipe"]["objective"])
+    file.write_text(json.dumps(content))
+
+
+def test_a_result_that_is_older_than_a_setting_counts(pretended: Path, tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    run_study(plan, out, OPTIONS)
+    for file in (*out.glob("results/*.json"), *out.glob("cells/*/*/cell.json")):
+        change_recipe(file, lambda objective: (objective.pop("rarity"), objective["bank"].pop("reseed")))
+    run_study(plan, out, OPTIONS)
+    assert trained(pretended) == ALL
+    other = plan_of(tmp_path, set=["training.batch_size=4", "objective.bank.reseed=true"])
+    with pytest.raises(UserError, match=r"objective.bank.reseed \(false, now true\)"):
+        run_study(other, out, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"temperature": 0.2}, r"temperature \(0.2, now "),
+        ({"gone": 1}, r"gone \(1, now null\)"),
+        ({"gone": None}, r"gone \(null, now null\)"),
+    ],
+)
+def test_a_result_of_another_value_or_of_a_setting_that_is_gone_is_refused(
+    setting: dict[str, float | None], said: str, pretended: Path, tmp_path: Path
+) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    run_study(plan, out, OPTIONS)
+    change_recipe(out / "results" / "full-seed-0.json", lambda objective: objective.update(setting))
+    with pytest.raises(UserError, match=rf"full-seed-0.json was made with other settings: objective.{said}"):
+        run_study(plan, out, OPTIONS)
 
 
 def test_what_has_begun_with_other_settings_or_data_is_refused(pretended: Path, tmp_path: Path) -> None:

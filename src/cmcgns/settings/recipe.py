@@ -39,10 +39,18 @@ def parse_recipe(settings: Any, source: str) -> Recipe:
         UserError: one line for every offending key.
     """
     try:
-        # A stage's defaults differ from those of its type: naming its learning rate must not change its epochs.
-        return Recipe.model_validate(merge(Recipe().model_dump(), settings))
+        return Recipe.model_validate(with_defaults(settings))
     except ValidationError as error:
         raise UserError(explain(error, Recipe, f"recipe {source}", "cmcgns recipes default")) from None
+
+
+def with_defaults(settings: Any) -> Any:
+    """Settings with the defaults of a recipe where they say nothing, unchecked.
+
+    An older release, which did not know a setting, did what its default does today.
+    """
+    # A stage's defaults differ from those of its type: naming its learning rate must not change its epochs.
+    return merge(Recipe().model_dump(mode="json"), settings)
 
 
 def describe_settings(recipe: Recipe) -> str:
@@ -56,7 +64,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = 
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from differences(old, new, f"{above}{name}.")
-        elif old != new:
+        elif old != new or (name in before) != (name in now):
             yield f"{above}{name} ({json.dumps(old)}, now {json.dumps(new)})"
 
 

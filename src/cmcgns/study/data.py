@@ -64,7 +64,8 @@ def _refuse_others(phantom: Phantom, out: Path) -> None:
     if not file.is_file():
         write_json(file, asked)
         return
-    before = read_json(file, f"delete {out / 'data'}, {out / 'test'} and it, and they are drawn again")
+    stored = read_json(file, f"delete {out / 'data'}, {out / 'test'} and it, and they are drawn again")
+    before = Phantom().model_dump() | stored  # what is younger than the file was as by default
     if before != asked:
         raise UserError(
             f"{file}: the folder has other synthetic studies ({before}, now {asked}): choose another --out"

@@ -22,7 +22,7 @@ from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.interval_table import none_if_undefined
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.metrics.resamples import resample
-from cmcgns.settings.recipe import differences
+from cmcgns.settings.recipe import differences, with_defaults
 
 RESULTS = "results"
 RESAMPLES = 400
@@ -77,8 +77,11 @@ class Origin:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def settings_that_differ(self, recipe: dict[str, Any], protocols: list[list[Any]]) -> list[str]:
-        """What other settings there are now, as text; empty if there are none."""
-        changed = list(differences(self.recipe, recipe))
+        """What other settings there are now, as text; empty if there are none.
+
+        A setting that the recipe lacks, because it is younger than the result, had what is its default now.
+        """
+        changed = list(differences(with_defaults(self.recipe), recipe))
         return changed + (["judge"] if self.protocols != protocols else [])
 
 
