@@ -295,6 +295,16 @@ def test_images_start_where_the_table_has_them_not_where_the_run_had_its_own(
     assert re.search(r"--images .*gone: no such folder", str(answer.exception))
 
 
+def test_the_way_out_is_named_where_the_runs_images_have_moved(run: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copy(data / "manifest.parquet", tmp_path)
+    model = load(run)
+    moved = model.recipe.data.model_copy(update={"images": str(tmp_path / "moved")})
+    model.recipe = model.recipe.model_copy(update={"data": moved})
+    with pytest.raises(UserError, match=r"moved, where the run found its images .*say with --images DIR"):
+        encode_studies(model, tmp_path)
+    assert len(encode_studies(model, tmp_path, data)) > 0
+
+
 def test_studies_that_were_trained_on_are_known_by_file_too(run: Path, data: Path, tmp_path: Path) -> None:
     frame = pd.read_parquet(data / "manifest.parquet").query("split == 'train'")
     frame["image_path"] = [str(data / path) for path in frame["image_path"]]

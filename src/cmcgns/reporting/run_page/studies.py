@@ -130,6 +130,11 @@ def table_settings(model: Pretrained, manifest: Path, images: Path | None) -> Da
     if images is None and data.images and model.folder is not None:
         trained_on = RunFolder(model.folder).read_provenance().get("manifest_sha256")
         if trained_on == sha256(find_table(manifest, TABLE_NAMES)):
+            if not Path(data.images).expanduser().is_dir():
+                raise UserError(
+                    f"{data.images}, where the run found its images (data.images), is no folder here: "
+                    "say with --images DIR where they are now"
+                )
             return data
     if images is not None and not images.expanduser().is_dir():
         raise UserError(f"--images {images}: no such folder")
