@@ -151,6 +151,15 @@ def test_other_test_rows_do_not_pair(tmp_path: Path) -> None:
         table_rows(plan, changed(results_for(plan), "full", rows="others"))
 
 
+def test_without_resamples_there_is_a_difference_and_no_interval(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    whole = table_rows(plan, results_for(plan))[0]
+    row = table_rows(plan, changed(results_for(plan), "global", replicates=[]))[0]
+    assert (row.value, row.difference) == (whole.value, whole.difference)
+    assert (row.low, row.high, row.clear) == (None, None, False)
+    assert row.note.startswith("no interval: results from before the measure was asked for")
+
+
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
     figure = Figure("linear/v1", 10.0, "auroc", None, 3, "rows", [0.12345, None])
     result = Result("full", 3, "key", Origin({"a": 1}, "data", [["linear/v1", "sha", [10.0], 3]]), 2.5, 7, [figure])
@@ -181,6 +190,18 @@ def judged(folder: Path, seed: int, shift: float) -> Path:
         }  # fmt: skip
         write_predictions(folder, "linear/v1@d", Cell(10.0, draw), "k", Predictions(rows, patients, arrays, {}))
     return folder
+
+
+def test_resamples_of_the_table_and_of_main_figures_are_kept(tmp_path: Path) -> None:
+    measures = [{"protocol": "linear/v1", "measure": "ece", "fraction": 10}]
+    linear, retrieval = (plan := plan_of(tmp_path, measures=measures)).judging
+    assert plan.resampled(linear) == {(10, "ece"), (10, "auroc"), (100, "auroc")}
+    assert plan.resampled(retrieval) == {(None, "report_to_image_r@10")}
+    folder = judged(tmp_path / "judged", 1, 2.0)
+    whole = list(read_figures(folder, "linear/v1@d", "linear"))
+    found = list(read_figures(folder, "linear/v1@d", "linear", plan.resampled(linear)))
+    assert {figure.measure for figure in found if figure.replicates} == {"auroc", "ece"}
+    assert [replace(figure, replicates=[]) for figure in found] == [replace(one, replicates=[]) for one in whole]
 
 
 def test_replicates_are_those_of_compare(tmp_path: Path) -> None:

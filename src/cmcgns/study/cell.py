@@ -186,7 +186,8 @@ def _judge(work: Work, run: Path, out: Path) -> tuple[int, list[Figure]]:
     outcome = judgement.outcome
     if wrong := [*outcome.failures, *outcome.skipped]:
         raise UserError("; ".join(": ".join(part for part in each if part) for each in wrong))
-    names = zip(outcome.protocols, work.plan.judging, strict=True)
-    figures = [figure for name, each in names for figure in read_figures(out, name, each.name)]
+    figures = list[Figure]()
+    for name, each in zip(outcome.protocols, work.plan.judging, strict=True):
+        figures += read_figures(out, name, each.name, work.plan.resampled(each))
     task = encoder.pretrained.task if encoder.pretrained is not None else None
     return sum(each.numel() for each in task.parameters()) if task is not None else 0, figures

@@ -94,6 +94,14 @@ class Plan:
         about = ((each.name, each.protocol) for each in self.judging)
         return [[name, each.sha256, each.fractions, each.seeds] for name, each in about]
 
+    def resampled(self, judging: Judging) -> set[tuple[float | None, str]]:
+        """Fraction and name of the figures whose resamples are kept: the table's, and the protocol's main one."""
+        protocol = judging.protocol
+        main = protocol.primary or protocol.task_settings.figures[0]
+        fractions: list[float | None] = [*protocol.fractions] if protocol.learns else [None]
+        shown = {(column.fraction, column.measure) for column in self.columns if column.judge == judging.name}
+        return shown | {(fraction, main) for fraction in fractions}
+
     def chosen(self, cells: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Job]:
         """Jobs of some cells and seeds; by default all.
 

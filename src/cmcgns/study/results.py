@@ -1,14 +1,18 @@
 """The result of one cell and seed: one small file, which the table is made from, without the run.
 
-OUT/results/full-seed-0.json    what it was made from, every figure over all classes, and its resamples
+OUT/results/full-seed-0.json    what it was made from, every figure over all classes, and resamples of the main ones
+
+400 resamples of one figure take 4 kB. With those of all figures a result of ten protocols would be 200 kB long, too
+much to be kept with a project, so only the table's figures and the main one of each protocol have theirs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +45,7 @@ class Figure:
         support: patients of the scarcest kind that it rests on.
         rows: hash of the test rows and patients: only resamples of the same ones are paired.
         replicates: R values on the same resamples of the patients in every cell; None where undefined, and none at
-            all of a single patient.
+            all of a single patient, or where they are not kept.
     """
 
     judge: str
@@ -114,12 +118,15 @@ def result_file(out: Path, name: str) -> Path:
 
 
 def write_result(file: Path, result: Result) -> None:
-    """Write one line of JSON; a reader never sees half of it.
+    """Write JSON with a line for each figure; a reader never sees half of it.
 
     Raises:
         UserError: the disk refuses the file.
     """
-    write_text(file, json.dumps(asdict(result), ensure_ascii=False, allow_nan=False) + "\n")
+    write = partial(json.dumps, ensure_ascii=False, allow_nan=False)
+    content = asdict(result)
+    figures = ",\n".join(map(write, content.pop("figures")))
+    write_text(file, f'{write(content)[:-1]}, "figures": [\n{figures}\n]}}\n')
 
 
 def read_result(file: Path) -> Result:
@@ -136,8 +143,14 @@ def read_result(file: Path) -> Result:
         return Result(**content | {"made_from": Origin(**content["made_from"]), "figures": figures})
 
 
-def read_figures(judged: Path, protocol: str, judge: str, resamples: int = RESAMPLES) -> Iterator[Figure]:
-    """Every figure over all classes that a folder of `cmcgns evaluate` has of a protocol, with its resamples.
+def read_figures(
+    judged: Path,
+    protocol: str,
+    judge: str,
+    kept: Container[tuple[float | None, str]] | None = None,
+    resamples: int = RESAMPLES,
+) -> Iterator[Figure]:
+    """Every figure over all classes that a folder of `cmcgns evaluate` has of a protocol.
 
     The draws depend on the ids of the test patients alone, so those of all cells are the same.
 
@@ -145,6 +158,7 @@ def read_figures(judged: Path, protocol: str, judge: str, resamples: int = RESAM
         judged: the folder.
         protocol: name in its tables.
         judge: what the study calls it.
+        kept: fraction and name of the figures that come with their resamples; None: all.
         resamples: R.
     """
     settings = read_protocol(judged, protocol)["settings"]
@@ -159,5 +173,6 @@ def read_figures(judged: Path, protocol: str, judge: str, resamples: int = RESAM
         values, drawn = none_if_undefined(found.values.mean(axis=0)), np.round(found.drawn.mean(axis=0), _DIGITS)
         for place, measure in enumerate(of):
             support = min(count for _, count in found.support[place])
-            replicates = none_if_undefined(drawn[:, place])
+            wanted = kept is None or (fraction, measure.metric) in kept
+            replicates = none_if_undefined(drawn[:, place]) if wanted else []
             yield Figure(judge, fraction, measure.metric, values[place], support, rows, replicates)

@@ -21,6 +21,10 @@ from cmcgns.study.plan import Column, Plan
 from cmcgns.study.results import Figure, Result
 
 _ROUNDING = 1e-12
+_NOT_KEPT = (
+    "results from before the measure was asked for have no resamples of it: delete them, and `cmcgns study` makes "
+    "them again from the predictions"
+)
 FEW_SEEDS = 5
 """Seeds below which an interval is called too narrow for other seeds."""
 
@@ -136,6 +140,8 @@ def _difference(
     support = min(figure.support for pair in pairs for figure in pair)
     if support < LEAST:
         return difference, None, None, f"no interval: it rests on {support} patients, at least {LEAST} are needed"
+    if not all(figure.replicates for pair in pairs for figure in pair):
+        return difference, None, None, f"no interval: {_NOT_KEPT}"
     low, high = difference_interval(np.stack([one.drawn() - other.drawn() for one, other in pairs]))
     if not high - low > _ROUNDING:
         return difference, None, None, "no interval: no variation among the resamples"
