@@ -170,5 +170,6 @@ def _print_results(results: dict[str, Any], console: Console) -> None:
             table.add_row(measure.name, *(interval_text(column[measure.key]) for column in columns))
     console.print(table)
     if results["report_use"]:
-        difference = interval_text(results["report_use"]["difference"], 4)
+        difference, none = (interval_text(results["report_use"][f"difference{end}"], 4) for end in ("", "_none"))
         console.print(f"L1 inside hidden findings, another study's report minus the right one: {difference}")
+        console.print(f"L1 inside hidden findings, no report minus the right one: {none}")

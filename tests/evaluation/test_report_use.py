@@ -10,6 +10,8 @@ from torch import Tensor
 
 from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.evaluation.report_use import report_use
+from cmcgns.objectives.masked_reconstruction import to_pixels
+from cmcgns.settings.config import ObjectiveSettings
 
 STUDIES, SIDE = 40, 8
 GRID = (2, 2)
@@ -53,9 +55,19 @@ def _encoder(rebuild: Any) -> Any:
         patches = torch.zeros(len(batch), GRID[0] * GRID[1], 1)
         return SimpleNamespace(patches=patches, sentences=batch.sentences, grid=GRID)
 
-    decoder = SimpleNamespace(reconstruct=rebuild, seen_patches=lambda model, patches, images, hidden: patches)
-    method = SimpleNamespace(reconstruction=decoder, attention=None, settings=SimpleNamespace(mask_ratio=0.5))
-    return SimpleNamespace(task=SimpleNamespace(model=encode), method=method, device=torch.device("cpu"))
+    settings = ObjectiveSettings(mask_ratio=0.5)
+    decoder = SimpleNamespace(
+        reconstruct=rebuild, seen_patches=lambda model, patches, images, hidden: patches,
+        region=lambda hidden, like: to_pixels(hidden, GRID, like.shape[-2:]),
+        errors=lambda rebuilt, target: (rebuilt - target).abs(),
+    )  # fmt: skip
+    method = SimpleNamespace(
+        reconstruction=decoder, attention=None, settings=settings, target=lambda net, features, batch: batch.images
+    )
+    recipe = SimpleNamespace(objective=settings)
+    return SimpleNamespace(
+        task=SimpleNamespace(model=encode), method=method, device=torch.device("cpu"), recipe=recipe
+    )
 
 
 def _studies() -> Any:
@@ -63,7 +75,8 @@ def _studies() -> Any:
 
 
 def _by_report(patches: Tensor, hidden: Tensor, sentences: Tensor, mask: Tensor, attention: object) -> Tensor:
-    return sentences[..., None].expand(-1, 1, SIDE, SIDE)
+    known = torch.where(mask[..., None], sentences, -3.0)  # without a report something that no image is
+    return known[..., None].expand(-1, 1, SIDE, SIDE)
 
 
 def _without_report(patches: Tensor, hidden: Tensor, sentences: Tensor, mask: Tensor, attention: object) -> Tensor:
@@ -75,6 +88,27 @@ def test_a_reconstruction_that_is_the_report_is_right_only_with_the_right_one() 
     assert found["right"]["value"] == 0
     assert found["other"]["value"] >= 1  # the numbers of two different reports differ by one or more
     assert found["difference"]["low"] > 0
+    assert found["error"] == "|error| (image range −1 to 1)"
+
+
+def test_without_a_report_the_error_is_that_of_what_the_decoder_then_makes() -> None:
+    found = report_use(_encoder(_by_report), _studies(), draws=40)
+    expected = np.mean(TEXT[BOXED] + 3.0)
+    assert found["none"]["value"] == pytest.approx(expected, abs=1e-4)
+    assert found["difference_none"]["value"] == pytest.approx(expected, abs=1e-4)  # with the right one it is 0
+
+
+def test_a_map_of_patches_counts_them_by_their_share_in_the_box() -> None:
+    encoder, studies = _encoder(_by_report), _studies()
+    boxes = torch.zeros(STUDIES, 1, SIDE, SIDE, dtype=torch.bool)
+    boxes[:, :, : SIDE // 2, : SIDE // 4] = True  # half of the upper left patch
+    boxes[:, :, SIDE // 2 :, : SIDE // 2] = True  # the lower left one
+    studies.box_masks = lambda: boxes
+    values = torch.tensor([[1.0, 7.0], [4.0, 7.0]]).expand(STUDIES, 1, 2, 2)
+    encoder.method.target = lambda net, features, batch: values[: len(batch)]
+    encoder.method.reconstruction.reconstruct = lambda *_: torch.zeros(STUDIES, 1, 2, 2)
+    encoder.method.settings = ObjectiveSettings(mask_ratio=1.0)
+    assert report_use(encoder, studies)["right"]["value"] == pytest.approx((0.5 * 1 + 1 * 4) / 1.5)
 
 
 def test_a_reconstruction_that_ignores_the_report_shows_no_difference() -> None:

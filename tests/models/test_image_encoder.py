@@ -212,3 +212,51 @@ def test_pitfall_12_every_trainable_parameter_gets_a_gradient(encoders, name):
     without = [key for key, p in encoder.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
     encoder.zero_grad()
+
+
+VITS = {
+    "test_vit": {},
+    "vit_small_patch16_224": {"depth": 2},
+    "deit3_small_patch16_224": {"depth": 2},
+    "deit_tiny_distilled_patch16_224": {"depth": 1},
+    "vit_base_patch16_224": {"depth": 1, "reg_tokens": 4},
+}
+
+
+def vit(name):
+    torch.manual_seed(0)
+    return ImageEncoder(ImageEncoderSettings(name=name, channels=1, options=VITS[name]), SIZE).eval()
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_all_patches_visible_are_the_tokens_of_the_whole_image(name):
+    encoder = vit(name)
+    images = torch.randn(2, 1, SIZE, SIZE)
+    with torch.no_grad():
+        order = torch.randperm(16).expand(2, -1)
+        expected = encoder.tokens(images).gather(1, order[:, :, None].expand(-1, -1, encoder.width))
+        torch.testing.assert_close(encoder.visible_tokens(images, order), expected, rtol=1e-4, atol=1e-5)
+        assert encoder.tokens(images).shape[1] == 16  # nothing stays behind
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_pixels_of_patches_that_are_left_out_have_no_influence(name):
+    encoder = vit(name)
+    visible = torch.tensor([[0, 5, 10], [1, 2, 15]])
+    images = torch.randn(2, 1, SIZE, SIZE, requires_grad=True)
+    encoder.visible_tokens(images, visible).square().sum().backward()
+    cells = images.grad.abs().unflatten(3, (4, 16)).unflatten(2, (4, 16)).sum((1, 3, 5)).flatten(1)
+    for study in range(2):
+        assert (cells[study] > 0).nonzero().flatten().tolist() == visible[study].tolist()
+
+
+def test_of_visible_patches_the_place_matters():
+    encoder = vit("test_vit")
+    images = torch.zeros(1, 1, SIZE, SIZE)
+    with torch.no_grad():
+        here, there = (encoder.visible_tokens(images, torch.tensor([[place]])) for place in (3, 9))
+    assert not torch.allclose(here, there)
+
+
+def test_only_plain_vision_transformers_can_leave_patches_out(encoders):
+    assert {name for name, each in encoders.items() if each.can_drop_patches} == {"vit_tiny_patch16_224"}

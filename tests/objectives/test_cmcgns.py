@@ -12,6 +12,7 @@ from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.local_report import other_reports
 from cmcgns.training.checkpoint import load_weights, save_weights
+from cmcgns.training.task import build_task
 from support.objectives import (
     COUNTS,
     DIM,
@@ -32,6 +33,7 @@ from support.objectives import (
     start_bank,
     unit,
 )
+from support.training import tiny_recipe
 
 
 @pytest.mark.parametrize("false_negatives", ["keep", "margin", "mask", "soft"])
@@ -163,7 +165,48 @@ def test_pitfall_05_evaluation_hides_nothing() -> None:
         task.train(training)
         with torch.no_grad():
             task(batch)
-        assert float((seen.pop()[:, :, :DIM] == token).all(-1).float().mean()) == share
+        # The first is the loss's; evaluation then compares three reports, where it does hide.
+        assert float((seen[0][:, :, :DIM] == token).all(-1).float().mean()) == share
+        assert len(seen) == (1 if training else 4)
+        seen.clear()
+
+
+@pytest.mark.parametrize("mask", ["features", "pixels", "tokens"])
+@pytest.mark.parametrize("target", ["pixels", "text_map"])
+def test_evaluation_compares_the_right_report_another_one_and_none(mask: str, target: str) -> None:
+    task = small_task(mask=mask, target=target).eval()
+    task.set_stage("reconstruction")
+    batch = random_batch(COUNTS, 5, size=32)
+    names = {"rebuilt_own", "rebuilt_other", "rebuilt_none"}
+    with torch.no_grad():
+        figures = task(batch)[1]
+        assert {name: float(figures[name]) for name in names} == {name: float(task(batch)[1][name]) for name in names}
+        assert len({float(figures[name]) for name in names}) == 3
+        same = task(replace(batch, report_text=torch.zeros(4, dtype=torch.long)))[1]
+        assert not names & same.keys()  # there is no other report
+    assert not names & task.train()(batch)[1].keys()
+    alone = small_task(mask=mask, target=target, reconstruction="image_only").eval()
+    alone.set_stage("reconstruction")
+    assert not names & alone(batch)[1].keys()
+
+
+def test_without_a_report_is_as_with_sentences_that_say_nothing() -> None:
+    """The figure of no report equals that of studies whose reports hold no sentence."""
+    task = small_task().eval()
+    task.set_stage("reconstruction")
+    batch = random_batch(COUNTS, 5, size=32)
+    empty = random_batch((0, 0, 0, 0), 5, size=32)
+    empty = replace(empty, images=batch.images)
+    with torch.no_grad():
+        figures, silent = task(batch)[1], task(empty)[1]
+    for name in ("rebuilt_own", "rebuilt_other", "rebuilt_none"):
+        torch.testing.assert_close(silent[name], figures["rebuilt_none"])
+
+
+def test_tokens_are_refused_where_patches_cannot_be_left_out() -> None:
+    with pytest.raises(UserError, match="ResNet cannot leave patches out"):
+        build_task(tiny_recipe(objective__mask="tokens"), 100)
+    build_task(tiny_recipe(objective__mask="tokens", objective__reconstruction="off"), 100)
 
 
 def test_masks_are_drawn_from_the_seed_of_the_step() -> None:

@@ -119,6 +119,9 @@ def test_pitfall_10_two_ranks_equal_one_for_given_features(tmp_path: Path) -> No
 TASKS: dict[str, dict[str, object]] = {
     "features": {"weight_reconstruction": 1.0},
     "pixels": {"weight_reconstruction": 1.0, "mask": "pixels", "false_negatives": "soft"},
+    "tokens": {"weight_reconstruction": 1.0, "mask": "tokens", "mask_ratio": 0.75, "target_per_patch": True},
+    "average's features": {"weight_reconstruction": 1.0, "target": "features", "report_dropout": 0.5},
+    "text map": {"weight_reconstruction": 1.0, "target": "text_map", "target_momentum": 0.5},
 }
 
 
@@ -137,6 +140,9 @@ def run_task(rows: slice) -> dict[str, Found]:
                 losses, metrics = module(batch, step)
                 (losses["loss"] * world_size()).backward()  # as the training loop does
                 state = {f"bank {key}": value.clone() for key, value in task.objective.bank.state_dict().items()}
+                if task.objective.average is not None:
+                    average = task.objective.average.state_dict()
+                    state |= {f"average {key}": value.clone() for key, value in average.items()}
                 values = {key: value.detach() for key, value in (losses | metrics).items()}
                 found[f"{name} {stage} {step}"] = values | gradients(task) | state
     return found

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmcgns.objectives.masked_reconstruction import ImageDecoder
+from cmcgns.objectives.decoders import ImageDecoder
 
 
 @pytest.mark.parametrize(("grid", "size"), [((7, 7), 224), ((2, 2), 32), ((14, 14), 224), ((3, 3), 40), ((4, 4), 4)])

@@ -72,6 +72,10 @@ def test_pitfall_12_exactly_the_trained_parameters_get_a_gradient(
         },
         {"sentence_gradient": 0.0},
         {"sentence_gradient": 0.1},
+        {"mask": "tokens", "target_per_patch": True},
+        {"target": "high_frequencies", "report_dropout": 0.5},
+        {"target": "features", "mask": "tokens"},
+        {"target": "text_map", "mask": "pixels"},
     ],
     ids=str,
 )

@@ -73,6 +73,27 @@ def test_run_with_batches_of_near_reports_ends_with_the_same_bits(studies: Path,
     assert_same_end(whole, out)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target": "features", "report_dropout": 0.3},
+        {"target": "text_map"},
+        {"target_scale": 2, "target_per_patch": True},
+    ],
+    ids=str,
+)
+def test_targets_end_with_the_same_bits(changes: dict[str, Any], studies: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(**{f"objective__{name}": value for name, value in changes.items()})
+    whole = run(studies, tmp_path / "whole", recipe)
+    out = tmp_path / "run"
+    assert in_child(run_with_fault, kill_at_step, (2 * STEPS + 5,), studies, out, recipe) == -9
+    run(studies, out, recipe, resume=True)
+    assert_same_end(whole, out)
+    last = [sorted((folder / "state").glob("step-*"))[-1].read_bytes() for folder in (whole, out)]
+    assert last[0] == last[1]  # which holds the average encoder
+
+
 def test_equal_seeds_give_equal_runs_and_no_clock_in_the_metrics(
     studies: Path, finished: Path, tmp_path: Path
 ) -> None:

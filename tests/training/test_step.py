@@ -267,6 +267,9 @@ OBJECTIVES = [
         "query": "unmasked",
         "sentence_gradient": 1.0,
     },
+    {"target": "high_frequencies", "target_per_patch": True, "report_dropout": 0.5},
+    {"target": "features", "mask": "pixels"},
+    {"target": "text_map"},
 ]
 
 

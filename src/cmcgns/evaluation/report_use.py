@@ -1,12 +1,13 @@
-"""What the report is worth to the reconstruction of hidden regions: the right one against another study's."""
+"""What the report is worth to the reconstruction of hidden regions: the right one, another study's, and none."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
@@ -16,7 +17,8 @@ from cmcgns.data.pairs.batch import BatchRequest, evaluation_order
 from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
 from cmcgns.data.pairs.rows import read_pairs
 from cmcgns.metrics.intervals import mean_interval
-from cmcgns.objectives.masked_reconstruction import draw_hidden, to_pixels
+from cmcgns.objectives.masked_reconstruction import draw_hidden
+from cmcgns.objectives.reconstruction_targets import error_of
 from cmcgns.pretrained import Pretrained
 
 
@@ -61,16 +63,18 @@ def read_study_set(manifest: Path, split: str, model: Pretrained) -> StudySet:
     pairs.frame = pairs.frame[pairs.frame["split"] == split].reset_index(drop=True)
     if len(pairs.frame) == 0:
         raise UserError(f"{pairs.source}: no rows of split {split} (splits: {found})")
-    dataset = pair_dataset(pairs, model.tokenizer, model.recipe.data)
+    fine: Literal["read"] | None = "read" if model.recipe.objective.target_scale == 2 else None
+    dataset = pair_dataset(pairs, model.tokenizer, model.recipe.data, fine=fine)
     return StudySet(pairs.frame, dataset)  # the frame as `pair_dataset` leaves it: without unreadable images
 
 
 @torch.no_grad()
 def report_use(model: Pretrained, test: StudySet, seed: int = 0, draws: int = 4) -> dict[str, Any]:
-    """Does the report help to rebuild hidden findings? L1 with another study's report minus with the right one.
+    """Does the report help to rebuild hidden findings? The error with another study's report, and with none.
 
-    Inside the finding boxes, over hidden pixels, per study and averaged over random masks; above 0 means that the
-    right report rebuilds the finding better. Both reconstructions see the same image features and mask.
+    Inside the finding boxes, where hidden, per study and averaged over random masks; less the error with the right
+    report, so that above 0 the right one rebuilds the finding better. All three see the same image features and mask.
+    A decoder that was never trained without a report (`report_dropout: 0`) may fail for that reason alone.
 
     Args:
         model: a run with reconstruction.
@@ -79,44 +83,50 @@ def report_use(model: Pretrained, test: StudySet, seed: int = 0, draws: int = 4)
         draws: masks a study.
 
     Returns:
-        L1 with the `right` and the `other` report, and their paired `difference`, each with its interval.
+        Error with the `right` report, the `other` one and `none`, the paired `difference` of the other and the right
+        one, and of none and the right one (`difference_none`), each with its interval; what the `error` is.
     """
     errors = _reconstruction_errors(model, test, seed, draws)
     used = ~np.isnan(errors).any(0)
-    right, other = errors[:, used]
+    right, other, none = errors[:, used]
+    values = {
+        "right": right, "other": other, "none": none, "difference": other - right, "difference_none": none - right,
+    }  # fmt: skip
     patients = test.patients[used]
-    return {
-        "right": asdict(mean_interval(right, patients)),
-        "other": asdict(mean_interval(other, patients)),
-        "difference": asdict(mean_interval(other - right, patients)),
-        "studies": int(used.sum()),
-    }
+    intervals = {name: asdict(mean_interval(value, patients)) for name, value in values.items()}
+    return intervals | {"studies": int(used.sum()), "error": error_of(model.recipe.objective)}
 
 
 def _reconstruction_errors(model: Pretrained, test: StudySet, seed: int, draws: int) -> NDArray[np.float64]:
-    """(2, n) mean L1 over hidden pixels inside the boxes, with the right and another report; NaN without any."""
+    """(3, n) mean error where hidden inside the boxes, with the right, another and no report; NaN without any."""
     net, method = model.task.model, model.method
     if method is None or method.reconstruction is None:
         raise ValueError("this run has no reconstruction")
     generator = torch.Generator().manual_seed(seed)
     boxes, order = test.box_masks(), evaluation_order(len(test.dataset), 64)
     partners = _other_reports(test, seed)
-    sums, counts = torch.zeros(2, len(test.dataset)), torch.zeros(len(test.dataset))
+    sums, counts = torch.zeros(3, len(test.dataset)), torch.zeros(len(test.dataset))
     for request in order:
         rows = torch.from_numpy(request.rows)
         batch = test.dataset[request].to(model.device)
         partner = test.dataset[BatchRequest(partners[request.rows])].to(model.device)
         features, strangers = net(batch), net(partner)
-        size = (batch.images.shape[-2], batch.images.shape[-1])
+        target = method.target(net, features, batch)
+        reports = (
+            (features.sentences, batch.sentence_mask),
+            (strangers.sentences, partner.sentence_mask),
+            (features.sentences, torch.zeros_like(batch.sentence_mask)),
+        )
+        # A patch of a map counts by the share of it that lies in a box.
+        inside = F.interpolate(boxes[rows].to(model.device).float(), size=target.shape[-2:], mode="area")
         for _ in range(draws):
             hidden = draw_hidden(len(batch), features.patches.shape[1], method.settings.mask_ratio, generator)
             hidden = hidden.to(model.device)
-            region = to_pixels(hidden, features.grid, size) & boxes[rows].to(model.device)
-            reports = ((features.sentences, batch.sentence_mask), (strangers.sentences, partner.sentence_mask))
+            region = method.reconstruction.region(hidden, target) * inside
             patches = method.reconstruction.seen_patches(net, features.patches, batch.images, hidden)
             for which, (sentences, mask) in enumerate(reports):
                 rebuilt = method.reconstruction.reconstruct(patches, hidden, sentences, mask, method.attention)
-                sums[which, rows] += ((rebuilt - batch.images).abs() * region).sum((1, 2, 3)).cpu()
+                sums[which, rows] += (method.reconstruction.errors(rebuilt, target) * region).sum((1, 2, 3)).cpu()
             counts[rows] += region.sum((1, 2, 3)).cpu()
     errors = (sums / counts).numpy().astype(np.float64)  # 0 / 0 is NaN: no hidden pixel inside a box
     return np.asarray(errors)

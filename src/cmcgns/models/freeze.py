@@ -49,6 +49,15 @@ def unreached_parameters(module: nn.Module) -> list[str]:
     return [f"{path}.{name}" if path else name for path, name in inside]
 
 
+def into_buffers(module: nn.Module) -> None:
+    """Make every parameter a buffer of the same name: no optimiser sees it, and weights still hold it."""
+    for each in module.modules():
+        for name in list(each._parameters):
+            parameter = each._parameters.pop(name)
+            each.register_buffer(name, None if parameter is None else parameter.detach().clone())
+        vars(each).pop(_UNREACHED, None)  # which names parameters
+
+
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
     """Dropout, BatchNorm and buffers rest; the mode is put back afterwards."""

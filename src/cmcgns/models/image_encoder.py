@@ -66,10 +66,44 @@ class ImageEncoder(nn.Module):
         """(B, 1, H, W) -> (B, P, C) patch tokens without pooling."""
         return self._maps(images).flatten(2).transpose(1, 2)
 
+    @property
+    def can_drop_patches(self) -> bool:
+        """Whether patches can be left out: those of timm's plain ViT know their place before its blocks."""
+        from timm.models import VisionTransformer
+
+        return isinstance(self.body, VisionTransformer)
+
+    def visible_tokens(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Tokens of some patches, computed without the others (MAE, He et al., CVPR 2022).
+
+        Args:
+            images: (B, 1, H, W).
+            visible: (B, V) places of the patches, row-major.
+
+        Returns:
+            (B, V, C), in the order asked for.
+        """
+        prefix = self.body.num_prefix_tokens
+
+        def keep(_: nn.Module, __: Any, tokens: Tensor) -> Tensor:
+            places = visible[:, :, None].expand(-1, -1, tokens.shape[2])
+            return torch.cat([tokens[:, :prefix], tokens[:, prefix:].gather(1, places)], dim=1)
+
+        # timm's own place for it: positions are added by then.
+        hook = self.body.patch_drop.register_forward_hook(keep)
+        try:
+            tokens: Tensor = self._features(images)[:, prefix:]
+        finally:
+            hook.remove()
+        return tokens
+
+    def _features(self, images: Tensor) -> Any:
+        images = images if self.channels == 1 else images.expand(-1, self.channels, -1, -1)
+        return self.body.forward_features(images.contiguous(memory_format=torch.channels_last))
+
     def _maps(self, images: Tensor) -> Tensor:
         """(B, 1, H, W) -> (B, C, h, w), whatever timm calls features."""
-        images = images if self.channels == 1 else images.expand(-1, self.channels, -1, -1)
-        features = self.body.forward_features(images.contiguous(memory_format=torch.channels_last))
+        features = self._features(images)
         if not isinstance(features, Tensor):
             raise UserError(f"image encoder: {type(self.body).__name__} gives no single map of patch tokens")
         if features.ndim == 4:

@@ -149,6 +149,20 @@ class ImageReportModel(nn.Module):
         """(B, P, C) tokens -> (B, D) unit image embeddings."""
         return F.normalize(self.image_projection(self.image_pool(tokens)), dim=-1)
 
+    def pool_patches(self, tokens: Tensor) -> Tensor:
+        """(B, P, C) tokens -> (B, P, D) unit embeddings, each pooled alone as if the image were that patch.
+
+        Zhou et al., ECCV 2022, section 3.2, for CLIP. The position embedding is left out: they say what a patch
+        shows, not where findings usually are.
+        """
+        pool = self.image_pool
+        return F.normalize(self.image_projection(pool.c_proj(pool.v_proj(tokens))), dim=-1)
+
+    def embed_sentences(self, sentences: Tensor) -> Tensor:
+        """(B, M, D) f_R -> (B, M, D) unit embeddings, each as that of a report of this sentence alone."""
+        alone = self.sentence_pool(sentences.flatten(0, 1)[:, None])
+        return F.normalize(alone, dim=-1).view(sentences.shape)
+
     def encode_report(
         self, token_ids: Tensor, token_mask: Tensor, token_sentence: Tensor, sentence_mask: Tensor
     ) -> tuple[Tensor, Tensor]:

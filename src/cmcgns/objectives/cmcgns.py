@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives import bank_warnings
+from cmcgns.objectives.average_encoder import AverageEncoder
 from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cross_attention import CrossModalAttention
@@ -24,7 +26,7 @@ from cmcgns.objectives.local_report import (
     other_reports,
     soft_weights,
 )
-from cmcgns.objectives.masked_reconstruction import MaskedReconstruction
+from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction, draw_hidden
 from cmcgns.objectives.objective import Figures, Objective, Stage, register
 from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
 from cmcgns.objectives.released import released_contrast, released_margin
@@ -36,12 +38,15 @@ from cmcgns.settings.config import ObjectiveSettings
 class CMCGNS(Objective):
     """All terms of the method; one of weight 0 is not computed. Arguments as of every objective.
 
-    In eval mode with two different reports `report_swapped` is among the metrics: L_report with other images.
+    In eval mode with two different reports `report_swapped` is among the metrics: L_report with other images; and in
+    Stage II `rebuilt_own`, `rebuilt_other`, `rebuilt_none`: the error where hidden, by the report that was given.
     """
 
     reads = frozenset(ObjectiveSettings.model_fields)
     late_part = "the cluster bank"
+    training_only = ("average.",)
     reconstruction: MaskedReconstruction | None
+    average: AverageEncoder | None
 
     def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:
         super().__init__(settings, grid, image_size, seed)
@@ -55,6 +60,23 @@ class CMCGNS(Objective):
         self.reconstruction = None
         if settings.reconstruction != "off":
             self.reconstruction = MaskedReconstruction(settings, grid, image_size)
+        self.average = None
+
+    def attach(self, model: ImageReportModel) -> None:
+        """Begin the average encoder, where targets are made by one.
+
+        Raises:
+            UserError: `mask: tokens` with an encoder whose patches cannot be left out.
+        """
+        settings, encoder = self.settings, model.image_encoder
+        drops = self.reconstruction is not None and settings.mask == "tokens"
+        if drops and not encoder.can_drop_patches:
+            raise UserError(
+                f"objective.mask=tokens: {type(encoder.body).__name__} cannot leave patches out, as a "
+                "VisionTransformer of timm can; set objective.mask=pixels, or another image_encoder.name"
+            )
+        if settings.target in HEADS:
+            self.average = AverageEncoder(model, HEADS[settings.target], settings.target_momentum)
 
     def trainable_parts(self, model: ImageReportModel, stage: Stage) -> list[nn.Module]:
         """What a term of the stage reaches."""
@@ -168,6 +190,7 @@ class CMCGNS(Objective):
             metrics |= of_report
         if self.reconstructs(self.stage):
             terms["reconstruction"] = self._reconstruction(model, local, batch, seed)
+            metrics |= {} if self.training else self._rebuilt_with(model, local, batch)
         loss = torch.stack([getattr(settings, f"weight_{name}") * term for name, term in terms.items()]).sum()
         return {"loss": loss} | terms, metrics
 
@@ -292,9 +315,44 @@ class CMCGNS(Objective):
         patches = features.patches
         if self.training:  # else nothing is hidden
             patches = self.reconstruction.seen_patches(model, patches, batch.images, hidden)
-        report = features.sentences, batch.sentence_mask
-        images = self.reconstruction.reconstruct(patches, hidden, *report, self.attention)
-        return self.reconstruction(images, batch.images, hidden)  # type: ignore[no-any-return]
+            if self.average is not None:
+                self.average.update(model)
+        mask = self.reconstruction.drop_reports(batch.sentence_mask, seed)
+        rebuilt = self.reconstruction.reconstruct(patches, hidden, features.sentences, mask, self.attention)
+        return self.reconstruction(rebuilt, self.target(model, features, batch), hidden)  # type: ignore[no-any-return]
+
+    def target(self, model: ImageReportModel, features: Features, batch: Batch) -> Tensor:
+        """What whole images are to be rebuilt as; of a finished run its encoder stands for the average."""
+        assert self.reconstruction is not None
+        net = model if self.average is None else self.average.net
+        return self.reconstruction.target(net, model, batch, features.sentences)
+
+    @torch.no_grad()
+    def _rebuilt_with(self, model: ImageReportModel, features: Features, batch: Batch) -> Figures:
+        """Mean error in hidden regions with a study's own report, the next other one, and none.
+
+        Of studies with another report in the batch; always the same regions are hidden.
+        """
+        partner, found = other_reports(batch.report_text)
+        if self.reconstruction is None or not self.reconstruction.cross_modal or not bool(found.any()):
+            return {}
+        generator = torch.Generator(batch.images.device).manual_seed(0)
+        ratio, count = self.settings.mask_ratio, features.patches.shape[1]
+        hidden = draw_hidden(len(batch), count, ratio, generator)
+        patches = self.reconstruction.seen_patches(model, features.patches, batch.images, hidden)
+        target, mask = self.target(model, features, batch), batch.sentence_mask
+        reports = {
+            "own": (features.sentences, mask),
+            "other": (features.sentences[partner], mask[partner]),
+            "none": (features.sentences, torch.zeros_like(mask)),
+        }
+        figures = {}
+        for name, report in reports.items():
+            rebuilt = self.reconstruction.reconstruct(patches, hidden, *report, self.attention)
+            error = self.reconstruction.errors(rebuilt, target)
+            region = self.reconstruction.region(hidden, error) & found[:, None, None, None]
+            figures[f"rebuilt_{name}"] = (error * region).sum() / region.sum().clamp(min=1)
+        return figures
 
 
 def share_gradient(tensor: Tensor, share: float) -> Tensor:

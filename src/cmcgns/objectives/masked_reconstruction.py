@@ -1,18 +1,21 @@
 """L_re: hidden regions of the radiograph are rebuilt with the help of the report (CM-MIR)."""
 
-import itertools
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.freeze import running_statistics_kept
 from cmcgns.models.model import ImageReportModel
 from cmcgns.objectives.collective import rank, sum_over_ranks, total, world_size
 from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.objectives.decoders import ImageDecoder, PatchDecoder
+from cmcgns.objectives.reconstruction_targets import high_frequencies, normalise_patches, patch_features, text_map
 from cmcgns.settings.config import ObjectiveSettings
+
+HEADS = {"features": ("patch_projection",), "text_map": ("image_pool", "image_projection")}
+"""Targets that an average encoder makes, and the heads of the model that it needs for them."""
 
 
 def draw_hidden(studies: int, patches: int, ratio: float, generator: torch.Generator) -> Tensor:
@@ -31,7 +34,7 @@ def to_pixels(hidden: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> T
 
 
 class MaskedReconstruction(nn.Module):
-    """Hides positions of f_I behind a learned token and gives back the image.
+    """Hides positions of f_I behind a learned token and gives back the image, or what else is the target.
 
     The decoder sees the hidden tokens beside f_R2I, which is *recomputed* with queries made of the hidden tokens
     plus a position embedding: a query made of the true token would carry what is to be rebuilt.
@@ -40,26 +43,51 @@ class MaskedReconstruction(nn.Module):
         settings: of the objective.
         grid: (h, w) of the patch tokens.
         image_size: side of the square image in pixels.
+
+    Raises:
+        UserError: a ratio that hides nothing, or leaves no token; patches of no whole number of pixels.
     """
 
     def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int) -> None:
         super().__init__()
         self.settings, self.grid = settings, grid
         patches = grid[0] * grid[1]
-        if settings.reconstruct == "hidden" and not round(settings.mask_ratio * patches):
-            raise UserError(
-                f"objective.mask_ratio={settings.mask_ratio:g} hides none of the {patches} positions, so there is "
-                "nothing to rebuild: set a larger one, or objective.reconstruct=everywhere"
-            )
+        self.hidden_count = round(settings.mask_ratio * patches)
+        self.image_size = image_size * settings.target_scale
+        self._check()
         self.cross_modal = settings.reconstruction == "cross_modal"
         dim = settings.dim
-        self.mask_token = nn.Parameter(torch.randn(dim) * dim**-0.5) if settings.mask == "features" else None
+        self.mask_token = nn.Parameter(torch.randn(dim) * dim**-0.5) if settings.mask != "pixels" else None
         self.position = None
         if self.cross_modal and settings.query == "masked":
             self.position = nn.Parameter(torch.randn(patches, dim) * dim**-0.5)
         width = 2 * dim if self.cross_modal else dim
         self.norm = nn.LayerNorm(width)
-        self.decoder = ImageDecoder(width, settings.decoder_width, grid, image_size)
+        self.decoder: nn.Module
+        if settings.target in HEADS:
+            channels = dim if settings.target == "features" else 1
+            self.decoder = PatchDecoder(width, settings.decoder_width, grid, channels)
+        else:
+            self.decoder = ImageDecoder(width, settings.decoder_width, grid, self.image_size)
+
+    def _check(self) -> None:
+        settings, patches = self.settings, self.grid[0] * self.grid[1]
+        ratio = f"objective.mask_ratio={settings.mask_ratio:g}"
+        if settings.reconstruct == "hidden" and not self.hidden_count:
+            raise UserError(
+                f"{ratio} hides none of the {patches} positions, so there is "
+                "nothing to rebuild: set a larger one, or objective.reconstruct=everywhere"
+            )
+        if settings.mask == "tokens" and self.hidden_count == patches:
+            raise UserError(
+                f"{ratio} hides all {patches} positions, and with objective.mask=tokens the image encoder would get "
+                "none: set a smaller one"
+            )
+        if settings.target_per_patch and (self.image_size % self.grid[0] or self.image_size % self.grid[1]):
+            raise UserError(
+                f"objective.target_per_patch: {self.image_size} pixels are no whole patches of a {self.grid[0]}×"
+                f"{self.grid[1]} grid: set another data.image_size, or target_per_patch=false"
+            )
 
     def draw(self, studies: int, seed: int, device: torch.device) -> Tensor:
         """(B, P) positions to hide in the studies of this rank: none outside training."""
@@ -71,20 +99,39 @@ class MaskedReconstruction(nn.Module):
         hidden = draw_hidden(studies * world_size(), patches, self.settings.mask_ratio, generator)
         return hidden[rank() * studies : (rank() + 1) * studies]
 
+    def drop_reports(self, sentence_mask: Tensor, seed: int) -> Tensor:
+        """(B, M) real sentences, of which some studies lose all in training (`report_dropout`)."""
+        chance, studies = self.settings.report_dropout, len(sentence_mask)
+        if not (self.training and chance):
+            return sentence_mask
+        # Another stream than that of the hidden positions, drawn for all ranks as well.
+        generator = torch.Generator(sentence_mask.device).manual_seed(seed ^ 1)
+        draws = torch.rand(studies * world_size(), 1, generator=generator, device=sentence_mask.device)
+        return sentence_mask & (draws[rank() * studies : (rank() + 1) * studies] >= chance)
+
     def seen_patches(self, model: ImageReportModel, patches: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        """What `reconstruct` starts from: f_I, or with `mask: pixels` that of images painted over with mid-gray.
+        """What `reconstruct` starts from: f_I, or with another `mask` that of a second pass over what is visible.
 
         Args:
-            model: that gave the patches; asked once more for painted images.
+            model: that gave the patches; asked once more for images painted over with mid-gray (`mask: pixels`), or
+                for the visible patches alone (`mask: tokens`).
             patches: (B, P, D) f_I of the whole images.
             images: (B, 1, H, W).
-            hidden: (B, P) true where hidden.
+            hidden: (B, P) true where hidden, round(mask_ratio · P) in every study.
+
+        Returns:
+            (B, P, D); with `mask: tokens` 0 where hidden.
         """
         if self.settings.mask == "features":
             return patches
+        encoder = model.image_encoder
+        if self.settings.mask == "tokens":
+            visible = hidden.byte().argsort(dim=1, stable=True)[:, : hidden.shape[1] - self.hidden_count]
+            found = model.project_patches(encoder.visible_tokens(images, visible))
+            return found.new_zeros(patches.shape).scatter(1, visible[:, :, None].expand_as(found), found)
         painted = images * ~to_pixels(hidden, self.grid, (images.shape[-2], images.shape[-1]))
-        with running_statistics_kept(model.image_encoder):  # evaluation sees whole images only
-            return model.project_patches(model.image_encoder.tokens(painted))
+        with running_statistics_kept(encoder):  # evaluation sees whole images only
+            return model.project_patches(encoder.tokens(painted))
 
     def reconstruct(
         self,
@@ -97,14 +144,14 @@ class MaskedReconstruction(nn.Module):
         """Rebuild images.
 
         Args:
-            patches: (B, P, D) f_I, or the tokens of the painted-over image with `mask: pixels`.
+            patches: (B, P, D), as `seen_patches` gives them.
             hidden: (B, P) true where hidden.
             sentences: (B, M, D).
-            sentence_mask: (B, M).
+            sentence_mask: (B, M); a study without any true is rebuilt without a report: its f_R2I is 0.
             attention: the cross-modal attention of the alignment losses.
 
         Returns:
-            (B, 1, H, W) in the normalised pixel range, unbounded.
+            As `target`, unbounded: (B, 1, H, W) in the normalised pixel range, or (B, K, h, w).
         """
         visible = patches
         if self.mask_token is not None:
@@ -116,52 +163,59 @@ class MaskedReconstruction(nn.Module):
             tokens = torch.cat([visible, attended], dim=-1)
         return self.decoder(self.norm(tokens))  # type: ignore[no-any-return]
 
-    def forward(self, reconstructed: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        """Mean absolute error over the hidden regions; everywhere if so set, and outside training."""
-        error = (reconstructed.float() - images.float()).abs()
-        region = torch.ones_like(images, dtype=torch.bool)
+    @torch.no_grad()
+    def target(self, net: ImageReportModel, model: ImageReportModel, batch: Batch, sentences: Tensor) -> Tensor:
+        """What whole images are to be rebuilt as.
+
+        Args:
+            net: average encoder, in eval mode; asked for features and text maps only.
+            model: embeds the sentences of a text map.
+            batch: B studies.
+            sentences: (B, M, D) f_R of their reports.
+
+        Returns:
+            (B, 1, H, W) an image, of `target_scale` times the side; (B, D, h, w) features; or (B, 1, h, w) a map.
+        """
+        kind = self.settings.target
+        if kind == "features":
+            return patch_features(net, batch.images)
+        if kind == "text_map":
+            patches = net.pool_patches(net.image_encoder.tokens(batch.images))
+            queries = model.embed_sentences(sentences)
+            with torch.autocast(patches.device.type, enabled=False):
+                found = text_map(patches.float(), queries.float(), batch.sentence_mask)
+            return found.view(-1, 1, *self.grid)
+        images = self.images(batch).float()
+        with torch.autocast(images.device.type, enabled=False):
+            images = high_frequencies(images, self.grid) if kind == "high_frequencies" else images
+            return normalise_patches(images, self.grid) if self.settings.target_per_patch else images
+
+    def images(self, batch: Batch) -> Tensor:
+        """(B, 1, H, W) the radiographs in the size that they are rebuilt in.
+
+        Raises:
+            UserError: the batch has none of twice the side.
+        """
+        if self.settings.target_scale == 1:
+            return batch.images
+        if batch.fine_images is None:
+            raise UserError("objective.target_scale=2: Batch.fine_images is missing, the images of twice the side")
+        return batch.fine_images
+
+    def errors(self, rebuilt: Tensor, target: Tensor) -> Tensor:
+        """(B, K, H, W) of both -> (B, 1, H, W) absolute error of one channel, 1 - cosine of several."""
+        if self.settings.target == "features":
+            return 1 - F.cosine_similarity(rebuilt.float(), target.float(), dim=1)[:, None]
+        return (rebuilt.float() - target.float()).abs()
+
+    def region(self, hidden: Tensor, like: Tensor) -> Tensor:
+        """(B, P) hidden positions -> (B, 1, H, W) places of a target or its error, (B, K, H, W)."""
+        return to_pixels(hidden, self.grid, (like.shape[-2], like.shape[-1]))
+
+    def forward(self, rebuilt: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+        """Mean error over the hidden regions; everywhere if so set, and outside training."""
+        error = self.errors(rebuilt, target)
+        region = torch.ones_like(error, dtype=torch.bool)
         if self.settings.reconstruct == "hidden" and self.training:
-            region = to_pixels(hidden, self.grid, (images.shape[-2], images.shape[-1]))
+            region = self.region(hidden, error)
         return sum_over_ranks((error * region).sum() / total(region.sum()).clamp(min=1))
-
-
-class ImageDecoder(nn.Module):
-    """A small convolutional decoder; linear output.
-
-    Every block doubles the side and halves the width. The last doubling is a sub-pixel convolution (Shi et al.,
-    CVPR 2016): four values a place, at half the side. Convolutions at full size would cost more than an encoder.
-
-    Args:
-        dim: width of the tokens.
-        width: channels of the first block.
-        grid: (h, w) of the tokens.
-        image_size: side of the square output in pixels.
-    """
-
-    def __init__(self, dim: int, width: int, grid: tuple[int, int], image_size: int) -> None:
-        super().__init__()
-        self.grid, self.image_size = grid, image_size
-        doublings = max(1, round(math.log2(image_size / grid[0])))
-        widths = [max(16, width >> step) for step in range(doublings)]
-        self.stem = nn.Conv2d(dim, widths[0], 1)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(math.gcd(8, after), after), nn.GELU())
-            for before, after in itertools.pairwise(widths)
-        )
-        self.output = nn.Conv2d(widths[-1], 4, 3, padding=1)
-        # The four values of a place start alike; otherwise a grid of single pixels lies over the image and stays for
-        # long (Aitken et al., arXiv 1707.02937).
-        with torch.no_grad():
-            self.output.weight.copy_(self.output.weight[:1].clone())
-            self.output.bias.zero_()  # type: ignore[union-attr]
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, P, dim) tokens, row-major on the grid -> (B, 1, H, W)."""
-        maps = self.stem(tokens.transpose(1, 2).unflatten(2, self.grid))
-        for block in self.blocks:
-            maps = block(F.interpolate(maps, scale_factor=2.0, mode="nearest"))
-        image = F.pixel_shuffle(self.output(maps), 2)
-        size = (self.image_size, self.image_size)
-        if image.shape[-2:] != size:  # odd grids: the side is no power of two times theirs
-            image = F.interpolate(image, size=size, mode="bilinear", align_corners=False)
-        return image

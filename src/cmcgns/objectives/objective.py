@@ -52,6 +52,7 @@ class Objective(nn.Module, ABC):
         Options: settings of its own, `objective.options` of the recipe; none by default.
         reads: which other settings of `objective` it reads; one that it does not read must keep its default.
         late_part: what of it starts only after some steps, such as "the cluster bank"; empty for nothing.
+        training_only: beginnings of the names of state that only training needs; weights of a finished run lack it.
         stage: the current one; changed between steps only, by whoever freezes what it does not train.
         options: the checked `Options`.
 
@@ -62,6 +63,7 @@ class Objective(nn.Module, ABC):
     Options: ClassVar[type[Settings]] = Settings
     reads: ClassVar[frozenset[str]] = frozenset({"dim", "temperature"})
     late_part: ClassVar[str] = ""
+    training_only: ClassVar[tuple[str, ...]] = ()
     stage: Stage = "alignment"
 
     def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:  # noqa: ARG002
@@ -90,6 +92,13 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def trainable_parts(self, model: ImageReportModel, stage: Stage) -> Iterable[nn.Module]:
         """Parts of the model and of itself that a stage trains; everything else is frozen by :func:`train_only`."""
+
+    def attach(self, model: ImageReportModel) -> None:
+        """Make state out of the model's parts; called once, where both are built to be trained.
+
+        Raises:
+            UserError: a model that the settings do not fit.
+        """
 
     def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:  # noqa: ARG002
         """Parts of it, by attribute, that a run which starts from another run's weights does not take, and why.

@@ -2,9 +2,7 @@
 
 Four ways, none of which is trained with boxes:
 
-- `pooled`: cosine of the phrase's global embedding with each patch, sent alone through the value and output maps of
-  the image's attention pool and its projection (Zhou et al., ECCV 2022, section 3.2, for CLIP). The position
-  embedding is left out: the map says what a patch shows, not where findings usually are.
+- `pooled`: cosine of the phrase's global embedding with each patch, pooled alone (`ImageReportModel.pool_patches`).
 - `patches`: cosine of the phrase's sentence embedding f_R with the patch's f_I. No loss of the method compares the
   two directly.
 - `attention`: the weight that the sentence gives to the patch in the cross-modal attention.
@@ -54,9 +52,7 @@ def patch_maps(
     """
     local, pooled = phrases
     if kind == "pooled":
-        pool = net.image_pool
-        dense = F.normalize(net.image_projection(pool.c_proj(pool.v_proj(tokens))), dim=-1)
-        return pooled @ dense.transpose(1, 2)
+        return pooled @ net.pool_patches(tokens).transpose(1, 2)
     patches = net.project_patches(tokens)
     if kind == "patches":
         return F.normalize(local, dim=-1) @ patches.transpose(1, 2)

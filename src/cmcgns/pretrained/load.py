@@ -120,7 +120,7 @@ def load(run: str | Path, device: str = "cpu") -> Pretrained:
         raise UserError(f"{folder.path}: model.safetensors is missing; finish the run with --resume")
     tokenizer = load_saved_tokenizer(folder.tokenizer)
     config = folder.read_report_config()
-    task = build_task(recipe, len(tokenizer), config, load_weights=False)
+    task = build_task(recipe, len(tokenizer), config, load_weights=False, for_training=False)
     try:
         load_weights(folder.model, task)
     except UserError as error:
@@ -145,4 +145,5 @@ def random_twin(model: Pretrained, seed: int | None = None) -> Pretrained:
     settings = model.recipe.image_encoder.model_copy(update={"weights": None})
     recipe = model.recipe.model_copy(update={"image_encoder": settings})
     config = model.task.model.report_encoder.config
-    return Pretrained(build_task(recipe, len(model.tokenizer), config), model.tokenizer, recipe)
+    task = build_task(recipe, len(model.tokenizer), config, for_training=False)
+    return Pretrained(task, model.tokenizer, recipe)

@@ -171,10 +171,25 @@ class ObjectiveSettings(Settings):
         "cross_modal", description="off: the second stage goes on with the alignment alone, for its own epochs"
     )
     mask_ratio: Fraction = 0.5
-    mask: Literal["features", "pixels"] = Field("features", description="pixels costs a second image pass")
+    mask: Literal["features", "pixels", "tokens"] = Field(
+        "features",
+        description="pixels are painted over in the image, at the price of a second image pass; tokens leaves hidden "
+        "patches out of that pass, which a ViT can",
+    )
     query: Literal["masked", "unmasked"] = Field("masked", description="unmasked as released")
     reconstruct: Literal["hidden", "everywhere"] = "hidden"
     decoder_width: Width = 256
+    target: Literal["pixels", "high_frequencies", "features", "text_map"] = Field(
+        "pixels",
+        description="what is rebuilt: the image, what a blurred one lacks, f_I of the average encoder, or where that "
+        "encoder sees what the report's sentences say",
+    )
+    target_scale: Literal[1, 2] = Field(1, description="side of the rebuilt image in sides of the encoder's input")
+    target_per_patch: bool = Field(False, description="the image to rebuild has mean 0, variance 1 in each patch")
+    target_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.99, description="of the average encoder, a micro-step of Stage II (target=features or text_map)"
+    )
+    report_dropout: Fraction = Field(0.0, description="chance that a study is rebuilt without its report in training")
 
     @field_validator("reconstruction", mode="before")
     @classmethod
@@ -212,6 +227,7 @@ class TrainingSettings(Settings):
     recall_limit: Positive = Field(2000, description="validation studies used for retrieval")
 
 
+_REBUILDING = {"target", "target_scale", "target_per_patch", "target_momentum", "report_dropout"}
 _RELEASED: dict[str, Any] = {
     "sentence_gradient": 1.0,
     "tau": 1.0,
@@ -265,6 +281,7 @@ class Recipe(Settings):
         self._fits_released()
         self._fits_local()
         self._fits_overlap()
+        self._fits_reconstruction()
         if self.training.batches == "near" and not self.objective.weight_global + self.objective.weight_report:
             raise ValueError(
                 "training.batches=near brings hard negatives together, but objective.weight_global and "
@@ -284,6 +301,29 @@ class Recipe(Settings):
             raise ValueError(
                 "objective.global_overlap needs clusters, which objective.negatives=in_batch has none of: set "
                 "objective.negatives=cluster (or hard), or leave it 0"
+            )
+
+    def _fits_reconstruction(self) -> None:
+        """What another switch of the reconstruction makes meaningless."""
+        objective, kind = self.objective, self.objective.target
+        changed = objective.model_dump(include=_REBUILDING, exclude_defaults=True).keys()
+        averaged = kind in ("features", "text_map")
+        useless = {
+            f"reconstruction={objective.reconstruction}":
+                {"off": changed, "image_only": changed & {"report_dropout"}}.get(objective.reconstruction),
+            f"target={kind}": changed & ({"target_scale", "target_per_patch"} if averaged else {"target_momentum"}),
+        }  # fmt: skip
+        for switch, names in useless.items():
+            if names:
+                raise ValueError(f"objective.{min(names)} has no meaning with objective.{switch}: leave its default")
+        if objective.mask == "tokens" and objective.query == "unmasked":
+            raise ValueError("objective.query=unmasked asks with tokens that mask=tokens leaves out: set masked")
+        if kind == "text_map" and not objective.weight_global:
+            raise ValueError("objective.target=text_map is made by what L_global trains: set weight_global above 0")
+        if kind == "features" and not objective.weight_image + objective.weight_report:
+            raise ValueError(
+                "objective.target=features: with weight_image and weight_report 0 the reconstruction alone would "
+                "train f_I, which could then become the same everywhere: set one of them above 0"
             )
 
     def _fits_local(self) -> None:

@@ -50,8 +50,10 @@ def random_batch(recipe: Recipe, studies: int, vocabulary: int) -> Batch:
     owner[1:-1] = torch.arange(words) * sentences // words
     mask = (torch.arange(data.max_sentences) < sentences).expand(studies, -1)
     text = torch.arange(1, 1 + studies * data.max_sentences).view(studies, -1)
+    fine = recipe.objective.target_scale == 2
     return Batch(
         images=torch.rand(studies, 1, data.image_size, data.image_size) * 2 - 1,
+        fine_images=torch.rand(studies, 1, 2 * data.image_size, 2 * data.image_size) * 2 - 1 if fine else None,
         token_ids=torch.randint(min(_FIRST_WORD, vocabulary - 1), vocabulary, (studies, data.max_tokens)),
         token_mask=torch.ones(studies, data.max_tokens, dtype=torch.bool),
         token_sentence=owner.expand(studies, -1).contiguous(),

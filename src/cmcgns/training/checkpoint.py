@@ -43,9 +43,12 @@ class TrainingState:
     best: dict[str, float] = field(default_factory=dict)
 
 
-def save_weights(path: Path, module: nn.Module, about: dict[str, Any] | None = None) -> None:
-    """Write every parameter and buffer of a module."""
-    write_tensors(path, module.state_dict(), "about", about or {})
+def save_weights(
+    path: Path, module: nn.Module, about: dict[str, Any] | None = None, without: tuple[str, ...] = ()
+) -> None:
+    """Write the parameters and buffers of a module, but those whose names begin as one of `without`."""
+    tensors = {name: value for name, value in module.state_dict().items() if not name.startswith(without)}
+    write_tensors(path, tensors, "about", about or {})
 
 
 def load_weights(path: Path, module: nn.Module) -> dict[str, Any]:

@@ -10,13 +10,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich.progress import Progress
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.spreadsheet import write_spreadsheet
 from cmcgns.data.pairs.batch import steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset, StoredImages, pair_dataset
-from cmcgns.data.pairs.rows import PairTable, assign_splits, read_images, read_pairs
+from cmcgns.data.pairs.rows import (
+    PairTable,
+    assign_splits,
+    count_small,
+    read_images,
+    read_pairs,
+    twice_the_side,
+)
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.reports.tokenizer import load_saved_tokenizer, load_tokenizer, train_tokenizer
 from cmcgns.data.shards.index import AGAIN, ShardFolder, open_shards
@@ -55,10 +63,10 @@ def prepare_data(
         fixed_shapes: pad to few shapes on which all ranks agree.
         same: rows and splits that a resumed run goes on with; None takes what the table has now.
     """
-    pairs, images = _read(recipe, data, same)
+    pairs, images, fine = _read(recipe, data, same)
     train, validation = same.split(pairs) if same else assign_splits(pairs, recipe.data, recipe.training.seed)
     tokenizer = _tokenizer(recipe, pairs.frame["text"].loc[train], tokenizer_folder)
-    studies = pair_dataset(pairs, tokenizer, recipe.data, images, fixed_shapes)
+    studies = pair_dataset(pairs, tokenizer, recipe.data, images, fixed_shapes, fine)
     if len(train) > 1 and len(np.unique(studies.tokens.report_text[train])) == 1:
         raise UserError(
             f"{pairs.source.name}: all {len(train)} training reports are equal, so nothing tells one radiograph from "
@@ -72,32 +80,50 @@ def prepare_data(
             "one is taken; give more rows the validation split, or raise data.val_fraction",
             pairs.source.name,
         )
-    held: StoredImages = images
+    rows = validation.to_numpy()
+    held = (_hold(each, rows) for each in (images, fine))
+    return PreparedData(pairs, studies.subset(train.to_numpy()), studies.subset(rows, *held), tokenizer)
+
+
+def _hold(images: StoredImages | None, rows: NDArray[np.int64]) -> StoredImages | None:
+    """Validation images of shards are read now."""
     if isinstance(images, ShardImages):
-        read = partial(images.load, validation.to_numpy())
-        held = _with_bar("reading validation images", len(validation), read)
-    parts = studies.subset(train.to_numpy()), studies.subset(validation.to_numpy(), held)
-    return PreparedData(pairs, *parts, tokenizer)
+        return _with_bar("reading validation images", len(rows), partial(images.load, rows))
+    return images
 
 
-def _read(recipe: Recipe, data: Path | str, same: SameRows | None) -> tuple[PairTable, StoredImages]:
-    """The rows that can be used, and their images."""
-    shards = open_shards(data)
+def _read(
+    recipe: Recipe, data: Path | str, same: SameRows | None
+) -> tuple[PairTable, StoredImages, StoredImages | None]:
+    """The rows that can be used, their images, and these of twice the side where the objective rebuilds such."""
+    shards, twice = open_shards(data), recipe.objective.target_scale == 2
+    size = recipe.data.resize
     if shards is not None:
         if recipe.training.batches == "near":
             raise UserError(NO_NEAR_BATCHES)
         pairs = read_shard_pairs(shards, recipe)
         if same:
             same.keep(pairs)
-        return pairs, shard_images(shards, pairs, recipe)
+        return pairs, shard_images(shards, pairs, size), shard_images(shards, pairs, 2 * size) if twice else None
     if same is None:
         pairs = read_pairs(Path(data), recipe.data, everything=False)
         read = partial(read_images, pairs, recipe.data)
+        read_fine = partial(read_images, pairs, twice_the_side(recipe.data))
     else:  # what `data.bad_images` says held at the start
         pairs = read_pairs(Path(data), recipe.data, exists=lambda _: True, everything=False)
         same.keep(pairs)
-        read = partial(same.read_images, pairs, recipe.data.resize)
-    return pairs, _with_bar("reading images", len(pairs.frame), read)
+        read, read_fine = (partial(same.read_images, pairs, side) for side in (size, 2 * size))
+    images = _with_bar("reading images", len(pairs.frame), read)
+    if not twice:
+        return pairs, images, None
+    small, known = count_small(pairs.frame["image_path"].tolist(), 2 * size)
+    if small:
+        logger.warning(
+            "objective.target_scale=2: of %d images looked at, %d are smaller than %d px (twice data.resize): "
+            "to be rebuilt they are enlarged, without more detail",
+            known, small, 2 * size,
+        )  # fmt: skip
+    return pairs, images, _with_bar("reading images of twice the side", len(pairs.frame), read_fine)
 
 
 def read_shard_pairs(shards: ShardFolder, recipe: Recipe) -> PairTable:
@@ -107,8 +133,8 @@ def read_shard_pairs(shards: ShardFolder, recipe: Recipe) -> PairTable:
     return pairs
 
 
-def shard_images(shards: ShardFolder, pairs: PairTable, recipe: Recipe) -> ShardImages:
-    """The images of the rows, still in their shards.
+def shard_images(shards: ShardFolder, pairs: PairTable, size: int) -> ShardImages:
+    """The images of the rows, still in their shards, long side to `size`.
 
     Raises:
         UserError: the manifest is not that of shards.
@@ -116,7 +142,7 @@ def shard_images(shards: ShardFolder, pairs: PairTable, recipe: Recipe) -> Shard
     if "shard" not in pairs.frame:
         raise UserError(f"{shards.manifest}: missing column shard; {AGAIN}")
     members = np.array([path.rsplit("/", 1)[1] for path in pairs.frame["image_path"]])
-    return ShardImages(shards, pairs.frame["shard"].to_numpy(dtype=object), members, recipe.data.resize)
+    return ShardImages(shards, pairs.frame["shard"].to_numpy(dtype=object), members, size)
 
 
 def _with_bar(text: str, total: int, read: Callable[[Callable[[int], None]], Images]) -> Images:

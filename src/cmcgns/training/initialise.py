@@ -75,7 +75,8 @@ def load_initial_weights(task: PretrainingTask, recipe: Recipe, source: RunFolde
         if name in wanted and wanted[name].shape == value.shape and name.split(".")[0] not in own
     }  # fmt: skip
     task.objective.load_state_dict(wanted | fits)
-    fresh = sorted(name for name in wanted if name not in fits and name.split(".")[0] not in own)
+    expected = (*(f"{name}." for name in own), *task.objective.training_only)  # not to be found there
+    fresh = sorted(name for name in wanted if name not in fits and not name.startswith(expected))
     logger.info("weights from %s: both encoders, %d tensors of the objective", source.path, len(fits))
     for name, grids in moved.items():
         logger.info("  interpolated: %s, %s", name, grids)

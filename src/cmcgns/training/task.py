@@ -40,7 +40,11 @@ class PretrainingTask(nn.Module):
 
 
 def build_task(
-    recipe: Recipe, vocabulary: int, report_config: dict[str, object] | None = None, load_weights: bool = True
+    recipe: Recipe,
+    vocabulary: int,
+    report_config: dict[str, object] | None = None,
+    load_weights: bool = True,
+    for_training: bool = True,
 ) -> PretrainingTask:
     """Build model and objective from settings.
 
@@ -49,12 +53,15 @@ def build_task(
         vocabulary: size of the tokenizer.
         report_config: Hugging Face configuration of a saved report encoder.
         load_weights: false when a checkpoint will fill the parameters.
+        for_training: false for a finished run, which lacks what only training needs.
     """
     size = recipe.data.image_size
     image_encoder = ImageEncoder(recipe.image_encoder, size, load_weights)
     report_encoder = ReportEncoder(recipe.report_encoder, vocabulary, recipe.data.max_tokens, report_config)
     model = ImageReportModel(image_encoder, report_encoder, recipe.objective.dim)
     objective = find_objective(recipe.objective)(recipe.objective, image_encoder.grid, size, recipe.training.seed)
+    if for_training:
+        objective.attach(model)
     return PretrainingTask(model, objective)
 
 

@@ -35,6 +35,7 @@ class Batch:
         token_order: (B,) the studies from the shortest report to the longest; None to encode them all together.
         token_lengths: word pieces of the longest report in each of as many equal parts of that order.
         sentence_places: (R,) places of the flattened (B, M) sentences, those of all real ones first; None for all.
+        fine_images: (B, 1, 2H, 2W) the same views of pictures of twice the side; None where nobody asked for them.
     """
 
     images: Tensor
@@ -49,6 +50,7 @@ class Batch:
     token_order: Tensor | None = None
     token_lengths: tuple[int, ...] = ()
     sentence_places: Tensor | None = None
+    fine_images: Tensor | None = None
 
     def check(self) -> Self:
         """Refuse shapes that do not fit together.
@@ -69,6 +71,8 @@ class Batch:
             "report_text": (studies,),
             "report_sentences": (studies, self.report_sentences.shape[-1]),
         }
+        if self.fine_images is not None:
+            expected["fine_images"] = (studies, 1, 2 * self.images.shape[2], 2 * self.images.shape[3])
         for name, shape in expected.items():
             if tuple(getattr(self, name).shape) != shape:
                 found = tuple(getattr(self, name).shape)

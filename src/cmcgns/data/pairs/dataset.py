@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.pairs.batch import Batch, BatchRequest
-from cmcgns.data.pairs.rows import PairTable, read_images
+from cmcgns.data.pairs.rows import PairTable, read_images, twice_the_side
 from cmcgns.data.reports.tokens import ReportTokens, drop_sentences, length_groups, round_up, tokenize_reports, trim
 from cmcgns.settings.config import DataSettings
 
@@ -41,6 +41,7 @@ class PairDataset(Dataset[Batch]):
         settings: crop, affine and jitter.
         fixed_shapes: pad to few, rounded shapes on which all ranks agree (a GPU prefers few of them), instead of the
             batch's own.
+        fine: (n, 2S, 2S) uint8, the same pictures of twice the side; batches then hold `fine_images`.
     """
 
     def __init__(
@@ -51,19 +52,24 @@ class PairDataset(Dataset[Batch]):
         rows: NDArray[np.int64],
         settings: DataSettings,
         fixed_shapes: bool = False,
+        fine: StoredImages | None = None,
     ) -> None:
+        self.fine = fine
         self.images, self.tokens, self.study_ids = images, tokens, list(study_ids)
         self.rows, self.settings, self.fixed_shapes = np.asarray(rows), settings, fixed_shapes
 
-    def subset(self, rows: NDArray[np.int64], images: StoredImages | None = None) -> "PairDataset":
+    def subset(
+        self, rows: NDArray[np.int64], images: StoredImages | None = None, fine: StoredImages | None = None
+    ) -> "PairDataset":
         """Some rows of the same studies.
 
         Args:
             rows: of all n studies.
             images: read from there instead, (n, S, S) as well.
+            fine: the same, of twice the side.
         """
-        images = self.images if images is None else images
-        return PairDataset(images, self.tokens, self.study_ids, rows, self.settings, self.fixed_shapes)
+        images, fine = self.images if images is None else images, self.fine if fine is None else fine
+        return PairDataset(images, self.tokens, self.study_ids, rows, self.settings, self.fixed_shapes, fine)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,7 +92,9 @@ class PairDataset(Dataset[Batch]):
         )
         arrays |= {"token_order": order, "sentence_places": self._places(request, arrays["sentence_mask"])}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        views = self._view(rows, draws, request)
+        if self.fine is not None:
+            tensors["fine_images"] = self._view(self.fine[rows], draws, request, times=2)
+        views = self._view(self.images[rows], draws, request)
         return Batch(images=views, study_ids=names, token_lengths=lengths, **tensors).check()
 
     def _bounds(self, request: BatchRequest) -> tuple[int, int] | tuple[()]:
@@ -118,14 +126,14 @@ class PairDataset(Dataset[Batch]):
         return 32 if self.fixed_shapes else 8
 
     def _view(
-        self, rows: NDArray[np.int64], draws: NDArray[np.float64] | None, request: BatchRequest
+        self, stored: Any, draws: NDArray[np.float64] | None, request: BatchRequest, times: int = 1
     ) -> torch.Tensor:
-        stored, offsets = self.images[rows], self._offsets(draws, len(rows))
+        """(B, 1, H, W) normalised; of stored pictures of `times` the side the same view, `times` as large."""
+        offsets, size = times * self._offsets(draws, len(stored)), times * self.settings.image_size
         if request.epoch_seed is not None and self.settings.affine > 0:
             turns = _draws(request.epoch_seed, 3, (len(self.rows), 4))[request.rows]
-            normalised = affine_crop(stored, offsets, turns, self.settings.image_size, self.settings.affine)
+            normalised = affine_crop(stored, offsets, turns, size, self.settings.affine)
         else:
-            size = self.settings.image_size
             crops = [image[y : y + size, x : x + size] for image, (y, x) in zip(stored, offsets, strict=True)]
             normalised = normalise_pixels(np.stack(crops))
         jitter = self.settings.intensity_jitter
@@ -148,6 +156,7 @@ def pair_dataset(
     settings: DataSettings,
     images: StoredImages | None = None,
     fixed_shapes: bool = False,
+    fine: StoredImages | Literal["read"] | None = None,
 ) -> PairDataset:
     """The rows of a table as a data set.
 
@@ -157,14 +166,17 @@ def pair_dataset(
         settings: sizes, bounds and augmentation.
         images: of all rows; by default they are read now.
         fixed_shapes: pad to few shapes on which all ranks agree.
+        fine: the same pictures of twice the side, or `read` for reading them now.
 
     Raises:
         UserError: images that cannot be read, unless they are to be left out.
     """
     images = read_images(pairs, settings) if images is None else images
+    if isinstance(fine, str):
+        fine = read_images(pairs, twice_the_side(settings))
     tokens = tokenize_reports(pairs.frame["text"], tokenizer, settings.max_tokens, settings.max_sentences)
     names = pairs.frame["study_id"].tolist()
-    return PairDataset(images, tokens, names, np.arange(len(names)), settings, fixed_shapes)
+    return PairDataset(images, tokens, names, np.arange(len(names)), settings, fixed_shapes, fine)
 
 
 def affine_crop(

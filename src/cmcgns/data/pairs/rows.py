@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pyarrow
 
 from cmcgns.common.errors import UserError, shortened
 from cmcgns.common.remote import is_url
+from cmcgns.data.images.files import picture_sizes
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.images.read import load_images
 from cmcgns.data.manifest import REPORT_COLUMNS
@@ -197,6 +198,29 @@ def read_images(pairs: PairTable, settings: DataSettings, progress: Callable[[in
     bad[list(errors)] = True
     pairs.leave_out(pd.Series(bad), "unreadable image")
     return images[~bad]
+
+
+def twice_the_side(settings: DataSettings) -> DataSettings:
+    """The settings for pictures of twice the side."""
+    return settings.model_copy(update={"resize": 2 * settings.resize})
+
+
+def count_small(paths: Sequence[str], side: int, looked_at: int = 200) -> tuple[int, int]:
+    """How many pictures have a long side of fewer pixels, by the heads of some of the files.
+
+    Args:
+        paths: files; URLs are not looked at.
+        side: pixels.
+        looked_at: at most so many, evenly spread.
+
+    Returns:
+        Small ones, and those whose size is known.
+    """
+    some = [paths[i] for i in np.linspace(0, len(paths) - 1, min(looked_at, len(paths))).astype(int)]
+    some = [path for path in some if not is_url(path)]
+    stated = pd.DataFrame({"width": [0] * len(some), "height": [0] * len(some)})
+    longest = picture_sizes(stated, some).max(axis=1) if some else np.zeros(0, dtype=np.int64)
+    return int(((longest > 0) & (longest < side)).sum()), int((longest > 0).sum())
 
 
 def assign_splits(pairs: PairTable, settings: DataSettings, seed: int) -> tuple[pd.Index, pd.Index]:
