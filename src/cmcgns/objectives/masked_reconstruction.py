@@ -185,10 +185,14 @@ class MaskedReconstruction(nn.Module):
             with torch.autocast(patches.device.type, enabled=False):
                 found = text_map(patches.float(), queries.float(), batch.sentence_mask)
             return found.view(-1, 1, *self.grid)
+        plain = self.plain(batch)
+        return normalise_patches(plain, self.grid) if self.settings.target_per_patch else plain
+
+    def plain(self, batch: Batch) -> Tensor:
+        """(B, 1, H, W) the images to rebuild, or their high frequencies, before any patch is normalised."""
         images = self.images(batch).float()
         with torch.autocast(images.device.type, enabled=False):
-            images = high_frequencies(images, self.grid) if kind == "high_frequencies" else images
-            return normalise_patches(images, self.grid) if self.settings.target_per_patch else images
+            return high_frequencies(images, self.grid) if self.settings.target == "high_frequencies" else images
 
     def images(self, batch: Batch) -> Tensor:
         """(B, 1, H, W) the radiographs in the size that they are rebuilt in.

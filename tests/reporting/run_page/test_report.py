@@ -17,12 +17,14 @@ from cmcgns.cli.app import app
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.data.shards.write import write_shards
+from cmcgns.evaluation.report_use import read_study_set, report_use
 from cmcgns.phantom import write_dataset
 from cmcgns.phantom.findings import FINDINGS
 from cmcgns.pretrained import load
 from cmcgns.pretrained.phrase_maps import patch_maps
 from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.reporting.run_page.heat_maps import make_examples, scale_of
+from cmcgns.reporting.run_page.reconstructions import _rebuild
 from cmcgns.reporting.run_page.report import write_run_page
 from cmcgns.reporting.run_page.studies import encode_studies
 from cmcgns.settings.recipe import load_recipe
@@ -83,7 +85,15 @@ def results(clear: bool = True) -> dict[str, Any]:
         "pretrained": summary(0.875),
         "random": summary(0.625),
         "difference": difference,
-        "report_use": {"right": interval(0.2), "other": interval(0.3), "difference": interval(0.1), "studies": 11},
+        "report_use": {
+            "right": interval(0.2),
+            "other": interval(0.3),
+            "none": interval(0.4),
+            "difference": interval(0.1),
+            "difference_none": interval(0.2),
+            "studies": 11,
+            "error": "|error| (image range −1 to 1)",
+        },
         "seconds": {"pretrain": 65.0},
         "counts": {"train": 48, "val": 16, "test": 24},
     }
@@ -154,7 +164,37 @@ def test_use_of_the_report_is_stated(page: str) -> None:
     text = " ".join(section(page, "reconstructions").split())
     assert "Over 11 test studies" in text
     assert "+0.1000 (+0.0900 to +0.1100)" in text
+    assert "+0.2000 (+0.1900 to +0.2100) (the decoder was never trained without one)" in text
+    assert "|error| (image range −1 to 1) where hidden" in text
     assert "saw the whole image" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["target=high_frequencies", "target_per_patch=true", "target_scale=2", "mask=pixels"], "less a blurred one"),
+        (["target=features", "report_dropout=0.3"], "black is none"),
+        (["target=text_map", "reconstruction=image_only"], "what its report says"),
+    ],
+    ids=str,
+)
+def test_other_targets_are_shown_too(changes: list[str], said: str, data: Path, tmp_path: Path) -> None:
+    settings = (*TINY, *(f"objective.{change}" for change in changes))
+    run = pretrain(load_recipe("demo", settings), data, tmp_path / "run", quiet=True)
+    model = load(run)
+    use = report_use(model, read_study_set(data / "manifest.parquet", "test", model))
+    page = write_run_page(run, data, results() | {"report_use": use}, tmp_path / "report").read_text("utf-8")
+    text = " ".join(section(page, "reconstructions").split())
+    assert said in text
+    assert use["error"].replace("'", "&#39;") in text
+    shown = [_rebuild(encode_studies(model, data), row) for row in (0, 1)]
+    for study in shown:
+        assert all(np.abs(image).max() <= 1 for image in (study.truth, study.right, study.wrong))
+        assert np.array_equal(study.right[~study.hidden], study.truth[~study.hidden])
+        assert (study.right[study.hidden] != study.truth[study.hidden]).any()
+        assert np.array_equal(study.right, study.wrong) == ("reconstruction=image_only" in changes)
+        assert study.original.shape == ((64, 64) if "target_scale=2" in changes else (32, 32))
 
 
 def test_provenance_and_settings_are_shown(run: Path, page: str) -> None:

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from cmcgns.common.files import make_folder, write_text
 from cmcgns.common.page import page_template
 from cmcgns.pretrained import load
-from cmcgns.reporting.run_page.examples import DRAWS, Rebuilt, show_reconstructions, show_retrieval
+from cmcgns.reporting.run_page.examples import show_retrieval
 from cmcgns.reporting.run_page.heat_maps import Example, Scale, quoted, show_heat_maps, show_overlay
+from cmcgns.reporting.run_page.reconstructions import DRAWS, Rebuilt, show_reconstructions
 from cmcgns.reporting.run_page.results import (
     describe_recipe,
     draw_bars,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -104,7 +104,8 @@ def encode_studies(model: Pretrained, manifest: Path, images: Path | None = None
     seen = open_seen(RunFolder(model.folder).seen) if model.folder is not None else None
     pairs = read_pairs(manifest, data)
     pairs.frame, split = _choose_rows(pairs, data, seen)
-    dataset = pair_dataset(pairs, model.tokenizer, data)
+    fine: Literal["read"] | None = "read" if model.recipe.objective.target_scale == 2 else None
+    dataset = pair_dataset(pairs, model.tokenizer, data, fine=fine)
     frame = pairs.frame.reset_index(drop=True)
     return EncodedStudies(
         model=model,
