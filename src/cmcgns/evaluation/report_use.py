@@ -19,6 +19,7 @@ from cmcgns.data.pairs.rows import read_pairs
 from cmcgns.metrics.intervals import mean_interval
 from cmcgns.objectives.masked_reconstruction import draw_hidden
 from cmcgns.objectives.reconstruction_targets import error_of
+from cmcgns.objectives.report_comparison import errors_by_report
 from cmcgns.pretrained import Pretrained
 
 
@@ -112,11 +113,8 @@ def _reconstruction_errors(model: Pretrained, test: StudySet, seed: int, draws: 
         partner = test.dataset[BatchRequest(partners[request.rows])].to(model.device)
         features, strangers = net(batch), net(partner)
         target = method.target(net, features, batch)
-        reports = (
-            (features.sentences, batch.sentence_mask),
-            (strangers.sentences, partner.sentence_mask),
-            (features.sentences, torch.zeros_like(batch.sentence_mask)),
-        )
+        own = features.sentences, batch.sentence_mask
+        other = strangers.sentences, partner.sentence_mask
         # A patch of a map counts by the share of it that lies in a box.
         inside = F.interpolate(boxes[rows].to(model.device).float(), size=target.shape[-2:], mode="area")
         for _ in range(draws):
@@ -124,9 +122,8 @@ def _reconstruction_errors(model: Pretrained, test: StudySet, seed: int, draws: 
             hidden = hidden.to(model.device)
             region = method.reconstruction.region(hidden, target) * inside
             patches = method.reconstruction.seen_patches(net, features.patches, batch.images, hidden)
-            for which, (sentences, mask) in enumerate(reports):
-                rebuilt = method.reconstruction.reconstruct(patches, hidden, sentences, mask, method.attention)
-                sums[which, rows] += (method.reconstruction.errors(rebuilt, target) * region).sum((1, 2, 3)).cpu()
+            found = errors_by_report(method.reconstruction, method.attention, patches, hidden, target, own, other)
+            sums[:, rows] += (found * region).sum((2, 3, 4)).cpu()
             counts[rows] += region.sum((1, 2, 3)).cpu()
     errors = (sums / counts).numpy().astype(np.float64)  # 0 / 0 is NaN: no hidden pixel inside a box
     return np.asarray(errors)

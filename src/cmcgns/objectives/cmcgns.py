@@ -26,10 +26,11 @@ from cmcgns.objectives.local_report import (
     other_reports,
     soft_weights,
 )
-from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction, draw_hidden
+from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
 from cmcgns.objectives.objective import Figures, Objective, Stage, register
 from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
 from cmcgns.objectives.released import released_contrast, released_margin
+from cmcgns.objectives.report_comparison import compare_reports
 from cmcgns.objectives.report_overlap import soft_negatives
 from cmcgns.settings.config import ObjectiveSettings
 
@@ -327,32 +328,15 @@ class CMCGNS(Objective):
         net = model if self.average is None else self.average.net
         return self.reconstruction.target(net, model, batch, features.sentences)
 
-    @torch.no_grad()
     def _rebuilt_with(self, model: ImageReportModel, features: Features, batch: Batch) -> Figures:
-        """Mean error in hidden regions with a study's own report, the next other one, and none.
-
-        Of studies with another report in the batch; always the same regions are hidden.
-        """
+        """Mean error in hidden regions by report, of studies with another report in the batch."""
         partner, found = other_reports(batch.report_text)
         if self.reconstruction is None or not self.reconstruction.cross_modal or not bool(found.any()):
             return {}
-        generator = torch.Generator(batch.images.device).manual_seed(0)
-        ratio, count = self.settings.mask_ratio, features.patches.shape[1]
-        hidden = draw_hidden(len(batch), count, ratio, generator)
-        patches = self.reconstruction.seen_patches(model, features.patches, batch.images, hidden)
-        target, mask = self.target(model, features, batch), batch.sentence_mask
-        reports = {
-            "own": (features.sentences, mask),
-            "other": (features.sentences[partner], mask[partner]),
-            "none": (features.sentences, torch.zeros_like(mask)),
-        }
-        figures = {}
-        for name, report in reports.items():
-            rebuilt = self.reconstruction.reconstruct(patches, hidden, *report, self.attention)
-            error = self.reconstruction.errors(rebuilt, target)
-            region = self.reconstruction.region(hidden, error) & found[:, None, None, None]
-            figures[f"rebuilt_{name}"] = (error * region).sum() / region.sum().clamp(min=1)
-        return figures
+        target = self.target(model, features, batch)
+        errors = compare_reports(self.reconstruction, self.attention, model, features, batch, target, partner)
+        means = errors[:, found].mean(1)
+        return dict(zip(("rebuilt_own", "rebuilt_other", "rebuilt_none"), means, strict=True))
 
 
 def share_gradient(tensor: Tensor, share: float) -> Tensor:
