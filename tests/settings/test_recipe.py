@@ -121,14 +121,14 @@ def default(key):
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
 @pytest.mark.parametrize("key", [key for key in known_keys(Recipe) if type(default(key)) in (int, float)])
 def test_numbers_that_are_not_finite_are_refused_by_their_key(key, value):
-    with pytest.raises(UserError, match=rf"(?m)^  {re.escape(key)}: .*(finite number|1 or 3)"):
+    with pytest.raises(UserError, match=rf"(?m)^  {re.escape(key)}: .*(finite number|1 or [23])"):
         load_recipe("default", [f"{key}={value}"])
 
 
 @pytest.mark.parametrize("key", [key for key in known_keys(Recipe) if type(default(key)) is int])
 def test_every_whole_number_has_a_bound_above_and_below(key):
     for value in (-1, 10**20):
-        message = rf"(?m)^  {re.escape(key)}: .*(less than|greater than|1 or 3|maximum size).*got {value}"
+        message = rf"(?m)^  {re.escape(key)}: .*(less than|greater than|1 or [23]|maximum size).*got {value}"
         with pytest.raises(UserError, match=message):
             load_recipe("default", [f"{key}={value}"])
 
