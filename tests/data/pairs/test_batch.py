@@ -51,7 +51,8 @@ def test_wrong_shapes_are_named(batch, name, shape):
 
 
 def test_moving_moves_every_tensor_and_keeps_the_names(batch):
-    batch = replace(batch, token_order=torch.arange(3), token_lengths=(5,))
+    fine = torch.zeros(3, 1, 16, 16)
+    batch = replace(batch, token_order=torch.arange(3), token_lengths=(5,), fine_images=fine)
     moved = batch.to("meta")
     assert moved.sentence_places is None
     for field in fields(Batch):
