@@ -21,6 +21,12 @@ FINDINGS: tuple[str, ...] = (
 )
 """The seven canonical labels, in the order of the label map and of ``Study.labels``."""
 
+GRADES = ("mild", "moderate", "severe")
+"""Degrees of what has no size, in rising order."""
+
+SIZES = ("small", "moderate", "large")
+"""Degrees of what has one, in rising order."""
+
 _NORMAL_SHARE = 0.40
 _CHANCES = {
     "Cardiomegaly": 0.20,
@@ -32,8 +38,6 @@ _CHANCES = {
     "Foreign Object": 0.21,
 }
 _PAINT_ORDER = tuple(_CHANCES)
-_GRADES = ("mild", "moderate", "severe")
-_SIZES = ("small", "moderate", "large")
 _ZONES = {"upper zone": 0.27, "mid zone": 0.46, "lower zone": 0.64, "retrocardiac region": 0.63}
 
 
@@ -111,7 +115,7 @@ def _hidden(plans: list[FindingPlan], side: str) -> bool:
 def _plan_cardiomegaly(rng: np.random.Generator, _: list[FindingPlan]) -> Iterator[FindingPlan]:
     grade = _draw_grade(rng)
     ratio = (0.545, 0.59, 0.64)[grade] + rng.uniform(-0.01, 0.025)
-    yield FindingPlan("Cardiomegaly", "none", "heart", _GRADES[grade], _certain(rng, grade), amount=ratio)
+    yield FindingPlan("Cardiomegaly", "none", "heart", GRADES[grade], _certain(rng, grade), amount=ratio)
 
 
 def _plan_edema(rng: np.random.Generator, _: list[FindingPlan]) -> Iterator[FindingPlan]:
@@ -122,7 +126,7 @@ def _plan_edema(rng: np.random.Generator, _: list[FindingPlan]) -> Iterator[Find
     for side in SIDES:
         extent = (reach[0] * rng.uniform(0.9, 1.1), reach[1] * rng.uniform(0.9, 1.1))
         yield FindingPlan(
-            "Edema", side, place, _GRADES[grade], certain, centre=(0.13, 0.47), extent=extent,
+            "Edema", side, place, GRADES[grade], certain, centre=(0.13, 0.47), extent=extent,
             amount=(0.24, 0.38, 0.54)[grade] * rng.uniform(0.9, 1.1), texture=texture,
         )  # fmt: skip
 
@@ -133,7 +137,7 @@ def _plan_effusion(rng: np.random.Generator, _: list[FindingPlan]) -> Iterator[F
         place = ("costophrenic angle", "base", "hemithorax")[grade]
         amount = (0.035, 0.14, 0.32)[grade] + rng.uniform(0, (0.02, 0.08, 0.12)[grade])
         certain = _certain(rng, grade)
-        yield FindingPlan("Effusion", side, place, _SIZES[grade], certain, amount=amount)
+        yield FindingPlan("Effusion", side, place, SIZES[grade], certain, amount=amount)
 
 
 def _plan_consolidation(rng: np.random.Generator, plans: list[FindingPlan]) -> Iterator[FindingPlan]:
@@ -158,7 +162,7 @@ def _consolidation_at(rng: np.random.Generator, side: str, place: str, grade: in
     elif side == "left" and place == "lower zone":
         lateral = rng.uniform(0.25, 0.28)  # clear of the heart, which is the retrocardiac region's
     return FindingPlan(
-        "Consolidation", side, place, _SIZES[grade], _certain(rng, grade),
+        "Consolidation", side, place, SIZES[grade], _certain(rng, grade),
         centre=(lateral, _ZONES[place] + rng.uniform(-0.03, 0.03)),
         extent=(radius, radius * rng.uniform(0.75, 1.1)),
         amount=(0.62, 0.76, 0.88)[grade],
@@ -174,7 +178,7 @@ def _plan_pneumothorax(rng: np.random.Generator, plans: list[FindingPlan]) -> It
         grade = 0  # so that the other finding of this lung keeps its place
     place = ("apex", "apicolateral", "hemithorax")[grade]
     depth = (0.055, 0.08, 0.135)[grade] * rng.uniform(0.92, 1.12)
-    yield FindingPlan("Pneumothorax", side, place, _SIZES[grade], _certain(rng, grade), amount=depth)
+    yield FindingPlan("Pneumothorax", side, place, SIZES[grade], _certain(rng, grade), amount=depth)
 
 
 def _plan_nodule(rng: np.random.Generator, plans: list[FindingPlan]) -> Iterator[FindingPlan]:
@@ -188,7 +192,7 @@ def _plan_nodule(rng: np.random.Generator, plans: list[FindingPlan]) -> Iterator
     low, high = {"upper zone": (0.15, 0.22), "mid zone": (0.19, 0.27), "lower zone": (0.26, 0.29)}[place]
     diameter = round(float(rng.uniform(*((1.2, 1.7), (1.8, 2.4), (2.5, 3.0))[grade])), 1)
     certain, centre = _certain(rng, grade), (rng.uniform(low, high), _ZONES[place] + rng.uniform(-0.04, 0.04))
-    yield FindingPlan("Nodule", side, place, _SIZES[grade], certain, centre=centre, amount=diameter)
+    yield FindingPlan("Nodule", side, place, SIZES[grade], certain, centre=centre, amount=diameter)
 
 
 def _plan_object(rng: np.random.Generator, _: list[FindingPlan]) -> Iterator[FindingPlan]:

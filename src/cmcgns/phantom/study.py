@@ -7,7 +7,7 @@ Nothing depends on how many studies are made or in which order: every random str
 by the study's or the patient's own number.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -78,6 +78,9 @@ PATIENT_BLOCK = 12
 """Patients never straddle a multiple of this many study indices."""
 
 SMALLEST_SIZE, LARGEST_SIZE = 32, 4096
+
+Region = NDArray[np.bool_]
+"""Where a finding is, (H, W)."""
 
 _PARTITION, _PATIENT, _POSE, _TRUTH, _REPORT, _GRAIN = range(6)
 
@@ -191,17 +194,24 @@ def plan_study(seed: int, index: int) -> StudyPlan:
     """Draw patient, anatomy, findings and report of a study without drawing its image."""
     check_numbers(seed, index)
     block, number = patient_of(seed, index)
-    patient = np.random.default_rng((seed, _PATIENT, block, number))
-    sex, age = ("F" if patient.random() < 0.48 else "M"), int(patient.triangular(18, 62, 96))
-    study = np.random.default_rng((seed, _POSE, index))
-    view = "AP" if study.random() < 0.35 else "PA"
-    anatomy = draw_anatomy(patient, study, sex, view)
+    patient, pose = (
+        np.random.default_rng((seed, _PATIENT, block, number)),
+        np.random.default_rng((seed, _POSE, index)),
+    )
+    sex, age, view, anatomy = draw_patient(patient, pose)
     findings = draw_findings(np.random.default_rng((seed, _TRUTH, index)))
     text, impression = compose_report(np.random.default_rng((seed, _REPORT, index)), findings)
     study_id, patient_id = f"phantom-{seed}-{index:06d}", f"phantom-{seed}-p{block:05d}{number:02d}"
     return StudyPlan(
         study_id, patient_id, sex, age, view, anatomy, findings, text, impression, grain=(seed, _GRAIN, index)
     )
+
+
+def draw_patient(patient: np.random.Generator, pose: np.random.Generator) -> tuple[str, int, str, Anatomy]:
+    """Sex, age, view and anatomy: the body from the patient's generator, the rest from the study's."""
+    sex, age = ("F" if patient.random() < 0.48 else "M"), int(patient.triangular(18, 62, 96))
+    view = "AP" if pose.random() < 0.35 else "PA"
+    return sex, age, view, draw_anatomy(patient, pose, sex, view)
 
 
 def patient_of(seed: int, index: int) -> tuple[int, int]:
@@ -221,14 +231,28 @@ def _partition(seed: int, block: int) -> list[int]:
 
 def render(plan: StudyPlan, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[DrawnFinding]]:
     """Draw a plan: image (size, size), label map (size, size) and the findings with their boxes."""
+    chest, regions = paint_chest(plan, size, paint_finding)
+    mask = np.zeros((size, size), np.uint8)
+    for item, region in zip(plan.findings, regions, strict=True):
+        mask[region] = 1 + FINDINGS.index(item.label)
+    findings = [drawn_finding(item, region) for item, region in zip(plan.findings, regions, strict=True)]
+    return to_gray(develop(chest, np.random.default_rng(plan.grain))), mask, findings
+
+
+def paint_chest(
+    plan: StudyPlan, size: int, paint: Callable[[Chest, FindingPlan], Region]
+) -> tuple[Chest, list[Region]]:
+    """Draw a plan's chest with ``paint`` adding its findings: the chest, to be developed, and a mask a finding."""
     ratios = [item.amount for item in plan.findings if item.label == "Cardiomegaly"]
     chest = draw_chest(plan.anatomy, size, ratios[0] if ratios else plan.anatomy.heart_ratio)
-    mask = np.zeros((size, size), np.uint8)
-    findings = []
-    for item in plan.findings:
-        region = paint_finding(chest, item)
-        mask[region] = 1 + FINDINGS.index(item.label)
-        box = bounding_box(region)
-        findings.append(DrawnFinding(item.label, item.side, item.place, item.degree, item.certain, box))
-    film = develop(chest, np.random.default_rng(plan.grain))
-    return (film * np.float32(255) + np.float32(0.5)).astype(np.uint8), mask, findings
+    return chest, [paint(chest, item) for item in plan.findings]
+
+
+def drawn_finding(plan: FindingPlan, region: Region) -> DrawnFinding:
+    """A planned finding with the box of its mask (H, W)."""
+    return DrawnFinding(plan.label, plan.side, plan.place, plan.degree, plan.certain, bounding_box(region))
+
+
+def to_gray(film: Array) -> NDArray[np.uint8]:
+    """Values in [0, 1] as 8-bit gray, same shape."""
+    return (film * np.float32(255) + np.float32(0.5)).astype(np.uint8)

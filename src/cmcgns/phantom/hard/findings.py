@@ -6,15 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cmcgns.phantom.anatomy import SIDES
-from cmcgns.phantom.findings import FindingPlan
+from cmcgns.phantom.findings import FINDINGS, GRADES, SIZES, FindingPlan
 
 HARD_FINDINGS: tuple[str, ...] = (
-    "Effusion",
-    "Pneumothorax",
-    "Consolidation",
-    "Nodule",
-    "Cardiomegaly",
-    "Edema",
+    *(label for label in FINDINGS if label != "Foreign Object"),
     "Atelectasis",
     "Calcification",
     "Hernia",
@@ -26,8 +21,6 @@ RARE: tuple[str, ...] = ("Hernia", "Lung Cavity")
 """Labels that fewer than 3 % of the studies have."""
 
 _BOTH_SIDES = 0.2  # of effusions and atelectases
-_GRADES = ("mild", "moderate")
-_SIZES = ("small", "moderate")
 _ZONES = {"upper zone": 0.28, "mid zone": 0.45, "lower zone": 0.61}
 
 
@@ -79,26 +72,26 @@ def _draw_slots(
 
 def _plan_cardiomegaly(rng: np.random.Generator, _: Slot, grade: int) -> FindingPlan:
     ratio = (0.56, 0.60)[grade] + rng.uniform(-0.01, 0.02)
-    return FindingPlan("Cardiomegaly", "none", "heart", _GRADES[grade], True, amount=ratio)
+    return FindingPlan("Cardiomegaly", "none", "heart", GRADES[grade], True, amount=ratio)
 
 
 def _plan_edema(rng: np.random.Generator, slot: Slot, grade: int) -> FindingPlan:
     extent = ((0.12, 0.16)[grade] * rng.uniform(0.9, 1.1), (0.15, 0.19)[grade] * rng.uniform(0.9, 1.1))
     amount, texture = (0.24, 0.36)[grade] * rng.uniform(0.9, 1.1), int(rng.integers(2**31))
     return FindingPlan(
-        "Edema", slot.side, slot.place, _GRADES[grade], True,
+        "Edema", slot.side, slot.place, GRADES[grade], True,
         centre=(0.13, 0.47), extent=extent, amount=amount, texture=texture,
     )  # fmt: skip
 
 
 def _plan_effusion(rng: np.random.Generator, slot: Slot, grade: int) -> FindingPlan:
     amount = (0.03, 0.075)[grade] + rng.uniform(0, 0.03)
-    return FindingPlan("Effusion", slot.side, slot.place, _SIZES[grade], True, amount=amount)
+    return FindingPlan("Effusion", slot.side, slot.place, SIZES[grade], True, amount=amount)
 
 
 def _plan_pneumothorax(rng: np.random.Generator, slot: Slot, grade: int) -> FindingPlan:
     depth = (0.045, 0.062)[grade] * rng.uniform(0.92, 1.12)
-    return FindingPlan("Pneumothorax", slot.side, slot.place, _SIZES[grade], True, amount=depth)
+    return FindingPlan("Pneumothorax", slot.side, slot.place, SIZES[grade], True, amount=depth)
 
 
 def _centre(rng: np.random.Generator, slot: Slot) -> tuple[float, float]:
@@ -110,7 +103,7 @@ def _plan_consolidation(rng: np.random.Generator, slot: Slot, grade: int) -> Fin
     radius = (0.045, 0.065)[grade] * rng.uniform(0.9, 1.12)
     extent, texture = (radius, radius * rng.uniform(0.75, 1.1)), int(rng.integers(2**31))
     return FindingPlan(
-        "Consolidation", slot.side, slot.place, _SIZES[grade], True,
+        "Consolidation", slot.side, slot.place, SIZES[grade], True,
         centre=_centre(rng, slot), extent=extent, amount=rng.uniform(0.36, 0.56), texture=texture,
     )  # fmt: skip
 
@@ -124,7 +117,7 @@ def _round(label: str, radius: tuple[float, float], contrast: tuple[float, float
         # The nominal frame is 36 cm wide; reports give the diameter with one decimal.
         diameter = round(2 * size * 36, 1)
         return FindingPlan(
-            label, slot.side, slot.place, _SIZES[grade], True,
+            label, slot.side, slot.place, SIZES[grade], True,
             centre=_centre(rng, slot), extent=(size, rng.uniform(*contrast)), amount=diameter,
         )  # fmt: skip
 
@@ -136,7 +129,7 @@ def _plan_atelectasis(rng: np.random.Generator, slot: Slot, grade: int) -> Findi
     centre = (lateral + rng.uniform(0.20, 0.24), rng.uniform(0.62, 0.67))
     extent = ((0.055, 0.08)[grade] * room * rng.uniform(0.9, 1.15), rng.uniform(-0.35, 0.35))  # half a length, slope
     return FindingPlan(
-        "Atelectasis", slot.side, slot.place, _GRADES[grade], True,
+        "Atelectasis", slot.side, slot.place, GRADES[grade], True,
         centre=centre, extent=extent, amount=rng.uniform(0.50, 0.72),
     )  # fmt: skip
 
@@ -144,7 +137,7 @@ def _plan_atelectasis(rng: np.random.Generator, slot: Slot, grade: int) -> Findi
 def _plan_hernia(rng: np.random.Generator, _: Slot, grade: int) -> FindingPlan:
     centre = (rng.uniform(-0.01, 0.04), rng.uniform(0.63, 0.68))
     extent = ((0.042, 0.055)[grade] * rng.uniform(0.95, 1.1), rng.uniform(0.08, 0.12))
-    return FindingPlan("Hernia", "none", "retrocardiac region", _SIZES[grade], True, centre=centre, extent=extent)
+    return FindingPlan("Hernia", "none", "retrocardiac region", SIZES[grade], True, centre=centre, extent=extent)
 
 
 _KINDS: dict[str, tuple[float, tuple[str, ...], _Planner]] = {  # in the order of painting

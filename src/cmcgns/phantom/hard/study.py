@@ -5,13 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcgns.phantom.anatomy import draw_anatomy
 from cmcgns.phantom.findings import FindingPlan
 from cmcgns.phantom.hard.distractors import add_to_body, add_to_film, vary_anatomy
 from cmcgns.phantom.hard.findings import HARD_FINDINGS, draw_hard_findings
 from cmcgns.phantom.hard.language import compose_hard_report
 from cmcgns.phantom.hard.painting import paint_hard_finding
-from cmcgns.phantom.raster import bounding_box
 from cmcgns.phantom.study import (
     DrawnFinding,
     Study,
@@ -19,8 +17,11 @@ from cmcgns.phantom.study import (
     check_numbers,
     check_side,
     develop,
-    draw_chest,
+    draw_patient,
+    drawn_finding,
+    paint_chest,
     patient_of,
+    to_gray,
 )
 
 _HARD = 100  # keeps the random streams apart from those of plain studies
@@ -78,31 +79,27 @@ def plan_hard_study(seed: int, index: int, *, held_out: bool = False) -> HardPla
     """
     check_numbers(seed, index)
     block, number = patient_of(seed, index)
-    patient = np.random.default_rng((seed, _PATIENT, block, number))
-    sex, age = ("F" if patient.random() < 0.48 else "M"), int(patient.triangular(18, 62, 96))
-    pose = np.random.default_rng((seed, _POSE, index))
-    view = "AP" if pose.random() < 0.35 else "PA"
-    anatomy = vary_anatomy(draw_anatomy(patient, pose, sex, view), pose)
+    patient, pose = (
+        np.random.default_rng((seed, _PATIENT, block, number)),
+        np.random.default_rng((seed, _POSE, index)),
+    )
+    sex, age, view, anatomy = draw_patient(patient, pose)
     findings = draw_hard_findings(np.random.default_rng((seed, _TRUTH, index)))
     text, impression, stated = compose_hard_report(np.random.default_rng((seed, _REPORT, index)), findings, held_out)
     return HardPlan(
-        f"phantom-hard-{seed}-{index:06d}", f"phantom-hard-{seed}-p{block:05d}{number:02d}", sex, age, view, anatomy,
-        findings, text, impression, (seed, _GRAIN, index), stated,
+        f"phantom-hard-{seed}-{index:06d}", f"phantom-hard-{seed}-p{block:05d}{number:02d}", sex, age, view,
+        vary_anatomy(anatomy, pose), findings, text, impression, (seed, _GRAIN, index), stated,
     )  # fmt: skip
 
 
 def render_hard(plan: HardPlan, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[HardFinding]]:
     """Draw a plan: image (size, size), bits of the findings (size, size) and the findings with their boxes."""
-    ratios = [item.amount for item in plan.findings if item.label == "Cardiomegaly"]
-    chest = draw_chest(plan.anatomy, size, ratios[0] if ratios else plan.anatomy.heart_ratio)
+    chest, regions = paint_chest(plan, size, paint_hard_finding)
     mask = np.zeros((size, size), np.uint16)
     findings = []
-    for item in plan.findings:
-        region = paint_hard_finding(chest, item)
+    for item, region in zip(plan.findings, regions, strict=True):
         mask |= region.astype(np.uint16) << np.uint16(HARD_FINDINGS.index(item.label))
-        box, stated = bounding_box(region), item in plan.stated
-        findings.append(HardFinding(item.label, item.side, item.place, item.degree, item.certain, box, stated))
+        findings.append(HardFinding(**vars(drawn_finding(item, region)), stated=item in plan.stated))
     over = np.random.default_rng((*plan.grain, _OVER))
     add_to_body(chest, over)
-    film = add_to_film(develop(chest, np.random.default_rng(plan.grain)), over)
-    return (film * np.float32(255) + np.float32(0.5)).astype(np.uint8), mask, findings
+    return to_gray(add_to_film(develop(chest, np.random.default_rng(plan.grain)), over)), mask, findings
