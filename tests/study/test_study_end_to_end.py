@@ -77,3 +77,22 @@ def test_other_synthetic_studies_are_refused(tmp_path: Path, pretended: Path) ->
     file.write_text(yaml.safe_dump(content))
     with pytest.raises(ValueError, match=r"phantom.json: the folder has other synthetic studies .*another --out"):
         run_study(load_plan(str(file)), out, CPU)
+
+
+def test_the_level_of_synthetic_studies_is_chosen_and_kept(tmp_path: Path, pretended: Path) -> None:
+    content = yaml.safe_load(Path(tiny_study(tmp_path)).read_text())
+    numbers = {"train": 6, "val": 2, "test": 4, "size": 32}
+    file, out = tmp_path / "study.yaml", {level: tmp_path / level for level in ("plain", "hard")}
+    for level, folder in out.items():
+        content["data"] = {"phantom": numbers | {"level": level}}
+        file.write_text(yaml.safe_dump(content))
+        run_study(load_plan(str(file)), folder, CPU)
+        assert (folder / "test" / "finding_layers").is_dir() == (level == "hard")
+    with pytest.raises(ValueError, match="other synthetic studies"):
+        run_study(load_plan(str(file)), out["plain"], CPU)
+    noted = json.loads((out["plain"] / "phantom.json").read_text())
+    del noted["level"]  # as before there were two
+    (out["plain"] / "phantom.json").write_text(json.dumps(noted))
+    content["data"] = {"phantom": numbers}
+    file.write_text(yaml.safe_dump(content))
+    run_study(load_plan(str(file)), out["plain"], CPU)

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -85,9 +85,35 @@ def finding_mask(layers: Path, label: str) -> NDArray[np.bool_]:
     return inside
 
 
-def _write(out: Path, counts: Mapping[str, int], seed: int, size: int, workers: int, level: Level) -> Path:
+def write_hard_studies(out: Path, studies: Iterable[tuple[Study, str]]) -> Path:
+    """Write given studies of the hard level as :func:`write_dataset` writes its own.
+
+    Args:
+        out: folder to fill.
+        studies: each with its split; no two with one id.
+
+    Returns:
+        Path of the manifest.
+
+    Raises:
+        UserError: ``out`` already has a manifest.
+    """
+    manifest = out / "manifest.parquet"
+    make_folder(out)
+    with claimed(out, "phantom studies"):
+        _check_new(manifest)
+        _make_folders(out, "hard")
+        rows = [_write_study(out, study, split, "hard") for study, split in studies]
+        return write_manifest(pd.DataFrame(rows), manifest)
+
+
+def _make_folders(out: Path, level: Level) -> None:
     for folder in ("images", "masks", f"{_MAPS[level]}s"):
         (out / folder).mkdir(parents=True, exist_ok=True)
+
+
+def _write(out: Path, counts: Mapping[str, int], seed: int, size: int, workers: int, level: Level) -> Path:
+    _make_folders(out, level)
     tasks = _assign(counts)
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
     write = partial(_write_chunk, out, seed, size, level)
@@ -99,9 +125,13 @@ def _write(out: Path, counts: Mapping[str, int], seed: int, size: int, workers: 
     return write_manifest(pd.DataFrame(rows), out / "manifest.parquet")
 
 
-def _check(manifest: Path, counts: Mapping[str, int], size: int, workers: int, level: str) -> None:
+def _check_new(manifest: Path) -> None:
     if manifest.exists():
         raise UserError(f"{manifest} exists already; choose another folder or remove that dataset first")
+
+
+def _check(manifest: Path, counts: Mapping[str, int], size: int, workers: int, level: str) -> None:
+    _check_new(manifest)
     for split, count in counts.items():
         if count < 0:
             raise UserError(f"split {split!r} asks for {count} studies; a count must not be negative")
@@ -125,25 +155,31 @@ def _assign(counts: Mapping[str, int]) -> list[tuple[int, str]]:
 
 
 def _write_chunk(out: Path, seed: int, size: int, level: Level, tasks: Sequence[tuple[int, str]]) -> list[Row]:
-    """Draw some studies; a reader never sees half of a file."""
+    """Draw some studies and write them."""
     rows = []
     for index, split in tasks:
         if level == "hard":
             study = make_hard_study(seed, index, size, held_out=split == "test")
         else:
             study = make_study(seed, index, size)
-        pictures: dict[str, _Pixels] = {"image": study.image}
-        if study.findings:
-            pictures |= {"mask": np.where(study.mask > 0, 255, 0).astype(np.uint8), _MAPS[level]: study.mask}
-        files = {kind: (f"{kind}s/{study.study_id}.png", _png(pixels)) for kind, pixels in pictures.items()}
-        for name, content in files.values():
-            write_bytes(out / name, content, durable=False)
-        paths = {f"{kind}_path": files.get(kind, ("",))[0] for kind in ("image", "mask", _MAPS[level])}
-        rows.append(_row(study, split, size) | paths | {"sha256": hashlib.sha256(files["image"][1]).hexdigest()})
+        rows.append(_write_study(out, study, split, level))
     return rows
 
 
-def _row(study: Study, split: str, size: int) -> Row:
+def _write_study(out: Path, study: Study, split: str, level: Level) -> Row:
+    """Write a study's pictures, so that a reader never sees half of a file, and give its row of the manifest."""
+    pictures: dict[str, _Pixels] = {"image": study.image}
+    if study.findings:
+        pictures |= {"mask": np.where(study.mask > 0, 255, 0).astype(np.uint8), _MAPS[level]: study.mask}
+    files = {kind: (f"{kind}s/{study.study_id}.png", _png(pixels)) for kind, pixels in pictures.items()}
+    for name, content in files.values():
+        write_bytes(out / name, content, durable=False)
+    paths = {f"{kind}_path": files.get(kind, ("",))[0] for kind in ("image", "mask", _MAPS[level])}
+    return _row(study, split) | paths | {"sha256": hashlib.sha256(files["image"][1]).hexdigest()}
+
+
+def _row(study: Study, split: str) -> Row:
+    size = len(study.image)
     row: Row = {
         "study_id": f"{NAME}:{study.study_id.removeprefix('phantom-')}",
         "patient_id": f"{NAME}:{study.patient_id.removeprefix('phantom-')}",

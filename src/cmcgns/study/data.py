@@ -82,7 +82,8 @@ def _draw(phantom: Phantom, out: Path) -> tuple[Path, Path]:
     for folder, (counts, seed) in wanted.items():
         while not (folder / "manifest.parquet").is_file():
             try:
-                write_dataset(folder, counts, seed=seed, size=phantom.size, workers=min(os.cpu_count() or 1, 8))
+                workers = min(os.cpu_count() or 1, 8)
+                write_dataset(folder, counts, seed=seed, size=phantom.size, workers=workers, level=phantom.level)
             except FolderInUse:
                 time.sleep(_WAIT)
             except UserError:

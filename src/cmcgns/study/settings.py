@@ -22,6 +22,7 @@ class Phantom(Settings):
     test: Positive = 500
     seed: Seed = Field(0, description="of the series for pretraining; the judged one has the next seed")
     size: Side = Field(128, description="side of the images in pixels")
+    level: Literal["plain", "hard"] = Field("plain", description="plain or hard studies; see docs/datasets.md")
 
 
 class PhantomData(Settings):

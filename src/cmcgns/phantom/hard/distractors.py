@@ -28,10 +28,10 @@ def vary_anatomy(anatomy: Anatomy, rng: np.random.Generator) -> Anatomy:
         centre=(0.5 + _shift(rng, 0.02, 0.04), 0.5 + _shift(rng, 0.02, 0.04)),
         tilt=_shift(rng, 0.055, 0.11),
         yaw=_shift(rng, 0.04, 0.1),
-        ribs=(spacing, phase, slope, contrast * rng.uniform(0.8, 1.5)),
-        vessels=anatomy.vessels * rng.uniform(0.8, 1.5),
+        ribs=(spacing, phase, slope, contrast * rng.uniform(0.8, 1.3)),
+        vessels=anatomy.vessels * rng.uniform(0.7, 1.2),
         exposure=(offset + rng.uniform(-0.04, 0.05), gain * rng.uniform(0.82, 1.08), curve + rng.uniform(-0.2, 0.2)),
-        noise=rng.uniform(0.008, 0.024),
+        noise=rng.uniform(0.006, 0.018),
     )
 
 
@@ -96,7 +96,7 @@ def _add_nipples(chest: Chest, rng: np.random.Generator) -> None:
 def _add_texture(chest: Chest, rng: np.random.Generator) -> None:
     """Cloth, dressings and the like: grain of a size of its own."""
     cells = int(rng.integers(6, 40))
-    chest.density += np.float32(rng.uniform(0.006, 0.02)) * smooth_noise(rng, cells, chest.size)
+    chest.density += np.float32(rng.uniform(0.004, 0.014)) * smooth_noise(rng, cells, chest.size)
 
 
 _OVER_BODY: tuple[tuple[float, Callable[[Chest, np.random.Generator], None]], ...] = (

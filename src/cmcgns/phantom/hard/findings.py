@@ -85,12 +85,12 @@ def _plan_edema(rng: np.random.Generator, slot: Slot, grade: int) -> FindingPlan
 
 
 def _plan_effusion(rng: np.random.Generator, slot: Slot, grade: int) -> FindingPlan:
-    amount = (0.03, 0.075)[grade] + rng.uniform(0, 0.03)
+    amount = (0.05, 0.11)[grade] + rng.uniform(0, 0.03)
     return FindingPlan("Effusion", slot.side, slot.place, SIZES[grade], True, amount=amount)
 
 
 def _plan_pneumothorax(rng: np.random.Generator, slot: Slot, grade: int) -> FindingPlan:
-    depth = (0.045, 0.062)[grade] * rng.uniform(0.92, 1.12)
+    depth = (0.058, 0.075)[grade] * rng.uniform(0.92, 1.12)
     return FindingPlan("Pneumothorax", slot.side, slot.place, SIZES[grade], True, amount=depth)
 
 
@@ -100,11 +100,11 @@ def _centre(rng: np.random.Generator, slot: Slot) -> tuple[float, float]:
 
 
 def _plan_consolidation(rng: np.random.Generator, slot: Slot, grade: int) -> FindingPlan:
-    radius = (0.045, 0.065)[grade] * rng.uniform(0.9, 1.12)
+    radius = (0.052, 0.078)[grade] * rng.uniform(0.9, 1.12)
     extent, texture = (radius, radius * rng.uniform(0.75, 1.1)), int(rng.integers(2**31))
     return FindingPlan(
         "Consolidation", slot.side, slot.place, SIZES[grade], True,
-        centre=_centre(rng, slot), extent=extent, amount=rng.uniform(0.36, 0.56), texture=texture,
+        centre=_centre(rng, slot), extent=extent, amount=rng.uniform(0.55, 0.78), texture=texture,
     )  # fmt: skip
 
 
@@ -127,16 +127,16 @@ def _round(label: str, radius: tuple[float, float], contrast: tuple[float, float
 def _plan_atelectasis(rng: np.random.Generator, slot: Slot, grade: int) -> FindingPlan:
     lateral, room = (0.0, 1.0) if slot.side == "right" else (0.055, 0.7)  # the heart takes some of the left base
     centre = (lateral + rng.uniform(0.20, 0.24), rng.uniform(0.62, 0.67))
-    extent = ((0.055, 0.08)[grade] * room * rng.uniform(0.9, 1.15), rng.uniform(-0.35, 0.35))  # half a length, slope
+    extent = ((0.065, 0.09)[grade] * room * rng.uniform(0.9, 1.15), rng.uniform(-0.35, 0.35))  # half a length, slope
     return FindingPlan(
         "Atelectasis", slot.side, slot.place, GRADES[grade], True,
-        centre=centre, extent=extent, amount=rng.uniform(0.50, 0.72),
+        centre=centre, extent=extent, amount=rng.uniform(0.70, 0.92),
     )  # fmt: skip
 
 
 def _plan_hernia(rng: np.random.Generator, _: Slot, grade: int) -> FindingPlan:
     centre = (rng.uniform(-0.01, 0.04), rng.uniform(0.63, 0.68))
-    extent = ((0.042, 0.055)[grade] * rng.uniform(0.95, 1.1), rng.uniform(0.08, 0.12))
+    extent = ((0.042, 0.055)[grade] * rng.uniform(0.95, 1.1), rng.uniform(0.13, 0.18))
     return FindingPlan("Hernia", "none", "retrocardiac region", SIZES[grade], True, centre=centre, extent=extent)
 
 
@@ -146,9 +146,22 @@ _KINDS: dict[str, tuple[float, tuple[str, ...], _Planner]] = {  # in the order o
     "Effusion": (0.15, ("base",), _plan_effusion),
     "Pneumothorax": (0.13, ("apex",), _plan_pneumothorax),
     "Atelectasis": (0.16, ("base",), _plan_atelectasis),
-    "Lung Cavity": (0.02, ("upper zone", "mid zone"), _round("Lung Cavity", (0.034, 0.050), (0.45, 0.60))),
+    "Lung Cavity": (0.02, ("upper zone", "mid zone"), _round("Lung Cavity", (0.038, 0.054), (0.65, 0.85))),
     "Consolidation": (0.18, tuple(_ZONES), _plan_consolidation),
-    "Nodule": (0.17, tuple(_ZONES), _round("Nodule", (0.016, 0.030), (0.42, 0.62))),
-    "Calcification": (0.14, tuple(_ZONES), _round("Calcification", (0.009, 0.014), (0.24, 0.34))),
+    "Nodule": (0.17, tuple(_ZONES), _round("Nodule", (0.024, 0.037), (0.68, 0.90))),
+    "Calcification": (0.14, tuple(_ZONES), _round("Calcification", (0.013, 0.018), (0.42, 0.56))),
     "Hernia": (0.02, (), _plan_hernia),
 }
+
+PAINT_ORDER: tuple[str, ...] = tuple(_KINDS)
+"""All labels, those first that lie below others."""
+
+
+def places_of(label: str) -> tuple[str, ...]:
+    """The parts of a lung where a finding is drawn; none where it has but one place in the body."""
+    return _KINDS[label][1]
+
+
+def plan_hard_finding(rng: np.random.Generator, label: str, slot: Slot, grade: int) -> FindingPlan:
+    """Draw one finding at a given place; grade 0 is the lesser one, 1 the other."""
+    return _KINDS[label][2](rng, slot, grade)

@@ -69,7 +69,7 @@ def _paint_atelectasis(chest: Chest, plan: FindingPlan) -> Array:
     """A band above the diaphragm, thin and a little oblique."""
     across, down = _offsets(chest, plan)
     length, slope = plan.extent
-    band = ramp(np.float32(0.011) - np.abs(down - np.float32(slope) * across), max(0.012, 0.9 / chest.size))
+    band = ramp(np.float32(0.014) - np.abs(down - np.float32(slope) * across), max(0.012, 0.9 / chest.size))
     band *= ramp(np.float32(length) - np.abs(across), 0.03)
     lung = chest.lungs[plan.side]
     band[:, lung.columns] *= lung.cage * (lung.air > 0.1)

@@ -57,8 +57,16 @@ def make_hard_study(seed: int, index: int, size: int = 128, *, held_out: bool = 
     Raises:
         UserError: if one of the numbers is out of range.
     """
+    return study_of(plan_hard_study(seed, index, held_out=held_out), size)
+
+
+def study_of(plan: HardPlan, size: int) -> Study:
+    """A planned study with its picture, as :func:`make_hard_study` gives it.
+
+    Raises:
+        UserError: the size is out of range.
+    """
     check_side(size)
-    plan = plan_hard_study(seed, index, held_out=held_out)
     image, mask, findings = render_hard(plan, size)
     return Study(
         plan.study_id, plan.patient_id, image, plan.findings_text, plan.impression, tuple(findings), mask,

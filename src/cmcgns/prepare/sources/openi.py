@@ -119,7 +119,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     Raises:
         UserError: neither form is there, or a table that cannot be read.
     """
-    reports, table = _read_csv(root) if (root / "indiana_reports.csv").is_file() else read_xml(root)
+    reports, table = read_either(root)
     rules = load_rules(options.rules)
     # Drawn from all reports, so that the split does not depend on which images are there.
     reports["split"] = draw_splits("openi:CXR" + reports["study"], options.seed, FRACTIONS)
@@ -134,6 +134,15 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         "under v1 and legacy alike; every report counts as a patient, because patients are not named"
     )
     return finish(table, "mesh")
+
+
+def read_either(root: Path) -> tuple[pd.DataFrame, SourceTable]:
+    """The reports and images of a folder in one of the two forms, as :func:`read_xml` gives them.
+
+    Raises:
+        UserError: neither form is there, or a table that cannot be read.
+    """
+    return _read_csv(root) if (root / "indiana_reports.csv").is_file() else read_xml(root)
 
 
 def _join(root: Path, table: SourceTable, reports: pd.DataFrame) -> None:
