@@ -34,7 +34,8 @@ from cmcgns.training.pretrain import pretrain
 from synthetic_table import ARMS, embedded, fit_probes, labels_of
 
 SIZE, BATCH, SHIFT = 128, 32, 8
-PATCH_LOSS, POSITIVE_WEIGHT = 4.0, 4.0
+PATCH_LOSS = {"patch": 4.0, "study": 0.0}
+POSITIVE_WEIGHT = 4.0  # of patches
 MASK_SHARE = 0.25  # of a patch or of the finding, from which on the patch shows the finding
 
 
@@ -105,15 +106,17 @@ def moved(split: Split, rows: Tensor) -> tuple[Tensor, Tensor]:
     return (images.flip(2), layers.flip(2)) if torch.rand(()) < 0.5 else (images, layers)
 
 
-def train_supervised(recipe: Recipe, train: Split, val: Split, epochs: int, columns: list[str]) -> Supervised:
-    """Binary cross entropy on the labels of studies and patches."""
+def train_supervised(
+    recipe: Recipe, train: Split, val: Split, epochs: int, columns: list[str], weight: float
+) -> Supervised:
+    """Binary cross entropy on the labels of studies and, with a weight, of patches."""
     torch.manual_seed(recipe.training.seed)
     classes = train.labels.shape[1]
     model = Supervised(recipe, classes)
     steps = epochs * (len(train.images) // BATCH)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps, pct_start=0.15)
-    weight = torch.tensor(POSITIVE_WEIGHT)
+    rare = torch.tensor(POSITIVE_WEIGHT)
     for epoch in range(epochs):
         total, start = 0.0, time.process_time()
         for rows in torch.randperm(len(train.images))[: len(train.images) // BATCH * BATCH].split(BATCH):
@@ -121,7 +124,7 @@ def train_supervised(recipe: Recipe, train: Split, val: Split, epochs: int, colu
             study, patch = model(normalised(images))
             shown = patch_labels(layers, classes, SIZE // model.encoder.grid[0])
             loss = F.binary_cross_entropy_with_logits(study, train.labels[rows])
-            loss = loss + PATCH_LOSS * F.binary_cross_entropy_with_logits(patch, shown, pos_weight=weight)
+            loss = loss + weight * F.binary_cross_entropy_with_logits(patch, shown, pos_weight=rare)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -168,6 +171,9 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=6000)
     parser.add_argument("--val", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=6, help="of the training on labels; the recipe has the other's")
+    parser.add_argument(
+        "--labels", choices=tuple(PATCH_LOSS), default="patch", help="study: those of patches left out"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("--arm", choices=("supervised", "global", "both"), default="both")
@@ -177,7 +183,8 @@ def main() -> None:
         write_dataset(data, {"train": options.train, "val": options.val}, seed=options.seed, size=SIZE, level="hard")
     recipe, columns = recipe_of(options.set, options.seed), label_columns(read_manifest(data))
     if options.arm != "global":
-        train_supervised(recipe, read_split(data, "train"), read_split(data, "val"), options.epochs, columns)
+        train, val = read_split(data, "train"), read_split(data, "val")
+        train_supervised(recipe, train, val, options.epochs, columns, PATCH_LOSS[options.labels])
     if options.arm != "supervised":
         judge_global(recipe, data, options.folder / "global", columns)
 
