@@ -153,9 +153,9 @@ class ClusterBank(nn.Module):
             fit: (n,) cosine of every sentence to its own centroid.
             vectors: (n, 2, D) what is clustered, and z1.
         """
-        worst = fit.argmin()
-        fits, candidates = gather(fit[worst][None]), gather(vectors[worst][None])
-        centroid, query = candidates[fits.argmin()]
+        worst = fit.argmin()[None]  # an index of one row: a plain one would be read back to the host
+        fits, candidates = gather(fit.index_select(0, worst)), gather(vectors.index_select(0, worst))
+        centroid, query = candidates.index_select(0, fits.argmin()[None])[0]
         emptiest = F.one_hot(self.shares.argmin(), self.clusters).bool()
         moved = emptiest & (self.shares < _DEAD / self.clusters) & fits.min().isfinite()
         self.centroids.copy_(torch.where(moved[:, None], centroid, self.centroids))

@@ -242,7 +242,7 @@ def matched_report(
     left_out = stated.own | stated.text if settings.duplicates else stated.own
     weights = torch.zeros_like(scores)
     treated = settings.false_negatives if bank and settings.negatives == "cluster" else "keep"
-    false = stated.cluster & ~left_out
+    false = stated.cluster & ~left_out if treated != "keep" else torch.zeros_like(left_out)
     if treated == "mask":
         left_out = left_out | false
     elif treated == "soft":
