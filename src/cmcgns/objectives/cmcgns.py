@@ -55,7 +55,8 @@ class CMCGNS(Objective):
         bank = settings.bank.model_copy(update={"seeding": "chain"}) if released else settings.bank
         self.logit_scale = LogitScale(settings.temperature, learnable=True)
         self.report_scale = LogitScale(1.0 if released else settings.tau, learnable=settings.learn_tau)
-        self.attention = CrossModalAttention(settings.dim, settings.attention)
+        patches = grid[0] * grid[1] if settings.patch_positions else None
+        self.attention = CrossModalAttention(settings.dim, settings.attention, patches, settings.unit_values)
         self.predictor = Predictor(settings.dim)
         self.bank = ClusterBank(settings.dim, bank, update="sum" if released else "mean", seed=seed)
         self.reconstruction = None
@@ -94,6 +95,7 @@ class CMCGNS(Objective):
             parts += [attention.image_query, attention.text_key, attention.text_value]
         if settings.weight_report > 0:
             parts += [attention.text_query, attention.image_key, attention.image_value]
+            parts += [attention.positions] if attention.positions is not None else []
             parts += [self.report_scale] if settings.learn_tau else []
         if rebuilds and self.reconstruction is not None:
             parts += [self.reconstruction]

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,14 +20,23 @@ class CrossModalAttention(nn.Module):
     Args:
         dim: width D of both modalities.
         kind: `sigmoid` (the method) or `softmax`.
+        patches: number P of patches whose keys say where they are, beside what they show; None for keys without.
+        unit_values: whether the values of patches are unit vectors. A value near 0 makes its gate free: it may be
+            open, and adds nothing to the sum or its length.
     """
 
-    def __init__(self, dim: int, kind: AttentionKind = "sigmoid") -> None:
+    positions: "PatchPositions | None"
+
+    def __init__(
+        self, dim: int, kind: AttentionKind = "sigmoid", patches: int | None = None, unit_values: bool = False
+    ) -> None:
         super().__init__()
         self.kind = kind
         self.scale = dim**-0.5
+        self.unit_values = unit_values
         self.image_query, self.image_key, self.image_value = (nn.Linear(dim, dim) for _ in range(3))
         self.text_query, self.text_key, self.text_value = (nn.Linear(dim, dim) for _ in range(3))
+        self.positions = PatchPositions(patches, dim) if patches else None
 
     def image_to_text(self, patches: Tensor, sentences: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Sentence looks at image.
@@ -39,8 +49,8 @@ class CrossModalAttention(nn.Module):
         Returns:
             f_I2R (B, M, D) and the weights (B, M, P); rows of padding are 0 in both.
         """
-        weights = self._weigh(self.text_query(sentences), self.image_key(patches)) * sentence_mask[:, :, None]
-        return weights @ self.image_value(patches), weights
+        weights = self._weigh(self.text_query(sentences), self._keys(patches)) * sentence_mask[:, :, None]
+        return weights @ self._values(patches), weights
 
     def text_to_image(self, patches: Tensor, sentences: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Patch looks at report; arguments as in `image_to_text`.
@@ -88,13 +98,21 @@ class CrossModalAttention(nn.Module):
     def _along(self, patches: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """(B, P, N) `w_p z1_n·v_bp`, and (B, N) squared length of `sum_p w_p v_bp`."""
         studies, count, _ = patches.shape
-        values = self.image_value(patches)
-        scores = self.image_key(patches).flatten(0, 1) @ self.text_query(queries).T * self.scale
+        values = self._values(patches)
+        scores = self._keys(patches).flatten(0, 1) @ self.text_query(queries).T * self.scale
         scores = scores.unflatten(0, (studies, count))  # (B, P, N), as everything below
         weights = scores.sigmoid() if self.kind == "sigmoid" else scores.softmax(1)
         along = weights * (values.flatten(0, 1) @ queries.T).unflatten(0, (studies, count))
         squared = (weights * (values @ values.transpose(1, 2) @ weights)).sum(1)
         return along, squared
+
+    def _keys(self, patches: Tensor) -> Tensor:
+        keys: Tensor = self.image_key(patches)
+        return keys if self.positions is None else keys + self.positions.position
+
+    def _values(self, patches: Tensor) -> Tensor:
+        values: Tensor = self.image_value(patches)
+        return F.normalize(values, dim=-1) if self.unit_values else values
 
     def _weigh(self, query: Tensor, key: Tensor, key_mask: Tensor | None = None) -> Tensor:
         scores: Tensor = query @ key.transpose(1, 2) * self.scale
@@ -106,3 +124,15 @@ class CrossModalAttention(nn.Module):
             floor = torch.finfo(scores.dtype).min
             weights = (scores if key_mask is None else scores.masked_fill(~key_mask, floor)).softmax(-1)
         return weights if key_mask is None else weights * key_mask
+
+
+class PatchPositions(nn.Module):
+    """Learned position embedding of P patches, (P, D); it starts at 0.
+
+    Patches of a convolutional encoder look alike wherever they are; a sentence that names a side cannot be borne out
+    by what a patch shows alone.
+    """
+
+    def __init__(self, patches: int, dim: int) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(patches, dim))

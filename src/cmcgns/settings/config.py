@@ -103,10 +103,10 @@ class BankSettings(Settings):
     clusters: Annotated[int, Field(ge=2, le=10**6)] = Field(128, description="K")
     rate: Fraction = Field(0.05, description="momentum rate of a centroid update")
     source: Literal["cross_modal", "text", "centred"] = Field(
-        "cross_modal",
+        "centred",
         description="what is clustered: z2, z1, or the sum of both, each less its mean (with local=query_matched)",
     )
-    reseed: bool = Field(False, description="a centroid without members moves to the sentence farthest from its own")
+    reseed: bool = Field(True, description="a centroid without members moves to the sentence farthest from its own")
     seeding: Literal["farthest_point", "kmeans++", "chain"] = "kmeans++"
     start_cosine: Annotated[float, Field(ge=-1, le=1)] = Field(
         0.4, description="start once the mean of cos(z1_i, z2_j) has fallen to this"
@@ -133,8 +133,8 @@ class ObjectiveSettings(Settings):
         description="once the bank has started, another study weighs 1 - this · overlap as a negative of L_global; "
         "overlap: the share of clusters that both reports have, rare ones counting more",
     )
-    weight_image: Weight = 0.02
-    weight_report: Weight = 0.2
+    weight_image: Weight = 0.0
+    weight_report: Weight = 0.5
     weight_reconstruction: Weight = 0.2
     sentence_gradient: Fraction = Field(
         0.0,
@@ -143,14 +143,22 @@ class ObjectiveSettings(Settings):
         "a sentence pulls and pushes the image's side, because nothing that they could push away learns from them",
     )
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
+    patch_positions: bool = Field(
+        False, description="patches tell the sentences that look at them where they are, beside what they show"
+    )
+    unit_values: bool = Field(
+        False,
+        description="what a sentence gathers is a sum of unit vectors: gates that are open where nothing bears the "
+        "sentence out cost",
+    )
     local: Literal["own_query", "query_matched"] = Field(
-        "own_query",
+        "query_matched",
         description="L_report compares a sentence with what every sentence sees in its own image (as published), or "
         "with what it sees itself in every image",
     )
     negatives: Literal["in_batch", "hard", "cluster"] = "cluster"
     false_negatives: Literal["keep", "margin", "mask", "soft"] = Field(
-        "soft",
+        "mask",
         description="how sentences of one cluster are treated: margin as published, soft weighs them down as they "
         "are alike, mask leaves them out; nothing without negatives=cluster",
     )
@@ -159,7 +167,7 @@ class ObjectiveSettings(Settings):
     learn_tau: bool = True
     centroid_negatives: bool = Field(True, description="with query_matched: centroids are queries over every image")
     rarity: Weight = Field(
-        0.0, description="with query_matched: centroids weigh (1 - share / largest share)^rarity as negatives"
+        1.0, description="with query_matched: centroids weigh (1 - share / largest share)^rarity as negatives"
     )
     mu: Annotated[float, Field(ge=1, le=1e6)] = Field(3.0, description="weight of a sentence's own hard negative")
     alpha: float = 0.2
@@ -236,7 +244,9 @@ _RELEASED: dict[str, Any] = {
     "duplicates": False,
     "local": "own_query",
     "global_overlap": 0.0,
+    "rarity": 0.0,
 }
+_OWN_QUERY: dict[str, Any] = {"rarity": 0.0}
 
 
 class Recipe(Settings):
@@ -333,21 +343,29 @@ class Recipe(Settings):
             if objective.false_negatives == "margin":
                 raise ValueError("objective.false_negatives=margin is of local=own_query: set mask, soft or keep")
             return
+        wrong = _differing(objective, _OWN_QUERY)
         if objective.bank.source == "centred":
-            raise ValueError("objective.bank.source=centred is of local=query_matched: set cross_modal or text")
-        if objective.rarity:
-            raise ValueError("objective.rarity is of local=query_matched: leave it 0")
+            wrong.append("objective.bank.source=cross_modal (or text)")
+        if wrong:
+            raise ValueError(f"objective.local=own_query has no such switches: set {', '.join(wrong)}")
 
     def _fits_released(self) -> None:
         """The released arithmetic has no switches; one that is set otherwise would be ignored in silence."""
         if self.objective.arithmetic != "released":
             return
-        wrong = [
-            f"objective.{name}={json.dumps(value)}"
-            for name, value in _RELEASED.items()
-            if getattr(self.objective, name) != value
-        ]
+        wrong = _differing(self.objective, _RELEASED)
+        if self.objective.bank.source == "centred":
+            wrong.append("objective.bank.source=cross_modal (or text)")
+        if self.objective.bank.reseed:
+            wrong.append("objective.bank.reseed=false")
         if self.objective.negatives == "hard":
             wrong.append("objective.negatives=cluster (or in_batch)")
         if wrong:
             raise ValueError(f"objective.arithmetic=released has no such switches: set {', '.join(wrong)}")
+
+
+def _differing(objective: ObjectiveSettings, wanted: dict[str, Any]) -> list[str]:
+    """What to set of the objective, as `--set` takes it."""
+    return [
+        f"objective.{name}={json.dumps(value)}" for name, value in wanted.items() if getattr(objective, name) != value
+    ]
