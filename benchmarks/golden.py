@@ -61,8 +61,9 @@ def objective(golden: dict[str, Tensor], arithmetic: str) -> CMCGNS:
     """The objective of an arithmetic, on the device of the golden values, its bank not yet started."""
     clusters, dim = golden["centroids_after_init"].shape
     switches = SETTINGS[arithmetic]
-    bank = BankSettings(clusters=clusters, **switches["bank"])
-    settings = ObjectiveSettings(dim=dim, reconstruction="off", **(switches | {"bank": bank}))
+    bank = BankSettings(clusters=clusters, source="cross_modal", reseed=False, **switches["bank"])
+    form = {"local": "own_query", "rarity": 0.0, "bank": bank}
+    settings = ObjectiveSettings(dim=dim, reconstruction="off", **(switches | form))
     return CMCGNS(settings, (1, 1), 32).to(golden["z_sentence"].device)
 
 

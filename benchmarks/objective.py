@@ -98,8 +98,10 @@ def objective(sizes: Sizes) -> CMCGNS:
         weight_report=1.0,
         reconstruction="off",
         sentence_gradient=1.0,
-        false_negatives="margin",  # as published, like the plain program
-        bank=BankSettings(clusters=sizes.clusters),
+        local="own_query",  # as published, like the plain program
+        false_negatives="margin",
+        rarity=0.0,
+        bank=BankSettings(clusters=sizes.clusters, source="cross_modal", reseed=False),
     )
     side = math.isqrt(sizes.patches)
     return CMCGNS(settings, (side, side), 32 * side)

@@ -60,6 +60,13 @@ RELEASED = {
     "false_negatives": "margin",
     "duplicates": False,
 }
+PUBLISHED: dict[str, Any] = {
+    "local": "own_query",
+    "rarity": 0.0,
+    "weight_image": 0.02,
+    "weight_report": 0.2,
+    "false_negatives": "soft",
+}
 RECIPE = [
     "data.image_size=64",
     "data.resize=72",
@@ -118,13 +125,18 @@ def losses_of(module: CMCGNS, features: Features, batch: Batch) -> dict[str, Any
     return {name: float(value.detach()).hex() for name, value in (losses | metrics).items()} | gradients
 
 
+def bank_settings(clusters: int) -> BankSettings:
+    """Of the published form."""
+    return BankSettings(clusters=clusters, source="cross_modal", reseed=False)
+
+
 def objective() -> Iterator[tuple[str, Any]]:
     """Losses and gradients of the benchmark's inputs, small, for every switch."""
     sizes = benchmark.Sizes(studies=8, sentences=4, patches=16, dim=32, clusters=6)
     for switch in SWITCHES:
         torch.manual_seed(0)
         settings = ObjectiveSettings(
-            dim=sizes.dim, reconstruction="off", bank=BankSettings(clusters=sizes.clusters), **switch
+            dim=sizes.dim, reconstruction="off", bank=bank_settings(sizes.clusters), **(PUBLISHED | switch)
         )
         module = CMCGNS(settings, (4, 4), 128)
         inputs = benchmark.Inputs.random(sizes)
@@ -153,8 +165,8 @@ def golden() -> Iterator[tuple[str, Any]]:
         centroids = torch.nn.functional.normalize(values["centroids"][0], dim=-1)
         rows = Sentences(z1, z2, torch.ones(len(z1), dtype=torch.bool), values["described/text_id"])
         for arithmetic, switch in (("described", {}), ("released", RELEASED)):
-            bank_settings = BankSettings(clusters=len(centroids))
-            settings = ObjectiveSettings(dim=z1.shape[1], reconstruction="off", bank=bank_settings, **switch)  # type: ignore[arg-type]
+            bank = bank_settings(len(centroids))
+            settings = ObjectiveSettings(dim=z1.shape[1], reconstruction="off", bank=bank, **(PUBLISHED | switch))
             module = CMCGNS(settings, (2, 2), 64)
             module.bank.start(centroids)
             loss, margin = module.local_report_loss(rows)

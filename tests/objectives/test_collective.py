@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "a share of the gradient": {"sentence_gradient": 0.1},
     "query-matched": {"local": "query_matched", "false_negatives": "mask", "rarity": 1.0, "mu": 3.0},
     "query-matched, soft, hard": {"local": "query_matched", "false_negatives": "soft", "attention": "softmax"},
+    "query-matched, places": {"local": "query_matched", "patch_positions": True, "unit_values": True},
     "query-matched, fixed": {"local": "query_matched", "centroid_negatives": False, "sentence_gradient": 0.0},
     "overlap": {"global_overlap": 0.8},
     "query-matched, overlap": {"local": "query_matched", "false_negatives": "keep", "global_overlap": 1.0},

@@ -79,3 +79,32 @@ def test_study_without_sentences_gives_zeros_and_finite_gradients(kind: Attentio
     assert patches.grad is not None
     assert patches.grad.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in attention.parameters())
+
+
+def test_patches_that_know_their_place_are_told_apart_by_it_alone() -> None:
+    attention = CrossModalAttention(8, patches=5)
+    patches, sentences, mask = (
+        unit(1, 1, 8).expand(1, 5, 8),
+        unit(1, 2, 8, seed=1),
+        torch.ones(1, 2, dtype=torch.bool),
+    )
+    weights = attention.image_to_text(patches, sentences, mask)[1]
+    torch.testing.assert_close(weights, weights[:, :, :1].expand_as(weights))  # they begin at 0
+    assert attention.positions is not None
+    with torch.no_grad():
+        attention.positions.position.copy_(unit(5, 8, seed=2))
+    weights = attention.image_to_text(patches, sentences, mask)[1]
+    keys = attention.image_key(patches[0]) + attention.positions.position
+    torch.testing.assert_close(weights[0], (attention.text_query(sentences[0]) @ keys.T / 8**0.5).sigmoid())
+    assert weights.std(-1).min() > 0.01
+
+
+def test_unit_values_make_what_is_gathered_a_sum_of_unit_vectors() -> None:
+    attention = CrossModalAttention(8, unit_values=True)
+    with torch.no_grad():
+        attention.image_value.weight.mul_(100)
+        attention.image_value.bias.zero_()
+    patches, sentences, mask = unit(1, 5, 8), unit(1, 2, 8, seed=1), torch.ones(1, 2, dtype=torch.bool)
+    seen, weights = attention.image_to_text(patches, sentences, mask)
+    values = attention.image_value(patches)[0]
+    torch.testing.assert_close(seen[0], weights[0] @ (values / values.norm(dim=-1, keepdim=True)))

@@ -38,12 +38,22 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "softmax": {"attention": "softmax", "false_negatives": "soft"},
     "by the text": {"false_negatives": "mask", "bank": {"clusters": 5, "source": "text"}},
     "by the centred sum": {"false_negatives": "mask", "bank": {"clusters": 5, "source": "centred"}},
+    "unit values": {"false_negatives": "mask", "unit_values": True, "bank": {"clusters": 5, "source": "cross_modal"}},
+    "patches know their place": {"false_negatives": "mask", "patch_positions": True},
 }
+
+
+def keys_and_values(attention: CrossModalAttention, patches: Tensor) -> tuple[Tensor, Tensor]:
+    """(P, D) each, of one image."""
+    keys, values = attention.image_key(patches), attention.image_value(patches)
+    if attention.positions is not None:
+        keys = keys + attention.positions.position
+    return keys, torch.stack([value / value.norm() for value in values]) if attention.unit_values else values
 
 
 def slow_cosine(attention: CrossModalAttention, patches: Tensor, query: Tensor) -> Tensor:
     """Of one sentence with what it sees in one image."""
-    keys, values = attention.image_key(patches), attention.image_value(patches)
+    keys, values = keys_and_values(attention, patches)
     scores = keys @ attention.text_query(query) / math.sqrt(DIM)
     weights = scores.sigmoid() if attention.kind == "sigmoid" else scores.softmax(0)
     attended = torch.stack([w * v for w, v in zip(weights, values, strict=True)]).sum(0)
@@ -67,9 +77,10 @@ def slow_loss(objective: CMCGNS, features: Features, batch: Batch) -> Tensor:
             if shares[k] >= 0.05 / bank.clusters and bank.active[k]:
                 weights[k] = (1 - shares[k] / shares.max()) ** settings.rarity
         for n, (study, z1, _) in enumerate(sentences):
-            weight = attention.image_key(features.patches[study]) @ attention.text_query(z1) / math.sqrt(DIM)
+            keys, values = keys_and_values(attention, features.patches[study])
+            weight = keys @ attention.text_query(z1) / math.sqrt(DIM)
             weight = weight.sigmoid() if attention.kind == "sigmoid" else weight.softmax(0)
-            z2 = F.normalize(weight @ attention.image_value(features.patches[study]), dim=0)
+            z2 = F.normalize(weight @ values, dim=0)
             source = settings.bank.source
             vector = {"text": z1, "cross_modal": z2}.get(source)
             if vector is None:
@@ -126,6 +137,9 @@ def slow_loss(objective: CMCGNS, features: Features, batch: Batch) -> Tensor:
 def started(**changes: Any) -> CMCGNS:
     bank = {"clusters": 5, "check_every": 1, "start_cosine": 1.0, "start_from_step": 0} | changes.pop("bank", {})
     objective = small_objective(local="query_matched", bank=bank, weight_image=0.0, weight_global=0.0, **changes)
+    if objective.attention.positions is not None:  # they start at 0
+        with torch.no_grad():
+            objective.attention.positions.position.copy_(3 * unit(4, DIM, seed=53))
     objective.bank.start(unit(5, DIM, seed=50), unit(5, DIM, seed=51))
     objective.bank.means.copy_(0.1 * unit(2, DIM, seed=52))
     objective.bank.usage.copy_(0.5 * torch.tensor([0.4, 0.3, 0.2, 0.099, 0.001]))
@@ -151,6 +165,7 @@ def test_value_and_gradients_are_those_of_the_loops(name: str) -> None:
     attention = objective.attention
     trained = [*attention.text_query.parameters(), *attention.image_key.parameters()]
     trained += [*attention.image_value.parameters(), objective.report_scale.logarithm]
+    trained += [] if attention.positions is None else [attention.positions.position]
     wanted = [features.patches, features.sentences, *trained]
     found, expected = (torch.autograd.grad(loss, wanted, allow_unused=True) for loss in (fast, slow))
     for actual, right in zip(found, expected, strict=True):

@@ -8,7 +8,6 @@ from torch import Tensor
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.local_report import SentencePairs, Sentences
 from cmcgns.objectives.released import released_contrast, released_margin
-from cmcgns.settings.config import BankSettings
 from support.objectives import Golden, assert_gradient, assert_value, clusters_of, sentence_rows, small_settings, unit
 
 
@@ -47,7 +46,7 @@ def test_multiplied_cross_entropy(golden: Golden) -> None:
 
 def released_objective(golden: Golden) -> CMCGNS:
     clusters, dim = golden["centroids_after_init"].shape
-    bank = BankSettings(clusters=clusters, rate=1e-3)
+    bank = {"clusters": clusters, "rate": 1e-3}
     settings = small_settings(
         dim=dim, arithmetic="released", learn_tau=False, margin_weight=1e-4, mu=3.0, bank=bank, reconstruction="off"
     )

@@ -7,7 +7,16 @@ from pydantic import BaseModel
 
 from cmcgns.common.errors import UserError
 from cmcgns.settings.config import Recipe
-from cmcgns.settings.recipe import describe_settings, list_recipes, load_recipe, parse_recipe, with_free_settings
+from cmcgns.settings.recipe import (
+    completed,
+    describe_settings,
+    differences,
+    list_recipes,
+    load_recipe,
+    parse_recipe,
+    parse_stored_recipe,
+    with_free_settings,
+)
 from cmcgns.settings.yaml import known_keys, merge
 
 
@@ -152,13 +161,15 @@ def test_something_trains_the_report_encoder():
 def test_released_arithmetic_refuses_switches_that_it_does_not_have():
     released = {
         "arithmetic": "released", "sentence_gradient": 1, "tau": 1, "learn_tau": "false", "duplicates": "false",
-        "false_negatives": "margin",
+        "false_negatives": "margin", "local": "own_query", "rarity": 0, "bank": "{source: text, reseed: false}",
     }  # fmt: skip
     overrides = [f"objective.{name}={value}" for name, value in released.items()]
     load_recipe("default", overrides)
     load_recipe("default", [*overrides, "objective.negatives=in_batch"])
-    for wrong in ("sentence_gradient=0.1", "tau=0.05", "learn_tau=true", "duplicates=true", "false_negatives=keep",
-                  "negatives=hard"):  # fmt: skip
+    for wrong in (
+        "sentence_gradient=0.1", "tau=0.05", "learn_tau=true", "duplicates=true", "false_negatives=keep",
+        "negatives=hard", "local=query_matched", "rarity=1", "bank.source=centred", "bank.reseed=true",
+    ):  # fmt: skip
         name = wrong.partition("=")[0]
         with pytest.raises(UserError, match=rf"released has no such switches: set objective\.{name}="):
             load_recipe("default", [*overrides, f"objective.{wrong}"])
@@ -242,3 +253,13 @@ def test_a_run_may_go_on_with_other_workers_and_from_other_folders_but_with_no_o
     assert with_free_settings(moved, before) == before
     for change in ("data.separator=;", "training.seed=1", "data.resize=300"):
         assert with_free_settings(load_recipe("default", [change]), before) != before
+
+
+def test_a_run_that_is_older_than_a_setting_stays_what_it_was():
+    kept = load_recipe("paper-resnet50").model_dump(mode="json")
+    for name in ("local", "rarity", "centroid_negatives"):
+        del kept["objective"][name]
+    del kept["objective"]["bank"]["reseed"]
+    assert parse_stored_recipe(kept, "config.yaml") == load_recipe("paper-resnet50")
+    assert list(differences(completed(kept), load_recipe("paper-resnet50").model_dump(mode="json"))) == []
+    assert parse_recipe({"objective": {}}, "own.yaml").objective.local == "query_matched"

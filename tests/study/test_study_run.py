@@ -134,11 +134,11 @@ def test_a_result_that_is_older_than_a_setting_counts(pretended: Path, tmp_path:
     plan, out = plan_of(tmp_path), tmp_path / "out"
     run_study(plan, out, OPTIONS)
     for file in (*out.glob("results/*.json"), *out.glob("cells/*/*/cell.json")):
-        change_recipe(file, lambda objective: (objective.pop("rarity"), objective["bank"].pop("reseed")))
+        change_recipe(file, lambda objective: (objective.pop("global_overlap"), objective.pop("mu")))
     run_study(plan, out, OPTIONS)
     assert trained(pretended) == ALL
-    other = plan_of(tmp_path, set=["training.batch_size=4", "objective.bank.reseed=true"])
-    with pytest.raises(UserError, match=r"objective.bank.reseed \(false, now true\)"):
+    other = plan_of(tmp_path, set=["training.batch_size=4", "objective.mu=2"])
+    with pytest.raises(UserError, match=r"objective.mu \(3.0, now 2.0\)"):
         run_study(other, out, OPTIONS)
 
 

@@ -27,6 +27,14 @@ from cmcgns.training.task import PretrainingTask, build_task
 
 Golden = dict[str, Tensor]
 DIM, GRID, SIZE = 16, (2, 2), 8
+PUBLISHED = {
+    "local": "own_query",
+    "rarity": 0.0,
+    "weight_image": 0.02,
+    "weight_report": 0.2,
+    "false_negatives": "soft",
+}
+PUBLISHED_BANK = {"source": "cross_modal", "reseed": False}
 
 
 def section(golden: Golden, prefix: str) -> Golden:
@@ -49,10 +57,12 @@ def unit(*shape: int, seed: int = 0) -> Tensor:
 
 
 def small_settings(**changes: object) -> ObjectiveSettings:
-    """A small objective whose bank starts as soon as it can, with every gradient that there is."""
-    bank = BankSettings(clusters=4, check_every=1, start_cosine=1.0, start_from_step=0)
-    small = {"dim": DIM, "decoder_width": 16, "bank": bank, "sentence_gradient": 1.0}
-    return ObjectiveSettings.model_validate(small | changes)
+    """A small objective in the published form, with a bank that starts at once and every gradient that there is."""
+    bank = PUBLISHED_BANK | {"clusters": 4, "check_every": 1, "start_cosine": 1.0, "start_from_step": 0}
+    given = changes.pop("bank", {})
+    bank |= given if isinstance(given, dict) else {}
+    small = {"dim": DIM, "decoder_width": 16, "sentence_gradient": 1.0}
+    return ObjectiveSettings.model_validate(PUBLISHED | small | changes | {"bank": bank})
 
 
 def random_batch(
@@ -160,7 +170,7 @@ def new_bank(
 ) -> ClusterBank:
     """A slow bank that may start at once, among farthest points."""
     plain = {"clusters": clusters, "rate": 1e-3, "start_from_step": 0, "seeding": "farthest_point"}
-    settings = BankSettings.model_validate(plain | changes)
+    settings = BankSettings.model_validate(PUBLISHED_BANK | plain | changes)
     return ClusterBank(dim, settings, update=update, queue_size=queue_size, seed=seed)
 
 

@@ -45,11 +45,15 @@ def started(prepared: PreparedData, **changes: object) -> PretrainingTask:
     return task
 
 
-@pytest.mark.parametrize("local", ["own_query", "query_matched"])
+@pytest.mark.parametrize(
+    "form",
+    [{"local": "own_query", "rarity": 0.0, "bank__source": "cross_modal"}, {"local": "query_matched"}],
+    ids=["own_query", "query_matched"],
+)
 def test_figures_are_those_of_all_sentences_in_one_batch(
-    local: str, prepared: PreparedData, known: KnownSentences
+    form: dict[str, object], prepared: PreparedData, known: KnownSentences
 ) -> None:
-    task = started(prepared, objective__local=local)
+    task = started(prepared, **{f"objective__{name}": value for name, value in form.items()})
     plain = validate(task, prepared.validation, BATCH, 100, "cpu")
     logged = validate(task, prepared.validation, BATCH, 100, "cpu", known)
     assert {name: logged[name] for name in plain} == plain

@@ -48,7 +48,7 @@ PHASES = {
     "the start of the bank": (ClusterBank, "start"),
     "a step with a bank": (ClusterBank, "update"),
     "a validation": (loop, "validate"),
-    "what only validation computes": (CMCGNS, "_swapped_report"),
+    "what only validation computes": (CMCGNS, "_rebuilt_with"),
     "the best weights": (loop, "keep_best"),
     "the hand-over": (loop, "hand_over"),
     "writing a checkpoint": (loop, "save_checkpoint"),

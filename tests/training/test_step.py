@@ -249,16 +249,19 @@ def test_the_watch_for_host_reads_sees_them(read: Any) -> None:
         read(torch.randn(4))
 
 
+PUBLISHED = {"local": "own_query", "rarity": 0.0, "source": "cross_modal", "reseed": False}
 OBJECTIVES = [
     {},
     {"negatives": "in_batch"},
     {"negatives": "hard"},
-    {"false_negatives": "mask"},
-    {"false_negatives": "margin"},
+    {"false_negatives": "soft", "patch_positions": True, "unit_values": True},
+    PUBLISHED,
+    PUBLISHED | {"false_negatives": "margin"},
     {"false_negatives": "keep"},
     {"mask": "pixels"},
     {"attention": "softmax"},
-    {
+    PUBLISHED
+    | {
         "arithmetic": "released",
         "learn_tau": False,
         "tau": 1.0,
@@ -282,7 +285,9 @@ def test_step_reads_nothing_from_the_device(
     """After the bank has started, and before it except when it looks at the start conditions."""
     when = 1 if started else 100
     bank = {"clusters": 6, "start_from_step": 0, "start_by_step": when, "check_every": when}
-    recipe = tiny_recipe(objective=SETTINGS["objective"] | objective | {"bank": bank})
+    bank |= {name: objective[name] for name in ("source", "reseed") if name in objective}
+    rest = {name: value for name, value in objective.items() if name not in bank}
+    recipe = tiny_recipe(objective=SETTINGS["objective"] | rest | {"bank": bank})
     task = new_task(prepared, recipe, stage)
     optimizer = torch.optim.SGD([p for p in task.parameters() if p.requires_grad], lr=1e-3)
     for _ in range(2):

@@ -66,7 +66,13 @@ def test_last_incomplete_batch_counts_by_its_size(task: PretrainingTask, prepare
     for name in ("loss", "global", "image", "report"):
         expected = sum(float(part[name]) * len(part_rows) for part, part_rows in zip(parts, rows, strict=True))
         assert figures[name] == pytest.approx(expected / VALIDATION, rel=1e-5)
-    assert {"report_to_image_r1", "report_to_image_r10", "image_to_report_r5", "report_swapped"} <= figures.keys()
+    assert {
+        "report_to_image_r1",
+        "report_to_image_r10",
+        "image_to_report_r5",
+        "score_own",
+        "score_other",
+    } <= figures.keys()
 
 
 def test_recall_limit_takes_the_first_studies(task: PretrainingTask, prepared: PreparedData) -> None:

@@ -39,16 +39,30 @@ def parse_recipe(settings: Any, source: str) -> Recipe:
         UserError: one line for every offending key.
     """
     try:
-        return Recipe.model_validate(with_defaults(settings))
+        return Recipe.model_validate(_with_defaults(settings))
     except ValidationError as error:
         raise UserError(explain(error, Recipe, f"recipe {source}", "cmcgns recipes default")) from None
 
 
-def with_defaults(settings: Any) -> Any:
-    """Settings with the defaults of a recipe where they say nothing, unchecked.
+def parse_stored_recipe(settings: Any, source: str) -> Recipe:
+    """The settings of a run as it kept them, which may be older than some of them.
 
-    An older release, which did not know a setting, did what its default does today.
+    Raises:
+        UserError: as :func:`parse_recipe`.
     """
+    return parse_recipe(merge(_BEFORE, settings), source)
+
+
+def completed(settings: Any) -> Any:
+    """Settings as something made from them kept them, unchecked; those that are younger as they were in effect."""
+    return _with_defaults(merge(_BEFORE, settings))
+
+
+# What was done before a setting existed is what its default does, but for these.
+_BEFORE = {"objective": {"local": "own_query", "rarity": 0.0, "bank": {"reseed": False}}}
+
+
+def _with_defaults(settings: Any) -> Any:
     # A stage's defaults differ from those of its type: naming its learning rate must not change its epochs.
     return merge(Recipe().model_dump(mode="json"), settings)
 

@@ -26,7 +26,7 @@ from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.interval_table import none_if_undefined
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.metrics.resamples import resample
-from cmcgns.settings.recipe import differences, with_defaults
+from cmcgns.settings.recipe import completed, differences
 
 RESULTS = "results"
 RESAMPLES = 400
@@ -83,9 +83,9 @@ class Origin:
     def settings_that_differ(self, recipe: dict[str, Any], protocols: list[list[Any]]) -> list[str]:
         """What other settings there are now, as text; empty if there are none.
 
-        A setting that the recipe lacks, because it is younger than the result, had what is its default now.
+        A setting that the recipe lacks, because it is younger than the result, was as it is when nobody states it.
         """
-        changed = list(differences(with_defaults(self.recipe), recipe))
+        changed = list(differences(completed(self.recipe), recipe))
         return changed + (["judge"] if self.protocols != protocols else [])
 
 

@@ -22,7 +22,7 @@ from cmcgns.common.stored import read_json
 from cmcgns.common.version import VERSION
 from cmcgns.data.images.place import RESAMPLING
 from cmcgns.settings.config import Recipe
-from cmcgns.settings.recipe import parse_recipe
+from cmcgns.settings.recipe import parse_stored_recipe
 from cmcgns.settings.yaml import read_mapping_file
 
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "tokenizers", "lightning", "numpy", "pandas")
@@ -115,7 +115,7 @@ class RunFolder:
         if missing := [name for name in Recipe.model_fields if name not in settings]:
             raise UserError(f"{self.config} is damaged ({', '.join(missing)} missing): {self._write_again()}")
         try:
-            return parse_recipe(settings, str(self.config))
+            return parse_stored_recipe(settings, str(self.config))
         except UserError as error:
             raise UserError(f"{error}{self.other_version()}") from None
 

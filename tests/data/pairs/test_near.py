@@ -129,6 +129,6 @@ def test_equal_numbers_of_sentences_that_a_table_repeats_count_once() -> None:
 
 def test_near_batches_without_any_negatives_are_refused() -> None:
     changes = ["training.batches=near", "objective.weight_global=0", "objective.weight_report=0",
-               "objective.sentence_gradient=1"]  # fmt: skip
+               "objective.weight_image=1", "objective.sentence_gradient=1"]  # fmt: skip
     with pytest.raises(UserError, match=r"training\.batches=near .* set training\.batches=shuffled"):
         load_recipe("demo", changes)
