@@ -9,9 +9,6 @@ median of their ratios.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,10 +18,10 @@ from cmcgns.data.reports.tokens import length_groups
 from cmcgns.models.model import AttentionPool
 from cmcgns.models.report_encoder import ReportEncoder
 from cmcgns.settings.config import ReportEncoderSettings
+from in_turn import Step, time_in_turn
 
 IMAGES, TOKENS, WIDTH, HEADS = 16, 49, 2048, 8
 REPORTS, LONGEST, VOCABULARY, PARTS, MULTIPLE = 32, 256, 8000, 4, 8
-Step = Callable[[], None]
 
 
 def pools() -> tuple[Step, Step]:
@@ -62,21 +59,6 @@ def sum_of(tensors: list[Tensor]) -> Tensor:
     return torch.stack([tensor.sum() for tensor in tensors]).sum()
 
 
-def compare(name: str, steps: tuple[Step, Step], repeats: int) -> None:
-    """Run both in turn and print."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(repeats + 2):
-        for step, taken in zip(steps, times, strict=True):
-            start = time.perf_counter()
-            step()
-            if turn >= 2:
-                taken.append(time.perf_counter() - start)
-    ratios = [ours / plain for ours, plain in zip(*times, strict=True)]
-    ours, plain = (1e3 * statistics.median(each) for each in times)
-    ratio, low, high = statistics.median(ratios), min(ratios), max(ratios)
-    print(f"{name}: {ours:.0f} ms, plain {plain:.0f} ms, ratio {ratio:.2f} ({low:.2f} to {high:.2f})")
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -85,8 +67,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    compare("attention pool", pools(), options.repeats)
-    compare("report encoder", report_encoders(), options.repeats)
+    for name, steps in (("attention pool", pools()), ("report encoder", report_encoders())):
+        print(f"{name}: {time_in_turn(*steps, options.repeats, warm_up=2)}")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ median of their ratios. Wanted: at most 1.5.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -20,6 +18,7 @@ from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.query_matched import Statements, matched_report
 from cmcgns.settings.config import BankSettings, ObjectiveSettings
+from in_turn import time_in_turn
 
 STUDIES, SENTENCES, PATCHES, DIM, CLUSTERS = 64, 8, 49, 768, 128
 
@@ -82,16 +81,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    steps, times = (ours(), products()), ([], [])
-    for turn in range(options.repeats + 5):
-        for step, taken in zip(steps, times, strict=True):
-            start = time.perf_counter()
-            step()
-            if turn >= 5:
-                taken.append(time.perf_counter() - start)
-    ratios = [a / b for a, b in zip(*times, strict=True)]
-    print(f"ours {1e3 * statistics.median(times[0]):.0f} ms, products {1e3 * statistics.median(times[1]):.0f} ms")
-    print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(f"ours beside the products: {time_in_turn(ours(), products(), options.repeats, warm_up=5)}")
 
 
 if __name__ == "__main__":

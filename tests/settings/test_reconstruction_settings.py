@@ -41,7 +41,9 @@ def test_what_means_nothing_is_refused_with_the_way_out(message: str, changes: l
     ids=str,
 )
 def test_what_goes_together_is_taken(changes: list[str]) -> None:
-    load_recipe("default", [f"objective.{change}" for change in changes])
+    objective = load_recipe("default", [f"objective.{change}" for change in changes]).objective
+    for name, _, value in (change.partition("=") for change in changes):
+        assert str(getattr(objective, name)).lower() == value or float(getattr(objective, name)) == float(value)
 
 
 def test_a_stored_recipe_that_lacks_the_new_settings_means_what_it_meant() -> None:
