@@ -99,6 +99,8 @@ def objective(sizes: Sizes) -> CMCGNS:
         reconstruction="off",
         sentence_gradient=1.0,
         local="own_query",  # as published, like the plain program
+        patch_positions=False,
+        unit_values=False,
         false_negatives="margin",
         rarity=0.0,
         bank=BankSettings(clusters=sizes.clusters, source="cross_modal", reseed=False),

@@ -66,6 +66,9 @@ PUBLISHED: dict[str, Any] = {
     "weight_image": 0.02,
     "weight_report": 0.2,
     "false_negatives": "soft",
+    "patch_positions": False,
+    "unit_values": False,
+    "sentence_gradient": 0.0,
 }
 RECIPE = [
     "data.image_size=64",

@@ -162,6 +162,7 @@ def test_released_arithmetic_refuses_switches_that_it_does_not_have():
     released = {
         "arithmetic": "released", "sentence_gradient": 1, "tau": 1, "learn_tau": "false", "duplicates": "false",
         "false_negatives": "margin", "local": "own_query", "rarity": 0, "bank": "{source: text, reseed: false}",
+        "patch_positions": "false", "unit_values": "false",
     }  # fmt: skip
     overrides = [f"objective.{name}={value}" for name, value in released.items()]
     load_recipe("default", overrides)
@@ -169,6 +170,7 @@ def test_released_arithmetic_refuses_switches_that_it_does_not_have():
     for wrong in (
         "sentence_gradient=0.1", "tau=0.05", "learn_tau=true", "duplicates=true", "false_negatives=keep",
         "negatives=hard", "local=query_matched", "rarity=1", "bank.source=centred", "bank.reseed=true",
+        "patch_positions=true", "unit_values=true",
     ):  # fmt: skip
         name = wrong.partition("=")[0]
         with pytest.raises(UserError, match=rf"released has no such switches: set objective\.{name}="):
@@ -257,7 +259,7 @@ def test_a_run_may_go_on_with_other_workers_and_from_other_folders_but_with_no_o
 
 def test_a_run_that_is_older_than_a_setting_stays_what_it_was():
     kept = load_recipe("paper-resnet50").model_dump(mode="json")
-    for name in ("local", "rarity", "centroid_negatives"):
+    for name in ("local", "rarity", "centroid_negatives", "patch_positions", "unit_values"):
         del kept["objective"][name]
     del kept["objective"]["bank"]["reseed"]
     assert parse_stored_recipe(kept, "config.yaml") == load_recipe("paper-resnet50")

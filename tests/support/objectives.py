@@ -33,6 +33,8 @@ PUBLISHED = {
     "weight_image": 0.02,
     "weight_report": 0.2,
     "false_negatives": "soft",
+    "patch_positions": False,
+    "unit_values": False,
 }
 PUBLISHED_BANK = {"source": "cross_modal", "reseed": False}
 

@@ -137,17 +137,17 @@ class ObjectiveSettings(Settings):
     weight_report: Weight = 0.5
     weight_reconstruction: Weight = 0.2
     sentence_gradient: Fraction = Field(
-        0.0,
+        0.1,
         description="share of the gradient of the local terms and the reconstruction that reaches the sentence "
         "vectors: 1 as published; 0 takes them as fixed targets: then hard negatives and mu only change how strongly "
         "a sentence pulls and pushes the image's side, because nothing that they could push away learns from them",
     )
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
     patch_positions: bool = Field(
-        False, description="patches tell the sentences that look at them where they are, beside what they show"
+        True, description="patches tell the sentences that look at them where they are, beside what they show"
     )
     unit_values: bool = Field(
-        False,
+        True,
         description="what a sentence gathers is a sum of unit vectors: gates that are open where nothing bears the "
         "sentence out cost",
     )
@@ -245,6 +245,8 @@ _RELEASED: dict[str, Any] = {
     "local": "own_query",
     "global_overlap": 0.0,
     "rarity": 0.0,
+    "patch_positions": False,
+    "unit_values": False,
 }
 _OWN_QUERY: dict[str, Any] = {"rarity": 0.0}
 

@@ -59,7 +59,15 @@ def completed(settings: Any) -> Any:
 
 
 # What was done before a setting existed is what its default does, but for these.
-_BEFORE = {"objective": {"local": "own_query", "rarity": 0.0, "bank": {"reseed": False}}}
+_BEFORE = {
+    "objective": {
+        "local": "own_query",
+        "rarity": 0.0,
+        "bank": {"reseed": False},
+        "patch_positions": False,
+        "unit_values": False,
+    }
+}
 
 
 def _with_defaults(settings: Any) -> Any:
