@@ -249,12 +249,19 @@ def test_the_watch_for_host_reads_sees_them(read: Any) -> None:
         read(torch.randn(4))
 
 
-PUBLISHED = {"local": "own_query", "rarity": 0.0, "source": "cross_modal", "reseed": False}
+PUBLISHED = {
+    "local": "own_query",
+    "rarity": 0.0,
+    "source": "cross_modal",
+    "reseed": False,
+    "patch_positions": False,
+    "unit_values": False,
+}
 OBJECTIVES = [
     {},
     {"negatives": "in_batch"},
     {"negatives": "hard"},
-    {"false_negatives": "soft", "patch_positions": True, "unit_values": True},
+    {"false_negatives": "soft", "patch_positions": False, "unit_values": False, "sentence_gradient": 0.0},
     PUBLISHED,
     PUBLISHED | {"false_negatives": "margin"},
     {"false_negatives": "keep"},
