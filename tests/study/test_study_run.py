@@ -116,12 +116,29 @@ def test_a_result_of_other_settings_is_refused_before_training(
     out = tmp_path / "out"
     run_study(plan_of(tmp_path), out, StudyOptions(cells=("full",), seeds=(0,), accelerator="cpu"))
     changed = plan_of(tmp_path, **changes)
+    (out / "cells" / "full" / "seed-0" / "run" / "model.safetensors").unlink()  # with it, it would be judged again
     for call in (lambda: run_study(changed, out, OPTIONS), lambda: write_study_table(changed, out)):
         with pytest.raises(UserError, match=f"(?s){said}.*choose another --out, or delete .*full-seed-0.json and"):
             call()
     with pytest.raises(UserError, match=said):
         list(describe_study(changed, out, OPTIONS))
     assert trained(pretended) == ["full 0"]
+
+
+def test_other_protocols_judge_the_runs_that_are_there(pretended: Path, tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path, keep="weights"), tmp_path / "out"
+    run_study(plan, out, OPTIONS)
+    measure = {"protocol": "linear/v1", "measure": "auroc"}
+    judge = [{"protocol": "linear/v1", "fractions": [10]}]
+    changed = plan_of(tmp_path, keep="weights", judge=judge, measures=[measure])
+    with pytest.raises(UserError, match=r"full-seed-0.json was made with other settings: judge"):
+        write_study_table(changed, out)
+    assert "  full: nothing differs; seeds 0, 1 to be judged by other protocols" in describe_study(changed, out, OPTIONS)
+    run_study(changed, out, OPTIONS)
+    assert trained(pretended) == ALL
+    fresh = tmp_path / "fresh"
+    run_study(changed, fresh, OPTIONS)
+    assert tables_of(fresh) == tables_of(out)
 
 
 def change_recipe(file: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -23,7 +23,7 @@ from cmcgns.evaluation.select import Pair
 from cmcgns.phantom import sentence_truth
 from cmcgns.reporting.evaluation.command import device_of, judge_encoder
 from cmcgns.study.plan import Job, Plan
-from cmcgns.study.results import Figure, Origin, Result, read_figures, result_file, write_result
+from cmcgns.study.results import Figure, Origin, Result, read_figures, read_result, result_file, write_result
 from cmcgns.training.pretrain import pretrain
 from cmcgns.training.run_folder import RunFolder
 
@@ -89,7 +89,7 @@ def do_job(work: Work, job: Job) -> Outcome:
     make_folder(place)
     try:
         with claimed(place, "study"):
-            if not result_file(work.out, job.name).is_file():
+            if not is_judged(work.plan, work.out, job):
                 _remove_left_overs(work.out, job)
                 write_result(result_file(work.out, job.name), _make(work, job, place))
             tidy(work, job)
@@ -100,6 +100,12 @@ def do_job(work: Work, job: Job) -> Outcome:
             raise
         return Outcome(job, "failed", str(error))
     return Outcome(job, "done")
+
+
+def is_judged(plan: Plan, out: Path, job: Job) -> bool:
+    """Whether a job has its result, by the protocols that the study has now."""
+    file = result_file(out, job.name)
+    return file.is_file() and read_result(file).made_from.protocols == plan.protocols
 
 
 def is_untidy(work: Work, job: Job) -> bool:

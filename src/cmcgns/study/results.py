@@ -80,13 +80,12 @@ class Origin:
         """Its hash."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
-    def settings_that_differ(self, recipe: dict[str, Any], protocols: list[list[Any]]) -> list[str]:
-        """What other settings there are now, as text; empty if there are none.
+    def settings_that_differ(self, recipe: dict[str, Any]) -> list[str]:
+        """What other settings a recipe has, as text; empty if there are none.
 
         A setting that the recipe lacks, because it is younger than the result, was as it is when nobody states it.
         """
-        changed = list(differences(completed(self.recipe), recipe))
-        return changed + (["judge"] if self.protocols != protocols else [])
+        return list(differences(completed(self.recipe), recipe))
 
 
 @dataclass(frozen=True)

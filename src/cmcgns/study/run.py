@@ -16,11 +16,12 @@ from rich.markup import escape
 from cmcgns.common.cluster import on_ray
 from cmcgns.common.errors import UserError, first_of
 from cmcgns.common.files import make_folder, write_text
-from cmcgns.study.cell import STARTED, Outcome, Work, do_job, is_untidy, place_of, read_start
+from cmcgns.study.cell import STARTED, Outcome, Work, do_job, is_judged, is_untidy, place_of, read_start
 from cmcgns.study.data import fingerprint, study_data
 from cmcgns.study.page import write_table
 from cmcgns.study.plan import Job, Plan
 from cmcgns.study.results import RESULTS, Origin, Result, read_result, result_file
+from cmcgns.training.run_folder import RunFolder
 
 _WAIT = 2.0  # seconds between two looks at a cell in work elsewhere
 
@@ -80,7 +81,7 @@ def write_study_table(plan: Plan, out: Path) -> Path:
     Raises:
         UserError: there is no result, a damaged one, or one of other settings.
     """
-    _refuse_others(plan, out)
+    _refuse_others(plan, out, judges=False)
     results = read_results(plan, out)
     if not results:
         raise UserError(f"{out / RESULTS}: there is no result of {plan.settings.name} yet")
@@ -88,16 +89,24 @@ def write_study_table(plan: Plan, out: Path) -> Path:
 
 
 def read_results(plan: Plan, out: Path) -> dict[tuple[str, int], Result]:
-    """Results that are there, by cell and seed."""
-    files = {(job.cell, job.seed): result_file(out, job.name) for job in plan.jobs}
-    return {place: read_result(file) for place, file in files.items() if file.is_file()}
+    """Results by the study's protocols that are there, by cell and seed."""
+    judged = [job for job in plan.jobs if is_judged(plan, out, job)]
+    return {(job.cell, job.seed): read_result(result_file(out, job.name)) for job in judged}
 
 
-def _refuse_others(plan: Plan, out: Path) -> None:
-    """Raise where a result, or a run that has begun, has other settings than the study has now."""
+def _refuse_others(plan: Plan, out: Path, judges: bool = True) -> None:
+    """Raise where a result, or a run that has begun, has other settings than the study has now.
+
+    Args:
+        judges: whether runs that are kept are judged again where the protocols are others.
+    """
     for job in plan.jobs:
+        judged_again = judges and RunFolder(place_of(out, job) / "run").model.is_file()
         for where, origin in _made(out, job):
-            if changed := origin.settings_that_differ(job.decisive, plan.protocols):
+            changed = origin.settings_that_differ(job.decisive)
+            if where.is_file() and origin.protocols != plan.protocols and not judged_again:
+                changed += ["judge"]
+            if changed:
                 said = ", ".join(first_of(changed, 5))
                 raise UserError(f"{where} was made with other settings: {said}: {_way_out(out, job)}")
 
@@ -139,7 +148,7 @@ def _work_off(work: Work, jobs: Sequence[Job], options: StudyOptions, console: C
 
 
 def _is_done(work: Work, job: Job) -> bool:
-    return result_file(work.out, job.name).is_file() and not is_untidy(work, job)
+    return is_judged(work.plan, work.out, job) and not is_untidy(work, job)
 
 
 def _attempt(work: Work, jobs: Sequence[Job], options: StudyOptions, console: Console) -> Iterator[Outcome]:
@@ -165,7 +174,7 @@ def describe_study(plan: Plan, out: Path, options: StudyOptions) -> Iterator[str
         states: dict[str, list[str]] = {}
         for job in jobs:
             if job.cell == cell.name:
-                states.setdefault(_state(out, job), []).append(str(job.seed))
+                states.setdefault(_state(plan, out, job), []).append(str(job.seed))
         if states:
             about = " ".join([*([f"recipe {cell.recipe}"] if cell.recipe else []), *cell.set])
             seeds = "; ".join(f"seeds {', '.join(seeds)} {state}" for state, seeds in states.items())
@@ -175,7 +184,9 @@ def describe_study(plan: Plan, out: Path, options: StudyOptions) -> Iterator[str
         yield f"  judged by {each.protocol.id} {shares}".rstrip()
 
 
-def _state(out: Path, job: Job) -> str:
-    if result_file(out, job.name).is_file():
+def _state(plan: Plan, out: Path, job: Job) -> str:
+    if is_judged(plan, out, job):
         return "done"
+    if result_file(out, job.name).is_file():
+        return "to be judged by other protocols"
     return "begun" if (place_of(out, job) / STARTED).is_file() else "to do"
