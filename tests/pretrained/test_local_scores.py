@@ -107,7 +107,8 @@ def test_gated_map_of_a_phrase(matched: Pretrained, published: Pretrained, image
     attention, query = matched.method.attention, F.normalize(matched.encode_texts(["Normal."])[0], dim=-1)
     patches = matched.task.model.project_patches(tokens)
     weights = attention.image_to_text(patches, query[None], torch.ones(1, 1).bool())[1][0, 0]
-    torch.testing.assert_close(found, weights * (attention.image_value(patches)[0] @ query[0]))
+    values = F.normalize(attention.image_value(patches)[0], dim=-1)
+    torch.testing.assert_close(found, weights * (values @ query[0]))
     with pytest.raises(UserError, match=r"no map of kind gated: the run has objective\.local own_query"):
         published.ground(images[0], "Normal.", kind="gated")
 
