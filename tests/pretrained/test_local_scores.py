@@ -90,7 +90,7 @@ def test_sum_needs_what_validation_said(matched: Pretrained, images: list[Path])
 def test_a_run_keeps_what_validation_said_and_ground_follows_it(run: Path, images: list[Path]) -> None:
     kept = json.loads((run / "scores.json").read_text("utf-8"))
     assert kept["map"] == max(kept["present"], key=kept["present"].get)
-    assert set(kept["present"]) == {"pooled", "patches", "attention", "gated"}
+    assert set(kept["present"]) == {"pooled", "patches", "attention", "gated", "joint"}
     assert all(0 < value < 2 for value in kept["deviation"].values())
     model = cmcgns.load(run)
     for kind in ("attention", "patches"):
@@ -111,6 +111,25 @@ def test_gated_map_of_a_phrase(matched: Pretrained, published: Pretrained, image
     torch.testing.assert_close(found, weights * (values @ query[0]))
     with pytest.raises(UserError, match=r"no map of kind gated: the run has objective\.local own_query"):
         published.ground(images[0], "Normal.", kind="gated")
+
+
+def test_joint_map_is_high_where_both_readings_find_the_phrase(
+    matched: Pretrained, published: Pretrained, images: list[Path]
+) -> None:
+    tokens, phrases = (
+        matched.task.model.image_encoder.tokens(matched.images(images[:2])),
+        matched.encode_texts(LABELS),
+    )
+    gated, pooled, joint = (patch_maps(matched, tokens, phrases, kind) for kind in ("gated", "pooled", "joint"))
+    agree = (gated > 0) & (pooled > 0)
+    assert 0 < agree.float().mean() < 1
+    torch.testing.assert_close(joint, torch.where(agree, gated * pooled, 0.0))
+    with pytest.raises(UserError, match=r"no map of kind joint: the run has objective\.local own_query"):
+        published.ground(images[0], "Normal.", kind="joint")
+    objective = matched.recipe.objective.model_copy(update={"weight_global": 0.0})
+    matched.recipe = matched.recipe.model_copy(update={"objective": objective})
+    with pytest.raises(UserError, match=r"no map of kind joint: the run has objective\.weight_global 0"):
+        matched.ground(images[0], "Normal.", kind="joint")
 
 
 def test_colours_begin_above_seven_in_ten_images_that_do_not_state_a_rare_sentence(run: Path) -> None:

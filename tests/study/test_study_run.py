@@ -133,7 +133,9 @@ def test_other_protocols_judge_the_runs_that_are_there(pretended: Path, tmp_path
     changed = plan_of(tmp_path, keep="weights", judge=judge, measures=[measure])
     with pytest.raises(UserError, match=r"full-seed-0.json was made with other settings: judge"):
         write_study_table(changed, out)
-    assert "  full: nothing differs; seeds 0, 1 to be judged by other protocols" in describe_study(changed, out, OPTIONS)
+    assert "  full: nothing differs; seeds 0, 1 to be judged by other protocols" in describe_study(
+        changed, out, OPTIONS
+    )
     run_study(changed, out, OPTIONS)
     assert trained(pretended) == ALL
     fresh = tmp_path / "fresh"

@@ -1,6 +1,6 @@
 """Where in the image a phrase belongs: one value a patch, by similarity or by attention.
 
-Four ways, none of which is trained with boxes:
+Five ways, none of which is trained with boxes:
 
 - `pooled`: cosine of the phrase's global embedding with each patch, pooled alone (`ImageReportModel.pool_patches`).
 - `patches`: cosine of the phrase's sentence embedding f_R with the patch's f_I. No loss of the method compares the
@@ -9,6 +9,8 @@ Four ways, none of which is trained with boxes:
 - `gated`: that weight times the product of the patch's value with the sentence, `w_p z1·v_p`: what the patch adds to
   the numerator of the local score (query-matched form only). A sentence that the image does not bear out has a map
   that is low everywhere.
+- `joint`: what of `gated` and of `pooled` is above 0, multiplied: high where both readings of the phrase, as a sentence
+  that looks for itself and as a whole report, find it (query-matched form only).
 """
 
 from typing import Literal
@@ -21,11 +23,13 @@ from cmcgns.models.model import ImageReportModel
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.settings.config import ObjectiveSettings
 
-MapKind = Literal["pooled", "patches", "attention", "gated"]
+MapKind = Literal["pooled", "patches", "attention", "gated", "joint"]
 
 
 def untrained(settings: ObjectiveSettings, method: CMCGNS | None, kind: MapKind) -> str:
     """Why there is no such map: the loss that would have trained it was off, or none; empty if there is."""
+    if kind == "joint":
+        return untrained(settings, method, "gated") or untrained(settings, method, "pooled")
     if kind != "pooled" and method is None:
         return f"the run has objective.name {settings.name}"
     if kind == "gated" and settings.local != "query_matched":
@@ -48,8 +52,11 @@ def patch_maps(
         kind: see above.
 
     Returns:
-        (B, K, P): cosines, attention weights, or gated products.
+        (B, K, P): cosines, attention weights, or products.
     """
+    if kind == "joint":
+        gated, cosines = (patch_maps(net, method, tokens, phrases, each) for each in ("gated", "pooled"))
+        return gated.clamp(min=0) * cosines.clamp(min=0)
     local, pooled = phrases
     if kind == "pooled":
         return pooled @ net.pool_patches(tokens).transpose(1, 2)
