@@ -9,8 +9,8 @@ Five ways, none of which is trained with boxes:
 - `gated`: that weight times the product of the patch's value with the sentence, `w_p z1·v_p`: what the patch adds to
   the numerator of the local score (query-matched form only). A sentence that the image does not bear out has a map
   that is low everywhere.
-- `joint`: what of `gated` and of `pooled` is above 0, multiplied: high where both readings of the phrase, as a sentence
-  that looks for itself and as a whole report, find it (query-matched form only).
+- `joint`: what of `gated` and of `pooled` is above 0, multiplied: high where both readings of the phrase, as a
+  sentence that looks for itself and as a whole report, find it (query-matched form only).
 """
 
 from typing import Literal

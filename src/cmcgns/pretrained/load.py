@@ -78,9 +78,9 @@ class Pretrained(Embedder):
             phrase: for example "Small left pleural effusion."
             against: a sentence whose map is subtracted, for example "No pleural effusion."; leaves what speaks for
                 the phrase rather than for its subject.
-            kind: `pooled` or `patches` (cosines), `attention` (weights), `gated` (weights times products),
-                `joint` (the latter times the cosines): :mod:`cmcgns.objectives.phrase_maps`. By default the one that told best, in the run's validation,
-                where a sentence is true (:attr:`map`).
+            kind: `pooled` or `patches` (cosines), `attention` (weights), `gated` (weights times products), `joint`
+                (the latter times the cosines): :mod:`cmcgns.objectives.phrase_maps`. By default the one that told
+                best, in the run's validation, where a sentence is true (:attr:`map`).
 
         Returns:
             (H, W), one value for every pixel of the picture, interpolated between the patches.

@@ -48,7 +48,7 @@ def study_data(plan: Plan, out: Path) -> tuple[Path, list[Pair]]:
 
 
 def fingerprint(train: Path, pairs: list[Pair]) -> str:
-    """Hash of the tables that a study reads, whatever it does with them; those of prepared data have the hash of every image in them."""
+    """Hash of the tables that a study reads, whatever for; those of prepared data have the hash of every image."""
     tables = dict.fromkeys([_table(train), *(_table(folder) for _, folder in pairs)])
     return hashlib.sha256("\n".join(map(sha256, tables)).encode()).hexdigest()
 

@@ -98,6 +98,8 @@ def _refuse_others(plan: Plan, out: Path, judges: bool = True) -> None:
     """Raise where a result, or a run that has begun, has other settings than the study has now.
 
     Args:
+        plan: the study.
+        out: its folder.
         judges: whether runs that are kept are judged again where the protocols are others.
     """
     for job in plan.jobs:
