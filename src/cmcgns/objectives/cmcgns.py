@@ -17,19 +17,11 @@ from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
-from cmcgns.objectives.local_report import (
-    Clusters,
-    SentencePairs,
-    Sentences,
-    contrast,
-    margin_loss,
-    other_reports,
-    soft_weights,
-)
+from cmcgns.objectives.local_report import Clusters, Sentences, other_reports
 from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
 from cmcgns.objectives.objective import Figures, Objective, Stage, register
+from cmcgns.objectives.own_query import own_query_report
 from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
-from cmcgns.objectives.released import released_contrast, released_margin
 from cmcgns.objectives.report_comparison import compare_reports
 from cmcgns.objectives.report_overlap import soft_negatives
 from cmcgns.settings.config import ObjectiveSettings
@@ -228,36 +220,16 @@ class CMCGNS(Objective):
         return loss, figures
 
     def local_report_loss(self, rows: Sentences, use_bank: bool = True) -> tuple[Tensor, Tensor]:
-        """L_report of flattened sentences, and its margin part (0 where there is none).
+        """L_report as published, of flattened sentences, and its margin part (0 where there is none).
 
         Args:
             rows: the sentences of this rank.
             use_bank: false for in-batch negatives only, as before the bank has started.
         """
-        settings = self.settings
         clusters = None
-        if use_bank and settings.negatives != "in_batch" and self.bank.is_started:
+        if use_bank and self.settings.negatives != "in_batch" and self.bank.is_started:
             clusters = Clusters.of(rows.z1, self.bank.centroids, self.bank.active)
-        pairs = SentencePairs.of(rows, clusters)
-        nothing = rows.z1.new_zeros(())
-        if settings.arithmetic == "released":
-            loss = released_contrast(rows, pairs, clusters, settings.mu)
-            margin = nothing
-            if clusters is not None:
-                margin = released_margin(pairs, rows.mask, settings.alpha, settings.beta)
-            return loss + settings.margin_weight * margin, margin
-        left_out, weights, margin = pairs.equal_text & settings.duplicates, None, nothing
-        if pairs.same_cluster is not None and settings.negatives == "cluster":
-            false = pairs.same_cluster & ~left_out
-            if settings.false_negatives == "mask":
-                left_out = left_out | false
-            elif settings.false_negatives == "soft":
-                weights = soft_weights(rows.z1, false)
-            elif settings.false_negatives == "margin":
-                margin = margin_loss(pairs, false, rows.mask, settings.alpha, settings.beta)
-        scale, mu = self.report_scale(), settings.mu
-        loss = contrast(rows, pairs, clusters, logit_scale=scale, mu=mu, left_out=left_out, weights=weights)
-        return loss + settings.margin_weight * margin, margin
+        return own_query_report(self.settings, rows, clusters, self.report_scale())
 
     def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
         matched = self.settings.local == "query_matched"
