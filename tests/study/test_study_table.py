@@ -92,6 +92,50 @@ def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
     assert (row.seeds, row.shared, row.difference, row.low) == (2, 0, None, None)
 
 
+def test_every_pair_of_baselines_and_cells_is_compared_once(tmp_path: Path) -> None:
+    cells = [{"name": name, "set": [f"objective.mu={number + 2}"]} for number, name in enumerate("abc")]
+    plan = plan_of(tmp_path, cells=cells, baseline=["a", "b"], seeds=[0, 1, 2])
+    results = results_for(plan)
+    rows = [row for row in table_rows(plan, results) if row.title == "AUROC"]
+    assert [(row.cell, row.baseline) for row in rows] == [("a", "a"), ("b", "a"), ("c", "a"), ("c", "b")]
+    by_hand = [
+        np.mean([results[one, seed].figures[0].value - results[other, seed].figures[0].value for seed in range(3)])  # type: ignore[operator]
+        for one, other in ("ba", "ca", "cb")
+    ]
+    assert rows[0].difference is None
+    assert [row.difference for row in rows[1:]] == pytest.approx(by_hand)
+    written = write_table(plan, results, tmp_path / "out").read_text()
+    assert written.index("Values, and differences to a") < written.index("Differences to b")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert text.count("- every difference: interval too narrow: only 3 seeds") == 1
+    assert text.split("Differences to b\n\n")[1].startswith("| Measure | c |\n| --- | --- |\n| AUROC | ")
+
+
+def test_a_table_of_more_measures_than_cells_has_cells_as_columns(tmp_path: Path) -> None:
+    measures = [
+        {"protocol": "linear/v1", "measure": "auroc", "fraction": share, "title": f"{share} %"} for share in (10, 100)
+    ]
+    measures.append({"protocol": "retrieval/v1", "measure": "report_to_image_r@10", "title": "R@10"})
+    for count, corner, heads in ((2, "Cell", 2), (3, "Measure", 2)):
+        plan = plan_of(tmp_path, measures=measures[:count])
+        results = results_for(plan)
+        write_table(plan, results, tmp_path / "out")
+        lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+        table = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+        assert (table[0][0].strip(), len(table[0]) - 1) == (corner, heads)
+        value = f"{np.mean([results['full', seed].figures[0].value for seed in (0, 1)]):.3f}"  # type: ignore[misc]
+        assert table[2][1].strip().startswith(value)  # of full in the first measure, either way round
+
+
+def test_a_note_names_the_measures_and_where_needed_the_cells(tmp_path: Path) -> None:
+    cells = [{"name": name, "set": [f"objective.mu={number + 2}"]} for number, name in enumerate("abc")]
+    plan = plan_of(tmp_path, cells=cells, baseline="a", seeds=[0, 1, 2, 3, 4])
+    results = changed(results_for(plan), "b", support=4)
+    write_table(plan, results, tmp_path / "out")
+    note = "no interval: it rests on 4 patients, at least 5 are needed"
+    assert f"- AUROC (b − a); R@10 (b − a): {note}\n" in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_page_and_picture_are_the_same_every_time(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     results = results_for(plan)

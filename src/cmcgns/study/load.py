@@ -80,8 +80,10 @@ def _cells(settings: StudySettings, where: str) -> list[CellSettings]:
     # Some disks do not tell capitals from small letters.
     _refuse_twice((("cells", cell.name.casefold()) for cell in cells), where)
     names = [cell.name for cell in cells]
-    if settings.baseline not in names:
-        raise UserError(f"{where}: {unknown('baseline', settings.baseline, names)}")
+    for baseline in settings.baseline:
+        if baseline not in names:
+            raise UserError(f"{where}: {unknown('baseline', baseline, names)}")
+    _refuse_twice((("baseline", name) for name in settings.baseline), where)
     return cells
 
 

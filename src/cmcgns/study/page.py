@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cmcgns.common.files import write_json, write_text
 from cmcgns.common.page import markdown_text, page_template
@@ -45,25 +46,24 @@ def write_table(plan: Plan, results: Mapping[tuple[str, int], Result], out: Path
         UserError: results that do not pair, or the disk refuses a file.
     """
     rows = table_rows(plan, results)
-    lines = list(_lines(plan, results, rows))
     write_json(out / "table.json", {"study": plan.settings.name, "rows": [asdict(row) for row in rows]})
     columns = [field.name for field in fields(TableRow)]
     write_spreadsheet(out / "table.csv", columns, (asdict(row).values() for row in rows))
-    notes = list(dict.fromkeys(f"{row.cell}, {row.title}: {row.note}" for row in rows if row.note))
+    baselines = plan.settings.baseline
     content: dict[str, Any] = {
         "name": plan.settings.name,
-        "baseline": plan.settings.baseline,
-        "titles": [_heading(title, rows) for title in dict.fromkeys(row.title for row in rows)],
-        "cells": lines,
+        "baselines": baselines,
+        "tables": [_table(baseline, rows, with_values=baseline == baselines[0]) for baseline in baselines],
+        "cells": list(_cells(plan, results)),
         "finished": len(results),
         "planned": len(plan.jobs),
         "statements": _STATEMENTS,
-        "notes": notes,
+        "notes": list(_notes(rows)),
         "common": ", ".join(plan.settings.set),
     }
     write_text(out / "table.md", _markdown(content))
     # Nothing is removed: another process may be writing the same picture.
-    images = save_pictures(out, _forest(rows, plan.settings.baseline), ())
+    images = save_pictures(out, _forest(rows, baselines), ())
     page = page_template("cmcgns.study", "index.html.j2", trim=True)
     write_text(out / PAGE, page.render(images=images, **content))
     return out / PAGE
@@ -74,10 +74,38 @@ def _heading(title: str, rows: Sequence[TableRow]) -> str:
     return f"{title} (lower is better)" if lower else title
 
 
-def _lines(
-    plan: Plan, results: Mapping[tuple[str, int], Result], rows: Sequence[TableRow]
-) -> Iterator[dict[str, Any]]:
-    """A line of the table for every cell, as text."""
+def _table(baseline: str, rows: Sequence[TableRow], with_values: bool) -> dict[str, Any]:
+    """Differences to one baseline as text: cells as lines or as columns, whichever leaves fewer columns."""
+    own = [row for row in rows if row.baseline == baseline]
+    cells = list(dict.fromkeys(row.cell for row in own))
+    titles = list(dict.fromkeys(row.title for row in own))
+    entries = {(row.cell, row.title): _entry(row, with_values) for row in own}
+    heads = [_heading(title, rows) for title in titles]
+    lines = [[entries[cell, title] for title in titles] for cell in cells]
+    turned = len(titles) > len(cells)
+    down, across = (heads, cells) if turned else (cells, heads)
+    lines = [list(column) for column in zip(*lines, strict=True)] if turned else lines
+    return {
+        "caption": f"Values, and differences to {baseline}" if with_values else f"Differences to {baseline}",
+        "corner": "Measure" if turned else "Cell",
+        "heads": across,
+        "lines": [{"head": head, "entries": line} for head, line in zip(down, lines, strict=True)],
+    }
+
+
+def _entry(row: TableRow, with_value: bool) -> dict[str, Any]:
+    spread = f" ± {number(row.sd)}" if is_number(row.sd) else ""
+    value = number(row.value) + spread if is_number(row.value) else DASH
+    return {
+        "value": value if with_value else "",
+        "difference": signed(row.difference) if is_number(row.difference) else "" if with_value else DASH,
+        "interval": span(row.low, row.high, signed),
+        "is_clear": row.clear,
+    }
+
+
+def _cells(plan: Plan, results: Mapping[tuple[str, int], Result]) -> Iterator[dict[str, str]]:
+    """What every cell is, and what it cost."""
     for cell in plan.cells:
         own = [result for (name, _), result in results.items() if name == cell.name]
         parameters = sorted({result.parameters for result in own})
@@ -88,56 +116,70 @@ def _lines(
             "seeds": f"{len(own)} of {len(plan.settings.seeds)}",
             "parameters": " to ".join(f"{count:,}" for count in parameters) or DASH,
             "seconds": f"{np.mean([result.seconds for result in own]):,.0f}" if own else DASH,
-            "entries": [_entry(row) for row in rows if row.cell == cell.name],
         }
 
 
-def _entry(row: TableRow) -> dict[str, Any]:
-    spread = f" ± {number(row.sd)}" if is_number(row.sd) else ""
-    return {
-        "value": number(row.value) + spread if is_number(row.value) else DASH,
-        "difference": signed(row.difference) if is_number(row.difference) else "",
-        "interval": span(row.low, row.high, signed),
-        "is_clear": row.clear,
-    }
+def _notes(rows: Sequence[TableRow]) -> Iterator[str]:
+    """Every note once, with the measures that it is about, and the cells where not all of a measure are meant."""
+    compared = [row for row in rows if row.difference is not None]
+    for note in dict.fromkeys(row.note for row in compared if row.note):
+        if all(row.note == note for row in compared):
+            yield f"every difference: {note}"
+            continue
+        about = []
+        for title in dict.fromkeys(row.title for row in compared):
+            meant = [row for row in compared if row.title == title and row.note == note]
+            every = len(meant) == sum(row.title == title for row in compared)
+            names = ", ".join(dict.fromkeys(_contrast(row) for row in meant))
+            about += [title if every else f"{title} ({names})"] if meant else []
+        yield f"{'; '.join(about)}: {note}"
+
+
+def _contrast(row: TableRow) -> str:
+    return f"{row.cell} − {row.baseline}"
 
 
 def _markdown(content: Mapping[str, Any]) -> str:
-    """The table alone, for a paper's supplement or a pull request."""
-    heads = ["cell"]
-    for title in content["titles"]:
-        heads += [markdown_text(title), f"− {markdown_text(content['baseline'])}"]
-    lines = [heads, ["---"] * len(heads)]
-    for cell in content["cells"]:
-        line = [markdown_text(cell["name"])]
-        for entry in cell["entries"]:
-            said = f"**{entry['difference']}**" if entry["is_clear"] else entry["difference"]
-            line += [entry["value"], f"{said} ({entry['interval']})" if entry["interval"] else said or DASH]
-        lines.append(line)
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = "".join(f"- {markdown_text(note)}\n" for note in content["notes"])
-    return (
-        f"# {markdown_text(content['name'])}\n\n{table}\n\n{' '.join(content['statements'])}\n\n{notes}".strip()
-        + "\n"
-    )
+    """The tables alone, for a paper's supplement or a pull request."""
+    parts = [f"# {markdown_text(content['name'])}"]
+    for table in content["tables"]:
+        lines = [[table["corner"], *map(markdown_text, table["heads"])]]
+        lines.append(["---"] * len(lines[0]))
+        lines += [[markdown_text(line["head"]), *map(_markdown_entry, line["entries"])] for line in table["lines"]]
+        parts.append(markdown_text(table["caption"]))
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    parts.append(" ".join(content["statements"]))
+    parts.append("\n".join(f"- {markdown_text(note)}" for note in content["notes"]))
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _forest(rows: Sequence[TableRow], baseline: str) -> dict[str, Figure]:
-    """A panel a measure: the differences to the baseline with their intervals, filled where clear."""
-    cells = [cell for cell in dict.fromkeys(row.cell for row in rows) if cell != baseline]
-    titles = list(dict.fromkeys(row.title for row in rows if is_number(row.difference)))
+def _markdown_entry(entry: Mapping[str, Any]) -> str:
+    said = f"**{entry['difference']}**" if entry["is_clear"] else entry["difference"]
+    said = f"{said} ({entry['interval']})" if entry["interval"] else said
+    return "<br>".join(part for part in (entry["value"], said) if part)
+
+
+def _forest(rows: Sequence[TableRow], baselines: Sequence[str]) -> dict[str, Figure]:
+    """A panel a measure: the differences with their intervals, filled where clear."""
+    compared = [row for row in rows if is_number(row.difference)]
+    titles = list(dict.fromkeys(row.title for row in compared))
     if not titles:
         return {}
-    figure, panels = new_panels(len(titles), 2, 1.1 + 0.3 * len(cells))
+    apart = {(row.cell, row.baseline): _contrast(row) if len(baselines) > 1 else row.cell for row in compared}
+    places = {
+        contrast: place for place, contrast in enumerate(sorted(apart, key=lambda each: baselines.index(each[1])))
+    }
+    figure, panels = new_panels(len(titles), 2, 1.1 + 0.3 * len(places))
     for axes, title in zip(panels, titles, strict=True):
-        title_panel(axes, title, f"Difference to {baseline}", width=46)
+        title_panel(axes, title, "Difference" if len(baselines) > 1 else f"Difference to {baselines[0]}", width=46)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.axvline(0, color=FAINT, linewidth=1.2)
-        for row in rows:
+        for row in compared:
             if row.title == title and is_number(row.difference):
-                place = cells.index(row.cell)
+                place = places[row.cell, row.baseline]
                 if is_number(row.low) and is_number(row.high):
                     axes.hlines(place, row.low, row.high, color=BLUE, linewidth=2)
                 filled = BLUE if row.clear else "white"
                 axes.plot(row.difference, place, "o", markersize=7, color=BLUE, markerfacecolor=filled, zorder=3)
-        name_lines(figure, axes, cells)
+        name_lines(figure, axes, [apart[contrast] for contrast in places])
     return {_PICTURE: figure}

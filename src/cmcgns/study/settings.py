@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from cmcgns.settings.config import Positive, Settings, Side
 
@@ -12,6 +12,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]  # t
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 Seed = Annotated[int, Field(strict=True, ge=0, le=10**9)]
 Share = Annotated[float, Field(gt=0, le=100)]
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 class Phantom(Settings):
@@ -71,7 +75,9 @@ class StudySettings(Settings):
     seeds: list[Seed] = Field([0], min_length=1, description="training.seed")
     judge: list[JudgeSettings] = Field(min_length=1)
     measures: list[MeasureSettings] = Field(min_length=1)
-    baseline: str = Field(description="name of the cell that the others are compared with")
+    baseline: Annotated[list[str], BeforeValidator(_listed)] = Field(
+        min_length=1, description="name of the cell that the others are compared with, or several names"
+    )
     keep: Literal["none", "weights", "all"] = Field(
         "weights", description="what stays of a finished run besides its small files: none of its weights, the final "
         "ones, or its checkpoints too",

@@ -1,4 +1,4 @@
-"""The table of a study, from its result files alone: means over seeds, and differences to the baseline.
+"""The table of a study, from its result files alone: means over seeds, and differences to one or more baselines.
 
 A difference is paired twice: by training seed, and by resample of the test patients. Its interval is of percentiles:
 for every resample of the patients, seeds are drawn with replacement, and the mean of their differences on it is one
@@ -31,10 +31,11 @@ FEW_SEEDS = 5
 
 @dataclass(frozen=True)
 class TableRow:
-    """One cell of the study in one measure.
+    """One cell of the study in one measure, beside one baseline.
 
     Attributes:
         cell: its name.
+        baseline: name of the cell that it is compared with.
         title: heading of the measure.
         judge: entry of the study.
         measure: name of the figure.
@@ -51,6 +52,7 @@ class TableRow:
     """
 
     cell: str
+    baseline: str
     title: str
     judge: str
     measure: str
@@ -86,6 +88,8 @@ def difference_interval(differences: FloatArray, seed: int = 0) -> tuple[float, 
 def table_rows(plan: Plan, results: Mapping[tuple[str, int], Result]) -> list[TableRow]:
     """A row for every cell and column, in the order of the study; those without a result have no value.
 
+    Cells that are compared with a further baseline have rows of their own for that; two baselines are compared once.
+
     Args:
         plan: the study.
         results: by cell and seed, as many as there are.
@@ -93,27 +97,33 @@ def table_rows(plan: Plan, results: Mapping[tuple[str, int], Result]) -> list[Ta
     Raises:
         UserError: results of different test rows.
     """
-    return [_row(plan, results, cell.name, column) for column in plan.columns for cell in plan.cells]
+    first, *further = plan.settings.baseline
+    pairs = [(cell.name, first) for cell in plan.cells]
+    done = [first]
+    for baseline in further:
+        done.append(baseline)
+        pairs += [(cell.name, baseline) for cell in plan.cells if cell.name not in done]
+    return [_row(plan, results, cell, baseline, column) for column in plan.columns for cell, baseline in pairs]
 
 
-def _row(plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, column: Column) -> TableRow:
-    ours, theirs = (_figures(plan, results, name, column) for name in (cell, plan.settings.baseline))
+def _row(plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, baseline: str, column: Column) -> TableRow:
+    ours, theirs = (_figures(plan, results, name, column) for name in (cell, baseline))
     values = [figure.value for figure in ours.values() if figure.value is not None]
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     value = float(np.mean(values)) if values else None
-    shared = [seed for seed in ours if seed in theirs] if cell != plan.settings.baseline else []
+    shared = [seed for seed in ours if seed in theirs] if cell != baseline else []
     pairs = [(ours[seed], theirs[seed]) for seed in shared]
     for one, other in pairs:
         if one.rows != other.rows:
             raise UserError(
-                f"{column.title}: {cell} and {plan.settings.baseline} were judged on other test rows, so their "
+                f"{column.title}: {cell} and {baseline} were judged on other test rows, so their "
                 "results do not pair: delete those of one of them, and `cmcgns study` makes them again"
             )
     difference, low, high, note = _difference(pairs)
     clear = low is not None and high is not None and (low > 0 or high < 0)
     return TableRow(
-        cell, column.title, column.judge, column.measure, column.fraction, len(values), value, sd, len(pairs),
-        difference, low, high, clear, note,
+        cell, baseline, column.title, column.judge, column.measure, column.fraction, len(values), value, sd,
+        len(pairs), difference, low, high, clear, note,
     )  # fmt: skip
 
 
