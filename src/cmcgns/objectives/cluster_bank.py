@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cmcgns.objectives.centroids import Update, assign_two, move_centroids, seed_centroids
 from cmcgns.objectives.collective import gather, total
+from cmcgns.objectives.sentence_clusters import newest_places
 from cmcgns.settings.config import BankSettings
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class ClusterBank(nn.Module):
         settings: number of centroids K, momentum rate, start conditions. Until the attention has learned something,
             the cross-modal vectors of all sentences are alike, and centroids seeded among them die.
         update: `mean` (the method) or `sum` (released).
-        queue_size: sentences kept for seeding; K by default times four.
+        queue_size: sentences kept for seeding; by default eight times K, and at least 1,024.
         seed: of the random first choice.
     """
 
@@ -92,7 +93,7 @@ class ClusterBank(nn.Module):
     @property
     def dead(self) -> Tensor:
         """(K,) centroids that hold less than a twentieth of an equal share: no members to speak of."""
-        return self.shares <= _DEAD / self.clusters
+        return self.shares < _DEAD / self.clusters
 
     def members(self, z1: Tensor, z2: Tensor) -> Tensor:
         """What is clustered of (n, D) unit sentence and cross-modal vectors: (n, D), unit.
@@ -157,7 +158,7 @@ class ClusterBank(nn.Module):
         fits, candidates = gather(fit.index_select(0, worst)), gather(vectors.index_select(0, worst))
         centroid, query = candidates.index_select(0, fits.argmin()[None])[0]
         emptiest = F.one_hot(self.shares.argmin(), self.clusters).bool()
-        moved = emptiest & (self.shares < _DEAD / self.clusters) & fits.min().isfinite()
+        moved = emptiest & self.dead & fits.min().isfinite()
         self.centroids.copy_(torch.where(moved[:, None], centroid, self.centroids))
         self.queries.copy_(torch.where(moved[:, None], query, self.queries))
         self.active |= moved
@@ -173,7 +174,7 @@ class ClusterBank(nn.Module):
             rarity: 0 for equal weights.
         """
         shares = self.shares
-        alive = self.active & (shares >= _DEAD / self.clusters) & (self.watched > _TEN_STEPS)
+        alive = self.active & ~self.dead & (self.watched > _TEN_STEPS)
         weights: Tensor = (1 - shares / shares.max()).clamp(min=0).pow(rarity) * alive
         return weights
 
@@ -205,14 +206,10 @@ class ClusterBank(nn.Module):
 
     def _enqueue(self, vectors: Tensor, mask: Tensor, text: Tensor) -> None:
         """Every text has a place of its own, so that repeats leave room for others; its newest vectors stay."""
-        size = len(self.queue) - 1
-        places = torch.where(mask, text % size, size)
-        newest = torch.full_like(self.queue_step, -1)
-        newest.scatter_reduce_(0, places, torch.arange(len(places), device=places.device), "amax")
-        written = newest >= 0
-        written[size] = False
-        self.queue.copy_(torch.where(written[:, None, None], vectors[newest.clamp(min=0)], self.queue))
-        self.queue_step.copy_(torch.where(written, self.steps, self.queue_step))
+        places = newest_places(text, mask, len(self.queue) - 1)
+        self.queue[places] = vectors
+        self.queue_step[places] = self.steps
+        self.queue[-1], self.queue_step[-1] = 0, 0
 
     def seeds(self) -> Tensor:
         """Places in the queue of distinct sentences; old ones, of before half of the steps, have moved since."""

@@ -14,6 +14,7 @@ from cmcgns.objectives import bank_warnings
 from cmcgns.objectives.average_encoder import AverageEncoder
 from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
+from cmcgns.objectives.collective import gather
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
@@ -24,6 +25,7 @@ from cmcgns.objectives.own_query import own_query_report
 from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
 from cmcgns.objectives.report_comparison import compare_reports
 from cmcgns.objectives.report_overlap import soft_negatives
+from cmcgns.objectives.sentence_clusters import SentenceClusters
 from cmcgns.settings.config import ObjectiveSettings
 
 
@@ -37,9 +39,10 @@ class CMCGNS(Objective):
 
     reads = frozenset(ObjectiveSettings.model_fields)
     late_part = "the cluster bank"
-    training_only = ("average.",)
+    training_only = ("average.", "known.")
     reconstruction: MaskedReconstruction | None
     average: AverageEncoder | None
+    known: SentenceClusters | None
 
     def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:
         super().__init__(settings, grid, image_size, seed)
@@ -54,10 +57,10 @@ class CMCGNS(Objective):
         self.reconstruction = None
         if settings.reconstruction != "off":
             self.reconstruction = MaskedReconstruction(settings, grid, image_size)
-        self.average = None
+        self.average = self.known = None
 
     def attach(self, model: ImageReportModel) -> None:
-        """Begin the average encoder, where targets are made by one.
+        """Begin what only training needs: the average encoder, where targets are made by one; clusters by text.
 
         Raises:
             UserError: `mask: tokens` with an encoder whose patches cannot be left out.
@@ -71,6 +74,8 @@ class CMCGNS(Objective):
             )
         if settings.target in HEADS:
             self.average = AverageEncoder(model, HEADS[settings.target], settings.target_momentum)
+        if self.uses_bank and settings.local == "query_matched":
+            self.known = SentenceClusters()
 
     def trainable_parts(self, model: ImageReportModel, stage: Stage) -> list[nn.Module]:
         """What a term of the stage reaches."""
@@ -261,8 +266,14 @@ class CMCGNS(Objective):
             vectors = self.assigned_by(rows.z1, rows.z2)
             vectors = vectors if places is None else vectors[places]
             statements = statements.assigned(vectors, bank.centroids, bank.active)
-        scale, reports = self.report_scale(), batch.report_sentences
-        return matched_report(self.settings, bank, self.attention, patches.float(), statements, reports, scale)
+        not_shown = None
+        if bank is not None and self.known is not None and self.training:
+            self.known.keep(*(gather(each) for each in (statements.text, statements.own, statements.mask)))
+            not_shown = self.known.of_left_out(batch.report_sentences, batch.sentence_text, bank.clusters)
+        return matched_report(
+            self.settings, bank, self.attention, patches.float(), statements, batch.report_sentences,
+            self.report_scale(), not_shown,
+        )  # fmt: skip
 
     def _swapped_report(self, features: Features, batch: Batch) -> Figures:
         """L_report with the image of another study, whose report differs, in evaluation.
@@ -281,7 +292,9 @@ class CMCGNS(Objective):
     def sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
         """Those of a batch, flattened, and what they see in images of which (B, P, D) patches are given."""
         queries = self.queries(features.sentences)
-        attended, _ = self.attention.image_to_text(patches, queries, batch.sentence_mask)
+        matched = self.settings.local == "query_matched"  # then only the bank asks for z2
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not matched):
+            attended, _ = self.attention.image_to_text(patches, queries, batch.sentence_mask)
         return Sentences.of(features.sentences, attended, batch.sentence_mask, batch.sentence_text)
 
     def _reconstruction(self, model: ImageReportModel, features: Features, batch: Batch, seed: int) -> Tensor:

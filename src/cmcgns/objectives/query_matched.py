@@ -82,7 +82,7 @@ class Stated:
         text: (B, N) the image's whole report holds equal text.
         cluster: (B, N) a sentence of the image lies in the sentence's cluster.
         hard: (B, N) a sentence of the image lies in the sentence's second nearest cluster.
-        holds: (B, K) clusters that the image's sentences belong to; None without a bank.
+        holds: (B, K) clusters that the image's sentences belong to, those not shown too; None without a bank.
     """
 
     own: Tensor
@@ -92,7 +92,14 @@ class Stated:
     holds: Tensor | None
 
     @classmethod
-    def of(cls, rows: Statements, everyone: Statements, reports: Tensor, clusters: int | None) -> "Stated":
+    def of(
+        cls,
+        rows: Statements,
+        everyone: Statements,
+        reports: Tensor,
+        clusters: int | None,
+        not_shown: Tensor | None = None,
+    ) -> "Stated":
         """Compare.
 
         Args:
@@ -100,6 +107,7 @@ class Stated:
             everyone: of all ranks.
             reports: (B, M) texts of the whole reports of this rank, before any sentence was dropped; 0 for padding.
             clusters: K; None without a bank.
+            not_shown: (B, K) clusters of sentences that the reports do not show.
         """
         studies = len(reports)
         here = torch.arange(studies, device=reports.device) + rank() * studies
@@ -112,6 +120,7 @@ class Stated:
             nothing = torch.zeros_like(own)
             return cls(own, text, nothing, nothing, None)
         holds = cluster_membership(rows.own, rows.image, rows.mask, studies, clusters)
+        holds = holds if not_shown is None else holds | not_shown
         cluster, hard = (holds[:, each] & everyone.mask for each in (everyone.own, everyone.hard))
         return cls(own, text, cluster, hard, holds)
 
@@ -219,6 +228,7 @@ def matched_report(
     rows: Statements,
     reports: Tensor,
     logit_scale: Tensor,
+    not_shown: Tensor | None = None,
 ) -> MatchedReport:
     """L_report as the settings say.
 
@@ -230,6 +240,7 @@ def matched_report(
         rows: sentences of this rank, assigned to clusters if there is a bank.
         reports: (B, M) texts of the whole reports; 0 for padding.
         logit_scale: 1/τ.
+        not_shown: (B, K) clusters of sentences that the reports have and do not show; None for none.
     """
     studies = len(patches)
     everyone = rows.of_all_ranks(studies)
@@ -238,7 +249,7 @@ def matched_report(
     cosines = attention.score(patches, queries)  # of both at once: keys, values and their products are the same
     cosines, of_centroids = cosines.tensor_split([len(everyone.z1)], dim=1)
     scores = cosines * logit_scale
-    stated = Stated.of(rows, everyone, reports, bank.clusters if bank else None)
+    stated = Stated.of(rows, everyone, reports, bank.clusters if bank else None, not_shown)
     left_out = stated.own | stated.text if settings.duplicates else stated.own
     weights = torch.zeros_like(scores)
     treated = settings.false_negatives if bank and settings.negatives == "cluster" else "keep"

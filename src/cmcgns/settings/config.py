@@ -137,7 +137,7 @@ class ObjectiveSettings(Settings):
     weight_report: Weight = 0.5
     weight_reconstruction: Weight = 0.2
     sentence_gradient: Fraction = Field(
-        0.1,
+        0.0,
         description="share of the gradient of the local terms and the reconstruction that reaches the sentence "
         "vectors: 1 as published; 0 takes them as fixed targets: then hard negatives and mu only change how strongly "
         "a sentence pulls and pushes the image's side, because nothing that they could push away learns from them",

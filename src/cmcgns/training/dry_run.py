@@ -119,10 +119,11 @@ def rehearse(fabric: Any, task: PretrainingTask, recipe: Recipe, prepared: Prepa
     latest = checkpoints(folder.state)[-1]
     load_task(latest, task)
     load_optimizer(latest, task, build_optimizer(task, getattr(recipe, task.objective.stage)))
-    save_weights(folder.model, task)
-    load_weights(folder.model, task)
+    save_weights(folder.best, task)
+    load_weights(folder.best, task)
+    save_weights(folder.model, task, without=task.training_only)
     weights, checkpoint = folder.model.stat().st_size, latest.stat().st_size
-    best = weights if recipe.alignment.epochs else 0
+    best = folder.best.stat().st_size if recipe.alignment.epochs else 0
     return (weights + best + (training.keep_checkpoints + 1) * checkpoint) / 2**20
 
 

@@ -173,8 +173,7 @@ def _write_start(
 
 def _write_end(folder: RunFolder, task: PretrainingTask, recipe: Recipe, prepared: PreparedData) -> None:
     write_json(folder.scores, measure_scores(task, prepared, recipe).as_dict())
-    without = tuple(f"objective.{name}" for name in task.objective.training_only)
-    save_weights(folder.model, task, {"name": recipe.name}, without)
+    save_weights(folder.model, task, {"name": recipe.name}, task.training_only)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     folder.write_provenance({"finished": finished, "model_sha256": sha256(folder.model)})
     folder.write_card(recipe)

@@ -34,6 +34,11 @@ class PretrainingTask(nn.Module):
         self.objective.stage = stage
         train_only(self, self.objective.trainable_parts(self.model, stage))
 
+    @property
+    def training_only(self) -> tuple[str, ...]:
+        """Beginnings of the names of what the weights of a finished run lack."""
+        return tuple(f"objective.{name}" for name in self.objective.training_only)
+
     def forward(self, batch: Batch, seed: int = 0) -> tuple[Figures, Figures]:
         """Losses and metrics of a batch, as :class:`cmcgns.objectives.objective.Objective` says."""
         return self.objective(self.model, batch, seed)  # type: ignore[no-any-return]
