@@ -77,7 +77,7 @@ def local_report(golden: dict[str, Tensor], arithmetic: str, name: str) -> Itera
         real = torch.ones(len(z1), dtype=torch.bool, device=z1.device)
         rows = Sentences(z1, z2, real, golden["described/text_id"])
         module.bank.observe(z1, z2, real, rows.text)
-        loss, _ = module.local_report_loss(rows)
+        loss, _ = module.own_query_loss(rows)
         gradients = torch.autograd.grad(loss, leaves)
         if described:
             prefix = f"described/step{step}/"

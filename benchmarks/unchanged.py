@@ -172,7 +172,7 @@ def golden() -> Iterator[tuple[str, Any]]:
             settings = ObjectiveSettings(dim=z1.shape[1], reconstruction="off", bank=bank, **(PUBLISHED | switch))
             module = CMCGNS(settings, (2, 2), 64)
             module.bank.start(centroids)
-            loss, margin = module.local_report_loss(rows)
+            loss, margin = module.own_query_loss(rows)
             gradients = torch.autograd.grad(loss, (z1, z2))
             found = {"loss": float(loss.detach()).hex(), "margin": float(margin.detach()).hex()}
             yield (

@@ -57,7 +57,7 @@ def test_switches_choose_the_report_loss(false_negatives: str, duplicates: bool)
         if of_cluster and false_negatives == "margin":
             margin = slow_margin(rows, objective.bank.centroids, 0.2, 0.5, duplicates)
             assert margin > 0
-        loss, found = objective.local_report_loss(rows)
+        loss, found = objective.own_query_loss(rows)
         torch.testing.assert_close(loss.detach(), expected + 0.7 * margin, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.detach(), margin, rtol=1e-4, atol=1e-5)
 
@@ -206,7 +206,6 @@ def test_without_a_report_is_as_with_sentences_that_say_nothing() -> None:
 def test_tokens_are_refused_where_patches_cannot_be_left_out() -> None:
     with pytest.raises(UserError, match="ResNet cannot leave patches out"):
         build_task(tiny_recipe(objective__mask="tokens"), 100)
-    build_task(tiny_recipe(objective__mask="tokens", objective__reconstruction="off"), 100)
 
 
 def test_masks_are_drawn_from_the_seed_of_the_step() -> None:
@@ -333,4 +332,4 @@ def test_unused_centroids_of_a_small_start_stay_out() -> None:
     expected = slow_contrast(rows, unit(3, DIM, seed=2), tau=0.1, mu=3.0)
     margin = slow_margin(rows, unit(3, DIM, seed=2), 0.2, 0.5, duplicates=True)
     assert all_active(objective.bank.centroids).sum() > objective.bank.active.sum()
-    torch.testing.assert_close(objective.local_report_loss(rows)[0].detach(), expected + margin, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(objective.own_query_loss(rows)[0].detach(), expected + margin, rtol=1e-4, atol=1e-5)

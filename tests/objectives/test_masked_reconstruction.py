@@ -271,7 +271,8 @@ def test_reports_are_dropped_in_training_alone_as_often_as_said_and_by_the_seed(
 
 
 def test_what_no_mask_or_grid_allows_is_refused() -> None:
-    with pytest.raises(UserError, match=r"mask_ratio=1 hides all 4 positions.*mask=tokens"):
-        MaskedReconstruction(small_settings(mask="tokens", mask_ratio=1.0), GRID, SIZE)
+    for mask in ("tokens", "pixels", "features"):
+        with pytest.raises(UserError, match=r"mask_ratio=1 hides all 4 positions, so none is left to see"):
+            MaskedReconstruction(small_settings(mask=mask, mask_ratio=1.0), GRID, SIZE)
     with pytest.raises(UserError, match="10 pixels are no whole patches of a 3×3 grid"):
         MaskedReconstruction(small_settings(target_per_patch=True), (3, 3), 10)

@@ -56,12 +56,12 @@ def released_objective(golden: Golden) -> CMCGNS:
 def test_whole_objective_over_all_steps(golden: Golden) -> None:
     objective = released_objective(golden)
     rows, _, _ = golden_rows(golden, 0)
-    assert_value(objective.local_report_loss(rows)[0].detach(), golden["local_report_loss"][0])
+    assert_value(objective.own_query_loss(rows)[0].detach(), golden["local_report_loss"][0])
     objective.bank.start(golden["centroids_after_init"])
     for step in later_steps(golden):
         rows, z1, z2 = golden_rows(golden, step)
         objective.bank.observe(rows.z1, rows.z2, rows.mask, rows.text)
-        loss, margin = objective.local_report_loss(rows)
+        loss, margin = objective.own_query_loss(rows)
         loss.backward()
         torch.testing.assert_close(objective.bank.centroids, golden["centroids"][step - 1], rtol=0, atol=1e-6)
         assert_value(loss.detach(), golden["local_report_loss"][step])

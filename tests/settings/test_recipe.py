@@ -170,13 +170,30 @@ def test_released_arithmetic_refuses_switches_that_it_does_not_have():
     for wrong in (
         "sentence_gradient=0.1", "tau=0.05", "learn_tau=true", "duplicates=true", "false_negatives=keep",
         "negatives=hard", "local=query_matched", "rarity=1", "bank.source=centred", "bank.reseed=true",
-        "patch_positions=true", "unit_values=true",
+        "patch_positions=true", "unit_values=true", "bank.seeding=farthest_point",
     ):  # fmt: skip
         name = wrong.partition("=")[0]
         with pytest.raises(UserError, match=rf"released has no such switches: set objective\.{name}="):
             load_recipe("default", [*overrides, f"objective.{wrong}"])
     with pytest.raises(UserError, match=r"set .*sentence_gradient=1\.0, .*tau=1\.0, .*learn_tau=false"):
         load_recipe("default", ["objective.arithmetic=released"])
+
+
+@pytest.mark.parametrize("wrong", ["margin_weight=0.1", "alpha=0.1", "beta=0.6"])
+def test_a_margin_is_refused_where_there_is_none(wrong):
+    name = wrong.partition("=")[0]
+    with pytest.raises(
+        UserError, match=rf"objective\.{name} is of local=own_query and its margin: leave its default"
+    ):
+        load_recipe("default", [f"objective.{wrong}"])
+    load_recipe("paper-resnet50", [f"objective.{wrong}"])
+
+
+def test_the_published_form_refuses_switches_of_the_other():
+    for wrong in ("centroid_negatives=false", "rarity=1"):
+        name = wrong.partition("=")[0]
+        with pytest.raises(UserError, match=rf"own_query has no such switches: set objective\.{name}="):
+            load_recipe("paper-resnet50", [f"objective.{wrong}"])
 
 
 def test_a_run_trains_for_at_least_one_epoch():

@@ -15,6 +15,13 @@ REFUSED = {
     "objective.report_dropout has no meaning with objective.reconstruction=image_only": [
         "reconstruction=image_only", "report_dropout=0.1",
     ],
+    "objective.mask_ratio has no meaning with objective.reconstruction=off": [
+        "reconstruction=off", "mask_ratio=0.75",
+    ],
+    "objective.mask has no meaning with objective.reconstruction=off": ["reconstruction=off", "mask=pixels"],
+    "objective.query has no meaning with objective.reconstruction=image_only": [
+        "reconstruction=image_only", "query=unmasked",
+    ],
     "objective.query=unmasked asks with tokens that mask=tokens leaves out": ["mask=tokens", "query=unmasked"],
     "made by what L_global trains: set weight_global above 0": [
         "target=text_map", "weight_global=0", "sentence_gradient=1",

@@ -33,8 +33,9 @@ from cmcgns.settings.config import ObjectiveSettings
 class CMCGNS(Objective):
     """All terms of the method; one of weight 0 is not computed. Arguments as of every objective.
 
-    In eval mode with two different reports `report_swapped` is among the metrics: L_report with other images; and in
-    Stage II `rebuilt_own`, `rebuilt_other`, `rebuilt_none`: the error where hidden, by the report that was given.
+    In eval mode with two different reports `report_swapped` is among the metrics: L_report with other images
+    (`own_query`; in the query-matched form `score_own` and `score_other` stand for it); and in Stage II
+    `rebuilt_own`, `rebuilt_other`, `rebuilt_none`: the error where hidden, by the report that was given.
     """
 
     reads = frozenset(ObjectiveSettings.model_fields)
@@ -224,7 +225,7 @@ class CMCGNS(Objective):
             loss = global_alignment_loss(features.image_global, features.report_global, self.logit_scale(), weights)
         return loss, figures
 
-    def local_report_loss(self, rows: Sentences, use_bank: bool = True) -> tuple[Tensor, Tensor]:
+    def own_query_loss(self, rows: Sentences, use_bank: bool = True) -> tuple[Tensor, Tensor]:
         """L_report as published, of flattened sentences, and its margin part (0 where there is none).
 
         Args:
@@ -249,7 +250,7 @@ class CMCGNS(Objective):
                 loss = found.loss
                 figures |= {"score_own": found.own, "score_other": found.other}
             else:
-                loss, margin = self.local_report_loss(rows, use_bank)
+                loss, margin = self.own_query_loss(rows, use_bank)
                 if self.settings.negatives == "cluster" and self.settings.false_negatives == "margin":
                     figures["margin"] = margin.detach()
             if self.settings.negatives != "in_batch":
@@ -287,7 +288,7 @@ class CMCGNS(Objective):
         rows = self.sentences(features, features.patches[partner], batch)
         rows = replace(rows, mask=(batch.sentence_mask & found[:, None]).flatten())
         with _full_precision(rows.z1):
-            return {"report_swapped": self.local_report_loss(rows)[0].detach()}
+            return {"report_swapped": self.own_query_loss(rows)[0].detach()}
 
     def sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
         """Those of a batch, flattened, and what they see in images of which (B, P, D) patches are given."""

@@ -1,4 +1,4 @@
-"""L_report: sentence contrast with cluster-guided negatives."""
+"""Parts of L_report as published: sentence contrast with cluster-guided negatives."""
 
 from dataclasses import dataclass
 

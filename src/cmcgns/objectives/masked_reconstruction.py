@@ -78,11 +78,8 @@ class MaskedReconstruction(nn.Module):
                 f"{ratio} hides none of the {patches} positions, so there is "
                 "nothing to rebuild: set a larger one, or objective.reconstruct=everywhere"
             )
-        if settings.mask == "tokens" and self.hidden_count == patches:
-            raise UserError(
-                f"{ratio} hides all {patches} positions, and with objective.mask=tokens the image encoder would get "
-                "none: set a smaller one"
-            )
+        if self.hidden_count == patches:
+            raise UserError(f"{ratio} hides all {patches} positions, so none is left to see: set a smaller one")
         if settings.target_per_patch and (self.image_size % self.grid[0] or self.image_size % self.grid[1]):
             raise UserError(
                 f"objective.target_per_patch: {self.image_size} pixels are no whole patches of a {self.grid[0]}×"

@@ -139,8 +139,9 @@ class ObjectiveSettings(Settings):
     sentence_gradient: Fraction = Field(
         0.0,
         description="share of the gradient of the local terms and the reconstruction that reaches the sentence "
-        "vectors: 1 as published; 0 takes them as fixed targets: then hard negatives and mu only change how strongly "
-        "a sentence pulls and pushes the image's side, because nothing that they could push away learns from them",
+        "vectors: 1 as published; 0 takes them as fixed targets: with own_query hard negatives and mu then only "
+        "change how strongly a sentence pulls and pushes the image's side, because nothing that they could push away "
+        "learns from them",
     )
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
     patch_positions: bool = Field(
@@ -165,14 +166,21 @@ class ObjectiveSettings(Settings):
     duplicates: bool = Field(True, description="leave sentences of equal text out of the negatives")
     tau: Temperature = Field(0.1, description="temperature of L_report")
     learn_tau: bool = True
-    centroid_negatives: bool = Field(True, description="with query_matched: centroids are queries over every image")
-    rarity: Weight = Field(
-        1.0, description="with query_matched: centroids weigh (1 - share / largest share)^rarity as negatives"
+    centroid_negatives: bool = Field(
+        True,
+        description="with query_matched: centroids are queries over every image; nothing with negatives=in_batch",
     )
-    mu: Annotated[float, Field(ge=1, le=1e6)] = Field(3.0, description="weight of a sentence's own hard negative")
-    alpha: float = 0.2
-    beta: float = 0.5
-    margin_weight: Weight = Field(1.0, description="lambda")
+    rarity: Weight = Field(
+        1.0,
+        description="with query_matched: centroids weigh (1 - share / largest share)^rarity as negatives; nothing "
+        "without centroid_negatives",
+    )
+    mu: Annotated[float, Field(ge=1, le=1e6)] = Field(
+        3.0, description="weight of a sentence's own hard negative; nothing with negatives=in_batch"
+    )
+    alpha: float = Field(0.2, description="lower end of the margin, false_negatives=margin")
+    beta: float = Field(0.5, description="upper end of the margin, false_negatives=margin")
+    margin_weight: Weight = Field(1.0, description="lambda, false_negatives=margin")
     arithmetic: Literal["described", "released"] = "described"
     bank: BankSettings = BankSettings()
     reconstruction: Literal["off", "image_only", "cross_modal"] = Field(
@@ -235,7 +243,11 @@ class TrainingSettings(Settings):
     recall_limit: Positive = Field(2000, description="validation studies used for retrieval")
 
 
-_REBUILDING = {"target", "target_scale", "target_per_patch", "target_momentum", "report_dropout"}
+_REBUILDING = {
+    "mask", "mask_ratio", "query", "reconstruct", "target", "target_scale", "target_per_patch", "target_momentum",
+    "report_dropout",
+}  # fmt: skip
+_OF_MARGIN = {"alpha", "beta", "margin_weight"}
 _RELEASED: dict[str, Any] = {
     "sentence_gradient": 1.0,
     "tau": 1.0,
@@ -248,7 +260,7 @@ _RELEASED: dict[str, Any] = {
     "patch_positions": False,
     "unit_values": False,
 }
-_OWN_QUERY: dict[str, Any] = {"rarity": 0.0}
+_OWN_QUERY: dict[str, Any] = {"rarity": 0.0, "centroid_negatives": True}
 
 
 class Recipe(Settings):
@@ -322,7 +334,7 @@ class Recipe(Settings):
         averaged = kind in ("features", "text_map")
         useless = {
             f"reconstruction={objective.reconstruction}":
-                {"off": changed, "image_only": changed & {"report_dropout"}}.get(objective.reconstruction),
+                {"off": changed, "image_only": changed & {"query", "report_dropout"}}.get(objective.reconstruction),
             f"target={kind}": changed & ({"target_scale", "target_per_patch"} if averaged else {"target_momentum"}),
         }  # fmt: skip
         for switch, names in useless.items():
@@ -344,6 +356,8 @@ class Recipe(Settings):
         if objective.local == "query_matched":
             if objective.false_negatives == "margin":
                 raise ValueError("objective.false_negatives=margin is of local=own_query: set mask, soft or keep")
+            if changed := objective.model_dump(include=_OF_MARGIN, exclude_defaults=True):
+                raise ValueError(f"objective.{min(changed)} is of local=own_query and its margin: leave its default")
             return
         wrong = _differing(objective, _OWN_QUERY)
         if objective.bank.source == "centred":
@@ -360,6 +374,8 @@ class Recipe(Settings):
             wrong.append("objective.bank.source=cross_modal (or text)")
         if self.objective.bank.reseed:
             wrong.append("objective.bank.reseed=false")
+        if self.objective.bank.seeding == "farthest_point":
+            wrong.append("objective.bank.seeding=chain")
         if self.objective.negatives == "hard":
             wrong.append("objective.negatives=cluster (or in_batch)")
         if wrong:

@@ -10,7 +10,6 @@ from typing import get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -104,10 +103,9 @@ def measure_scores(task: PretrainingTask, prepared: PreparedData, recipe: Recipe
                 maps = patch_maps(task.model, method, patch_tokens, phrases, kind)
                 largest[kind].append(maps.max(2).values.float().cpu())
             scores["global"].append((task.model.pool_image(patch_tokens) @ phrases[1].T).float().cpu())
-            if method is not None and "attention" in kinds:
+            if method is not None and "gated" in kinds:  # the query-matched form alone has a local score
                 patches = task.model.project_patches(patch_tokens).float()
-                queries = F.normalize(phrases[0].float(), dim=-1)
-                scores["local"].append(method.attention.score(patches, queries).cpu())
+                scores["local"].append(method.attention.score(patches, method.queries(phrases[0])).cpu())
     maxima = {kind: torch.cat(values).numpy() for kind, values in largest.items()}
     present = {kind: _mean_area(values, stated) for kind, values in maxima.items()}
     shown = {kind: _ends(values, stated) for kind, values in maxima.items()}
