@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from cmcgns.cli.app import app
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
 from cmcgns.study import cell, run
+from cmcgns.study.data import study_data
 from cmcgns.study.run import StudyOptions, describe_study, run_study, write_study_table
+from support.evaluation import write_set
 from support.study import MOMENTS, OPTIONS, do_study, plan_of, results_of, tables_of, write_study
 from support.training import in_child
 
@@ -211,16 +214,25 @@ def test_a_damaged_result_is_named(content: str, pretended: Path, tmp_path: Path
         run_study(plan, out, OPTIONS)
 
 
-def test_a_failing_cell_loses_no_other(pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("the loss is infinite"), "the loss is infinite"),
+        (RuntimeError("CUDA out of memory"), "RuntimeError: CUDA out of memory"),
+    ],
+)
+def test_a_failing_cell_loses_no_other(
+    error: Exception, said: str, pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan, out, train = plan_of(tmp_path), tmp_path / "out", cell.pretrain
 
     def failing(recipe: Any, *parts: Any, **options: Any) -> None:
         if recipe.objective.weight_report == 0:
-            raise UserError("the loss is infinite")
+            raise error
         train(recipe, *parts, **options)
 
     monkeypatch.setattr(cell, "pretrain", failing)
-    with pytest.raises(UserError, match=r"(?s)2 of 4 runs failed; .*global-seed-0: the loss is infinite"):
+    with pytest.raises(UserError, match=rf"(?s)2 of 4 runs failed; .*global-seed-0: {said}"):
         run_study(plan, out, OPTIONS)
     assert trained(pretended) == ["full 0", "full 1"]
     assert (out / "index.html").is_file()
@@ -269,6 +281,65 @@ def test_what_a_cut_off_write_has_left_is_removed(pretended: Path, tmp_path: Pat
         (out / "results" / name).touch()
     run_study(plan, out, OPTIONS)
     assert [path.name for path in (out / "results").glob(".*")] == [".full-seed-0.json.mine"]
+
+
+def test_what_another_process_has_made_meanwhile_of_other_settings_is_not_taken_over(
+    pretended: Path, tmp_path: Path
+) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    job, work = plan.jobs[0], cell.Work(plan, out, *study_data(plan, out), "data", "cpu")
+    assert cell.do_job(work, job).state == "done"
+    other = plan_of(tmp_path, set=["training.batch_size=8"])
+    for changed, said in (
+        (replace(work, plan=other), "made with other settings: training.batch_size"),
+        (replace(work, data="others"), "made from other data"),
+    ):
+        outcome = cell.do_job(changed, changed.plan.jobs[0])
+        assert (outcome.state, said in outcome.message) == ("failed", True)
+    assert trained(pretended) == ["full 0"]
+
+
+def test_the_last_table_has_every_result(pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process finishes a cell while this one draws a table without it, and is overtaken."""
+    plan, out, write = plan_of(tmp_path), tmp_path / "out", run.write_table
+    run_study(plan, out, OPTIONS)
+    expected, late = tables_of(out), out / "results" / "global-seed-1.json"
+    hidden = late.rename(tmp_path / "hidden")
+
+    def slow(*arguments: Any) -> Path:
+        if hidden.is_file():
+            hidden.rename(late)
+        return write(*arguments)
+
+    monkeypatch.setattr(run, "write_table", slow)
+    write_study_table(plan, out)
+    assert tables_of(out) == expected
+
+
+def test_the_data_of_a_protocol_are_part_of_its_result(tmp_path: Path) -> None:
+    write_set(tmp_path / "more")
+    judge = [{"protocol": "linear/v1", "fractions": [10, 100]}, {"protocol": "retrieval/v1"}]
+    plan = plan_of(tmp_path)
+    elsewhere = plan_of(tmp_path, judge=[judge[0], judge[1] | {"data": str(tmp_path / "more")}])
+    assert [part[:4] for part in elsewhere.protocols] == plan.protocols
+    assert elsewhere.protocols != plan.protocols
+
+
+def test_two_judges_of_one_protocol_on_data_of_one_name_are_refused(tmp_path: Path) -> None:
+    write_set(tmp_path / "more")
+    retrieval = {"protocol": "retrieval/v1"}
+    judge = [{"protocol": "linear/v1", "fractions": [10]}, retrieval]
+    plan = plan_of(tmp_path, judge=[*judge, retrieval | {"name": "again", "data": str(tmp_path / "more")}])
+    with pytest.raises(UserError, match=r"judge: retrieval/v1 and again are both retrieval/v1 on data called"):
+        study_data(plan, tmp_path)
+
+
+@pytest.mark.parametrize("more", [["--cells", "full"], ["--seeds", "0"], ["--dry-run"], ["--engine", "ray"]])
+def test_options_beside_table_only_are_refused(more: list[str], tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, ["study", "smoke", "--out", str(tmp_path), "--table-only", *more])
+    assert answer.exit_code == 1
+    assert isinstance(answer.exception, UserError)
+    assert "--table-only: the table is of all results" in str(answer.exception)
 
 
 def test_two_processes_share_a_folder(pretended: Path, tmp_path: Path) -> None:

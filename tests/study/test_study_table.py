@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256
 from cmcgns.evaluation.compare import compare_folders
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import Cell, load_protocol
-from cmcgns.evaluation.results import open_results, write_predictions, write_protocol
+from cmcgns.evaluation.results import open_results, read_predictions, write_predictions, write_protocol
 from cmcgns.study.page import write_table
 from cmcgns.study.plan import Plan
 from cmcgns.study.results import Figure, Origin, Result, read_figures, read_result, write_result
@@ -191,8 +190,13 @@ def test_what_has_no_interval(tmp_path: Path) -> None:
 
 def test_other_test_rows_do_not_pair(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    with pytest.raises(UserError, match="AUROC: full and global were judged on other test rows"):
-        table_rows(plan, changed(results_for(plan), "full", rows="others"))
+    results = changed(results_for(plan), "full", rows="others")
+    row = table_rows(plan, results)[0]
+    assert (row.difference, row.low, row.high, row.clear) == (None, None, None, False)
+    assert row.value == table_rows(plan, results_for(plan))[0].value
+    write_table(plan, results, tmp_path / "out")
+    said = (tmp_path / "out" / "table.md").read_text()
+    assert "no difference: judged on other test rows, so nothing pairs" in said
 
 
 def test_without_resamples_there_is_a_difference_and_no_interval(tmp_path: Path) -> None:
@@ -246,6 +250,21 @@ def test_resamples_of_the_table_and_of_main_figures_are_kept(tmp_path: Path) -> 
     found = list(read_figures(folder, "linear/v1@d", "linear", plan.resampled(linear)))
     assert {figure.measure for figure in found if figure.replicates} == {"auroc", "ece"}
     assert [replace(figure, replicates=[]) for figure in found] == [replace(one, replicates=[]) for one in whole]
+
+
+def test_patches_of_another_grid_do_not_pair(tmp_path: Path) -> None:
+    hashes = []
+    for name, patches, counted in (("a", 4, True), ("b", 16, True), ("c", 4, False), ("d", 4, True)):
+        folder, protocol = judged(tmp_path / name, 1, 2.0), "linear/v1@d"
+        for draw in range(2):
+            found = read_predictions(folder, protocol, Cell(10.0, draw))
+            arrays = {**found.arrays, "patch_labels": np.zeros((80, patches, 2))}
+            arrays["counted"] = np.array([True, counted])
+            write_predictions(folder, protocol, Cell(10.0, draw), "k", replace(found, arrays=arrays))
+        hashes += list({figure.rows for figure in read_figures(folder, protocol, "linear")})
+    assert len(hashes) == 4
+    assert hashes[0] == hashes[3]
+    assert len(set(hashes)) == 3
 
 
 def test_replicates_are_those_of_compare(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def study(
     from cmcgns.study import run as program
 
     chosen = tuple(part.strip() for part in cells.split(",")) if cells is not None else ()
+    if table_only and (cells is not None or seeds is not None or dry_run or engine != "local"):
+        raise UserError("--table-only: the table is of all results that are there: leave out the other options")
     options = program.StudyOptions(chosen, _numbers(seeds), engine, accelerator)
     if dry_run:
         for line in program.describe_study(plan, out, options):

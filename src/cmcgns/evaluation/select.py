@@ -109,6 +109,11 @@ def _of_rule(protocol: EvaluationProtocol, folders: list[Path], datasets: dict[P
     return fitting
 
 
+def dataset_name(folder: Path) -> str:
+    """What a prepared dataset is called: results are kept by it."""
+    return _facts(folder).name
+
+
 def _all_of(folder: Path, dataset: _Dataset, overrides: Sequence[str], finetune: bool) -> list[Pair]:
     protocols = [_load(name, overrides, finetune) for name in list_protocols()]
     rules = (dataset.rule or "v1", "any")

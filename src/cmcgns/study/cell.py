@@ -14,7 +14,7 @@ from typing import Literal
 from rich.console import Console
 
 from cmcgns.common.claim import LOCK, FolderInUse, claimed
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, first_of, one_line
 from cmcgns.common.files import is_about_a_place, is_left_over, make_folder, write_json
 from cmcgns.common.stored import naming_damage, read_json
 from cmcgns.evaluation.open_encoder import open_encoder
@@ -26,6 +26,8 @@ from cmcgns.study.plan import Job, Plan
 from cmcgns.study.results import Figure, Origin, Result, read_figures, read_result, result_file, write_result
 from cmcgns.training.pretrain import pretrain
 from cmcgns.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 STARTED = "cell.json"  # what a cell that is not finished is made from, and the seconds of its training so far
 
@@ -55,10 +57,6 @@ class Work:
     data: str
     accelerator: str
 
-    def place(self, job: Job) -> Path:
-        """Folder of a job's run and evaluation."""
-        return place_of(self.out, job)
-
     def origin(self, job: Job) -> Origin:
         """What a job's result is made from."""
         return Origin(job.decisive, self.data, self.plan.protocols)
@@ -85,32 +83,71 @@ def do_job(work: Work, job: Job) -> Outcome:
     Raises:
         UserError: the disk refuses something: the next job would fare no better.
     """
-    place = work.place(job)
+    place = place_of(work.out, job)
     make_folder(place)
     try:
         with claimed(place, "study"):
-            if not is_judged(work.plan, work.out, job):
+            # Since the study looked at all cells, another process with another study may have made this one.
+            if said := conflict(work.plan, work.out, job, data=work.data):
+                return Outcome(job, "failed", said)
+            if judged_result(work.plan, work.out, job) is None:
                 _remove_left_overs(work.out, job)
                 write_result(result_file(work.out, job.name), _make(work, job, place))
             tidy(work, job)
     except FolderInUse:
         return Outcome(job, "busy")
-    except UserError as error:
-        if isinstance(error.__cause__, OSError) and is_about_a_place(error.__cause__):
+    except Exception as error:  # of the libraries below, such as too little memory: other cells may do
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and is_about_a_place(cause):
             raise
-        return Outcome(job, "failed", str(error))
+        if isinstance(error, UserError):
+            return Outcome(job, "failed", str(error))
+        logger.exception("%s", job.name)
+        return Outcome(job, "failed", f"{type(error).__name__}: {one_line(error)}")
     return Outcome(job, "done")
 
 
-def is_judged(plan: Plan, out: Path, job: Job) -> bool:
-    """Whether a job has its result, by the protocols that the study has now."""
+def judged_result(plan: Plan, out: Path, job: Job) -> Result | None:
+    """Result of a job by the protocols that the study has now, if there is one."""
     file = result_file(out, job.name)
-    return file.is_file() and read_result(file).made_from.protocols == plan.protocols
+    result = read_result(file) if file.is_file() else None
+    return result if result and result.made_from.protocols == plan.protocols else None
+
+
+def conflict(plan: Plan, out: Path, job: Job, data: str | None = None, judges: bool = True) -> str:
+    """Why what was made of a job does not go with the study as it is now; empty if it does.
+
+    Args:
+        plan: the study.
+        out: its folder.
+        job: of the study.
+        data: fingerprint of the study's data; None where it is not known yet.
+        judges: whether runs that are kept are judged again where the protocols are others.
+    """
+    way_out = f"choose another --out, or delete {result_file(out, job.name)} and {place_of(out, job)}"
+    judged_again = judges and RunFolder(place_of(out, job) / "run").model.is_file()
+    for where, origin in _made(out, job):
+        changed = origin.settings_that_differ(job.decisive)
+        if where.is_file() and origin.protocols != plan.protocols and not judged_again:
+            changed += ["judge"]
+        if changed:
+            return f"{where} was made with other settings: {', '.join(first_of(changed, 5))}: {way_out}"
+        if data is not None and origin.data != data:
+            return f"{where} was made from other data: {way_out}"
+    return ""
+
+
+def _made(out: Path, job: Job) -> Iterator[tuple[Path, Origin]]:
+    """What was made of a job, and from what."""
+    if (file := result_file(out, job.name)).is_file():
+        yield file, read_result(file).made_from
+    if start := read_start(place_of(out, job)):
+        yield place_of(out, job), start[0]
 
 
 def is_untidy(work: Work, job: Job) -> bool:
     """Whether a finished job has files left that are not to be kept: its process was killed before they were gone."""
-    place, keep = work.place(job), work.plan.settings.keep
+    place, keep = place_of(work.out, job), work.plan.settings.keep
     run = RunFolder(place / "run")
     kept = (keep != "all" and run.state.is_dir()) or (keep == "none" and run.model.is_file())
     return kept or (place / LOCK).is_file()
@@ -118,7 +155,7 @@ def is_untidy(work: Work, job: Job) -> bool:
 
 def tidy(work: Work, job: Job) -> None:
     """Remove what the study does not keep of a finished run."""
-    run, keep = RunFolder(work.place(job) / "run"), work.plan.settings.keep
+    run, keep = RunFolder(place_of(work.out, job) / "run"), work.plan.settings.keep
     if keep != "all":
         shutil.rmtree(run.state, ignore_errors=True)
     if keep == "none":

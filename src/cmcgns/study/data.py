@@ -12,7 +12,7 @@ from cmcgns.common.stored import read_json
 from cmcgns.data.pairs.table import TABLE_NAMES
 from cmcgns.data.shards.index import open_shards
 from cmcgns.data.tables import find_table
-from cmcgns.evaluation.select import Pair, choose
+from cmcgns.evaluation.select import Pair, choose, dataset_name
 from cmcgns.phantom import write_dataset
 from cmcgns.study.plan import Plan
 from cmcgns.study.settings import Phantom, PhantomData
@@ -39,12 +39,18 @@ def study_data(plan: Plan, out: Path) -> tuple[Path, list[Pair]]:
         train, judged = _draw(stated.phantom, out)
     else:
         train = judged = Path(stated)
-    pairs = []
+    pairs, first = [], dict[tuple[str, str], str]()
     for each in plan.judging:
         folder = Path(each.entry.data) if each.entry.data else judged
         choose(each.entry.protocol, [folder], each.entry.set)  # refuses a dataset that is not the protocol's
-        pairs.append((each.protocol, folder))
-    return train, pairs
+        called = (each.protocol.id, dataset_name(folder))
+        if (before := first.setdefault(called, each.name)) != each.name:
+            raise UserError(
+                f"judge: {before} and {each.name} are both {called[0]} on data called {called[1]}, so their figures "
+                "would have one name: leave one out, or give one protocol another id"
+            )
+        pairs.append((each.protocol, folder.absolute()))
+    return train.absolute(), pairs
 
 
 def fingerprint(train: Path, pairs: list[Pair]) -> str:

@@ -43,13 +43,13 @@ def write_table(plan: Plan, results: Mapping[tuple[str, int], Result], out: Path
         Path of `index.html`, one file that needs nothing else.
 
     Raises:
-        UserError: results that do not pair, or the disk refuses a file.
+        UserError: the disk refuses a file.
     """
     rows = table_rows(plan, results)
     write_json(out / "table.json", {"study": plan.settings.name, "rows": [asdict(row) for row in rows]})
     columns = [field.name for field in fields(TableRow)]
     write_spreadsheet(out / "table.csv", columns, (asdict(row).values() for row in rows))
-    baselines = plan.settings.baseline
+    baselines = list(dict.fromkeys(row.baseline for row in rows))  # the last one may have nothing left to compare
     content: dict[str, Any] = {
         "name": plan.settings.name,
         "baselines": baselines,
@@ -121,7 +121,7 @@ def _cells(plan: Plan, results: Mapping[tuple[str, int], Result]) -> Iterator[di
 
 def _notes(rows: Sequence[TableRow]) -> Iterator[str]:
     """Every note once, with the measures that it is about, and the cells where not all of a measure are meant."""
-    compared = [row for row in rows if row.difference is not None]
+    compared = [row for row in rows if row.difference is not None or row.note]
     for note in dict.fromkeys(row.note for row in compared if row.note):
         if all(row.note == note for row in compared):
             yield f"every difference: {note}"

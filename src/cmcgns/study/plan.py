@@ -90,9 +90,11 @@ class Plan:
 
     @property
     def protocols(self) -> list[list[Any]]:
-        """Of every protocol what decides a result."""
-        about = ((each.name, each.protocol) for each in self.judging)
-        return [[name, each.sha256, each.fractions, each.seeds] for name, each in about]
+        """Of every protocol what decides a result: with the data, where it is judged on others than the study's."""
+        about = ((each.name, each.protocol, each.entry.data) for each in self.judging)
+        return [
+            [name, each.sha256, each.fractions, each.seeds, *([data] if data else [])] for name, each, data in about
+        ]
 
     def resampled(self, judging: Judging) -> set[tuple[float | None, str]]:
         """Fraction and name of the figures whose resamples are kept: the table's, and the protocol's main one."""

@@ -168,6 +168,8 @@ def read_figures(
         of = [measure for measure in measures[0].of if not measure.label]
         found = resample(measures, of, draws[0].patients, None, resamples, 0)
         about = [draws[0].rows.tolist(), draws[0].patients.tolist()]
+        if "patch_labels" in draws[0].arrays:  # another grid has other patches, and other findings that fill one
+            about += [list(draws[0].arrays["patch_labels"].shape), draws[0].arrays["counted"].tolist()]
         rows = hashlib.sha256(json.dumps(about).encode()).hexdigest()
         values, drawn = none_if_undefined(found.values.mean(axis=0)), np.round(found.drawn.mean(axis=0), _DIGITS)
         for place, measure in enumerate(of):

@@ -16,12 +16,11 @@ from rich.markup import escape
 from cmcgns.common.cluster import on_ray
 from cmcgns.common.errors import UserError, first_of
 from cmcgns.common.files import make_folder, write_text
-from cmcgns.study.cell import STARTED, Outcome, Work, do_job, is_judged, is_untidy, place_of, read_start
+from cmcgns.study.cell import STARTED, Outcome, Work, conflict, do_job, is_untidy, judged_result, place_of
 from cmcgns.study.data import fingerprint, study_data
 from cmcgns.study.page import write_table
 from cmcgns.study.plan import Job, Plan
-from cmcgns.study.results import RESULTS, Origin, Result, read_result, result_file
-from cmcgns.training.run_folder import RunFolder
+from cmcgns.study.results import RESULTS, Result, result_file
 
 _WAIT = 2.0  # seconds between two looks at a cell in work elsewhere
 
@@ -58,11 +57,8 @@ def run_study(plan: Plan, out: Path, options: StudyOptions) -> Path:
     make_folder(out)
     _refuse_others(plan, out)  # before minutes are spent on drawing studies
     train, pairs = study_data(plan, out)
-    work = Work(plan, out, train, pairs, fingerprint(train, pairs), options.accelerator)
-    for job in plan.jobs:
-        for where, origin in _made(out, job):
-            if origin.data != work.data:
-                raise UserError(f"{where} was made from other data: {_way_out(out, job)}")
+    work = Work(plan, out.absolute(), train, pairs, fingerprint(train, pairs), options.accelerator)
+    _refuse_others(plan, out, work.data)
     write_text(out / "study.yaml", yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False))
     failed = [outcome for outcome in _work_off(work, jobs, options, console) if outcome.state == "failed"]
     page = write_study_table(plan, out)
@@ -82,47 +78,31 @@ def write_study_table(plan: Plan, out: Path) -> Path:
         UserError: there is no result, a damaged one, or one of other settings.
     """
     _refuse_others(plan, out, judges=False)
-    results = read_results(plan, out)
-    if not results:
+    if not read_results(plan, out):
         raise UserError(f"{out / RESULTS}: there is no result of {plan.settings.name} yet")
-    return write_table(plan, results, out)
+    return _write_newest(plan, out)
+
+
+def _write_newest(plan: Plan, out: Path) -> Path:
+    """Write the table, and again if another process has written an older one after a newer one meanwhile."""
+    while True:
+        results = read_results(plan, out)
+        page = write_table(plan, results, out)
+        if read_results(plan, out).keys() == results.keys():
+            return page
 
 
 def read_results(plan: Plan, out: Path) -> dict[tuple[str, int], Result]:
     """Results by the study's protocols that are there, by cell and seed."""
-    judged = [job for job in plan.jobs if is_judged(plan, out, job)]
-    return {(job.cell, job.seed): read_result(result_file(out, job.name)) for job in judged}
+    found = ((job, judged_result(plan, out, job)) for job in plan.jobs)
+    return {(job.cell, job.seed): result for job, result in found if result is not None}
 
 
-def _refuse_others(plan: Plan, out: Path, judges: bool = True) -> None:
-    """Raise where a result, or a run that has begun, has other settings than the study has now.
-
-    Args:
-        plan: the study.
-        out: its folder.
-        judges: whether runs that are kept are judged again where the protocols are others.
-    """
+def _refuse_others(plan: Plan, out: Path, data: str | None = None, judges: bool = True) -> None:
+    """Raise where a result, or a run that has begun, does not go with the study; as :func:`conflict`."""
     for job in plan.jobs:
-        judged_again = judges and RunFolder(place_of(out, job) / "run").model.is_file()
-        for where, origin in _made(out, job):
-            changed = origin.settings_that_differ(job.decisive)
-            if where.is_file() and origin.protocols != plan.protocols and not judged_again:
-                changed += ["judge"]
-            if changed:
-                said = ", ".join(first_of(changed, 5))
-                raise UserError(f"{where} was made with other settings: {said}: {_way_out(out, job)}")
-
-
-def _made(out: Path, job: Job) -> Iterator[tuple[Path, Origin]]:
-    """What was made of a job, and from what."""
-    if (file := result_file(out, job.name)).is_file():
-        yield file, read_result(file).made_from
-    if start := read_start(place_of(out, job)):
-        yield place_of(out, job), start[0]
-
-
-def _way_out(out: Path, job: Job) -> str:
-    return f"choose another --out, or delete {result_file(out, job.name)} and {place_of(out, job)}"
+        if said := conflict(plan, out, job, data, judges):
+            raise UserError(said)
 
 
 def _work_off(work: Work, jobs: Sequence[Job], options: StudyOptions, console: Console) -> Iterator[Outcome]:
@@ -139,7 +119,7 @@ def _work_off(work: Work, jobs: Sequence[Job], options: StudyOptions, console: C
                 continue
             yield outcome
             if outcome.state == "done":
-                write_table(work.plan, read_results(work.plan, work.out), work.out)
+                _write_newest(work.plan, work.out)
         if len(busy) == len(waiting):
             if not said:
                 names = ", ".join(first_of([job.name for job in busy], 5))
@@ -150,7 +130,7 @@ def _work_off(work: Work, jobs: Sequence[Job], options: StudyOptions, console: C
 
 
 def _is_done(work: Work, job: Job) -> bool:
-    return is_judged(work.plan, work.out, job) and not is_untidy(work, job)
+    return judged_result(work.plan, work.out, job) is not None and not is_untidy(work, job)
 
 
 def _attempt(work: Work, jobs: Sequence[Job], options: StudyOptions, console: Console) -> Iterator[Outcome]:
@@ -187,7 +167,7 @@ def describe_study(plan: Plan, out: Path, options: StudyOptions) -> Iterator[str
 
 
 def _state(plan: Plan, out: Path, job: Job) -> str:
-    if is_judged(plan, out, job):
+    if judged_result(plan, out, job) is not None:
         return "done"
     if result_file(out, job.name).is_file():
         return "to be judged by other protocols"

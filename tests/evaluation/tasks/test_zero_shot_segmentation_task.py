@@ -1,7 +1,7 @@
 """Maps that are cut, from prompts and boxes to Dice."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from cmcgns.evaluation.tasks import zero_shot_segmentation
 from cmcgns.evaluation.tasks.zero_shot_segmentation import CUTS, TASK
 from cmcgns.metrics.measure import Measure
 from cmcgns.metrics.overlap import label_overlap_measures
+from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.pretrained.phrase_maps import patch_maps
 from cmcgns.pretrained.prompts import load_prompts
 from support.evaluation import figures, job_of, parts_of, predict, protocol_of, same, tiny_run, write_pictures
@@ -189,3 +190,10 @@ def test_validation_counts_in_what_decides_a_result() -> None:
     assert load_protocol("zero-shot-segmentation/v1").parts == ("val", "test")
     assert load_protocol("grounding/v1").parts == ("test",)
     assert load_protocol("linear/v1").parts == ("train", "val", "test")
+
+
+@pytest.mark.parametrize("kind", ["default", *get_args(MapKind)])
+def test_every_kind_of_map_can_be_asked_for(kind: str) -> None:
+    """The kinds that a run's validation chooses among, so that two runs can be judged by one of them."""
+    protocol = load_protocol("phantom-zero-shot-segmentation/v1", [f"settings.kind={kind}"])
+    assert protocol.task_settings.model_dump()["kind"] == kind

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from cmcgns.evaluation.task_settings.base import MinPositives, TaskSettings, register
+from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.pretrained.prompts import PromptSource
 
 
@@ -24,7 +25,7 @@ class MapSegmentationSettings(TaskSettings):
     )
     prompts: PromptSource = Field("built-in", description="as for zero-shot")
     ensemble: bool = Field(True, description="mean map of all prompts of a kind; false: of the first one")
-    kind: Literal["default", "pooled", "patches", "attention"] = Field(
+    kind: Literal["default"] | MapKind = Field(
         "default", description="of map; default: the one that the run's validation chose"
     )
 

@@ -17,9 +17,6 @@ HARD_FINDINGS: tuple[str, ...] = (
 )
 """The labels of the hard level, in the order of the bits of a mask."""
 
-RARE: tuple[str, ...] = ("Hernia", "Lung Cavity")
-"""Labels that fewer than 3 % of the studies have."""
-
 _BOTH_SIDES = 0.2  # of effusions and atelectases
 _ZONES = {"upper zone": 0.28, "mid zone": 0.45, "lower zone": 0.61}
 
