@@ -46,6 +46,22 @@ def test_weights_with_the_bank_of_the_first_version_load(tmp_path: Path) -> None
     assert other.objective.is_started
 
 
+def test_a_run_from_before_the_table_of_sentence_clusters_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"local": "query_matched", "weight_image": 0.0}
+    task = small_task(**changes)
+    old = {name: value for name, value in task.state_dict().items() if name != "objective.known.rows"}
+    assert len(old) == len(task.state_dict()) - 1
+    write_tensors(tmp_path / "old.safetensors", old, "about", {})
+    other = small_task(seed=1, **changes)
+    assert other.objective.known is not None
+    other.objective.known.rows.fill_(7)
+    load_weights(tmp_path / "old.safetensors", other)
+    assert not other.objective.known.rows.any()
+    assert "sentence dropout hides" in caplog.text
+
+
 def test_the_method_is_the_default() -> None:
     assert find_objective(ObjectiveSettings()) is CMCGNS
 

@@ -152,8 +152,9 @@ def _parameter_names(task: nn.Module, optimizer: torch.optim.Optimizer) -> list[
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Load tensors and check that their values arrived."""
-    tensors = bring_up_to_date(tensors)
-    check_keys(dict(tensors), module.state_dict(), str(path))
+    wanted = module.state_dict()
+    tensors = bring_up_to_date(tensors, wanted)
+    check_keys(dict(tensors), wanted, str(path))
     module.load_state_dict(tensors)
     arrived = {name: value.cpu() for name, value in module.state_dict().items()}
     wrong = [name for name, value in tensors.items() if not _same(arrived[name], value)]

@@ -1,14 +1,37 @@
 """Weights and checkpoints of earlier versions, brought to the names and shapes of today."""
 
+import logging
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+logger = logging.getLogger(__name__)
 
-def bring_up_to_date(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a run by name, as this version keeps a bank; those of version 0.1 had another queue and no queries.
 
-    A bank that had not started begins to queue anew.
+def bring_up_to_date(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a run by name, with the names and shapes of this version.
+
+    Args:
+        tensors: as an earlier version wrote them.
+        wanted: of the module that is to be filled.
     """
+    return _with_sentence_clusters(_with_bank_of_today(tensors), wanted)
+
+
+def _with_sentence_clusters(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The clusters of sentences that dropout hides were not kept once; the table fills in an epoch."""
+    lacking = [name for name in wanted if name.endswith("known.rows") and name not in tensors]
+    if lacking:
+        logger.warning(
+            "this run was begun when clusters of sentences that sentence dropout hides were forgotten. It goes on "
+            "with a table of them (docs/method.md, L_report), which is empty until its sentences have been seen"
+        )
+    return tensors | {name: torch.zeros_like(wanted[name]) for name in lacking}
+
+
+def _with_bank_of_today(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of version 0.1 had another queue and no queries; a bank that had not started begins to queue anew."""
     result = dict(tensors)
     for name in tensors:
         if not name.endswith("bank.queue_text"):
