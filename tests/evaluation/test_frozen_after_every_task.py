@@ -46,8 +46,8 @@ def encoder() -> FrozenEncoder:
 
 
 def content_of(encoder: FrozenEncoder) -> dict[str, bytes]:
-    """Weights and buffers of the whole model, bit for bit."""
-    state = encoder.pretrained.task.model.state_dict()
+    """Weights and buffers of the whole run, bit for bit."""
+    state = encoder.pretrained.task.state_dict()
     assert any("running_mean" in name for name in state)
     return {name: value.numpy().tobytes() for name, value in state.items()}
 
@@ -81,4 +81,20 @@ def test_a_single_step_of_batchnorm_is_noticed(encoder: FrozenEncoder) -> None:
             encoder.check_unchanged()
     finally:
         norm.num_batches_tracked -= 1
+    encoder.check_unchanged()
+
+
+def test_an_encoder_is_another_one_with_another_attention(encoder: FrozenEncoder) -> None:
+    """Heat maps and local scores are made by it; pooled features are not."""
+    assert encoder.pretrained is not None
+    key = encoder.pretrained.task.objective.attention.image_key.weight
+    before, number = (encoder.features_sha256, encoder.sha256), key[0, 0].item()
+    with torch.no_grad():
+        key[0, 0] += 1
+    try:
+        assert encoder._hashes()[0] == before[0]
+        assert encoder._hashes()[1] != before[1]
+    finally:
+        with torch.no_grad():
+            key[0, 0] = number
     encoder.check_unchanged()

@@ -6,6 +6,7 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.protocols import list_protocols, load_protocol, protocol_titles
+from cmcgns.pretrained.prompts import packaged_prompts
 
 
 def test_titles_need_no_task() -> None:
@@ -89,6 +90,20 @@ def test_a_file_of_prompts_becomes_part_of_the_protocol(tmp_path: Path) -> None:
     assert hashes[0] != hashes[1]
     with pytest.raises(UserError, match="no such file"):
         load_protocol("zero-shot/v1", ["settings.prompts=missing.yaml"])
+
+
+@pytest.mark.parametrize("name", ["zero-shot/v1", "phantom-sides/v1"])
+def test_another_wording_of_the_packages_prompts_is_another_protocol(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = load_protocol(name)
+    before, book = protocol.sha256, dict(packaged_prompts(str(protocol.task_settings.model_dump()["prompts"])))
+    assert load_protocol(name).sha256 == before
+    monkeypatch.setattr(
+        "cmcgns.evaluation.protocols.protocol.packaged_prompts",
+        lambda name: book | {"Mole": {"positive": ["A mole."]}},
+    )
+    assert protocol.sha256 != before
 
 
 def test_a_base_is_looked_for_beside_the_file(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class FrozenEncoder:
         strides: of the maps, rising; equal ones for a transformer.
         map_widths: channels of the maps.
         features_sha256: of image weights and preprocessing: equal hashes give equal features.
-        sha256: the same with the report encoder's weights, if there is one.
+        sha256: of all weights of the run that it comes from: maps and local scores are made by the objective's.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class FrozenEncoder:
     def _hashes(self) -> tuple[str, str]:
         about = f"{self.statistics} {self.image_size} {self.resize}"
         features = _hash(self.encoder.body, about)
-        return features, features if self.pretrained is None else _hash(self.pretrained.task.model, about)
+        return features, features if self.pretrained is None else _hash(self.pretrained.task, about)
 
 
 def _choose_levels(body: nn.Module) -> list[int]:

@@ -44,7 +44,7 @@ class ResultRow:
         dataset: name in the manifest.
         split: hash of who is in which split.
         encoder: its name.
-        encoder_sha256: of its weights and preprocessing.
+        encoder_sha256: of its weights (all of the run that it comes from, if it does) and preprocessing.
         metric: for example `auroc`.
         label: class; empty for the mean over classes.
         group: subgroup, for example `sex=F`; empty for everyone.

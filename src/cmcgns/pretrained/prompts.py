@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,8 +31,9 @@ class LabelPrompts(Settings):
 
 PromptSource = str | dict[str, LabelPrompts]
 """`built-in`, `phantom` (wording of the synthetic studies), `template`, a YAML file, or the prompts themselves."""
-_FILES = {"built-in": "prompts.yaml", "phantom": "prompts-phantom.yaml"}
-SOURCES = (*_FILES, "template")
+PACKAGED = {"built-in": "prompts.yaml", "phantom": "prompts-phantom.yaml"}
+"""File in this package by the name that protocols give it."""
+SOURCES = (*PACKAGED, "template")
 _DENIED = re.compile(
     r"\b(?:no|not|without|normal|unremarkable|clear|sharp|resolved|free of|negative for|within normal limits)\b",
     re.IGNORECASE,
@@ -122,13 +124,19 @@ def load_prompts(source: PromptSource = "built-in") -> PromptBook:
         return _book("the protocol's own prompts", source)
     if source == "template":
         return PromptBook(source, {})
-    if source in _FILES:
-        text = (resources.files(__package__) / _FILES[source]).read_text("utf-8")
-        return _book(source, _validate(parse_mapping(text, _FILES[source]), _FILES[source]))
+    if source in PACKAGED:
+        return _book(source, _validate(packaged_prompts(source), PACKAGED[source]))
     path = Path(source).expanduser()
     if not path.is_file():
         raise UserError(f"prompts: {source} is neither a file nor one of {', '.join(SOURCES)}")
     return _book(str(path), read_prompts(path))
+
+
+@cache
+def packaged_prompts(name: str) -> dict[str, Any]:
+    """What a file of this package says, by label; `name` is one of `PACKAGED`."""
+    text = (resources.files(__package__) / PACKAGED[name]).read_text("utf-8")
+    return parse_mapping(text, PACKAGED[name])
 
 
 def read_prompts(path: Path) -> dict[str, LabelPrompts]:
