@@ -6,6 +6,7 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.protocols import list_protocols, load_protocol, protocol_titles
+from cmcgns.pretrained import prompts
 from cmcgns.pretrained.prompts import packaged_prompts
 
 
@@ -96,14 +97,14 @@ def test_a_file_of_prompts_becomes_part_of_the_protocol(tmp_path: Path) -> None:
 def test_another_wording_of_the_packages_prompts_is_another_protocol(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    protocol = load_protocol(name)
-    before, book = protocol.sha256, dict(packaged_prompts(str(protocol.task_settings.model_dump()["prompts"])))
-    assert load_protocol(name).sha256 == before
-    monkeypatch.setattr(
-        "cmcgns.evaluation.protocols.protocol.packaged_prompts",
-        lambda name: book | {"Mole": {"positive": ["A mole."]}},
-    )
+    protocol, other = load_protocol(name), load_protocol("linear/v1")
+    before, untouched = protocol.sha256, other.sha256
+    book = dict(packaged_prompts(str(protocol.task_settings.model_dump()["prompts"])))
+    monkeypatch.setattr(prompts, "packaged_prompts", lambda name: book | {"Mole": {"positive": ["A mole."]}})
     assert protocol.sha256 != before
+    assert other.sha256 == untouched
+    monkeypatch.setattr(prompts, "packaged_prompts", lambda name: book)
+    assert protocol.sha256 == before
 
 
 def test_a_base_is_looked_for_beside_the_file(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +35,10 @@ PromptSource = str | dict[str, LabelPrompts]
 """`built-in`, `phantom` (wording of the synthetic studies), `template`, a YAML file, or the prompts themselves."""
 PACKAGED = {"built-in": "prompts.yaml", "phantom": "prompts-phantom.yaml"}
 """File in this package by the name that protocols give it."""
+_FIRST = {
+    "built-in": "19e3a646c80467ba426bc1f9085be97bc1a72376c523d58a89cfc6aac3bae87e",
+    "phantom": "faeec4c4899687bd2491198b39f1673b31a6e32db87f21eb748f6e138109b115",
+}
 SOURCES = (*PACKAGED, "template")
 _DENIED = re.compile(
     r"\b(?:no|not|without|normal|unremarkable|clear|sharp|resolved|free of|negative for|within normal limits)\b",
@@ -137,6 +143,17 @@ def packaged_prompts(name: str) -> dict[str, Any]:
     """What a file of this package says, by label; `name` is one of `PACKAGED`."""
     text = (resources.files(__package__) / PACKAGED[name]).read_text("utf-8")
     return parse_mapping(text, PACKAGED[name])
+
+
+def later_wording(name: str) -> str | None:
+    """Hash of a packaged file that is worded otherwise than at first; None if it is not, or is none of the package.
+
+    Protocols name such a file and do not state it, so their hashes hold this. At first they held nothing.
+    """
+    if name not in PACKAGED:
+        return None
+    found = hashlib.sha256(json.dumps(packaged_prompts(name), sort_keys=True).encode()).hexdigest()
+    return None if found == _FIRST[name] else found
 
 
 def read_prompts(path: Path) -> dict[str, LabelPrompts]:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.common.packaged import packaged_names, packaged_text
 from cmcgns.evaluation.task_settings import TaskSettings, find_task_settings
-from cmcgns.pretrained.prompts import PACKAGED, packaged_prompts, read_prompts
+from cmcgns.pretrained.prompts import later_wording, read_prompts
 from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
 
@@ -88,10 +88,9 @@ class EvaluationProtocol(Settings):
     def sha256(self) -> str:
         """Of everything that decides a result."""
         content = self.model_dump(mode="json", exclude={"title", "anchors", "notes", "release", "fractions", "seeds"})
-        # Books of the package are named, not stated, and a later version may word them otherwise.
         prompts = self.task_settings.model_dump().get("prompts")
-        if isinstance(prompts, str) and prompts in PACKAGED:
-            content["prompts"] = packaged_prompts(prompts)
+        if isinstance(prompts, str) and (worded := later_wording(prompts)):
+            content["prompts"] = worded
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
