@@ -92,6 +92,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"measures": [{"protocol": "linear/v1", "measure": "auroc"}]}, "fraction null: judge has 10, 100"),
     ({"measures": [MEASURE, dict(MEASURE)]}, "measures: title: R@10 is there 2 times"),
     ({"keep": "some"}, "keep"),
+    ({"set": ["training={seed: 4}"]}, "training.seed is what `seeds` lists"),
+    ({"set": ["objective.mask=tokens"]}, "cell full: objective.mask=tokens: ResNet cannot leave patches out"),
+    ({"set": ["objective.mask_ratio=1"]}, "cell full: objective.mask_ratio=1 hides all"),
+    ({"cells": [{"name": "full"}, {"name": "global"}]}, "cells: full and global are the same recipe: leave one out"),
+    (
+        {"cells": [{"name": "full"}, {"name": "global", "set": ["objective.mu=2", "objective.mu=4"]}]},
+        "cell global: `set` gives objective.mu twice",
+    ),
+    (
+        {
+            "cells": None, "baseline": "x+y",
+            "grid": {"a": {"x": ["objective.bank.clusters=8"]}, "b": {"y": ["objective.bank={}"]}},
+        },
+        "cell x.y: `set` gives objective.bank.clusters and objective.bank twice",
+    ),
 ]  # fmt: skip
 
 

@@ -203,7 +203,7 @@ def test_a_result_of_other_data_is_refused(pretended: Path, tmp_path: Path, monk
     assert trained(pretended) == ["full 0"]
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"figures": [{}]}', "[1]", "\x00"])
+@pytest.mark.parametrize("content", ["", "{}", '{"figures": [{}]}', "[1]", "\x00", "null"])
 def test_a_damaged_result_is_named(content: str, pretended: Path, tmp_path: Path) -> None:
     plan, out = plan_of(tmp_path), tmp_path / "out"
     run_study(plan, out, OPTIONS)
@@ -211,6 +211,30 @@ def test_a_damaged_result_is_named(content: str, pretended: Path, tmp_path: Path
     with pytest.raises(
         UserError, match=r"full-seed-1.json is damaged .*delete it, and `cmcgns study` makes it again"
     ):
+        run_study(plan, out, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content["made_from"].update(recipe=[1]), "made_from.recipe"),
+        (lambda content: content["figures"][0].update(value="much"), "figures.0.value"),
+        (lambda content: content["figures"][0].update(replicates=["x"]), "figures.0.replicates"),
+        (lambda content: content.update(seconds="long"), "seconds"),
+        (lambda content: content.update(figures=[]), "it has no figure"),
+        (lambda content: content["figures"][0]["replicates"].pop(), "different numbers of resamples"),
+    ],
+)
+def test_what_is_wrong_in_a_result_is_named(
+    change: Callable[[dict[str, Any]], Any], said: str, pretended: Path, tmp_path: Path
+) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    run_study(plan, out, OPTIONS)
+    file = out / "results" / "full-seed-1.json"
+    content = json.loads(file.read_text("utf-8"))
+    change(content)
+    file.write_text(json.dumps(content), "utf-8")
+    with pytest.raises(UserError, match=rf"(?s)full-seed-1.json is damaged .*{said}"):
         run_study(plan, out, OPTIONS)
 
 
@@ -239,6 +263,23 @@ def test_a_failing_cell_loses_no_other(
     monkeypatch.setattr(cell, "pretrain", train)
     run_study(plan, out, OPTIONS)
     assert trained(pretended) == ["full 0", "full 1", "global 0", "global 1"]
+
+
+def test_why_cells_fail_is_said_at_once_and_also_where_none_is_done(
+    pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+
+    def failing(*parts: Any, **options: Any) -> None:
+        said.append(" ".join(capsys.readouterr().out.split()))
+        raise UserError("the loss is infinite")
+
+    monkeypatch.setattr(cell, "pretrain", failing)
+    with pytest.raises(UserError, match=r"(?s)4 of 4 runs failed; .*full-seed-0: the loss is infinite"):
+        run_study(plan_of(tmp_path), tmp_path / "out", OPTIONS)
+    assert not (tmp_path / "out" / "index.html").exists()
+    assert "full-seed-0 failed: the loss is infinite" in said[1]
+    assert "failed" not in said[0]
 
 
 def test_a_full_disk_ends_the_study_and_loses_nothing(

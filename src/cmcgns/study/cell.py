@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from cmcgns.common.claim import LOCK, FolderInUse, claimed
@@ -29,6 +30,7 @@ from cmcgns.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
+_ORIGIN = TypeAdapter(Origin)
 STARTED = "cell.json"  # what a cell that is not finished is made from, and the seconds of its training so far
 
 
@@ -77,8 +79,13 @@ class Outcome:
     message: str = ""
 
 
-def do_job(work: Work, job: Job) -> Outcome:
+def do_job(work: Work, job: Job, begun: Callable[[], None] | None = None) -> Outcome:
     """Do what is missing of a job, unless another process does it.
+
+    Args:
+        work: the study.
+        job: of it.
+        begun: called when the job is this process's.
 
     Raises:
         UserError: the disk refuses something: the next job would fare no better.
@@ -87,6 +94,8 @@ def do_job(work: Work, job: Job) -> Outcome:
     make_folder(place)
     try:
         with claimed(place, "study"):
+            if begun is not None:
+                begun()
             # Since the study looked at all cells, another process with another study may have made this one.
             if said := conflict(work.plan, work.out, job, data=work.data):
                 return Outcome(job, "failed", said)
@@ -129,12 +138,20 @@ def conflict(plan: Plan, out: Path, job: Job, data: str | None = None, judges: b
     for where, origin in _made(out, job):
         changed = origin.settings_that_differ(job.decisive)
         if where.is_file() and origin.protocols != plan.protocols and not judged_again:
-            changed += ["judge"]
+            changed += _protocols_that_differ(origin.protocols, plan.protocols)
         if changed:
             return f"{where} was made with other settings: {', '.join(first_of(changed, 5))}: {way_out}"
         if data is not None and origin.data != data:
             return f"{where} was made from other data: {way_out}"
     return ""
+
+
+def _protocols_that_differ(before: list[list[Any]], now: list[list[Any]]) -> list[str]:
+    """Names of the protocols that are not as they were, or all of them where only their order is another."""
+    named = [{str(each[0]): each for each in protocols} for protocols in (before, now)]
+    names = dict.fromkeys([*named[0], *named[1]])
+    changed = [name for name in names if named[0].get(name) != named[1].get(name)]
+    return [f"judge: {name}" for name in changed] or ["judge: the order of its entries"]
 
 
 def _made(out: Path, job: Job) -> Iterator[tuple[Path, Origin]]:
@@ -198,7 +215,7 @@ def read_start(place: Path) -> tuple[Origin, float] | None:
     way_out = f"delete {place}, and the cell starts anew"
     content = read_json(file, way_out)
     with naming_damage(file, way_out):
-        return Origin(**content["made_from"]), float(content["seconds"])
+        return _ORIGIN.validate_python(content["made_from"]), float(content["seconds"])
 
 
 @contextmanager

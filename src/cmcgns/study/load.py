@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from typing import Any, TypeVar
 
@@ -14,9 +15,10 @@ from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.objectives.objective import find_objective
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import load_recipe
-from cmcgns.settings.yaml import explain, named_text, parse_mapping
+from cmcgns.settings.yaml import apply_overrides, explain, named_text, parse_mapping
 from cmcgns.study.plan import Column, Job, Judging, Plan, unknown
 from cmcgns.study.settings import CellSettings, JudgeSettings, MeasureSettings, PhantomData, StudySettings
+from cmcgns.training.task import try_out
 
 Model = TypeVar("Model", bound=BaseModel)
 _SEED = "training.seed"
@@ -38,7 +40,13 @@ def load_plan(study: str) -> Plan:
     cells = _cells(settings, where)
     seeds = [("seeds", str(seed)) for seed in settings.seeds]
     _refuse_twice(seeds, where)
+    for cell in cells:
+        _refuse_clashes(cell, where)
     jobs = [Job(cell.name, seed, _recipe(settings, cell, seed, where)) for seed in settings.seeds for cell in cells]
+    _refuse_equal(cells, [job.recipe for job in jobs[: len(cells)]], where)
+    for job in jobs[: len(cells)]:
+        with _naming(f"{where}: cell {job.cell}"):
+            try_out(job.recipe)
     judging = tuple(_judging(entry, f"{where}: judge") for entry in settings.judge)
     _refuse_twice((("judge", each.name) for each in judging), where)
     _refuse_twice((("judge", f"{each.protocol.id} on {each.entry.data or 'data'}") for each in judging), where)
@@ -89,21 +97,53 @@ def _cells(settings: StudySettings, where: str) -> list[CellSettings]:
 
 def _recipe(settings: StudySettings, cell: CellSettings, seed: int, where: str) -> Recipe:
     overrides = [*settings.set, *cell.set]
-    if any(override.partition("=")[0].strip() == _SEED for override in overrides):
-        raise UserError(f"{where}: cell {cell.name}: {_SEED} is what `seeds` lists: leave it out of `set`")
-    try:
+    with _naming(f"{where}: cell {cell.name}"):
+        _refuse_seed(overrides)
         recipe = load_recipe(cell.recipe or settings.recipe, [*overrides, f"{_SEED}={seed}"])
         find_objective(recipe.objective)
+        return recipe
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """A block whose errors begin with the place that they are about."""
+    try:
+        yield
     except UserError as error:
-        raise UserError(f"{where}: cell {cell.name}: {error}") from None
-    return recipe
+        raise UserError(f"{where}: {error}") from None
+
+
+def _refuse_seed(overrides: Sequence[str]) -> None:
+    """Raise where overrides set the seed, be it as a part of `training={…}`."""
+    content: dict[str, Any] = {}
+    apply_overrides(content, overrides)
+    training = content.get("training")
+    if isinstance(training, dict) and "seed" in training:
+        raise UserError(f"{_SEED} is what `seeds` lists: leave it out of `set`")
+
+
+def _refuse_clashes(cell: CellSettings, where: str) -> None:
+    """Raise where two overrides of a cell, such as those of two axes, set the same: the last one would win."""
+    keys = [override.partition("=")[0].strip() for override in cell.set]
+    for number, key in enumerate(keys):
+        for other in keys[number + 1 :]:
+            if f"{other}.".startswith(f"{key}.") or f"{key}.".startswith(f"{other}."):
+                both = key if key == other else f"{key} and {other}"
+                raise UserError(f"{where}: cell {cell.name}: `set` gives {both} twice; one of them would be ignored")
+
+
+def _refuse_equal(cells: Sequence[CellSettings], recipes: Sequence[Recipe], where: str) -> None:
+    """Raise where two cells are one recipe: hours would be spent to learn nothing."""
+    seen: dict[str, str] = {}
+    for cell, recipe in zip(cells, recipes, strict=True):
+        first = seen.setdefault(recipe.model_dump_json(), cell.name)
+        if first != cell.name:
+            raise UserError(f"{where}: cells: {first} and {cell.name} are the same recipe: leave one out")
 
 
 def _judging(entry: JudgeSettings, where: str) -> Judging:
-    try:
+    with _naming(where):
         protocol = load_protocol(entry.protocol, entry.set)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
     if not protocol.learns and (entry.fractions or entry.seeds):
         raise UserError(f"{where}: {entry.protocol} learns from no labels: leave out fractions and seeds")
     asked = {"fractions": sorted(set(entry.fractions)), "seeds": entry.seeds}

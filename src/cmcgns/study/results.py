@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from cmcgns.common.files import write_text
 from cmcgns.common.stored import naming_damage
@@ -111,6 +112,9 @@ class Result:
     figures: list[Figure]
 
 
+_RESULT = TypeAdapter(Result)
+
+
 def result_file(out: Path, name: str) -> Path:
     """Where the result of a job of this name is."""
     return out / RESULTS / f"{name}.json"
@@ -135,11 +139,12 @@ def read_result(file: Path) -> Result:
         UserError: it is missing or damaged.
     """
     with naming_damage(file, "delete it, and `cmcgns study` makes it again"):
-        content = json.loads(file.read_text("utf-8"))
-        figures = [Figure(**figure) for figure in content.pop("figures")]
-        for figure in figures:
-            figure.drawn()  # of numbers
-        return Result(**content | {"made_from": Origin(**content["made_from"]), "figures": figures})
+        result = _RESULT.validate_json(file.read_bytes())
+        if not result.figures:
+            raise ValueError("it has no figure")
+        if len({len(figure.replicates) for figure in result.figures if figure.replicates}) > 1:
+            raise ValueError("its figures have different numbers of resamples")
+        return result
 
 
 def read_figures(

@@ -61,12 +61,14 @@ def run_study(plan: Plan, out: Path, options: StudyOptions) -> Path:
     _refuse_others(plan, out, work.data)
     write_text(out / "study.yaml", yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False))
     failed = [outcome for outcome in _work_off(work, jobs, options, console) if outcome.state == "failed"]
-    page = write_study_table(plan, out)
     if failed:
+        if read_results(plan, out):
+            write_study_table(plan, out)
         said = first_of(failed, 5, lambda outcome: f"{outcome.job.name}: {outcome.message}")
         raise UserError(
             f"{len(failed)} of {len(jobs)} runs failed; the same command tries them again:\n  " + "\n  ".join(said)
         )
+    page = write_study_table(plan, out)
     console.print(f"Open [bold]{escape(str(page))}[/bold]")
     return page
 
@@ -118,6 +120,8 @@ def _work_off(work: Work, jobs: Sequence[Job], options: StudyOptions, console: C
                 busy.append(outcome.job)
                 continue
             yield outcome
+            if outcome.state == "failed":  # hours may pass before the last cell is done
+                console.print(f"{outcome.job.name} failed: {outcome.message}", markup=False)
             if outcome.state == "done":
                 _write_newest(work.plan, work.out)
         if len(busy) == len(waiting):
@@ -138,8 +142,8 @@ def _attempt(work: Work, jobs: Sequence[Job], options: StudyOptions, console: Co
         yield from on_ray(partial(do_job, work), jobs, gpu=options.accelerator in ("auto", "cuda"))
         return
     for number, job in enumerate(jobs, 1):
-        console.print(f"{job.name} ({number} of {len(jobs)})", markup=False)
-        yield do_job(work, job)
+        about = f"{job.name} ({number} of {len(jobs)})"
+        yield do_job(work, job, partial(console.print, about, markup=False))
 
 
 def describe_study(plan: Plan, out: Path, options: StudyOptions) -> Iterator[str]:

@@ -13,7 +13,7 @@ from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import ReportEncoder
 from cmcgns.objectives.objective import Figures, Objective, Stage, find_objective
-from cmcgns.settings.config import Recipe
+from cmcgns.settings.config import Recipe, ReportEncoderSettings
 from cmcgns.training.checkpoint import TrainingState, load_weights, save_weights
 from cmcgns.training.data import PreparedData
 from cmcgns.training.run_folder import RunFolder
@@ -68,6 +68,17 @@ def build_task(
     if for_training:
         objective.attach(model)
     return PretrainingTask(model, objective)
+
+
+def try_out(recipe: Recipe) -> None:
+    """Find out whether there can be such a model and objective, without memory, weights or a download.
+
+    Raises:
+        UserError: what the settings alone do not tell, such as a mask that this encoder's grid does not allow.
+    """
+    small = recipe.model_copy(update={"report_encoder": ReportEncoderSettings()})
+    with torch.device("meta"):
+        build_task(small, vocabulary=2, load_weights=False)
 
 
 def build_for(recipe: Recipe, prepared: PreparedData, report_config: dict[str, Any] | None = None) -> PretrainingTask:
