@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -17,7 +18,7 @@ from cmcgns.cli.app import app
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
 from cmcgns.study import cell, run
-from cmcgns.study.data import study_data
+from cmcgns.study.data import fingerprint, study_data
 from cmcgns.study.run import StudyOptions, describe_study, run_study, write_study_table
 from support.evaluation import write_set
 from support.study import MOMENTS, OPTIONS, do_study, plan_of, results_of, tables_of, write_study
@@ -364,6 +365,21 @@ def test_the_data_of_a_protocol_are_part_of_its_result(tmp_path: Path) -> None:
     elsewhere = plan_of(tmp_path, judge=[judge[0], judge[1] | {"data": str(tmp_path / "more")}])
     assert [part[:4] for part in elsewhere.protocols] == plan.protocols
     assert elsewhere.protocols != plan.protocols
+
+
+def test_data_are_others_when_a_cell_is_and_not_when_the_file_is(tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    out.mkdir()
+    train, pairs = study_data(plan, out)
+    before = fingerprint(train, pairs)
+    table = train / "manifest.parquet"
+    content, frame = table.read_bytes(), pd.read_parquet(table)
+    frame.to_parquet(table, compression="zstd", row_group_size=7)
+    assert table.read_bytes() != content
+    assert fingerprint(train, pairs) == before
+    frame.loc[3, "report"] += " "
+    frame.to_parquet(table)
+    assert fingerprint(train, pairs) != before
 
 
 def test_two_judges_of_one_protocol_on_data_of_one_name_are_refused(tmp_path: Path) -> None:

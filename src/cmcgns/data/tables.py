@@ -1,5 +1,6 @@
 """Tables on disk: csv as text, parquet in its own types; what is wrong with one is said with its name."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cmcgns.data.delimited import MAX_ROWS, TextFormat, read_cells
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 MISSING = ("", "nan", "na", "n/a", "none", "null", "<na>")
+_ROWS = 10_000  # written as text at once
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods")
 _SAY_SEPARATOR = (
     "; if that is one column, its separator is none that is found by itself: `prepare table --separator MARK`, "
@@ -77,6 +79,19 @@ def read_table(
     if missing:
         raise UserError(f"{path}: missing column {missing[0]} {describe_columns(missing[0], names)}")
     return frame
+
+
+def table_sha256(path: Path) -> str:
+    """Hash of what a table says, column names and cells; how a parquet file is packed, and by what, does not matter.
+
+    Raises:
+        UserError: as :func:`read_table`.
+    """
+    frame, digest = read_table(path), hashlib.sha256()
+    for start in range(0, max(1, len(frame)), _ROWS):
+        rows = frame.iloc[start : start + _ROWS]
+        digest.update(rows.to_csv(index=False, header=start == 0, lineterminator="\n").encode())
+    return digest.hexdigest()
 
 
 def plain_name(column: str) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from cmcgns.common.claim import FolderInUse
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import sha256, write_json
+from cmcgns.common.files import write_json
 from cmcgns.common.stored import read_json
 from cmcgns.data.pairs.table import TABLE_NAMES
 from cmcgns.data.shards.index import open_shards
-from cmcgns.data.tables import find_table
+from cmcgns.data.tables import find_table, table_sha256
 from cmcgns.evaluation.select import Pair, choose, dataset_name
 from cmcgns.phantom import write_dataset
 from cmcgns.study.plan import Plan
@@ -54,9 +54,9 @@ def study_data(plan: Plan, out: Path) -> tuple[Path, list[Pair]]:
 
 
 def fingerprint(train: Path, pairs: list[Pair]) -> str:
-    """Hash of the tables that a study reads, whatever for; those of prepared data have the hash of every image."""
+    """Hash of what the tables of a study say; those of prepared data have the hash of every image."""
     tables = dict.fromkeys([_table(train), *(_table(folder) for _, folder in pairs)])
-    return hashlib.sha256("\n".join(map(sha256, tables)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(table_sha256, tables)).encode()).hexdigest()
 
 
 def _table(data: Path) -> Path:
