@@ -106,9 +106,11 @@ def slow_loss(
             others = [m for m, (b, _, _) in enumerate(sentences) if b == image and own[m] == own[n]]
             if settings.false_negatives == "mask" and holds(image, own[n]):
                 return True, 0.0
-            if others:
-                alike = max(float(z1.detach() @ sentences[m][1].detach()) for m in others)
-                return False, max(1 - max(alike, 0.0), 1e-3)
+            alike = [float(z1.detach() @ sentences[m][1].detach()) for m in others]
+            if own[n] in not_shown.get(image, ()):
+                alike.append(float(z1.detach() @ bank.queries[own[n]]))
+            if alike:
+                return False, max(1 - max(*alike, 0.0), 1e-3)
         return False, 1.0
 
     total, images = torch.zeros(()), len(batch)

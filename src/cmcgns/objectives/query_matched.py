@@ -258,6 +258,10 @@ def matched_report(
         left_out = left_out | false
     elif treated == "soft":
         alike = likeness(rows, everyone, studies)
+        if not_shown is not None and bank is not None:
+            # Their words are not there; the mean of their cluster's stands for them.
+            typical = (everyone.z1.detach() * bank.queries[everyone.own]).sum(-1)
+            alike = torch.maximum(alike, not_shown[:, everyone.own] * typical)
         weights = torch.where(false, (1 - alike).clamp(_LEAST_WEIGHT, 1).log(), 0.0)
     towards_images = torch.where(stated.hard & ~left_out & ~false, math.log(settings.mu), weights)
     centroids = None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.manifest import boxes_text
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.tasks import sides
 from cmcgns.evaluation.tasks.sides import TASK, Statement, find_statements
@@ -53,6 +54,21 @@ def test_a_finding_on_both_sides_is_left_out() -> None:
     assert len(found_in("Left pleural effusion. Right pneumothorax.")) == 2
     assert len(found_in("Left pleural effusion. left  pleural effusion")) == 1
     assert len(found_in("Left pleural effusion. No right pleural effusion.")) == 1
+
+
+def test_a_finding_that_a_box_shows_on_the_other_side_is_left_out(tmp_path: Path) -> None:
+    """Of a finding on both sides a report may name one: with the side swapped the sentence is true too."""
+    left, right = {"x": 20, "y": 3, "width": 9, "height": 9}, {"x": 2, "y": 3, "width": 9, "height": 9}
+    boxes = [
+        boxes_text([left | {"label": "Effusion"}]),
+        boxes_text([left | {"label": "Effusion"}, right | {"label": "Effusion"}]),
+        boxes_text([left | {"label": "Effusion"}, right | {"label": "Nodule"}]),
+        "[]",
+    ]
+    folder = write_set(tmp_path / "d", counts=(2, 2, 8), report=TEXTS[0], boxes=[boxes[i % 4] for i in range(12)])
+    found = predict(PROTOCOL, folder, tiny_run())
+    named = [row.split("\t")[0].rpartition("/")[2] for row in found.rows]
+    assert named == [f"{number}.png" for number in (4, 6, 7, 8, 10, 11)]
 
 
 def test_figures_are_those_of_sentences_scored_one_by_one(tmp_path: Path) -> None:

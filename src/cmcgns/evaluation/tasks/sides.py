@@ -6,18 +6,20 @@ Everything else about the two is equal, so what tells them apart is whether imag
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.boxes import parse_boxes
 from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.sides import SIDE_ACCURACY, SidesSettings
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
@@ -56,7 +58,7 @@ class Sides:
         assert isinstance(settings, SidesSettings)
         book = load_prompts(settings.prompts)
         labels = [*book.labels(), *book.unknown(job.data.label_names)]
-        said = find_statements(test.texts(model.recipe.data.text), book, labels)
+        said = find_statements(test.texts(model.recipe.data.text), book, labels, _sides_with_boxes(test))
         if not said:
             raise UserError(f"{job.data.name}: no report of test states a finding on one side")
         arrays: dict[str, Array] = {}
@@ -80,16 +82,19 @@ class Sides:
         return row_means(values)
 
 
-def find_statements(texts: Sequence[str], book: PromptBook, labels: Sequence[str]) -> list[Statement]:
+def find_statements(
+    texts: Sequence[str], book: PromptBook, labels: Sequence[str], boxes: Sequence[Collection[tuple[str, str]]] = ()
+) -> list[Statement]:
     """Sentences that state a label and name one side, each once an image.
 
-    Left out are those of a label that another sentence of the report puts on the other side or on both: with the side
-    swapped they may be true as well.
+    Left out are those of a label that another sentence of the report, or a box, puts on the other side or on both:
+    with the side swapped they may be true as well.
 
     Args:
         texts: the report of each image; empty where there is none.
         book: the words that tell what a sentence is about.
         labels: of findings.
+        boxes: label and side of each image's boxes, reported or not; empty where nothing is known of any.
     """
     found: list[Statement] = []
     for image, text in enumerate(texts):
@@ -98,8 +103,21 @@ def find_statements(texts: Sequence[str], book: PromptBook, labels: Sequence[str
             stated = [label for label in labels if book.states(sentence, label)]
             others = [each for each in sentences.values() if any(book.states(each, label) for label in stated)]
             sides = {word.lower() for each in others for word in _BOTH.findall(each)}
+            sides |= {side for label, side in (boxes[image] if boxes else ()) if label in stated}
             if stated and len(sides) == 1:
                 found.append(Statement(image, stated[0], sentence))
+    return found
+
+
+def _sides_with_boxes(images: ImageSet) -> list[set[tuple[str, str]]]:
+    """Label and side of the boxes of each image; the patient's right is on the left of a frontal film."""
+    rows = zip(images.names, images.frame["boxes"], images.frame["width"], strict=True)
+    found = []
+    for name, text, width in rows:
+        boxes = parse_boxes(text, str(name))
+        middle = float(width) / 2 if boxes else 0.0
+        sides = (("right" if box["x"] + box["width"] / 2 < middle else "left", box) for box in boxes)
+        found.append({(str(box.get("label", "")), side) for side, box in sides})
     return found
 
 
