@@ -79,6 +79,22 @@ def test_some_cells_and_seeds(pretended: Path, tmp_path: Path) -> None:
     assert sorted(trained(pretended)) == sorted(ALL)
 
 
+def test_a_folder_is_of_one_study(pretended: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_study(plan_of(tmp_path), out, OPTIONS)
+    kept = (out / "study.yaml").read_bytes()
+    other = plan_of(
+        tmp_path, name="other", cells=[{"name": "full"}, {"name": "mu", "set": ["objective.mu=2"]}], baseline="full"
+    )
+    for call in (run_study, describe_study):
+        with pytest.raises(UserError, match=r"is the folder of the study \w+, not other: choose another --out"):
+            list(call(other, out, OPTIONS))  # type: ignore[operator]
+    assert (out / "study.yaml").read_bytes() == kept
+    (out / "study.yaml").write_text("[", "utf-8")
+    with pytest.raises(UserError, match=r"study.yaml is damaged .*choose another --out"):
+        run_study(plan_of(tmp_path), out, OPTIONS)
+
+
 def test_dry_run_tells_and_does_nothing(pretended: Path, tmp_path: Path) -> None:
     plan, out = plan_of(tmp_path), tmp_path / "out"
     lines = list(describe_study(plan, out, OPTIONS))
@@ -391,7 +407,9 @@ def test_two_judges_of_one_protocol_on_data_of_one_name_are_refused(tmp_path: Pa
         study_data(plan, tmp_path)
 
 
-@pytest.mark.parametrize("more", [["--cells", "full"], ["--seeds", "0"], ["--dry-run"], ["--engine", "ray"]])
+@pytest.mark.parametrize(
+    "more", [["--cells", "full"], ["--seeds", "0"], ["--dry-run"], ["--engine", "ray"], ["--accelerator", "cpu"]]
+)
 def test_options_beside_table_only_are_refused(more: list[str], tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["study", "smoke", "--out", str(tmp_path), "--table-only", *more])
     assert answer.exit_code == 1

@@ -19,7 +19,9 @@ def study(
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="ray: spread over a Ray cluster whose machines share --out.")
     ] = "local",
-    accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")] = "auto",
+    accelerator: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="Where to compute; by default auto.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what is done; do nothing.")] = False,
     table_only: Annotated[
         bool, typer.Option("--table-only", help="Only write the table, from the results that are there.")
@@ -32,9 +34,9 @@ def study(
     from cmcgns.study import run as program
 
     chosen = tuple(part.strip() for part in cells.split(",")) if cells is not None else ()
-    if table_only and (cells is not None or seeds is not None or dry_run or engine != "local"):
+    if table_only and (cells is not None or seeds is not None or dry_run or engine != "local" or accelerator):
         raise UserError("--table-only: the table is of all results that are there: leave out the other options")
-    options = program.StudyOptions(chosen, _numbers(seeds), engine, accelerator)
+    options = program.StudyOptions(chosen, _numbers(seeds), engine, accelerator or "auto")
     if dry_run:
         for line in program.describe_study(plan, out, options):
             typer.echo(line)

@@ -18,7 +18,8 @@ from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.targets import Target, fill_boxes
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 
-_INSIDE = 0.5 - 1e-6  # half of a patch, but for the rounding of a mean in single precision
+_ROUNDING = 1e-6  # of a mean in single precision
+_INSIDE = 0.5 - _ROUNDING  # half of a patch
 _COLUMN = {"boxes": "boxes", "masks": "mask_path"}
 
 
@@ -31,6 +32,7 @@ class Regions:
         findings: K names.
         kind: boxes are filled, those of one label together; masks are of the only finding.
         size: s, side of the crop that the encoder sees.
+        finding_share: a patch with this share of a finding's region is positive too; None: only half full ones are.
         rows: images that were annotated: all, where masks are (no mask: nothing is there), or those with a list of
             boxes, which may be empty.
     """
@@ -39,6 +41,7 @@ class Regions:
     findings: tuple[str, ...]
     kind: Target
     size: int
+    finding_share: float | None = None
 
     @cached_property
     def rows(self) -> IntArray:
@@ -80,7 +83,7 @@ class Regions:
         return fill_boxes(each, self.size, self.size).reshape(len(rows), len(self.findings), self.size, self.size)
 
     def patch_labels(self, rows: IntArray, patches: int) -> FloatArray:
-        """(b, P, K) 1 where half of a patch or more lies in the region of a finding, else 0.
+        """(b, P, K) 1 where half of a patch or more lies in the region of a finding, or enough of the region, else 0.
 
         NaN for all patches of an image that has the label but no region of it: nobody said where.
 
@@ -90,7 +93,11 @@ class Regions:
         """
         masks = torch.from_numpy(self.masks(rows)).float()
         share = functional.adaptive_avg_pool2d(masks, grid_side(patches)).flatten(2)
-        labels = (share >= _INSIDE).numpy().astype(np.float64).transpose(0, 2, 1)
+        inside = share >= _INSIDE
+        if self.finding_share is not None:
+            enough = self.finding_share * share.sum(-1, keepdim=True)
+            inside |= (share >= enough - _ROUNDING) & (share > _ROUNDING)
+        labels = inside.numpy().astype(np.float64).transpose(0, 2, 1)
         for k, name in enumerate(self.findings):
             if name in self.images.label_names:
                 has = self.images.labels[rows, self.images.label_names.index(name)] == 1

@@ -14,14 +14,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from cmcgns.common.cluster import on_ray
-from cmcgns.common.errors import UserError, first_of
+from cmcgns.common.errors import UserError, first_of, shortened
 from cmcgns.common.files import make_folder, write_text
+from cmcgns.common.stored import naming_damage
 from cmcgns.study.cell import STARTED, Outcome, Work, conflict, do_job, is_untidy, judged_result, place_of
 from cmcgns.study.data import fingerprint, study_data
 from cmcgns.study.page import write_table
 from cmcgns.study.plan import Job, Plan
 from cmcgns.study.results import RESULTS, Result, result_file
 
+STUDY = "study.yaml"  # as it was asked for last
 _WAIT = 2.0  # seconds between two looks at a cell in work elsewhere
 
 
@@ -55,11 +57,12 @@ def run_study(plan: Plan, out: Path, options: StudyOptions) -> Path:
     console = Console(highlight=False)
     jobs = plan.chosen(options.cells, options.seeds)
     make_folder(out)
+    _refuse_another_study(plan, out)
     _refuse_others(plan, out)  # before minutes are spent on drawing studies
     train, pairs = study_data(plan, out)
     work = Work(plan, out.absolute(), train, pairs, fingerprint(train, pairs), options.accelerator)
     _refuse_others(plan, out, work.data)
-    write_text(out / "study.yaml", yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False))
+    write_text(out / STUDY, yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False))
     failed = [outcome for outcome in _work_off(work, jobs, options, console) if outcome.state == "failed"]
     if failed:
         if read_results(plan, out):
@@ -79,6 +82,7 @@ def write_study_table(plan: Plan, out: Path) -> Path:
     Raises:
         UserError: there is no result, a damaged one, or one of other settings.
     """
+    _refuse_another_study(plan, out)
     _refuse_others(plan, out, judges=False)
     if not read_results(plan, out):
         raise UserError(f"{out / RESULTS}: there is no result of {plan.settings.name} yet")
@@ -98,6 +102,19 @@ def read_results(plan: Plan, out: Path) -> dict[tuple[str, int], Result]:
     """Results by the study's protocols that are there, by cell and seed."""
     found = ((job, judged_result(plan, out, job)) for job in plan.jobs)
     return {(job.cell, job.seed): result for job, result in found if result is not None}
+
+
+def _refuse_another_study(plan: Plan, out: Path) -> None:
+    """Raise where the folder is of a study of another name: its table and page would be lost."""
+    file, way_out = out / STUDY, "choose another --out"
+    if not file.is_file():
+        return
+    with naming_damage(file, way_out, yaml.YAMLError, AttributeError):
+        name = yaml.safe_load(file.read_text("utf-8")).get("name")
+    if name != plan.settings.name:
+        raise UserError(
+            f"{out}: is the folder of the study {shortened(str(name))}, not {plan.settings.name}: {way_out}"
+        )
 
 
 def _refuse_others(plan: Plan, out: Path, data: str | None = None, judges: bool = True) -> None:
@@ -153,6 +170,7 @@ def describe_study(plan: Plan, out: Path, options: StudyOptions) -> Iterator[str
         UserError: as :func:`run_study` before it trains.
     """
     jobs = plan.chosen(options.cells, options.seeds)
+    _refuse_another_study(plan, out)
     _refuse_others(plan, out)
     settings = plan.settings
     yield f"{settings.name}: {len(jobs)} runs of recipe {settings.recipe} {' '.join(settings.set)}".rstrip()

@@ -168,6 +168,21 @@ def test_nobody_said_where_a_labelled_finding_is(tmp_path: Path) -> None:
     assert found[Measure("ap_chance", "A")] > truth_of(folder, "test")[:, :, 0].mean()
 
 
+def test_a_small_finding_is_where_enough_of_it_is(tmp_path: Path) -> None:
+    """Patches have 4 px: a speck fills none by half, but it lies in one as a whole."""
+    folder = write_regions(tmp_path / "d")
+    frame = pd.read_parquet(folder / "manifest.parquet")
+    speck = {"label": "A", "x": 5, "y": 9, "width": 2, "height": 2}
+    spread = {"label": "B", "x": 1, "y": 1, "width": 6, "height": 4}  # 9, 9, 3 and 3 of its 24 pixels in four patches
+    frame["boxes"] = boxes_text([speck, spread])
+    write_manifest(frame, folder / "manifest.parquet")
+    data = TaskData(PROTOCOL, folder, SIDE, SIDE)
+    for share, patches in ((None, ([], [0, 1])), (0.25, ([9], [0, 1])), (0.125, ([9], [0, 1, 4, 5]))):
+        regions = Regions(data.test, ("A", "B"), "boxes", SIDE, share)
+        labels = regions.patch_labels(regions.rows[:1], 16)[0]
+        assert tuple(np.flatnonzero(column).tolist() for column in labels.T) == patches
+
+
 def test_images_that_nobody_annotated_take_no_part(tmp_path: Path) -> None:
     folder = write_regions(tmp_path / "d")
     frame = pd.read_parquet(folder / "manifest.parquet")

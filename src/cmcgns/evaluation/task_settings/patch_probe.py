@@ -22,6 +22,11 @@ class PatchProbeSettings(TaskSettings):
     target: Literal["boxes", "masks"] = Field(
         "boxes", description="boxes by their labels, filled; or masks, where the protocol has one label, theirs"
     )
+    finding_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="a patch with this share of a finding's region is positive too, so that findings smaller than "
+        "half a patch count; null: only patches of which half lies in the region",
+    )
     max_negatives: Positive = Field(
         200_000,
         description="patches in no region that are kept of all training images, and of validation, as many of each "

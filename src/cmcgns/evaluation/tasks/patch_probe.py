@@ -54,7 +54,8 @@ class PatchProbe:
         settings = cast(PatchProbeSettings, job.settings)
         names = region_names(job.data, settings.target)
         train, val, test = (
-            Regions(getattr(job.data, part), names, settings.target, job.encoder.image_size) for part in PARTS
+            Regions(getattr(job.data, part), names, settings.target, job.encoder.image_size, settings.finding_share)
+            for part in PARTS
         )
         strata = _strata(job, train)
         shown = {cell: rows_to_learn(job, cell, train, strata) for cell in job.cells}

@@ -80,7 +80,7 @@ def plan_hard_study(seed: int, index: int, *, held_out: bool = False) -> HardPla
     Args:
         seed: names the series; not negative.
         index: number of the study in the series; not negative.
-        held_out: word half of the statements as in no training study; nothing else changes.
+        held_out: word half of the statements as in no training study. What is drawn before the words stays.
 
     Raises:
         UserError: if one of the numbers is out of range.
