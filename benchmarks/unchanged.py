@@ -62,6 +62,8 @@ RELEASED = {
 }
 PUBLISHED: dict[str, Any] = {
     "local": "own_query",
+    "negatives": "cluster",
+    "centroid_negatives": True,
     "rarity": 0.0,
     "weight_image": 0.02,
     "weight_report": 0.2,

@@ -105,6 +105,9 @@ def test_dry_run_tells_and_does_nothing(pretended: Path, tmp_path: Path) -> None
     lines = list(describe_study(plan, out, OPTIONS))
     assert "  full: nothing differs; seeds 0 done; seeds 1 begun" in lines
     assert "  judged by linear/v1 10 %, 100 %" in lines
+    assert not [line for line in lines if "no such file" in line]
+    shutil.rmtree(str(plan.settings.data))
+    assert f"  data {plan.settings.data}: no such file or folder" in list(describe_study(plan, out, OPTIONS))
 
 
 @pytest.mark.parametrize(

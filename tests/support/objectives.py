@@ -29,6 +29,9 @@ Golden = dict[str, Tensor]
 DIM, GRID, SIZE = 16, (2, 2), 8
 PUBLISHED = {
     "local": "own_query",
+    "negatives": "cluster",
+    "centroid_negatives": True,
+    "reconstruction": "cross_modal",
     "rarity": 0.0,
     "weight_image": 0.02,
     "weight_report": 0.2,

@@ -44,6 +44,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "dim": 32,
         "decoder_width": 16,
         "weight_image": 0.02,  # every term
+        "negatives": "cluster",
+        "centroid_negatives": True,
+        "reconstruction": "cross_modal",
         "bank": {"clusters": 6, "start_from_step": 0, "start_by_step": 4, "check_every": 2},
     },
     "alignment": {"epochs": 2, "learning_rate": 2e-3, "warmup_epochs": 0.5},

@@ -186,6 +186,10 @@ def describe_study(plan: Plan, out: Path, options: StudyOptions) -> Iterator[str
     for each in plan.judging:
         shares = ", ".join(f"{share:g} %" for share in each.protocol.fractions) if each.protocol.learns else ""
         yield f"  judged by {each.protocol.id} {shares}".rstrip()
+    stated = [settings.data, *(each.entry.data for each in plan.judging)]
+    for data in dict.fromkeys(each for each in stated if isinstance(each, str)):
+        if not Path(data).exists():
+            yield f"  data {data}: no such file or folder"
 
 
 def _state(plan: Plan, out: Path, job: Job) -> str:
