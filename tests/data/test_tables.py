@@ -1,7 +1,9 @@
 """Tables of any spelling are read alike for every verb; what is wrong with one is said with its name."""
 
 import gzip
+import hashlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.rows import read_pairs
-from cmcgns.data.tables import as_text, find_table, plain_name, read_table
+from cmcgns.data.tables import as_text, find_table, plain_name, read_table, table_sha256
 from cmcgns.prepare.sources.base import SourceOptions
 from cmcgns.prepare.sources.table import read as read_own
 from cmcgns.settings.config import DataSettings
@@ -139,3 +141,10 @@ def test_bytes_of_a_parquet_file_are_utf8_or_named(tmp_path):
     pd.DataFrame({"report": [b"Clear.", b"bytes \xff"]}).to_parquet(path)
     with pytest.raises(UserError, match=r"bytes\.parquet, row 2: column report holds bytes that are no UTF-8 text"):
         read_table(path)
+
+
+def test_hash_of_what_is_no_parquet_table_is_that_of_its_bytes(tmp_path: Path) -> None:
+    """Shards are known by a JSON file, and a csv table may be in an encoding that only the recipe knows."""
+    for name, content in (("shards.json", b'{"a": [1,\n "b"]}'), ("pairs.csv", "a;b\n1;é\n".encode("cp1252"))):
+        (tmp_path / name).write_bytes(content)
+        assert table_sha256(tmp_path / name) == hashlib.sha256(content).hexdigest()

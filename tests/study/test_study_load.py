@@ -36,6 +36,12 @@ def test_a_cell_may_have_a_recipe_of_its_own(tmp_path: Path) -> None:
     assert [job.recipe.name for job in plan.jobs[:2]] == ["small-cpu", "demo"]
 
 
+def test_a_group_of_settings_may_be_given_first_and_a_part_of_it_then(tmp_path: Path) -> None:
+    cells = [{"name": "full"}, {"name": "global", "set": ["objective.bank={clusters: 8}", "objective.bank.rate=0.3"]}]
+    bank = plan_of(tmp_path, cells=cells).jobs[1].recipe.objective.bank
+    assert (bank.clusters, bank.rate) == (8, 0.3)
+
+
 def test_a_grid_is_the_product_of_its_axes(tmp_path: Path) -> None:
     grid = {"mask": {"m25": ["objective.mask_ratio=0.25"], "m50": []}, "mu": {"one": ["objective.mu=1"], "three": []}}
     plan = load(tmp_path, cells=None, grid=grid, baseline="m50+three")

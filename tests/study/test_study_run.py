@@ -91,7 +91,7 @@ def test_a_folder_is_of_one_study(pretended: Path, tmp_path: Path) -> None:
             list(call(other, out, OPTIONS))  # type: ignore[operator]
     assert (out / "study.yaml").read_bytes() == kept
     (out / "study.yaml").write_text("[", "utf-8")
-    with pytest.raises(UserError, match=r"study.yaml is damaged .*choose another --out"):
+    with pytest.raises(UserError, match=r"study.yaml is damaged .*delete it, and it is written again"):
         run_study(plan_of(tmp_path), out, OPTIONS)
 
 

@@ -65,6 +65,12 @@ def test_accumulated_run_ends_with_the_same_bits(studies: Path, tmp_path: Path) 
     assert_same_end(whole, out)
 
 
+def test_an_odd_batch_of_near_reports_would_part_a_pair(studies: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(training__batches="near", training__batch_size=7)
+    with pytest.raises(UserError, match=r"a step takes 7 studies: set an even training\.batch_size"):
+        run(studies, tmp_path / "run", recipe)
+
+
 def test_run_with_batches_of_near_reports_ends_with_the_same_bits(studies: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(training__batches="near", reconstruction__epochs=0)
     whole = run(studies, tmp_path / "whole", recipe)

@@ -10,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 from cmcgns.common.errors import UserError, did_you_mean, one_line, shortened
+from cmcgns.common.files import sha256
 from cmcgns.data.delimited import MAX_ROWS, TextFormat, read_cells
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -82,11 +83,13 @@ def read_table(
 
 
 def table_sha256(path: Path) -> str:
-    """Hash of what a table says, column names and cells; how a parquet file is packed, and by what, does not matter.
+    """Hash of what a parquet table says: how it is packed, and by what, does not matter; of other files the bytes.
 
     Raises:
         UserError: as :func:`read_table`.
     """
+    if not is_parquet(path):
+        return sha256(path)
     frame, digest = read_table(path), hashlib.sha256()
     for start in range(0, max(1, len(frame)), _ROWS):
         rows = frame.iloc[start : start + _ROWS]

@@ -127,8 +127,9 @@ def open_results(folder: Path, name: str, sha256: str) -> None:
         before = read_encoder(folder)
         if before.get("sha256") != sha256:
             raise UserError(
-                f"--out {folder} holds results of {before.get('encoder')} with other weights: choose another folder "
-                "(and `cmcgns compare A B` for both)"
+                f"--out {folder} holds results of {before.get('encoder')} with other weights, or of a "
+                "version that did not count all of them: choose another folder (and `cmcgns compare A B` for both), "
+                "or delete it"
             )
         return
     if folder.exists() and (not folder.is_dir() or holds_anything(folder)):

@@ -311,11 +311,6 @@ class Recipe(Settings):
                 "training.batches=near brings hard negatives together, but objective.weight_global and "
                 "objective.weight_report are both 0, so there are none: set training.batches=shuffled"
             )
-        if self.training.batches == "near" and self.training.batch_size % 2:
-            raise ValueError(
-                f"training.batches=near deals out pairs, and training.batch_size is {self.training.batch_size}: "
-                "set an even one"
-            )
         return self
 
     def _fits_overlap(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,10 +41,11 @@ def load_plan(study: str) -> Plan:
     cells = _cells(settings, where)
     seeds = [("seeds", str(seed)) for seed in settings.seeds]
     _refuse_twice(seeds, where)
+    _refuse_clashes(settings.set, where)
     for cell in cells:
-        _refuse_clashes(cell, where)
+        _refuse_clashes(cell.set, f"{where}: cell {cell.name}")
     jobs = [Job(cell.name, seed, _recipe(settings, cell, seed, where)) for seed in settings.seeds for cell in cells]
-    _refuse_equal(cells, [job.recipe for job in jobs[: len(cells)]], where)
+    _refuse_equal(jobs[: len(cells)], where)
     for job in jobs[: len(cells)]:
         with _naming(f"{where}: cell {job.cell}"):
             try_out(job.recipe)
@@ -122,23 +124,23 @@ def _refuse_seed(overrides: Sequence[str]) -> None:
         raise UserError(f"{_SEED} is what `seeds` lists: leave it out of `set`")
 
 
-def _refuse_clashes(cell: CellSettings, where: str) -> None:
-    """Raise where two overrides of a cell, such as those of two axes, set the same: the last one would win."""
-    keys = [override.partition("=")[0].strip() for override in cell.set]
+def _refuse_clashes(overrides: Sequence[str], where: str) -> None:
+    """Raise where an override, such as one of another axis, undoes one before it."""
+    keys = [override.partition("=")[0].strip() for override in overrides]
     for number, key in enumerate(keys):
         for other in keys[number + 1 :]:
-            if f"{other}.".startswith(f"{key}.") or f"{key}.".startswith(f"{other}."):
+            if f"{key}.".startswith(f"{other}."):  # a group first and then a part of it both count
                 both = key if key == other else f"{key} and {other}"
-                raise UserError(f"{where}: cell {cell.name}: `set` gives {both} twice; one of them would be ignored")
+                raise UserError(f"{where}: `set` gives {both} twice; the first would be ignored")
 
 
-def _refuse_equal(cells: Sequence[CellSettings], recipes: Sequence[Recipe], where: str) -> None:
+def _refuse_equal(jobs: Sequence[Job], where: str) -> None:
     """Raise where two cells are one recipe: hours would be spent to learn nothing."""
     seen: dict[str, str] = {}
-    for cell, recipe in zip(cells, recipes, strict=True):
-        first = seen.setdefault(recipe.model_dump_json(), cell.name)
-        if first != cell.name:
-            raise UserError(f"{where}: cells: {first} and {cell.name} are the same recipe: leave one out")
+    for job in jobs:
+        first = seen.setdefault(json.dumps(job.decisive), job.cell)
+        if first != job.cell:
+            raise UserError(f"{where}: cells: {first} and {job.cell} are the same recipe: leave one out")
 
 
 def _judging(entry: JudgeSettings, where: str) -> Judging:

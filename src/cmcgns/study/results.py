@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from cmcgns.common.files import write_text
 from cmcgns.common.stored import naming_damage
@@ -139,7 +139,11 @@ def read_result(file: Path) -> Result:
         UserError: it is missing or damaged.
     """
     with naming_damage(file, "delete it, and `cmcgns study` makes it again"):
-        result = _RESULT.validate_json(file.read_bytes())
+        try:
+            result = _RESULT.validate_json(file.read_bytes(), strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}") from None
         if not result.figures:
             raise ValueError("it has no figure")
         if len({len(figure.replicates) for figure in result.figures if figure.replicates}) > 1:

@@ -59,19 +59,22 @@ def run_study(plan: Plan, out: Path, options: StudyOptions) -> Path:
     make_folder(out)
     _refuse_another_study(plan, out)
     _refuse_others(plan, out)  # before minutes are spent on drawing studies
+    stated = yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False)
+    if not (out / STUDY).is_file():  # another study that comes meanwhile is to see it
+        write_text(out / STUDY, stated)
     train, pairs = study_data(plan, out)
     work = Work(plan, out.absolute(), train, pairs, fingerprint(train, pairs), options.accelerator)
     _refuse_others(plan, out, work.data)
-    write_text(out / STUDY, yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False))
+    write_text(out / STUDY, stated)
     failed = [outcome for outcome in _work_off(work, jobs, options, console) if outcome.state == "failed"]
     if failed:
         if read_results(plan, out):
-            write_study_table(plan, out)
+            _write_newest(plan, out)
         said = first_of(failed, 5, lambda outcome: f"{outcome.job.name}: {outcome.message}")
         raise UserError(
             f"{len(failed)} of {len(jobs)} runs failed; the same command tries them again:\n  " + "\n  ".join(said)
         )
-    page = write_study_table(plan, out)
+    page = _write_newest(plan, out)
     console.print(f"Open [bold]{escape(str(page))}[/bold]")
     return page
 
@@ -109,7 +112,7 @@ def _refuse_another_study(plan: Plan, out: Path) -> None:
     file, way_out = out / STUDY, "choose another --out"
     if not file.is_file():
         return
-    with naming_damage(file, way_out, yaml.YAMLError, AttributeError):
+    with naming_damage(file, "delete it, and it is written again", yaml.YAMLError, AttributeError):
         name = yaml.safe_load(file.read_text("utf-8")).get("name")
     if name != plan.settings.name:
         raise UserError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cmcgns.common.errors import UserError
 from cmcgns.common.processes import Stopped
 from cmcgns.data.pairs.batch import Batch, mix, steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset
@@ -68,6 +69,12 @@ class Loop:
     def __post_init__(self) -> None:
         self.state = self.journal.state  # where the run stands
         near = self.recipe.training.batches == "near"
+        together = self.recipe.training.batch_size * self.fabric.world_size
+        if near and together % 2:
+            raise UserError(
+                f"training.batches=near deals out pairs, and a step takes {together} studies: set an even "
+                "training.batch_size"
+            )
         self.nearest = nearest_reports(self.train.tokens, self.train.rows) if near else None
 
     def run(self) -> None:

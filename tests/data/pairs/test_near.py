@@ -132,8 +132,3 @@ def test_near_batches_without_any_negatives_are_refused() -> None:
                "objective.weight_image=1", "objective.sentence_gradient=1"]  # fmt: skip
     with pytest.raises(UserError, match=r"training\.batches=near .* set training\.batches=shuffled"):
         load_recipe("demo", changes)
-
-
-def test_an_odd_batch_would_part_a_pair() -> None:
-    with pytest.raises(UserError, match=r"training\.batch_size is 33: set an even one"):
-        load_recipe("demo", ["training.batches=near", "training.batch_size=33"])

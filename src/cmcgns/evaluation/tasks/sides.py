@@ -13,7 +13,7 @@ from typing import get_args
 import numpy as np
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.boxes import parse_boxes
+from cmcgns.data.boxes import parse_boxes, picture_size
 from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.contract import Job, Predictions
@@ -111,11 +111,10 @@ def find_statements(
 
 def _sides_with_boxes(images: ImageSet) -> list[set[tuple[str, str]]]:
     """Label and side of the boxes of each image; the patient's right is on the left of a frontal film."""
-    rows = zip(images.names, images.frame["boxes"], images.frame["width"], strict=True)
-    found = []
-    for name, text, width in rows:
+    columns, found = images.frame[["boxes", "width", "height"]], []
+    for name, (text, width, height) in zip(images.names, columns.itertuples(index=False), strict=True):
         boxes = parse_boxes(text, str(name))
-        middle = float(width) / 2 if boxes else 0.0
+        middle = picture_size(width, height, str(name))[0] / 2 if boxes else 0.0
         sides = (("right" if box["x"] + box["width"] / 2 < middle else "left", box) for box in boxes)
         found.append({(str(box.get("label", "")), side) for side, box in sides})
     return found
