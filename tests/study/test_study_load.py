@@ -38,7 +38,7 @@ def test_a_cell_may_have_a_recipe_of_its_own(tmp_path: Path) -> None:
 
 def test_a_group_of_settings_may_be_given_first_and_a_part_of_it_then(tmp_path: Path) -> None:
     cells = [{"name": "full"}, {"name": "global", "set": ["objective.bank={clusters: 8}", "objective.bank.rate=0.3"]}]
-    bank = plan_of(tmp_path, cells=cells).jobs[1].recipe.objective.bank
+    bank = load(tmp_path, cells=cells).jobs[1].recipe.objective.bank
     assert (bank.clusters, bank.rate) == (8, 0.3)
 
 
