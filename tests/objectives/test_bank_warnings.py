@@ -55,6 +55,7 @@ def test_without_a_bank_there_is_nothing_to_say() -> None:
 )
 def test_pitfall_09_a_bank_that_never_started_is_named_at_the_end(settings: dict[str, object], says: bool) -> None:
     bank = BankSettings(clusters=8, start_from_step=10, start_by_step=20)
+    settings = {"negatives": "cluster"} | settings
     objective = CMCGNS(ObjectiveSettings(dim=16, bank=bank, reconstruction="off", **settings), (2, 2), 16)
     message = objective.warning_after()
     assert (message is not None) is says

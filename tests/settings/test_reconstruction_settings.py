@@ -5,6 +5,7 @@ import pytest
 from cmcgns.common.errors import UserError
 from cmcgns.settings.recipe import load_recipe, parse_recipe
 
+ON = "objective.reconstruction=cross_modal"
 REFUSED = {
     "objective.target_scale has no meaning with objective.target=features": ["target=features", "target_scale=2"],
     "objective.target_per_patch has no meaning with objective.target=text_map": [
@@ -35,7 +36,7 @@ REFUSED = {
 @pytest.mark.parametrize(("message", "changes"), REFUSED.items(), ids=list(REFUSED))
 def test_what_means_nothing_is_refused_with_the_way_out(message: str, changes: list[str]) -> None:
     with pytest.raises(UserError, match=message):
-        load_recipe("default", [f"objective.{change}" for change in changes])
+        load_recipe("default", [ON, *(f"objective.{change}" for change in changes)])
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_what_means_nothing_is_refused_with_the_way_out(message: str, changes: l
     ids=str,
 )
 def test_what_goes_together_is_taken(changes: list[str]) -> None:
-    objective = load_recipe("default", [f"objective.{change}" for change in changes]).objective
+    objective = load_recipe("default", [ON, *(f"objective.{change}" for change in changes)]).objective
     for name, _, value in (change.partition("=") for change in changes):
         assert str(getattr(objective, name)).lower() == value or float(getattr(objective, name)) == float(value)
 

@@ -9,7 +9,7 @@ import yaml
 from cmcgns.common.errors import UserError
 from cmcgns.common.packaged import packaged_names
 from cmcgns.study.load import load_plan
-from support.study import study_content
+from support.study import PARTS, study_content
 
 JUDGE = study_content()["judge"]
 MEASURE = study_content()["measures"][1]
@@ -99,8 +99,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"measures": [MEASURE, dict(MEASURE)]}, "measures: title: R@10 is there 2 times"),
     ({"keep": "some"}, "keep"),
     ({"set": ["training={seed: 4}"]}, "training.seed is what `seeds` lists"),
-    ({"set": ["objective.mask=tokens"]}, "cell full: objective.mask=tokens: ResNet cannot leave patches out"),
-    ({"set": ["objective.mask_ratio=1"]}, "cell full: objective.mask_ratio=1 hides all"),
+    ({"set": [*PARTS, "objective.mask=tokens"]}, "full: objective.mask=tokens: ResNet cannot leave patches out"),
+    ({"set": [*PARTS, "objective.mask_ratio=1"]}, "cell full: objective.mask_ratio=1 hides all"),
     ({"cells": [{"name": "full"}, {"name": "global"}]}, "cells: full and global are the same recipe: leave one out"),
     (
         {"cells": [{"name": "full"}, {"name": "global", "set": ["objective.mu=2", "objective.mu=4"]}]},

@@ -21,7 +21,7 @@ from cmcgns.study import cell, run
 from cmcgns.study.data import fingerprint, study_data
 from cmcgns.study.run import StudyOptions, describe_study, run_study, write_study_table
 from support.evaluation import write_set
-from support.study import MOMENTS, OPTIONS, do_study, plan_of, results_of, tables_of, write_study
+from support.study import MOMENTS, OPTIONS, PARTS, do_study, plan_of, results_of, tables_of, write_study
 from support.training import in_child
 
 ALL = ["full 0", "global 0", "full 1", "global 1"]
@@ -179,7 +179,7 @@ def test_a_result_that_is_older_than_a_setting_counts(pretended: Path, tmp_path:
         change_recipe(file, lambda objective: (objective.pop("global_overlap"), objective.pop("mu")))
     run_study(plan, out, OPTIONS)
     assert trained(pretended) == ALL
-    other = plan_of(tmp_path, set=["training.batch_size=4", "objective.mu=2"])
+    other = plan_of(tmp_path, set=["training.batch_size=4", *PARTS, "objective.mu=2"])
     with pytest.raises(UserError, match=r"objective.mu \(3.0, now 2.0\)"):
         run_study(other, out, OPTIONS)
 
@@ -207,7 +207,7 @@ def test_what_has_begun_with_other_settings_or_data_is_refused(pretended: Path, 
     run_study(plan, out, StudyOptions(cells=("full",), seeds=(0,), accelerator="cpu"))
     (out / "results" / "full-seed-0.json").unlink()
     with pytest.raises(UserError, match=r"seed-0 was made with other settings: training.batch_size"):
-        run_study(plan_of(tmp_path, set=["training.batch_size=8"]), out, OPTIONS)
+        run_study(plan_of(tmp_path, set=["training.batch_size=8", *PARTS]), out, OPTIONS)
     manifest = tmp_path / "data" / "manifest.parquet"
     manifest.write_bytes(manifest.read_bytes())
     run_study(plan_of(tmp_path), out, StudyOptions(cells=("full",), seeds=(0,), accelerator="cpu"))
@@ -350,7 +350,7 @@ def test_what_another_process_has_made_meanwhile_of_other_settings_is_not_taken_
     plan, out = plan_of(tmp_path), tmp_path / "out"
     job, work = plan.jobs[0], cell.Work(plan, out, *study_data(plan, out), "data", "cpu")
     assert cell.do_job(work, job).state == "done"
-    other = plan_of(tmp_path, set=["training.batch_size=8"])
+    other = plan_of(tmp_path, set=["training.batch_size=8", *PARTS])
     for changed, said in (
         (replace(work, plan=other), "made with other settings: training.batch_size"),
         (replace(work, data="others"), "made from other data"),

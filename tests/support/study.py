@@ -27,13 +27,16 @@ RESAMPLES = 40
 RECALL = "report_to_image_r@10"
 
 
+PARTS = ("objective.negatives=cluster", "objective.reconstruction=cross_modal")
+
+
 def study_content(data: str = "data", **changes: Any) -> dict[str, Any]:
     """Two cells, two seeds, one measure that learns from labels and one that does not."""
     content: dict[str, Any] = {
         "name": "tried",
         "data": data,
         "recipe": "small-cpu",
-        "set": ["training.batch_size=4"],
+        "set": ["training.batch_size=4", *PARTS],
         "cells": [{"name": "full"}, {"name": "global", "set": ["objective.weight_report=0"]}],
         "seeds": [0, 1],
         "judge": [{"protocol": "linear/v1", "fractions": [10, 100]}, {"protocol": "retrieval/v1"}],

@@ -37,6 +37,7 @@ TINY = (
     "objective.dim=16",
     "objective.reconstruction='off'",
     "objective.local=query_matched",
+    "objective.negatives=cluster",
     "objective.false_negatives=mask",
     "objective.bank={clusters: 4, source: centred, start_from_step: 0, start_by_step: 2, check_every: 1}",
     "alignment.epochs=2",
