@@ -125,13 +125,23 @@ class Stated:
         return cls(own, text, cluster, hard, holds)
 
 
-def likeness(rows: Statements, everyone: Statements, studies: int) -> Tensor:
-    """(B, N) largest cosine of every sentence with those of an image that share its cluster; 0 without one."""
+def likeness(
+    rows: Statements, everyone: Statements, studies: int, queries: Tensor, not_shown: Tensor | None = None
+) -> Tensor:
+    """(B, N) largest cosine of every sentence with those of an image that share its cluster; 0 without one.
+
+    Of sentences that are not shown only the cluster is known: its query (K, D), the mean of its members, stands for
+    them. The other arguments as of :meth:`Stated.of`.
+    """
     cosines = rows.z1.detach() @ everyone.z1.detach().T
     shared = (rows.own[:, None] == everyone.own) & rows.mask[:, None]
     best = cosines.new_zeros(studies, cosines.shape[1])
     place = rows.image[:, None].expand_as(cosines)
-    return best.scatter_reduce(0, place, torch.where(shared, cosines, 0), "amax")
+    best = best.scatter_reduce(0, place, torch.where(shared, cosines, 0), "amax")
+    if not_shown is None:
+        return best
+    typical = (everyone.z1.detach() * queries[everyone.own]).sum(-1)
+    return torch.maximum(best, not_shown[:, everyone.own] * typical)
 
 
 def query_matched_contrast(
@@ -256,12 +266,8 @@ def matched_report(
     false = stated.cluster & ~left_out if treated != "keep" else torch.zeros_like(left_out)
     if treated == "mask":
         left_out = left_out | false
-    elif treated == "soft":
-        alike = likeness(rows, everyone, studies)
-        if not_shown is not None and bank is not None:
-            # Their words are not there; the mean of their cluster's stands for them.
-            typical = (everyone.z1.detach() * bank.queries[everyone.own]).sum(-1)
-            alike = torch.maximum(alike, not_shown[:, everyone.own] * typical)
+    elif treated == "soft" and bank is not None:
+        alike = likeness(rows, everyone, studies, bank.queries, not_shown)
         weights = torch.where(false, (1 - alike).clamp(_LEAST_WEIGHT, 1).log(), 0.0)
     towards_images = torch.where(stated.hard & ~left_out & ~false, math.log(settings.mu), weights)
     centroids = None
