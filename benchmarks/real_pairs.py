@@ -28,9 +28,9 @@ from cmcgns.metrics.intervals import mean_interval, measure_intervals, paired_in
 from cmcgns.metrics.measure import Measure, Measures
 from cmcgns.metrics.ranking import RankedScores, mean_over_classes
 from cmcgns.metrics.retrieval import chance_recall, recall_at_k
-from cmcgns.models.model import embed
 from cmcgns.pretrained import Pretrained, load, random_twin
 from cmcgns.training.data import prepare_data
+from synthetic_table import embed
 
 
 @dataclass(frozen=True)

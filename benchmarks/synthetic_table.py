@@ -9,15 +9,17 @@ studies, the mean over seeds within every resample; differences are paired by te
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from cmcgns.data.manifest import LABEL, label_columns
-from cmcgns.data.pairs.batch import evaluation_order
+from cmcgns.data.pairs.batch import Batch, evaluation_order
 from cmcgns.data.pairs.loader import make_loader
 from cmcgns.demo import COUNTS, make_studies
 from cmcgns.evaluation.report_use import StudySet, read_study_set, report_use
@@ -28,7 +30,8 @@ from cmcgns.metrics.intervals import measure_intervals, paired_intervals
 from cmcgns.metrics.measure import Array, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, RankedScores, mean_over_classes
 from cmcgns.metrics.retrieval import chance_recall, recall_at_k
-from cmcgns.models.model import Embeddings, embed
+from cmcgns.models.freeze import eval_mode
+from cmcgns.models.model import ImageReportModel
 from cmcgns.pretrained import Pretrained, load, random_twin
 from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.pretrained.zero_shot import zero_shot_scores
@@ -40,6 +43,7 @@ ARMS = {
     "global": ["objective.weight_image=0", "objective.weight_report=0", "objective.reconstruction=off"],
     "full": [],
 }
+Floats = NDArray[np.float32]
 MEASURES = ("linear probe, 10 % of the labels, mean AUROC", "zero-shot, mean AUROC", "report -> image, R@10")
 
 
@@ -103,6 +107,39 @@ def fit_probes(model: Pretrained, data: Path, fraction: float = 0.1, draws: int 
     labels, wanted = labels_of(train), labels_of(validation)
     chosen_rows = [nested_fraction(train.patients, labels, fraction, seed) for seed in range(draws)]
     return [fit_probe(learned[rows], labels[rows], chosen, wanted) for rows in chosen_rows]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Row i of everything belongs to study i.
+
+    Attributes:
+        image: (n, D) unit image embeddings.
+        report: (n, D) unit report embeddings.
+        pooled: (n, C) the backbone's own pooled features, for probes.
+        report_text: (n,) equal numbers mean equal reports.
+    """
+
+    image: Floats
+    report: Floats
+    pooled: Floats
+    report_text: NDArray[np.int64]
+
+
+@torch.no_grad()
+def embed(model: ImageReportModel, batches: Iterable[Batch], device: torch.device | str = "cpu") -> Embeddings:
+    """Embed every batch with the model in eval mode; the mode is put back afterwards."""
+    parts: list[tuple[torch.Tensor, ...]] = []
+    with eval_mode(model):
+        for host_batch in batches:
+            batch = host_batch.to(device)
+            pooled, tokens = model.image_encoder(batch.images)
+            words = model.encode_words(batch.token_ids, batch.token_mask, batch.token_order, batch.token_lengths)
+            _, report = model.pool_report(words, batch.token_sentence, batch.sentence_mask)
+            row = (model.pool_image(tokens), report, pooled)
+            parts.append((*(tensor.float().cpu() for tensor in row), host_batch.report_text))
+    columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+    return Embeddings(*columns)
 
 
 def embedded(model: Pretrained, studies: StudySet) -> Embeddings:

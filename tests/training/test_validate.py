@@ -1,13 +1,14 @@
 """Validation changes nothing and counts every row."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from cmcgns.data.pairs.batch import evaluation_order
+from cmcgns.data.pairs.batch import Batch, evaluation_order
 from cmcgns.data.pairs.loader import make_loader
-from cmcgns.models.model import embed
+from cmcgns.models.model import ImageReportModel
 from cmcgns.training.data import PreparedData, prepare_data
 from cmcgns.training.step import retrieval, validate
 from cmcgns.training.task import PretrainingTask, build_task
@@ -89,6 +90,32 @@ def test_every_image_is_encoded_once_and_recall_is_that_of_embeddings(
     monkeypatch.setattr(task.model.image_encoder, "tokens", lambda x: (seen.append(len(x)), tokens(x))[1])
     figures = validate(task, prepared.validation, BATCH, limit, "cpu")
     assert sum(seen) == VALIDATION
-    found = embed(task.model, make_loader(prepared.validation, evaluation_order(min(limit, VALIDATION), BATCH)))
-    expected = retrieval(found.image, found.report, found.report_text)
+    task.eval()
+    batches = list(make_loader(prepared.validation, evaluation_order(VALIDATION, BATCH)))
+    with torch.no_grad():
+        parts = [task.model(batch) for batch in batches]
+    image, report = (
+        torch.cat([getattr(part, f"{side}_global") for part in parts])[:limit].numpy() for side in ("image", "report")
+    )
+    expected = retrieval(image, report, torch.cat([batch.report_text for batch in batches])[:limit].numpy())
     assert {name: figures[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("asked", [0, 1, 2])
+def test_recall_is_of_every_study_whatever_the_objective_asks_the_model(
+    asked: int, task: PretrainingTask, prepared: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An objective may look at part of a batch, at it twice, or only at its encoders."""
+    expected = validate(task, prepared.validation, BATCH, 100, "cpu")
+    part = first_batch(prepared.validation, [0, 1])
+
+    def forward(model: ImageReportModel, batch: Batch, seed: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        for _ in range(asked):
+            model(part)
+        return {"loss": torch.zeros(())}, {}
+
+    monkeypatch.setattr(task.objective, "forward", forward)
+    figures = validate(task, prepared.validation, BATCH, 100, "cpu")
+    recall = {name for name in expected if "_to_" in name}
+    assert recall
+    assert {name: figures[name] for name in recall} == {name: expected[name] for name in recall}

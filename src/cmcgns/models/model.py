@@ -1,16 +1,12 @@
-"""Both encoders with their projections and pools, what they hand to an objective, and embeddings of a data set."""
+"""Both encoders with their projections and pools, and what they hand to an objective."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
-from cmcgns.models.freeze import eval_mode
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.report_encoder import ReportEncoder, pool_sentences
 
@@ -203,39 +199,3 @@ class ImageReportModel(nn.Module):
         # An empty report has no direction, and normalising a vector near 0 would give it a gradient without bounds.
         pooled = pooled.masked_fill(~sentence_mask.any(1, keepdim=True), 0)
         return sentences, F.normalize(pooled, dim=-1)
-
-
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Row i of everything belongs to study i.
-
-    Attributes:
-        image: (n, D) unit image embeddings.
-        report: (n, D) unit report embeddings.
-        pooled: (n, C) the backbone's own pooled features, for probes.
-        report_text: (n,) equal numbers mean equal reports.
-    """
-
-    image: Floats
-    report: Floats
-    pooled: Floats
-    report_text: NDArray[np.int64]
-
-
-@torch.no_grad()
-def embed(model: ImageReportModel, batches: Iterable[Batch], device: torch.device | str = "cpu") -> Embeddings:
-    """Embed every batch with the model in eval mode; the mode is put back afterwards."""
-    parts: list[tuple[torch.Tensor, ...]] = []
-    with eval_mode(model):
-        for host_batch in batches:
-            batch = host_batch.to(device)
-            pooled, tokens = model.image_encoder(batch.images)
-            words = model.encode_words(batch.token_ids, batch.token_mask, batch.token_order, batch.token_lengths)
-            _, report = model.pool_report(words, batch.token_sentence, batch.sentence_mask)
-            row = (model.pool_image(tokens), report, pooled)
-            parts.append((*(tensor.float().cpu() for tensor in row), host_batch.report_text))
-    columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
-    return Embeddings(*columns)

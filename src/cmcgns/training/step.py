@@ -17,7 +17,7 @@ from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.pairs.loader import make_loader
 from cmcgns.metrics.retrieval import recall_at_k
 from cmcgns.models.freeze import eval_mode, trained_parameters
-from cmcgns.models.model import Features, Floats, ImageReportModel, embed
+from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives.collective import local_only
 from cmcgns.objectives.objective import Stage
 from cmcgns.settings.config import StageSettings
@@ -182,9 +182,12 @@ def validate(
         for batch in make_loader(dataset, evaluation_order(len(dataset), batch_size)):
             batch = batch.to(device)
             losses, metrics = task(batch)
-            if log and len(noted) == 1:  # the objective asked for the whole batch, once
-                log.note(batch, task.objective.clusters_of(noted[0], batch))
-            seen += [(features.image_global, features.report_global) for features in noted]
+            # What the objective asked for, if that was the whole batch, once.
+            whole = len(noted) == 1 and len(noted[0].image_global) == len(batch)
+            features = noted[0] if whole else task.model(batch)
+            if log and whole:
+                log.note(batch, task.objective.clusters_of(features, batch))
+            seen.append((features.image_global, features.report_global))
             noted.clear()
             texts.append(batch.report_text)
             for name, value in (losses | metrics).items():
@@ -193,12 +196,8 @@ def validate(
     figures = {name: float(value) / studies[name] for name, value in sums.items()}
     figures |= log.figures() if log else {}
     limit = min(recall_limit, len(dataset))
-    if len(seen) == len(texts):
-        image, report = (torch.cat(part)[:limit].float().cpu().numpy() for part in zip(*seen, strict=True))
-        return figures | retrieval(image, report, torch.cat(texts)[:limit].numpy())
-    # The objective does not ask the model for whole batches, once each: embed them.
-    found = embed(task.model, make_loader(dataset, evaluation_order(limit, batch_size)), device)
-    return figures | retrieval(found.image, found.report, found.report_text)
+    image, report = (torch.cat(part)[:limit].float().cpu().numpy() for part in zip(*seen, strict=True))
+    return figures | retrieval(image, report, torch.cat(texts)[:limit].numpy())
 
 
 @contextmanager
@@ -216,7 +215,7 @@ def _features_noted(model: ImageReportModel) -> Iterator[list[Features]]:
         handle.remove()
 
 
-def retrieval(image: Floats, report: Floats, ids: NDArray[np.int64]) -> dict[str, float]:
+def retrieval(image: NDArray[np.float32], report: NDArray[np.float32], ids: NDArray[np.int64]) -> dict[str, float]:
     """Recall of image -> report and report -> image; equal reports count as right.
 
     Args:
