@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -113,7 +112,6 @@ def _run_demo(recipe: Recipe, out: Path, counts: dict[str, int], full: bool) -> 
     if not finished:
         pretrain(recipe, data, run, resume=(run / "config.yaml").exists(), oracle=sentence_truth)
     trained = time.perf_counter() - started
-    logging.getLogger("cmcgns.models.freeze").setLevel(logging.WARNING)  # the run has said it already
     console.print("judging the encoder against a randomly initialised one")
     results = judge(run, data, out, console, FULL_PROTOCOLS if full else PROTOCOLS)
     results["seconds"] = ({} if finished else {"pretrain": trained}) | {"total": time.perf_counter() - started}

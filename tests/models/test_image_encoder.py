@@ -187,16 +187,15 @@ class Half(nn.Module):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("gradients", [True, False])
-def test_pitfall_12_parameters_that_get_no_gradient_are_frozen_and_named(caplog, training, gradients):
+def test_pitfall_12_parameters_that_get_no_gradient_are_frozen_and_named(training, gradients):
     module = Half().train(training)
-    with torch.set_grad_enabled(gradients), caplog.at_level("DEBUG"):
-        frozen = freeze_unreached(module, lambda: module.used(torch.ones(1, 2)), "example")
+    with torch.set_grad_enabled(gradients):
+        frozen = freeze_unreached(module, lambda: module.used(torch.ones(1, 2)))
     assert frozen == ["unused.weight", "unused.bias"]
     assert not any(parameter.requires_grad for parameter in module.unused.parameters())
     assert all(parameter.requires_grad for parameter in module.used.parameters())
     assert all(parameter.grad is None for parameter in module.parameters())
     assert module.training == training
-    assert "unused.weight" in caplog.text
     whole = nn.ModuleDict({"first": module, "other": nn.Linear(2, 2)})
     assert unreached_parameters(whole) == ["first.unused.weight", "first.unused.bias"]
     train_only(whole, [whole])  # which does not wake them

@@ -1,18 +1,15 @@
 """Parameters and statistics that training leaves as they are, and modules that are looked at without training."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-logger = logging.getLogger(__name__)
-
 _UNREACHED = "_unreached_parameters"
 
 
-def freeze_unreached(module: nn.Module, output: Callable[[], Tensor], name: str) -> list[str]:
+def freeze_unreached(module: nn.Module, output: Callable[[], Tensor]) -> list[str]:
     """Freeze parameters that `output` does not depend on, such as a pooler nobody reads.
 
     They would never get a gradient: an optimiser would only let them decay, and DDP would wait for them. The module
@@ -29,8 +26,6 @@ def freeze_unreached(module: nn.Module, output: Callable[[], Tensor], name: str)
         if key in frozen:
             parameter.requires_grad_(False)
     setattr(module, _UNREACHED, frozen)
-    if frozen:
-        logger.debug("%s: %d parameters are not used and stay as they are: %s", name, len(frozen), frozen)
     return frozen
 
 

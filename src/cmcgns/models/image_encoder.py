@@ -44,7 +44,7 @@ class ImageEncoder(nn.Module):
         except (AssertionError, RuntimeError) as error:
             raise UserError(f"image_encoder {settings.name} does not take {image_size} px: {error}") from error
         self.width, self.grid = maps.shape[1], (maps.shape[2], maps.shape[3])
-        freeze_unreached(self.body, lambda: self._maps(example), f"image encoder {settings.name}")
+        freeze_unreached(self.body, lambda: self._maps(example))
         # Convolutions are faster this way on CPUs and on GPUs in half precision; other layers do not mind.
         self.body.to(memory_format=torch.channels_last)
         self.body.train()

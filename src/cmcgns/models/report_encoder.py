@@ -70,9 +70,7 @@ class ReportEncoder(nn.Module):
                 f"set data.max_tokens={limit}"
             )
         example = torch.zeros(1, min(4, max_tokens), dtype=torch.long)
-        unused = freeze_unreached(
-            self.body, lambda: self(example, torch.ones_like(example).bool()), f"report encoder {settings.name}"
-        )
+        unused = freeze_unreached(self.body, lambda: self(example, torch.ones_like(example).bool()))
         if missing := missing - set(unused):
             shown = ", ".join(sorted(missing)[:8])
             raise UserError(

@@ -146,10 +146,10 @@ def margin_loss(pairs: SentencePairs, false_negatives: Tensor, mask: Tensor, alp
     return sum_over_ranks((loss * chosen).sum() / count)
 
 
-def soft_weights(z1: Tensor, false_negatives: Tensor, floor: float = 1e-3) -> Tensor:
-    """(n, columns) factors 1 - cos(z1_i, z1_j), clamped to [floor, 1], for false negatives; 1 elsewhere."""
+def soft_weights(z1: Tensor, false_negatives: Tensor) -> Tensor:
+    """(n, columns) factors 1 - cos(z1_i, z1_j), clamped to [1e-3, 1], for false negatives; 1 elsewhere."""
     similarity = z1.detach() @ gather(z1.detach()).T
-    return torch.where(false_negatives, (1 - similarity).clamp(floor, 1), 1.0)
+    return torch.where(false_negatives, (1 - similarity).clamp(1e-3, 1), 1.0)
 
 
 def other_reports(report_text: Tensor) -> tuple[Tensor, Tensor]:

@@ -197,7 +197,6 @@ def _make(work: Work, job: Job, place: Path) -> Result:
             )  # fmt: skip
     with claimed(run.path, "study"):
         pass  # what a process that was killed after its last step has left there is gone
-    logging.getLogger("cmcgns.models.freeze").setLevel(logging.WARNING)  # the run has said it already
     parameters, figures = _judge(work, run.path, place / "judged")
     _, seconds = read_start(place) or (origin, 0.0)
     return Result(job.cell, job.seed, origin.key, origin, round(seconds, 1), parameters, figures)
