@@ -4,9 +4,8 @@
 
 REPORTS is the folder of Open-i with indiana_reports.csv or ecgen-radiology, or a csv file with the columns uid,
 findings, impression and mesh_major. Findings that a report is coded with are drawn as those of the hard synthetic
-studies (src/cmcgns/phantom/hard/codes.yaml); its text is its own. DIR is a prepared dataset, split by report. What is
-covered is printed, and stands in docs/datasets.md. The reports have their own licence (CC BY-NC-ND 4.0): keep DIR to
-yourself.
+studies (codes.yaml); its text is its own. DIR is a prepared dataset, split by report. What is covered is printed, and
+stands in docs/datasets.md. The reports have their own licence (CC BY-NC-ND 4.0): keep DIR to yourself.
 """
 
 import argparse
@@ -21,10 +20,10 @@ from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.reports.sections import remove_marks
 from cmcgns.data.tables import read_table
 from cmcgns.phantom.dataset import write_hard_studies
-from cmcgns.phantom.hard.coded import CodedReport, code_table, make_coded_study, read_codes
 from cmcgns.phantom.study import Study
 from cmcgns.prepare.sources.cells import draw_splits
 from cmcgns.prepare.sources.openi import FRACTIONS, read_either
+from coded_studies import CodedReport, code_table, make_coded_study, read_codes
 
 SECTIONS = ("findings", "impression")
 

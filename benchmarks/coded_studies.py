@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
-from cmcgns.common.packaged import packaged_yaml
 from cmcgns.phantom.anatomy import SIDES
 from cmcgns.phantom.findings import FindingPlan
 from cmcgns.phantom.hard.findings import PAINT_ORDER, Slot, places_of, plan_hard_finding
@@ -42,8 +43,8 @@ class CodedReport(NamedTuple):
 
 
 def code_table() -> dict[str, Any]:
-    """The packaged table of codes, ``codes.yaml``."""
-    table: dict[str, Any] = packaged_yaml("cmcgns.phantom.hard", "codes.yaml")
+    """The table of codes, ``codes.yaml`` beside this file."""
+    table: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("codes.yaml").read_text("utf-8"))
     return table
 
 

@@ -1,6 +1,7 @@
 """Pictures drawn from the codes of reports: what a code becomes, and what is left out."""
 
 import csv
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -12,15 +13,11 @@ import pytest
 from cmcgns.common.errors import UserError
 from cmcgns.phantom.dataset import write_hard_studies
 from cmcgns.phantom.hard import HARD_FINDINGS
-from cmcgns.phantom.hard.coded import (
-    CodedFinding,
-    code_table,
-    draw_coded_findings,
-    make_coded_study,
-    read_codes,
-)
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+coded_studies, real_language = (importlib.import_module(name) for name in ("coded_studies", "real_language"))
+
 TABLE = {
     "findings": {
         "Spot": {"label": "Nodule", "needs": "lung"},
@@ -38,11 +35,11 @@ TABLE = {
 @pytest.mark.parametrize(
     ("code", "found"),
     [
-        ("Spot/lung/top/left/round/faint", CodedFinding("Nodule", ("left",), "upper zone", 0)),
-        ("Spot/lung", CodedFinding("Nodule", (), "", None)),
-        ("Water/bilateral/strong/old", CodedFinding("Effusion", ("right", "left"), "", 1)),
-        ("Heart", CodedFinding("Cardiomegaly", (), "", None)),
-        ("Plate/bottom/right", CodedFinding("Atelectasis", ("right",), "lower zone", None)),
+        ("Spot/lung/top/left/round/faint", coded_studies.CodedFinding("Nodule", ("left",), "upper zone", 0)),
+        ("Spot/lung", coded_studies.CodedFinding("Nodule", (), "", None)),
+        ("Water/bilateral/strong/old", coded_studies.CodedFinding("Effusion", ("right", "left"), "", 1)),
+        ("Heart", coded_studies.CodedFinding("Cardiomegaly", (), "", None)),
+        ("Plate/bottom/right", coded_studies.CodedFinding("Atelectasis", ("right",), "lower zone", None)),
         ("Plate/top/right", None),  # drawn at the base alone
         ("Spot/top/left", None),  # not said to be in a lung
         ("Spot/lung/skin", None),
@@ -52,23 +49,25 @@ TABLE = {
     ],
 )
 def test_a_code_is_read_or_left_to_the_text(code, found):
-    report = read_codes(code, TABLE)
+    report = coded_studies.read_codes(code, TABLE)
     assert report.findings == ((found,) if found else ())
     assert report.other == (() if found else (code,))
 
 
 def test_a_report_is_covered_if_it_is_normal_or_shows_something():
-    assert read_codes("normal", TABLE).covered
-    assert read_codes("Bone; Water/left", TABLE).covered
-    assert not read_codes("Bone", TABLE).covered
-    assert not read_codes("normal; Bone", TABLE).covered
-    assert not read_codes("", TABLE).covered
+    assert coded_studies.read_codes("normal", TABLE).covered
+    assert coded_studies.read_codes("Bone; Water/left", TABLE).covered
+    assert not coded_studies.read_codes("Bone", TABLE).covered
+    assert not coded_studies.read_codes("normal; Bone", TABLE).covered
+    assert not coded_studies.read_codes("", TABLE).covered
 
 
 def test_findings_are_where_their_codes_say():
-    report = read_codes("Spot/lung/top/left/strong; Spot/lung/top/left; Water/bilateral; Heart/faint", TABLE)
+    report = coded_studies.read_codes(
+        "Spot/lung/top/left/strong; Spot/lung/top/left; Water/bilateral; Heart/faint", TABLE
+    )
     for seed in range(30):
-        plans = list(draw_coded_findings(np.random.default_rng(seed), report.findings))
+        plans = list(coded_studies.draw_coded_findings(np.random.default_rng(seed), report.findings))
         found = sorted((plan.label, plan.side, plan.place) for plan in plans)
         assert found == [
             ("Cardiomegaly", "none", "heart"),
@@ -80,19 +79,19 @@ def test_findings_are_where_their_codes_say():
 
 
 def test_what_a_code_leaves_open_is_drawn_from_all_places():
-    report = read_codes("Spot/lung", TABLE)
+    report = coded_studies.read_codes("Spot/lung", TABLE)
     places = {
         (plan.side, plan.place)
         for seed in range(200)
-        for plan in draw_coded_findings(np.random.default_rng(seed), report.findings)
+        for plan in coded_studies.draw_coded_findings(np.random.default_rng(seed), report.findings)
     }
     assert len(places) == 6
 
 
 def test_an_enlarged_heart_hides_no_coded_finding():
-    report = read_codes("Heart/strong; Spot/lung/bottom/left; Plate/bottom/left", TABLE)
+    report = coded_studies.read_codes("Heart/strong; Spot/lung/bottom/left; Plate/bottom/left", TABLE)
     for index in range(60):
-        study = make_coded_study(0, index, "a", ("Text.", ""), report, 128)
+        study = coded_studies.make_coded_study(0, index, "a", ("Text.", ""), report, 128)
         assert len(study.findings) == 3
         for finding in study.findings:
             if finding.label != "Cardiomegaly":
@@ -100,8 +99,11 @@ def test_an_enlarged_heart_hides_no_coded_finding():
 
 
 def test_written_studies_have_the_reports_own_text(tmp_path):
-    report = read_codes("Water/left", TABLE)
-    studies = [make_coded_study(0, i, f"CXR{i}", (f"Real {i}.", "Left effusion."), report, 64) for i in range(3)]
+    report = coded_studies.read_codes("Water/left", TABLE)
+    studies = [
+        coded_studies.make_coded_study(0, i, f"CXR{i}", (f"Real {i}.", "Left effusion."), report, 64)
+        for i in range(3)
+    ]
     rows = pd.read_parquet(write_hard_studies(tmp_path, zip(studies, ("train", "val", "test"), strict=True)))
     assert rows["study_id"].tolist() == [f"phantom:coded-CXR{i}" for i in range(3)]
     assert rows["patient_id"].is_unique
@@ -113,18 +115,15 @@ def test_written_studies_have_the_reports_own_text(tmp_path):
         write_hard_studies(tmp_path, [])
 
 
-def test_every_label_of_the_packaged_table_is_one_of_the_level():
-    table = code_table()
+def test_every_label_of_the_table_is_one_of_the_level():
+    table = coded_studies.code_table()
     assert {kind["label"] for kind in table["findings"].values()} == set(HARD_FINDINGS)
     assert set(table["places"].values()) == {"upper zone", "mid zone", "lower zone"}
-    assert read_codes("Hernia, Hiatal/large; Opacity/lung/base/left", table).other == ()
-    assert read_codes("Opacity/lung/interstitial; Calcinosis/aorta", table).findings == ()
+    assert coded_studies.read_codes("Hernia, Hiatal/large; Opacity/lung/base/left", table).other == ()
+    assert coded_studies.read_codes("Opacity/lung/interstitial; Calcinosis/aorta", table).findings == ()
 
 
 def test_the_script_writes_covered_reports_and_says_what_is_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import real_language
-
     with (tmp_path / "reports.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("uid", "findings", "impression", "mesh_major"))
@@ -146,15 +145,12 @@ def test_the_script_writes_covered_reports_and_says_what_is_not(tmp_path, monkey
 
 @pytest.mark.slow
 @pytest.mark.skipif("CMCGNS_DEV_DATA" not in os.environ, reason="needs CMCGNS_DEV_DATA")
-def test_two_in_three_real_reports_are_covered(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import real_language
-
+def test_two_in_three_real_reports_are_covered():
     path = Path(os.environ["CMCGNS_DEV_DATA"]) / "iu_reports" / "iu_reports.csv"
     if not path.is_file():
         pytest.skip("iu_reports is not there")
     reports = real_language.read_texts(path)
-    coded = [read_codes(codes, code_table()) for codes in reports["mesh"]]
+    coded = [coded_studies.read_codes(codes, coded_studies.code_table()) for codes in reports["mesh"]]
     shown = [
         real_language.covered(row, report) for row, report in zip(reports.to_dict("records"), coded, strict=True)
     ]
