@@ -3,12 +3,10 @@
 import gc
 import json
 import tarfile
-import types
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256
@@ -79,11 +77,10 @@ def test_webdataset_reads_them(prepared, tmp_path):
     gc.collect()
 
 
-def test_the_same_input_gives_the_same_bytes_and_another_seed_another_order(prepared, tmp_path):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_shards(prepared, tmp_path / name, per_shard=4, seed=seed)
+def test_the_same_input_gives_the_same_bytes(prepared, tmp_path):
+    for name in ("a", "b"):
+        write_shards(prepared, tmp_path / name, per_shard=4)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert contents(tmp_path / "a") != contents(tmp_path / "c")
 
 
 def test_a_second_call_writes_only_what_is_missing_or_damaged(prepared, tmp_path, monkeypatch):
@@ -162,25 +159,10 @@ def test_images_that_cannot_be_read_are_left_out_with_their_reasons(prepared, tm
         write_shards(prepared, tmp_path / "none")
 
 
-def test_images_are_resized_on_demand_and_their_boxes_dropped(tmp_path):
-    prepared = write_prepared(tmp_path / "prepared", {"train": 6}, shape=(80, 100))
-    write_shards(prepared, tmp_path / "shards", size=50)
-    frame = read_manifest(tmp_path / "shards")
-    assert frame[["width", "height"]].drop_duplicates().to_numpy().tolist() == [[50, 40]]
-    assert frame["boxes"].eq("").all()
-    with tarfile.open(tmp_path / "shards" / "train-000000.tar") as tar:
-        for member in tar.getmembers()[::2]:
-            with Image.open(tar.extractfile(member)) as image:
-                assert (image.size, image.mode) == ((50, 40), "L")
-    write_shards(prepared, tmp_path / "kept", size=100)
-    assert read_manifest(tmp_path / "kept")["width"].eq(100).all()
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"per_shard": 0}, "--shards 0: at least one"),
-        ({"size": 5}, "size 5 is too small"),
         ({"out": "prepared"}, "manifest of their own; choose another folder"),
         ({"manifest_folder": "nothing"}, "nothing: no such folder"),
     ],
@@ -279,9 +261,3 @@ def test_a_tar_that_is_none_is_named(prepared, tmp_path):
     file.write_bytes(np.random.default_rng(0).bytes(file.stat().st_size))
     with pytest.raises(UserError, match=r"train-000000\.tar: not a whole tar file"):
         open_shards(out).read(file.name)
-
-
-def test_progress_counts_every_row(prepared, tmp_path):
-    seen = types.SimpleNamespace(rows=0)
-    write_shards(prepared, tmp_path / "s", per_shard=4, progress=lambda n: setattr(seen, "rows", seen.rows + n))
-    assert seen.rows == 15

@@ -13,7 +13,6 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,13 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.files import file_stamp, sha256, write_atomically
 from cmcgns.common.processes import in_threads
 from cmcgns.common.remote import MAX_IMAGE, NamedBytes, is_url, read_bytes
-from cmcgns.data.images.files import STORED, open_picture
-from cmcgns.data.images.place import resize, scaled_size
-from cmcgns.data.images.read import encode_image, gray_of, read_image
+from cmcgns.data.images.files import STORED
+from cmcgns.data.images.read import read_image
 from cmcgns.data.manifest import image_file, read_manifest, write_manifest
 from cmcgns.data.shards.index import FORMAT, MAX_SHARD, Index, Shard, written_before
 
 _SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
+_SEED = 0  # of the order within a split
 _LOOK = 32  # side at which an image is decoded to see that it can be
 
 
@@ -72,14 +71,7 @@ def _suffix_of(path: str) -> str:
     return Path(path.split("?")[0] if is_url(path) else path).suffix.lower()
 
 
-def write_shards(
-    manifest_folder: Path,
-    out: Path,
-    per_shard: int = 1000,
-    size: int | None = None,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> Path:
+def write_shards(manifest_folder: Path, out: Path, per_shard: int = 1000) -> Path:
     """Write the shards of a prepared folder; a second call writes only those that are missing or damaged.
 
     Images that cannot be read are left out and listed in `shards.json` with the reason.
@@ -88,9 +80,6 @@ def write_shards(
         manifest_folder: folder with `manifest.parquet`.
         out: another folder.
         per_shard: images a shard.
-        size: resize larger images to this long side (boxes, which are in pixels, are then dropped); None keeps them.
-        seed: of the order within a split.
-        progress: called with the number of rows done since the last call.
 
     Returns:
         Path of `shards.json`.
@@ -98,23 +87,19 @@ def write_shards(
     Raises:
         UserError: no manifest, no readable image, or impossible arguments.
     """
-    _check_call(manifest_folder, out, per_shard, size)
+    _check_call(manifest_folder, out, per_shard)
     frame = read_manifest(manifest_folder)
     files = [image_file(manifest_folder, path) for path in frame["image_path"]]
-    digest = _digest(manifest_folder, files, [FORMAT, per_shard, size, seed])
-    if size is not None:
-        frame = _resized_frame(frame, size)
-    before, index, plans = written_before(out), Index(digest=digest), _plan(frame["split"], per_shard, seed)
+    digest = _digest(manifest_folder, files, [FORMAT, per_shard, None, _SEED])  # None: no other size of the images
+    before, index, plans = written_before(out), Index(digest=digest), _plan(frame["split"], per_shard)
     known = {shard.name: shard for shard in before.shards if before.digest == digest}
     for plan in plans:
         if plan.name in known and known[plan.name].is_whole(out):
             index.shards.append(known[plan.name])
             index.left_out += [entry for entry in before.left_out if entry.get("shard") == plan.name]
         else:
-            write_shard(plan, frame, files, size, out, index)
+            write_shard(plan, frame, files, out, index)
             index.write(out)
-        if progress is not None:
-            progress(len(plan.rows))
     manifest = _manifest(frame, plans, index.left_out)
     if len(manifest) == 0:
         reason = index.left_out[0]["reason"] if index.left_out else "no rows"
@@ -126,23 +111,21 @@ def write_shards(
     return index.write(out)
 
 
-def _check_call(folder: Path, out: Path, per_shard: int, size: int | None) -> None:
+def _check_call(folder: Path, out: Path, per_shard: int) -> None:
     if per_shard < 1:
         raise UserError(f"--shards {per_shard}: at least one image a shard is needed")
-    if size is not None and size < 32:
-        raise UserError(f"size {size} is too small for a radiograph; take 32 or more")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; `cmcgns prepare` writes one")
     if out.resolve() == folder.resolve():
         raise UserError(f"{out}: shards have a manifest of their own; choose another folder than the prepared one")
 
 
-def _plan(splits: pd.Series, per_shard: int, seed: int) -> list[ShardPlan]:
+def _plan(splits: pd.Series, per_shard: int) -> list[ShardPlan]:
     plans = []
     for split in sorted(splits.unique()):
         if not re.fullmatch(r"[A-Za-z0-9_-]*", split):
             raise UserError(f"split {split!r} cannot be part of a file name; use letters, digits, - and _")
-        rows = np.random.default_rng([seed, *split.encode()]).permutation(np.flatnonzero(splits == split))
+        rows = np.random.default_rng([_SEED, *split.encode()]).permutation(np.flatnonzero(splits == split))
         for first in range(0, len(rows), per_shard):
             plans.append(ShardPlan(split, first // per_shard, first, rows[first : first + per_shard]))
     return plans
@@ -154,14 +137,6 @@ def _digest(folder: Path, files: list[str], settings: list[Any]) -> str:
     for file in files:
         digest.update((" ".join(map(str, file_stamp(file))) + "\n").encode())
     return digest.hexdigest()
-
-
-def _resized_frame(frame: pd.DataFrame, size: int) -> pd.DataFrame:
-    known = frame[["width", "height"]].fillna(0).to_numpy(dtype=np.int64)
-    sizes = np.array([scaled_size(width, height, size) if width and height else (0, 0) for width, height in known])
-    resized = pd.DataFrame(sizes.reshape(-1, 2), columns=["width", "height"], index=frame.index, dtype="Int32")
-    resized = resized.where(resized > 0)
-    return frame.assign(boxes="", width=resized["width"], height=resized["height"])
 
 
 def _manifest(frame: pd.DataFrame, plans: list[ShardPlan], left_out: list[dict[str, Any]]) -> pd.DataFrame:
@@ -178,20 +153,17 @@ def _manifest(frame: pd.DataFrame, plans: list[ShardPlan], left_out: list[dict[s
     return frame[positions >= 0].reset_index(drop=True)
 
 
-def write_shard(
-    plan: ShardPlan, frame: pd.DataFrame, files: list[str], size: int | None, out: Path, index: Index
-) -> None:
+def write_shard(plan: ShardPlan, frame: pd.DataFrame, files: list[str], out: Path, index: Index) -> None:
     """Write one shard and note it in the index; images that cannot be decoded are left out.
 
     Args:
         plan: which rows.
-        frame: the whole manifest, its width and height those of the shards' images.
+        frame: the whole manifest.
         files: path or URL of every row's image.
-        size: resize larger images to this long side.
         out: folder.
         index: gets the shard, unless it would be empty, and what is left out.
     """
-    images = in_threads(lambda row: _read(files[row], size), plan.rows.tolist())
+    images = in_threads(lambda row: _read(files[row]), plan.rows.tolist())
     rows = frame.iloc[plan.rows]
     texts = rows.drop(columns=["image_path", "mask_path"]).to_json(orient="records", force_ascii=False)
     members: list[tuple[str, bytes]] = []
@@ -226,22 +198,13 @@ def _write_tar(file: Path, members: list[tuple[str, bytes]]) -> None:
             tar.addfile(entry, io.BytesIO(content))
 
 
-def _read(file: str, size: int | None) -> bytes | UserError:
+def _read(file: str) -> bytes | UserError:
     """The stored bytes of an image that can be decoded; the error of one that cannot."""
     try:
         if _suffix_of(file) not in _SUFFIXES:
             raise UserError(f"{file}: not named .jpg, .jpeg or .png")
         source = NamedBytes(read_bytes(file, MAX_IMAGE), file)
         read_image(source, _LOOK, STORED)
-        return source.getvalue() if size is None else _resized(source, size)
+        return source.getvalue()
     except UserError as error:
         return error
-
-
-def _resized(file: NamedBytes, size: int) -> bytes:
-    with open_picture(file) as image:
-        if max(image.size) <= size:
-            return file.getvalue()
-        lossless = image.format == "PNG"
-        pixels = resize(gray_of(image, 16 if lossless else 8), size)
-    return encode_image(pixels, lossless)
