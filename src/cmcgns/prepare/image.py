@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import file_stamp, inside, sha256, write_bytes
-
-if TYPE_CHECKING:
-    from cmcgns.data.images.masks import Mask
+from cmcgns.data.images.masks import Mask, mask_from_source, resize_mask, save_mask
+from cmcgns.data.images.place import resize
+from cmcgns.data.images.read import decode_image, encode_image
 
 _READING = "v2"  # to be raised whenever the same file gives other pixels
 # What a manifest needs; no identifier of a person is kept, only the names of the tags that hold one.
@@ -79,20 +78,6 @@ class ImageResult:
     sha256: str = ""
     tags: dict[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, line: str) -> "ImageResult":
-        """Read a line again.
-
-        Raises:
-            ValueError, TypeError: the line is torn or of another version.
-        """
-        values: dict[str, Any] = json.loads(line)
-        return cls(**values)
-
 
 def stamp_of(task: ImageTask, settings: ImageSettings) -> str:
     """Changes whenever the source file, its mask or the settings change; empty for a missing file.
@@ -118,19 +103,17 @@ def prepare_image(task: ImageTask, settings: ImageSettings) -> ImageResult:
     """
     stamp = stamp_of(task, settings)
     try:
-        pictures = _decode(task, settings)
+        image, mask, result = _decode(task, settings, stamp)
     except UserError as error:
         return ImageResult(task.source, stamp, error=str(error))
     except (OSError, ValueError, RuntimeError, MemoryError) as error:
         # A library's own complaint about one file must not end a run over 377,000.
         return ImageResult(task.source, stamp, error=f"{task.source}: {type(error).__name__}: {error}")
     out = Path(settings.out)
-    write_bytes(out / pictures.result.image_path, pictures.image, durable=False)
-    if pictures.mask is not None:
-        from cmcgns.data.images.masks import save_mask
-
-        save_mask(pictures.mask, out / pictures.result.mask_path)
-    return replace(pictures.result, stamp=stamp)
+    write_bytes(out / result.image_path, image, durable=False)
+    if mask is not None:
+        save_mask(mask, out / result.mask_path)
+    return result
 
 
 def target_name(source: str, suffix: str) -> str:
@@ -139,20 +122,8 @@ def target_name(source: str, suffix: str) -> str:
     return f"{digest[:2]}/{Path(source).stem[:80]}-{digest}{suffix}"
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """What one image becomes before it is written: the file's content, the mask, the result without its stamp."""
-
-    image: bytes
-    mask: "Mask | None"
-    result: ImageResult
-
-
-def _decode(task: ImageTask, settings: ImageSettings) -> _Pictures:
-    from cmcgns.data.images.masks import mask_from_source, resize_mask
-    from cmcgns.data.images.place import resize
-    from cmcgns.data.images.read import decode_image, encode_image
-
+def _decode(task: ImageTask, settings: ImageSettings, stamp: str) -> tuple[bytes, Mask | None, ImageResult]:
+    """What one image becomes before it is written: the file's content, the mask, the result."""
     root = Path(settings.root)
     path = inside(root, root / task.source)
     decoded = decode_image(path, at_least=settings.size, bits=16 if settings.lossless else 8)
@@ -168,9 +139,9 @@ def _decode(task: ImageTask, settings: ImageSettings) -> _Pictures:
             )
         mask = resize_mask(mask, (height, width))
     result = ImageResult(
-        task.source, "", "", "images/" + target_name(task.source, ".png" if settings.lossless else ".jpg"),
+        task.source, stamp, "", "images/" + target_name(task.source, ".png" if settings.lossless else ".jpg"),
         "masks/" + target_name(task.source, ".png") if task.mask else "", width, height,
         decoded.width, decoded.height, sha256(path),
         {name: decoded.tags[name] for name in _KEPT_TAGS if decoded.tags.get(name)},
     )  # fmt: skip
-    return _Pictures(encode_image(pixels, settings.lossless), mask, result)
+    return encode_image(pixels, settings.lossless), mask, result

@@ -1,6 +1,7 @@
 """What `prepare` found, as numbers for programs and as a page for people."""
 
 import base64
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from PIL import Image
 
 from cmcgns.common.errors import first_of
 from cmcgns.common.files import write_text
+from cmcgns.common.page import page_template
+from cmcgns.data.images.files import open_picture
+from cmcgns.data.images.read import gray_of
 from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, label_columns
 from cmcgns.data.reports.identifiers import find_identifiers
 from cmcgns.prepare.sources.base import Source, SourceTable
@@ -121,8 +126,6 @@ def describe_identifiers(found: dict[str, list[str]]) -> list[str]:
 
 def write_prepare_page(path: Path, summary: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
     """Write the page: counts, histograms, sample thumbnails, what was left out and why."""
-    from cmcgns.common.page import page_template
-
     rows = frame.sample(min(_SHOWN, len(frame)), random_state=0)
     samples = [
         {"image": _thumbnail(folder / row["image_path"]), "caption": _caption(row)} for _, row in rows.iterrows()
@@ -142,13 +145,6 @@ def _caption(row: pd.Series) -> str:
 
 
 def _thumbnail(path: Path) -> Markup:
-    from io import BytesIO
-
-    from PIL import Image
-
-    from cmcgns.data.images.files import open_picture
-    from cmcgns.data.images.read import gray_of
-
     with open_picture(path) as image:
         gray = Image.fromarray(gray_of(image))
         gray.thumbnail((150, 150))

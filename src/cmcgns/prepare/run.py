@@ -18,6 +18,7 @@ from cmcgns.common.stored import read_json
 from cmcgns.common.terminal import terminal_text
 from cmcgns.data.manifest import write_manifest
 from cmcgns.data.reports.section_rules import load_rules
+from cmcgns.data.shards.write import write_shards
 from cmcgns.prepare.image import ImageSettings, ImageTask
 from cmcgns.prepare.report import describe_identifiers, summarise, write_prepare_page
 from cmcgns.prepare.rows import manifest_rows
@@ -107,8 +108,6 @@ def _prepare(source: Source, root: Path, out: Path, options: PrepareOptions, con
     for line in describe_identifiers(summary["identifiers"]):
         console.print(terminal_text(f"warning: {line} (all are in report.json)"))
     if options.shards:
-        from cmcgns.data.shards.write import write_shards
-
         console.print(f"shards: {write_shards(out, out / SHARDS, options.shards)}")
     elif (out / SHARDS).is_dir():
         console.print(

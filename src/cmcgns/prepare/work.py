@@ -1,8 +1,10 @@
 """The work on images: what is done already, and where the rest is done (here, in a pool, or on a Ray cluster)."""
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -61,8 +63,8 @@ def read_results(out: Path) -> dict[str, ImageResult]:
     with file.open(encoding="utf-8", errors="replace") as lines:
         for line in filter(str.strip, lines):
             try:
-                result = ImageResult.from_json(line)
-            except (ValueError, TypeError):
+                result = ImageResult(**json.loads(line))
+            except (ValueError, TypeError):  # torn, or of another version
                 torn += 1
             else:
                 results[result.source] = result
@@ -95,7 +97,7 @@ def append_results(out: Path, results: Iterable[ImageResult]) -> Iterator[ImageR
     with explained(file), file.open("a", encoding="utf-8") as lines:
         lines.write("\n" if _is_torn(file) else "")
         for result in results:
-            lines.write(result.to_json() + "\n")
+            lines.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
             lines.flush()
             yield result
 
