@@ -86,9 +86,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     report = run_checks([folder], open_images=False)
     with pytest.raises(UserError, match="was not checked"):
         fix(other, report)
-    for name in ("manifest.parquet", "../other.parquet", ""):
-        with pytest.raises(UserError, match="the original is never touched"):
-            fix(folder, report, name)
+    cleaned = fix(folder, report).path
+    with pytest.raises(UserError, match="the original is never touched"):
+        fix(cleaned, run_checks([cleaned], open_images=False))
     write(folder, pd.concat([rows(), rows(8).iloc[6:]]))
     with pytest.raises(UserError, match="check it again"):
         fix(folder, report)

@@ -23,6 +23,8 @@ from cmcgns.common.files import make_folder, write_json
 from cmcgns.common.terminal import terminal_text
 from cmcgns.data.manifest import read_manifest, write_manifest
 
+_CLEANED = "manifest.cleaned.parquet"
+
 
 def check_folders(
     folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: Path | None, clean: bool
@@ -161,8 +163,8 @@ class Cleaned:
     clipped: int
 
 
-def fix(folder: Path, report: Report, out_name: str = "manifest.cleaned.parquet") -> Cleaned:
-    """Write a manifest without the rows that findings of this report are against; the original stays.
+def fix(folder: Path, report: Report) -> Cleaned:
+    """Write a manifest without the rows that findings of this report are against, beside the original, which stays.
 
     Rows with errors are left out. Of duplicates the first row stays; of a patient or picture in several splits the
     rows of test stay, else those of val. Boxes that stick out of the image are clipped.
@@ -170,19 +172,18 @@ def fix(folder: Path, report: Report, out_name: str = "manifest.cleaned.parquet"
     Args:
         folder: one of the folders (or manifests) that were checked.
         report: of a check that has seen this manifest as it is now.
-        out_name: name of the file, put beside the manifest.
 
     Raises:
-        UserError: the report is about other manifests or another state of this one, or the name is the original's.
+        UserError: the report is about other manifests or another state of this one, or this one is a cleaned one.
     """
     file = _manifest_file(folder)
     summary = next((item for item in report.manifests if item.file.resolve() == file.resolve()), None)
     if summary is None:
         checked = ", ".join(str(item.file) for item in report.manifests)
         raise UserError(f"{file} was not checked (checked: {checked}); run the check on it first")
-    if Path(out_name).name != out_name or out_name in ("", ".", "..", "manifest.parquet", file.name):
+    if file.name == _CLEANED:
         raise UserError(
-            f"{out_name!r} is no name for a cleaned manifest beside {file}; the original is never touched"
+            f"{_CLEANED!r} is no name for a cleaned manifest beside {file}; the original is never touched"
         )
     frame = read_manifest(file).reset_index(drop=True)
     if len(frame) != summary.rows:
@@ -191,7 +192,7 @@ def fix(folder: Path, report: Report, out_name: str = "manifest.cleaned.parquet"
     kept = np.ones(len(frame), dtype=bool)
     kept[list(reasons)] = False
     clipped = {row: count for row, count in clip_boxes(frame).items() if kept[row]}
-    out = file.with_name(out_name)
+    out = file.with_name(_CLEANED)
     account = out.with_suffix(".json")
     write_manifest(frame[kept], out)
     paths = frame["image_path"].tolist()

@@ -54,24 +54,23 @@ def read_table(
     path: Path,
     required: Iterable[str] = (),
     columns: list[str] | None = None,
-    strip_names: bool = True,
     form: TextFormat | None = None,
 ) -> pd.DataFrame:
     """A table with its columns in order.
 
     Args:
         path: a parquet file, or a csv file (or .csv.gz, .tsv): every cell text, missing ones empty; byte order marks,
-            any line ends, commas, semicolons, tabs or bars, and rows shorter than the header are fine.
+            blanks round names, any line ends, commas, semicolons, tabs or bars, and rows shorter than the header are
+            fine.
         required: columns that must be there.
         columns: those to read of a parquet file; by default all.
-        strip_names: remove blanks around the column names of a csv file.
         form: separator and encoding of a csv file, where they are not found by themselves.
 
     Raises:
         UserError: missing file, no header, repeated or missing columns, rows longer than the header, open quotes, not
             text.
     """
-    frame = _read_parquet(path, columns) if is_parquet(path) else _read_text(path, strip_names, form)
+    frame = _read_parquet(path, columns) if is_parquet(path) else _read_text(path, form)
     names = list(frame.columns)
     repeated = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
     if repeated:
@@ -110,11 +109,11 @@ def describe_columns(wanted: str, names: list[str], hint: str = "") -> str:
     return f"(found: {shortened(', '.join(map(shortened, names)))}){hint}" + (f".{near}" if near else "")
 
 
-def _read_text(path: Path, strip_names: bool, form: TextFormat | None) -> pd.DataFrame:
+def _read_text(path: Path, form: TextFormat | None) -> pd.DataFrame:
     header, frame = read_cells(path, form)
-    names = [name.strip() if strip_names else name for name in header]
+    names = [name.strip() for name in header]
     frame.columns = pd.Index(names)
-    nameless = [place for place, name in enumerate(names) if not name.strip()]
+    nameless = [place for place, name in enumerate(names) if not name]
     if len(nameless) > 1 or (nameless and (frame.iloc[:, nameless[0]] == "").all()):
         # Separators at the end of every line: columns without name and content.
         empty = [place for place in nameless if (frame.iloc[:, place] == "").all()]

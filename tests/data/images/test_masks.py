@@ -88,7 +88,7 @@ def test_no_mask_is_an_empty_mask(code: str) -> None:
 )
 def test_a_bad_code_is_refused_with_the_reason_and_the_place(code: str, words: str) -> None:
     with pytest.raises(UserError, match=rf"a\.csv, row 3: .*({words})"):
-        decode_rle([code], 5, 4, "a.csv, row 3")
+        parse_rle(code, 5, 4, "a.csv, row 3")
 
 
 def test_the_union_holds_every_mask_of_an_image() -> None:

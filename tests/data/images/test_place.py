@@ -28,9 +28,8 @@ def test_the_long_side_is_given_and_the_aspect_kept(size: tuple[int, int], expec
     assert resize(np.zeros(size[::-1], np.uint8), 512).shape == expected[::-1]
 
 
-def test_small_pictures_are_enlarged_on_demand_only() -> None:
+def test_small_pictures_are_not_enlarged() -> None:
     assert resize(PICTURE, 96) is PICTURE
-    assert resize(PICTURE, 96, enlarge=True).shape == (80, 96)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])

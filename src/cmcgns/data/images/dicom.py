@@ -68,8 +68,6 @@ def read_dicom(content: bytes, path: Path, bits: int = 8) -> tuple[Gray, dict[st
         UserError: pydicom or a decoder is missing, no pixels, several frames, too large, or unusable values.
         Exception: pydicom's own, for anything else that is wrong with the file.
     """
-    if bits not in (8, 16):
-        raise ValueError(f"bits is {bits}; 8 or 16 are possible")
     dataset = parse_dicom(content, path)
     if "PixelData" not in dataset and _PIXELS in content:
         raise UserError(f"{path}: truncated file (it ends amid the compressed pixels)")

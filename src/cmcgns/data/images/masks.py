@@ -53,14 +53,13 @@ def parse_rle(code: str, height: int, width: int, where: str = "run-length code"
     return values.reshape(-1, 2)
 
 
-def decode_rle(codes: Iterable[str], height: int, width: int, where: str = "run-length code") -> Mask:
+def decode_rle(codes: Iterable[str], height: int, width: int) -> Mask:
     """All masks of an image as one, from SIIM's relative, column-major run-length codes.
 
     Args:
         codes: see `parse_rle`; without any the mask is empty.
         height: of the image, pixels.
         width: of the image, pixels.
-        where: named in messages.
 
     Returns:
         (height, width) Boolean, true inside.
@@ -68,10 +67,10 @@ def decode_rle(codes: Iterable[str], height: int, width: int, where: str = "run-
     Raises:
         UserError: see `parse_rle`; or an image of no size or too many pixels.
     """
-    check_size(width, height, where)
+    check_size(width, height, "run-length code")
     union = np.zeros(height * width, dtype=bool)
     for code in codes:
-        runs = parse_rle(code, height, width, where).ravel()
+        runs = parse_rle(code, height, width).ravel()
         lengths = np.append(runs, height * width - runs.sum())
         union |= np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)  # gap, run, gap, run, …, rest
     return union.reshape(width, height).T

@@ -36,27 +36,26 @@ def check_size(width: int, height: int, name: object) -> None:
         raise UserError(f"{name}: {width}×{height} pixels are more than the bound {MAX_PIXELS}")
 
 
-def scaled_size(width: int, height: int, long_side: int, enlarge: bool = False) -> tuple[int, int]:
-    """Width and height with the long side at `long_side`; smaller pictures keep their size unless `enlarge`."""
+def scaled_size(width: int, height: int, long_side: int) -> tuple[int, int]:
+    """Width and height with the long side at `long_side`; smaller pictures keep their size."""
     longest = max(width, height)
-    if longest == long_side or (longest < long_side and not enlarge):
+    if longest <= long_side:
         return width, height
     return max(1, round(width * long_side / longest)), max(1, round(height * long_side / longest))
 
 
-def resize(pixels: Gray, long_side: int, enlarge: bool = False) -> Gray:
+def resize(pixels: Gray, long_side: int) -> Gray:
     """Resize once, antialiased (a triangle filter as wide as the reduction), aspect kept to the nearest pixel.
 
     Args:
         pixels: (H,W) uint8 or uint16.
-        long_side: of the result, pixels.
-        enlarge: also when the picture is smaller.
+        long_side: of the result, pixels; smaller pictures keep their size.
 
     Returns:
         (h,w) of the same type; the same array where nothing is to be done.
     """
     height, width = pixels.shape
-    size = scaled_size(width, height, long_side, enlarge)
+    size = scaled_size(width, height, long_side)
     if size == (width, height):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize(size, RESAMPLING))

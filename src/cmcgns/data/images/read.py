@@ -61,11 +61,6 @@ class Decoded:
     height: int
     tags: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def high(self) -> int:
-        """The value that means white: 255 or 65535."""
-        return int(np.iinfo(self.pixels.dtype).max)
-
 
 def encode_image(pixels: Gray, lossless: bool = False) -> bytes:
     """A gray picture whose brightness is final, as a file's content.

@@ -32,6 +32,8 @@ from cmcgns.settings.config import DataSettings
 
 logger = logging.getLogger(__name__)
 
+_LOOKED_AT = 200  # files, for the size of the pictures
+
 
 @dataclass
 class PairTable:
@@ -205,18 +207,17 @@ def twice_the_side(settings: DataSettings) -> DataSettings:
     return settings.model_copy(update={"resize": 2 * settings.resize})
 
 
-def count_small(paths: Sequence[str], side: int, looked_at: int = 200) -> tuple[int, int]:
+def count_small(paths: Sequence[str], side: int) -> tuple[int, int]:
     """How many pictures have a long side of fewer pixels, by the heads of some of the files.
 
     Args:
-        paths: files; URLs are not looked at.
+        paths: files, of which a few are looked at, evenly spread, and no URLs.
         side: pixels.
-        looked_at: at most so many, evenly spread.
 
     Returns:
         Small ones, and those whose size is known.
     """
-    some = [paths[i] for i in np.linspace(0, len(paths) - 1, min(looked_at, len(paths))).astype(int)]
+    some = [paths[i] for i in np.linspace(0, len(paths) - 1, min(_LOOKED_AT, len(paths))).astype(int)]
     some = [path for path in some if not is_url(path)]
     stated = pd.DataFrame({"width": [0] * len(some), "height": [0] * len(some)})
     longest = picture_sizes(stated, some).max(axis=1) if some else np.zeros(0, dtype=np.int64)
