@@ -12,6 +12,7 @@ from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.model import ImageReportModel
 from cmcgns.models.report_encoder import ReportEncoder
 from cmcgns.settings.config import ImageEncoderSettings, ReportEncoderSettings
+from support.batches import checked
 
 STUDIES, LENGTH, SENTENCES, DIM = 3, 12, 4, 16
 TEXT = ("token_ids", "token_mask", "token_sentence", "sentence_mask")
@@ -23,7 +24,7 @@ def make_batch(seed=0):
     mask = torch.zeros(STUDIES, LENGTH, dtype=torch.bool)
     mask[:, :8] = True
     ids = torch.randint(5, 30, (STUDIES, LENGTH), generator=generator)
-    return Batch(
+    batch = Batch(
         images=torch.randn(STUDIES, 1, 64, 64, generator=generator),
         token_ids=torch.where(mask, ids, 0),
         token_mask=mask,
@@ -32,7 +33,8 @@ def make_batch(seed=0):
         sentence_text=torch.tensor([[1, 2, 3, 0]]).repeat(STUDIES, 1),
         report_text=torch.arange(STUDIES),
         report_sentences=torch.tensor([[1, 2, 3, 0]]).repeat(STUDIES, 1),
-    ).check()
+    )
+    return checked(batch)
 
 
 @pytest.fixture(scope="module")

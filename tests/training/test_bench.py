@@ -16,6 +16,7 @@ from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
 from cmcgns.training import bench
 from cmcgns.training.bench import random_batch, random_task
+from support.batches import checked
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "data": {"image_size": 32, "resize": 32, "max_tokens": 20, "max_sentences": 4},
@@ -67,7 +68,7 @@ def test_work_beyond_the_encoders_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_batch_fills_the_padded_bounds() -> None:
-    batch = random_batch(recipe(), 3, 100)
+    batch = checked(random_batch(recipe(), 3, 100))
     assert batch.images.shape == (3, 1, 32, 32)
     assert bool(batch.token_mask.all())
     assert bool(batch.sentence_mask.all())
@@ -77,7 +78,7 @@ def test_batch_fills_the_padded_bounds() -> None:
 
 
 def test_fewer_words_than_sentences_leave_sentences_empty() -> None:
-    batch = random_batch(recipe(data={"max_tokens": 5, "max_sentences": 8}), 2, 100)
+    batch = checked(random_batch(recipe(data={"max_tokens": 5, "max_sentences": 8}), 2, 100))
     assert batch.sentence_mask.sum(1).tolist() == [3, 3]
     assert batch.sentence_text[:, 3:].eq(0).all()
 

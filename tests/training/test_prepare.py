@@ -12,6 +12,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.data import describe_batches, prepare_data, summary, write_left_out
+from support.batches import checked
 
 REPORTS = ["Large heart. No effusion.", "Normal.", "", "Clear lungs. Old fracture. Normal.", "Normal.", "Edema."]
 
@@ -115,7 +116,7 @@ def test_long_reports_are_cut_and_counted(folder, caplog):
         prepared = prepare_data(settings("data.max_sentences=2", "data.max_tokens=8"), folder)
     assert summary(prepared)["shortened_reports"]["sentences"] == 1
     assert "1 of 5 reports have more than 2 sentences: cut" in caplog.text
-    batch = everything(prepared.train).check()
+    batch = checked(everything(prepared.train))
     assert batch.sentence_mask.shape[1] <= 2
     assert batch.token_ids.shape[1] <= 8
 
@@ -123,7 +124,7 @@ def test_long_reports_are_cut_and_counted(folder, caplog):
 def test_every_report_a_single_sentence_is_said(folder, caplog):
     table = pd.read_csv(folder / "pairs.csv")
     table.assign(report=[f"Normal {n}." for n in range(len(table))]).to_csv(folder / "pairs.csv", index=False)
-    batch = everything(prepare_data(settings(), folder).train).check()
+    batch = checked(everything(prepare_data(settings(), folder).train))
     assert batch.sentence_mask.shape[1] == 1
     assert "every report is a single sentence" in caplog.text
 
@@ -180,6 +181,6 @@ def test_batches_say_who_sits_out_and_have_more_than_one_study():
 
 
 def test_fixed_shapes_are_the_bounds(folder):
-    batch = everything(prepare_data(settings("data.max_tokens=20"), folder, fixed_shapes=True).train).check()
+    batch = checked(everything(prepare_data(settings("data.max_tokens=20"), folder, fixed_shapes=True).train))
     assert batch.token_ids.shape == (3, 20)
     assert batch.sentence_mask.shape == (3, 12)

@@ -62,7 +62,7 @@ def random_batch(recipe: Recipe, studies: int, vocabulary: int) -> Batch:
         report_text=torch.arange(1, 1 + studies),
         report_sentences=torch.where(mask, text, 0),
         study_ids=tuple(f"random-{number}" for number in range(studies)),
-    ).check()
+    )
 
 
 @dataclass(frozen=True)

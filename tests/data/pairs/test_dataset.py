@@ -10,6 +10,7 @@ from cmcgns.data.pairs.loader import make_loader
 from cmcgns.data.reports.tokenizer import train_tokenizer
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.settings.config import DataSettings
+from support.batches import checked
 
 STORED, SIZE, STUDIES = 20, 16, 30
 TEXTS = [f"Study number {number}. Normal." if number % 2 else "Normal." for number in range(STUDIES)]
@@ -92,9 +93,9 @@ def kept(batch):
 def test_sentences_are_left_out_by_study_and_epoch_and_never_in_evaluation(tokens):
     data, plain = dataset(tokens, sentence_dropout=0.5), dataset(tokens)
     everyone = range(STUDIES)
-    assert kept(data[ask(*everyone)].check()) == kept(plain[ask(*everyone)])
-    together = kept(data[ask(*everyone, seed=4)].check())
-    assert together == [kept(data[ask(study, seed=4)].check())[0] for study in everyone]
+    assert kept(checked(data[ask(*everyone)])) == kept(plain[ask(*everyone)])
+    together = kept(checked(data[ask(*everyone, seed=4)]))
+    assert together == [kept(checked(data[ask(study, seed=4)]))[0] for study in everyone]
     assert together != kept(data[ask(*everyone, seed=5)])
     counts = [
         len(kept(data[ask(*everyone, seed=seed)])[study]) for seed in range(40) for study in everyone if study % 2
@@ -105,7 +106,7 @@ def test_sentences_are_left_out_by_study_and_epoch_and_never_in_evaluation(token
 
 
 def test_dropping_sentences_keeps_fixed_shapes(tokens):
-    batch = dataset(tokens, fixed=True, sentence_dropout=0.9)[ask(*range(8), seed=1)].check()
+    batch = checked(dataset(tokens, fixed=True, sentence_dropout=0.9)[ask(*range(8), seed=1)])
     assert (batch.token_ids.shape, batch.sentence_mask.shape) == ((8, 12), (8, 3))
 
 
@@ -127,7 +128,7 @@ def test_jitter_changes_contrast_and_brightness_within_the_range(tokens):
 
 def test_rows_of_a_split_bring_their_own_image_text_and_name(tokens):
     data = dataset(tokens, rows=[20, 7, 11])
-    batch = data[ask(2, 0)].check()
+    batch = checked(data[ask(2, 0)])
     assert len(data) == 3
     assert batch.study_ids == ("s11", "s20")
     assert torch.equal(batch.images[1, 0], normalise_pixels(data.images[20, 2:18, 2:18]))
@@ -139,7 +140,7 @@ def test_rows_of_a_split_bring_their_own_image_text_and_name(tokens):
 def test_fixed_shapes_do_not_depend_on_the_rows(tokens):
     data = dataset(tokens, fixed=True)
     for rows in ([0], [1]):
-        batch = data[ask(*rows)].check()
+        batch = checked(data[ask(*rows)])
         assert batch.token_ids.shape == (1, 12)
         assert batch.sentence_mask.shape == (1, 3)
 
@@ -172,7 +173,7 @@ def test_parts_of_a_batch_are_padded_to_their_own_longest(tokens):
 
 
 def test_a_batch_of_single_sentence_reports_is_whole(tokens):
-    batch = dataset(tokens)[ask(0, 2, 4)].check()
+    batch = checked(dataset(tokens)[ask(0, 2, 4)])
     assert batch.sentence_mask.tolist() == [[True]] * 3
     assert len(set(batch.sentence_text.ravel().tolist())) == 1
 

@@ -5,7 +5,7 @@ The order is a pure function of seed, stage, epoch and step, so resuming needs n
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,33 +51,6 @@ class Batch:
     token_lengths: tuple[int, ...] = ()
     sentence_places: Tensor | None = None
     fine_images: Tensor | None = None
-
-    def check(self) -> Self:
-        """Refuse shapes that do not fit together.
-
-        Raises:
-            UserError: naming the field and its shape.
-        """
-        if self.images.ndim != 4 or self.images.shape[1] != 1:
-            raise UserError(f"Batch.images has shape {tuple(self.images.shape)}; (B, 1, H, W) is expected")
-        studies, length = self.token_ids.shape
-        sentences = self.sentence_mask.shape[1]
-        expected = {
-            "images": (studies, *self.images.shape[1:]),
-            "token_mask": (studies, length),
-            "token_sentence": (studies, length),
-            "sentence_mask": (studies, sentences),
-            "sentence_text": (studies, sentences),
-            "report_text": (studies,),
-            "report_sentences": (studies, self.report_sentences.shape[-1]),
-        }
-        if self.fine_images is not None:
-            expected["fine_images"] = (studies, 1, 2 * self.images.shape[2], 2 * self.images.shape[3])
-        for name, shape in expected.items():
-            if tuple(getattr(self, name).shape) != shape:
-                found = tuple(getattr(self, name).shape)
-                raise UserError(f"Batch.{name} has shape {found}; {shape} is expected beside the token ids")
-        return self
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy every tensor to a device; pinned host memory is copied without waiting."""

@@ -95,7 +95,7 @@ class PairDataset(Dataset[Batch]):
         if self.fine is not None:
             tensors["fine_images"] = self._view(self.fine[rows], draws, request, times=2)
         views = self._view(self.images[rows], draws, request)
-        return Batch(images=views, study_ids=names, token_lengths=lengths, **tensors).check()
+        return Batch(images=views, study_ids=names, token_lengths=lengths, **tensors)
 
     def _bounds(self, request: BatchRequest) -> tuple[int, int] | tuple[()]:
         """Word pieces and sentences that all ranks pad to; nothing where a batch may have its own shape."""
