@@ -148,15 +148,15 @@ def _correlate(one: Thumbnails, other: Thumbnails) -> NDArray[np.float32]:
     values = np.zeros(len(one), dtype=np.float32)
     for start in range(0, len(one), 4096):
         chunk = slice(start, start + 4096)
-        values[chunk] = (_standardise(one[chunk]) * _standardise(other[chunk])).sum(axis=1)
+        values[chunk] = (standardise(one[chunk]) * standardise(other[chunk])).sum(axis=1)
     return values
 
 
-def _standardise(small: Thumbnails) -> NDArray[np.float32]:
-    flat = small.reshape(len(small), -1).astype(np.float32)
-    flat -= flat.mean(axis=1, keepdims=True)
-    length = np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    standard: NDArray[np.float32] = flat / length
+def standardise(pictures: NDArray[np.generic]) -> NDArray[np.float32]:
+    """(p, h, w) -> (p, h·w) of mean 0 and length 1, so that products sum up to correlations; 0 if constant."""
+    flat = np.asarray(pictures, dtype=np.float32).reshape(len(pictures), pictures.shape[1] * pictures.shape[2])
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    standard: NDArray[np.float32] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
     return standard
 
 

@@ -11,7 +11,7 @@ measures it.
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcgns.data.images.near_duplicates import SIDE, Thumbnails
+from cmcgns.data.images.near_duplicates import SIDE, Thumbnails, standardise
 
 _WORTHWHILE = 0.75  # correlation of the middles before the fine search; less is another picture
 _ANGLES = np.deg2rad(np.arange(-6, 6.1, 1.5))
@@ -37,15 +37,16 @@ def best_correlation(one: Thumbnails, other: Thumbnails) -> Floats:
 
 
 def _best(one: Thumbnails, other: Thumbnails) -> Floats:
-    target = _standardise(other[:, _MIDDLE, _MIDDLE])
+    target = standardise(other[:, _MIDDLE, _MIDDLE])
     turned = np.stack(_positions(one.astype(np.float32)))
-    coarse = np.stack([_correlate(each[:, _MIDDLE, _MIDDLE], target) for each in turned])
+    coarse = np.stack([(standardise(each[:, _MIDDLE, _MIDDLE]) * target).sum(axis=1) for each in turned])
     best: Floats = coarse.max(axis=0)
     rows = np.flatnonzero(best >= _WORTHWHILE)
     upright = turned[coarse.argmax(axis=0)[rows], rows]
     for angle in _ANGLES:
         for scale in _SCALES:
-            best[rows] = np.maximum(best[rows], _correlate(_moved(upright, angle, scale), target[rows]))
+            correlation = (standardise(_moved(upright, angle, scale)) * target[rows]).sum(axis=1)
+            best[rows] = np.maximum(best[rows], correlation)
     return best
 
 
@@ -66,15 +67,3 @@ def _moved(pictures: Floats, angle: float, scale: float) -> Floats:
     lower = pictures[:, top + 1, left] * (1 - far) + pictures[:, top + 1, left + 1] * far
     moved: Floats = upper * (1 - low) + lower * low
     return moved
-
-
-def _standardise(pictures: NDArray[np.generic]) -> Floats:
-    flat = np.asarray(pictures, dtype=np.float32).reshape(len(pictures), pictures.shape[1] * pictures.shape[2])
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    standard: Floats = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    return standard
-
-
-def _correlate(pictures: Floats, target: Floats) -> Floats:
-    values: Floats = (_standardise(pictures) * target).sum(axis=1)
-    return values
