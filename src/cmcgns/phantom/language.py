@@ -52,12 +52,13 @@ def _describe(rng: np.random.Generator, group: Sequence[FindingPlan]) -> str:
         labels = WORDING["bilateral" if len(group) > 1 else "positive"]
         wordings = labels[plan.label]["certain" if plan.certain else "uncertain"]
     place = _ADJECTIVES.get(plan.place, plan.place) if plan.label == "Pneumothorax" else plan.place
-    text = _draw(rng, wordings).format(side=plan.side, place=place, degree=plan.degree, size=plan.amount)
+    text = pick(rng, wordings).format(side=plan.side, place=place, degree=plan.degree, size=plan.amount)
     return text[0].upper() + text[1:]
 
 
-def _draw(rng: np.random.Generator, sentences: Sequence[str]) -> str:
-    return sentences[int(rng.integers(len(sentences)))]
+def pick(rng: np.random.Generator, texts: Sequence[str]) -> str:
+    """One of ``texts``, all as likely."""
+    return texts[int(rng.integers(len(texts)))]
 
 
 def _draw_normal(rng: np.random.Generator, present: frozenset[str], count: int) -> list[str]:
@@ -83,7 +84,7 @@ def _sided_normal(rng: np.random.Generator, plans: Sequence[FindingPlan]) -> lis
         return []
     healthy = "left" if busy == {"right"} else "right"
     kind = "Effusion" if "Effusion" in {plan.label for plan in plans} else "lung"
-    return [_draw(rng, WORDING["sided"][kind]).format(side=healthy)]
+    return [pick(rng, WORDING["sided"][kind]).format(side=healthy)]
 
 
 def _impression(
@@ -96,12 +97,12 @@ def _impression(
     """At most ``room`` sentences; the finding left out of the other section is always among them."""
     if present <= {"Foreign Object"}:
         normal = WORDING["normal_impressions"][: 2 if present else None]
-        return [*(_describe(rng, group) for group in order), _draw(rng, normal)]
+        return [*(_describe(rng, group) for group in order), pick(rng, normal)]
     most = len(order) - 1 if len(order) > 2 and rng.random() < 0.4 else len(order)
     first = [skipped] if skipped >= 0 else []
     keep = first + [i for i in range(len(order)) if i != skipped]
     lines = [_describe(rng, order[i]) for i in keep[: min(most, room)]]
     rest = [text for text, denies in WORDING["rest_impressions"].items() if present.isdisjoint(denies)]
     if len(lines) < min(3, room) and rest and rng.random() < 0.35:
-        lines.append(_draw(rng, rest))
+        lines.append(pick(rng, rest))
     return lines

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcgns.phantom.anatomy import SIDES, Anatomy, Chest, Lung
+from cmcgns.phantom.anatomy import SIDES, Chest, Lung
 from cmcgns.phantom.findings import FindingPlan
 from cmcgns.phantom.raster import Array, clamp, ramp, smooth_noise, stroke
 
@@ -18,14 +18,17 @@ def _paint_object(chest: Chest, plan: FindingPlan) -> Array:
     return shape
 
 
-def _line(anatomy: Anatomy, points: list[tuple[float, float]], width: float, size: int) -> Array:
-    """A smooth line through body coordinates."""
+def draw_line(
+    chest: Chest, points: list[tuple[float, float]], width: float, parts: int = 3, sway: float = 0.0
+) -> Array:
+    """A line through body coordinates, (H, W), in ``parts`` pieces a point; ``sway`` bends it up and down."""
     knots = np.array(points)
-    t = np.linspace(0, 1, 3 * len(knots))
+    t = np.linspace(0, 1, parts * len(knots))
     at = np.linspace(0, 1, len(knots))
     across, down = (np.interp(t, at, knots[:, i]) for i in (0, 1))
-    x, y = anatomy.to_image(across.astype(np.float32), down.astype(np.float32))
-    return stroke(np.stack((x, y), axis=1).astype(np.float64), width, size)
+    down = down + sway * np.sin(np.linspace(0, 2 * np.pi, len(t)))
+    x, y = chest.anatomy.to_image(across.astype(np.float32), down.astype(np.float32))
+    return stroke(np.stack((x, y), axis=1).astype(np.float64), width, chest.size)
 
 
 def _pacemaker(chest: Chest, plan: FindingPlan) -> Array:
@@ -34,7 +37,7 @@ def _pacemaker(chest: Chest, plan: FindingPlan) -> Array:
     corner = (across / np.float32(0.052)) ** 4 + (down / np.float32(0.042)) ** 4
     wire = [(0.25, 0.23), (0.19, 0.18), (0.09, 0.19), (0.05 if sign < 0 else -0.01, 0.26)]
     lead = [(sign * u, v) for u, v in wire] + [(-0.05, 0.40), (-0.06, 0.55), (-0.02, 0.67), (0.09, 0.70)]
-    shape: Array = np.maximum(ramp(1 - corner, 0.5), _line(chest.anatomy, lead, 0.008, chest.size))
+    shape: Array = np.maximum(ramp(1 - corner, 0.5), draw_line(chest, lead, 0.008))
     return shape
 
 
@@ -43,12 +46,12 @@ def _central_line(chest: Chest, plan: FindingPlan) -> Array:
     entry = [(sign * 0.13, -0.02), (sign * 0.11, 0.10)]
     route = [(-0.065, 0.20)] if sign < 0 else [(0.06, 0.19), (-0.02, 0.23)]
     points = [*entry, *route, (-0.052, 0.30), (-0.055, 0.42 + plan.extent[1])]
-    return _line(chest.anatomy, points, 0.009, chest.size)
+    return draw_line(chest, points, 0.009)
 
 
 def _endotracheal_tube(chest: Chest, plan: FindingPlan) -> Array:
     points = [(0.0, -0.03), (0.002, 0.12), (-0.004, 0.26 + plan.extent[1])]
-    return _line(chest.anatomy, points, 0.017, chest.size)
+    return draw_line(chest, points, 0.017)
 
 
 def _disc_distance(chest: Chest, plan: FindingPlan) -> Array:

@@ -10,6 +10,7 @@ by the study's or the patient's own number.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,44 +181,48 @@ def check_side(size: int) -> None:
         raise UserError(f"size {size} is too large for a synthetic radiograph; take at most {LARGEST_SIZE}")
 
 
-def check_numbers(seed: int, index: int) -> None:
-    """Raise if no study has these numbers.
+def plan_study(seed: int, index: int) -> StudyPlan:
+    """Draw patient, anatomy, findings and report of a study without drawing its image."""
+    patient = draw_patient(seed, index, _PATIENT, _POSE)
+    findings = draw_findings(np.random.default_rng((seed, _TRUTH, index)))
+    text, impression = compose_report(np.random.default_rng((seed, _REPORT, index)), findings)
+    return StudyPlan(
+        f"phantom-{seed}-{index:06d}", f"phantom-{seed}-{patient.name}", patient.sex, patient.age, patient.view,
+        patient.anatomy, findings, text, impression, grain=(seed, _GRAIN, index),
+    )  # fmt: skip
+
+
+class DrawnPatient(NamedTuple):
+    """Whose study it is, and how it is taken; ``pose`` draws whatever else differs between a patient's studies."""
+
+    name: str
+    sex: str
+    age: int
+    view: str
+    anatomy: Anatomy
+    pose: np.random.Generator
+
+
+def draw_patient(seed: int, index: int, body: int, pose: int) -> DrawnPatient:
+    """Draw the patient of a study; one to three studies a patient.
+
+    Args:
+        seed: names the series.
+        index: of the study.
+        body: number of the patient's random stream.
+        pose: number of the study's.
 
     Raises:
-        UserError: one is negative.
+        UserError: seed or index is negative.
     """
     if seed < 0 or index < 0:
         raise UserError(f"seed {seed} and index {index} must not be negative")
-
-
-def plan_study(seed: int, index: int) -> StudyPlan:
-    """Draw patient, anatomy, findings and report of a study without drawing its image."""
-    check_numbers(seed, index)
-    block, number = patient_of(seed, index)
-    patient, pose = (
-        np.random.default_rng((seed, _PATIENT, block, number)),
-        np.random.default_rng((seed, _POSE, index)),
-    )
-    sex, age, view, anatomy = draw_patient(patient, pose)
-    findings = draw_findings(np.random.default_rng((seed, _TRUTH, index)))
-    text, impression = compose_report(np.random.default_rng((seed, _REPORT, index)), findings)
-    study_id, patient_id = f"phantom-{seed}-{index:06d}", f"phantom-{seed}-p{block:05d}{number:02d}"
-    return StudyPlan(
-        study_id, patient_id, sex, age, view, anatomy, findings, text, impression, grain=(seed, _GRAIN, index)
-    )
-
-
-def draw_patient(patient: np.random.Generator, pose: np.random.Generator) -> tuple[str, int, str, Anatomy]:
-    """Sex, age, view and anatomy: the body from the patient's generator, the rest from the study's."""
-    sex, age = ("F" if patient.random() < 0.48 else "M"), int(patient.triangular(18, 62, 96))
-    view = "AP" if pose.random() < 0.35 else "PA"
-    return sex, age, view, draw_anatomy(patient, pose, sex, view)
-
-
-def patient_of(seed: int, index: int) -> tuple[int, int]:
-    """Block and number within it of the patient to whom a study belongs; one to three studies a patient."""
     block, position = divmod(index, PATIENT_BLOCK)
-    return block, _partition(seed, block)[position]
+    number = _partition(seed, block)[position]
+    own, posed = np.random.default_rng((seed, body, block, number)), np.random.default_rng((seed, pose, index))
+    sex, age = ("F" if own.random() < 0.48 else "M"), int(own.triangular(18, 62, 96))
+    view = "AP" if posed.random() < 0.35 else "PA"
+    return DrawnPatient(f"p{block:05d}{number:02d}", sex, age, view, draw_anatomy(own, posed, sex, view), posed)
 
 
 @lru_cache(maxsize=64)

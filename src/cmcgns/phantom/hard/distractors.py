@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from cmcgns.phantom.anatomy import SIDES, Anatomy, Chest
+from cmcgns.phantom.painting import draw_line
 from cmcgns.phantom.raster import Array, pixel_centres, ramp, smooth_noise, stroke
 
 _LETTERS = {  # strokes in a unit square
@@ -52,27 +53,20 @@ def _add_leads(chest: Chest, rng: np.random.Generator) -> None:
         across, down = rng.uniform(-0.36, 0.36), rng.uniform(0.15, 0.75)
         sign = 1 if across > 0 else -1
         bend, end = (across + sign * 0.08, down - rng.uniform(0.0, 0.15)), (sign * 0.62, rng.uniform(0, 0.5))
-        chest.density += np.float32(rng.uniform(0.10, 0.2)) * _line(chest, rng, [(across, down), bend, end], 0.005)
+        chest.density += np.float32(rng.uniform(0.10, 0.2)) * _wire(chest, rng, [(across, down), bend, end], 0.005)
         radius = np.hypot(chest.across - np.float32(across), chest.down - np.float32(down))
         outer, inner = ramp(np.float32(0.017) - radius, 0.008), ramp(np.float32(0.007) - radius, 0.008)
         chest.density += np.float32(rng.uniform(0.14, 0.26)) * outer + np.float32(0.2) * inner
 
 
-def _line(chest: Chest, rng: np.random.Generator, knots: list[tuple[float, float]], width: float) -> Array:
-    """A curve near knots in body coordinates, (H, W)."""
-    t = np.linspace(0, 1, 4 * len(knots))
-    points = np.array(knots)
-    sway = rng.uniform(-0.02, 0.02) * np.sin(np.linspace(0, 2 * np.pi, len(t)))
-    across = np.interp(t, np.linspace(0, 1, len(knots)), points[:, 0])
-    down = np.interp(t, np.linspace(0, 1, len(knots)), points[:, 1]) + sway
-    x, y = chest.anatomy.to_image(across.astype(np.float32), down.astype(np.float32))
-    return stroke(np.stack((x, y), axis=1).astype(np.float64), width, chest.size)
+def _wire(chest: Chest, rng: np.random.Generator, knots: list[tuple[float, float]], width: float) -> Array:
+    return draw_line(chest, knots, width, 4, rng.uniform(-0.02, 0.02))
 
 
 def _add_catheter(chest: Chest, rng: np.random.Generator) -> None:
     sign = rng.choice((-1, 1))
     knots = [(sign * 0.14, -0.02), (sign * 0.10, 0.12), (-0.05, 0.24), (-0.055, rng.uniform(0.34, 0.5))]
-    chest.density += np.float32(rng.uniform(0.15, 0.3)) * _line(chest, rng, knots, 0.008)
+    chest.density += np.float32(rng.uniform(0.15, 0.3)) * _wire(chest, rng, knots, 0.008)
 
 
 def _add_skin_fold(chest: Chest, rng: np.random.Generator) -> None:

@@ -18,7 +18,8 @@ HARD_FINDINGS: tuple[str, ...] = (
 """The labels of the hard level, in the order of the bits of a mask."""
 
 _BOTH_SIDES = 0.2  # of effusions and atelectases
-_ZONES = {"upper zone": 0.28, "mid zone": 0.45, "lower zone": 0.61}
+ZONES = {"upper zone": 0.28, "mid zone": 0.45, "lower zone": 0.61}
+"""Places of what may lie anywhere in a lung, and how far down they are."""
 
 
 class Slot(NamedTuple):
@@ -93,7 +94,7 @@ def _plan_pneumothorax(rng: np.random.Generator, slot: Slot, grade: int) -> Find
 
 def _centre(rng: np.random.Generator, slot: Slot) -> tuple[float, float]:
     low, high = {"upper zone": (0.15, 0.21), "mid zone": (0.16, 0.26), "lower zone": (0.23, 0.28)}[slot.place]
-    return float(rng.uniform(low, high)), _ZONES[slot.place] + float(rng.uniform(-0.04, 0.04))
+    return float(rng.uniform(low, high)), ZONES[slot.place] + float(rng.uniform(-0.04, 0.04))
 
 
 def _plan_consolidation(rng: np.random.Generator, slot: Slot, grade: int) -> FindingPlan:
@@ -144,9 +145,9 @@ _KINDS: dict[str, tuple[float, tuple[str, ...], _Planner]] = {  # in the order o
     "Pneumothorax": (0.13, ("apex",), _plan_pneumothorax),
     "Atelectasis": (0.16, ("base",), _plan_atelectasis),
     "Lung Cavity": (0.02, ("upper zone", "mid zone"), _round("Lung Cavity", (0.038, 0.054), (0.65, 0.85))),
-    "Consolidation": (0.18, tuple(_ZONES), _plan_consolidation),
-    "Nodule": (0.17, tuple(_ZONES), _round("Nodule", (0.024, 0.037), (0.68, 0.90))),
-    "Calcification": (0.14, tuple(_ZONES), _round("Calcification", (0.013, 0.018), (0.42, 0.56))),
+    "Consolidation": (0.18, tuple(ZONES), _plan_consolidation),
+    "Nodule": (0.17, tuple(ZONES), _round("Nodule", (0.024, 0.037), (0.68, 0.90))),
+    "Calcification": (0.14, tuple(ZONES), _round("Calcification", (0.013, 0.018), (0.42, 0.56))),
     "Hernia": (0.02, (), _plan_hernia),
 }
 

@@ -14,13 +14,11 @@ from cmcgns.phantom.study import (
     DrawnFinding,
     Study,
     StudyPlan,
-    check_numbers,
     check_side,
     develop,
     draw_patient,
     drawn_finding,
     paint_chest,
-    patient_of,
     to_gray,
 )
 
@@ -85,18 +83,13 @@ def plan_hard_study(seed: int, index: int, *, held_out: bool = False) -> HardPla
     Raises:
         UserError: if one of the numbers is out of range.
     """
-    check_numbers(seed, index)
-    block, number = patient_of(seed, index)
-    patient, pose = (
-        np.random.default_rng((seed, _PATIENT, block, number)),
-        np.random.default_rng((seed, _POSE, index)),
-    )
-    sex, age, view, anatomy = draw_patient(patient, pose)
+    patient = draw_patient(seed, index, _PATIENT, _POSE)
     findings = draw_hard_findings(np.random.default_rng((seed, _TRUTH, index)))
     text, impression, stated = compose_hard_report(np.random.default_rng((seed, _REPORT, index)), findings, held_out)
     return HardPlan(
-        f"phantom-hard-{seed}-{index:06d}", f"phantom-hard-{seed}-p{block:05d}{number:02d}", sex, age, view,
-        vary_anatomy(anatomy, pose), findings, text, impression, (seed, _GRAIN, index), stated,
+        f"phantom-hard-{seed}-{index:06d}", f"phantom-hard-{seed}-{patient.name}", patient.sex, patient.age,
+        patient.view, vary_anatomy(patient.anatomy, patient.pose), findings, text, impression,
+        (seed, _GRAIN, index), stated,
     )  # fmt: skip
 
 
