@@ -14,7 +14,7 @@ from rich.table import Table
 
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import make_folder, write_json
+from cmcgns.common.files import write_json
 from cmcgns.data.manifest import read_manifest
 from cmcgns.evaluation.compare import Comparison, compare_folders, write_comparison_rows
 from cmcgns.evaluation.open_encoder import open_encoder
@@ -98,7 +98,6 @@ def run_demo(recipe: Recipe, out: Path, counts: dict[str, int] | None = None, fu
     """
     if (out / "report.html").exists() and not full:
         raise UserError(f"{out / 'report.html'} is there already: open it, or choose another --out")
-    make_folder(out)
     with claimed(out, "demo"):
         return _run_demo(recipe, out, counts or COUNTS, full)
 

@@ -96,8 +96,17 @@ def test_a_forked_worker_does_not_keep_the_lock(tmp_path):
         worker.join()
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"absent/\.lock: cannot be written"), claimed(tmp_path / "absent", "prepare"):
+def test_a_folder_that_is_not_there_is_made(tmp_path):
+    with claimed(tmp_path / "new" / "out", "prepare"):
+        assert (tmp_path / "new" / "out" / LOCK).is_file()
+    assert not list((tmp_path / "new" / "out").iterdir())
+
+
+@pytest.mark.parametrize(("option", "named"), [("--out", "--out "), ("", "")])
+def test_a_folder_that_cannot_be_made_is_named_with_its_option(tmp_path, option, named):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "below"
+    with pytest.raises(UserError, match=f"^{named}{place}: cannot be written"), claimed(place, "prepare", option):
         pass
 
 

@@ -19,7 +19,7 @@ from cmcgns.check.report import Report, Summary, print_report, report_json, writ
 from cmcgns.check.rule import RULES, Loaded
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError, did_you_mean, shortened
-from cmcgns.common.files import make_folder, write_json
+from cmcgns.common.files import write_json
 from cmcgns.common.terminal import terminal_text
 from cmcgns.data.manifest import read_manifest, write_manifest
 
@@ -44,42 +44,33 @@ def check_folders(
     Raises:
         UserError: no manifest, or an unknown rule.
     """
-    if out is None:
-        return _check_folders(folders, open_images, skip, out, clean)
-    make_folder(out)
-    with claimed(out, "check"):
-        return _check_folders(folders, open_images, skip, out, clean)
-
-
-def _check_folders(
-    folders: Sequence[Path], open_images: bool, skip: Sequence[str], out: Path | None, clean: bool
-) -> int:
     console = Console()
 
     def say(message: str, style: str | None = None) -> None:
         console.print(terminal_text(message), style=style, highlight=False)
 
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not open_images) as progress:
-        bar = progress.add_task("images", total=None)
-        report = run_checks(folders, open_images, skip, lambda count: progress.advance(bar, count))
-    print_report(report, console)
-    if out is not None:
-        write_json(out / "check.json", report_json(report))
-        write_page(report, out / "check.html")
-        say(f"written: {out / 'check.html'}, {out / 'check.json'}")
-    for folder in folders if clean else []:
-        place = _manifest_file(folder).parent
-        is_ours = out is not None and place.resolve() == out.resolve()
-        with nullcontext() if is_ours else claimed(place, "check --fix"):
-            cleaned = fix(folder, report)
-        say(
-            f"{cleaned.path}: {cleaned.rows:,} rows; {sum(cleaned.left_out.values()):,} left out, "
-            f"boxes of {cleaned.clipped:,} rows clipped (row by row in {cleaned.account})"
-        )
-        if cleaned.rows == 0:
-            say(f"{cleaned.path} has no row left: these folders hold the same studies", style="bold red")
-    return report.exit_code
+    with nullcontext() if out is None else claimed(out, "check"):
+        columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True, disable=not open_images) as progress:
+            bar = progress.add_task("images", total=None)
+            report = run_checks(folders, open_images, skip, lambda count: progress.advance(bar, count))
+        print_report(report, console)
+        if out is not None:
+            write_json(out / "check.json", report_json(report))
+            write_page(report, out / "check.html")
+            say(f"written: {out / 'check.html'}, {out / 'check.json'}")
+        for folder in folders if clean else []:
+            place = _manifest_file(folder).parent
+            is_ours = out is not None and place.resolve() == out.resolve()
+            with nullcontext() if is_ours else claimed(place, "check --fix", option=""):
+                cleaned = fix(folder, report)
+            say(
+                f"{cleaned.path}: {cleaned.rows:,} rows; {sum(cleaned.left_out.values()):,} left out, "
+                f"boxes of {cleaned.clipped:,} rows clipped (row by row in {cleaned.account})"
+            )
+            if cleaned.rows == 0:
+                say(f"{cleaned.path} has no row left: these folders hold the same studies", style="bold red")
+        return report.exit_code
 
 
 def print_rules() -> None:

@@ -89,13 +89,11 @@ def report(
 ) -> None:
     """Show what a run learned, on studies that it did not train on: curves, bank, examples, attention."""
     from cmcgns.common.claim import claimed
-    from cmcgns.common.files import make_folder
     from cmcgns.reporting.run_page.report import write_run_page
     from cmcgns.training.run_folder import RunFolder
 
     RunFolder(run).read_recipe()  # before a folder is made in what may be no run
     folder = out or run / "report"
-    make_folder(folder)
     with claimed(folder, "report"):
         typer.echo(f"written: {write_run_page(run, data, {}, folder, images)}")
 
@@ -112,14 +110,12 @@ def clusters(
 ) -> None:
     """Show the clusters of a run: their sentences, sizes over time, labels, a map. The page quotes reports."""
     from cmcgns.common.claim import claimed
-    from cmcgns.common.files import make_folder
     from cmcgns.phantom import sentence_truth
     from cmcgns.reporting.clusters.inspection import check_run
     from cmcgns.reporting.clusters.page import write_clusters
 
     check_run(run)  # before a folder is made in what may be no run
     folder = out or run / "clusters"
-    make_folder(folder)
     with claimed(folder, "clusters"):
         page = write_clusters(run, data, folder, split=split, images=images, oracle=sentence_truth)
         typer.echo(f"written: {page}")

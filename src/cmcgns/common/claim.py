@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cmcgns.common.array_cache import cache_folder
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import explained, is_left_over
+from cmcgns.common.files import explained, is_left_over, make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +31,19 @@ class FolderInUse(UserError):
 
 
 @contextmanager
-def claimed(folder: Path, work: str) -> Iterator[None]:
-    """Sole use of a folder, which exists, while the block runs; temporary files of writers that are gone are removed.
+def claimed(folder: Path, work: str, option: str = "--out") -> Iterator[None]:
+    """Sole use of a folder while the block runs: it is made, and rid of temporary files of writers that are gone.
+
+    Args:
+        folder: to be written into.
+        work: the verb, for whoever comes meanwhile.
+        option: which names the folder, for the message; empty: none.
 
     Raises:
         FolderInUse: another process works in the folder.
-        UserError: it cannot be written to.
+        UserError: it cannot be made, or not be written to.
     """
+    make_folder(folder, option)
     file = folder / LOCK
     with explained(file):
         descriptor = _lock(file)

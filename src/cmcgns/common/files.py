@@ -87,7 +87,7 @@ def make_folder(path: Path, option: str = "--out") -> None:
     except OSError as error:
         if not is_about_a_place(error):
             raise
-        raise UserError(f"{option} {explain(error, path)}") from error
+        raise UserError(f"{option} {explain(error, path)}".lstrip()) from error
 
 
 def temporary_beside(path: Path) -> Path:

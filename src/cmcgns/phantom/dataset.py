@@ -17,7 +17,7 @@ from PIL import Image
 
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import make_folder, write_bytes
+from cmcgns.common.files import write_bytes
 from cmcgns.common.processes import worker_pool
 from cmcgns.data.images.files import open_picture
 from cmcgns.data.manifest import write_manifest
@@ -60,7 +60,6 @@ def write_dataset(
     """
     manifest = out / "manifest.parquet"
     _check(manifest, counts, size, workers, level)
-    make_folder(out)
     with claimed(out, "phantom studies"):
         _check(manifest, counts, size, workers, level)  # once more: another process may have just been here
         return _write(out, counts, seed, size, workers, level)
@@ -99,7 +98,6 @@ def write_hard_studies(out: Path, studies: Iterable[tuple[Study, str]]) -> Path:
         UserError: ``out`` already has a manifest.
     """
     manifest = out / "manifest.parquet"
-    make_folder(out)
     with claimed(out, "phantom studies"):
         _check_new(manifest)
         _make_folders(out, "hard")

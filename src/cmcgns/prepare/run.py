@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError, first_of
-from cmcgns.common.files import make_folder, write_json
+from cmcgns.common.files import write_json
 from cmcgns.common.remote import not_here
 from cmcgns.common.stored import read_json
 from cmcgns.common.terminal import terminal_text
@@ -23,7 +23,7 @@ from cmcgns.prepare.image import ImageSettings, ImageTask
 from cmcgns.prepare.report import describe_identifiers, summarise, write_prepare_page
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.sources import get_source
-from cmcgns.prepare.sources.base import Source, SourceOptions, is_inside
+from cmcgns.prepare.sources.base import SourceOptions, is_inside
 from cmcgns.prepare.work import Engine, prepare_images
 
 logger = logging.getLogger(__name__)
@@ -80,45 +80,40 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     console = console or Console(stderr=True, highlight=False)
     _check_call(name, root, out, options)
     with claimed(out, "prepare"):
-        return _prepare(source, root, out, options, console)
-
-
-def _prepare(source: Source, root: Path, out: Path, options: PrepareOptions, console: Console) -> Path:
-    name = source.name
-    table = source.read(root, options)
-    console.print(terminal_text(f"{source.title}: {len(table.frame):,} images in {root}"))
-    folder = options.images or (root if root.is_dir() else root.parent)
-    settings = ImageSettings(str(folder.resolve()), str(out.resolve()), options.size, options.lossless)
-    masks = table.frame.get("mask", [""] * len(table.frame))
-    tasks = [ImageTask(*pair) for pair in zip(table.frame["source"], masks, strict=True)]
-    results = prepare_images(tasks, settings, options.engine, options.workers, console)
-    frame = manifest_rows(table, results)
-    if len(frame) == 0:
-        first = {entry["reason"]: entry["where"] for entry in reversed(table.left_out)}
-        reasons = "; ".join(f"{first[reason]}: {reason}" for reason in sorted(first)[:3])
-        raise UserError(f"{root}: no image is left for a manifest ({reasons or 'the tables name none'})")
-    if name != "table" and "split_rule" not in frame:  # a table's splits are its owner's
-        frame["split_rule"] = options.split
-    manifest = write_manifest(frame, out / "manifest.parquet")
-    summary = summarise(source, frame, table, _about(root, options))
-    write_json(out / "report.json", summary)
-    write_prepare_page(out / "report.html", summary, frame, out)
-    for note in table.notes:
-        console.print(terminal_text(f"note: {note}"))
-    for line in describe_identifiers(summary["identifiers"]):
-        console.print(terminal_text(f"warning: {line} (all are in report.json)"))
-    if options.shards:
-        console.print(f"shards: {write_shards(out, out / SHARDS, options.shards)}")
-    elif (out / SHARDS).is_dir():
+        table = source.read(root, options)
+        console.print(terminal_text(f"{source.title}: {len(table.frame):,} images in {root}"))
+        folder = options.images or (root if root.is_dir() else root.parent)
+        settings = ImageSettings(str(folder.resolve()), str(out.resolve()), options.size, options.lossless)
+        masks = table.frame.get("mask", [""] * len(table.frame))
+        tasks = [ImageTask(*pair) for pair in zip(table.frame["source"], masks, strict=True)]
+        results = prepare_images(tasks, settings, options.engine, options.workers, console)
+        frame = manifest_rows(table, results)
+        if len(frame) == 0:
+            first = {entry["reason"]: entry["where"] for entry in reversed(table.left_out)}
+            reasons = "; ".join(f"{first[reason]}: {reason}" for reason in sorted(first)[:3])
+            raise UserError(f"{root}: no image is left for a manifest ({reasons or 'the tables name none'})")
+        if name != "table" and "split_rule" not in frame:  # a table's splits are its owner's
+            frame["split_rule"] = options.split
+        manifest = write_manifest(frame, out / "manifest.parquet")
+        summary = summarise(source, frame, table, _about(root, options))
+        write_json(out / "report.json", summary)
+        write_prepare_page(out / "report.html", summary, frame, out)
+        for note in table.notes:
+            console.print(terminal_text(f"note: {note}"))
+        for line in describe_identifiers(summary["identifiers"]):
+            console.print(terminal_text(f"warning: {line} (all are in report.json)"))
+        if options.shards:
+            console.print(f"shards: {write_shards(out, out / SHARDS, options.shards)}")
+        elif (out / SHARDS).is_dir():
+            console.print(
+                f"{out / SHARDS} is of an earlier call and was left as it is: give --shards again, or delete it"
+            )
+        _print_left_out(summary["reasons"], console)
+        left_out = len(table.left_out)
         console.print(
-            f"{out / SHARDS} is of an earlier call and was left as it is: give --shards again, or delete it"
+            terminal_text(f"{len(frame):,} images in {manifest}, {left_out:,} left out; see {out / 'report.html'}")
         )
-    _print_left_out(summary["reasons"], console)
-    left_out = len(table.left_out)
-    console.print(
-        terminal_text(f"{len(frame):,} images in {manifest}, {left_out:,} left out; see {out / 'report.html'}")
-    )
-    return manifest
+        return manifest
 
 
 def read_column_names(pairs: Sequence[str]) -> dict[str, str]:
@@ -162,7 +157,6 @@ def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> No
     earlier = read_report(out)["source"]["name"] if (out / "report.json").is_file() else name
     if earlier != name:
         raise UserError(f"--out {out} holds {earlier} already, which {name} would replace; choose another folder")
-    make_folder(out)
 
 
 def _refuse_without_effect(name: str, options: PrepareOptions) -> None:

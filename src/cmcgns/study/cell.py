@@ -16,7 +16,7 @@ from rich.console import Console
 
 from cmcgns.common.claim import LOCK, FolderInUse, claimed
 from cmcgns.common.errors import UserError, first_of, one_line
-from cmcgns.common.files import is_about_a_place, is_left_over, make_folder, write_json
+from cmcgns.common.files import is_about_a_place, is_left_over, write_json
 from cmcgns.common.stored import naming_damage, read_json
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.run import EvaluateOptions
@@ -91,7 +91,6 @@ def do_job(work: Work, job: Job, begun: Callable[[], None] | None = None) -> Out
         UserError: the disk refuses something: the next job would fare no better.
     """
     place = place_of(work.out, job)
-    make_folder(place)
     try:
         with claimed(place, "study"):
             if begun is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError, one_line
-from cmcgns.common.files import explain, is_about_a_place, make_folder
+from cmcgns.common.files import explain, is_about_a_place
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import differences, with_free_settings
 from cmcgns.training.checkpoint import TrainingState, checkpoints, newest_whole, read_state
@@ -32,7 +32,6 @@ def claimed_run(folder: RunFolder, resume: bool) -> Iterator[None]:
     if not is_first_process():
         yield
         return
-    make_folder(folder.path)
     with claimed(folder.path, "pretrain"):
         yield
 

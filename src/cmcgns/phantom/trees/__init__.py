@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cmcgns.common.claim import claimed, holds_anything
 from cmcgns.common.errors import UserError, did_you_mean
-from cmcgns.common.files import make_folder
 from cmcgns.phantom.trees import layouts
 from cmcgns.phantom.trees.cases import Case, make_cases
 
@@ -60,7 +59,6 @@ def write_tree(name: str, out: Path, studies: int, seed: int = 0, size: int = 12
     if studies < FEWEST_STUDIES:
         raise UserError(f"studies is {studies}; take {FEWEST_STUDIES} or more")
     cases = make_cases(studies, seed, size, _VIEWS.get(name))
-    make_folder(out)
     with claimed(out, "phantom tree"):
         if holds_anything(out):
             raise UserError(f"{out} is there already and not an empty folder; choose another one")

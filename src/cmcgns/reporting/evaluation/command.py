@@ -72,7 +72,6 @@ def judge_encoder(
     Raises:
         UserError: another process works in the folder, or it cannot be written to.
     """
-    make_folder(out)
     with claimed(out, "evaluate"):
         return _judge(encoder, pairs, out, options, console)
 
@@ -105,7 +104,7 @@ def run_figures(out: Path) -> int:
     """
     console, outcome = Console(highlight=False), Outcome()
     read_encoder(out)  # before a lock is put into what may be another folder
-    with claimed(out, "figures"):
+    with claimed(out, "figures", option=""):
         rows = figures_of(out, outcome.failures)
         print_judgement(_judgement(out, rows, outcome), console)
     return 1 if outcome.failures or not rows else 0
