@@ -88,16 +88,12 @@ def _window(dataset: "Dataset", values: Values) -> Values | None:
     if function == "SIGMOID":
         return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -500, 500)))
     if function == "LINEAR_EXACT":
-        return _clip((values - centre) / width + 0.5)
+        return np.clip((values - centre) / width + 0.5, 0, 1)
     if function != "LINEAR" or width < 1:
         return None
     if width == 1:
         return (values > centre - 0.5).astype(np.float64)
-    return _clip((values - (centre - 0.5)) / (width - 1) + 0.5)
-
-
-def _clip(brightness: Values) -> Values:
-    return np.clip(brightness, 0, 1)
+    return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
 def _content_range(dataset: "Dataset", pixels: NDArray[Any], stored: Stored, modality: Values) -> tuple[float, float]:
