@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from cmcgns.check import run_checks
 from cmcgns.check.image_facts import CACHE, measure_images
 from cmcgns.check.text import dicom_patient_tags
+from cmcgns.data.images.read import decode_image
 from support.check import changed, found, picture, rows, write
 from support.image_faults import FAULTS, dicom, dicom_bytes
 
@@ -108,6 +109,14 @@ def test_a_dicom_file_is_unreadable_for_training_and_its_patient_tags_are_named(
     assert personal.message.endswith(": PatientName, PatientBirthDate")  # what stands there is not said
     (folder / "images/1.png").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
     assert dicom_patient_tags(folder / "images/1.png") == []
+
+
+@pytest.mark.parametrize("name", ["ANONYMOUS", "Removed", "p7", "XXXX", "___", "^^"])
+def test_a_dicom_file_without_a_person_s_data_is_clean_as_prepare_finds_it(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "picture.dcm"
+    file.write_bytes(dicom_bytes(dicom(PatientID="p7", PatientName=name, OperatorsName=name)))
+    assert dicom_patient_tags(file) == []
+    assert decode_image(file).tags["identifying"] == ""
 
 
 def test_urls_are_not_opened_and_that_is_said(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from cmcgns.check.rule import Finding, Loaded, rule
-from cmcgns.data.images.dicom import IDENTIFYING_TAGS, parse_dicom
+from cmcgns.data.images.dicom import IDENTIFYING_TAGS, filled_identifiers, parse_dicom
 from cmcgns.data.images.files import load_file
 from cmcgns.data.reports.identifiers import find_identifiers, identifier_kinds
 from cmcgns.data.reports.text import compose
@@ -109,7 +109,6 @@ def dicom_patient_tags(file: Path) -> list[str]:
     """Names of the DICOM tags that identify a person and are filled; an unreadable or other file has none."""
     try:
         content = load_file(file, ("DICOM",))[0].getvalue()
-        data = parse_dicom(content, file, IDENTIFYING_TAGS)
-        return [tag for tag in IDENTIFYING_TAGS if str(data.get(tag, "") or "").strip(" ^_X")]
+        return filled_identifiers(parse_dicom(content, file, [*IDENTIFYING_TAGS, "PatientID"]))
     except Exception:  # pydicom raises whatever a broken file leads it to; that it is broken is another rule's to say
         return []

@@ -235,7 +235,16 @@ def _gray_of_colour(rgb: NDArray[Any], bits: int) -> Gray:
 
 def _tags(dataset: "Dataset") -> dict[str, str]:
     kept = {name: str(dataset.get(name)).strip() for name in KEPT_TAGS if dataset.get(name) not in (None, "")}
-    known = _NAMELESS | {kept.get("PatientID", "").upper()}
-    filled = (name for name in IDENTIFYING_TAGS if dataset.get(name) is not None)
-    named = [name for name in filled if str(dataset.get(name)).strip("^ []'\"").upper() not in known]
-    return kept | {"identifying": ",".join(named), "transfer_syntax": dataset.file_meta.TransferSyntaxUID.name}
+    syntax = dataset.file_meta.TransferSyntaxUID.name
+    return kept | {"identifying": ",".join(filled_identifiers(dataset)), "transfer_syntax": syntax}
+
+
+def filled_identifiers(dataset: "Dataset") -> list[str]:
+    """Names of the tags that identify a person and are filled, but with no pseudonym and no mark of what was removed.
+
+    Args:
+        dataset: with `IDENTIFYING_TAGS` and PatientID, as far as the file has them.
+    """
+    nameless = _NAMELESS | {str(dataset.get("PatientID") or "").strip().upper()}
+    stated = {name: str(dataset.get(name) or "").strip("^ []'\"").upper() for name in IDENTIFYING_TAGS}
+    return [name for name, text in stated.items() if text not in nameless and text.strip("^ _X")]
