@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.check.rule import Finding, Loaded, Severity, positions, rule
-from cmcgns.data.boxes import NOT_LISTED, SIDES, as_number, listed_boxes
+from cmcgns.data.boxes import BOX_FIELDS, NOT_LISTED, as_number, listed_boxes
 from cmcgns.data.manifest import boxes_text
 
 SLACK = 1.0  # pixels: boxes are scaled with the image and rounded
@@ -31,8 +31,8 @@ def box_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
             malformed.append(row)
             continue
         rows += [row] * len(boxes)
-        numbers += [tuple(as_number(box.get(side)) for side in SIDES) for box in boxes]
-    table = pd.DataFrame(np.array(numbers, dtype=np.float64).reshape(-1, 4), columns=list(SIDES))
+        numbers += [tuple(as_number(box.get(side)) for side in BOX_FIELDS) for box in boxes]
+    table = pd.DataFrame(np.array(numbers, dtype=np.float64).reshape(-1, 4), columns=list(BOX_FIELDS))
     table.insert(0, "row", np.array(rows, dtype=np.int64))
     for name in ("width", "height"):
         table[f"image_{name}"] = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)[rows]
@@ -74,7 +74,7 @@ def _finding(loaded: Loaded, severity: Severity, message: str, wrong: "pd.Series
 
 
 def _finite(boxes: pd.DataFrame) -> "pd.Series[bool]":
-    return boxes[list(SIDES)].abs().max(axis=1, skipna=False) < np.inf
+    return boxes[list(BOX_FIELDS)].abs().max(axis=1, skipna=False) < np.inf
 
 
 def _possible(boxes: pd.DataFrame) -> "pd.Series[bool]":

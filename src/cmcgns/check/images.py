@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from cmcgns.check.image_facts import NARROW, TEXT_ROWS
 from cmcgns.check.rule import Finding, Loaded, joint_rule, rule
 from cmcgns.check.tables import across_splits, by_preference, group_findings, places, stack
-from cmcgns.check.text import SECTIONS, dicom_patient_tags
+from cmcgns.check.text import dicom_patient_tags
 from cmcgns.common.errors import UserError, first_of
 from cmcgns.data.images.masks import read_mask
 from cmcgns.data.images.near_duplicates import CORRELATION, connected, near_duplicates
 from cmcgns.data.images.turned import best_correlation
-from cmcgns.data.manifest import label_columns
+from cmcgns.data.manifest import REPORT_COLUMNS, label_columns
 
 
 @rule("unreadable-image", "an image is missing, truncated, oversized or no image", opens_images=True)
@@ -170,11 +170,11 @@ _TEMPLATE = 8  # images; a report that stands beside more is a template, and pro
 
 def _same_report(manifests: Sequence[Loaded], table: pd.DataFrame) -> NDArray[np.int64]:
     """(p, 2) positions in a table of images whose studies differ and whose reports are the same."""
-    columns = [*SECTIONS, "study_id"]
+    columns = [*REPORT_COLUMNS, "study_id"]
     rows = pd.concat([loaded.frame[columns] for loaded in manifests], ignore_index=True).loc[table.index]
-    rows = rows.assign(place=np.arange(len(rows)))[(rows[list(SECTIONS)] != "").any(axis=1)]
-    rows = rows[rows.groupby(list(SECTIONS))["place"].transform("size") <= _TEMPLATE]
-    both = rows.merge(rows, on=list(SECTIONS), suffixes=("", "_other"))
+    rows = rows.assign(place=np.arange(len(rows)))[(rows[list(REPORT_COLUMNS)] != "").any(axis=1)]
+    rows = rows[rows.groupby(list(REPORT_COLUMNS))["place"].transform("size") <= _TEMPLATE]
+    both = rows.merge(rows, on=list(REPORT_COLUMNS), suffixes=("", "_other"))
     both = both[(both["place"] < both["place_other"]) & (both["study_id"] != both["study_id_other"])]
     pairs: NDArray[np.int64] = both[["place", "place_other"]].to_numpy(dtype=np.int64)
     return pairs

@@ -12,11 +12,10 @@ from PIL import Image
 from cmcgns.check.rule import Finding, Loaded, rule
 from cmcgns.data.images.dicom import IDENTIFYING_TAGS, filled_identifiers, parse_dicom
 from cmcgns.data.images.files import load_file
+from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.reports.identifiers import find_identifiers, identifier_kinds
 from cmcgns.data.reports.text import compose
 from cmcgns.data.reports.tokens import MOST_UNKNOWN
-
-SECTIONS = ("findings", "impression", "report")
 
 # EXIF: ImageDescription, Artist, XPTitle, XPComment, XPAuthor, UserComment. Dates of the camera are no one's.
 _EXIF_TAGS = (0x010E, 0x013B, 0x9C9B, 0x9C9C, 0x9C9D, 0x9286)
@@ -26,7 +25,7 @@ _COMMENTS = ("comment", "Comment", "Description", "Title", "Author", "Subject", 
 @rule("residual-identifiers", "a date, telephone number, name after a title, record number or e-mail in a report")
 def residual_identifiers(loaded: Loaded) -> Iterator[Finding]:
     """Says kind, column and rows; never what stands there."""
-    for column in SECTIONS:
+    for column in REPORT_COLUMNS:
         for kind, rows in find_identifiers(loaded.frame[column]).items():
             yield loaded.finding("warning", f"{column} seems to hold a {kind}", rows)
 
@@ -45,7 +44,7 @@ def identifiers_in_source(loaded: Loaded) -> Iterator[Finding]:
 def empty_report(loaded: Loaded) -> Iterator[Finding]:
     """Marks of removed text ("___", "XXXX") alone are no report."""
     filled = pd.Series(False, index=loaded.frame.index)
-    for column in SECTIONS:
+    for column in REPORT_COLUMNS:
         filled |= loaded.frame[column].str.strip(" \t\n._-X") != ""
     reported = filled.groupby(loaded.frame["dataset"]).transform("any")
     message = "the report is empty, but other rows of the data set have one"
@@ -79,9 +78,9 @@ def _letters(text: str) -> set[str]:
 def repeated_report(loaded: Loaded) -> Iterator[Finding]:
     """Normal studies often share a template; in contrastive pretraining their pairs are false negatives."""
     frame = loaded.frame
-    table = pd.DataFrame({column: pd.factorize(frame[column])[0] for column in (*SECTIONS, "study_id")})
-    table = table[(frame[list(SECTIONS)] != "").any(axis=1).to_numpy()]
-    table["text"] = table.groupby(list(SECTIONS), sort=False).ngroup()
+    table = pd.DataFrame({column: pd.factorize(frame[column])[0] for column in (*REPORT_COLUMNS, "study_id")})
+    table = table[(frame[list(REPORT_COLUMNS)] != "").any(axis=1).to_numpy()]
+    table["text"] = table.groupby(list(REPORT_COLUMNS), sort=False).ngroup()
     studies = table.drop_duplicates(["text", "study_id"])["text"].value_counts()
     studies = studies[studies > 1]
     if len(studies):

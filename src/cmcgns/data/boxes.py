@@ -7,7 +7,7 @@ from typing import Any
 
 from cmcgns.common.errors import UserError, shortened
 
-SIDES = ("x", "y", "width", "height")
+BOX_FIELDS = ("x", "y", "width", "height")
 NOT_LISTED = "boxes are not a JSON list of {label, x, y, width, height}"
 
 
@@ -37,10 +37,10 @@ def box_fault(text: str) -> str:
     if boxes is None:
         return NOT_LISTED
     for number, box in enumerate(boxes, start=1):
-        stated = [box.get(side) for side in SIDES]
+        stated = [box.get(side) for side in BOX_FIELDS]
         sides = list(map(as_number, stated))
         if not all(map(math.isfinite, sides)) or min(sides[2:]) <= 0:
-            return f"box {number} is not finite or without area ({', '.join(SIDES)}: {shortened(stated)})"
+            return f"box {number} is not finite or without area ({', '.join(BOX_FIELDS)}: {shortened(stated)})"
     return ""
 
 

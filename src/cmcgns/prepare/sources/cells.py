@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import shortened
-from cmcgns.data.boxes import SIDES
+from cmcgns.data.boxes import BOX_FIELDS
 from cmcgns.data.manifest import LABEL, NUMBERS, TEXT, boxes_text
 from cmcgns.data.tables import MISSING, has_nul, read_table
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable
@@ -95,13 +95,13 @@ def drop_bad_boxes(boxes: pd.DataFrame, left_out: list[dict[str, str]]) -> pd.Da
         boxes: text or numbers in x, y, width, height, and `PLACE`.
         left_out: bad ones are added here.
     """
-    numbers = boxes[list(SIDES)].apply(pd.to_numeric, errors="coerce")
+    numbers = boxes[list(BOX_FIELDS)].apply(pd.to_numeric, errors="coerce")
     finite = numbers.map(math.isfinite).all(axis=1)
     positive = (numbers["width"] > 0) & (numbers["height"] > 0)
     for bad, reason in ((~finite, "box is not four numbers"), (finite & ~positive, "box without area")):
         left_out += [{"where": str(place), "reason": reason} for place in boxes.loc[bad, PLACE]]
     good = finite & positive
-    kept: pd.DataFrame = boxes.drop(columns=list(SIDES)).join(numbers)[good].reset_index(drop=True)
+    kept: pd.DataFrame = boxes.drop(columns=list(BOX_FIELDS)).join(numbers)[good].reset_index(drop=True)
     return kept
 
 
@@ -113,7 +113,7 @@ def boxes_by_image(boxes: pd.DataFrame, extra: tuple[str, ...] = ()) -> dict[str
         extra: columns that a box keeps where they are not empty.
     """
     groups: dict[str, list[dict[str, object]]] = {}
-    stated = ("label", *SIDES, *extra)
+    stated = ("label", *BOX_FIELDS, *extra)
     for image, *values in boxes[["image", *stated]].itertuples(index=False):
         box = dict(zip(stated, values, strict=True))
         groups.setdefault(image, []).append({name: value for name, value in box.items() if value != ""})

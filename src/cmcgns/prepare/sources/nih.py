@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.common.errors import UserError, shortened
-from cmcgns.data.boxes import SIDES
+from cmcgns.data.boxes import BOX_FIELDS
 from cmcgns.data.delimited import read_cells
 from cmcgns.data.manifest import LABEL
 from cmcgns.data.text_files import read_lines
@@ -90,7 +90,7 @@ def _boxes(root: Path, left_out: list[dict[str, str]]) -> dict[str, str]:
     if header[: len(_BOX_HEADER)] != _BOX_HEADER:
         found, wanted = shortened(",".join(header)), ",".join(_BOX_HEADER)
         raise UserError(f"{path}: the header is {found!r}; {wanted!r} is expected")
-    boxes = cells.iloc[:, :6].set_axis(["image", "label", *SIDES], axis=1)
+    boxes = cells.iloc[:, :6].set_axis(["image", "label", *BOX_FIELDS], axis=1)
     boxes = number_rows(boxes, path.name, left_out)
     boxes["label"] = boxes["label"].replace("Infiltrate", "Infiltration")  # two spellings of one finding
     return boxes_by_image(drop_bad_boxes(boxes, left_out))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError, shortened
-from cmcgns.data.boxes import SIDES
+from cmcgns.data.boxes import BOX_FIELDS
 from cmcgns.data.tables import read_table
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files, find, find_optional
 from cmcgns.prepare.sources.cells import (
@@ -72,7 +72,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         UserError: a missing file, table without its columns, or mapping of another structure.
     """
     file = find(root, LABELS, f"{LABELS}.gz")
-    rows = read_table(file, ("patientId", *SIDES, "Target"))
+    rows = read_table(file, ("patientId", *BOX_FIELDS, "Target"))
     table = images_of(rows, file.name)
     _add_classes(table, root)
     _add_patients(table, root)
@@ -93,7 +93,7 @@ def images_of(rows: pd.DataFrame, name: str) -> SourceTable:
     """
     table = SourceTable()
     cells = number_rows(rows, name, table.left_out).apply(lambda column: column.str.strip())
-    numbers = cells[list(SIDES)].apply(pd.to_numeric, errors="coerce").astype(float)
+    numbers = cells[list(BOX_FIELDS)].apply(pd.to_numeric, errors="coerce").astype(float)
     published = pd.Series(sorted(set(cells["patientId"]) - {""}), dtype="str")
     table.frame = cells[[PLACE, "patientId", "Target"]].join(numbers)
     faults = _faults(cells, numbers)
@@ -120,7 +120,7 @@ def images_of(rows: pd.DataFrame, name: str) -> SourceTable:
 def _faults(cells: pd.DataFrame, numbers: pd.DataFrame) -> pd.Series:
     """What is wrong with each row, empty if nothing."""
     images, targets = cells["patientId"], cells["Target"]
-    stated = ~cells[list(SIDES)].isin(["", "nan", "NaN"])
+    stated = ~cells[list(BOX_FIELDS)].isin(["", "nan", "NaN"])
     wrong = {  # the first that holds is reported
         "empty patientId": images == "",
         "Target is neither 0 nor 1": ~targets.isin(["0", "1"]),
