@@ -121,11 +121,7 @@ def read_grey(file: Path) -> tuple[Gray, set[str]]:
 
 
 def measure(file: Path) -> NDArray[np.void]:
-    """Facts of one image as a structured scalar array ().
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """Facts of one image as a structured scalar array ()."""
     grey, metadata = read_grey(file)
     facts = np.zeros((), dtype=_FACTS)
     facts["height"], facts["width"] = grey.shape

@@ -89,9 +89,6 @@ def check_inside(boxes: Iterable[Mapping[str, Any]], width: int, height: int, wh
         width: of the picture, pixels.
         height: of the picture.
         where: the row, for the message.
-
-    Raises:
-        UserError: names the row.
     """
     for number, box in enumerate(boxes, start=1):
         right, bottom = box["x"] + box["width"], box["y"] + box["height"]

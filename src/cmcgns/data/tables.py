@@ -191,11 +191,7 @@ def has_nul(frame: pd.DataFrame) -> pd.Series:
 
 
 def refuse_nested(frame: pd.DataFrame, columns: Iterable[str], path: Path) -> None:
-    """Stop at columns of a parquet file whose cells are lists or records: their text would be brackets and marks.
-
-    Raises:
-        UserError: names the first.
-    """
+    """Stop at columns of a parquet file whose cells are lists or records: their text would be brackets and marks."""
     for name in columns:
         cells = frame[name]
         if cells.dtype == object and any(isinstance(cell, list | dict | tuple | np.ndarray) for cell in cells):

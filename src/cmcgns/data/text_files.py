@@ -57,11 +57,7 @@ def unreadable(path: Path, reason: str) -> UserError:
 
 
 def check_encoding(name: str) -> None:
-    """Refuse what is no encoding of text.
-
-    Raises:
-        UserError: Python has no such codec, or one that gives no text.
-    """
+    """Refuse what is no encoding of text."""
     try:
         "a".encode(name)  # of nothing, every codec makes something
     except (LookupError, ValueError) as error:

@@ -170,11 +170,7 @@ def make_study(seed: int, index: int, size: int = 128) -> Study:
 
 
 def check_side(size: int) -> None:
-    """Raise if images of this height and width cannot be drawn.
-
-    Raises:
-        UserError: it is out of range.
-    """
+    """Raise if images of this height and width cannot be drawn."""
     if size < SMALLEST_SIZE:
         raise UserError(f"size {size} is too small for a synthetic radiograph; take {SMALLEST_SIZE} or more")
     if size > LARGEST_SIZE:
@@ -211,9 +207,6 @@ def draw_patient(seed: int, index: int, body: int, pose: int) -> DrawnPatient:
         index: of the study.
         body: number of the patient's random stream.
         pose: number of the study's.
-
-    Raises:
-        UserError: seed or index is negative.
     """
     if seed < 0 or index < 0:
         raise UserError(f"seed {seed} and index {index} must not be negative")

@@ -19,9 +19,6 @@ def check_codestream(stream: bytes, expected: tuple[int, int, int], path: Path) 
         stream: one frame.
         expected: width, height and samples of a pixel by the file's header.
         path: named in messages.
-
-    Raises:
-        UserError: the sizes differ, or the end marker is missing.
     """
     jpeg = stream.startswith(b"\xff\xd8")
     found = _jpeg_size(stream) if jpeg else _jpeg_2000_size(stream)

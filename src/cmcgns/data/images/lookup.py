@@ -48,11 +48,7 @@ class LookupTable(NamedTuple):
 
 
 def lookup_table(item: "Dataset", values: Values, path: Path) -> LookupTable:
-    """The table in an item of a modality or VOI LUT sequence.
-
-    Raises:
-        UserError: no descriptor, no data, or fewer entries than declared.
-    """
+    """The table in an item of a modality or VOI LUT sequence."""
     count, first, declared = _descriptor(item, path)
     words = _words(item, path)
     if len(words) < count <= 2 * len(words):

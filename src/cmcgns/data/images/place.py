@@ -26,9 +26,6 @@ def check_size(width: int, height: int, name: object) -> None:
         width: pixels.
         height: pixels.
         name: of the file, for the message.
-
-    Raises:
-        UserError: no pixels, or more than the bound.
     """
     if width < 1 or height < 1:
         raise UserError(f"{name}: {width}×{height} pixels are no picture")

@@ -31,9 +31,6 @@ def gray_table(dataset: "Dataset", pixels: NDArray[Any], path: Path) -> tuple[Va
     Returns:
         (256,) or (65536,) brightness from 0 (black) to 1 (white) by the pixel's bits, and which VOI that is, e.g.
         `window 2048/4096`.
-
-    Raises:
-        UserError: the rescale or a lookup table is unusable.
     """
     inverted = str(dataset.PhotometricInterpretation).strip() == "MONOCHROME1"
     stored = _stored_values(dataset, pixels.dtype.itemsize * 8)

@@ -157,11 +157,7 @@ def usual_splits(cells: pd.Series, named: Iterable[str | None]) -> pd.Series:
 
 
 def check_ids(frame: pd.DataFrame, table: Path) -> None:
-    """One row for each image, one patient for each study.
-
-    Raises:
-        UserError: an image in several rows, or a study of several patients.
-    """
+    """Stop unless every image has one row, and every study one patient."""
     paths = frame["image_path"]
     repeated = paths.duplicated(keep=False)
     if repeated.any():

@@ -59,11 +59,7 @@ def make_hard_study(seed: int, index: int, size: int = 128, *, held_out: bool = 
 
 
 def study_of(plan: HardPlan, size: int) -> Study:
-    """A planned study with its picture, as :func:`make_hard_study` gives it.
-
-    Raises:
-        UserError: the size is out of range.
-    """
+    """A planned study with its picture, as :func:`make_hard_study` gives it."""
     check_side(size)
     image, mask, findings = render_hard(plan, size)
     return Study(

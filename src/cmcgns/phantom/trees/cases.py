@@ -81,9 +81,6 @@ def make_cases(studies: int, seed: int, size: int, view: str | None = None) -> l
         seed: of the series.
         size: of the images, pixels.
         view: only studies of that view count; None: all do.
-
-    Raises:
-        UserError: seed or size is out of range.
     """
     indices = (index for index in count() if view is None or plan_study(seed, index).view == view)
     cases: list[Case] = []
@@ -179,11 +176,7 @@ def write_tables(
 
 
 def write_dicom(path: Path, case: Case, instance: str) -> None:
-    """Write a case's image as uncompressed DICOM of 12 bits; every third one is MONOCHROME1 (low values are white).
-
-    Raises:
-        UserError: pydicom is not installed.
-    """
+    """Write a case's image as uncompressed DICOM of 12 bits; every third one is MONOCHROME1 (low is white)."""
     try:
         from pydicom.dataset import FileDataset, FileMetaDataset
         from pydicom.uid import UID, ExplicitVRLittleEndian

@@ -22,9 +22,6 @@ def read_rows(path: Path, left_out: list[dict[str, str]], required: tuple[str, .
         path: the file.
         left_out: rows with NUL bytes, the mark of a damaged file, are added here.
         required: columns that must be there.
-
-    Raises:
-        UserError: as `read_table`.
     """
     return number_rows(read_table(path, required), path.name, left_out)
 
