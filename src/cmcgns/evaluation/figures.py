@@ -36,12 +36,10 @@ PRIMARY = "primary: "  # what a note about it begins with
 
 @dataclass(frozen=True)
 class ReliabilityCurve:
-    """Predicted probabilities in bins, beside what was observed.
+    """Predicted probabilities of all classes in bins, beside what was observed.
 
     Attributes:
         protocol: name in tables.
-        encoder: its name.
-        label: class; empty for all classes together.
         fraction: per cent of the labels; None for what learns nothing.
         predicted: (K,) mean predicted probability of each bin that is not empty.
         observed: (K,) share of positives in it.
@@ -49,8 +47,6 @@ class ReliabilityCurve:
     """
 
     protocol: str
-    encoder: str
-    label: str
     fraction: float | None
     predicted: tuple[float, ...]
     observed: tuple[float, ...]
@@ -68,7 +64,7 @@ def reliability_of(folder: Path, names: Iterable[str]) -> list[ReliabilityCurve]
         found = reliability(arrays["probabilities"].reshape(-1, 1), arrays["labels"].reshape(-1, 1))
         used = found.rows[0] > 0
         values = (tuple(row[0][used].tolist()) for row in (found.probability, found.positive, found.rows))
-        curves.append(ReliabilityCurve(name, read_encoder(folder)["encoder"], "", cell.fraction, *values))
+        curves.append(ReliabilityCurve(name, cell.fraction, *values))
     return curves
 
 

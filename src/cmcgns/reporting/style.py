@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cmcgns.common.files import write_bytes
 
 # Okabe and Ito (2008): told apart with every kind of colour vision.
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 INK, FAINT, GRID = "#22303C", "#6B7885", "#E4E8EC"
 BOX, HIDDEN = "#4FB7FF", "#6F8AA3"
 TITLE, TEXT, SMALL = 12.5, 11.0, 9.5  # points
@@ -125,13 +125,13 @@ def title_panel(axes: Axes, title: str, xlabel: str = "", ylabel: str = "", widt
     style_plot(axes, textwrap.fill(plain(title, 2 * width), width), xlabel, ylabel)
 
 
-def shared_legend(figure: Figure, panels: Sequence[Axes], below: int = 0) -> None:
-    """One legend for all panels, below them; none for so few names as `below`."""
+def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One legend for all panels, below them; none without names."""
     named: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             named.setdefault(label, handle)
-    if len(named) > below:
+    if named:
         columns = max(1, min(len(named), 110 // (max(len(name) for name in named) + 6)))
         figure.legend(
             list(named.values()), list(named), loc="outside lower center", ncols=columns, fontsize=SMALL + 0.5,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 from cmcgns.evaluation.results import ResultRow
@@ -32,7 +31,7 @@ PUBLISHED_NOTE = (
 
 
 def main_table(selection: Selection, protocols: Sequence[str], named: bool) -> Table:
-    """The paper's table: one row an encoder, one block of fractions a protocol, published figures below.
+    """The paper's table: the encoder's row, one block of fractions a protocol, published figures below.
 
     Args:
         selection: the rows.
@@ -42,14 +41,11 @@ def main_table(selection: Selection, protocols: Sequence[str], named: bool) -> T
     notes = Notes()
     blocks = [_block(selection, name, named) for name in protocols]
     columns = [(name, selection.primary(name), share) for name in protocols for share in selection.fractions(name)]
-    lines = []
-    for encoder in selection.encoders:
-        if any(encoder in selection.encoders_of(name) for name in protocols):
-            found = [(selection.find(name, encoder, of, fraction=share), name, share) for name, of, share in columns]
-            lines.append(Line(encoder, tuple(entry(selection, *one, notes) for one in found)))
+    found = [(selection.find(name, of, fraction=share), name, share) for name, of, share in columns]
+    own = Line(selection.encoder, tuple(entry(selection, *one, notes) for one in found))
     published = _published(selection, protocols)
     listed = notes.listed() + ([("", PUBLISHED_NOTE)] if published else [])
-    return Table("By share of the labels", "Encoder", tuple(blocks), lines + published, listed)
+    return Table("By share of the labels", "Encoder", tuple(blocks), [own, *published], listed)
 
 
 def _block(selection: Selection, protocol: str, named: bool) -> ColumnGroup:
@@ -61,7 +57,7 @@ def _block(selection: Selection, protocol: str, named: bool) -> ColumnGroup:
 
 
 def metric_table(selection: Selection, protocol: str, metrics: Sequence[str], title: str) -> Table:
-    """Metrics of one protocol over all classes: a row for each metric and encoder."""
+    """Metrics of one protocol over all classes: a row for each metric."""
     lines: list[Query] = [(metric_name(metric), {"metric": metric}) for metric in metrics]
     return _rows_table(selection, protocol, title, "Metric", lines, _shares_of(selection, protocol))
 
@@ -121,19 +117,17 @@ def _rows_table(
     counts: Counts | None = None,
     keep_empty: bool = False,
 ) -> Table:
-    """A table with lines for each encoder, which has a column of its own where there are several."""
     notes, shown, counts = Notes(), list[Line](), counts or {}
-    several = len(selection.encoders) > 1
-    for (name, of), encoder in product(lines, selection.encoders_of(protocol)):
-        found = [(query, selection.find(protocol, encoder, **of, **query)) for _, query in columns]
+    for name, of in lines:
+        found = [(query, selection.find(protocol, **of, **query)) for _, query in columns]
         there = [row for _, row in found if row]
         if there or keep_empty:
             cells = (entry(selection, row, protocol, query["fraction"], notes) for query, row in found)
             known = [row for row in there if is_number(row.value)][-1:]  # without a figure, n may be everyone's
             numbers = (Entry(count(known[0]) if known else DASH) for count in counts.values())
-            shown.append(Line(name, (*numbers, *cells), encoder if several else ""))
+            shown.append(Line(name, (*numbers, *cells)))
     block = ColumnGroup("", protocol, (*counts, *(heading for heading, _ in columns)))
-    return Table(title, first, (block,), shown, notes.listed(), "Encoder" if several else "")
+    return Table(title, first, (block,), shown, notes.listed())
 
 
 def _class_counts(selection: Selection, protocol: str) -> Counts:
@@ -165,19 +159,13 @@ _SHARES = 3  # of the labels; more are in the sections
 
 
 def primary_table(selection: Selection, kept: Records) -> Table:
-    """The primary figure of every protocol and encoder, with what guessing gets and how much was judged."""
+    """The primary figure of every protocol, with what guessing gets and how much was judged."""
     notes, (shares, left) = Notes(), _shares(selection)
     one = len([share for share in shares if share is not None]) < 2  # then a column says it
     names = ["Labels", "Value"] if one else [fraction_name(share) or "No labels" for share in shares]
-    lines = [
-        _line(selection, kept, name, encoder, None if one else shares, notes)
-        for name in selection.protocols
-        for encoder in selection.encoders_of(name)
-    ]
+    lines = [_line(selection, kept, name, None if one else shares, notes) for name in selection.protocols]
     block = ColumnGroup("", "", ("Measure", *names, "Chance", "Test rows", "Patients"))
-    table = Table("Primary figures", "Protocol", (block,), lines, notes.listed() + _about_shares(shares, left))
-    table.second = "Encoder" if len(selection.encoders) > 1 else ""
-    return table
+    return Table("Primary figures", "Protocol", (block,), lines, notes.listed() + _about_shares(shares, left))
 
 
 def _shares(selection: Selection) -> tuple[list[float | None], list[float]]:
@@ -198,17 +186,12 @@ def _about_shares(shares: Sequence[float | None], left: Sequence[float]) -> list
 
 
 def _line(
-    selection: Selection,
-    kept: Records,
-    protocol: str,
-    encoder: str,
-    shares: Sequence[float | None] | None,
-    notes: Notes,
+    selection: Selection, kept: Records, protocol: str, shares: Sequence[float | None] | None, notes: Notes
 ) -> Line:
-    """One protocol and encoder; without shares, its only one is named in a column."""
+    """One protocol; without shares, its only one is named in a column."""
     theirs = selection.fractions(protocol)
     metric = selection.primary(protocol)
-    rows = {share: selection.find(protocol, encoder, metric, fraction=share) for share in theirs}
+    rows = {share: selection.find(protocol, metric, fraction=share) for share in theirs}
     cells = [Entry(fraction_name(theirs[0]) or "none")] if shares is None else []
     for share in theirs if shares is None else shares:
         row = rows.get(share)
@@ -219,4 +202,4 @@ def _line(
     counts = [(f"{row.n:,}", f"{row.patients:,}") for row in last] or [(DASH, DASH)]
     ends = (DASH if level is None else number(level), *counts[0])
     entries = (Entry(metric_name(metric)), *cells, *map(Entry, ends))
-    return Line(protocol_title(protocol, selection.about), entries, encoder, code=protocol)
+    return Line(protocol_title(protocol, selection.about), entries, code=protocol)

@@ -51,15 +51,12 @@ def leak_notice(selection: Selection, cautions: Mapping[str, Sequence[str]]) -> 
 
 
 def _findings(selection: Selection) -> list[str]:
-    """One for each encoder and text, with the protocols that it holds for."""
-    protocols: dict[tuple[str, str], dict[str, None]] = {}
+    """One for each text, with the protocols that it holds for."""
+    protocols: dict[str, dict[str, None]] = {}
     for row in selection.rows:
         if row.leakage:
-            protocols.setdefault((selection.encoder_of(row), row.leakage), {})[row.protocol] = None
-    several = len(selection.encoders) > 1
-    return [
-        f"{_codes(names)}{f', {encoder}' if several else ''}: {text}" for (encoder, text), names in protocols.items()
-    ]
+            protocols.setdefault(row.leakage, {})[row.protocol] = None
+    return [f"{_codes(names)}: {text}" for text, names in protocols.items()]
 
 
 def _limits(selection: Selection, cautions: Mapping[str, Sequence[str]]) -> str:
@@ -114,7 +111,7 @@ class Records:
         way, _, name = row.metric.rpartition("_")
         beside = "pointing_chance" if way == "pointing" else _BESIDE.get(row.metric)
         if beside:
-            found = selection.find(row.protocol, selection.encoder_of(row), beside, fraction=row.fraction)
+            found = selection.find(row.protocol, beside, fraction=row.fraction)
             return found.value if found else None
         facts = self.facts.get(row.protocol, {})
         level: float | None = facts.get("chance_r", {}).get(name, facts.get("chance_p", {}).get(way))
@@ -158,7 +155,7 @@ def statements(selection: Selection) -> list[str]:
             "Published figures stand beside legacy protocols only. They are copied, other hands measured them, they "
             "have no interval, and copied tables disagree by several points: orientation, not a comparison."
         )
-    return [*found, *_splits(selection)]
+    return found
 
 
 def _general(selection: Selection) -> list[str]:
@@ -224,13 +221,3 @@ def _chexpert(selection: Selection) -> list[str]:
         f"With {images} CheXpert test images the mean AUROC is uncertain by about ±3 points, which is more than most "
         "published differences."
     ]
-
-
-def _splits(selection: Selection) -> list[str]:
-    """Encoders that were judged on unlike test sets."""
-    found = []
-    for name in selection.protocols:
-        if len({row.split for row in selection.of(name)}) > 1:
-            title = protocol_title(name, selection.about)
-            found.append(f"{title}: the encoders were judged on different splits; their figures do not compare.")
-    return found

@@ -49,12 +49,12 @@ def write_evaluation(
     Args:
         folder: to write into; pictures of an earlier report are removed. What an evaluation kept there says what
             the leakage guard could not see, and what a random ranking gets in retrieval.
-        rows: figures of any number of encoders and protocols.
+        rows: figures of one encoder and any number of protocols.
         protocols: by the name in the rows; titles, published figures and notes come from them.
         failures: protocol, cell (empty: the whole protocol) and message.
         skipped: protocols (between commas) and the reason that they share.
         provenance: command, versions, hashes, … by name.
-        reliability: curves for reliability diagrams.
+        reliability: curves for reliability diagrams, at most one a protocol.
 
     Returns:
         Path of `report.html`, one file that needs nothing else.
@@ -80,21 +80,16 @@ def write_evaluation(
 
 
 def _title(selection: Selection) -> str:
-    encoders = selection.encoders
-    if not encoders:
-        return "Evaluation: no results"
-    return f"Evaluation of {encoders[0]}" if len(encoders) == 1 else f"Evaluation of {len(encoders)} encoders"
+    return f"Evaluation of {selection.encoder}" if selection.rows else "Evaluation: no results"
 
 
 def _lead(selection: Selection, failures: Sequence[Any], skipped: Sequence[Any]) -> str:
     count = len(selection.protocols)
     done = f"{count} protocol{'s' if count != 1 else ''} with results"
-    several = len(selection.encoders) > 1
-    who = f"Frozen encoders: {', '.join(selection.encoders)}" if several else "Frozen encoder"
     left = sum(len(names.split(", ")) for names, _ in skipped)
     parts = [f"{len(failures)} failed" if failures else "", f"{left} skipped" if skipped else ""]
     missing = ", ".join(part for part in parts if part)
-    return f"{who}; {done}{f' ({missing})' if missing else ''}."
+    return f"Frozen encoder; {done}{f' ({missing})' if missing else ''}."
 
 
 def _about(name: str, selection: Selection) -> dict[str, Any]:
@@ -231,10 +226,10 @@ def _calibration(selection: Selection, reliability: Sequence[ReliabilityCurve]) 
         part = Part(protocol_title(name, selection.about), name)
         if metrics := build.calibration_metrics(selection, name):
             part.blocks.append(build.metric_table(selection, name, metrics, "Calibration"))
-        if curves := [curve for curve in reliability if curve.protocol == name]:
+        for curve in (one for one in reliability if one.protocol == name):
             caption = "Observed share of positives against predicted probability; on the diagonal the two agree. "
             caption += "The area of a point grows with the number of predictions in its bin."
-            figure = plots.draw_reliability(curves)
+            figure = plots.draw_reliability(curve, selection.encoder)
             part.blocks.append(Picture(f"reliability-{_slug(name)}", figure, "Reliability diagram", caption))
         section.parts += [part] if part.blocks else []
     return [section] if section.parts else []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -12,21 +10,21 @@ from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow
 from cmcgns.reporting.evaluation.names import DASH, extent, is_legacy, is_number, paper_order
 
-Key = tuple[str, str, str, str, str, float | None]
+Key = tuple[str, str, str, str, float | None]
 
 
 class Selection:
     """Result rows, found by what they are about.
 
     Args:
-        rows: of any number of encoders and protocols; rows of single seeds and means over seeds.
+        rows: of one encoder and any number of protocols; rows of single seeds and means over seeds.
         protocols: by the name in the rows.
         failures: protocol, cell and message of what went wrong.
 
     Attributes:
         rows: all of them.
         protocols: names in the order of the paper.
-        encoders: names in the order of the rows; equal names of unlike weights are told apart by their hash.
+        encoder: its name; empty without rows.
     """
 
     def __init__(
@@ -40,41 +38,25 @@ class Selection:
         tasks = {row.protocol: row.task for row in rows}
         self.tasks = tasks
         self.protocols = sorted(tasks, key=lambda name: paper_order(name, tasks[name]))
-        self.encoders = list(dict.fromkeys(self.encoder_of(row) for row in rows))
-
-    @cached_property
-    def _ambiguous(self) -> set[str]:
-        hashes = Counter(name for name, _ in {(row.encoder, row.encoder_sha256) for row in self.rows})
-        return {name for name, count in hashes.items() if count > 1}
-
-    @cached_property
-    def _shown(self) -> dict[Key, ResultRow]:
-        """Means over seeds; where there is none, the first seed."""
-        shown: dict[Key, ResultRow] = {}
-        for row in self.rows:
-            key = (row.protocol, self.encoder_of(row), row.metric, row.label, row.group, row.fraction)
-            if key not in shown or (row.seed is None and shown[key].seed is not None):
-                shown[key] = row
-        return shown
-
-    def encoder_of(self, row: ResultRow) -> str:
-        """Name of a row's encoder in tables."""
-        return f"{row.encoder} ({row.encoder_sha256[:8]})" if row.encoder in self._ambiguous else row.encoder
+        self.encoder = rows[0].encoder if rows else ""
+        means = (row for row in rows if row.seed is None)
+        self._shown: dict[Key, ResultRow] = {
+            (row.protocol, row.metric, row.label, row.group, row.fraction): row for row in means
+        }
 
     def find(
         self,
         protocol: str,
-        encoder: str,
         metric: str,
         label: str = "",
         group: str = "",
         fraction: float | None = None,
     ) -> ResultRow | None:
         """The row that a table shows."""
-        return self._shown.get((protocol, encoder, metric, label, group, fraction))
+        return self._shown.get((protocol, metric, label, group, fraction))
 
     def of(self, protocol: str) -> list[ResultRow]:
-        """What tables can show of a protocol: no single seeds beside their mean."""
+        """What tables can show of a protocol: means over seeds, no single seeds."""
         return [row for key, row in self._shown.items() if key[0] == protocol]
 
     def primary(self, protocol: str) -> str:
@@ -115,11 +97,6 @@ class Selection:
                  and not row.label and is_number(row.value)}  # fmt: skip
         return [group for group in self.groups(protocol, metric) if group in found]
 
-    def encoders_of(self, protocol: str) -> list[str]:
-        """Encoders with a row of the protocol."""
-        there = {self.encoder_of(row) for row in self.of(protocol)}
-        return [name for name in self.encoders if name in there]
-
     def published(self, protocol: str) -> Mapping[str, Sequence[float | None]]:
         """Published figures by model, in per cent at 1, 10 and 100 % of the labels; none but for legacy protocols."""
         known = protocol in self.about and is_legacy(protocol)
@@ -139,15 +116,15 @@ class Selection:
 
     def _repeats_mean(self, protocol: str, metric: str) -> bool:
         rows = [row for row in self.of(protocol) if row.metric == metric and not row.group]
-        means = {(self.encoder_of(row), row.fraction): row.value for row in rows if not row.label}
-        return all(means.get((self.encoder_of(row), row.fraction), row) == row.value for row in rows if row.label)
+        means = {row.fraction: row.value for row in rows if not row.label}
+        return all(means.get(row.fraction, row) == row.value for row in rows if row.label)
 
 
 def sources(selection: Selection, protocols: Iterable[str]) -> list[dict[str, Any]]:
-    """What protocols were measured on: a line for each of their splits, which encoders that were judged on it share.
+    """What protocols were measured on: a line for each of their splits.
 
     Returns:
-        Fields of :class:`ResultRow`, with `encoders` (empty if there is only one), `seeds` and `resamples` as text.
+        Fields of :class:`ResultRow`, with `seeds` and `resamples` as text.
     """
     shared = ("protocol", "dataset", "split", "n", "patients", "leakage")
     found: dict[tuple[Any, ...], list[ResultRow]] = {}
@@ -155,10 +132,7 @@ def sources(selection: Selection, protocols: Iterable[str]) -> list[dict[str, An
         found.setdefault(attrgetter(*shared)(row), []).append(row)
     listed = []
     for key, of in found.items():
-        names = list(dict.fromkeys(selection.encoder_of(row) for row in of))
-        several = len(selection.encoders) > 1
         texts = {
-            "encoders": "" if not several else "all" if len(names) == len(selection.encoders) else ", ".join(names),
             "seeds": extent(row.seeds for row in of) if any(row.fraction is not None for row in of) else DASH,
             "resamples": extent(row.resamples for row in of),
         }

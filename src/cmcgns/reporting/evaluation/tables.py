@@ -40,15 +40,13 @@ class Line:
     """A row: what it is about, and its cells.
 
     Attributes:
-        name: e.g. the encoder.
-        detail: e.g. the encoder where `name` is a metric; empty if there is nothing to add.
+        name: e.g. a metric.
         published: copied from a paper, not measured.
         code: a protocol's name, where the line is about one.
     """
 
     name: str
     entries: tuple[Entry, ...]
-    detail: str = ""
     published: bool = False
     code: str = ""
 
@@ -74,7 +72,6 @@ class Table:
     Attributes:
         title: above the table.
         first: heading of the first column.
-        second: heading of the column of the lines' details; empty if there is none.
         notes: mark and text; no mark: it holds for the whole table.
     """
 
@@ -83,7 +80,6 @@ class Table:
     blocks: tuple[ColumnGroup, ...]
     lines: list[Line]
     notes: list[tuple[str, str]]
-    second: str = ""
 
     def __post_init__(self) -> None:
         """A note that every figure of the table has needs no mark."""
@@ -99,7 +95,7 @@ class Table:
 
     @property
     def columns(self) -> int:
-        """Without the first and the second."""
+        """Without the first."""
         return sum(len(block.columns) for block in self.blocks)
 
 
@@ -142,9 +138,7 @@ def entry(selection: Selection, row: ResultRow | None, protocol: str, fraction: 
 def _spread(row: ResultRow, expected: int) -> str:
     """`sd 0.004`, with the number of seeds where it is not the expected one."""
     parts = [] if row.sd is None or not is_number(row.sd) else [f"sd {number(row.sd)}"]
-    if row.seed is not None and expected > 1:
-        parts.append(f"seed {row.seed} only")
-    elif row.fraction is not None and row.seeds < expected:
+    if row.fraction is not None and row.seeds < expected:
         parts.append(f"{row.seeds} of {expected} seeds")
     return ", ".join(parts)
 
