@@ -81,7 +81,6 @@ def test_a_missing_probability_matters_only_where_there_is_a_label() -> None:
 def test_reliability_is_what_the_error_is_made_of() -> None:
     probabilities, labels = drawn(3)
     curve = reliability(probabilities, labels)
-    assert curve.edges[[0, -1]].tolist() == [0, 1]
     assert curve.rows.sum(axis=1).tolist() == (~np.isnan(labels)).sum(axis=0).tolist()
     gap = np.nansum(curve.rows * np.abs(curve.probability - curve.positive), axis=1) / curve.rows.sum(axis=1)
     found = calibration_measures(probabilities, labels).compute(np.ones((1, len(labels))))
@@ -89,11 +88,11 @@ def test_reliability_is_what_the_error_is_made_of() -> None:
 
 
 def test_reliability_of_few_rows() -> None:
-    curve = reliability([[0.0], [0.05], [1.0]], [[0], [1], [1]], bins=2)
-    assert curve.rows.tolist() == [[2, 1]]
-    np.testing.assert_allclose(curve.probability, [[0.025, 1]])
-    np.testing.assert_allclose(curve.positive, [[0.5, 1]])
-    assert np.isnan(reliability([[0.9]], [[1]], bins=2).positive[0, 0])
+    curve = reliability([[0.0], [0.05], [1.0]], [[0], [1], [1]])
+    assert curve.rows.tolist() == [[2, *[0] * 13, 1]]
+    np.testing.assert_allclose(curve.probability[0, [0, -1]], [0.025, 1])
+    np.testing.assert_allclose(curve.positive[0, [0, -1]], [0.5, 1])
+    assert np.isnan(curve.positive[0, 1:-1]).all()
 
 
 @pytest.mark.parametrize(
@@ -109,8 +108,3 @@ def test_reliability_of_few_rows() -> None:
 def test_bad_input_is_refused(probabilities: object, labels: object, names: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         calibration_measures(probabilities, labels, names)  # type: ignore[arg-type]
-
-
-def test_no_bins_are_refused() -> None:
-    with pytest.raises(UserError, match="bins must be 1"):
-        reliability([[0.5]], [[1]], bins=0)

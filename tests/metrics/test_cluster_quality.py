@@ -9,7 +9,7 @@ import pytest
 
 from cmcgns.metrics import cluster_quality as module
 from cmcgns.metrics.claims import Claims
-from cmcgns.metrics.cluster_quality import AssignedSentences, cluster_purity, cluster_quality, negative_quality
+from cmcgns.metrics.cluster_quality import AssignedSentences, cluster_purity, negative_quality
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -107,6 +107,15 @@ def test_relations_between_sentences_are_symmetric_and_none_is_with_itself_at_od
     assert not claims.differ(claims).diagonal().any()
 
 
+def quality(claims: Claims, own: np.ndarray, second: np.ndarray, count: np.ndarray) -> dict[str, float]:
+    """All figures of distinct sentences, each of which is a report of its own as often as it occurs."""
+    table = AssignedSentences(np.arange(len(own)), own, second, count)
+    clusters = own[:, None] == np.arange(max(own.max(), second.max()) + 1)
+    reports = np.repeat(np.arange(len(own)), count)
+    holds = np.eye(len(own), dtype=bool)[reports]
+    return cluster_purity(claims, table) | negative_quality(claims, table, holds, clusters[reports])
+
+
 def test_purity_of_known_clusters() -> None:
     """Two of one finding that contradict beside one of another; each sentence as often as it occurs."""
     claims = Claims.of([RIGHT, NONE, states("Edema"), Said()])
@@ -124,12 +133,12 @@ def test_clusters_that_are_the_findings_sides_and_polarities_are_perfect_and_ran
     kinds = [RIGHT, LEFT, NONE, states("Edema"), denies("Edema")]
     claims = Claims.of([kinds[number // 3] for number in range(15)])  # three wordings of each
     own, count = np.arange(15) // 3, np.ones(15, dtype=np.int64)
-    figures = cluster_quality(claims, own, np.array([2, 2, 0, 4, 3])[own], count)
+    figures = quality(claims, own, np.array([2, 2, 0, 4, 3])[own], count)
     assert figures["cluster_same_finding"] == figures["false_negative_precision"] == 1
     assert figures["false_negative_recall"] == figures["hard_negative_precision"] == 1
     assert figures["cluster_contradict"] == figures["false_negative_contradict"] == 0
     assert 0.5 < figures["hard_negative_recall"] < 1  # a sentence has one second cluster, and may differ from two
-    mixed = cluster_quality(claims, np.arange(15) % 3, (np.arange(15) + 1) % 3, count)
+    mixed = quality(claims, np.arange(15) % 3, (np.arange(15) + 1) % 3, count)
     assert mixed["false_negative_contradict"] > 0.2
     assert mixed["false_negative_precision"] < 0.5
 
@@ -237,7 +246,7 @@ def test_a_table_of_sentences_is_judged_as_reports_of_one_sentence_each_as_often
     own = random.integers(4, size=25)
     second, count = (own + random.integers(1, 4, size=25)) % 4, random.integers(1, 4, size=25)
     reports = [[(text, int(own[text]), int(second[text]))] for text in range(25) for _ in range(count[text])]
-    figures = cluster_quality(claims, own, second, count)
+    figures = quality(claims, own, second, count)
     slow = slow_figures(said, reports)
     assert {name: figures[name] for name in slow} == pytest.approx(slow)
 
@@ -245,4 +254,4 @@ def test_a_table_of_sentences_is_judged_as_reports_of_one_sentence_each_as_often
 def test_what_has_nothing_to_rest_on_is_left_out() -> None:
     claims = Claims.of([Said(), Said()])
     both = np.array([0, 1])
-    assert cluster_quality(claims, both, both[::-1], both + 1) == {}
+    assert quality(claims, both, both[::-1], both + 1) == {}

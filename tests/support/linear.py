@@ -11,6 +11,7 @@ from cmcgns.data.manifest import write_manifest
 from cmcgns.evaluation.contract import Job
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
+from cmcgns.evaluation.tasks.linear.probe import LinearProbe, probabilities
 from support.evaluation import job_of, oracle, parts_of, protocol_of, write_pictures
 
 CLASSES = ("A", "B", "C")
@@ -39,6 +40,11 @@ def change_labels(folder: Path, change: Any) -> None:
     """Rewrite the manifest as `change(frame)` says."""
     frame = pd.read_parquet(folder / "manifest.parquet")
     write_manifest(change(frame), folder / "manifest.parquet")
+
+
+def predicted(probe: LinearProbe, features: np.ndarray) -> np.ndarray:
+    """Probabilities (n, C) of a probe."""
+    return probabilities(probe.logits(features))
 
 
 def make_job(

@@ -26,16 +26,14 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Reliability:
-    """What a reliability diagram draws.
+    """What a reliability diagram draws, of B bins; a bin holds its lower edge, the last one also 1.
 
     Attributes:
-        edges: (B + 1,) of the bins; a bin holds its lower edge, the last one also 1.
         probability: (C, B) mean probability of a bin's rows; NaN where a bin is empty.
         positive: (C, B) share of positives among them; NaN where a bin is empty.
         rows: (C, B) rows with a label.
     """
 
-    edges: FloatArray
     probability: FloatArray
     positive: FloatArray
     rows: IntArray
@@ -45,7 +43,6 @@ def calibration_measures(
     probabilities: npt.ArrayLike,
     labels: npt.ArrayLike,
     names: Sequence[str] = (),
-    bins: int = BINS,
     left_out: Array | None = None,
 ) -> Measures:
     """Brier score and expected calibration error, mean over the classes and per class.
@@ -54,7 +51,6 @@ def calibration_measures(
         probabilities: (n, C) of the positive state of each class, in [0, 1].
         labels: (n, C) in {0, 1, NaN}; a NaN leaves the row out for that class alone.
         names: C names of the classes; empty: their numbers.
-        bins: of equal width.
         left_out: (C,) of :func:`left_out_of_mean`; None: a class counts in the mean if it has a label.
 
     Returns:
@@ -63,7 +59,7 @@ def calibration_measures(
     Raises:
         UserError: shapes differ, a label is none of 0, 1, NaN, or a labelled probability is not in [0, 1].
     """
-    probability, label = _check_probabilities(probabilities, labels, bins)
+    probability, label = _check_probabilities(probabilities, labels)
     classes = label.shape[1]
     if names and len(names) != classes:
         raise UserError(f"{len(names)} names for {classes} classes")
@@ -75,44 +71,38 @@ def calibration_measures(
 
     def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
         weights = np.asarray(counts, dtype=np.float64)
-        per_class = np.stack(
-            [_brier_and_ece(weights, probability[:, c], label[:, c], bins) for c in range(classes)], axis=2
-        )
+        found = [_brier_and_ece(weights, probability[:, c], label[:, c]) for c in range(classes)]
+        per_class = np.stack(found, axis=2)
         mean = class_mean(per_class, left)
         return np.concatenate([mean, per_class.transpose(0, 2, 1).reshape(len(weights), -1)], axis=1)
 
     return by_class(tuple(of), compute, label, named, left)
 
 
-def reliability(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = BINS) -> Reliability:
+def reliability(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Reliability:
     """Mean probability and share of positives, bin by bin.
 
     Args:
         probabilities: (n, C) in [0, 1].
         labels: (n, C) in {0, 1, NaN}.
-        bins: B, of equal width.
 
     Raises:
         UserError: as :func:`calibration_measures`.
     """
-    probability, label = _check_probabilities(probabilities, labels, bins)
-    sums = np.zeros((3, label.shape[1], bins))
+    probability, label = _check_probabilities(probabilities, labels)
+    sums = np.zeros((3, label.shape[1], BINS))
     for c in range(label.shape[1]):
         known = ~np.isnan(label[:, c])
-        place, p, y = _bin_of(probability[known, c], bins), probability[known, c], label[known, c]
+        place, p, y = _bin_of(probability[known, c]), probability[known, c], label[known, c]
         for row, weights in enumerate((None, p, y)):
-            sums[row, c] = np.bincount(place, weights, minlength=bins)
+            sums[row, c] = np.bincount(place, weights, minlength=BINS)
     rows, p_sum, y_sum = sums
     empty = np.where(rows > 0, rows, np.nan)
-    return Reliability(np.linspace(0, 1, bins + 1), p_sum / empty, y_sum / empty, rows.astype(np.intp))
+    return Reliability(p_sum / empty, y_sum / empty, rows.astype(np.intp))
 
 
-def _check_probabilities(
-    probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int
-) -> tuple[FloatArray, FloatArray]:
+def _check_probabilities(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     probability, label = np.asarray(probabilities, dtype=np.float64), check_labels(labels)
-    if bins < 1:
-        raise UserError(f"bins must be 1 or more, not {bins}")
     if probability.shape != label.shape:
         raise UserError(f"probabilities {probability.shape} and labels {label.shape} must have one shape, (n, C)")
     wrong = ~np.isnan(label) & ~((probability >= 0) & (probability <= 1))
@@ -122,19 +112,19 @@ def _check_probabilities(
     return probability, label
 
 
-def _bin_of(probability: FloatArray, bins: int) -> IntArray:
-    return np.minimum((probability * bins).astype(np.intp), bins - 1)
+def _bin_of(probability: FloatArray) -> IntArray:
+    return np.minimum((probability * BINS).astype(np.intp), BINS - 1)
 
 
-def _brier_and_ece(weights: FloatArray, probability: FloatArray, label: FloatArray, bins: int) -> FloatArray:
+def _brier_and_ece(weights: FloatArray, probability: FloatArray, label: FloatArray) -> FloatArray:
     """(R, 2) from weights (R, n); everything that is linear in the weights comes from one matrix product."""
     known = np.flatnonzero(~np.isnan(label))
     error = probability[known] - label[known]
-    parts = np.zeros((len(label), bins + 2))
-    parts[known, _bin_of(probability[known], bins)] = error
-    parts[known, bins] = error**2
-    parts[known, bins + 1] = 1
+    parts = np.zeros((len(label), BINS + 2))
+    parts[known, _bin_of(probability[known])] = error
+    parts[known, BINS] = error**2
+    parts[known, BINS + 1] = 1
     sums = weights @ parts
     total = sums[:, -1]
-    wrong = np.stack([sums[:, bins], np.abs(sums[:, :bins]).sum(axis=1)], axis=1)
+    wrong = np.stack([sums[:, BINS], np.abs(sums[:, :BINS]).sum(axis=1)], axis=1)
     return np.asarray(np.divide(wrong, total[:, None], out=np.full_like(wrong, np.nan), where=total[:, None] > 0))

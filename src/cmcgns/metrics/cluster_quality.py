@@ -64,28 +64,7 @@ def cluster_purity(claims: Claims, table: AssignedSentences) -> dict[str, float]
     return found
 
 
-def cluster_quality(claims: Claims, own: Integers, second: Integers, count: Integers) -> dict[str, float]:
-    """All figures of distinct sentences, without any reports: every sentence counts as a report of its own.
-
-    Args:
-        claims: of C distinct sentences.
-        own: (C,) nearest cluster of each.
-        second: (C,) second nearest.
-        count: (C,) how often it occurs; a pair counts as often as both do.
-
-    Returns:
-        The figures of :func:`cluster_purity` and :func:`negative_quality`.
-    """
-    text = np.arange(len(own))
-    table = AssignedSentences(text, own, second, count)
-    clusters = own[:, None] == np.arange(max(own.max(initial=-1), second.max(initial=-1)) + 1)
-    holds = np.eye(len(own), dtype=bool)
-    return cluster_purity(claims, table) | negative_quality(claims, table, holds, clusters, count)
-
-
-def negative_quality(
-    claims: Claims, table: AssignedSentences, holds: Flags, clusters: Flags, count: Integers | None = None
-) -> dict[str, float]:
+def negative_quality(claims: Claims, table: AssignedSentences, holds: Flags, clusters: Flags) -> dict[str, float]:
     """Precision and recall of false and of hard negatives by cluster, over pairs of a sentence and a report.
 
     A false negative is true where all that the sentence claims, of findings and sides, follows from what the report
@@ -97,7 +76,6 @@ def negative_quality(
         table: n sentences and their clusters.
         holds: (R, C) which sentences a report holds.
         clusters: (R, K) which clusters its sentences lie in.
-        count: (R,) how often a report occurs; once by default.
 
     Returns:
         `false_negative_precision`, `…_recall`, `false_negative_contradict` (share of what the clusters call false
@@ -108,7 +86,7 @@ def negative_quality(
     true_false = claims.follow_from(reports)
     true_hard = meet(claims.differ(claims), holds)
     contradicts, speaks = claims.contradict(reports), claims.speak.sum(1) > 0
-    tally, times = np.zeros(7), np.ones(len(holds)) if count is None else count.astype(float)
+    tally = np.zeros(7)
     for rows in np.array_split(np.arange(len(table.text)), -(-len(table.text) * len(holds) // _MOST_PAIRS) or 1):
         text, weights = table.text[rows], table.count[rows].astype(float)
         counted = ~holds.T[text] & speaks[text][:, None]
@@ -116,7 +94,7 @@ def negative_quality(
         hard = clusters.T[table.second[rows]] & counted & ~false
         right, wanted = true_false[text] & counted, true_hard[text] & counted
         parts = (false, right, false & right, false & contradicts[text], hard, wanted, hard & wanted)
-        tally += [weights @ (part @ times) for part in parts]
+        tally += [weights @ part.sum(1) for part in parts]
     false_, right_, both, contradict, hard_, wanted_, hit = tally.tolist()
     ratios = {
         "false_negative_precision": (both, false_),

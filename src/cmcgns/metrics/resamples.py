@@ -22,6 +22,7 @@ Counts = npt.NDArray[np.int32]
 
 _CHUNK_CELLS = 1 << 23  # resamples × rows drawn at once: 32 MB
 _CHUNK_RESAMPLES = 128  # but no fewer than these
+_ENDS = ((1 - 0.95) / 2, (1 + 0.95) / 2)  # shares of the resamples below the ends of a 95 % interval
 
 
 def patient_index(groups: npt.ArrayLike) -> tuple[IntArray, int]:
@@ -207,22 +208,20 @@ def _logit(share: FloatArray) -> FloatArray:
     return np.asarray(np.log(share / (1 - share)))
 
 
-def percentile_ends(drawn: FloatArray, level: float = 0.95) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Ends of percentile intervals.
+def percentile_ends(drawn: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Ends of 95 % percentile intervals.
 
     Args:
         drawn: (R, M) figures of the resamples, NaN where undefined.
-        level: of the interval.
 
     Returns:
         (M,) lower ends, (M,) upper ends, and (M,) how many resamples were defined; NaN where none was.
     """
     used = (~np.isnan(drawn)).sum(axis=0)
     ends = np.full((2, drawn.shape[1]), np.nan)
-    shares = [(1 - level) / 2, (1 + level) / 2]
     whole = (used == len(drawn)) & (used > 0)
     if whole.any():
-        ends[:, whole] = np.quantile(drawn[:, whole], shares, axis=0)
+        ends[:, whole] = np.quantile(drawn[:, whole], _ENDS, axis=0)
     for column in np.flatnonzero(~whole & (used > 0)):
-        ends[:, column] = np.nanquantile(drawn[:, column], shares)
+        ends[:, column] = np.nanquantile(drawn[:, column], _ENDS)
     return ends[0], ends[1], used.astype(np.intp)

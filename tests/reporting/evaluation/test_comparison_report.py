@@ -54,7 +54,6 @@ def test_every_row_is_printed(folder: Path) -> None:
         ("auroc", 1, False, "not clear"),
         ("ece", 1, True, "B better"),
         ("brier", -1, True, "A better"),
-        ("report_to_image_median_rank", -1, True, "A better"),
         ("cnr_similarity", -1, True, "B better"),
     ],
 )
@@ -67,7 +66,7 @@ def test_the_verdict_knows_which_direction_is_better(
     for text in (page, (tmp_path / "comparison.md").read_text("utf-8")):
         assert re.search(rf"{verdict}</td></tr>|\| {verdict} \|", text)
         assert f"Primary figures: A better in {int(verdict == 'A better')} of 1" in text
-        assert ("lower is better" in text) == (metric in ("ece", "brier", "report_to_image_median_rank"))
+        assert ("lower is better" in text) == (metric in ("ece", "brier"))
 
 
 def test_chance_levels_are_in_the_table_of_values_alone(tmp_path: Path) -> None:

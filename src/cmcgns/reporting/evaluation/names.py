@@ -44,7 +44,6 @@ _WORDS: dict[str, Any] = packaged_yaml("cmcgns.reporting.evaluation", "names.yam
 TASKS: dict[str, str] = _WORDS["tasks"]
 DESCRIPTIONS: dict[str, str] = _WORDS["descriptions"]
 CALIBRATION = ("ece", "brier")
-_LOWER = ("ece", "brier", "median_rank")
 
 
 def version_of(name: str) -> str:
@@ -76,8 +75,8 @@ def metric_name(metric: str) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a smaller figure is the better one: errors and ranks."""
-    return metric.endswith(_LOWER)
+    """Whether a smaller figure is the better one: errors."""
+    return metric.endswith(CALIBRATION)
 
 
 def is_chance(metric: str) -> bool:

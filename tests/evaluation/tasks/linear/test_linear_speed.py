@@ -7,6 +7,7 @@ import torch
 from cmcgns.evaluation.tasks.linear import logistic
 from cmcgns.evaluation.tasks.linear.logistic import Design, measure_scale
 from cmcgns.evaluation.tasks.linear.probe import fit_probe
+from support.linear import predicted
 
 
 def correlated(n=1500, width=96, seed=0):
@@ -44,7 +45,7 @@ def test_single_and_double_precision_agree(outcome):
     )
     assert single.converged
     assert double.converged
-    np.testing.assert_allclose(single.predict(x), double.predict(x), atol=2e-3)
+    np.testing.assert_allclose(predicted(single, x), predicted(double, x), atol=2e-3)
 
 
 def test_rows_are_read_in_blocks_from_a_memory_map_that_may_not_be_written(tmp_path, monkeypatch):

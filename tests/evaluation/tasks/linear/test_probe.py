@@ -9,6 +9,7 @@ from cmcgns.evaluation.subsets import nested_fraction
 from cmcgns.evaluation.task_settings.linear import L2_GRID
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, fit_probe
 from cmcgns.metrics.ranking import mean_auroc
+from support.linear import predicted
 
 
 def problem(seed: int = 0, n: int = 200, features: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +38,7 @@ def test_agrees_with_scikit_learn(l2: float, dtype: torch.dtype) -> None:
         near = 1e-3 if dtype == torch.float64 else 2e-2
         np.testing.assert_allclose(probe.weight[c], model.coef_[0], atol=near)
         expected = model.predict_proba(scaler.transform(x))[:, 1]
-        np.testing.assert_allclose(probe.predict(x)[:, c], expected, atol=1e-3)
+        np.testing.assert_allclose(predicted(probe, x)[:, c], expected, atol=1e-3)
 
 
 def test_strengths_fitted_together_equal_strengths_fitted_alone() -> None:
@@ -75,10 +76,10 @@ def test_constant_features_and_empty_or_one_sided_classes_stay_finite() -> None:
     x[:, 0] = 0.1  # not exactly representable: its computed deviation is rounding
     y[:, 0], y[:, 1] = np.nan, 1
     probe = fit_probe(x, y, x, y)
-    predicted = probe.predict(x)
-    assert np.isfinite(predicted).all()
-    assert (predicted[:, 0] == 0.5).all()
-    assert (predicted[:, 1] > 0.99).all()
+    found = predicted(probe, x)
+    assert np.isfinite(found).all()
+    assert (found[:, 0] == 0.5).all()
+    assert (found[:, 1] > 0.99).all()
     assert probe.scale[0] == 1
     assert abs(probe.logits(x + np.eye(1, 12) * 1e-3) - probe.logits(x)).max() < 0.1
 
@@ -95,7 +96,7 @@ def test_log_loss_decides_where_validation_has_one_outcome() -> None:
     y = y[:, :1]
     rows = y[:, 0] == 1
     probe = fit_probe(x, y, x[rows], y[rows])
-    losses = {l2: -np.log(fit_probe(x, y, x, y, [l2]).predict(x[rows])).mean() for l2 in L2_GRID}
+    losses = {l2: -np.log(predicted(fit_probe(x, y, x, y, [l2]), x[rows])).mean() for l2 in L2_GRID}
     assert probe.l2 == min(losses, key=losses.__getitem__)
 
 
@@ -108,7 +109,7 @@ def test_of_equally_good_strengths_the_strongest_wins() -> None:
 def test_a_probe_refuses_other_features() -> None:
     probe = LinearProbe(np.zeros((1, 3)), np.zeros(1), np.zeros(3), np.ones(3), 1.0, True)
     with pytest.raises(UserError, match="fitted on 3 features, not 2"):
-        probe.predict(np.zeros((4, 2)))
+        probe.logits(np.zeros((4, 2)))
 
 
 def test_bad_input_is_refused() -> None:
@@ -196,8 +197,8 @@ def test_softmax_agrees_with_scikit_learn(l2: float) -> None:
     assert found.converged
     scaler, model = scikit(x, which, l2)
     np.testing.assert_allclose(found.weight, model.coef_, atol=1e-2)
-    np.testing.assert_allclose(found.predict(x), model.predict_proba(scaler.transform(x)), atol=1e-3)
-    np.testing.assert_allclose(found.predict(x).sum(1), 1, atol=1e-12)
+    np.testing.assert_allclose(predicted(found, x), model.predict_proba(scaler.transform(x)), atol=1e-3)
+    np.testing.assert_allclose(predicted(found, x).sum(1), 1, atol=1e-12)
 
 
 def test_softmax_leaves_rows_without_a_label_out() -> None:

@@ -58,10 +58,6 @@ class LinearProbe:
             raise UserError(f"features of row {np.flatnonzero(~np.isfinite(linear).all(axis=1))[0]} are not finite")
         return log_odds(linear, self.outcome)
 
-    def predict(self, features: npt.ArrayLike) -> FloatArray:
-        """Probabilities, (n, F) -> (n, C)."""
-        return probabilities(self.logits(features))
-
 
 def choose_dtype(rows: int, width: int) -> torch.dtype:
     """Precision that converges soonest: single, but double where there are few rows.
