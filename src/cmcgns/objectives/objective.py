@@ -1,15 +1,14 @@
 """The contract of an objective, and the registry that finds one by `objective.name`."""
 
-import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from importlib import import_module
-from typing import ClassVar, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Literal
 
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.registry import Registry
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.settings.config import ObjectiveSettings, Settings
@@ -148,18 +147,8 @@ class Objective(nn.Module, ABC):
         return None
 
 
-_OBJECTIVES: dict[str, type[Objective]] = {}
-Kind = TypeVar("Kind", bound=type[Objective])
-
-
-def register(name: str) -> Callable[[Kind], Kind]:
-    """Class decorator: `objective.name` finds the class by this name."""
-
-    def add(kind: Kind) -> Kind:
-        _OBJECTIVES[name] = kind
-        return kind
-
-    return add
+_OBJECTIVES: Registry[Objective] = Registry(str(__package__))
+register = _OBJECTIVES.register  # `objective.name` finds the class by this name
 
 
 def find_objective(settings: ObjectiveSettings) -> type[Objective]:
@@ -168,11 +157,10 @@ def find_objective(settings: ObjectiveSettings) -> type[Objective]:
     Raises:
         UserError: no such objective, with the nearest right name; or settings that it does not have.
     """
-    for module in pkgutil.walk_packages(import_module(str(__package__)).__path__, f"{__package__}."):
-        import_module(module.name)  # which registers what it holds
-    found = _OBJECTIVES.get(settings.name)
-    if found is None:
-        hint = did_you_mean(settings.name, _OBJECTIVES) or f" There are {', '.join(sorted(_OBJECTIVES))}."
+    known = _OBJECTIVES.load()
+    if settings.name not in known:
+        hint = did_you_mean(settings.name, known) or f" There are {', '.join(known)}."
         raise UserError(f"objective.name: there is no objective {settings.name}.{hint}")
+    found = known[settings.name]
     found.check_options(settings)
     return found

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import cache
-from importlib import import_module
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from cmcgns.common.errors import UserError, did_you_mean, shortened
+from cmcgns.common.registry import Registry
 from cmcgns.settings.config import Settings
 
 PARTS = ("train", "val", "test")
@@ -39,31 +36,13 @@ class TaskSettings(Settings, ABC):
         """Figures over all rows that the task may make with these settings: what `primary` can name."""
 
 
-_SETTINGS: dict[str, type[TaskSettings]] = {}
-Kind = TypeVar("Kind", bound=type[TaskSettings])
-
-
-def register(task: str) -> Callable[[Kind], Kind]:
-    """Class decorator: a protocol's `task` finds the settings by this name."""
-
-    def add(kind: Kind) -> Kind:
-        _SETTINGS[task] = kind
-        return kind
-
-    return add
-
-
-@cache
-def _load() -> None:
-    package = import_module(str(__package__))
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        import_module(module.name)  # which registers what it holds
+_SETTINGS: Registry[TaskSettings] = Registry(str(__package__))
+register = _SETTINGS.register  # a protocol's `task` finds the settings by this name
 
 
 def task_names() -> list[str]:
     """Names of the tasks, in order."""
-    _load()
-    return sorted(_SETTINGS)
+    return list(_SETTINGS.load())
 
 
 def find_task_settings(task: str) -> type[TaskSettings]:
@@ -72,8 +51,8 @@ def find_task_settings(task: str) -> type[TaskSettings]:
     Raises:
         UserError: no such task, with the nearest right name.
     """
-    names = task_names()
-    if task not in names:
-        hint = did_you_mean(task[:100], names)
-        raise UserError(f"there is no task {shortened(task)}.{hint} There are {', '.join(names)}")
-    return _SETTINGS[task]
+    known = _SETTINGS.load()
+    if task not in known:
+        hint = did_you_mean(task[:100], known)
+        raise UserError(f"there is no task {shortened(task)}.{hint} There are {', '.join(known)}")
+    return known[task]

@@ -1,0 +1,42 @@
+"""Classes that are found by a name, which they register in the files of one package."""
+
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Kind = TypeVar("Kind", bound=type[Any])
+
+
+class Registry(Generic[T]):
+    """Classes by name.
+
+    Args:
+        package: whose files, in folders below it too, hold them.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+        self._kinds: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[Kind], Kind]:
+        """Class decorator: the class is found by this name."""
+
+        def add(kind: Kind) -> Kind:
+            self._kinds[name] = kind
+            return kind
+
+        return add
+
+    def load(self) -> dict[str, type[T]]:
+        """All of them, by name and in its order."""
+        _import_all(self._package)
+        return dict(sorted(self._kinds.items()))
+
+
+@cache
+def _import_all(package: str) -> None:
+    for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}."):
+        import_module(module.name)  # which registers what it holds
