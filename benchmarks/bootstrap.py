@@ -19,11 +19,11 @@ import time
 import numpy as np
 import torch
 
-from cmcgns.metrics.interval_table import interval_text
 from cmcgns.metrics.intervals import measure_intervals
 from cmcgns.metrics.measure import Measure, Measures
 from cmcgns.metrics.ranking import RankedScores, mean_over_classes
 from cmcgns.metrics.resamples import count_chunks
+from cmcgns.reporting.evaluation.names import interval_text
 
 TOLERANCE = 1e-6
 
@@ -71,7 +71,7 @@ def main() -> int:
     with_threads = f"{seconds:.1f} s with {torch.get_num_threads()} threads"
     print(f"{options.resamples:,} resamples of {size}: {with_threads} (limit {options.limit:g} s)")
     print(f"{processor:.1f} s of processor time, which other work on the machine does not change")
-    print(f"mean AUROC {interval_text(found.mean.intervals()[0], 4)}")
+    print(f"mean AUROC {interval_text(*found.mean.records()[0][:3], '{:.4f}'.format)}")
     failed = seconds > options.limit
     try:
         difference = largest_difference(scores, labels, groups, options.compared)

@@ -23,12 +23,12 @@ from cmcgns.data.pairs.batch import evaluation_order
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.pairs.loader import make_loader
 from cmcgns.evaluation.tasks.linear.probe import fit_probe
-from cmcgns.metrics.interval_table import interval_text
 from cmcgns.metrics.intervals import mean_interval, measure_intervals, paired_intervals
 from cmcgns.metrics.measure import Measure, Measures
 from cmcgns.metrics.ranking import RankedScores, mean_over_classes
 from cmcgns.metrics.retrieval import chance_recall, recall_at_k
 from cmcgns.pretrained import Pretrained, load, random_twin
+from cmcgns.reporting.evaluation.names import interval_text
 from cmcgns.training.data import prepare_data
 from synthetic_table import embed
 
@@ -96,7 +96,8 @@ def retrieval_on_training_pairs(model: Pretrained, run: Path, pairs: Path) -> No
         ("report -> image", found.report, found.image),
     ):
         hits = recall_at_k(query, gallery, ids, ids, (1,))[1]
-        print(f"{name} R@1 on {len(ids)} training pairs: {interval_text(mean_interval(hits, patients))}")
+        mean = mean_interval(hits, patients)
+        print(f"{name} R@1 on {len(ids)} training pairs: {interval_text(mean.value, mean.low, mean.high)}")
     print(f"chance: {chance_recall(ids, ids, 1):.3f}")
 
 
@@ -120,9 +121,9 @@ def main() -> None:
         print(f"{options.label}: {int(labels.sum())} positive of {len(labels)} test images")
         for name, measures in (("pretrained", ours), ("random    ", random)):
             found = measure_intervals([measures], patients, logit=False).mean
-            print(f"{name} AUROC {interval_text(found.intervals()[0])}")
+            print(f"{name} AUROC {interval_text(*found.records()[0][:3])}")
         paired = paired_intervals([ours], [random], patients).difference
-        print(f"difference       {interval_text(paired.intervals()[0])}")
+        print(f"difference       {interval_text(*paired.records()[0][:3])}")
 
 
 if __name__ == "__main__":

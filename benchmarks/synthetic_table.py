@@ -25,7 +25,7 @@ from cmcgns.demo import COUNTS, make_studies
 from cmcgns.evaluation.report_use import StudySet, read_study_set, report_use
 from cmcgns.evaluation.subsets import nested_fraction
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, fit_probe
-from cmcgns.metrics.interval_table import IntervalTable, interval_text
+from cmcgns.metrics.interval_table import IntervalTable
 from cmcgns.metrics.intervals import measure_intervals, paired_intervals
 from cmcgns.metrics.measure import Array, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, RankedScores, mean_over_classes
@@ -35,6 +35,7 @@ from cmcgns.models.model import ImageReportModel
 from cmcgns.pretrained import Pretrained, load, random_twin
 from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.pretrained.zero_shot import zero_shot_scores
+from cmcgns.reporting.evaluation.names import interval_text
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.pretrain import pretrain
 from cmcgns.training.run_folder import RunFolder
@@ -174,7 +175,7 @@ def score(model: Pretrained, probes: Sequence[LinearProbe], folder: Path) -> Sco
 
 def row(name: str, table: IntervalTable) -> str:
     """A line of a Markdown table."""
-    return f"| {name} | " + " | ".join(map(interval_text, table.intervals())) + " |"
+    return f"| {name} | " + " | ".join(interval_text(*record[:3]) for record in table.records()) + " |"
 
 
 def train_missing(folder: Path, data: Path, seeds: int) -> None:
@@ -240,7 +241,10 @@ def main() -> None:
     for seed in range(options.seeds):
         model = load(options.folder / f"full-{seed}")
         use = report_use(model, read_study_set(data, "test", model))["difference"]
-        print(f"seed {seed}: L1 inside hidden findings, other report - right one: {interval_text(use, 4)}")
+        print(
+            f"seed {seed}: L1 inside hidden findings, other report - right one: "
+            f"{interval_text(use['value'], use['low'], use['high'], '{:.4f}'.format)}"
+        )
 
 
 if __name__ == "__main__":

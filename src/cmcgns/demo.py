@@ -22,11 +22,11 @@ from cmcgns.evaluation.protocols import Cell, load_protocol
 from cmcgns.evaluation.report_use import read_study_set, report_use
 from cmcgns.evaluation.results import ResultRow, read_predictions
 from cmcgns.evaluation.run import EvaluateOptions
-from cmcgns.metrics.interval_table import interval_text
 from cmcgns.phantom import sentence_truth, write_dataset
 from cmcgns.pretrained import load
 from cmcgns.reporting.evaluation.command import judge_encoder
 from cmcgns.reporting.evaluation.comparison import write_comparison
+from cmcgns.reporting.evaluation.names import interval_text
 from cmcgns.reporting.run_page.report import write_run_page
 from cmcgns.reporting.run_page.results import MEASURES
 from cmcgns.settings.config import Recipe
@@ -164,9 +164,14 @@ def _print_results(results: dict[str, Any], console: Console) -> None:
     for measure in MEASURES:
         columns = [results[column] for column in ("random", "pretrained", "difference")]
         if measure.key in results["pretrained"]:
-            table.add_row(measure.name, *(interval_text(column[measure.key]) for column in columns))
+            table.add_row(measure.name, *(_text(column[measure.key], 3) for column in columns))
     console.print(table)
     if results["report_use"]:
-        difference, none = (interval_text(results["report_use"][f"difference{end}"], 4) for end in ("", "_none"))
+        difference, none = (_text(results["report_use"][f"difference{end}"], 4) for end in ("", "_none"))
         console.print(f"L1 inside hidden findings, another study's report minus the right one: {difference}")
         console.print(f"L1 inside hidden findings, no report minus the right one: {none}")
+
+
+def _text(values: Mapping[str, float | None], digits: int) -> str:
+    """`0.912 (0.897 to 0.926)`, or in words that there is no interval."""
+    return interval_text(values["value"], values["low"], values["high"], f"{{:.{digits}f}}".format, "no interval")

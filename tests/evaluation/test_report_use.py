@@ -1,5 +1,6 @@
 """What the report is worth to the reconstruction, measured with reconstructions whose errors are known."""
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -125,6 +126,15 @@ def test_only_studies_with_hidden_pixels_inside_a_box_count() -> None:
     assert 0.75 * BOXED.sum() <= found["studies"] <= BOXED.sum()
     alone = report_use(_encoder(_by_report), _studies(), draws=40)
     assert alone["studies"] == BOXED.sum()
+
+
+def test_too_few_patients_have_no_interval_and_no_number_that_json_lacks() -> None:
+    studies = _studies()
+    studies.patients = np.arange(STUDIES) % 4
+    found = json.loads(json.dumps(report_use(_encoder(_by_report), studies), allow_nan=False))
+    for name in ("right", "other", "none", "difference", "difference_none"):
+        assert found[name]["value"] >= 0
+        assert found[name]["low"] is found[name]["high"] is None
 
 
 def test_a_run_without_reconstruction_is_refused() -> None:

@@ -5,10 +5,10 @@ from sklearn.metrics import roc_auc_score
 
 from cmcgns.common.errors import UserError
 from cmcgns.metrics import resamples
-from cmcgns.metrics.interval_table import Interval, interval_text
+from cmcgns.metrics.interval_table import Interval, leaves_out_zero
 from cmcgns.metrics.intervals import mean_interval, measure_intervals, paired_intervals
 from cmcgns.metrics.resamples import patient_index
-from support.bootstrap import cluster_resample_counts, of_areas, of_values
+from support.bootstrap import cluster_resample_counts, first_of, of_areas, of_values
 
 
 def clustered(seed: int, patients: int) -> tuple[np.ndarray, np.ndarray]:
@@ -38,14 +38,14 @@ def area_interval(
 ) -> Interval:
     """Percentile interval of the mean area."""
     found = measure_intervals([of_areas(scores, labels)], groups, None, resamples, seed, logit=False)
-    return found.mean.intervals()[0]
+    return first_of(found.mean)
 
 
 def paired_areas(
     first: npt.ArrayLike, second: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike, resamples: int
 ) -> Interval:
     sides = ([of_areas(scores, labels)] for scores in (first, second))
-    return paired_intervals(*sides, groups, None, resamples).difference.intervals()[0]
+    return first_of(paired_intervals(*sides, groups, None, resamples).difference)
 
 
 def test_whole_patients_are_drawn_and_as_many_as_there_are() -> None:
@@ -109,7 +109,7 @@ def test_paired_difference_of_equals_is_zero_and_is_narrower_than_unpaired() -> 
     scores, labels, groups = scored(2, 200)
     same = paired_areas(scores, scores, labels, groups, 200)
     assert (same.value, same.n, same.resamples) == (0.0, 200, 0)
-    assert np.isnan([same.low, same.high]).all()  # the same in every resample: no interval
+    assert (same.low, same.high) == (None, None)  # the same in every resample: no interval
     noisy = scores + 0.2 * np.random.default_rng(0).normal(size=scores.shape)
     one, other = (area_interval(s, labels, groups, 500) for s in (scores, noisy))
     paired = paired_areas(scores, noisy, labels, groups, 500)
@@ -170,12 +170,12 @@ def test_values_that_are_all_equal_have_an_interval_of_no_width() -> None:
 def test_a_mean_over_fewer_than_five_patients_has_no_interval() -> None:
     found = mean_interval([0.1, 0.2, 0.4, 0.5, 0.7], list("abcdd"), 20)
     assert (found.value, found.n, found.resamples) == (pytest.approx(0.38), 5, 0)
-    assert np.isnan([found.low, found.high]).all()
+    assert (found.low, found.high) == (None, None)
 
 
-def test_a_figure_without_an_interval_is_printed_alone() -> None:
-    assert interval_text(Interval(0.9123, 0.8971, 0.9256, 40, 2000)) == "0.912 (0.897 to 0.926)"
-    assert interval_text(Interval(-0.01, -0.02, 0.03, 40, 2000), 2) == "-0.01 (-0.02 to 0.03)"
-    assert interval_text({"value": 1.0, "low": None, "high": None}) == "1.000 (no interval)"
-    assert interval_text({"value": None, "low": None, "high": None}) == "undefined"
-    assert interval_text(Interval(0.5, float("nan"), float("nan"), 4, 0)) == "0.500 (no interval)"
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.1, False), (0.0, 0.1, False), (None, None, False)],
+)
+def test_an_interval_leaves_out_0_or_is_none(low: float | None, high: float | None, expected: bool) -> None:
+    assert leaves_out_zero(low, high) is expected

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from cmcgns.metrics.interval_table import Interval
+from cmcgns.metrics.interval_table import Interval, IntervalTable
 from cmcgns.metrics.measure import Measure, Measures
 from cmcgns.metrics.ranking import RankedScores, mean_over_classes
 from cmcgns.metrics.resamples import count_chunks
@@ -25,6 +25,12 @@ def percentile_interval(
     n = len(np.asarray(groups))
     value = float(statistic(np.ones((1, n), dtype=np.int32))[0])
     return Interval(value, float(low), float(high), n, int((~np.isnan(drawn)).sum()))
+
+
+def first_of(table: IntervalTable) -> Interval:
+    """The first figure of a table."""
+    value, low, high, used = table.records()[0]
+    return Interval(np.nan if value is None else value, low, high, table.rows, used)
 
 
 def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> np.ndarray:

@@ -29,7 +29,7 @@ from cmcgns.evaluation.results import (
     write_results,
 )
 from cmcgns.evaluation.tasks import get_task
-from cmcgns.metrics.interval_table import none_if_undefined
+from cmcgns.metrics.interval_table import leaves_out_zero, none_if_undefined
 from cmcgns.metrics.intervals import PairedIntervals, paired_intervals
 from cmcgns.metrics.measure import Measure
 
@@ -180,7 +180,7 @@ def _rows(
             high=high,
             resamples=used,
             support=support,
-            clear=low is not None and high is not None and (low > 0 or high < 0),
+            clear=leaves_out_zero(low, high),
             note="; ".join(text for text in said if text),
         )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,27 +28,22 @@ class Interval:
 
     Attributes:
         value: the figure of the sample itself.
-        low: lower end.
+        low: lower end; None where there is no interval.
         high: upper end.
         n: rows of the sample.
         resamples: resamples behind the ends; those in which the figure was undefined are not among them.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
     resamples: int
 
 
-def interval_text(interval: Mapping[str, float | None] | Interval, digits: int = 3) -> str:
-    """`0.912 (0.897 to 0.926)`; in words where there is no interval, or no figure (None or NaN)."""
-    values = asdict(interval) if isinstance(interval, Interval) else interval
-    value, *ends = (
-        "" if number is None or np.isnan(number) else f"{number:.{digits}f}"
-        for number in (values["value"], values["low"], values["high"])
-    )
-    return f"{value} ({' to '.join(ends) if all(ends) else 'no interval'})" if value else "undefined"
+def leaves_out_zero(low: float | None, high: float | None) -> bool:
+    """Whether there is an interval, and it lies on one side of 0."""
+    return low is not None and high is not None and (low > 0 or high < 0)
 
 
 @dataclass(frozen=True)
@@ -81,11 +76,6 @@ class IntervalTable:
         """M times value, low, high, resamples; None in place of NaN, as JSON wants it."""
         columns = [none_if_undefined(column) for column in (self.value, self.low, self.high)]
         return list(zip(*columns, self.resamples.tolist(), strict=True))
-
-    def intervals(self) -> list[Interval]:
-        """M figures one by one."""
-        columns = (column.tolist() for column in (self.value, self.low, self.high, self.resamples))
-        return [Interval(value, low, high, self.rows, used) for value, low, high, used in zip(*columns, strict=True)]
 
 
 def interval_table(

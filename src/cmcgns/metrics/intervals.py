@@ -132,7 +132,7 @@ def paired_intervals(
 def mean_interval(values: npt.ArrayLike, groups: npt.ArrayLike, resamples: int = 2000, seed: int = 0) -> Interval:
     """Mean of one value a row (an error, a hit) with its 95 % percentile interval, of no width where all are equal.
 
-    With fewer than `LEAST` patients it has none: its ends are NaN.
+    With fewer than `LEAST` patients it has none: its ends are None.
 
     Args:
         values: (n,) finite.
@@ -154,5 +154,5 @@ def mean_interval(values: npt.ArrayLike, groups: npt.ArrayLike, resamples: int =
         raise UserError(ONE_PATIENT)
     low, high, used = percentile_ends(found.drawn[0])
     if found.patients < LEAST:
-        return Interval(float(found.values[0, 0]), np.nan, np.nan, found.rows, 0)
+        return Interval(float(found.values[0, 0]), None, None, found.rows, 0)
     return Interval(float(found.values[0, 0]), float(low[0]), float(high[0]), found.rows, int(used[0]))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cmcgns.metrics.interval_table import leaves_out_zero
 from cmcgns.metrics.measure import LEAST
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.metrics.resamples import percentile_ends
@@ -110,10 +111,9 @@ def _row(plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, basel
     shared = [seed for seed in ours if seed in theirs] if cell != baseline else []
     pairs = [(ours[seed], theirs[seed]) for seed in shared]
     difference, low, high, note = _difference(pairs)
-    clear = low is not None and high is not None and (low > 0 or high < 0)
     return TableRow(
         cell, baseline, column.title, column.judge, column.measure, column.fraction, len(values), value, sd,
-        len(pairs), difference, low, high, clear, note,
+        len(pairs), difference, low, high, leaves_out_zero(low, high), note,
     )  # fmt: skip
 
 

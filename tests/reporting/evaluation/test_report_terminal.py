@@ -11,6 +11,7 @@ from rich.table import Table
 from cmcgns.evaluation.compare import Comparison
 from cmcgns.reporting.evaluation.command import remarks_on
 from cmcgns.reporting.evaluation.console import differences_table, figures_table, in_lines
+from cmcgns.reporting.evaluation.names import interval_text, signed
 from support.result_rows import make_comparison, make_rows
 
 LONG = "phantom-segmentation/v1+a1b2c3@prepared-hospital"
@@ -41,6 +42,15 @@ def test_every_protocol_and_figure_can_be_read(width: int) -> None:
         assert re.search(rf"^{re.escape(LONG)} +report_to_image_r@10 ", text, re.MULTILINE)
     else:
         assert LONG in names_of(text, 0, start)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_what_is_missing_of_a_figure_and_its_interval_is_no_number(missing: float | None) -> None:
+    assert interval_text(0.9123, 0.8971, 0.9256) == "0.912 (0.897 to 0.926)"
+    assert interval_text(-0.01, -0.02, 0.03, signed) == "−0.010 (−0.020 to +0.030)"
+    assert interval_text(0.5, missing, missing) == "0.500"
+    assert interval_text(0.5, 0.4, missing, none="no interval") == "0.500 (no interval)"
+    assert interval_text(missing, missing, missing, none="no interval") == "–"
 
 
 def test_differences_fit_and_say_whom_they_favour() -> None:

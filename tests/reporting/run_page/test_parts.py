@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from cmcgns.reporting.run_page.heat_maps import box_mask, statements
-from cmcgns.reporting.run_page.results import duration, interval, leaves_out_zero, number
+from cmcgns.reporting.run_page.results import duration, interval, is_clear, number
 from cmcgns.reporting.run_page.studies import _boxes_of_row
 from cmcgns.reporting.run_page.training import PANELS, bank_start, draw_panel, stage_change
 from cmcgns.reporting.style import Box, new_figure, save_picture, wrap
@@ -101,9 +101,14 @@ def test_numbers_become_text() -> None:
     values = {"value": -0.01, "low": -0.02, "high": 0.005}
     assert interval(values, signed=True) == "−0.010 (−0.020 to +0.005)"
     assert interval(None) == number(None) == number(float("nan")) == "–"
-    assert not leaves_out_zero(values)
-    assert not leaves_out_zero(None)
-    assert leaves_out_zero(values | {"high": -0.001})
+    assert interval({"value": 0.8, "low": 0.75, "high": 0.9}, 4) == "0.8000 (0.7500 to 0.9000)"
+    for none in (None, float("nan")):  # which results of an earlier version may hold
+        assert interval({"value": 0.8, "low": none, "high": none}) == "0.800"
+        assert interval({"value": none, "low": none, "high": none}) == "–"
+        assert not is_clear({"value": 0.8, "low": none, "high": none})
+    assert not is_clear(values)
+    assert not is_clear(None)
+    assert is_clear(values | {"high": -0.001})
     assert (duration(4.2), duration(212)) == ("4 s", "3 min 32 s")
     assert wrap("one two three four", 8, 2) == "one two\nthree …"
 

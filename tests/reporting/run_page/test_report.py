@@ -148,9 +148,15 @@ def test_results_are_bold_only_where_the_interval_leaves_out_zero(
     assert table.count("<strong>+0.250 (+0.240 to +0.260)</strong>") == 3
     assert "0.875 (0.865 to 0.885)" in table
     assert "0.420" in table
-    unclear = write_run_page(run, data, results(clear=False), tmp_path).read_text("utf-8")
+    found = results(clear=False)
+    for name in ("right", "difference"):
+        found["report_use"][name] |= {"low": None, "high": None}  # of too few patients
+    unclear = write_run_page(run, data, found, tmp_path).read_text("utf-8")
     assert "<strong>" not in section(unclear, "results")
     assert "+0.001 (−0.009 to +0.011)" in section(unclear, "results")
+    rebuilt = " ".join(section(unclear, "reconstructions").split())
+    assert "where hidden is 0.2000 with its own report" in rebuilt
+    assert "a paired difference of +0.1000.</p>" in rebuilt
 
 
 def test_the_choice_of_examples_is_stated(page: str) -> None:

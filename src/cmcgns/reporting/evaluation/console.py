@@ -12,7 +12,7 @@ from rich.table import Table
 from cmcgns.evaluation.compare import Comparison, ComparisonRow
 from cmcgns.evaluation.results import ResultRow
 from cmcgns.reporting.evaluation.comparison import verdict_of
-from cmcgns.reporting.evaluation.names import DASH, is_chance, lower_is_better, span
+from cmcgns.reporting.evaluation.names import interval_text, is_chance, lower_is_better
 
 _LEAST = 9  # letters that a column of names keeps
 _GAP = 2  # letters between columns
@@ -111,7 +111,4 @@ def share_text(fraction: float | None) -> str:
 def _with_interval(
     value: float | None, low: float | None = None, high: float | None = None, sign: str = "", between: str = " "
 ) -> str:
-    if value is None:
-        return DASH
-    ends = span(low, high, lambda end: f"{end:{sign}.3f}")
-    return f"{value:{sign}.3f}" + (f"{between}({ends})" if ends else "")
+    return interval_text(value, low, high, lambda end: f"{end:{sign}.3f}").replace(" (", f"{between}(")

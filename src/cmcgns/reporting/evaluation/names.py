@@ -12,16 +12,16 @@ from cmcgns.evaluation.protocols import EvaluationProtocol
 DASH = "–"
 
 
-def number(value: float) -> str:
+def number(value: float, digits: int = 3) -> str:
     """`0.872`, with a true minus sign; large ones with fewer digits."""
-    digits = 3 if abs(value) < 100 else 1
+    digits = digits if abs(value) < 100 else 1
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no −0.000
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 3) -> str:
     """`+0.012`, `−0.012` or `0.000`."""
-    rounded = round(value, 3)
-    return f"{rounded:+.3f}".replace("-", "−") if rounded else "0.000"
+    rounded = round(value, digits)
+    return f"{rounded:{'+' if rounded else ''}.{digits}f}".replace("-", "−")
 
 
 def is_number(value: float | None) -> TypeGuard[float]:
@@ -32,6 +32,14 @@ def is_number(value: float | None) -> TypeGuard[float]:
 def span(low: float | None, high: float | None, show: Callable[[float], str] = number) -> str:
     """`0.851 to 0.893`; empty if an end is missing."""
     return f"{show(low)} to {show(high)}" if is_number(low) and is_number(high) else ""
+
+
+def interval_text(
+    value: float | None, low: float | None, high: float | None, show: Callable[[float], str] = number, none: str = ""
+) -> str:
+    """`0.872 (0.851 to 0.893)`; `none` in place of an interval that is not there; a dash for no figure."""
+    ends = span(low, high, show) or none
+    return (f"{show(value)} ({ends})" if ends else show(value)) if is_number(value) else DASH
 
 
 def extent(values: Iterable[int]) -> str:

@@ -18,7 +18,7 @@ from cmcgns.reporting.run_page.results import (
     duration,
     headline,
     interval,
-    leaves_out_zero,
+    is_clear,
     per_label,
 )
 from cmcgns.reporting.run_page.studies import EncodedStudies, encode_studies
@@ -118,7 +118,7 @@ def _render(studies: EncodedStudies, results: dict[str, Any], **parts: Any) -> s
         results=results,
         interval=interval,
         duration=duration,
-        clear=leaves_out_zero,
+        clear=is_clear,
         masks=DRAWS,
         synthetic=studies.frame["dataset"][0] == "phantom",
         **parts,

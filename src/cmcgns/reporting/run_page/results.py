@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
 
 from cmcgns.common.packaged import packaged_yaml
+from cmcgns.metrics.interval_table import leaves_out_zero
+from cmcgns.reporting.evaluation import names
 from cmcgns.reporting.style import BLUE, INK, SMALL, style_plot
 from cmcgns.settings.config import Recipe
+
+Ends = Mapping[str, float | None]  # value, low and high
+_NOTHING: Ends = {"value": None, "low": None, "high": None}
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ def headline(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             "pretrained": interval(first[key]),
             "random": interval(second.get(key)),
             "difference": interval(paired.get(key), signed=True),
-            "chance": "–" if chance.get(key) is None else f"{chance[key]:.3f}",
-            "decided": leaves_out_zero(paired.get(key)),
+            "chance": names.DASH if chance.get(key) is None else names.number(chance[key]),
+            "decided": is_clear(paired.get(key)),
         }
         for measure in MEASURES
         if (key := measure.key) in first
@@ -68,25 +74,21 @@ def per_label(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def interval(values: Mapping[str, float | None] | None, digits: int = 3, signed: bool = False) -> str:
+def interval(values: Ends | None, digits: int = 3, signed: bool = False) -> str:
     """`0.912 (0.897 to 0.926)`, the figure alone where it has no interval, or a dash."""
-    if not values or values["value"] is None:
-        return "–"
-    sign = "+" if signed else ""
-    ends = [f"{end:{sign}.{digits}f}" for end in (values["low"], values["high"]) if end is not None]
-    value = f"{values['value']:{sign}.{digits}f}"
-    return (f"{value} ({' to '.join(ends)})" if len(ends) == 2 else value).replace("-", "−")
+    found, show = values or _NOTHING, partial(names.signed if signed else names.number, digits=digits)
+    return names.interval_text(found["value"], found["low"], found["high"], show)
+
+
+def is_clear(values: Ends | None) -> bool:
+    """Whether there is an interval, and it leaves out 0."""
+    found = values or _NOTHING
+    return leaves_out_zero(found["low"], found["high"])
 
 
 def number(value: float | None) -> str:
     """Two digits, or a dash for what is missing or undefined."""
-    return "–" if value is None or value != value else f"{value:.2f}"
-
-
-def leaves_out_zero(values: Mapping[str, float | None] | None) -> bool:
-    """Whether an interval lies on one side of 0."""
-    low, high = (values["low"], values["high"]) if values is not None else (None, None)
-    return low is not None and high is not None and (low > 0 or high < 0)
+    return names.number(value, 2) if names.is_number(value) else names.DASH
 
 
 def duration(seconds: float) -> str:
