@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,12 +10,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from cmcgns.common.errors import UserError
 from cmcgns.data.boxes import parse_boxes
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.targets import Target, fill_boxes
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
+from cmcgns.pretrained.phrase_maps import grid_side
 
 _ROUNDING = 1e-6  # of a mean in single precision
 _INSIDE = 0.5 - _ROUNDING  # half of a patch
@@ -103,18 +102,6 @@ class Regions:
                 has = self.images.labels[rows, self.images.label_names.index(name)] == 1
                 labels[has & ~self.stated[np.searchsorted(self.rows, rows), k], :, k] = np.nan
         return labels
-
-
-def grid_side(patches: int) -> int:
-    """h of P = h · h patches.
-
-    Raises:
-        UserError: P is no square number.
-    """
-    side = math.isqrt(patches)
-    if side * side != patches:
-        raise UserError(f"{patches} patches form no square grid")
-    return side
 
 
 def region_names(data: TaskData, kind: Target) -> tuple[str, ...]:

@@ -35,15 +35,25 @@ def patch_maps(model: Embedder, tokens: Tensor, phrases: tuple[Tensor, Tensor], 
     return phrase_maps.patch_maps(model.task.model, model.method, tokens, phrases, kind)
 
 
+def grid_side(patches: int) -> int:
+    """h of P = h · h patches.
+
+    Raises:
+        UserError: P is no square number.
+    """
+    side = math.isqrt(patches)
+    if side * side != patches:
+        raise UserError(f"{patches} patches form no square grid")
+    return side
+
+
 def to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, P) maps over a square grid, row-major -> (N, H, W), interpolated between the patches' centres.
 
     Raises:
         UserError: P is no square number.
     """
-    side = math.isqrt(maps.shape[1])
-    if side * side != maps.shape[1]:
-        raise UserError(f"{maps.shape[1]} patches form no square grid")
+    side = grid_side(maps.shape[1])
     grid = maps.unflatten(1, (1, side, side))
     return F.interpolate(grid, size=size, mode="bilinear", align_corners=False)[:, 0]
 
