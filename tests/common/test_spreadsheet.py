@@ -1,10 +1,11 @@
 """No cell of a report is a formula; numbers and other texts stay as they are."""
 
 import csv
+from dataclasses import dataclass
 
 import pytest
 
-from cmcgns.common.spreadsheet import safe_cell, write_spreadsheet
+from cmcgns.common.spreadsheet import safe_cell, write_rows, write_spreadsheet
 from cmcgns.common.terminal import terminal_text, without_controls
 
 
@@ -24,6 +25,19 @@ def test_a_report_is_plain_csv(tmp_path):
     write_spreadsheet(tmp_path / "out.csv", ["row", "path"], [[1, '=a,"b"'], [0.1, None]])
     with (tmp_path / "out.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["row", "path"], ["1", '\'=a,"b"'], ["0.1", ""]]
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    share: float | None = None
+
+
+def test_rows_have_a_column_for_every_field(tmp_path):
+    for rows in ([], [Row("=a", 0.1 + 0.2), Row("b")]):
+        write_rows(tmp_path / "out.csv", Row, rows)
+        lines = ["name,share", "'=a,0.30000000000000004", "b,"][: 1 + len(rows)]
+        assert (tmp_path / "out.csv").read_text().splitlines() == lines
 
 
 def test_no_text_moves_the_terminal():

@@ -1,12 +1,19 @@
 """Tables that people open in a spreadsheet: csv in which no cell is taken for a formula."""
 
+from __future__ import annotations
+
 import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cmcgns.common.files import write_text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _FORMULA = re.compile(r"[\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r]")  # full-width signs count in some programs
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
@@ -33,3 +40,12 @@ def write_spreadsheet(path: Path, header: Sequence[str], rows: Iterable[Iterable
     writer.writerow(map(safe_cell, header))
     writer.writerows(map(safe_cell, row) for row in rows)
     write_text(path, text.getvalue())
+
+
+def write_rows(path: Path, kind: type[DataclassInstance], rows: Iterable[DataclassInstance]) -> None:
+    """Write rows of one data class: one line a row, a column a field, full precision.
+
+    Raises:
+        UserError: the disk refuses the file.
+    """
+    write_spreadsheet(path, [field.name for field in fields(kind)], (asdict(row).values() for row in rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cmcgns.common.files import write_json, write_text
 from cmcgns.common.page import markdown_text, page_template
-from cmcgns.common.spreadsheet import write_spreadsheet
+from cmcgns.common.spreadsheet import write_rows
 from cmcgns.reporting.evaluation.names import DASH, is_number, lower_is_better, number, signed, span
 from cmcgns.reporting.style import BLUE, FAINT, name_lines, new_panels, save_pictures, title_panel
 from cmcgns.study.plan import Plan
@@ -47,8 +47,7 @@ def write_table(plan: Plan, results: Mapping[tuple[str, int], Result], out: Path
     """
     rows = table_rows(plan, results)
     write_json(out / "table.json", {"study": plan.settings.name, "rows": [asdict(row) for row in rows]})
-    columns = [field.name for field in fields(TableRow)]
-    write_spreadsheet(out / "table.csv", columns, (asdict(row).values() for row in rows))
+    write_rows(out / "table.csv", TableRow, rows)
     baselines = list(dict.fromkeys(row.baseline for row in rows))  # the last one may have nothing left to compare
     content: dict[str, Any] = {
         "name": plan.settings.name,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.spreadsheet import write_spreadsheet
+from cmcgns.common.spreadsheet import write_rows
 
 Kind = Literal["patient", "file", "picture"]
 PRETRAINING = "pretraining"
@@ -127,8 +127,7 @@ def refuse(leakage: Leakage, allow: bool, path: Path | None = None) -> None:
         UserError: names the first patients and images, the file with all of them, and the way out.
     """
     if path is not None and (leakage.findings or path.exists()):
-        names = [each.name for each in fields(Overlap)]
-        write_spreadsheet(path, names, ([getattr(each, name) for name in names] for each in leakage.findings))
+        write_rows(path, Overlap, leakage.findings)
     refused = leakage.refused
     if not refused or allow:
         return

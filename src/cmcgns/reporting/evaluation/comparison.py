@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from cmcgns.common.spreadsheet import write_rows
 from cmcgns.evaluation.compare import Comparison, ComparisonRow
 from cmcgns.reporting.evaluation.names import (
     DASH,
@@ -25,7 +26,7 @@ from cmcgns.reporting.evaluation.names import (
     span,
 )
 from cmcgns.reporting.evaluation.notices import FEW_PATIENTS, LeakNotice, few_patients
-from cmcgns.reporting.evaluation.pages import write_pages, write_values
+from cmcgns.reporting.evaluation.pages import write_pages
 from cmcgns.reporting.style import BLUE, FAINT, WIDTH, name_lines, new_figure, style_plot
 
 A_BETTER, B_BETTER, NOT_CLEAR, UNDEFINED = "A better", "B better", "not clear", "undefined"
@@ -55,7 +56,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
         "tables": _tables(rows),
         "only_in_one": list(comparison.only_in_one),
     }
-    write_values(folder / "comparison.csv", ComparisonRow, comparison.rows)
+    write_rows(folder / "comparison.csv", ComparisonRow, comparison.rows)
     return write_pages(folder, "comparison", content, _forest_plot(primary), ("comparison",))
 
 

@@ -1,13 +1,12 @@
-"""The files of a report: Markdown that GitHub renders, one HTML page, values as CSV, pictures."""
+"""The files of a report: Markdown that GitHub renders, one HTML page, pictures."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
@@ -15,11 +14,7 @@ from matplotlib.figure import Figure
 
 from cmcgns.common.files import write_text
 from cmcgns.common.page import markdown_text, page_template
-from cmcgns.common.spreadsheet import write_spreadsheet
 from cmcgns.reporting.style import save_pictures
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 _PACKAGE = "cmcgns.reporting.evaluation"
 _NAME = re.compile(r"[\w./@+ -]+", re.ASCII)
@@ -46,11 +41,6 @@ def write_pages(
     page = page_template(_PACKAGE, f"{name}.html.j2", "report.css", trim=True)
     write_text(folder / f"{name}.html", page.render(images=images, **content))
     return folder / f"{name}.html"
-
-
-def write_values(path: Path, kind: type[DataclassInstance], rows: Iterable[DataclassInstance]) -> None:
-    """Write rows of one data class as CSV: one line a row, full precision; what is missing is empty."""
-    write_spreadsheet(path, [field.name for field in fields(kind)], (asdict(row).values() for row in rows))
 
 
 def _markdown() -> Environment:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cmcgns.common.spreadsheet import write_rows
 from cmcgns.evaluation.figures import ReliabilityCurve
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow
@@ -20,7 +21,7 @@ from cmcgns.reporting.evaluation.names import (
     version_rank,
 )
 from cmcgns.reporting.evaluation.notices import leak_notice, read_records, statements
-from cmcgns.reporting.evaluation.pages import write_pages, write_values
+from cmcgns.reporting.evaluation.pages import write_pages
 from cmcgns.reporting.evaluation.selection import Selection, sources
 from cmcgns.reporting.evaluation.tables import Fold, Part, Picture, Section, Table, pictures_of
 
@@ -74,7 +75,7 @@ def write_evaluation(
         "protocols": [_about(name, selection) for name in selection.protocols],
         "provenance": _flat(provenance or {}),
     }
-    write_values(folder / "results.csv", ResultRow, rows)
+    write_rows(folder / "results.csv", ResultRow, rows)
     figures = {picture.name: picture.figure for picture in pictures_of(sections)}
     return write_pages(folder, "report", content, figures, _KINDS)
 
