@@ -88,7 +88,7 @@ def figures_from(recipe: Recipe, plan: Plan) -> list[Figure]:
     for column in plan.columns:
         value = rng.random()
         drawn = np.round(value + rng.normal(scale=0.05, size=RESAMPLES), 5).tolist()
-        found.append(Figure(column.judge, column.fraction, column.measure, value, 20, "rows", drawn))
+        found.append(Figure(column.protocol, column.fraction, column.measure, value, 20, "rows", drawn))
     return found
 
 

@@ -17,7 +17,7 @@ from cmcgns.objectives.objective import find_objective
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.settings.yaml import apply_overrides, explain, named_text, parse_mapping
-from cmcgns.study.plan import Column, Job, Judging, Plan, unknown
+from cmcgns.study.plan import Job, Judging, Plan, unknown
 from cmcgns.study.settings import CellSettings, JudgeSettings, MeasureSettings, PhantomData, StudySettings
 from cmcgns.training.task import try_out
 
@@ -153,7 +153,7 @@ def _judging(entry: JudgeSettings, where: str) -> Judging:
     return Judging(entry.name or entry.protocol, protocol.model_copy(update=changes), entry)
 
 
-def _column(asked: MeasureSettings, judging: Sequence[Judging], where: str) -> Column:
+def _column(asked: MeasureSettings, judging: Sequence[Judging], where: str) -> MeasureSettings:
     by_name = {each.name: each for each in judging}
     if asked.protocol not in by_name:
         raise UserError(f"{where}: {unknown('protocol', asked.protocol, list(by_name))}")
@@ -167,7 +167,8 @@ def _column(asked: MeasureSettings, judging: Sequence[Judging], where: str) -> C
         there = ", ".join(f"{each:g}" for each in fractions if each is not None) or "none"
         raise UserError(f"{where}: {asked.protocol}: fraction {fraction or 'null'}: judge has {there}")
     share = f", {fraction:g} %" if fraction is not None else ""
-    return Column(asked.protocol, asked.measure, fraction, asked.title or f"{asked.protocol} {asked.measure}{share}")
+    title = asked.title or f"{asked.protocol} {asked.measure}{share}"
+    return asked.model_copy(update={"fraction": fraction, "title": title})
 
 
 def _refuse_twice(named: Iterable[tuple[str, str]], where: str) -> None:

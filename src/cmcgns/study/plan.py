@@ -10,7 +10,7 @@ from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import with_free_settings
-from cmcgns.study.settings import CellSettings, JudgeSettings, StudySettings
+from cmcgns.study.settings import CellSettings, JudgeSettings, MeasureSettings, StudySettings
 
 
 @dataclass(frozen=True)
@@ -54,23 +54,6 @@ class Judging:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A measure of the table.
-
-    Attributes:
-        judge: name of the entry of `judge`.
-        measure: name of the figure, such as `auroc`.
-        fraction: per cent of the training patients; None for what learns nothing.
-        title: heading.
-    """
-
-    judge: str
-    measure: str
-    fraction: float | None
-    title: str
-
-
-@dataclass(frozen=True)
 class Plan:
     """A study that can be carried out.
 
@@ -79,14 +62,14 @@ class Plan:
         cells: with their overrides, in the order of the table.
         jobs: all cells of the first seed, then those of the next one.
         judging: protocols.
-        columns: of the table.
+        columns: measures of the table, each with its fraction and its heading.
     """
 
     settings: StudySettings
     cells: tuple[CellSettings, ...]
     jobs: tuple[Job, ...]
     judging: tuple[Judging, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[MeasureSettings, ...]
 
     @property
     def protocols(self) -> list[list[Any]]:
@@ -101,7 +84,7 @@ class Plan:
         protocol = judging.protocol
         main = protocol.primary or protocol.task_settings.figures[0]
         fractions: list[float | None] = [*protocol.fractions] if protocol.learns else [None]
-        shown = {(column.fraction, column.measure) for column in self.columns if column.judge == judging.name}
+        shown = {(column.fraction, column.measure) for column in self.columns if column.protocol == judging.name}
         return shown | {(fraction, main) for fraction in fractions}
 
     def chosen(self, cells: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Job]:

@@ -17,8 +17,9 @@ from cmcgns.metrics.interval_table import leaves_out_zero
 from cmcgns.metrics.measure import LEAST
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.metrics.resamples import percentile_ends
-from cmcgns.study.plan import Column, Plan
+from cmcgns.study.plan import Plan
 from cmcgns.study.results import Figure, Result
+from cmcgns.study.settings import MeasureSettings
 
 _ROUNDING = 1e-12
 _NOT_KEPT = (
@@ -103,7 +104,9 @@ def table_rows(plan: Plan, results: Mapping[tuple[str, int], Result]) -> list[Ta
     return [_row(plan, results, cell, baseline, column) for column in plan.columns for cell, baseline in pairs]
 
 
-def _row(plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, baseline: str, column: Column) -> TableRow:
+def _row(
+    plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, baseline: str, column: MeasureSettings
+) -> TableRow:
     ours, theirs = (_figures(plan, results, name, column) for name in (cell, baseline))
     values = [figure.value for figure in ours.values() if figure.value is not None]
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -112,14 +115,16 @@ def _row(plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, basel
     pairs = [(ours[seed], theirs[seed]) for seed in shared]
     difference, low, high, note = _difference(pairs)
     return TableRow(
-        cell, baseline, column.title, column.judge, column.measure, column.fraction, len(values), value, sd,
+        cell, baseline, column.title, column.protocol, column.measure, column.fraction, len(values), value, sd,
         len(pairs), difference, low, high, leaves_out_zero(low, high), note,
     )  # fmt: skip
 
 
-def _figures(plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, column: Column) -> dict[int, Figure]:
+def _figures(
+    plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, column: MeasureSettings
+) -> dict[int, Figure]:
     """The defined figures of one cell by seed."""
-    wanted = (column.judge, column.fraction, column.measure)
+    wanted = (column.protocol, column.fraction, column.measure)
     found = {
         seed: figure
         for seed in plan.settings.seeds
