@@ -148,13 +148,11 @@ def judge(
     write_comparison_rows(folder / "comparison", comparison)
     write_comparison(folder / "comparison", comparison)
     test = read_study_set(data, "test", model)
-    method = model.method
-    rebuilds = method is not None and method.reconstruction is not None and model.recipe.reconstruction.epochs > 0
     facts = read_predictions(folder / "pretrained", "retrieval/v1@phantom", Cell()).facts
     chance = {"report_to_image_r10": facts["chance_r"]["r@10"]}
     results = summarise_judgements(rows["pretrained"], rows["random"], comparison, chance)
     counts = {str(split): int(count) for split, count in read_manifest(data)["split"].value_counts().items()}
-    return results | {"report_use": report_use(model, test) if rebuilds else None, "counts": counts}
+    return results | {"report_use": report_use(model, test) if model.rebuilds else None, "counts": counts}
 
 
 def _print_results(results: dict[str, Any], console: Console) -> None:

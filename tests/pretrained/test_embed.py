@@ -122,3 +122,20 @@ def test_bad_input_has_a_clear_message(run: Path, tmp_path: Path) -> None:
         model.embed_image([])
     with pytest.raises(UserError, match=r"embed_text: text 1 \('\?!'\) holds no words"):
         model.embed_text(["Normal.", "?!"])
+
+
+@pytest.mark.parametrize(
+    ("part", "change"), [("objective", {"weight_reconstruction": 0.0}), ("reconstruction", {"epochs": 0})]
+)
+def test_a_decoder_that_was_not_trained_rebuilds_nothing(run: Path, part: str, change: dict[str, float]) -> None:
+    model = cmcgns.load(run)
+    assert model.rebuilds
+    settings = getattr(model.recipe, part).model_copy(update=change)
+    model.recipe = model.recipe.model_copy(update={part: settings})
+    assert not model.rebuilds
+
+
+def test_a_run_without_a_decoder_rebuilds_nothing(run: Path) -> None:
+    model = cmcgns.load(run)
+    model.method.reconstruction = None
+    assert not model.rebuilds

@@ -226,6 +226,12 @@ class Embedder:
         return objective if isinstance(objective, CMCGNS) else None
 
     @property
+    def rebuilds(self) -> bool:
+        """Whether the run can rebuild what is hidden of an image: it has a decoder, and Stage II trained it."""
+        trained = self.recipe.reconstruction.epochs > 0 and self.recipe.objective.weight_reconstruction > 0
+        return trained and self.method is not None and self.method.reconstruction is not None
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.task.parameters()).device

@@ -59,10 +59,10 @@ class Rebuilt:
 
 def show_reconstructions(studies: EncodedStudies) -> dict[str, Any]:
     """The section of studies with findings, rebuilt under the mask that hides most of their boxes; or why none is."""
-    recipe, method = studies.model.recipe, studies.model.method
+    method = studies.model.method
     if method is None or method.reconstruction is None:
         return {"absent": "The run was made without masked reconstruction (objective.reconstruction: off)."}
-    if recipe.reconstruction.epochs == 0 or recipe.objective.weight_reconstruction == 0:
+    if not studies.model.rebuilds:
         return {"absent": "The run has a decoder, but Stage II did not train it (no epochs, or weight 0)."}
     rebuilt = [_rebuild(studies, row) for row in choose_rows(studies, 6)]
     return {"examples": rebuilt, "picture": draw_reconstructions(studies, rebuilt)}
