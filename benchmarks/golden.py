@@ -62,7 +62,14 @@ def objective(golden: dict[str, Tensor], arithmetic: str) -> CMCGNS:
     clusters, dim = golden["centroids_after_init"].shape
     switches = SETTINGS[arithmetic]
     bank = BankSettings(clusters=clusters, source="cross_modal", reseed=False, **switches["bank"])
-    form = {"local": "own_query", "rarity": 0.0, "patch_positions": False, "unit_values": False, "bank": bank}
+    form = {
+        "local": "own_query",
+        "negatives": "cluster",
+        "rarity": 0.0,
+        "patch_positions": False,
+        "unit_values": False,
+        "bank": bank,
+    }
     settings = ObjectiveSettings(dim=dim, reconstruction="off", **(switches | form))
     return CMCGNS(settings, (1, 1), 32).to(golden["z_sentence"].device)
 

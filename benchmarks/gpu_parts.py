@@ -200,6 +200,8 @@ def demo(options: Options) -> Figures:
         f"training={{batch_size: {batch}, precision: bf16-mixed, log_every: 1}}",
         f"objective.bank.start_from_step={start}",
         f"objective.bank.start_by_step={start + 1}",
+        "objective.negatives=cluster",
+        "objective.reconstruction=cross_modal",
     ]
     with tempfile.TemporaryDirectory() as folder:
         data, out = Path(folder) / "data", Path(folder) / "run"
