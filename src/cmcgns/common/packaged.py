@@ -1,4 +1,4 @@
-"""YAML files that come with the package, beside the code that reads them."""
+"""Files that come with the package, beside the code that reads them."""
 
 from importlib import resources
 from typing import Any
@@ -12,11 +12,11 @@ def packaged_text(package: str, name: str) -> str:
 
 
 def packaged_yaml(package: str, name: str) -> Any:
-    """The content of a file."""
+    """The content of a YAML file."""
     return yaml.safe_load(packaged_text(package, name))
 
 
 def packaged_names(package: str, folder: str = "") -> list[str]:
-    """Names of the files of a folder, without their ending, in order."""
+    """Names of the YAML files of a folder, without their ending, in order."""
     files = resources.files(package).joinpath(folder).iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))

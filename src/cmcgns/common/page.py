@@ -1,10 +1,11 @@
 """Pages in the house style."""
 
 import re
-from importlib import resources
 
 from jinja2 import Environment, FunctionLoader, Template
 from markupsafe import Markup
+
+from cmcgns.common.packaged import packaged_text
 
 _SIGNS = re.compile(r"([\\`*\[\]|~$<>&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
@@ -25,9 +26,7 @@ def page_template(package: str, name: str, style: str = "", trim: bool = False) 
         style: of a file of the package with more of it.
         trim: whether a block leaves no empty line and no indentation behind.
     """
-    here = resources.files(package)
-    css = resources.files("cmcgns.common").joinpath("page.css").read_text("utf-8")
-    css += here.joinpath(style).read_text("utf-8") if style else ""
-    loader = FunctionLoader(lambda file: here.joinpath(file).read_text("utf-8"))
+    css = packaged_text("cmcgns.common", "page.css") + (packaged_text(package, style) if style else "")
+    loader = FunctionLoader(lambda file: packaged_text(package, file))
     page = Environment(autoescape=True, loader=loader, trim_blocks=trim, lstrip_blocks=trim)
     return page.get_template(name, globals={"css": Markup(css)})  # nosec B704 # of the package

@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.packaged import packaged_text
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import explain, parse_mapping, read_mapping_file
@@ -141,8 +141,7 @@ def load_prompts(source: PromptSource = "built-in") -> PromptBook:
 @cache
 def packaged_prompts(name: str) -> dict[str, Any]:
     """What a file of this package says, by label; `name` is one of `PACKAGED`."""
-    text = (resources.files(__package__) / PACKAGED[name]).read_text("utf-8")
-    return parse_mapping(text, PACKAGED[name])
+    return parse_mapping(packaged_text("cmcgns.pretrained", PACKAGED[name]), PACKAGED[name])
 
 
 def later_wording(name: str) -> str | None:

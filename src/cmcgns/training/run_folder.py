@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import yaml
 from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import is_left_over, sha256, write_json, write_text
+from cmcgns.common.packaged import packaged_text
 from cmcgns.common.page import markdown_text
 from cmcgns.common.remote import not_here
 from cmcgns.common.stored import read_json
@@ -164,7 +165,7 @@ class RunFolder:
             "image_encoder": markdown_text(recipe.image_encoder.name),
             "report_encoder": markdown_text(recipe.report_encoder.name),
         }
-        text = resources.files(__package__).joinpath("card.md").read_text("utf-8")
+        text = packaged_text("cmcgns.training", "card.md")
         write_text(self.card, text.format(recipe=recipe, method=method, false_negatives=row, **names))
 
     def write_provenance(self, content: dict[str, Any]) -> None:
