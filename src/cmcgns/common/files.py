@@ -47,6 +47,12 @@ def is_about_a_place(error: OSError) -> bool:
     return error.errno in NO_SPACE or error.errno in _REFUSED
 
 
+def refused_by_disk(error: Exception) -> OSError | None:
+    """What the disk or the path refused, where that is what an error says or was made from; else None."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return cause if isinstance(cause, OSError) and is_about_a_place(cause) else None
+
+
 def explain(error: OSError, path: Path | str, use: str = "written") -> str:
     """What kept a path from being written, in one line with the way out."""
     place = Path(path)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from cmcgns.common.claim import LOCK, FolderInUse, claimed
 from cmcgns.common.errors import UserError, first_of, one_line
-from cmcgns.common.files import is_about_a_place, is_left_over, write_json
+from cmcgns.common.files import is_left_over, refused_by_disk, write_json
 from cmcgns.common.stored import naming_damage, read_json
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.run import EvaluateOptions
@@ -105,8 +105,7 @@ def do_job(work: Work, job: Job, begun: Callable[[], None] | None = None) -> Out
     except FolderInUse:
         return Outcome(job, "busy")
     except Exception as error:  # of the libraries below, such as too little memory: other cells may do
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if isinstance(cause, OSError) and is_about_a_place(cause):
+        if refused_by_disk(error):
             raise
         if isinstance(error, UserError):
             return Outcome(job, "failed", str(error))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError, one_line
-from cmcgns.common.files import explain, is_about_a_place
+from cmcgns.common.files import explain, refused_by_disk
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import differences, with_free_settings
 from cmcgns.training.checkpoint import TrainingState, checkpoints, newest_whole, read_state
@@ -50,8 +50,8 @@ def nothing_lost(folder: RunFolder) -> Iterator[None]:
             raise
         raise UserError(f"another process of the run has ended ({one_line(error)}). {_way_on(folder)}") from error
     except (OSError, UserError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if not (isinstance(cause, OSError) and is_about_a_place(cause) and folder.config.is_file()):
+        cause = refused_by_disk(error)
+        if cause is None or not folder.config.is_file():
             raise
         said = explain(cause, cause.filename or folder.path, "used") if error is cause else str(error)
         raise UserError(f"{said}. {_way_on(folder)}") from cause
