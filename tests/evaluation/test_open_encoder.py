@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation import open_encoder as module
 from cmcgns.evaluation.open_encoder import open_encoder
-from cmcgns.models.sealed_tensors import write_tensors
+from cmcgns.models.checked_tensors import write_tensors
 
 STATE = dict[str, torch.Tensor]
 

@@ -14,7 +14,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from cmcgns.common.errors import UserError
-from cmcgns.models.sealed_tensors import write_tensors
+from cmcgns.models.checked_tensors import write_tensors
 from cmcgns.models.weight_files import read_state_dict
 from cmcgns.models.weights import check_keys, load_image_weights
 

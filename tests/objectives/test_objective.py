@@ -8,7 +8,7 @@ import torch
 
 import cmcgns
 from cmcgns.common.errors import UserError
-from cmcgns.models.sealed_tensors import write_tensors
+from cmcgns.models.checked_tensors import write_tensors
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.objective import STAGES, find_objective
 from cmcgns.phantom.dataset import write_dataset

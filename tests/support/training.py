@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cmcgns.data.pairs.batch import Batch, BatchRequest
-from cmcgns.models import sealed_tensors
+from cmcgns.models import checked_tensors
 from cmcgns.phantom import sentence_truth
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import parse_recipe
@@ -114,7 +114,7 @@ def kill_after_best_weights(number: int) -> None:
 
 def kill_while_writing(number: int) -> None:
     """Die with half of the checkpoint of step `number` on the disk."""
-    save = sealed_tensors.save_file
+    save = checked_tensors.save_file
 
     def dying(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
         save(tensors, path, metadata=metadata)
@@ -122,7 +122,7 @@ def kill_while_writing(number: int) -> None:
             os.truncate(path, Path(path).stat().st_size // 2)
             kill()
 
-    sealed_tensors.save_file = dying
+    checked_tensors.save_file = dying
 
 
 def kill_before_the_end(_: int) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cmcgns.models.sealed_tensors import read_tensors
+from cmcgns.models.checked_tensors import read_tensors
 from cmcgns.pretrained import load
 from support.training import STEPS, run, tiny_recipe
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.models.sealed_tensors import DamagedWeights, read_tensors
+from cmcgns.models.checked_tensors import DamagedWeights, read_tensors
 from cmcgns.training.checkpoint import (
     TrainingState,
     checkpoints,

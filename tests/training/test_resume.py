@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import save_file
 
 from cmcgns.common.errors import UserError
-from cmcgns.models import sealed_tensors
+from cmcgns.models import checked_tensors
 from cmcgns.training import loop
 from cmcgns.training.checkpoint import checkpoints, read_state
 from cmcgns.training.dry_run import dry_run
@@ -229,7 +229,7 @@ def test_a_resume_hashes_what_it_opens_once(studies: Path, tmp_path: Path, monke
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    checksum, hashed = sealed_tensors._checksum, Counter[int]()
+    checksum, hashed = checked_tensors._checksum, Counter[int]()
 
     def counted(tensors: Any, kind: str, about: Any) -> str:
         hashed[about.get("global_step")] += 1
@@ -241,7 +241,7 @@ def test_a_resume_hashes_what_it_opens_once(studies: Path, tmp_path: Path, monke
     def train(*_: Any, **__: Any) -> None:
         raise Trains
 
-    monkeypatch.setattr(sealed_tensors, "_checksum", counted)
+    monkeypatch.setattr(checked_tensors, "_checksum", counted)
     monkeypatch.setattr(loop, "training_step", train)
     with pytest.raises(Trains):
         run(studies, out, resume=True)

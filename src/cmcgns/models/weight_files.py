@@ -17,7 +17,7 @@ from cmcgns.common.downloads import not_the_file
 from cmcgns.common.errors import UserError, one_line, shortened
 from cmcgns.common.files import explain
 from cmcgns.common.remote import is_url, location_of
-from cmcgns.models.sealed_tensors import is_sealed, read_tensors
+from cmcgns.models.checked_tensors import has_checksum, read_tensors
 
 MAX_ENTRIES = 100_000
 """Tensors, numbers and groups that a weights file may name."""
@@ -98,7 +98,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             raise UserError(f"{path}: no weights but {reason}")
         if path.suffix == ".safetensors" or _begins_as_safetensors(head, path.stat().st_size):
             # Of a run: whatever opens it finds damage.
-            content: Any = read_tensors(path)[0] if is_sealed(path) else load_file(path)
+            content: Any = read_tensors(path)[0] if has_checksum(path) else load_file(path)
         elif head.startswith(_PYTORCH):
             content = _read_pickle(path)
         else:

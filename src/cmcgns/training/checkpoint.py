@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.stored import naming_damage
+from cmcgns.models.checked_tensors import DamagedWeights, read_tensors, write_tensors
 from cmcgns.models.freeze import trained_parameters
-from cmcgns.models.sealed_tensors import DamagedWeights, read_tensors, write_tensors
 from cmcgns.models.weights import below, check_keys
 from cmcgns.training.old_weights import bring_up_to_date
 

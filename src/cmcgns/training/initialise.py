@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError
+from cmcgns.models.checked_tensors import read_tensors
 from cmcgns.models.positions import interpolate_positions
 from cmcgns.models.report_encoder import SCRATCH
-from cmcgns.models.sealed_tensors import read_tensors
 from cmcgns.models.weights import below, check_keys
 from cmcgns.settings.config import Recipe, ReportEncoderSettings
 from cmcgns.settings.recipe import differences

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from cmcgns.common.errors import UserError
-from cmcgns.models.sealed_tensors import DamagedWeights, read_tensors, write_tensors
+from cmcgns.models.checked_tensors import DamagedWeights, read_tensors, write_tensors
 
 TENSORS = {
     "weight": torch.arange(24, dtype=torch.float32).reshape(2, 3, 4),

@@ -83,7 +83,7 @@ def read_tensors(path: Path, verify: bool = True) -> tuple[dict[str, Tensor], di
     return tensors, about
 
 
-def is_sealed(path: Path) -> bool:
+def has_checksum(path: Path) -> bool:
     """Whether a file is safetensors with a checksum of `write_tensors`."""
     try:
         with safe_open(path, "pt") as file:
