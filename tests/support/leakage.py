@@ -16,8 +16,8 @@ from cmcgns.evaluation.leakage import Leakage, check_leakage
 from cmcgns.evaluation.protocols.protocol import EvaluationProtocol, SplitSettings
 from cmcgns.phantom.dataset import write_dataset
 from cmcgns.training.data import prepare_data
-from cmcgns.training.note_seen import write_seen
 from cmcgns.training.run_folder import RunFolder
+from cmcgns.training.write_seen import write_seen
 from support.check import changed
 from support.training import tiny_recipe
 

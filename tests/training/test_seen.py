@@ -19,9 +19,9 @@ from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols.protocol import EvaluationProtocol, SplitSettings
 from cmcgns.phantom.dataset import write_dataset
 from cmcgns.training.data import prepare_data
-from cmcgns.training.note_seen import write_seen
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen import SeenFile, open_seen, write_seen_file
+from cmcgns.training.write_seen import write_seen
 from support.training import TRAIN, VALIDATION, in_child, kill_at_step, run, run_with_fault, tiny_recipe
 
 SEEN = "seen.parquet"

@@ -27,11 +27,11 @@ from cmcgns.training.joint_scores import measure_scores
 from cmcgns.training.journal import RunConsole, open_journal
 from cmcgns.training.launch import launch
 from cmcgns.training.loop import Loop
-from cmcgns.training.note_seen import write_seen
 from cmcgns.training.run_folder import RunFolder, describe_run
 from cmcgns.training.same_rows import rows_of
 from cmcgns.training.start import claimed_run, find_start, nothing_lost, state_of
 from cmcgns.training.task import PretrainingTask
+from cmcgns.training.write_seen import write_seen
 
 logger = logging.getLogger(__name__)
 
