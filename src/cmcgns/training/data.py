@@ -31,7 +31,7 @@ from cmcgns.data.shards.index import AGAIN, ShardFolder, open_shards
 from cmcgns.data.shards.stream import NO_NEAR_BATCHES, ShardImages
 from cmcgns.models.report_encoder import SCRATCH
 from cmcgns.settings.config import Recipe
-from cmcgns.training.same_rows import SameRows
+from cmcgns.training.resumed_rows import ResumedRows
 
 logger = logging.getLogger(__name__)
 Images = TypeVar("Images")
@@ -52,7 +52,7 @@ def prepare_data(
     data: Path | str,
     tokenizer_folder: Path | None = None,
     fixed_shapes: bool = False,
-    same: SameRows | None = None,
+    resumed: ResumedRows | None = None,
 ) -> PreparedData:
     """Read table and images, tokenize, split. Of shards only the validation images are read now.
 
@@ -61,10 +61,10 @@ def prepare_data(
         data: table or folder; or a folder of shards, as path or URL.
         tokenizer_folder: a saved tokenizer; None loads the encoder's own or trains one on the training rows.
         fixed_shapes: pad to few shapes on which all ranks agree.
-        same: rows and splits that a resumed run goes on with; None takes what the table has now.
+        resumed: rows and splits that a resumed run goes on with; None takes what the table has now.
     """
-    pairs, images, fine = _read(recipe, data, same)
-    train, validation = same.split(pairs) if same else assign_splits(pairs, recipe.data, recipe.training.seed)
+    pairs, images, fine = _read(recipe, data, resumed)
+    train, validation = resumed.split(pairs) if resumed else assign_splits(pairs, recipe.data, recipe.training.seed)
     tokenizer = _tokenizer(recipe, pairs.frame["text"].loc[train], tokenizer_folder)
     studies = pair_dataset(pairs, tokenizer, recipe.data, images, fixed_shapes, fine)
     if len(train) > 1 and len(np.unique(studies.tokens.report_text[train])) == 1:
@@ -93,7 +93,7 @@ def _hold(images: StoredImages | None, rows: NDArray[np.int64]) -> StoredImages 
 
 
 def _read(
-    recipe: Recipe, data: Path | str, same: SameRows | None
+    recipe: Recipe, data: Path | str, resumed: ResumedRows | None
 ) -> tuple[PairTable, StoredImages, StoredImages | None]:
     """The rows that can be used, their images, and these of twice the side where the objective rebuilds such."""
     shards, twice = open_shards(data), recipe.objective.target_scale == 2
@@ -102,17 +102,17 @@ def _read(
         if recipe.training.batches == "near":
             raise UserError(NO_NEAR_BATCHES)
         pairs = read_shard_pairs(shards, recipe)
-        if same:
-            same.keep(pairs)
+        if resumed:
+            resumed.keep(pairs)
         return pairs, shard_images(shards, pairs, size), shard_images(shards, pairs, 2 * size) if twice else None
-    if same is None:
+    if resumed is None:
         pairs = read_pairs(Path(data), recipe.data, everything=False)
         read = partial(read_images, pairs, recipe.data)
         read_fine = partial(read_images, pairs, twice_the_side(recipe.data))
     else:  # what `data.bad_images` says held at the start
         pairs = read_pairs(Path(data), recipe.data, exists=lambda _: True, everything=False)
-        same.keep(pairs)
-        read, read_fine = (partial(same.read_images, pairs, side) for side in (size, 2 * size))
+        resumed.keep(pairs)
+        read, read_fine = (partial(resumed.read_images, pairs, side) for side in (size, 2 * size))
     images = _with_bar("reading images", len(pairs.frame), read)
     if not twice:
         return pairs, images, None

@@ -27,8 +27,8 @@ from cmcgns.training.joint_scores import measure_scores
 from cmcgns.training.journal import RunConsole, open_journal
 from cmcgns.training.launch import launch
 from cmcgns.training.loop import Loop
+from cmcgns.training.resumed_rows import rows_of
 from cmcgns.training.run_folder import RunFolder, describe_run
-from cmcgns.training.same_rows import rows_of
 from cmcgns.training.start import claimed_run, find_start, nothing_lost, state_of
 from cmcgns.training.task import PretrainingTask
 from cmcgns.training.write_seen import write_seen
@@ -126,13 +126,13 @@ def _prepare(
     if init is not None:
         check_source(RunFolder(init))
     tokenizer = folder.tokenizer if latest else (init / "tokenizer" if init else None)
-    same = rows_of(folder) if latest or folder.seen.is_file() else None
+    resumed = rows_of(folder) if latest or folder.seen.is_file() else None
     fixed_shapes = fabric.world_size > 1 or fabric.device.type == "cuda"
-    prepared = prepare_data(recipe, data, tokenizer, fixed_shapes, same)
-    if same:
+    prepared = prepare_data(recipe, data, tokenizer, fixed_shapes, resumed)
+    if resumed:
         for part, each in (("train", prepared.train), ("val", prepared.validation)):
             if not isinstance(each.images, ShardImages):
-                same.check_pixels(prepared.pairs, part, each.images, each.rows)
+                resumed.check_pixels(prepared.pairs, part, each.images, each.rows)
     return prepared
 
 

@@ -17,8 +17,8 @@ from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.shards.stream import ShardImages
 from cmcgns.settings.config import Recipe
 from cmcgns.training.data import PreparedData
+from cmcgns.training.resumed_rows import entry_stamps, pixel_stamps
 from cmcgns.training.run_folder import RunFolder
-from cmcgns.training.same_rows import entry_stamps, pixel_stamps
 from cmcgns.training.seen import ROWS, Block, SeenFile, open_seen, write_seen_file
 
 logger = logging.getLogger(__name__)

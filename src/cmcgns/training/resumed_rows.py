@@ -29,7 +29,7 @@ _WAY_OUT = "Put them back as they were, or start anew in another folder"
 
 
 @dataclass(frozen=True)
-class SameRows:
+class ResumedRows:
     """What a run was started with.
 
     Attributes:
@@ -110,7 +110,7 @@ class SameRows:
         )  # fmt: skip
 
 
-def rows_of(folder: RunFolder) -> SameRows | None:
+def rows_of(folder: RunFolder) -> ResumedRows | None:
     """What the run in a folder was started with; None, with a word in the log, where that is not known."""
     seen = open_seen(folder.seen)
     frame = seen.entered if seen is not None else None
@@ -118,7 +118,7 @@ def rows_of(folder: RunFolder) -> SameRows | None:
         why = "is missing" if seen is None else "is of an earlier version"
         logger.warning("%s %s: the run goes on with the rows and images that there are now", folder.seen, why)
         return None
-    return SameRows(frame, folder.read_provenance().get("manifest_sha256"))
+    return ResumedRows(frame, folder.read_provenance().get("manifest_sha256"))
 
 
 def entry_stamps(pairs: PairTable) -> NDArray[np.int64]:
