@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.evaluation.report_use import report_use
-from cmcgns.objectives.masked_reconstruction import to_pixels
+from cmcgns.objectives.masked_reconstruction import covered_pixels
 from cmcgns.settings.config import ObjectiveSettings
 
 STUDIES, SIDE = 40, 8
@@ -59,7 +59,7 @@ def _encoder(rebuild: Any) -> Any:
     settings = ObjectiveSettings(mask_ratio=0.5)
     decoder = SimpleNamespace(
         reconstruct=rebuild, seen_patches=lambda model, patches, images, hidden: patches,
-        region=lambda hidden, like: to_pixels(hidden, GRID, like.shape[-2:]),
+        region=lambda hidden, like: covered_pixels(hidden, GRID, like.shape[-2:]),
         errors=lambda rebuilt, target: (rebuilt - target).abs(),
     )  # fmt: skip
     method = SimpleNamespace(

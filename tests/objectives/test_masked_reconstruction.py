@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cmcgns.common.errors import UserError
 from cmcgns.objectives.cross_attention import CrossModalAttention
-from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, draw_hidden, to_pixels
+from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, covered_pixels, draw_hidden
 from cmcgns.objectives.reconstruction_targets import high_frequencies, normalise_patches
 from cmcgns.settings.config import DataSettings, ImageEncoderSettings, Recipe, ReportEncoderSettings
 from cmcgns.training.task import PretrainingTask, build_task
@@ -47,7 +47,7 @@ def test_hidden_positions_differ_between_studies_and_follow_the_generator() -> N
 
 
 def test_each_position_covers_its_own_cell_of_pixels() -> None:
-    pixels = to_pixels(torch.eye(6)[[3]].bool(), (2, 3), (4, 9))
+    pixels = covered_pixels(torch.eye(6)[[3]].bool(), (2, 3), (4, 9))
     expected = torch.zeros(1, 1, 4, 9, dtype=torch.bool)
     expected[:, :, 2:, :3] = True
     assert torch.equal(pixels, expected)
@@ -114,7 +114,7 @@ def test_pitfall_05_loss_looks_at_hidden_regions_only() -> None:
     module = Scene().module
     generator = torch.Generator().manual_seed(0)
     rebuilt, images = torch.randn(2, 2, 1, SIZE, SIZE, generator=generator)
-    region = to_pixels(HIDDEN, GRID, (SIZE, SIZE))
+    region = covered_pixels(HIDDEN, GRID, (SIZE, SIZE))
     loss = module(rebuilt, images, HIDDEN)
     torch.testing.assert_close(loss, (rebuilt - images).abs()[region].mean())
     torch.testing.assert_close(module(rebuilt, torch.where(region, images, 7.0), HIDDEN), loss)
@@ -156,7 +156,7 @@ def test_of_hidden_pixels_nothing_gets_through(mask: str, ratio: float, name: st
     batch, grid = random_batch((2, 1), 2, size=32), model.image_encoder.grid
     places = grid[0] * grid[1]
     hidden = draw_hidden(2, places, ratio, torch.Generator().manual_seed(3))
-    covered = to_pixels(hidden, grid, (32, 32))
+    covered = covered_pixels(hidden, grid, (32, 32))
     images = batch.images.clone().requires_grad_()
     sentences = unit(2, 2, DIM)
 

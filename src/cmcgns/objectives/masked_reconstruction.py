@@ -28,7 +28,7 @@ def draw_hidden(studies: int, patches: int, ratio: float, generator: torch.Gener
     return noise.argsort(1).argsort(1) < round(ratio * patches)
 
 
-def to_pixels(hidden: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def covered_pixels(hidden: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """(B, P) positions -> (B, 1, H, W) pixels, each position covering its cell of the grid."""
     return F.interpolate(hidden.float().unflatten(1, grid)[:, None], size=size, mode="nearest").bool()
 
@@ -126,7 +126,7 @@ class MaskedReconstruction(nn.Module):
             visible = hidden.byte().argsort(dim=1, stable=True)[:, : hidden.shape[1] - self.hidden_count]
             found = model.project_patches(encoder.visible_tokens(images, visible))
             return found.new_zeros(patches.shape).scatter(1, visible[:, :, None].expand_as(found), found)
-        painted = images * ~to_pixels(hidden, self.grid, (images.shape[-2], images.shape[-1]))
+        painted = images * ~covered_pixels(hidden, self.grid, (images.shape[-2], images.shape[-1]))
         with running_statistics_kept(encoder):  # evaluation sees whole images only
             return model.project_patches(encoder.tokens(painted))
 
@@ -211,7 +211,7 @@ class MaskedReconstruction(nn.Module):
 
     def region(self, hidden: Tensor, like: Tensor) -> Tensor:
         """(B, P) hidden positions -> (B, 1, H, W) places of a target or its error, (B, K, H, W)."""
-        return to_pixels(hidden, self.grid, (like.shape[-2], like.shape[-1]))
+        return covered_pixels(hidden, self.grid, (like.shape[-2], like.shape[-1]))
 
     def forward(self, rebuilt: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
         """Mean error over the hidden regions; everywhere if so set, and outside training."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcgns.data.pairs.batch import BatchRequest
-from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, draw_hidden, to_pixels
+from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, covered_pixels, draw_hidden
 from cmcgns.objectives.reconstruction_targets import restore_patches
 from cmcgns.reporting.run_page.heat_maps import box_mask, choose_rows
 from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
@@ -121,7 +121,7 @@ def _choose_mask(studies: EncodedStudies, row: int) -> torch.Tensor:
     size, ratio = studies.dataset.settings.image_size, studies.model.recipe.objective.mask_ratio
     masks = draw_hidden(DRAWS, studies.patches.shape[1], ratio, generator)
     inside = torch.from_numpy(box_mask(studies.boxes[row], size))
-    covered = (to_pixels(masks, studies.grid, (size, size))[:, 0] * inside).sum((1, 2))
+    covered = (covered_pixels(masks, studies.grid, (size, size))[:, 0] * inside).sum((1, 2))
     return masks[covered.argmax()][None]
 
 
