@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cmcgns.common.processes import handling_signals
 from cmcgns.training.checkpoint import checkpoints, read_state
 from cmcgns.training.launch import Interruption
 from support.training import assert_same_end, command_line, in_child, run, signal_at_step, tiny_recipe
@@ -46,7 +47,8 @@ def test_second_signal_acts_at_once(studies: Path, tmp_path: Path) -> None:
 
 def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with Interruption() as interruption:
+    interruption = Interruption()
+    with handling_signals(interruption.remember):
         signal.raise_signal(signal.SIGTERM)
         assert interruption.caught == signal.SIGTERM
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

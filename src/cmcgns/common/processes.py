@@ -57,6 +57,20 @@ class Stopped(BaseException):
 
 
 @contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """A block in which Ctrl-C and SIGTERM call a handler; outside the main thread they stay the caller's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in _ASKING}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
 def stopping_at_signals() -> Iterator[None]:
     """A block in which Ctrl-C and SIGTERM raise; a second one ends the process at once.
 
@@ -69,15 +83,8 @@ def stopping_at_signals() -> Iterator[None]:
             signal.signal(each, signal.SIG_DFL)
         raise Stopped(number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield  # the caller handles signals
-        return
-    before = {number: signal.signal(number, stop) for number in _ASKING}
-    try:
+    with handling_signals(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def end_with_parent(parent: int) -> None:

@@ -4,7 +4,7 @@ import os
 import resource
 import signal
 import sys
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -22,19 +22,13 @@ class Interruption:
 
     def __init__(self) -> None:
         self.caught = 0
-        self._before: dict[int, object] = {}
 
-    def __enter__(self) -> "Interruption":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._before[number] = signal.signal(number, self._remember)
-            except ValueError:  # not the main thread: the caller handles signals
-                break
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+    def remember(self, number: int, _: FrameType | None) -> None:
+        """The handler of signals."""
+        if self.caught:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.caught = number
 
     def agreed(self, fabric: Any, together: bool) -> int:
         """The signal that was caught, 0 for none.
@@ -46,12 +40,6 @@ class Interruption:
         if not together:
             return 0
         return int(fabric.all_reduce(torch.tensor(self.caught, device=fabric.device), reduce_op="max"))
-
-    def _remember(self, number: int, _: FrameType | None) -> None:
-        if self.caught:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.caught = number
 
 
 def is_first_process() -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.processes import Stopped
+from cmcgns.common.processes import Stopped, handling_signals
 from cmcgns.data.pairs.batch import Batch, mix, steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.pairs.loader import WorkerLost, iterate_batches, make_loader
@@ -87,7 +87,8 @@ class Loop:
         if self.state.global_step == 0:
             epochs = sum(getattr(self.recipe, stage).epochs for stage in STAGES)
             self._warn(STAGES[0], self.task.objective.warning_before(epochs * self.micro_steps()))
-        with Interruption() as self.interruption:
+        self.interruption = Interruption()
+        with handling_signals(self.interruption.remember):
             try:
                 while self.state.stage < len(STAGES):
                     self._run_stage(STAGES[self.state.stage])
