@@ -9,7 +9,7 @@ import pytest
 
 from cmcgns.metrics import cluster_quality as module
 from cmcgns.metrics.claims import Claims
-from cmcgns.metrics.cluster_quality import AssignedSentences, cluster_purity, negative_quality
+from cmcgns.metrics.cluster_quality import cluster_quality
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -109,24 +109,25 @@ def test_relations_between_sentences_are_symmetric_and_none_is_with_itself_at_od
 
 def quality(claims: Claims, own: np.ndarray, second: np.ndarray, count: np.ndarray) -> dict[str, float]:
     """All figures of distinct sentences, each of which is a report of its own as often as it occurs."""
-    table = AssignedSentences(np.arange(len(own)), own, second, count)
-    clusters = own[:, None] == np.arange(max(own.max(), second.max()) + 1)
-    reports = np.repeat(np.arange(len(own)), count)
-    holds = np.eye(len(own), dtype=bool)[reports]
-    return cluster_purity(claims, table) | negative_quality(claims, table, holds, clusters[reports])
+    text = np.repeat(np.arange(len(own)), count)
+    return cluster_quality(claims, np.arange(len(text)), text, own[text], second[text], len(text))
+
+
+def purity(figures: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if name.startswith("cluster_")}
 
 
 def test_purity_of_known_clusters() -> None:
     """Two of one finding that contradict beside one of another; each sentence as often as it occurs."""
     claims = Claims.of([RIGHT, NONE, states("Edema"), Said()])
     own, count = np.array([0, 0, 0, 1]), np.array([2, 3, 5, 7])
-    figures = cluster_purity(claims, AssignedSentences(np.arange(4), own, own, count))
+    figures = purity(quality(claims, own, own, count))
     pairs = 2 * 3 + 2 * 5 + 3 * 5
     assert figures == {
         "cluster_same_finding": pytest.approx(6 / pairs),
         "cluster_contradict": pytest.approx(6 / pairs),
     }
-    assert cluster_purity(claims, AssignedSentences(np.arange(4), np.arange(4), own, count)) == {}
+    assert purity(quality(claims, np.arange(4), own, count)) == {}
 
 
 def test_clusters_that_are_the_findings_sides_and_polarities_are_perfect_and_random_ones_are_not() -> None:
@@ -228,16 +229,12 @@ def slow_figures(said: list[Said], reports: list[list[tuple[int, int, int]]]) ->
 @pytest.mark.parametrize("seed", range(4))
 def test_figures_are_those_of_the_loop_whatever_fits_at_once(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     claims, said, reports = random_world(seed)
-    rows = np.array([(text, own, second) for report in reports for text, own, second in report])
-    holds, clusters = np.zeros((len(reports), 25), dtype=bool), np.zeros((len(reports), 5), dtype=bool)
-    for number, report in enumerate(reports):
-        for text, own, _ in report:
-            holds[number, text] = clusters[number, own] = True
-    table = AssignedSentences.of(*rows.T)
-    found = negative_quality(claims, table, holds, clusters)
-    assert found == pytest.approx(slow_figures(said, reports))
+    rows = np.array([(number, *each) for number, report in enumerate(reports) for each in report])
+    found, slow = cluster_quality(claims, *rows.T, len(reports)), slow_figures(said, reports)
+    assert {name: found[name] for name in slow} == pytest.approx(slow)
+    assert found.keys() - slow.keys() == purity(found).keys()
     monkeypatch.setattr(module, "_MOST_PAIRS", 40)
-    assert negative_quality(claims, table, holds, clusters) == pytest.approx(found)
+    assert cluster_quality(claims, *rows.T, len(reports)) == pytest.approx(found)
 
 
 def test_a_table_of_sentences_is_judged_as_reports_of_one_sentence_each_as_often_as_it_occurs() -> None:

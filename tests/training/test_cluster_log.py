@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cmcgns.data.reports.text import normalise_sentence, text_number
-from cmcgns.metrics.cluster_quality import AssignedSentences, cluster_purity, negative_quality
+from cmcgns.metrics.cluster_quality import cluster_quality
 from cmcgns.phantom import sentence_truth
 from cmcgns.training import cluster_log
 from cmcgns.training.cluster_log import ClusterLog, KnownSentences
@@ -62,15 +62,11 @@ def test_figures_are_those_of_all_sentences_in_one_batch(
     with torch.no_grad():
         clusters = task.objective.clusters_of(task.model(batch), batch)
     assert clusters is not None
-    holds = np.zeros((VALIDATION, len(known.numbers)), dtype=bool)
-    held, rows = np.zeros((VALIDATION, 6), dtype=bool), []
+    rows = []
     for study, place in batch.sentence_mask.nonzero().tolist():
         text = int((known.numbers == int(batch.sentence_text[study, place])).nonzero()[0][0])
-        own, second = (int(each[study, place]) for each in clusters)
-        holds[study, text] = held[study, own] = True
-        rows.append((text, own, second))
-    table = AssignedSentences.of(*np.array(rows).T)
-    expected = cluster_purity(known.claims, table) | negative_quality(known.claims, table, holds, held)
+        rows.append((study, text, *(int(each[study, place]) for each in clusters)))
+    expected = cluster_quality(known.claims, *np.array(rows).T, VALIDATION)
     assert {name: logged[name] for name in logged.keys() - plain.keys()} == pytest.approx(expected)
     assert expected.keys() <= FIGURES
     assert len(expected) >= 5

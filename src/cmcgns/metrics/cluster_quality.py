@@ -17,8 +17,40 @@ Integers = NDArray[np.int64]
 _MOST_PAIRS = 2**22  # of sentences and reports that are looked at together
 
 
+def cluster_quality(
+    claims: Claims, report: Integers, text: Integers, own: Integers, second: Integers, reports: int
+) -> dict[str, float]:
+    """How good the clusters of all N sentences of some reports are.
+
+    Args:
+        claims: of C distinct sentences.
+        report: (N,) which report a sentence stands in.
+        text: (N,) which distinct sentence it is.
+        own: (N,) its nearest cluster.
+        second: (N,) its second nearest.
+        reports: R, how many there are.
+
+    Returns:
+        Of the pairs of different sentences in one cluster: `cluster_same_finding`, the share that speaks of one
+        finding, and `cluster_contradict`, where one states what the other denies. Of the pairs of a sentence and a
+        report: `false_negative_precision`, `…_recall`, `false_negative_contradict` (share of what the clusters call
+        false negatives where report and sentence contradict), `hard_negative_precision`, `…_recall`. A figure
+        without any pair to rest on is left out.
+    """
+    holds = _membership(report, text, reports, len(claims.stated))
+    clusters = _membership(report, own, reports, int(max(own.max(initial=0), second.max(initial=0))) + 1)
+    table = _Assigned.of(text, own, second)
+    return _purity(claims, table) | _of_negatives(claims, table, holds, clusters)
+
+
+def _membership(row: Integers, column: Integers, rows: int, columns: int) -> Flags:
+    found = np.zeros((rows, columns), dtype=bool)
+    found[row, column] = True
+    return found
+
+
 @dataclass(frozen=True)
-class AssignedSentences:
+class _Assigned:
     """A table of sentences with their clusters; a sentence stands in it once for every assignment.
 
     Attributes:
@@ -34,23 +66,14 @@ class AssignedSentences:
     count: Integers
 
     @classmethod
-    def of(cls, text: Integers, own: Integers, second: Integers) -> "AssignedSentences":
+    def of(cls, text: Integers, own: Integers, second: Integers) -> "_Assigned":
         """Of (N,) occurrences, equal ones counted together."""
         rows, count = np.unique(np.stack([text, own, second], axis=1), axis=0, return_counts=True)
         return cls(rows[:, 0], rows[:, 1], rows[:, 2], count)
 
 
-def cluster_purity(claims: Claims, table: AssignedSentences) -> dict[str, float]:
-    """Shares of the pairs of different sentences in one cluster, each pair as often as both occur.
-
-    Args:
-        claims: of the distinct sentences.
-        table: sentences and clusters; the second nearest is not asked for.
-
-    Returns:
-        `cluster_same_finding`: both speak of one finding; `cluster_contradict`: one states what the other denies.
-        Nothing where no cluster holds two different sentences.
-    """
+def _purity(claims: Claims, table: _Assigned) -> dict[str, float]:
+    """Shares of the pairs of different sentences in one cluster, each pair as often as both occur."""
     clusters = np.zeros((int(table.own.max(initial=-1)) + 1, len(claims.stated)))
     np.add.at(clusters, (table.own, table.text), table.count)
     pairs = float((clusters.sum(1) ** 2).sum() - (clusters**2).sum())
@@ -64,7 +87,7 @@ def cluster_purity(claims: Claims, table: AssignedSentences) -> dict[str, float]
     return found
 
 
-def negative_quality(claims: Claims, table: AssignedSentences, holds: Flags, clusters: Flags) -> dict[str, float]:
+def _of_negatives(claims: Claims, table: _Assigned, holds: Flags, clusters: Flags) -> dict[str, float]:
     """Precision and recall of false and of hard negatives by cluster, over pairs of a sentence and a report.
 
     A false negative is true where all that the sentence claims, of findings and sides, follows from what the report
@@ -76,11 +99,6 @@ def negative_quality(claims: Claims, table: AssignedSentences, holds: Flags, clu
         table: n sentences and their clusters.
         holds: (R, C) which sentences a report holds.
         clusters: (R, K) which clusters its sentences lie in.
-
-    Returns:
-        `false_negative_precision`, `…_recall`, `false_negative_contradict` (share of what the clusters call false
-        negatives where report and sentence contradict), `hard_negative_precision`, `…_recall`; a figure without any
-        pair to rest on is left out.
     """
     reports = claims.together(holds)
     true_false = claims.follow_from(reports)

@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.data.reports.text import normalise_sentence, split_sentences, text_number
 from cmcgns.metrics.claims import Claims, Told
-from cmcgns.metrics.cluster_quality import AssignedSentences, cluster_purity, negative_quality
+from cmcgns.metrics.cluster_quality import cluster_quality
 
 SentenceOracle = Callable[[str], Told | None]
 """What a sentence says; None of one that it does not know."""
@@ -64,41 +63,11 @@ class ClusterLog:
         self._masks += batch.sentence_mask[:room].unbind(0)
 
     def figures(self) -> dict[str, float]:
-        """Those of `cluster_purity` and `negative_quality`; none where there were no clusters."""
+        """Those of :func:`cluster_quality`; none where there were no clusters."""
         if not self._masks:
             return {}
         studies = [part[:, mask].cpu().numpy() for part, mask in zip(self._parts, self._masks, strict=True)]
         number, own, second = np.concatenate(studies, axis=1)
         report = np.repeat(np.arange(len(studies)), [study.shape[1] for study in studies])
         text = np.searchsorted(self.known.numbers, number)
-        return occurrence_figures(self.known.claims, report, text, own, second, len(studies))
-
-
-def occurrence_figures(
-    claims: Claims,
-    report: NDArray[np.int64],
-    text: NDArray[np.int64],
-    own: NDArray[np.int64],
-    second: NDArray[np.int64],
-    reports: int,
-) -> dict[str, float]:
-    """Figures of `cluster_purity` and `negative_quality` of all sentences of some reports.
-
-    Args:
-        claims: of C distinct sentences.
-        report: (N,) which report a sentence stands in.
-        text: (N,) which distinct sentence it is.
-        own: (N,) its nearest cluster.
-        second: (N,) its second nearest.
-        reports: how many there are.
-    """
-    holds = _membership(report, text, reports, len(claims.stated))
-    clusters = _membership(report, own, reports, int(max(own.max(initial=0), second.max(initial=0))) + 1)
-    table = AssignedSentences.of(text, own, second)
-    return cluster_purity(claims, table) | negative_quality(claims, table, holds, clusters)
-
-
-def _membership(row: NDArray[np.int64], column: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.bool_]:
-    found = np.zeros((rows, columns), dtype=bool)
-    found[row, column] = True
-    return found
+        return cluster_quality(self.known.claims, report, text, own, second, len(studies))

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcgns.metrics.claims import Claims
+from cmcgns.metrics.cluster_quality import cluster_quality
 from cmcgns.reporting.clusters.sentences import ClusteredSentences
-from cmcgns.training.cluster_log import SentenceOracle, occurrence_figures
+from cmcgns.training.cluster_log import SentenceOracle
 
 MEANINGS = {
     "false_negative_precision": (
@@ -53,7 +54,7 @@ def measure_quality(found: ClusteredSentences, oracle: SentenceOracle | None) ->
 
     def figures(order: NDArray[np.int64]) -> dict[str, float]:
         own, second = found.cluster[order], found.second[order]
-        return occurrence_figures(claims, found.image, found.text, own, second, images)
+        return cluster_quality(claims, found.image, found.text, own, second, images)
 
     random, rows = np.random.default_rng(0), np.arange(len(found))
     measured, dealt = figures(rows), [figures(random.permutation(rows)) for _ in range(_SHUFFLES)]
