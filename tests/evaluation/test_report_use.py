@@ -58,13 +58,11 @@ def _encoder(rebuild: Any) -> Any:
 
     settings = ObjectiveSettings(mask_ratio=0.5)
     decoder = SimpleNamespace(
-        reconstruct=rebuild, seen_patches=lambda model, patches, images, hidden: patches,
+        settings=settings, reconstruct=rebuild, seen_patches=lambda model, patches, images, hidden: patches,
         region=lambda hidden, like: covered_pixels(hidden, GRID, like.shape[-2:]),
         errors=lambda rebuilt, target: (rebuilt - target).abs(),
     )  # fmt: skip
-    method = SimpleNamespace(
-        reconstruction=decoder, attention=None, settings=settings, target=lambda net, features, batch: batch.images
-    )
+    method = SimpleNamespace(reconstruction=decoder, attention=None, target=lambda net, features, batch: batch.images)
     recipe = SimpleNamespace(objective=settings)
     return SimpleNamespace(
         task=SimpleNamespace(model=encode), method=method, device=torch.device("cpu"), recipe=recipe
@@ -108,7 +106,7 @@ def test_a_map_of_patches_counts_them_by_their_share_in_the_box() -> None:
     values = torch.tensor([[1.0, 7.0], [4.0, 7.0]]).expand(STUDIES, 1, 2, 2)
     encoder.method.target = lambda net, features, batch: values[: len(batch)]
     encoder.method.reconstruction.reconstruct = lambda *_: torch.zeros(STUDIES, 1, 2, 2)
-    encoder.method.settings = ObjectiveSettings(mask_ratio=1.0)
+    encoder.method.reconstruction.settings = ObjectiveSettings(mask_ratio=1.0)
     assert report_use(encoder, studies)["right"]["value"] == pytest.approx((0.5 * 1 + 1 * 4) / 1.5)
 
 

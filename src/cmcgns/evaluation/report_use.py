@@ -17,9 +17,8 @@ from cmcgns.data.pairs.batch import BatchRequest, evaluation_order
 from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
 from cmcgns.data.pairs.rows import read_pairs
 from cmcgns.metrics.intervals import mean_interval
-from cmcgns.objectives.masked_reconstruction import draw_hidden
 from cmcgns.objectives.reconstruction_targets import error_of
-from cmcgns.objectives.report_comparison import errors_by_report
+from cmcgns.objectives.report_comparison import compare_reports
 from cmcgns.pretrained import Pretrained
 
 
@@ -111,20 +110,16 @@ def _reconstruction_errors(model: Pretrained, test: StudySet, seed: int, draws: 
         rows = torch.from_numpy(request.rows)
         batch = test.dataset[request].to(model.device)
         partner = test.dataset[BatchRequest(partners[request.rows])].to(model.device)
-        features, strangers = net(batch), net(partner)
+        features = net(batch)
         target = method.target(net, features, batch)
-        own = features.sentences, batch.sentence_mask
-        other = strangers.sentences, partner.sentence_mask
+        other = net(partner).sentences, partner.sentence_mask
         # A patch of a map counts by the share of it that lies in a box.
         inside = F.interpolate(boxes[rows].to(model.device).float(), size=target.shape[-2:], mode="area")
-        for _ in range(draws):
-            hidden = draw_hidden(len(batch), features.patches.shape[1], method.settings.mask_ratio, generator)
-            hidden = hidden.to(model.device)
-            region = method.reconstruction.region(hidden, target) * inside
-            patches = method.reconstruction.seen_patches(net, features.patches, batch.images, hidden)
-            found = errors_by_report(method.reconstruction, method.attention, patches, hidden, target, own, other)
-            sums[:, rows] += (found * region).sum((2, 3, 4)).cpu()
-            counts[rows] += region.sum((1, 2, 3)).cpu()
+        found, places = compare_reports(
+            method.reconstruction, method.attention, net, features, batch, target, other, generator,
+            draws=draws, inside=inside,
+        )  # fmt: skip
+        sums[:, rows], counts[rows] = found.cpu(), places.cpu()
     errors = (sums / counts).numpy().astype(np.float64)  # 0 / 0 is NaN: no hidden pixel inside a box
     return np.asarray(errors)
 

@@ -322,8 +322,12 @@ class CMCGNS(Objective):
         if self.reconstruction is None or not self.reconstruction.cross_modal or not bool(found.any()):
             return {}
         target = self.target(model, features, batch)
-        errors = compare_reports(self.reconstruction, self.attention, model, features, batch, target, partner)
-        means = errors[:, found].mean(1)
+        other = features.sentences[partner], batch.sentence_mask[partner]
+        generator = torch.Generator(batch.images.device).manual_seed(0)  # always the same regions
+        sums, counts = compare_reports(
+            self.reconstruction, self.attention, model, features, batch, target, other, generator
+        )
+        means = (sums / counts.clamp(min=1))[:, found].mean(1)
         return dict(zip(("rebuilt_own", "rebuilt_other", "rebuilt_none"), means, strict=True))
 
 

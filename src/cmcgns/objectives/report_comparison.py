@@ -12,34 +12,6 @@ Report = tuple[Tensor, Tensor]
 """(B, M, D) sentences and (B, M) which are real."""
 
 
-def errors_by_report(
-    rebuilding: MaskedReconstruction,
-    attention: CrossModalAttention,
-    patches: Tensor,
-    hidden: Tensor,
-    target: Tensor,
-    own: Report,
-    other: Report,
-) -> Tensor:
-    """Errors of the same hidden regions with three reports.
-
-    Args:
-        rebuilding: with the decoder.
-        attention: of the alignment losses.
-        patches: (B, P, D) of `seen_patches`.
-        hidden: (B, P).
-        target: (B, K, H, W).
-        own: of the studies.
-        other: of other studies.
-
-    Returns:
-        (3, B, 1, H, W): own, other, none. None means that no sentence is real: f_R2I is 0.
-    """
-    reports = (own, other, (own[0], torch.zeros_like(own[1])))
-    rebuilt = (rebuilding.reconstruct(patches, hidden, *report, attention) for report in reports)
-    return torch.stack([rebuilding.errors(each, target) for each in rebuilt])
-
-
 @torch.no_grad()
 def compare_reports(
     rebuilding: MaskedReconstruction,
@@ -48,9 +20,13 @@ def compare_reports(
     features: Features,
     batch: Batch,
     target: Tensor,
-    partner: Tensor,
-) -> Tensor:
-    """(3, B) mean error of every study where hidden, as `errors_by_report`; always the same regions are hidden.
+    other: Report,
+    generator: torch.Generator,
+    *,
+    draws: int = 1,
+    inside: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sums of the errors of every study where hidden, with three reports; the same regions are hidden from all.
 
     Args:
         rebuilding: with the decoder.
@@ -59,14 +35,27 @@ def compare_reports(
         features: of the batch.
         batch: B studies.
         target: (B, K, H, W).
-        partner: (B,) rows whose reports are the others.
+        other: reports of other studies.
+        generator: draws the regions.
+        draws: how often.
+        inside: (B, 1, H, W) by which share a place counts; by default all of them do.
+
+    Returns:
+        (3, B) with the own report, the other and none, which means that no sentence is real: f_R2I is 0; and (B,) how
+        many places were summed.
     """
-    generator = torch.Generator(batch.images.device).manual_seed(0)
-    count, ratio = features.patches.shape[1], rebuilding.settings.mask_ratio
-    hidden = draw_hidden(len(batch), count, ratio, generator)
-    patches = rebuilding.seen_patches(model, features.patches, batch.images, hidden)
     own = features.sentences, batch.sentence_mask
-    other = features.sentences[partner], batch.sentence_mask[partner]
-    errors = errors_by_report(rebuilding, attention, patches, hidden, target, own, other)
-    region = rebuilding.region(hidden, target)
-    return (errors * region).sum((2, 3, 4)) / region.sum((1, 2, 3)).clamp(min=1)
+    reports = (own, other, (own[0], torch.zeros_like(own[1])))
+    sums = torch.zeros(3, len(batch), device=target.device)
+    counts = torch.zeros_like(sums[0])
+    for _ in range(draws):
+        hidden = draw_hidden(len(batch), features.patches.shape[1], rebuilding.settings.mask_ratio, generator)
+        hidden = hidden.to(target.device)
+        patches = rebuilding.seen_patches(model, features.patches, batch.images, hidden)
+        rebuilt = (rebuilding.reconstruct(patches, hidden, *report, attention) for report in reports)
+        errors = torch.stack([rebuilding.errors(each, target) for each in rebuilt])
+        region = rebuilding.region(hidden, target)
+        region = region if inside is None else region * inside
+        sums += (errors * region).sum((2, 3, 4))
+        counts += region.sum((1, 2, 3))
+    return sums, counts
