@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from cmcgns.data.images.files import open_picture
 from cmcgns.data.images.read import load_images
 from cmcgns.data.manifest import label_columns, read_manifest
-from cmcgns.evaluation.report_use import read_study_set
+from cmcgns.evaluation.study_set import read_study_set
 from cmcgns.metrics.ranking import RankedScores
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.phantom import write_dataset

@@ -22,7 +22,8 @@ from cmcgns.data.manifest import LABEL, label_columns
 from cmcgns.data.pairs.batch import Batch, evaluation_order
 from cmcgns.data.pairs.loader import make_loader
 from cmcgns.demo import COUNTS, make_studies
-from cmcgns.evaluation.report_use import StudySet, read_study_set, report_use
+from cmcgns.evaluation.report_use import report_use
+from cmcgns.evaluation.study_set import StudySet, read_study_set
 from cmcgns.evaluation.subsets import nested_fraction
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, fit_probe
 from cmcgns.metrics.interval_table import IntervalTable

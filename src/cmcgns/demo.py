@@ -19,9 +19,10 @@ from cmcgns.data.manifest import read_manifest
 from cmcgns.evaluation.compare import Comparison, compare_folders, write_comparison_rows
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import Cell, load_protocol
-from cmcgns.evaluation.report_use import read_study_set, report_use
+from cmcgns.evaluation.report_use import report_use
 from cmcgns.evaluation.results import ResultRow, read_predictions
 from cmcgns.evaluation.run import EvaluateOptions
+from cmcgns.evaluation.study_set import read_study_set
 from cmcgns.phantom import sentence_truth, write_dataset
 from cmcgns.pretrained import load
 from cmcgns.reporting.evaluation.command import judge_encoder

@@ -5,7 +5,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cmcgns.common.errors import UserError, shortened
+from cmcgns.data.images.place import place_boxes
 
 BOX_FIELDS = ("x", "y", "width", "height")
 NOT_LISTED = "boxes are not a JSON list of {label, x, y, width, height}"
@@ -97,3 +101,30 @@ def check_inside(boxes: Iterable[Mapping[str, Any]], width: int, height: int, wh
                 f"{where}: box {number} lies outside of the picture of {width}×{height} pixels: boxes are in pixels "
                 "of the stored picture (columns width, height)"
             )
+
+
+def placed_boxes(
+    text: str, width: object, height: object, where: str, size: int, crop: int | None = None, *, inside: bool = False
+) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
+    """Boxes of a row, and where the square of its picture shows them.
+
+    Args:
+        text: as for :func:`parse_boxes`.
+        width: of the stored picture; asked for only where there is a box.
+        height: of the stored picture.
+        where: the row, for messages.
+        size: side of the square.
+        crop: side of a crop from its middle, which then counts instead.
+        inside: whether to refuse a box that lies outside of its picture as a whole.
+
+    Returns:
+        k boxes as they are stated, and (k, 4) x0, y0, x1, y1 as :func:`place_boxes` gives them.
+
+    Raises:
+        UserError: malformed boxes, or a picture of unknown size; names the row.
+    """
+    stated = parse_boxes(text, where)
+    picture = picture_size(width, height, where) if stated else (1, 1)
+    if inside:
+        check_inside(stated, *picture, where)
+    return stated, place_boxes(stated, *picture, size, crop)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.boxes import check_inside, parse_boxes, picture_size
+from cmcgns.data.boxes import placed_boxes
 from cmcgns.data.images.masks import read_mask
-from cmcgns.data.images.place import Pixels, fit_in_square, place_boxes, place_in_square
+from cmcgns.data.images.place import Pixels, fit_in_square, place_in_square
 from cmcgns.data.images.read import load_images
 from cmcgns.data.manifest import LABEL, image_file
 from cmcgns.data.pairs.rows import choose_text
@@ -67,10 +67,7 @@ class ImageSet:
         for name, (text, width, height) in zip(self.names, columns.itertuples(index=False), strict=True):
             if not text:
                 raise UserError(f"{name}: has no annotation of boxes (an empty list would be [])")
-            stated = parse_boxes(text, str(name))
-            size = picture_size(width, height, str(name)) if stated else (1, 1)
-            check_inside(stated, *size, str(name))
-            placed.append(place_boxes(stated, *size, self.pixels.shape[1], crop))
+            placed.append(placed_boxes(text, width, height, str(name), self.pixels.shape[1], crop, inside=True)[1])
         return placed
 
     def masks(self, rows: IntArray | None = None) -> BoolArray:

@@ -1,71 +1,19 @@
 """What the report is worth to the reconstruction of hidden regions: the right one, another study's, and none."""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from cmcgns.common.errors import UserError
-from cmcgns.data.boxes import parse_boxes, picture_size
-from cmcgns.data.images.place import place_boxes
 from cmcgns.data.pairs.batch import BatchRequest, evaluation_order
-from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
-from cmcgns.data.pairs.rows import read_pairs
+from cmcgns.evaluation.study_set import StudySet
 from cmcgns.metrics.intervals import mean_interval
 from cmcgns.objectives.reconstruction_targets import error_of
 from cmcgns.objectives.report_comparison import compare_reports
 from cmcgns.pretrained import Pretrained
-
-
-@dataclass(frozen=True)
-class StudySet:
-    """One split of a manifest."""
-
-    frame: pd.DataFrame
-    dataset: PairDataset
-
-    @property
-    def patients(self) -> NDArray[np.object_]:
-        """(n,) patient ids."""
-        return self.frame["patient_id"].to_numpy(dtype=object)
-
-    def box_masks(self) -> torch.Tensor:
-        """(n, 1, H, W) true inside any box of the row, in the pixels of the encoder's input.
-
-        Boxes are in pixels of the file; the image was resized by its long side, padded and cropped at the centre.
-        """
-        settings = self.dataset.settings
-        size = settings.image_size
-        masks = torch.zeros(len(self.frame), 1, size, size, dtype=torch.bool)
-        columns = (self.frame["boxes"], self.frame["width"], self.frame["height"], self.frame["image_path"])
-        for row, (text, width, height, name) in enumerate(zip(*columns, strict=True)):
-            boxes = parse_boxes(text, name)
-            place = picture_size(width, height, name) if boxes else (1, 1)
-            for x0, y0, x1, y1 in place_boxes(boxes, *place, settings.resize, size):
-                rows, columns_ = (slice(max(0, int(a)), max(0, round(b))) for a, b in ((y0, y1), (x0, x1)))
-                masks[row, 0, rows, columns_] = True
-        return masks
-
-
-def read_study_set(manifest: Path, split: str, model: Pretrained) -> StudySet:
-    """Read a split as a pretrained pair of encoders wants it.
-
-    Raises:
-        UserError: no row of this split.
-    """
-    pairs = read_pairs(manifest, model.recipe.data)
-    found = ", ".join(sorted(pairs.frame["split"].unique()))
-    pairs.frame = pairs.frame[pairs.frame["split"] == split].reset_index(drop=True)
-    if len(pairs.frame) == 0:
-        raise UserError(f"{pairs.source}: no rows of split {split} (splits: {found})")
-    fine: Literal["read"] | None = "read" if model.recipe.objective.target_scale == 2 else None
-    dataset = pair_dataset(pairs, model.tokenizer, model.recipe.data, fine=fine)
-    return StudySet(pairs.frame, dataset)  # the frame as `pair_dataset` leaves it: without unreadable images
 
 
 @torch.no_grad()

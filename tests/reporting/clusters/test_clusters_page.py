@@ -254,7 +254,7 @@ def test_bad_data_is_refused_with_the_way_out(run: Path, data: Path, tmp_path: P
     with pytest.raises(UserError, match="is no run folder"):
         write_clusters(tmp_path / "nothing", data, tmp_path / "out")
     write_shards(data, tmp_path / "shards", 50)
-    with pytest.raises(UserError, match="shards, which the page cannot read: give the folder"):
+    with pytest.raises(UserError, match="shards, which cannot be read here: give the folder"):
         write_clusters(run, tmp_path / "shards", tmp_path / "out")
     frame = pd.read_parquet(data / "manifest.parquet")
     frame["image_path"] = [str(data / path) for path in frame["image_path"]]

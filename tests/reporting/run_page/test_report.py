@@ -17,7 +17,8 @@ from cmcgns.cli.app import app
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.data.shards.write import write_shards
-from cmcgns.evaluation.report_use import read_study_set, report_use
+from cmcgns.evaluation.report_use import report_use
+from cmcgns.evaluation.study_set import read_study_set
 from cmcgns.phantom import write_dataset
 from cmcgns.phantom.findings import FINDINGS
 from cmcgns.pretrained import load
@@ -391,7 +392,7 @@ def test_a_folder_that_cannot_be_written_is_refused(run: Path, data: Path, tmp_p
 
 def test_shards_are_refused_with_the_way_out(run: Path, data: Path, tmp_path: Path) -> None:
     write_shards(data, tmp_path / "shards", 50)
-    with pytest.raises(UserError, match="shards, which the page cannot read: give the folder"):
+    with pytest.raises(UserError, match="shards, which cannot be read here: give the folder"):
         write_run_page(run, tmp_path / "shards", {}, tmp_path / "out")
 
 

@@ -224,6 +224,24 @@ def count_small(paths: Sequence[str], side: int) -> tuple[int, int]:
     return int(((longest > 0) & (longest < side)).sum()), int((longest > 0).sum())
 
 
+def rows_of_split(pairs: PairTable, split: str, way_out: str = "") -> pd.DataFrame:
+    """The rows of one split, with their indices in the table.
+
+    Args:
+        pairs: the table.
+        split: its name.
+        way_out: of the message.
+
+    Raises:
+        UserError: it has no row; names the splits that there are.
+    """
+    rows = pairs.frame[pairs.frame["split"] == split]
+    if len(rows) == 0:
+        found = ", ".join(sorted(pairs.frame["split"].unique()))
+        raise UserError(f"{pairs.source}: no row has split {split} (found: {found}){way_out}")
+    return rows
+
+
 def assign_splits(pairs: PairTable, settings: DataSettings, seed: int) -> tuple[pd.Index, pd.Index]:
     """Training and validation rows.
 
@@ -237,10 +255,7 @@ def assign_splits(pairs: PairTable, settings: DataSettings, seed: int) -> tuple[
         UserError: no training row, or no second patient to hold out.
     """
     frame, name = pairs.frame, pairs.source.name
-    train = frame.index[frame["split"] == settings.train_split]
-    if len(train) == 0:
-        found = ", ".join(sorted(frame["split"].unique()))
-        raise UserError(f"{pairs.source}: no row has split {settings.train_split} (found: {found})")
+    train = rows_of_split(pairs, settings.train_split).index
     others = frame.loc[~frame["split"].isin([settings.train_split, settings.val_split]), "split"].value_counts()
     for split, number in others.items():
         logger.info("%s: %d rows of split %s are not used", name, number, split)

@@ -42,7 +42,7 @@ def write_clusters(
         manifest: table or folder of pairs.
         out: folder to fill with `clusters.html`, `clusters.json`, `clusters.csv` and `sentences.csv`.
         split: whose sentences are shown; by default that of the run's validation.
-        images: folder where the table's image paths start; by default as :func:`table_settings` says.
+        images: folder where the table's image paths start; by default as for :func:`read_table`.
         oracle: what a sentence of synthetic studies says; asked for these alone.
 
     Returns:

@@ -5,21 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import evaluation_order
-from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
-from cmcgns.data.pairs.rows import read_pairs
+from cmcgns.data.pairs.rows import rows_of_split
 from cmcgns.data.reports.text import normalise_sentence
-from cmcgns.data.shards.index import open_shards
+from cmcgns.evaluation.study_set import StudySet, as_studies, read_table, trained_on
 from cmcgns.objectives.centroids import assign_two
 from cmcgns.pretrained import BATCH, Pretrained
-from cmcgns.reporting.run_page.studies import sentences_read, table_settings, trained_on
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen import open_seen
 
@@ -28,26 +24,18 @@ Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class SplitImages:
+class SplitImages(StudySet):
     """Images of a split with their reports.
 
     Attributes:
         split: its name.
-        source: the table.
-        frame: n rows of the table, numbered from 0.
         total: how many the split has; of more than `MOST` the first are taken.
         trained: how many of the n were trained on; None where the run has no list of its rows.
-        dataset: the same as batches.
-        sentences: those that the model reads of each report.
     """
 
     split: str
-    source: Path
-    frame: pd.DataFrame
     total: int
     trained: int | None
-    dataset: PairDataset
-    sentences: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -85,31 +73,24 @@ def read_split(
         model: the run.
         manifest: table or folder of pairs.
         split: its name; by default that of the run's validation.
-        images: folder where image paths start, as :func:`table_settings` says.
+        images: folder where image paths start, as for :func:`read_table`.
 
     Raises:
         UserError: shards, a table that cannot be read or has no reports, or no such split.
     """
-    if open_shards(manifest) is not None:
-        raise UserError(f"{manifest} holds shards, which the page cannot read: give the folder that they come from")
-    data = table_settings(model, manifest, images)
+    pairs, data = read_table(model, manifest, images)
     split = split or data.val_split or "val"
-    pairs = read_pairs(manifest, data)
-    chosen = pairs.frame[pairs.frame["split"] == split]
-    if len(chosen) == 0:
-        found = ", ".join(sorted(pairs.frame["split"].unique()))
-        raise UserError(f"{pairs.source}: no row has split {split} (found: {found}): name one of them with --split")
-    pairs.frame = chosen.head(MOST).reset_index(drop=True)
-    dataset = pair_dataset(pairs, model.tokenizer, data)
+    chosen = rows_of_split(pairs, split, ": name one of them with --split")
+    pairs.frame = chosen.head(MOST)
+    studies = as_studies(model, pairs, data, rebuilds=False)
     seen = open_seen(RunFolder(model.folder).seen) if model.folder is not None else None
     return SplitImages(
+        source=studies.source,
+        frame=studies.frame,
+        dataset=studies.dataset,
         split=split,
-        source=pairs.source,
-        frame=pairs.frame,
         total=len(chosen),
-        trained=None if seen is None else int(trained_on(pairs, seen.frame).sum()),
-        dataset=dataset,
-        sentences=sentences_read(pairs.frame["text"], dataset),
+        trained=None if seen is None else int(trained_on(studies, seen.frame).sum()),
     )
 
 
