@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cmcgns.reporting.run_page.heat_maps import box_mask, statements
+from cmcgns.reporting.run_page.heat_maps import statements
 from cmcgns.reporting.run_page.results import duration, interval, is_clear, number
 from cmcgns.reporting.run_page.studies import _boxes_of_row
 from cmcgns.reporting.run_page.training import PANELS, bank_start, draw_panel, stage_change
@@ -59,10 +59,6 @@ def test_boxes_follow_resize_padding_and_crop() -> None:
     assert found.details == "mild"
     assert _boxes_of_row("[]", 200, 100, "row 1", data) == []
     assert _boxes_of_row(float("nan"), 200, 100, "row 1", data) == []
-
-
-def test_a_box_covers_its_pixels() -> None:
-    assert box_mask([box("Nodule")], 8).sum() == 4 * 4
 
 
 def test_stage_change_and_bank_start_come_from_the_log() -> None:

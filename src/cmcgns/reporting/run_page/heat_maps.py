@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.pretrained import Pretrained
@@ -159,15 +158,6 @@ def scale_of(model: Pretrained, examples: Sequence[Example]) -> Scale:
         return Scale(*model.map_range)
     shown = [each.values for example in examples for each in (example.present, example.absent) if each]
     return Scale(min(float(each.min()) for each in shown), max(float(each.max()) for each in shown))
-
-
-def box_mask(boxes: Sequence[Box], side: int = 64) -> NDArray[np.bool_]:
-    """(side, side) true inside any box."""
-    mask = np.zeros((side, side), dtype=bool)
-    for box in boxes:
-        x0, y0, x1, y1 = (round(value * side) for value in (box.x0, box.y0, box.x1, box.y1))
-        mask[y0:y1, x0:x1] = True
-    return mask
 
 
 def show_overlay(axes: Axes, values: Floats, scale: Scale) -> Any:

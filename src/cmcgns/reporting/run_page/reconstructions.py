@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcgns.data.pairs.batch import BatchRequest
+from cmcgns.metrics.overlap import box_masks
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, covered_pixels, draw_hidden
 from cmcgns.objectives.reconstruction_targets import restore_patches
-from cmcgns.reporting.run_page.heat_maps import box_mask, choose_rows
+from cmcgns.reporting.run_page.heat_maps import choose_rows
 from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
 from cmcgns.reporting.style import (
     FAINT,
@@ -120,7 +121,8 @@ def _choose_mask(studies: EncodedStudies, row: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(row)
     size, ratio = studies.dataset.settings.image_size, studies.model.recipe.objective.mask_ratio
     masks = draw_hidden(DRAWS, studies.patches.shape[1], ratio, generator)
-    inside = torch.from_numpy(box_mask(studies.boxes[row], size))
+    corners = size * np.array([(box.x0, box.y0, box.x1, box.y1) for box in studies.boxes[row]], dtype=np.float64)
+    inside = box_masks([corners], size)[0]
     covered = (covered_pixels(masks, studies.grid, (size, size))[:, 0] * inside).sum((1, 2))
     return masks[covered.argmax()][None]
 
