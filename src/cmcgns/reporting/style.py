@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cmcgns.common.files import write_bytes
 
 # Okabe and Ito (2008): told apart with every kind of colour vision.
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 INK, FAINT, GRID = "#22303C", "#6B7885", "#E4E8EC"
 BOX, HIDDEN = "#4FB7FF", "#6F8AA3"
 TITLE, TEXT, SMALL = 12.5, 11.0, 9.5  # points

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cmcgns.reporting import style
 from cmcgns.reporting.run_page.heat_maps import statements
 from cmcgns.reporting.run_page.results import duration, interval, is_clear, number
 from cmcgns.reporting.run_page.studies import _boxes_of_row
@@ -91,6 +92,10 @@ def test_panels_mark_only_the_steps_that_they_show(key: str, marks: list[int]) -
     assert vertical & {50, 100} == set(marks)
     first, last = axes.get_xlim()
     assert last - first < 1.2 * (195 if key == "loss" else 99)
+
+
+def test_every_curve_has_a_colour_of_the_style() -> None:
+    assert all(getattr(style, colour).startswith("#") for panel in PANELS for _, _, colour in panel.curves)
 
 
 def test_numbers_become_text() -> None:
