@@ -71,10 +71,10 @@ def test_mean_cosine_is_that_of_the_whole_matrix(golden: Golden) -> None:
 def test_an_unused_centroid_is_neither_nearest_nor_second() -> None:
     centroids = torch.cat([torch.zeros(1, 8), unit(3, 8)])
     vectors = -unit(3, 8).sum(0, keepdim=True)  # farther from all real centroids than from the zero one
-    _, own, hard = assign_two(F.normalize(vectors, dim=-1), centroids, torch.tensor([False, True, True, True]))
-    assert own > 0
-    assert hard > 0
-    assert own != hard
+    found = assign_two(F.normalize(vectors, dim=-1), centroids, torch.tensor([False, True, True, True]))
+    assert found.own > 0
+    assert found.hard > 0
+    assert found.own != found.hard
 
 
 def test_pitfall_09_centroids_are_unit_means_not_sums() -> None:
@@ -255,9 +255,9 @@ def test_forced_start_with_fewer_sentences_than_clusters_uses_what_there_is(capl
     assert bank.is_started
     assert bank.active.sum() == 3
     assert "3 of 10 centroids" in caplog.text
-    _, own, hard = assign_two(unit(50, 8, seed=1), bank.centroids, bank.active)
-    assert bank.active[own].all()
-    assert bank.active[hard].all()
+    found = assign_two(unit(50, 8, seed=1), bank.centroids, bank.active)
+    assert bank.active[found.own].all()
+    assert bank.active[found.hard].all()
 
 
 def test_one_distinct_sentence_cannot_start_a_bank(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cmcgns.objectives.centroids import assign_two
-from cmcgns.objectives.local_report import Clusters, SentencePairs, contrast
+from cmcgns.objectives.centroids import Clusters, assign_two
+from cmcgns.objectives.local_report import SentencePairs, contrast
 from cmcgns.objectives.objective import STAGES
 from support.objectives import (
     COUNTS,
@@ -132,7 +132,7 @@ def test_sentences_are_pushed_away_from_their_hard_negatives_as_published() -> N
     features = random_features(batch)
     (gradient,) = torch.autograd.grad(figures_of(objective, features, batch)["report"], features.sentences)
     sentences = features.sentences.detach()[batch.sentence_mask]
-    _, _, hard = assign_two(sentences, objective.bank.centroids, objective.bank.active)
+    hard = assign_two(sentences, objective.bank.centroids, objective.bank.active).hard
     towards = (gradient[batch.sentence_mask] * objective.bank.centroids[hard]).sum(-1)
     assert (towards > 0).all()  # descent goes the other way
 
@@ -142,7 +142,7 @@ def test_of_fixed_sentences_hard_negatives_only_weigh_what_the_images_learn() ->
     z2 = unit(12, DIM, seed=1).requires_grad_()
     rows = sentence_rows(unit(12, DIM), z2)
     centroids = unit(4, DIM, seed=2)
-    clusters = Clusters.of(rows.z1, centroids, all_active(centroids))
+    clusters = assign_two(rows.z1, centroids, all_active(centroids))
     pairs = SentencePairs.of(rows, clusters)
     (gradient,) = torch.autograd.grad(contrast(rows, pairs, clusters, logit_scale=5.0, mu=3.0), z2)
     logits = torch.cat([5 * rows.z1 @ z2.detach().T, _written_out_hard_columns(rows.z1, clusters, 5.0, 3.0)], dim=1)

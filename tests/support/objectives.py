@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.freeze import train_only
 from cmcgns.models.model import Features
-from cmcgns.objectives.centroids import Update
+from cmcgns.objectives.centroids import Clusters, Update, assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.local_report import Clusters, Sentences
+from cmcgns.objectives.local_report import Sentences
 from cmcgns.objectives.objective import Figures, Objective, Stage
 from cmcgns.settings.config import (
     BankSettings,
@@ -215,7 +215,7 @@ def all_active(centroids: Tensor) -> Tensor:
 
 
 def clusters_of(z1: Tensor, centroids: Tensor) -> Clusters:
-    return Clusters.of(z1, centroids, all_active(centroids))
+    return assign_two(z1, centroids, all_active(centroids))
 
 
 def slow_contrast(

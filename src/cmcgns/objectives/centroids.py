@@ -1,5 +1,6 @@
 """Centroids of unit vectors: how the first are chosen, who belongs to which, how they move."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -69,21 +70,33 @@ def least_similar_chain(vectors: Tensor, count: int, first: int) -> Tensor:
     return torch.tensor(chosen, device=vectors.device)
 
 
-def assign_two(vectors: Tensor, centroids: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines to the centroids, and the nearest and second nearest of them.
+@dataclass(frozen=True)
+class Clusters:
+    """Where n vectors stand among the centroids.
+
+    Attributes:
+        cosines: (n, K) to all centroids.
+        own: (n,) nearest.
+        hard: (n,) second nearest: the hard negative.
+    """
+
+    cosines: Tensor
+    own: Tensor
+    hard: Tensor
+
+
+def assign_two(vectors: Tensor, centroids: Tensor, active: Tensor) -> Clusters:
+    """Find the nearest and second nearest centroids; gradients reach the vectors but never the centroids.
 
     Args:
         vectors: (n, D) unit vectors.
         centroids: (K, D) centroids.
-        active: (K,) true for centroids in use.
-
-    Returns:
-        cosines (n, K), own (n,), second (n,); neither own nor second is ever an unused centroid.
+        active: (K,) true for centroids in use: no other is ever among the two.
     """
     # Centroids are unit vectors already, except under the released update, which lets their length drift.
-    cosines = vectors @ F.normalize(centroids, dim=-1).T
+    cosines = vectors @ F.normalize(centroids.detach(), dim=-1).T
     nearest = cosines.detach().masked_fill(~active, -torch.inf).topk(2, dim=-1).indices
-    return cosines, nearest[:, 0], nearest[:, 1]
+    return Clusters(cosines, nearest[:, 0], nearest[:, 1])
 
 
 def move_centroids(centroids: Tensor, sums: Tensor, counts: Tensor, momentum_rate: float, kind: Update) -> Tensor:

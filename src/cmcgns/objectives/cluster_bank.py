@@ -132,9 +132,9 @@ class ClusterBank(nn.Module):
     def update(self, z1: Tensor, z2: Tensor, mask: Tensor) -> None:
         """Assign (n, D) vectors to their nearest centroids and move those; ranks share sums and counts."""
         vectors = self.members(z1, z2).detach().float()
-        cosines, own, _ = assign_two(vectors, self.centroids, self.active)
+        found = assign_two(vectors, self.centroids, self.active)
         # A product with the (n, K) membership matrix: unlike a scatter it sums in a fixed order on a GPU too.
-        membership = F.one_hot(own, self.clusters).float() * mask[:, None]
+        membership = F.one_hot(found.own, self.clusters).float() * mask[:, None]
         counts, sums = total(membership.sum(0)), total(membership.T @ vectors)
         self.centroids.copy_(move_centroids(self.centroids, sums, counts, self.settings.rate, self.update_kind))
         asked = total(membership.T @ z1.detach().float())
@@ -144,7 +144,7 @@ class ClusterBank(nn.Module):
         self.usage.lerp_(counts / counts.sum().clamp(min=1), _FORGET)
         self.watched.lerp_(torch.ones_like(self.watched), _FORGET)
         if self.settings.reseed:
-            fit = cosines.gather(1, own[:, None])[:, 0].masked_fill(~mask, torch.inf)
+            fit = found.cosines.gather(1, found.own[:, None])[:, 0].masked_fill(~mask, torch.inf)
             self._reseed(fit, torch.stack([vectors, z1.detach().float()], dim=1))
 
     def _reseed(self, fit: Tensor, vectors: Tensor) -> None:

@@ -12,13 +12,13 @@ from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives import bank_warnings
 from cmcgns.objectives.average_encoder import AverageEncoder
-from cmcgns.objectives.centroids import assign_two
+from cmcgns.objectives.centroids import Clusters, assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.collective import gather
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
-from cmcgns.objectives.local_report import Clusters, Sentences, other_reports
+from cmcgns.objectives.local_report import Sentences, other_reports
 from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
 from cmcgns.objectives.objective import Figures, Objective, Stage, register
 from cmcgns.objectives.own_query import own_query_report
@@ -196,19 +196,28 @@ class CMCGNS(Objective):
         return {"loss": loss} | terms, metrics
 
     @torch.no_grad()
-    def clusters_of(self, features: Features, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """(B, M) nearest, and second nearest, centroid of every sentence, as L_report takes them."""
-        if not (self.uses_bank and self.bank.is_started):
-            return None
+    def assign(self, features: Features, batch: Batch) -> tuple[Tensor, Clusters]:
+        """What L_report compares with the centroids, (B·M, D) of the flattened sentences, and what it finds.
+
+        Args:
+            features: of the batch.
+            batch: B studies of M padded sentences.
+        """
         if self.settings.local == "query_matched" and self.settings.bank.source != "text":
             rows = self.sentences(features, features.patches, batch)
             vectors = self.assigned_by(rows.z1, rows.z2)
         else:  # what it sees in its image does not matter
             vectors = F.normalize(features.sentences.flatten(0, 1).float(), dim=-1)
         with _full_precision(vectors):
-            _, own, second = assign_two(vectors, self.bank.centroids, self.bank.active)
+            return vectors, assign_two(vectors, self.bank.centroids, self.bank.active)
+
+    def clusters_of(self, features: Features, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """(B, M) nearest, and second nearest, centroid of every sentence, as L_report takes them."""
+        if not (self.uses_bank and self.bank.is_started):
+            return None
+        _, found = self.assign(features, batch)
         shape = batch.sentence_mask.shape
-        return own.view(shape), second.view(shape)
+        return found.own.view(shape), found.hard.view(shape)
 
     def _global(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
         """L_global; in training with `global_overlap` by the clusters as they are before this step.
@@ -234,7 +243,7 @@ class CMCGNS(Objective):
         """
         clusters = None
         if use_bank and self.settings.negatives != "in_batch" and self.bank.is_started:
-            clusters = Clusters.of(rows.z1, self.bank.centroids, self.bank.active)
+            clusters = assign_two(rows.z1, self.bank.centroids, self.bank.active)
         return own_query_report(self.settings, rows, clusters, self.report_scale())
 
     def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cmcgns.objectives.centroids import assign_two
+from cmcgns.objectives.centroids import Clusters
 from cmcgns.objectives.collective import gather, rank, sum_over_ranks, total
 
 
@@ -32,20 +32,6 @@ class Sentences:
         z1 = F.normalize(sentences.flatten(0, 1).float(), dim=-1)
         z2 = F.normalize(attended.flatten(0, 1).float(), dim=-1)
         return cls(z1, z2, mask.flatten(), text.flatten())
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """Centroids, and where this rank's sentences stand among them (after the update of the step)."""
-
-    cosines: Tensor  # (n, K) of z1 to the centroids
-    own: Tensor  # (n,) nearest
-    hard: Tensor  # (n,) second nearest: the hard negative
-
-    @classmethod
-    def of(cls, z1: Tensor, centroids: Tensor, active: Tensor) -> "Clusters":
-        """Assign (n, D) sentence vectors; gradients reach z1 but never the centroids."""
-        return cls(*assign_two(z1, centroids.detach(), active))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@
 
 from torch import Tensor
 
+from cmcgns.objectives.centroids import Clusters
 from cmcgns.objectives.local_report import (
-    Clusters,
     SentencePairs,
     Sentences,
     contrast,

@@ -59,8 +59,8 @@ class Statements:
 
     def assigned(self, vectors: Tensor, centroids: Tensor, active: Tensor) -> "Statements":
         """With the nearest centroids of (n, D) unit vectors."""
-        _, own, hard = assign_two(vectors.detach(), centroids, active)
-        return replace(self, own=own, hard=hard)
+        found = assign_two(vectors.detach(), centroids, active)
+        return replace(self, own=found.own, hard=found.hard)
 
     def of_all_ranks(self, studies: int) -> "Statements":
         """Those of all ranks, in rank order; images count through.

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cmcgns.objectives.centroids import Clusters
 from cmcgns.objectives.collective import sum_over_ranks, total
-from cmcgns.objectives.local_report import Clusters, SentencePairs, Sentences
+from cmcgns.objectives.local_report import SentencePairs, Sentences
 
 
 def released_contrast(rows: Sentences, pairs: SentencePairs, clusters: Clusters | None, weight: float) -> Tensor:

@@ -126,7 +126,7 @@ def assign_sentences(
         centroids: (K, D).
         active: (K,) true for centroids in use.
     """
-    cosines, own, second = assign_two(vectors, centroids, active)
+    found = assign_two(vectors, centroids, active)
     numbers: dict[str, int] = {}
     texts, text = list[str](), list[int]()
     for sentence in (sentence for report in reports for sentence in report):
@@ -141,7 +141,7 @@ def assign_sentences(
         text=np.array(text),
         image=np.repeat(np.arange(len(counts)), counts),
         vectors=F.normalize(vectors, dim=-1),
-        cluster=own.numpy(),
-        second=second.numpy(),
-        cosine=cosines.gather(1, own[:, None])[:, 0].numpy(),
+        cluster=found.own.numpy(),
+        second=found.hard.numpy(),
+        cosine=found.cosines.gather(1, found.own[:, None])[:, 0].numpy(),
     )

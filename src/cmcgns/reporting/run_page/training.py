@@ -161,12 +161,12 @@ def show_bank(studies: EncodedStudies, records: Records) -> dict[str, Any]:
         return {"absent": reason}
     texts = [sentence for report in studies.sentences for sentence in report]
     z1, z2 = _sentence_vectors(studies, method)
-    cosines, own, _ = assign_two(method.assigned_by(z1, z2), method.bank.centroids, method.bank.active)
+    found = assign_two(method.assigned_by(z1, z2), method.bank.centroids, method.bank.active)
     return {
         "picture": draw_bank(method.bank, records),
-        "facts": bank_facts(method.bank, own),
+        "facts": bank_facts(method.bank, found.own),
         "start": bank_start(records),
-        "clusters": largest_clusters(method.bank, texts, cosines, own),
+        "clusters": largest_clusters(method.bank, texts, found.cosines, found.own),
     }
 
 
