@@ -5,7 +5,7 @@ how wide each score spreads, is measured here once, on validation studies withou
 """
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import get_args
 
 import numpy as np
@@ -71,10 +71,6 @@ class JointScores:
             if found.map not in get_args(MapKind):
                 raise ValueError(f"there is no map {found.map}")
             return found
-
-    def as_dict(self) -> dict[str, object]:
-        """As it is written."""
-        return asdict(self)
 
 
 def measure_scores(task: PretrainingTask, prepared: PreparedData, recipe: Recipe) -> JointScores:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,7 @@ def _write_start(
 
 
 def _write_end(folder: RunFolder, task: PretrainingTask, recipe: Recipe, prepared: PreparedData) -> None:
-    write_json(folder.scores, measure_scores(task, prepared, recipe).as_dict())
+    write_json(folder.scores, asdict(measure_scores(task, prepared, recipe)))
     save_weights(folder.model, task, {"name": recipe.name}, task.training_only)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     folder.write_provenance({"finished": finished, "model_sha256": sha256(folder.model)})
