@@ -7,17 +7,19 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from cmcgns.common.errors import UserError
+from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.phantom import sentence_truth
 from cmcgns.reporting.clusters.drawings import colours, draw_course, draw_map, draw_sizes, share_axis
 from cmcgns.reporting.clusters.history import read_history
-from cmcgns.reporting.clusters.members import Cluster, describe_clusters, distinct_sentences
+from cmcgns.reporting.clusters.members import Cluster, describe_clusters, distinct_sentences, fullest
 from cmcgns.reporting.clusters.purity import Labels, label_extremes, label_shares, read_labels
 from cmcgns.reporting.clusters.quality import measure_quality
 from cmcgns.reporting.clusters.sentence_map import polarity, principal_plane
-from cmcgns.reporting.clusters.sentences import ClusteredSentences, assign_sentences
+from cmcgns.reporting.clusters.sentences import ClusteredSentences, clustered
 from cmcgns.settings.config import BankSettings
 from cmcgns.training.run_folder import RunFolder
 
@@ -27,6 +29,13 @@ REPORTS = [["Effusion.", "Clear."], ["effusion", "Edema."], ["Clear.", "Clear."]
 VECTORS = torch.stack([
     AXES[0], AXES[1], torch.tensor([0.8, 0.6, 0, 0]), AXES[2], AXES[1], torch.tensor([0, 0.6, 0.8, 0]), AXES[0],
 ])  # fmt: skip
+
+
+def assign_sentences(
+    reports: list[list[str]], vectors: Tensor, centroids: Tensor, active: Tensor | None = None
+) -> ClusteredSentences:
+    active = torch.ones(len(centroids), dtype=torch.bool) if active is None else active
+    return clustered(reports, [(each, assign_two(each, centroids, active)) for each in vectors.split(2)])
 
 
 @pytest.fixture
@@ -65,6 +74,7 @@ def test_clusters_hold_what_is_assigned_to_them(bank: ClusterBank, found: Cluste
     assert effusion.cosine == pytest.approx(2.8 / 3)
     assert [each.text for each in clusters[2].wordings] == ["Edema.", "Clear."]  # the nearest first
     assert clusters[3].wordings == ()
+    assert [each.number for each in fullest(reversed(clusters))] == [1, 2, 3]
 
 
 def test_a_wording_belongs_to_the_cluster_that_holds_most_of_it(found: ClusteredSentences) -> None:
@@ -78,7 +88,7 @@ def test_a_wording_belongs_to_the_cluster_that_holds_most_of_it(found: Clustered
 
 
 def test_of_equally_frequent_clusters_the_first_is_taken() -> None:
-    found = assign_sentences([["A."], ["A."]], AXES[[1, 0]], AXES, torch.ones(4, dtype=torch.bool))
+    found = assign_sentences([["A."], ["A."]], AXES[[1, 0]], AXES)
     assert distinct_sentences(found).cluster.tolist() == [0]
 
 
@@ -100,7 +110,7 @@ def test_purity_is_the_prevalence_among_the_images_of_a_cluster(found: Clustered
 def test_extremes_need_enough_images() -> None:
     reports = [["A."]] * 6 + [["B."]] * 6 + [["C."]] * 4
     vectors = torch.cat([AXES[:1].expand(6, 4), AXES[1:2].expand(6, 4), AXES[2:3].expand(4, 4)])
-    found = assign_sentences(reports, vectors, AXES, torch.ones(4, dtype=torch.bool))
+    found = assign_sentences(reports, vectors, AXES)
     labels = Labels(["X"], np.array([[1.0]] * 3 + [[0.0]] * 9 + [[1.0]] * 4))
     (extreme,) = label_extremes([label_shares(found, k, labels) for k in range(4)], labels)
     assert extreme.most is not None
@@ -157,7 +167,7 @@ def test_quality_is_that_of_a_count_by_hand() -> None:
     """Of three reports in one cluster two say the same in other words, and one denies it."""
     reports = [["Large right pneumothorax."], ["There is a large right pneumothorax."], ["No pneumothorax."]]
     assert all(sentence_truth(sentence) for report in reports for sentence in report)
-    found = assign_sentences(reports, AXES[[0, 0, 0]], AXES[:2], torch.ones(2, dtype=torch.bool))
+    found = assign_sentences(reports, AXES[[0, 0, 0]], AXES[:2])
     assert found.second.tolist() == [1, 1, 1]
     quality = measure_quality(found, sentence_truth)
     # Six pairs of a sentence and another report: two say the same, four contradict.
@@ -167,10 +177,7 @@ def test_quality_is_that_of_a_count_by_hand() -> None:
     assert quality["false_negative_contradict"] == pytest.approx((4 / 6, 4 / 6))
     assert quality["cluster_contradict"] == pytest.approx((4 / 6, 4 / 6))
     assert measure_quality(found, None) == {}
-    assert (
-        measure_quality(assign_sentences([["?!"]], AXES[:1], AXES[:2], torch.ones(2, dtype=bool)), sentence_truth)
-        == {}
-    )
+    assert measure_quality(assign_sentences([["?!"]], AXES[:1], AXES[:2]), sentence_truth) == {}
 
 
 def test_true_clusters_are_better_than_dealt_ones() -> None:
@@ -181,7 +188,7 @@ def test_true_clusters_are_better_than_dealt_ones() -> None:
         "There is no pneumothorax.",
     ]
     vectors = AXES[[0, 0, 1, 1]]
-    found = assign_sentences([[text] for text in texts], vectors, AXES[:2], torch.ones(2, dtype=torch.bool))
+    found = assign_sentences([[text] for text in texts], vectors, AXES[:2])
     quality = measure_quality(found, sentence_truth)
     assert quality == measure_quality(found, sentence_truth)  # dealt by a seed
     for name, best in (("false_negative_precision", 1), ("false_negative_recall", 1), ("cluster_contradict", 0)):

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from html import unescape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +159,14 @@ def test_the_same_run_gives_the_same_files(run: Path, data: Path, out: Path, tmp
 def test_the_page_of_the_run_finds_the_same_clusters(run: Path, data: Path) -> None:
     model = load(run)
     found = cluster_sentences(model, read_split(model, data, "test"))
-    shown = show_bank(encode_studies(model, data), [])  # the same studies
-    assert {cluster["number"] for cluster in shown["clusters"]} == set(found.cluster.tolist())
-    for cluster in shown["clusters"]:
-        nearest = found.cosine[found.cluster == cluster["number"]].max()
-        assert cluster["typical"][0][1] == pytest.approx(nearest, abs=1e-5)
+    studies = encode_studies(model, data)  # the same ones
+    assert studies.clustered is not None
+    for name in ("text", "image", "cluster", "second"):
+        assert getattr(studies.clustered, name).tolist() == getattr(found, name).tolist()
+    assert studies.clustered.cosine == pytest.approx(found.cosine, abs=1e-5)
+    shown = show_bank(studies, [])["clusters"]
+    assert {cluster.number - 1 for cluster in shown} == set(found.cluster.tolist())
+    assert all(before.share >= after.share for before, after in pairwise(shown))
 
 
 def test_clusters_are_those_that_the_objective_gives(run: Path, data: Path) -> None:

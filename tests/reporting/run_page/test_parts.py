@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from cmcgns.reporting import style
+from cmcgns.reporting.clusters.bank import bank_start
 from cmcgns.reporting.run_page.heat_maps import statements
 from cmcgns.reporting.run_page.results import duration, interval, is_clear, number
 from cmcgns.reporting.run_page.studies import _boxes_of_row
-from cmcgns.reporting.run_page.training import PANELS, bank_start, draw_panel, stage_change
+from cmcgns.reporting.run_page.training import PANELS, draw_panel, stage_change
 from cmcgns.reporting.style import Box, new_figure, save_picture, wrap
 from cmcgns.settings.config import DataSettings
 

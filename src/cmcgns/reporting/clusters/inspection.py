@@ -7,13 +7,13 @@ from typing import Any
 from cmcgns.common.errors import UserError
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.pretrained import Pretrained, load
+from cmcgns.reporting.clusters.bank import Records, lacks_bank
 from cmcgns.reporting.clusters.history import History, read_history
 from cmcgns.reporting.clusters.members import Cluster, DistinctSentences, describe_clusters, distinct_sentences
 from cmcgns.reporting.clusters.purity import Labels, LabelShare, label_shares, read_labels
 from cmcgns.reporting.clusters.quality import measure_quality
 from cmcgns.reporting.clusters.sentence_map import Plane, Polarity, polarity, principal_plane
 from cmcgns.reporting.clusters.sentences import ClusteredSentences, SplitImages, cluster_sentences, read_split
-from cmcgns.reporting.run_page.training import Records, lacks_bank
 from cmcgns.training.cluster_log import SentenceOracle
 from cmcgns.training.journal import read_metrics
 from cmcgns.training.run_folder import RunFolder

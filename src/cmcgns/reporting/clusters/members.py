@@ -1,5 +1,6 @@
 """What each cluster holds: how many sentences and images, and which wordings stand nearest to its centroid."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,6 +76,11 @@ def describe_clusters(bank: ClusterBank, found: ClusteredSentences) -> list[Clus
             )
         )
     return clusters
+
+
+def fullest(clusters: Iterable[Cluster]) -> list[Cluster]:
+    """Those that hold a shown sentence, the largest in training first."""
+    return sorted((each for each in clusters if each.sentences), key=lambda each: (-each.share, each.number))
 
 
 def nearest_wordings(found: ClusteredSentences, members: NDArray[np.int64]) -> tuple[Wording, ...]:

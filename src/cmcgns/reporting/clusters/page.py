@@ -3,18 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cmcgns.common.files import make_folder, write_text
 from cmcgns.common.page import page_template
+from cmcgns.reporting.clusters.bank import bank_facts, bank_start
 from cmcgns.reporting.clusters.drawings import colours, draw_course, draw_map, draw_sizes
 from cmcgns.reporting.clusters.inspection import Inspection, inspect_clusters
-from cmcgns.reporting.clusters.members import Cluster
+from cmcgns.reporting.clusters.members import Cluster, fullest
 from cmcgns.reporting.clusters.purity import ENOUGH, LabelShare, label_extremes
 from cmcgns.reporting.clusters.quality import MEANINGS
 from cmcgns.reporting.clusters.sentences import SplitImages
 from cmcgns.reporting.clusters.tables import write_clusters_tables, write_sentences
-from cmcgns.reporting.run_page.training import bank_facts, bank_start
 from cmcgns.training.cluster_log import SentenceOracle
 
 PAGE = "clusters.html"
@@ -67,7 +65,7 @@ def _facts(seen: Inspection) -> dict[str, Any]:
         "about": seen.about,
         "of_images": _of_images(seen.shown),
         "trained": _trained(seen.shown),
-        "facts": bank_facts(seen.bank, torch.from_numpy(seen.found.cluster)),
+        "facts": bank_facts(seen.bank, seen.found),
         "start": bank_start(seen.records),
         "cards": _cards(seen.clusters, seen.shares),
         "first": _CARDS,
@@ -111,16 +109,14 @@ def _trained(shown: SplitImages) -> str:
 
 def _cards(clusters: list[Cluster], shares: list[list[LabelShare]]) -> list[dict[str, Any]]:
     """The clusters that hold a shown sentence, the fullest first, each with the labels that stand out."""
-    order = sorted(range(len(clusters)), key=lambda place: (-clusters[place].share, place))
     return [
         {
-            "cluster": clusters[place],
-            "wordings": clusters[place].wordings[:_WORDINGS],
-            "more": len(clusters[place].wordings) - _WORDINGS,
-            "labels": _outstanding(shares[place]),
+            "cluster": cluster,
+            "wordings": cluster.wordings[:_WORDINGS],
+            "more": len(cluster.wordings) - _WORDINGS,
+            "labels": _outstanding(shares[cluster.number - 1]),
         }
-        for place in order
-        if clusters[place].sentences
+        for cluster in fullest(clusters)
     ]
 
 

@@ -1,6 +1,6 @@
 """The sentences of a split, each with its cluster, as the run's loss assigns them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmcgns.data.pairs.batch import evaluation_order
+from cmcgns.data.pairs.batch import Batch, evaluation_order
 from cmcgns.data.pairs.rows import rows_of_split
 from cmcgns.data.reports.text import normalise_sentence
 from cmcgns.evaluation.study_set import StudySet, as_studies, read_table, trained_on
-from cmcgns.objectives.centroids import assign_two
+from cmcgns.models.model import Features
+from cmcgns.objectives.centroids import Clusters
+from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.pretrained import BATCH, Pretrained
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen import open_seen
@@ -95,38 +97,41 @@ def read_split(
 
 
 @torch.no_grad()
-def cluster_sentences(model: Pretrained, images: SplitImages) -> ClusteredSentences:
+def cluster_sentences(model: Pretrained, studies: StudySet) -> ClusteredSentences:
     """Every sentence with the cluster that L_report finds for it, looking at its own image.
 
     Args:
         model: a run whose bank has started.
-        images: whose reports are read.
+        studies: whose reports are read.
     """
     method = model.method
     assert method is not None  # who has a bank has this method
-    vectors = []
-    for request in evaluation_order(len(images.dataset), BATCH):
-        batch = images.dataset[request].to(model.device)
-        features = model.task.model(batch)
-        rows = method.sentences(features, features.patches, batch)
-        vectors.append(method.assigned_by(rows.z1, rows.z2)[rows.mask].float().cpu())
-    return assign_sentences(
-        images.sentences, torch.cat(vectors), method.bank.centroids.cpu(), method.bank.active.cpu()
-    )
+    parts = []
+    for request in evaluation_order(len(studies), BATCH):
+        batch = studies.dataset[request].to(model.device)
+        parts.append(assigned(method, model.task.model(batch), batch))
+    return clustered(studies.sentences, parts)
 
 
-def assign_sentences(
-    reports: Sequence[Sequence[str]], vectors: Tensor, centroids: Tensor, active: Tensor
-) -> ClusteredSentences:
-    """Every sentence with its nearest centroid.
+def assigned(method: CMCGNS, features: Features, batch: Batch) -> tuple[Tensor, Clusters]:
+    """The real sentences of a batch: (n, D) vectors and where they stand, as `CMCGNS.assign` says."""
+    vectors, found = method.assign(features, batch)
+    real = batch.sentence_mask.flatten()
+    cosines, own, hard = (each[real].cpu() for each in (found.cosines, found.own, found.hard))
+    return vectors[real].cpu(), Clusters(cosines, own, hard)
+
+
+def clustered(reports: Sequence[Sequence[str]], parts: Iterable[tuple[Tensor, Clusters]]) -> ClusteredSentences:
+    """Sentences that were assigned, part by part.
 
     Args:
         reports: the sentences of each image.
-        vectors: (N, D) unit vectors of all of them, report by report.
-        centroids: (K, D).
-        active: (K,) true for centroids in use.
+        parts: of these sentences, report by report: unit vectors, and where they stand.
     """
-    found = assign_two(vectors, centroids, active)
+    vectors, cosines, own, second = (
+        torch.cat(each)
+        for each in zip(*((vectors, found.cosines, found.own, found.hard) for vectors, found in parts), strict=True)
+    )
     numbers: dict[str, int] = {}
     texts, text = list[str](), list[int]()
     for sentence in (sentence for report in reports for sentence in report):
@@ -141,7 +146,7 @@ def assign_sentences(
         text=np.array(text),
         image=np.repeat(np.arange(len(counts)), counts),
         vectors=F.normalize(vectors, dim=-1),
-        cluster=found.own.numpy(),
-        second=found.hard.numpy(),
-        cosine=found.cosines.gather(1, found.own[:, None])[:, 0].numpy(),
+        cluster=own.numpy(),
+        second=second.numpy(),
+        cosine=cosines.gather(1, own[:, None])[:, 0].numpy(),
     )

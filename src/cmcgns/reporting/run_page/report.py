@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from cmcgns.common.files import make_folder, write_text
 from cmcgns.common.page import page_template
 from cmcgns.pretrained import load
+from cmcgns.reporting.clusters.bank import Records, bank_start
 from cmcgns.reporting.run_page.examples import show_retrieval
 from cmcgns.reporting.run_page.heat_maps import Example, Scale, quoted, show_heat_maps, show_overlay
 from cmcgns.reporting.run_page.reconstructions import DRAWS, Rebuilt, show_reconstructions
@@ -25,8 +26,6 @@ from cmcgns.reporting.run_page.studies import EncodedStudies, encode_studies
 from cmcgns.reporting.run_page.training import (
     PANELS,
     Panel,
-    Records,
-    bank_start,
     draw_panel,
     show_bank,
     show_curves,

@@ -15,10 +15,11 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.boxes import placed_boxes
 from cmcgns.data.images.read import read_image
 from cmcgns.data.pairs.batch import evaluation_order
-from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.pairs.rows import PairTable
 from cmcgns.evaluation.study_set import StudySet, as_studies, read_table, trained_on
 from cmcgns.pretrained import Pretrained
+from cmcgns.reporting.clusters.bank import lacks_bank
+from cmcgns.reporting.clusters.sentences import ClusteredSentences, assigned, clustered
 from cmcgns.reporting.style import Box
 from cmcgns.settings.config import DataSettings
 from cmcgns.training.run_folder import RunFolder
@@ -41,6 +42,7 @@ class EncodedStudies(StudySet):
         report: (n, D) unit report embeddings.
         patches: (n, P, D) f_I.
         sentence_features: per study (m, D) f_R.
+        clustered: all sentences with their clusters; None without a bank that has started.
         grid: (h, w) of the patches.
     """
 
@@ -52,6 +54,7 @@ class EncodedStudies(StudySet):
     report: Tensor
     patches: Tensor
     sentence_features: list[Tensor]
+    clustered: ClusteredSentences | None
     grid: tuple[int, int]
 
     @property
@@ -94,7 +97,7 @@ def encode_studies(model: Pretrained, manifest: Path, images: Path | None = None
         split=split,
         unseen=seen is not None or split not in ("", data.train_split),
         boxes=_read_boxes(studies.frame, data),
-        **_encode(model, studies.dataset),
+        **_encode(model, studies),
     )
 
 
@@ -111,21 +114,25 @@ def _choose_rows(pairs: PairTable, data: DataSettings, seen: SeenFile | None) ->
 
 
 @torch.no_grad()
-def _encode(model: Pretrained, dataset: PairDataset) -> dict[str, Any]:
-    image, report, patches, sentences = [], [], [], []
-    for request in evaluation_order(len(dataset), 64):
-        batch = dataset[request]
+def _encode(model: Pretrained, studies: StudySet) -> dict[str, Any]:
+    image, report, patches, sentences, clusters = [], [], [], [], []
+    bank = model.method if lacks_bank(model) is None else None
+    for request in evaluation_order(len(studies), 64):
+        batch = studies.dataset[request]
         features = model.task.model(batch)
         image.append(features.image_global)
         report.append(features.report_global)
         patches.append(features.patches)
         for rows, mask in zip(features.sentences, batch.sentence_mask, strict=True):
             sentences.append(rows[mask])
+        if bank is not None:
+            clusters.append(assigned(bank, features, batch))
     return {
         "image": F.normalize(torch.cat(image), dim=-1),
         "report": F.normalize(torch.cat(report), dim=-1),
         "patches": torch.cat(patches),
         "sentence_features": sentences,
+        "clustered": clustered(studies.sentences, clusters) if clusters else None,
         "grid": model.task.model.image_encoder.grid,
     }
 

@@ -1,25 +1,20 @@
 """Training in pictures: curves of every logged figure, and the cluster bank, how full and of which meaning."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from torch import Tensor
 
 from cmcgns.common.packaged import packaged_yaml
-from cmcgns.data.reports.text import normalise_sentence
-from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
-from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.pretrained import Pretrained
 from cmcgns.reporting import style
+from cmcgns.reporting.clusters.bank import Records, bank_facts, bank_start, lacks_bank
+from cmcgns.reporting.clusters.members import describe_clusters, fullest
 from cmcgns.reporting.run_page.studies import EncodedStudies
 from cmcgns.reporting.style import (
     BLUE,
@@ -34,7 +29,7 @@ from cmcgns.reporting.style import (
     style_plot,
 )
 
-Records = Sequence[dict[str, Any]]
+_CLUSTERS = 8  # whose sentences are shown
 
 
 @dataclass(frozen=True)
@@ -47,12 +42,6 @@ class Panel:
 
 
 PANELS = tuple(Panel(**panel) for panel in packaged_yaml("cmcgns.reporting.run_page", "panels.yaml"))
-
-
-def bank_start(records: Records) -> int | None:
-    """Step at which the cluster bank started."""
-    steps = (record["step"] for record in records if record.get("message") == "the cluster bank started")
-    return next(steps, None)
 
 
 def stage_change(records: Records) -> int | None:
@@ -141,81 +130,17 @@ def _explain(figure: Figure, records: Records) -> None:
     )  # fmt: skip
 
 
-def lacks_bank(model: Pretrained) -> str | None:
-    """Why a run has no clusters of sentences to show; None if it has."""
-    method, settings = model.method, model.recipe.objective.bank
-    if method is None or not method.uses_bank:
-        return "The run was made without the cluster bank (no local report loss, or in-batch negatives)."
-    if method.bank.is_started:
-        return None
-    conditions = f"mean cosine at most {settings.start_cosine:g}, or step {settings.start_by_step}"
-    absent = f"its conditions ({conditions}) were not met, so the loss used in-batch negatives throughout."
-    return f"The bank never started: {absent}"
-
-
-@torch.no_grad()
 def show_bank(studies: EncodedStudies, records: Records) -> dict[str, Any]:
     """The section of the cluster bank, or why there is none."""
-    method = studies.model.method
-    if (reason := lacks_bank(studies.model)) or method is None:
-        return {"absent": reason}
-    texts = [sentence for report in studies.sentences for sentence in report]
-    z1, z2 = _sentence_vectors(studies, method)
-    found = assign_two(method.assigned_by(z1, z2), method.bank.centroids, method.bank.active)
+    method, found = studies.model.method, studies.clustered
+    if method is None or found is None:
+        return {"absent": lacks_bank(studies.model)}
     return {
         "picture": draw_bank(method.bank, records),
-        "facts": bank_facts(method.bank, found.own),
+        "facts": bank_facts(method.bank, found),
         "start": bank_start(records),
-        "clusters": largest_clusters(method.bank, texts, found.cosines, found.own),
+        "clusters": fullest(describe_clusters(method.bank, found))[:_CLUSTERS],
     }
-
-
-def _sentence_vectors(studies: EncodedStudies, method: CMCGNS) -> tuple[Tensor, Tensor]:
-    """Unit z1 and z2 (N, D) of all sentences, study by study."""
-    seen = []
-    for patches, sentences in zip(studies.patches, studies.sentence_features, strict=True):
-        every = torch.ones(1, len(sentences), dtype=torch.bool)
-        seen.append(method.attention.image_to_text(patches[None], method.queries(sentences)[None], every)[0][0])
-    return F.normalize(torch.cat(studies.sentence_features), dim=-1), F.normalize(torch.cat(seen), dim=-1)
-
-
-def bank_facts(bank: ClusterBank, own: Tensor) -> dict[str, float]:
-    """How many clusters there are, were seeded, are dead and hold a shown sentence (n, of `own`); how even they are.
-
-    `effective` is the exponential of the entropy of the shares: the number of equal clusters that would be as even.
-    """
-    usage = bank.shares.numpy()
-    return {
-        "clusters": bank.clusters,
-        "seeded": int(bank.active.sum()),
-        "dead": int(bank.dead.sum()),
-        "held": len(own.unique()),
-        "largest": float(usage.max()),
-        "effective": float(np.exp(-(usage * np.log(np.maximum(usage, 1e-12))).sum())),
-    }
-
-
-def largest_clusters(
-    bank: ClusterBank, texts: Sequence[str], cosines: Tensor, own: Tensor, count: int = 8, sentences: int = 4
-) -> list[dict[str, Any]]:
-    """The fullest clusters that hold one of n sentences, given their `cosines` (n, K) and `own` clusters (n,).
-
-    Returns:
-        Of each its `number` in the bank, its `usage`, the share of the training sentences of about the last hundred
-        steps, and the `typical` sentences nearest to the centroid with their cosine, equal texts once.
-    """
-    clusters = []
-    held = set(own.tolist())
-    fullest = [number for number in bank.shares.argsort(descending=True).tolist() if number in held]
-    for number in fullest[:count]:
-        members = (own == number).nonzero()[:, 0]
-        nearest = members[cosines[members, number].argsort(descending=True)].tolist()
-        typical: dict[str, tuple[str, float]] = {}
-        for row in nearest:
-            typical.setdefault(normalise_sentence(texts[row]), (texts[row], float(cosines[row, number])))
-        usage, shown = float(bank.shares[number]), list(typical.values())[:sentences]
-        clusters.append({"number": number, "usage": usage, "typical": shown})
-    return clusters
 
 
 def draw_bank(bank: ClusterBank, records: Records) -> Figure:
