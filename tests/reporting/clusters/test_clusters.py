@@ -35,7 +35,8 @@ def assign_sentences(
     reports: list[list[str]], vectors: Tensor, centroids: Tensor, active: Tensor | None = None
 ) -> ClusteredSentences:
     active = torch.ones(len(centroids), dtype=torch.bool) if active is None else active
-    return clustered(reports, [(each, assign_two(each, centroids, active)) for each in vectors.split(2)])
+    parts = [(each, assign_two(each, centroids, active), torch.ones(len(each)).bool()) for each in vectors.split(2)]
+    return clustered(reports, parts)
 
 
 @pytest.fixture

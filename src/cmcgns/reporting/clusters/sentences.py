@@ -1,6 +1,6 @@
 """The sentences of a split, each with its cluster, as the run's loss assigns them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,19 +10,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmcgns.data.pairs.batch import Batch, evaluation_order
+from cmcgns.data.pairs.batch import evaluation_order
 from cmcgns.data.pairs.rows import rows_of_split
 from cmcgns.data.reports.text import normalise_sentence
 from cmcgns.evaluation.study_set import StudySet, as_studies, read_table, trained_on
-from cmcgns.models.model import Features
 from cmcgns.objectives.centroids import Clusters
-from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.pretrained import BATCH, Pretrained
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen import open_seen
 
 MOST = 2000  # images; the vectors of all their sentences are kept in memory
 Numbers = NDArray[np.int64]
+Assigned = tuple[Tensor, Clusters, Tensor]
+"""What `CMCGNS.assign` gives of B reports of M padded sentences, and (B, M) which are real."""
 
 
 @dataclass(frozen=True)
@@ -106,32 +106,27 @@ def cluster_sentences(model: Pretrained, studies: StudySet) -> ClusteredSentence
     """
     method = model.method
     assert method is not None  # who has a bank has this method
-    parts = []
-    for request in evaluation_order(len(studies), BATCH):
-        batch = studies.dataset[request].to(model.device)
-        parts.append(assigned(method, model.task.model(batch), batch))
-    return clustered(studies.sentences, parts)
+
+    def parts() -> Iterator[Assigned]:
+        for request in evaluation_order(len(studies), BATCH):
+            batch = studies.dataset[request].to(model.device)
+            yield *method.assign(model.task.model(batch), batch), batch.sentence_mask
+
+    return clustered(studies.sentences, parts())
 
 
-def assigned(method: CMCGNS, features: Features, batch: Batch) -> tuple[Tensor, Clusters]:
-    """The real sentences of a batch: (n, D) vectors and where they stand, as `CMCGNS.assign` says."""
-    vectors, found = method.assign(features, batch)
-    real = batch.sentence_mask.flatten()
-    cosines, own, hard = (each[real].cpu() for each in (found.cosines, found.own, found.hard))
-    return vectors[real].cpu(), Clusters(cosines, own, hard)
-
-
-def clustered(reports: Sequence[Sequence[str]], parts: Iterable[tuple[Tensor, Clusters]]) -> ClusteredSentences:
-    """Sentences that were assigned, part by part.
+def clustered(reports: Sequence[Sequence[str]], parts: Iterable[Assigned]) -> ClusteredSentences:
+    """Sentences that were assigned, batch by batch.
 
     Args:
         reports: the sentences of each image.
-        parts: of these sentences, report by report: unit vectors, and where they stand.
+        parts: of all of them, in order.
     """
-    vectors, cosines, own, second = (
-        torch.cat(each)
-        for each in zip(*((vectors, found.cosines, found.own, found.hard) for vectors, found in parts), strict=True)
-    )
+    kept = []
+    for vectors, found, mask in parts:
+        real = mask.flatten()
+        kept.append([each[real].cpu() for each in (vectors, found.cosines, found.own, found.hard)])
+    vectors, cosines, own, second = (torch.cat(each) for each in zip(*kept, strict=True))
     numbers: dict[str, int] = {}
     texts, text = list[str](), list[int]()
     for sentence in (sentence for report in reports for sentence in report):

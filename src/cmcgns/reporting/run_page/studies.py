@@ -19,7 +19,7 @@ from cmcgns.data.pairs.rows import PairTable
 from cmcgns.evaluation.study_set import StudySet, as_studies, read_table, trained_on
 from cmcgns.pretrained import Pretrained
 from cmcgns.reporting.clusters.bank import lacks_bank
-from cmcgns.reporting.clusters.sentences import ClusteredSentences, assigned, clustered
+from cmcgns.reporting.clusters.sentences import ClusteredSentences, clustered
 from cmcgns.reporting.style import Box
 from cmcgns.settings.config import DataSettings
 from cmcgns.training.run_folder import RunFolder
@@ -126,7 +126,7 @@ def _encode(model: Pretrained, studies: StudySet) -> dict[str, Any]:
         for rows, mask in zip(features.sentences, batch.sentence_mask, strict=True):
             sentences.append(rows[mask])
         if bank is not None:
-            clusters.append(assigned(bank, features, batch))
+            clusters.append((*bank.assign(features, batch), batch.sentence_mask))
     return {
         "image": F.normalize(torch.cat(image), dim=-1),
         "report": F.normalize(torch.cat(report), dim=-1),
