@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.boxes import parse_boxes
 from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, read_manifest
 from cmcgns.data.vocabulary import is_frontal
 from cmcgns.evaluation.content import masks_sha256, pixels_sha256
@@ -17,9 +19,12 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of, labels_of
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.subsets import RULE, nested_fraction
+from cmcgns.evaluation.targets import Target
 from cmcgns.evaluation.task_settings.base import PARTS
 from cmcgns.metrics.ranking import FloatArray, IntArray
 
+_NOTHING = r"\s*(?:\[\s*\])?\s*"
+"""A cell without a mask, or without a box."""
 _HINTS = {
     "train": "`cmcgns prepare` writes splits, and `--set split.train=[NAME]` names another one",
     "val": "`--set split.val=[]` takes validation patients out of train",
@@ -102,7 +107,7 @@ class TaskData:
 
         No image is opened: tasks that learn nothing ask too. Of them the training split is often empty.
         """
-        train, protocol = self.frame[self.frame["part"] == "train"], self.protocol
+        train, protocol = self._rows("train"), self.protocol
         labels = labels_of(train, self.label_names, protocol.uncertain, protocol.empty_labels == "negative")
         known = (~np.isnan(labels)).sum(axis=0)
         return np.asarray(
@@ -111,7 +116,53 @@ class TaskData:
 
     def counts(self) -> dict[str, int]:
         """Images of each part."""
-        return {part: int((self.frame["part"] == part).sum()) for part in PARTS}
+        return {part: len(self._rows(part)) for part in PARTS}
+
+    def lacks_labels(self, parts: Sequence[str] = PARTS) -> str:
+        """Which of some parts has no label at all; empty if all have."""
+        columns = [LABEL + name for name in self.label_names]
+        if not columns:
+            return "the manifest has no labels (columns label_…)"
+        bare = (part for part in parts if self._rows(part)[columns].isna().all(axis=None))
+        part = next(bare, "") if self.protocol.empty_labels == "unknown" else ""
+        return f"no image of {part} has a label" if part else ""
+
+    def lacks_reports(self) -> str:
+        """Whether no test image has a report; empty if some have."""
+        silent = (self._rows("test")[list(REPORT_COLUMNS)] == "").all(axis=None)
+        return "no image of test has a report" if silent else ""
+
+    def lacks_boxes(self, parts: Sequence[str]) -> str:
+        """Which of some parts has no box; empty if all have."""
+        part = self._part_without("boxes", parts)
+        return f"no image of {part} has a box" if part else ""
+
+    def lacks_targets(self, kind: Target, parts: Sequence[str]) -> str:
+        """Which of some parts has no box, or no mask; empty if all have."""
+        column = "mask_path" if kind == "masks" else "boxes"
+        part = self._part_without(column, parts)
+        return f"no image of {part} has {kind} (column {column})" if part else ""
+
+    def lacks_regions(self, kind: Target, parts: Sequence[str]) -> str:
+        """Why there are no regions of findings to judge; empty if some image of each part has one."""
+        if kind == "masks" and len(self.label_names) != 1:
+            return (
+                f"masks show one finding, and there are {len(self.label_names)} labels: name theirs with "
+                "--set 'labels=[NAME]', or take settings.target=boxes"
+            )
+        if reason := self.lacks_targets(kind, parts):
+            return reason
+        wanted = ", ".join(self.protocol.labels)
+        return "" if self.region_names(kind) else f"no box is of the protocol's labels ({wanted})"
+
+    def region_names(self, kind: Target) -> tuple[str, ...]:
+        """Findings with regions, of those that the protocol names or else of all; of masks the only label."""
+        if kind == "masks":
+            return tuple(self.label_names[:1])
+        cells = self.frame["boxes"][self._stated("boxes")]
+        found = {str(box.get("label", "")) for text in cells for box in parse_boxes(text, f"{self.folder}: boxes")}
+        wanted = self.protocol.labels
+        return tuple(name for name in wanted if name in found) if wanted else tuple(sorted(found))
 
     def fraction_rows(self, cell: Cell, strata: np.ndarray | None = None) -> IntArray:
         """Row numbers of `train` that a cell may learn from.
@@ -129,9 +180,20 @@ class TaskData:
         groups = self.train.patients if self.protocol.fraction_of == "patients" else np.arange(rows).astype(str)
         return nested_fraction(groups, labels, cell.fraction / 100, cell.seed or 0)
 
+    def _rows(self, part: str) -> pd.DataFrame:
+        return self.frame[self.frame["part"] == part]
+
+    def _stated(self, column: str) -> pd.Series:
+        """(n,) whether a row has a box, or a mask."""
+        return ~self.frame[column].str.fullmatch(_NOTHING)
+
+    def _part_without(self, column: str, parts: Sequence[str]) -> str:
+        """The first part in which no row has one; empty if there is none."""
+        there = set(self.frame["part"][self._stated(column)])
+        return next((part for part in parts if part not in there), "")
+
     def _part(self, part: str) -> ImageSet:
-        frame = self.frame[self.frame["part"] == part].reset_index(drop=True)
-        protocol = self.protocol
+        frame, protocol = self._rows(part).reset_index(drop=True), self.protocol
         base = self.folder if self.folder.is_dir() else self.folder.parent
         return image_set_of(
             frame, base, self.resize, self.label_names, protocol.uncertain, protocol.empty_labels == "negative"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +10,6 @@ import torch
 from torch.nn import functional
 
 from cmcgns.data.boxes import parse_boxes
-from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.targets import Target, fill_boxes
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
@@ -19,7 +17,6 @@ from cmcgns.pretrained.phrase_maps import grid_side
 
 _ROUNDING = 1e-6  # of a mean in single precision
 _INSIDE = 0.5 - _ROUNDING  # half of a patch
-_COLUMN = {"boxes": "boxes", "masks": "mask_path"}
 
 
 @dataclass(frozen=True)
@@ -102,29 +99,3 @@ class Regions:
                 has = self.images.labels[rows, self.images.label_names.index(name)] == 1
                 labels[has & ~self.stated[np.searchsorted(self.rows, rows), k], :, k] = np.nan
         return labels
-
-
-def region_names(data: TaskData, kind: Target) -> tuple[str, ...]:
-    """Findings with regions, of those that the protocol names or else of all; of masks the only label."""
-    if kind == "masks":
-        return tuple(data.label_names[:1])
-    listed = data.frame.loc[~data.frame["boxes"].isin(["", "[]"]), "boxes"]
-    found = {str(box.get("label", "")) for text in listed for box in parse_boxes(text, f"{data.folder}: boxes")}
-    wanted = data.protocol.labels
-    return tuple(name for name in wanted if name in found) if wanted else tuple(sorted(found))
-
-
-def lacks_regions(data: TaskData, kind: Target, parts: Sequence[str]) -> str:
-    """Why there are no regions to judge; empty if some image of each part has one."""
-    if kind == "masks" and len(data.label_names) != 1:
-        return (
-            f"masks show one finding, and there are {len(data.label_names)} labels: name theirs with "
-            "--set 'labels=[NAME]', or take settings.target=boxes"
-        )
-    column = _COLUMN[kind]
-    for part in parts:
-        if data.frame.loc[data.frame["part"] == part, column].isin(["", "[]"]).all():
-            return f"no image of {part} has {kind} (column {column})"
-    if not region_names(data, kind):
-        return f"no box is of the protocol's labels ({', '.join(data.protocol.labels)})"
-    return ""

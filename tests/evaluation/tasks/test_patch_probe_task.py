@@ -14,7 +14,7 @@ from cmcgns.data.manifest import boxes_text, write_manifest
 from cmcgns.evaluation.cell_measures import seed_measures
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.regions import Regions, region_names
+from cmcgns.evaluation.regions import Regions
 from cmcgns.evaluation.tasks.patch_probe import TASK, chosen_patches
 from cmcgns.metrics.measure import Measure
 from cmcgns.metrics.patches import patch_measures
@@ -160,7 +160,7 @@ def test_nobody_said_where_a_labelled_finding_is(tmp_path: Path) -> None:
     """NIH has boxes of some images and findings alone: patches of a finding without a box are neither."""
     folder = write_regions(tmp_path / "d", label_A=1)
     data = TaskData(PROTOCOL, folder, SIDE, SIDE)
-    regions = Regions(data.test, region_names(data, "boxes"), "boxes", SIDE)
+    regions = Regions(data.test, data.region_names("boxes"), "boxes", SIDE)
     labels, stated = regions.patch_labels(regions.rows, 16), regions.stated
     np.testing.assert_array_equal(np.isnan(labels).all(1)[:, 0], ~stated[:, 0])
     assert not np.isnan(labels[:, :, 1]).any()

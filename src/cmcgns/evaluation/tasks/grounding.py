@@ -46,10 +46,8 @@ class Grounding:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        if reason := encoder.lacks_report_encoder():
+        if reason := encoder.lacks_report_encoder() or data.lacks_boxes(("test",)):
             return reason
-        if data.frame.loc[data.frame["part"] == "test", "boxes"].isin(["", "[]"]).all():
-            return "no image of test has a box"
         settings = cast(GroundingSettings, data.protocol.task_settings)
         if reason := untrained(encoder.run, settings.similarity):
             return f"{reason}: nothing trained its {settings.similarity} similarity"

@@ -19,7 +19,7 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.knn import KnnSettings
-from cmcgns.evaluation.tasks.linear.task import check_rows, features_of, lacks_labels, predictions
+from cmcgns.evaluation.tasks.linear.task import check_rows, features_of, predictions
 from cmcgns.metrics.classification import binary_measures
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray
@@ -33,7 +33,7 @@ class Knn:
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         del encoder  # any will do
-        return lacks_labels(data)
+        return data.lacks_labels()
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Let the training images of every cell vote."""

@@ -19,7 +19,7 @@ from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.regions import Regions, lacks_regions, region_names
+from cmcgns.evaluation.regions import Regions
 from cmcgns.evaluation.task_settings.base import PARTS
 from cmcgns.evaluation.task_settings.patch_probe import PatchProbeSettings
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, choose_dtype, fit_probe
@@ -47,12 +47,12 @@ class PatchProbe:
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         del encoder  # any will do
-        return lacks_regions(data, cast(PatchProbeSettings, data.protocol.task_settings).target, PARTS)
+        return data.lacks_regions(cast(PatchProbeSettings, data.protocol.task_settings).target, PARTS)
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Fit the probes of all cells on patches that are encoded once, then let them score each test image once."""
         settings = cast(PatchProbeSettings, job.settings)
-        names = region_names(job.data, settings.target)
+        names = job.data.region_names(settings.target)
         train, val, test = (
             Regions(getattr(job.data, part), names, settings.target, job.encoder.image_size, settings.finding_share)
             for part in PARTS

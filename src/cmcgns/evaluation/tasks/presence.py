@@ -17,7 +17,6 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.presence import MAP_AUROC, PresenceSettings
-from cmcgns.evaluation.tasks.linear.task import lacks_labels
 from cmcgns.evaluation.tokens import token_batches
 from cmcgns.metrics.classes import left_out_classes
 from cmcgns.metrics.classification import area_measures
@@ -39,7 +38,7 @@ class Presence:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        if reason := lacks_labels(data, ("test",)) or encoder.lacks_report_encoder():
+        if reason := data.lacks_labels(("test",)) or encoder.lacks_report_encoder():
             return reason
         reasons = [untrained(encoder.run, kind) for kind in get_args(MapKind)]
         return reasons[0] if all(reasons) else ""

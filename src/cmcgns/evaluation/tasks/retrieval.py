@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
@@ -56,10 +55,7 @@ class Retrieval:
             return reason
         if settings.classes and not data.label_names:
             return "settings.classes needs labels (columns label_…)"
-        frame = data.frame[data.frame["part"] == "test"]
-        if not settings.classes and (frame[list(REPORT_COLUMNS)] == "").all(axis=None):
-            return "no image of test has a report"
-        return ""
+        return "" if settings.classes else data.lacks_reports()
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Hits of every query."""

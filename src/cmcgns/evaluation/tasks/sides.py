@@ -14,7 +14,6 @@ import numpy as np
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.boxes import parse_boxes, picture_size
-from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
@@ -47,10 +46,7 @@ class Sides:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        frame = data.frame[data.frame["part"] == "test"]
-        if (frame[list(REPORT_COLUMNS)] == "").all(axis=None):
-            return "no image of test has a report"
-        return encoder.lacks_joint_space()
+        return data.lacks_reports() or encoder.lacks_joint_space()
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Score every statement and its swapped twin with the statement's own image."""

@@ -12,7 +12,6 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.zero_shot import ZeroShotSettings
-from cmcgns.evaluation.tasks.linear.task import lacks_labels
 from cmcgns.metrics.classes import check_exclusive, rare_classes
 from cmcgns.metrics.classification import binary_measures, multiclass_measures
 from cmcgns.metrics.measure import Measures
@@ -31,7 +30,7 @@ class ZeroShot:
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         settings = cast(ZeroShotSettings, data.protocol.task_settings)
-        return lacks_labels(data, ("test",)) or encoder.lacks_score(settings.by)
+        return data.lacks_labels(("test",)) or encoder.lacks_score(settings.by)
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Scores of every test image."""

@@ -18,7 +18,7 @@ from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.regions import Regions, lacks_regions, region_names
+from cmcgns.evaluation.regions import Regions
 from cmcgns.evaluation.task_settings.zero_shot_segmentation import MapSegmentationSettings
 from cmcgns.evaluation.tokens import token_batches
 from cmcgns.metrics.measure import Array, Measures
@@ -42,7 +42,7 @@ class ZeroShotSegmentation:
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         settings = cast(MapSegmentationSettings, data.protocol.task_settings)
-        if reason := encoder.lacks_report_encoder() or lacks_regions(data, settings.target, ("val", "test")):
+        if reason := encoder.lacks_report_encoder() or data.lacks_regions(settings.target, ("val", "test")):
             return reason
         reason = untrained(encoder.run, _kind(settings, encoder.run))
         return f"{reason}: nothing trained its map {_kind(settings, encoder.run)}" if reason else ""
@@ -50,7 +50,7 @@ class ZeroShotSegmentation:
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Choose a threshold for each label on validation images, then cut the maps of the test images there."""
         settings, size = cast(MapSegmentationSettings, job.settings), job.encoder.image_size
-        names = region_names(job.data, settings.target)
+        names = job.data.region_names(settings.target)
         val, test = (Regions(getattr(job.data, part), names, settings.target, size) for part in ("val", "test"))
         maps = _LabelMaps(job, settings, names)
         cuts, facts = _choose(maps, val)

@@ -33,13 +33,9 @@ class DetectionTask:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:  # noqa: ARG002
         """Boxes are needed to train and to test."""
-        stated = data.frame["boxes"].astype(str)
-        if not stated.str.strip().any():
+        if not data.frame["boxes"].str.strip().any():
             return "no boxes are annotated"
-        for part in ("train", "test"):
-            if not stated[data.frame["part"] == part].str.contains("{", regex=False).any():
-                return f"no image of {part} has a box"
-        return ""
+        return data.lacks_boxes(("train", "test"))
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Predictions of every cell, each as soon as it is done."""

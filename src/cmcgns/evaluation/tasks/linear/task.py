@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -39,7 +39,7 @@ class Linear:
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         del encoder  # any will do
-        return lacks_labels(data)
+        return data.lacks_labels()
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Fit one layer a cell; cells that learn from the same rows share the solution of `lbfgs`."""
@@ -73,19 +73,6 @@ class Linear:
         """Figures of one cell: of classes that exclude each other the accuracy, else the area, comes first."""
         arrays = predictions.arrays
         return multiclass_measures(arrays) if bool(arrays["exclusive"]) else binary_measures(arrays)
-
-
-def lacks_labels(data: TaskData, parts: Sequence[str] = PARTS) -> str:
-    """Which of some parts has no label at all; empty if all have."""
-    columns = [f"label_{name}" for name in data.label_names]
-    if not columns:
-        return "the manifest has no labels (columns label_…)"
-    for part in parts:
-        if data.frame.loc[data.frame["part"] == part, columns].isna().all(axis=None) and (
-            data.protocol.empty_labels == "unknown"
-        ):
-            return f"no image of {part} has a label"
-    return ""
 
 
 def features_of(job: Job, part: str) -> npt.NDArray[np.float32]:

@@ -33,12 +33,7 @@ class Segmentation:
         """Why this task cannot be done; empty if it can."""
         del encoder  # any that gives maps will do
         settings = cast(SegmentationSettings, data.protocol.task_settings)
-        column, sign = ("mask_path", "") if settings.target == "masks" else ("boxes", "[]")
-        for part in ("train", "test"):
-            stated = data.frame.loc[data.frame["part"] == part, column]
-            if not (~stated.isin(["", sign])).any():
-                return f"no image of {part} has {settings.target} (column {column})"
-        return ""
+        return data.lacks_targets(settings.target, ("train", "test"))
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Train one decoder a cell and let it draw on the test images."""
