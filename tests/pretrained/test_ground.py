@@ -8,7 +8,6 @@ import torch
 
 import cmcgns
 from cmcgns.common.errors import UserError
-from cmcgns.pretrained.phrase_maps import patch_maps
 from support.pretrained import TEXTS
 
 
@@ -44,9 +43,9 @@ def test_maps_of_a_phrase_follow_the_patches(run: Path) -> None:
     tokens = model.task.model.image_encoder.tokens(torch.randn(2, 1, 32, 32))
     order = torch.randperm(tokens.shape[1])
     for kind in ("pooled", "patches", "attention"):
-        maps = patch_maps(model, tokens, model.encode_texts(TEXTS), kind)
+        maps = model.patch_maps(tokens, model.encode_texts(TEXTS), kind)
         assert maps.shape == (2, 3, tokens.shape[1])
-        shuffled = patch_maps(model, tokens[:, order], model.encode_texts(TEXTS), kind)
+        shuffled = model.patch_maps(tokens[:, order], model.encode_texts(TEXTS), kind)
         torch.testing.assert_close(shuffled, maps[:, :, order])
-        alone = patch_maps(model, tokens[1:], model.encode_texts(TEXTS[2:]), kind)
+        alone = model.patch_maps(tokens[1:], model.encode_texts(TEXTS[2:]), kind)
         torch.testing.assert_close(alone, maps[1:, 2:], atol=1e-5, rtol=1e-4)

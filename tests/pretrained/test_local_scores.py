@@ -13,8 +13,6 @@ import cmcgns
 from cmcgns.common.errors import UserError
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.pretrained import Pretrained
-from cmcgns.pretrained.phrase_maps import patch_maps
-from cmcgns.pretrained.scores import report_scores
 from cmcgns.training.joint_scores import JointScores, _ends, _mean_area, _statements
 
 
@@ -102,7 +100,7 @@ def test_a_run_keeps_what_validation_said_and_ground_follows_it(run: Path, image
 def test_gated_map_of_a_phrase(matched: Pretrained, published: Pretrained, images: list[Path]) -> None:
     picture = matched.images(images[:1])[0]
     tokens = matched.task.model.image_encoder.tokens(picture[None])
-    found = patch_maps(matched, tokens, matched.encode_texts(["Normal."]), "gated")[0, 0]
+    found = matched.patch_maps(tokens, matched.encode_texts(["Normal."]), "gated")[0, 0]
     assert matched.method is not None
     attention, query = matched.method.attention, F.normalize(matched.encode_texts(["Normal."])[0], dim=-1)
     patches = matched.task.model.project_patches(tokens)
@@ -120,7 +118,7 @@ def test_joint_map_is_high_where_both_readings_find_the_phrase(
         matched.task.model.image_encoder.tokens(matched.images(images[:2])),
         matched.encode_texts(LABELS),
     )
-    gated, pooled, joint = (patch_maps(matched, tokens, phrases, kind) for kind in ("gated", "pooled", "joint"))
+    gated, pooled, joint = (matched.patch_maps(tokens, phrases, kind) for kind in ("gated", "pooled", "joint"))
     agree = (gated > 0) & (pooled > 0)
     assert 0 < agree.float().mean() < 1
     torch.testing.assert_close(joint, torch.where(agree, gated * pooled, 0.0))
@@ -181,7 +179,7 @@ def test_a_reports_local_score_is_the_mean_over_sentences_as_encoded_within_it(
     matched: Pretrained, images: list[Path]
 ) -> None:
     pictures = matched.images(images[:3])
-    found = report_scores(matched, [pictures[:2], pictures[2:]], REPORTS, "local")
+    found = matched.report_scores([pictures[:2], pictures[2:]], REPORTS, "local")
     assert matched.method is not None
     net, data = matched.task.model, matched.recipe.data
     for m, text in enumerate(REPORTS):
@@ -202,8 +200,8 @@ def test_a_reports_local_score_is_the_mean_over_sentences_as_encoded_within_it(
 
 def test_the_sum_of_a_report_takes_both_over_their_spread(matched: Pretrained, images: list[Path]) -> None:
     pictures = matched.images(images[:3])
-    local, both = (report_scores(matched, [pictures], REPORTS, by) for by in ("local", "sum"))
+    local, both = (matched.report_scores([pictures], REPORTS, by) for by in ("local", "sum"))
     cosines = matched.embed_tensors(pictures) @ matched.embed_text(REPORTS).T
     np.testing.assert_allclose(both, 0.5 * (local / 0.25 + cosines / 0.5), atol=1e-5)
     with pytest.raises(UserError, match=r"text 1 .* holds no words"):
-        report_scores(matched, [pictures], ["Edema.", " ?! "], "local")
+        matched.report_scores([pictures], ["Edema.", " ?! "], "local")

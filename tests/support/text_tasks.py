@@ -10,6 +10,7 @@ import torch
 
 from cmcgns.data.manifest import boxes_text
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.pretrained import Pretrained
 from support.evaluation import oracle, write_pictures
 
 SIDE = 32
@@ -44,6 +45,8 @@ def write_boxed(folder: Path, pictures: Sequence[Sequence[tuple[int, int, int, i
 
 class Seer:
     """Stands for a run whose image embedding is what the picture shows; texts are looked up."""
+
+    lacks, lacks_map = Pretrained.lacks, Pretrained.lacks_map
 
     def __init__(self, texts: dict[str, np.ndarray], dim: int = 11, scale: float = 1.0) -> None:
         self.texts, self.dim, self.scale, self.temperature = texts, dim, scale, 0.1

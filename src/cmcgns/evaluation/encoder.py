@@ -16,7 +16,7 @@ from cmcgns.data.images.place import Pixels, centre_crop
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.pretrained import Pretrained
-from cmcgns.pretrained.embed import By
+from cmcgns.pretrained.model import By
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, for pixels in [0, 1]."""
@@ -134,12 +134,12 @@ class FrozenEncoder:
         """Why there are no global embeddings of images and text; empty if there are."""
         if reason := self.lacks_report_encoder():
             return reason
-        recipe = self.run.recipe
-        if recipe.objective.weight_global == 0:
+        if self.run.lacks("global"):
             return f"{self.name} was trained with objective.weight_global 0: its global embeddings mean nothing"
-        if self.image_size != recipe.data.image_size:
-            return f"{self.name} pools images of {recipe.data.image_size} px only, not of {self.image_size}"
-        return ""
+        size = self.run.recipe.data.image_size
+        return (
+            "" if self.image_size == size else f"{self.name} pools images of {size} px only, not of {self.image_size}"
+        )
 
     def lacks_score(self, by: By) -> str:
         """Why images and texts cannot be scored so; empty if they can."""

@@ -1,6 +1,7 @@
 """Using a finished run: `cmcgns.load(run)`."""
 
-from cmcgns.pretrained.embed import BATCH, Embedder, Floats
-from cmcgns.pretrained.load import Pretrained, load, random_twin
+from cmcgns.pretrained.embed import BATCH
+from cmcgns.pretrained.load import load, random_twin
+from cmcgns.pretrained.model import Pretrained
 
-__all__ = ["BATCH", "Embedder", "Floats", "Pretrained", "load", "random_twin"]
+__all__ = ["BATCH", "Pretrained", "load", "random_twin"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +17,12 @@ from cmcgns.data.images.read import Picture, read_image
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokens import ReportTokens, tokenize_reports
 from cmcgns.models.encode_reports import encode_reports, mean_and_global
-from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.phrase_maps import MapKind, untrained
 from cmcgns.pretrained.arguments import as_list, check_texts
 from cmcgns.pretrained.timm_config import timm_config
 from cmcgns.settings.config import Recipe
-from cmcgns.training.joint_scores import JointScores
 from cmcgns.training.task import PretrainingTask
 
 Floats = NDArray[np.float32]
-By = Literal["global", "local", "sum"]
-"""Which score of an image and a text: of the global embeddings, of sentences that look at the image, or both."""
 BATCH = 64  # images or texts at a time
 
 
@@ -39,14 +33,9 @@ class Embedder:
         recipe: settings of the run.
         task: model and objective.
         tokenizer: transformers tokenizer.
-        folder: of the run; None for weights that are no run's.
-        scores: what the run's validation said of its maps and scores (:mod:`cmcgns.training.joint_scores`).
     """
 
-    folder: Path | None = None
-
     def __init__(self, task: PretrainingTask, tokenizer: Any, recipe: Recipe) -> None:
-        self.scores = JointScores("pooled")
         self.task, self.tokenizer, self.recipe = task.eval().requires_grad_(False), tokenizer, recipe
         body = task.model.image_encoder.body
         body.pretrained_cfg = body.default_cfg = timm_config(recipe, body.pretrained_cfg)
@@ -82,6 +71,11 @@ class Embedder:
                 raise UserError(f"picture {first + number}: {error}") from error
         return normalise_pixels(centre_crop(pixels, data.image_size))[:, None]
 
+    def batches(self, pictures: Sequence[Picture], batch_size: int = BATCH) -> Iterator[torch.Tensor]:
+        """Radiographs, a few at a time, as :meth:`images` gives them."""
+        for start in range(0, len(pictures), batch_size):
+            yield self.images(pictures[start : start + batch_size], start)
+
     @torch.no_grad()
     def embed_tensors(self, images: torch.Tensor) -> Floats:
         """(B, channels, H, W) as :meth:`images` gives them, one batch -> (B, D) unit vectors."""
@@ -103,10 +97,7 @@ class Embedder:
             UserError: no picture, or an unreadable one.
         """
         pictures = as_list(paths, "embed_image", batch_size)
-        starts = range(0, len(pictures), batch_size)
-        return np.concatenate(
-            [self.embed_tensors(self.images(pictures[start : start + batch_size], start)) for start in starts]
-        )
+        return np.concatenate([self.embed_tensors(images) for images in self.batches(pictures, batch_size)])
 
     def embed_text(self, texts: Sequence[str], batch_size: int = BATCH) -> Floats:
         """Embed reports, sentences or prompts.
@@ -168,68 +159,6 @@ class Embedder:
         if len(empty):
             raise UserError(f"embed_text: text {empty[0]} ({texts[empty[0]]!r}) holds no words")
         return tokens
-
-    @property
-    def temperature(self) -> float:
-        """That divides the cosines of images and reports: what L_global ended with."""
-        return self.task.objective.temperature
-
-    @torch.no_grad()
-    def local_scores(self, images: torch.Tensor, sentences: torch.Tensor) -> Floats:
-        """(B, channels, H, W) as :meth:`images` gives them and (K, D) f_R -> (B, K) cosines s in float32.
-
-        What each sentence sees in each image, with its own query, beside the sentence itself. Only for runs of which
-        :meth:`lacks` says nothing.
-        """
-        net, method = self.task.model, self.method
-        assert method is not None
-        patches = net.project_patches(net.image_encoder.tokens(images.to(self.device))).float()
-        found: Floats = method.attention.score(patches, method.queries(sentences)).cpu().numpy()
-        return found
-
-    def lacks(self, by: By) -> str:
-        """Why images and sentences cannot be scored so; empty if they can."""
-        objective = self.recipe.objective
-        if by != "local" and objective.weight_global == 0:
-            return "the run has objective.weight_global 0: its global embeddings mean nothing"
-        if by == "global":
-            return ""
-        if self.method is None or objective.weight_report == 0 or objective.local != "query_matched":
-            return "only a run with objective.local query_matched trains a local score"
-        if by == "sum" and not {"global", "local"} <= self.scores.deviation.keys():
-            return "the run folder has no scores.json, which says how wide the two scores spread"
-        return ""
-
-    @property
-    def map(self) -> MapKind:
-        """The map of phrases that told best, in the run's validation, where a sentence is true."""
-        kinds: tuple[MapKind, ...] = (self.scores.map, *get_args(MapKind))
-        settings, method = self.recipe.objective, self.method
-        return next((kind for kind in kinds if not untrained(settings, method, kind)), self.scores.map)
-
-    @property
-    def map_range(self) -> tuple[float, float] | None:
-        """Values of :attr:`map` at which a picture begins and ends to be coloured; None of a run that kept none."""
-        found = self.scores.shown.get(self.map)
-        return None if found is None else (found[0], found[1])
-
-    def spread(self, by: By) -> float:
-        """What a difference of two scores is divided by before it becomes a probability: the run's temperature."""
-        if by == "global" or self.method is None:
-            return self.temperature
-        return float(1 / self.method.report_scale()) if by == "local" else 1.0
-
-    @property
-    def method(self) -> CMCGNS | None:
-        """The objective with its bank, attention and decoder; None if the run was made with another than CM-CGNS."""
-        objective = self.task.objective
-        return objective if isinstance(objective, CMCGNS) else None
-
-    @property
-    def rebuilds(self) -> bool:
-        """Whether the run can rebuild what is hidden of an image: it has a decoder, and Stage II trained it."""
-        trained = self.recipe.reconstruction.epochs > 0 and self.recipe.objective.weight_reconstruction > 0
-        return trained and self.method is not None and self.method.reconstruction is not None
 
     @property
     def device(self) -> torch.device:

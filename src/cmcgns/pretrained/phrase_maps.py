@@ -10,29 +10,7 @@ from torch import Tensor
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import place_in_square
-from cmcgns.objectives import phrase_maps
-from cmcgns.objectives.phrase_maps import MapKind
-from cmcgns.pretrained.embed import Embedder, Floats
-
-
-def untrained(model: Embedder, kind: MapKind) -> str:
-    """Why the run cannot give this map: the loss that would have trained it was off, or none; empty if it can."""
-    return phrase_maps.untrained(model.recipe.objective, model.method, kind)
-
-
-def patch_maps(model: Embedder, tokens: Tensor, phrases: tuple[Tensor, Tensor], kind: MapKind) -> Tensor:
-    """One map for every image and phrase.
-
-    Args:
-        model: the run.
-        tokens: (B, P, C) of its image encoder.
-        phrases: (K, D) local and (K, D) global embeddings, of :meth:`cmcgns.pretrained.embed.Embedder.encode_texts`.
-        kind: of the map.
-
-    Returns:
-        (B, K, P): cosines, or attention weights.
-    """
-    return phrase_maps.patch_maps(model.task.model, model.method, tokens, phrases, kind)
+from cmcgns.pretrained.embed import Floats
 
 
 def grid_side(patches: int) -> int:

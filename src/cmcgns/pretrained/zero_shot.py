@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.metrics.ranking import FloatArray
-from cmcgns.pretrained.embed import By, Embedder
 from cmcgns.pretrained.prompts import load_prompts
-from cmcgns.pretrained.scores import text_scores
 
 Prompts = Mapping[str, tuple[Sequence[str], Sequence[str]]]
 """Sentences that state and sentences that deny each label."""
@@ -83,33 +80,6 @@ def zero_shot_scores(
     if temperature is None:
         return np.asarray(difference)
     return np.asarray(0.5 * (1 + np.tanh(difference / (2 * temperature))))  # softmax of two, without overflow
-
-
-def prompt_scores(
-    model: Embedder, batches: Iterable[torch.Tensor], sides: Sequence[Sequence[Sequence[str]]], by: By
-) -> list[FloatArray]:
-    """Scores of images with the prompts of labels, with more than the global embedding.
-
-    Args:
-        model: of which `lacks(by)` says nothing.
-        batches: of images, (B, channels, H, W) as the encoder wants them.
-        sides: for what states and for what denies: C ensembles of prompts.
-        by: `local`: mean over the prompts of s; `sum`: this and the cosine of global embeddings, each over its
-            standard deviation in the run's validation, halved; a single image can be scored so.
-
-    Returns:
-        For every side (n, C).
-    """
-    texts = list(dict.fromkeys(text for side in sides for prompts in side for text in prompts))
-    place = {text: number for number, text in enumerate(texts)}
-    encoded = model.encode_texts(texts)
-    found: list[list[FloatArray]] = [[] for _ in sides]
-    for images in batches:
-        scores = text_scores(model, images, encoded, by)
-        for parts, side in zip(found, sides, strict=True):
-            means = [scores[:, [place[text] for text in prompts]].mean(axis=1) for prompts in side]
-            parts.append(np.stack(means, axis=1))
-    return [np.concatenate(parts) for parts in found]
 
 
 def label_cosines(image_embeddings: npt.ArrayLike, positive: Sequence[npt.ArrayLike]) -> FloatArray:

@@ -31,7 +31,7 @@ def _oracle(monkeypatch: pytest.MonkeyPatch) -> None:
         signs = torch.tensor([-1.0 if text.startswith("No ") or "normal" in text else 1.0 for text in phrases])
         return signs[None, :, None] * tokens.mean(2)[:, None]
 
-    monkeypatch.setattr(grounding, "patch_maps", maps)
+    monkeypatch.setattr(Seer, "patch_maps", maps, raising=False)
 
 
 def seer() -> FrozenEncoder:
@@ -54,8 +54,8 @@ def test_an_oracle_points_at_every_box(tmp_path: Path) -> None:
 
 
 def test_a_map_turned_round_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = grounding.patch_maps
-    monkeypatch.setattr(grounding, "patch_maps", lambda *arguments: -plain(*arguments))
+    plain = Seer.patch_maps
+    monkeypatch.setattr(Seer, "patch_maps", lambda *arguments: -plain(*arguments))
     found = figures(PROTOCOL, predict(PROTOCOL, write_boxed(tmp_path / "d", BOXES), seer()))
     assert found[Measure("pointing_similarity")] == 0
     assert found[Measure("cnr_similarity")] < -2
@@ -63,8 +63,8 @@ def test_a_map_turned_round_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_map_without_contrast_gets_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = grounding.patch_maps
-    monkeypatch.setattr(grounding, "patch_maps", lambda *arguments: 0 * plain(*arguments) + 0.3)
+    plain = Seer.patch_maps
+    monkeypatch.setattr(Seer, "patch_maps", lambda *arguments: 0 * plain(*arguments) + 0.3)
     found = figures(PROTOCOL, predict(PROTOCOL, write_boxed(tmp_path / "d", BOXES), seer()))
     assert found[Measure("pointing_attention")] == pytest.approx(found[Measure("pointing_chance")])
 
@@ -93,9 +93,9 @@ def test_boxes_beyond_the_crop_are_left_out_and_counted(tmp_path: Path) -> None:
 
 def test_contrast_subtracts_what_denies_the_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map that both share, such as the place of the lungs, is gone."""
-    plain = grounding.patch_maps
+    plain = Seer.patch_maps
     bias = 50 * torch.eye(8).flatten()
-    monkeypatch.setattr(grounding, "patch_maps", lambda *arguments: plain(*arguments) + bias)
+    monkeypatch.setattr(Seer, "patch_maps", lambda *arguments: plain(*arguments) + bias)
     folder = write_boxed(tmp_path / "d", BOXES)
     with_contrast = figures(PROTOCOL, predict(PROTOCOL, folder, seer()))
     without = protocol_of("grounding", {"contrast": False}, whole_image=True)
@@ -116,8 +116,8 @@ def test_the_default_map_is_the_one_that_validation_chose(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each kind sees the boxes in another light, so figures tell which one was asked."""
-    plain, lights = grounding.patch_maps, {"pooled": 1.0, "patches": -1.0, "attention": 0.0}
-    monkeypatch.setattr(grounding, "patch_maps", lambda *asked: plain(*asked) * lights[asked[3]])
+    plain, lights = Seer.patch_maps, {"pooled": 1.0, "patches": -1.0, "attention": 0.0}
+    monkeypatch.setattr(Seer, "patch_maps", lambda *asked: plain(*asked) * lights[asked[3]])
     encoder = seer()
     encoder.run.map = kind  # type: ignore[misc, assignment]
     predictions = predict(PROTOCOL, write_boxed(tmp_path / "d", BOXES), encoder)

@@ -9,10 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.data import TaskData
-from cmcgns.evaluation.tasks import presence
 from cmcgns.evaluation.tasks.presence import TASK
 from cmcgns.metrics.measure import Measure
-from cmcgns.pretrained.phrase_maps import patch_maps
 from cmcgns.pretrained.prompts import load_prompts
 from support.evaluation import figures, oracle, predict, protocol_of, tiny_run, write_set
 from support.text_tasks import NAMES, SIDE, Seer, frozen, write_labelled
@@ -38,7 +36,7 @@ def test_figures_are_those_of_maps_made_one_by_one(tmp_path: Path) -> None:
         for image in range(16):
             tokens = encoder.tokens(encoder.tensors(test.pixels[image : image + 1]))
             maps = [
-                patch_maps(encoder.run, tokens, encoder.run.encode_texts([text]), kind)[0, 0].numpy()
+                encoder.run.patch_maps(tokens, encoder.run.encode_texts([text]), kind)[0, 0].numpy()
                 for text in load_prompts("phantom").of("Edema").positive
             ]
             largest.append(np.mean(maps, axis=0).max())
@@ -62,7 +60,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> None:
         return -column if kind == "attention" else column
 
     monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts), raising=False)
-    monkeypatch.setattr(presence, "patch_maps", maps)
+    monkeypatch.setattr(Seer, "patch_maps", maps, raising=False)
 
 
 @pytest.mark.usefixtures("shown")

@@ -11,7 +11,6 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.protocols import load_protocol
-from cmcgns.evaluation.tasks import retrieval
 from cmcgns.evaluation.tasks.retrieval import TASK, right_groups
 from cmcgns.metrics.measure import Measure
 from cmcgns.pretrained.prompts import load_prompts
@@ -196,9 +195,9 @@ def test_retrieval_by_another_score(by: str, tmp_path: Path, monkeypatch: pytest
         assert said == texts
         return np.eye(20, dtype=np.float32)[:, ::-1] * 9 if how == "local" else np.eye(20, dtype=np.float32) * 9
 
-    monkeypatch.setattr(retrieval, "report_scores", scores)
+    monkeypatch.setattr(Seer, "report_scores", scores, raising=False)
     encoder = frozen(Blind(oracle(labels, texts)))
-    monkeypatch.setattr(Seer, "lacks", lambda *_: "", raising=False)
+    monkeypatch.setattr(Seer, "lacks", lambda *_: "")
     protocol = protocol_of("retrieval", {"by": by})
     predictions = predict(protocol, write_labelled(tmp_path / "d", labels, report=texts), encoder)
     found = figures(protocol, predictions)
@@ -207,7 +206,7 @@ def test_retrieval_by_another_score(by: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_score_that_a_run_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Seer, "lacks", lambda _, by: f"no score by {by}", raising=False)
+    monkeypatch.setattr(Seer, "lacks", lambda _, by: "" if by == "global" else f"no score by {by}")
     folder = write_labelled(tmp_path / "d", draw(6), report=reports(6))
     data = TaskData(protocol_of("retrieval", {"by": "sum"}), folder, SIDE, SIDE)
     assert TASK.lacks(data, frozen(Seer({}))) == "no score by sum"

@@ -117,8 +117,8 @@ def test_an_oracle_a_liar_and_the_blind(
         return sense * shown[:, None] * named * (-1 if by == "local" else 1)
 
     monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts), raising=False)
-    monkeypatch.setattr(Seer, "lacks", lambda _, by: "no sum" if by == "sum" else "", raising=False)
-    monkeypatch.setattr(sides, "text_scores", scores)
+    monkeypatch.setattr(Seer, "lacks", lambda _, by: "no sum" if by == "sum" else "")
+    monkeypatch.setattr(Seer, "text_scores", scores, raising=False)
     monkeypatch.setattr(sides, "_BATCH", 7)
     found = figures(PROTOCOL, predict(PROTOCOL, write_sided(tmp_path / "d"), frozen(Seer({}))))
     assert found[Measure("side_accuracy_global")] == found[Measure("side_accuracy_global", "Effusion")] == expected

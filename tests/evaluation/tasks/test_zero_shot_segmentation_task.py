@@ -11,12 +11,10 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.protocols import load_protocol
-from cmcgns.evaluation.tasks import zero_shot_segmentation
 from cmcgns.evaluation.tasks.zero_shot_segmentation import CUTS, TASK
 from cmcgns.metrics.measure import Measure
 from cmcgns.metrics.overlap import label_overlap_measures
 from cmcgns.objectives.phrase_maps import MapKind
-from cmcgns.pretrained.phrase_maps import patch_maps
 from cmcgns.pretrained.prompts import load_prompts
 from support.evaluation import figures, job_of, parts_of, predict, protocol_of, same, tiny_run, write_pictures
 from support.text_tasks import SIDE, Seer, frozen
@@ -90,7 +88,7 @@ def test_it_gives_what_cutting_each_map_by_hand_gives(tmp_path: Path) -> None:
                 tokens = encoder.tokens(encoder.tensors(images.pixels[row : row + 1]))
                 sides = []
                 for side in (book.of(label).positive, book.of(label).negative):
-                    each = [patch_maps(run, tokens, run.encode_texts([text]), run.map)[0, 0] for text in side]
+                    each = [run.patch_maps(tokens, run.encode_texts([text]), run.map)[0, 0] for text in side]
                     sides.append(torch.stack(each).mean(0).numpy().astype(float))
                 found.append((sides[0] - sides[1], mask))
         return found
@@ -120,7 +118,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> None:
         return signs[None, :, None] * tokens.mean(2)[:, None] * (0.0 if kind == "attention" else 1.0)
 
     monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts), raising=False)
-    monkeypatch.setattr(zero_shot_segmentation, "patch_maps", maps)
+    monkeypatch.setattr(Seer, "patch_maps", maps, raising=False)
 
 
 @pytest.mark.usefixtures("shown")

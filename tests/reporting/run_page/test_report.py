@@ -22,7 +22,6 @@ from cmcgns.evaluation.study_set import read_study_set
 from cmcgns.phantom import write_dataset
 from cmcgns.phantom.findings import FINDINGS
 from cmcgns.pretrained import load
-from cmcgns.pretrained.phrase_maps import patch_maps
 from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.reporting.run_page.heat_maps import make_examples, scale_of
 from cmcgns.reporting.run_page.reconstructions import _rebuild
@@ -258,7 +257,7 @@ def test_maps_are_those_of_ground_beside_a_finding_that_is_not_there(run: Path, 
         tokens = model.task.model.image_encoder.tokens(image)
         assert example.absent is not None
         for heat in (example.present, example.absent):
-            expected = patch_maps(model, tokens, model.encode_texts([heat.sentence]), model.map)[0, 0]
+            expected = model.patch_maps(tokens, model.encode_texts([heat.sentence]), model.map)[0, 0]
             np.testing.assert_allclose(heat.values.ravel(), expected.numpy(), atol=1e-5)
         there, book = {box.label for box in studies.boxes[row]}, load_prompts("phantom")
         stated = {label for label in FINDINGS if book.states(example.absent.sentence, label)}

@@ -7,7 +7,7 @@ from typing import get_args
 from pydantic import Field
 
 from cmcgns.evaluation.task_settings.base import TaskSettings, register
-from cmcgns.pretrained.embed import By
+from cmcgns.pretrained.model import By
 from cmcgns.pretrained.prompts import PromptSource
 
 SIDE_ACCURACY = "side_accuracy"

@@ -16,7 +16,7 @@ from cmcgns.evaluation.task_settings.base import (
     TaskSettings,
     register,
 )
-from cmcgns.pretrained.embed import By
+from cmcgns.pretrained.model import By
 from cmcgns.pretrained.prompts import PromptSource
 
 

@@ -24,7 +24,7 @@ from cmcgns.evaluation.task_settings.grounding import GroundingSettings, PhraseK
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.objectives.phrase_maps import MapKind
-from cmcgns.pretrained.phrase_maps import patch_maps, to_pixels, untrained
+from cmcgns.pretrained.phrase_maps import to_pixels
 from cmcgns.pretrained.prompts import PromptBook, load_prompts, speaks_of_side
 
 _IMAGES = 32  # encoded at a time
@@ -49,7 +49,7 @@ class Grounding:
         if reason := encoder.lacks_report_encoder() or data.lacks_boxes(("test",)):
             return reason
         settings = cast(GroundingSettings, data.protocol.task_settings)
-        if reason := untrained(encoder.run, settings.similarity):
+        if reason := encoder.run.lacks_map(settings.similarity):
             return f"{reason}: nothing trained its {settings.similarity} similarity"
         return ""
 
@@ -73,7 +73,7 @@ class Grounding:
             "labels_from_template": book.unknown(labels),
             "phrases_outside_of_the_picture": int((~inside).sum()),
             "labels_without_sentence": unsaid,
-            "attention": untrained(model, "attention") or "yes",
+            "attention": model.lacks_map("attention") or "yes",
             "default_map": model.map,
         }
         if settings.phrases == "label":
@@ -130,7 +130,7 @@ def _maps(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: Pr
 
     def mean_map(kind: MapKind, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
         texts = list(dict.fromkeys(text for each in sentences for text in each))
-        found = patch_maps(model, tokens, model.encode_texts(texts), kind).cpu()
+        found = model.patch_maps(tokens, model.encode_texts(texts), kind).cpu()
         number = {text: n for n, text in enumerate(texts)}
         chosen = [found[int(image), [number[text] for text in each]].mean(0)
                   for image, each in zip(place, sentences, strict=True)]  # fmt: skip
@@ -140,7 +140,7 @@ def _maps(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: Pr
         return mean_map(kind, said) - mean_map(kind, denied) if settings.contrast else mean_map(kind, said)
 
     maps = {"similarity": contrasted(settings.similarity)}
-    if not untrained(model, "attention"):
+    if not model.lacks_map("attention"):
         maps["attention"] = mean_map("attention", said)
     same = {settings.similarity: "similarity", "attention": "attention"}
     maps["default"] = maps[same[model.map]] if model.map in same else contrasted(model.map)

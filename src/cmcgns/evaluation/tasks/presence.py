@@ -23,7 +23,6 @@ from cmcgns.metrics.classification import area_measures
 from cmcgns.metrics.measure import Array, Measures, joined
 from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.pretrained import Pretrained
-from cmcgns.pretrained.phrase_maps import patch_maps, untrained
 from cmcgns.pretrained.prompts import load_prompts
 
 _LARGEST = "largest_"
@@ -40,7 +39,7 @@ class Presence:
         """Why this task cannot be done; empty if it can."""
         if reason := data.lacks_labels(("test",)) or encoder.lacks_report_encoder():
             return reason
-        reasons = [untrained(encoder.run, kind) for kind in get_args(MapKind)]
+        reasons = [encoder.run.lacks_map(kind) for kind in get_args(MapKind)]
         return reasons[0] if all(reasons) else ""
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
@@ -48,7 +47,7 @@ class Presence:
         settings, names, test = cast(PresenceSettings, job.settings), job.data.label_names, job.data.test
         book, model = load_prompts(settings.prompts), job.encoder.run
         prompts = [book.of(name).positive[: None if settings.ensemble else 1] for name in names]
-        kinds = [kind for kind in get_args(MapKind) if not untrained(model, kind)]
+        kinds = [kind for kind in get_args(MapKind) if not model.lacks_map(kind)]
         found: dict[MapKind, list[torch.Tensor]] = {kind: [] for kind in kinds}
         texts = list(dict.fromkeys(text for each in prompts for text in each))
         phrases, owners = model.encode_texts(texts), [list(map(texts.index, each)) for each in prompts]
@@ -87,13 +86,13 @@ def largest_values(
     Args:
         model: the run.
         tokens: (B, P, C') of its image encoder.
-        phrases: K of :meth:`cmcgns.pretrained.embed.Embedder.encode_texts`.
+        phrases: K of :meth:`cmcgns.pretrained.Pretrained.encode_texts`.
         owners: of C labels the numbers of their phrases.
         kinds: of map.
     """
     found = {}
     for kind in kinds:
-        maps = patch_maps(model, tokens, phrases, kind).float()
+        maps = model.patch_maps(tokens, phrases, kind).float()
         found[kind] = torch.stack([maps[:, each].mean(1) for each in owners], 1).amax(2).cpu()
     return found
 

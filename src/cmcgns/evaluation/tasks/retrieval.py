@@ -20,7 +20,6 @@ from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.ranking import FloatArray, IntArray
 from cmcgns.metrics.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k, recall_of_scores
 from cmcgns.pretrained.prompts import load_prompts
-from cmcgns.pretrained.scores import report_scores
 
 Floats = npt.NDArray[np.float32]
 _WAYS = ("report_to_image", "image_to_report")
@@ -136,7 +135,7 @@ def _hits(job: Job, settings: RetrievalSettings, found: _Gallery) -> Iterator[di
             yield recall_at_k(query, gallery, group, group, settings.ks)
         return
     batches = job.encoder.batches(job.data.test.pixels[found.rows], lambda share: job.progress("scores", share))
-    scores = report_scores(job.encoder.run, batches, found.texts, settings.by)
+    scores = job.encoder.run.report_scores(batches, found.texts, settings.by)
     for each in (scores.T, scores):
         yield recall_of_scores(each, group, group, settings.ks)
 

@@ -23,9 +23,8 @@ from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.sides import SIDE_ACCURACY, SidesSettings
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.ranking import FloatArray
-from cmcgns.pretrained.embed import By
+from cmcgns.pretrained.model import By
 from cmcgns.pretrained.prompts import PromptBook, load_prompts, names_one_side, swap_sides
-from cmcgns.pretrained.scores import text_scores
 
 _BATCH = 32  # images scored at a time, each with the sentences of all of them
 _BOTH = re.compile(r"\b(?:bilateral\w*|both|left|right)\b", re.IGNORECASE)
@@ -129,7 +128,7 @@ def _score(job: Job, said: Sequence[Statement], by: By) -> FloatArray:
             text for place in places.tolist() for text in (said[place].sentence, swap_sides(said[place].sentence))
         ]
         tensors = job.encoder.tensors(np.asarray(pixels[shown]))
-        table = text_scores(model, tensors, model.encode_texts(texts), by).reshape(len(shown), -1, 2)
+        table = model.text_scores(tensors, model.encode_texts(texts), by).reshape(len(shown), -1, 2)
         scores[places] = table[np.searchsorted(shown, image[places]), np.arange(len(places))]
     return scores
 

@@ -17,7 +17,7 @@ from cmcgns.metrics.classification import binary_measures, multiclass_measures
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.pretrained.prompts import load_prompts
-from cmcgns.pretrained.zero_shot import label_cosines, prompt_prototype, prompt_scores, zero_shot_scores
+from cmcgns.pretrained.zero_shot import label_cosines, prompt_prototype, zero_shot_scores
 
 
 class ZeroShot:
@@ -79,7 +79,7 @@ def _scores(job: Job, settings: ZeroShotSettings) -> tuple[FloatArray, dict[str,
     facts = {"prompts": book.name, "sentences": said, "labels_from_template": book.unknown(job.data.label_names)}
     if settings.by != "global":
         batches = encoder.batches(pixels, lambda share: job.progress("test images", share))
-        states, denies = prompt_scores(model, batches, (positive, negative), settings.by)
+        states, denies = model.prompt_scores(batches, (positive, negative), settings.by)
         return states if settings.outcome == "multiclass" else states - denies, facts
     images = encoder.embed_pixels(pixels, lambda share: job.progress("test images", share))
     sides = [[prompt_prototype(model.embed_text(texts))[None] for texts in side] for side in (positive, negative)]

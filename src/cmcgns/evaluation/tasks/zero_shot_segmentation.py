@@ -26,7 +26,7 @@ from cmcgns.metrics.overlap import dice_and_iou, label_overlap_measures
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.pretrained import Pretrained
-from cmcgns.pretrained.phrase_maps import patch_maps, to_pixels, untrained
+from cmcgns.pretrained.phrase_maps import to_pixels
 from cmcgns.pretrained.prompts import load_prompts
 
 CUTS = np.r_[np.arange(0, 1, 0.02), 0.99]
@@ -44,8 +44,9 @@ class ZeroShotSegmentation:
         settings = cast(MapSegmentationSettings, data.protocol.task_settings)
         if reason := encoder.lacks_report_encoder() or data.lacks_regions(settings.target, ("val", "test")):
             return reason
-        reason = untrained(encoder.run, _kind(settings, encoder.run))
-        return f"{reason}: nothing trained its map {_kind(settings, encoder.run)}" if reason else ""
+        kind = _kind(settings, encoder.run)
+        reason = encoder.run.lacks_map(kind)
+        return f"{reason}: nothing trained its map {kind}" if reason else ""
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Choose a threshold for each label on validation images, then cut the maps of the test images there."""
@@ -103,7 +104,7 @@ class _LabelMaps:
         job = self.job
         batches = token_batches(job.encoder, regions.images, regions.rows, lambda share: job.progress("maps", share))
         for batch, tokens in batches:
-            found = patch_maps(self.model, tokens, self.phrases, self.kind).float().cpu()
+            found = self.model.patch_maps(tokens, self.phrases, self.kind).float().cpu()
             maps = [found[:, states].mean(1) - found[:, denies].mean(1) for states, denies in self.places]
             yield batch, torch.stack(maps, 1)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.pretrained import Pretrained
-from cmcgns.pretrained.phrase_maps import patch_maps, to_pixels, untrained
+from cmcgns.pretrained.phrase_maps import to_pixels
 from cmcgns.pretrained.prompts import load_prompts, speaks_of_side
 from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
 from cmcgns.reporting.style import (
@@ -107,7 +107,7 @@ class Scale:
 def show_heat_maps(studies: EncodedStudies) -> dict[str, Any]:
     """The section of the first sentences that state each finding, or why there is none."""
     model = studies.model
-    if reason := untrained(model, model.map):
+    if reason := model.lacks_map(model.map):
         return {"absent": f"No map of phrases was trained: {reason}."}
     if not any(studies.boxes):
         return {"absent": "The table gives no finding boxes, so there is no true place to compare with."}
@@ -148,7 +148,7 @@ def _maps(studies: EncodedStudies, row: int, texts: list[str]) -> Floats:
     """(K, h, w) of sentences, each encoded alone, in one study: by the map that the run's validation chose."""
     model = studies.model
     tokens = model.task.model.image_encoder.tokens(studies.dataset[BatchRequest(np.array([row]))].images)
-    maps: Floats = patch_maps(model, tokens, model.encode_texts(texts), model.map)[0].numpy()
+    maps: Floats = model.patch_maps(tokens, model.encode_texts(texts), model.map)[0].numpy()
     return maps.reshape(len(texts), *studies.grid)
 
 
