@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS
-from cmcgns.pretrained.prompts import LabelPrompts, load_prompts, speaks_of_side
+from cmcgns.pretrained.prompts import Ensembles, LabelPrompts, load_prompts, speaks_of_side
 
 NIH = [
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -104,3 +105,29 @@ def test_a_wrong_file_is_refused(text: str, message: str, tmp_path: Path) -> Non
 def test_a_missing_file_names_the_choices() -> None:
     with pytest.raises(UserError, match="neither a file nor one of built-in, phantom, template"):
         load_prompts("bulit-in")
+
+
+def test_ensembles_are_means_over_their_own_prompts_however_they_share_them() -> None:
+    ensembles = Ensembles([("a", "b"), ("c",), ("b", "c", "a")])
+    assert ensembles.texts == ["a", "b", "c"]
+    values = torch.rand(4, 3, 5)
+    a, b, c = values.unbind(1)
+    expected = torch.stack([(a + b) / 2, c, (a + b + c) / 3], 1)
+    torch.testing.assert_close(ensembles.mean(values), expected)
+    torch.testing.assert_close(ensembles.mean(values[..., 0]), expected[..., 0])
+
+
+def test_without_ensembles_a_book_has_the_first_sentence_of_each_kind() -> None:
+    whole, book = load_prompts("phantom"), load_prompts("phantom", ensemble=False)
+    assert book.labels() == whole.labels()
+    for label in book.labels():
+        assert book.of(label).positive == whole.of(label).positive[:1]
+        assert book.of(label).negative == whole.of(label).negative[:1]
+    facts = book.facts(["Edema", "Scimitar sign"], "positive")
+    assert facts["prompts"] == "phantom"
+    assert facts["sentences"] == {"Edema": [whole.of("Edema").positive[0]], "Scimitar sign": ["Scimitar sign."]}
+    assert facts["labels_from_template"] == ["Scimitar sign"]
+    assert whole.facts(["Edema"], "positive", "negative")["sentences"]["Edema"]["negative"] == list(
+        whole.of("Edema").negative
+    )
+    assert "sentences" not in whole.facts(["Edema"])

@@ -20,6 +20,7 @@ from cmcgns.objectives.phrase_maps import MapKind, patch_maps, untrained
 from cmcgns.pretrained.arguments import check_texts
 from cmcgns.pretrained.embed import Embedder, Floats
 from cmcgns.pretrained.phrase_maps import unpad
+from cmcgns.pretrained.prompts import Ensembles
 from cmcgns.pretrained.zero_shot import Prompts, label_prompts, zero_shot_scores
 from cmcgns.training.joint_scores import JointScores
 
@@ -170,16 +171,10 @@ class Pretrained(Embedder):
         Returns:
             For every side (n, C).
         """
-        texts = list(dict.fromkeys(text for side in sides for prompts in side for text in prompts))
-        place = {text: number for number, text in enumerate(texts)}
-        encoded = self.encode_texts(texts)
-        found: list[list[FloatArray]] = [[] for _ in sides]
-        for images in batches:
-            scores = self.text_scores(images, encoded, by)
-            for parts, side in zip(found, sides, strict=True):
-                means = [scores[:, [place[text] for text in prompts]].mean(axis=1) for prompts in side]
-                parts.append(np.stack(means, axis=1))
-        return [np.concatenate(parts) for parts in found]
+        ensembles = Ensembles(prompts for side in sides for prompts in side)
+        encoded = self.encode_texts(ensembles.texts)
+        scores = [torch.from_numpy(self.text_scores(images, encoded, by)) for images in batches]
+        return np.split(ensembles.mean(torch.cat(scores)).numpy(), len(sides), axis=1)
 
     def zero_shot(
         self, paths: Picture | Sequence[Picture], labels: Sequence[str] | Prompts, by: By = "global"

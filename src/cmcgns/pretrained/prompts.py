@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, ValidationError
+from torch import Tensor
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.packaged import packaged_text
@@ -83,11 +85,46 @@ class PromptBook:
         """Labels that only the template serves."""
         return [label for label in labels if not self.knows(label)]
 
+    def facts(self, labels: Sequence[str], *said: str) -> dict[str, Any]:
+        """For the record of a result: where its prompts are from, and the sentences themselves.
+
+        Args:
+            labels: that were asked for.
+            said: which sentences were used, `positive`, or it and `negative`; by default none is written down.
+        """
+        facts: dict[str, Any] = {"prompts": self.name}
+        if said:
+            each = {label: {kind: list(getattr(self.of(label), kind)) for kind in said} for label in labels}
+            facts["sentences"] = each if len(said) > 1 else {label: kinds[said[0]] for label, kinds in each.items()}
+        return facts | {"labels_from_template": self.unknown(labels)}
+
     def states(self, sentence: str, label: str) -> bool:
         """Whether a sentence states the label: it holds one of its words, and none that denies or calls normal."""
         entry = self.of(label)
         words = "|".join(map(re.escape, entry.words or (label.replace("_", " "), *entry.also)))
         return bool(re.search(rf"\b(?:{words})\b", sentence, re.IGNORECASE)) and not _DENIED.search(sentence)
+
+
+class Ensembles:
+    """Prompts whose scores or maps are averaged; what several ensembles share is encoded once.
+
+    Args:
+        prompts: of each of C ensembles.
+
+    Attributes:
+        texts: K distinct prompts.
+        places: of each ensemble the numbers of its prompts.
+    """
+
+    def __init__(self, prompts: Iterable[Sequence[str]]) -> None:
+        ensembles = list(prompts)
+        self.texts = list(dict.fromkeys(text for each in ensembles for text in each))
+        number = {text: n for n, text in enumerate(self.texts)}
+        self.places = [[number[text] for text in each] for each in ensembles]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(B, K, …) of the texts -> (B, C, …) of the ensembles."""
+        return torch.stack([values[:, each].mean(1) for each in self.places], 1)
 
 
 def speaks_of_side(sentence: str, side: str | None) -> bool:
@@ -117,25 +154,26 @@ def swap_sides(sentence: str) -> str:
     return _SIDE.sub(other, sentence)
 
 
-def load_prompts(source: PromptSource = "built-in") -> PromptBook:
+def load_prompts(source: PromptSource = "built-in", ensemble: bool = True) -> PromptBook:
     """Prompts by name, from a file or as they stand.
 
     Args:
         source: see :data:`PromptSource`.
+        ensemble: false: only the first sentence of each kind.
 
     Raises:
         UserError: no such file, wrong keys, a label given twice, or a sentence without a word; names it.
     """
     if not isinstance(source, str):
-        return _book("the protocol's own prompts", source)
+        return _book("the protocol's own prompts", source, ensemble)
     if source == "template":
         return PromptBook(source, {})
     if source in PACKAGED:
-        return _book(source, _validate(packaged_prompts(source), PACKAGED[source]))
+        return _book(source, _validate(packaged_prompts(source), PACKAGED[source]), ensemble)
     path = Path(source).expanduser()
     if not path.is_file():
         raise UserError(f"prompts: {source} is neither a file nor one of {', '.join(SOURCES)}")
-    return _book(str(path), read_prompts(path))
+    return _book(str(path), read_prompts(path), ensemble)
 
 
 @cache
@@ -174,16 +212,18 @@ def _validate(content: Mapping[Any, Any], where: str) -> dict[str, LabelPrompts]
     return entries
 
 
-def _book(name: str, labels: Mapping[str, LabelPrompts]) -> PromptBook:
+def _book(name: str, labels: Mapping[str, LabelPrompts], ensemble: bool) -> PromptBook:
     entries: dict[str, LabelPrompts] = {}
     for label, entry in labels.items():
         for text in (*entry.positive, *entry.negative):
             if not split_sentences(text):
                 raise UserError(f"{name}: label {label} has a prompt without a word: {text!r}")
+        first = {"positive": entry.positive[:1], "negative": entry.negative[:1]}
+        kept = entry if ensemble else entry.model_copy(update=first)
         for key in map(_key, (label, *entry.also)):
             if key in entries:
                 raise UserError(f"{name}: label {key} is given twice (names and other names must be unlike)")
-            entries[key] = entry
+            entries[key] = kept
     return PromptBook(name, entries)
 
 

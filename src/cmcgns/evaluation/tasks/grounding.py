@@ -25,7 +25,7 @@ from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.pretrained.phrase_maps import to_pixels
-from cmcgns.pretrained.prompts import PromptBook, load_prompts, speaks_of_side
+from cmcgns.pretrained.prompts import Ensembles, PromptBook, load_prompts, speaks_of_side
 
 _IMAGES = 32  # encoded at a time
 _PIXELS = 1 << 23  # of maps at a time
@@ -57,7 +57,7 @@ class Grounding:
         """Figures of every phrase in every image."""
         settings, test = cast(GroundingSettings, job.settings), job.data.test
         model = job.encoder.run
-        book = load_prompts(settings.prompts)
+        book = load_prompts(settings.prompts, settings.ensemble)
         texts = test.texts(model.recipe.data.text)
         units, unsaid = find_units(test, settings.phrases, book, texts)
         if not units:
@@ -68,17 +68,12 @@ class Grounding:
             raise UserError(f"{job.data.name}: all boxes lie outside of what the encoder sees")
         kept = [unit for unit, there in zip(units, inside, strict=True) if there]
         labels = sorted({unit.label for unit in kept})
-        facts: dict[str, Any] = {
-            "prompts": book.name,
-            "labels_from_template": book.unknown(labels),
+        facts = book.facts(labels, *(["positive"] if settings.phrases == "label" else [])) | {
             "phrases_outside_of_the_picture": int((~inside).sum()),
             "labels_without_sentence": unsaid,
             "attention": model.lacks_map("attention") or "yes",
             "default_map": model.map,
         }
-        if settings.phrases == "label":
-            most = None if settings.ensemble else 1
-            facts["sentences"] = {label: list(book.of(label).positive[:most]) for label in labels}
         arrays = {name: values[inside] for name, values in found.items()}
         arrays["labels"] = np.array([unit.label for unit in kept])
         for cell in job.cells:
@@ -124,17 +119,14 @@ def _maps(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: Pr
     model, encoder, test = job.encoder.run, job.encoder, job.data.test
     images, place = np.unique([unit.image for unit in units], return_inverse=True)
     tokens = encoder.tokens(encoder.tensors(np.asarray(test.pixels[images])))
-    most = None if settings.ensemble else 1
-    said = [unit.phrases[:most] for unit in units]
-    denied = [book.of(unit.label).negative[:most] for unit in units]
+    said = Ensembles(unit.phrases for unit in units)
+    denied = Ensembles(book.of(unit.label).negative for unit in units)
 
-    def mean_map(kind: MapKind, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
-        texts = list(dict.fromkeys(text for each in sentences for text in each))
-        found = model.patch_maps(tokens, model.encode_texts(texts), kind).cpu()
-        number = {text: n for n, text in enumerate(texts)}
-        chosen = [found[int(image), [number[text] for text in each]].mean(0)
-                  for image, each in zip(place, sentences, strict=True)]  # fmt: skip
-        return torch.stack(chosen)
+    def mean_map(kind: MapKind, ensembles: Ensembles) -> torch.Tensor:
+        """(n, P) of each unit in its own image."""
+        found = model.patch_maps(tokens, model.encode_texts(ensembles.texts), kind).cpu()
+        owned = zip(place, ensembles.places, strict=True)
+        return torch.stack([found[int(image), places].mean(0) for image, places in owned])
 
     def contrasted(kind: MapKind) -> torch.Tensor:
         return mean_map(kind, said) - mean_map(kind, denied) if settings.contrast else mean_map(kind, said)

@@ -6,7 +6,7 @@ No box takes part, so every labelled test image does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import cast, get_args
 
 import numpy as np
@@ -22,8 +22,7 @@ from cmcgns.metrics.classes import left_out_classes
 from cmcgns.metrics.classification import area_measures
 from cmcgns.metrics.measure import Array, Measures, joined
 from cmcgns.objectives.phrase_maps import MapKind
-from cmcgns.pretrained import Pretrained
-from cmcgns.pretrained.prompts import load_prompts
+from cmcgns.pretrained.prompts import Ensembles, load_prompts
 
 _LARGEST = "largest_"
 
@@ -45,21 +44,19 @@ class Presence:
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Largest values of every test image, label and kind of map."""
         settings, names, test = cast(PresenceSettings, job.settings), job.data.label_names, job.data.test
-        book, model = load_prompts(settings.prompts), job.encoder.run
-        prompts = [book.of(name).positive[: None if settings.ensemble else 1] for name in names]
+        book, model = load_prompts(settings.prompts, settings.ensemble), job.encoder.run
+        ensembles = Ensembles(book.of(name).positive for name in names)
         kinds = [kind for kind in get_args(MapKind) if not model.lacks_map(kind)]
         found: dict[MapKind, list[torch.Tensor]] = {kind: [] for kind in kinds}
-        texts = list(dict.fromkeys(text for each in prompts for text in each))
-        phrases, owners = model.encode_texts(texts), [list(map(texts.index, each)) for each in prompts]
-        rows = np.arange(len(test))
+        phrases, rows = model.encode_texts(ensembles.texts), np.arange(len(test))
         for _, tokens in token_batches(job.encoder, test, rows, lambda share: job.progress("maps", share)):
-            for kind, largest in largest_values(model, tokens, phrases, owners, kinds).items():
-                found[kind].append(largest)
+            for kind in kinds:
+                maps = ensembles.mean(model.patch_maps(tokens, phrases, kind).float())
+                found[kind].append(maps.amax(2).cpu())
         arrays: dict[str, Array] = {_LARGEST + kind: torch.cat(each).numpy() for kind, each in found.items()}
         arrays |= {"labels": test.labels, "label_names": np.array(names)}
         arrays |= {"counted": np.ones(len(names), dtype=bool), "default": np.array(model.map)}
-        said = dict(zip(names, map(list, prompts), strict=True))
-        facts = {"prompts": book.name, "sentences": said, "labels_from_template": book.unknown(names)}
+        facts = book.facts(names, "positive")
         for cell in job.cells:
             yield cell, job.predictions(arrays, facts | {"default_map": model.map})
 
@@ -72,29 +69,6 @@ class Presence:
         return joined(
             [area_measures(arrays[_LARGEST + of], labels, names, left_out, metric) for metric, of in named.items()]
         )
-
-
-def largest_values(
-    model: Pretrained,
-    tokens: torch.Tensor,
-    phrases: tuple[torch.Tensor, torch.Tensor],
-    owners: Sequence[Sequence[int]],
-    kinds: Sequence[MapKind],
-) -> dict[MapKind, torch.Tensor]:
-    """(B, C) largest value over the patches of each label's map, the mean over its prompts, by kind.
-
-    Args:
-        model: the run.
-        tokens: (B, P, C') of its image encoder.
-        phrases: K of :meth:`cmcgns.pretrained.Pretrained.encode_texts`.
-        owners: of C labels the numbers of their phrases.
-        kinds: of map.
-    """
-    found = {}
-    for kind in kinds:
-        maps = model.patch_maps(tokens, phrases, kind).float()
-        found[kind] = torch.stack([maps[:, each].mean(1) for each in owners], 1).amax(2).cpu()
-    return found
 
 
 TASK = Presence()

@@ -150,12 +150,10 @@ def _precisions(job: Job, settings: RetrievalSettings, found: _Gallery, facts: d
     facts["images_without_single_class"] = int((labels < 0).sum())
     if len(single) == 0 or min(count for count in counts.values() if count) < 2:
         raise UserError(f"{job.data.name}: precision by class needs two images a class (found: {counts})")
-    book, texts, owners = load_prompts(settings.prompts), list[str](), list[int]()
-    for number, name in enumerate(names):
-        positive = book.of(name).positive
-        texts += positive
-        owners += [number] * len(positive)
-    facts |= {"prompts": book.name, "labels_from_template": book.unknown(names), "prompts_in_gallery": len(texts)}
+    book = load_prompts(settings.prompts)
+    said = [(text, number) for number, name in enumerate(names) for text in book.of(name).positive]
+    texts, owners = [text for text, _ in said], np.array([number for _, number in said])
+    facts |= book.facts(names) | {"prompts_in_gallery": len(texts)}
     own, image, searches = (
         labels[single],
         found.image[single],
@@ -164,7 +162,7 @@ def _precisions(job: Job, settings: RetrievalSettings, found: _Gallery, facts: d
     if found.report is not None:
         report = found.report[single]
         searches = {"image_to_report": (image, report, own, False), "report_to_image": (report, image, own, False)}
-    searches["image_to_prompt"] = (image, model.embed_text(texts), np.array(owners), False)
+    searches["image_to_prompt"] = (image, model.embed_text(texts), owners, False)
     searches["image_to_image"] = (image, image, own, True)
     arrays: dict[str, Array] = {}
     chance: dict[str, float] = {}

@@ -68,15 +68,10 @@ class ZeroShot:
 
 def _scores(job: Job, settings: ZeroShotSettings) -> tuple[FloatArray, dict[str, Any]]:
     """(n, C) of every test image with every label, and the sentences for the record."""
-    book, model, encoder, pixels = load_prompts(settings.prompts), job.encoder.run, job.encoder, job.data.test.pixels
-    entries = [book.of(label) for label in job.data.label_names]
-    most = None if settings.ensemble else 1
-    positive, negative = [list(e.positive[:most]) for e in entries], [list(e.negative[:most]) for e in entries]
-    said = {
-        label: {"positive": states, "negative": denies}
-        for label, states, denies in zip(job.data.label_names, positive, negative, strict=True)
-    }
-    facts = {"prompts": book.name, "sentences": said, "labels_from_template": book.unknown(job.data.label_names)}
+    book, names = load_prompts(settings.prompts, settings.ensemble), job.data.label_names
+    model, encoder, pixels = job.encoder.run, job.encoder, job.data.test.pixels
+    positive, negative = [book.of(name).positive for name in names], [book.of(name).negative for name in names]
+    facts = book.facts(names, "positive", "negative")
     if settings.by != "global":
         batches = encoder.batches(pixels, lambda share: job.progress("test images", share))
         states, denies = model.prompt_scores(batches, (positive, negative), settings.by)

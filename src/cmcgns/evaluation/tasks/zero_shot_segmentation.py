@@ -27,7 +27,7 @@ from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.pretrained import Pretrained
 from cmcgns.pretrained.phrase_maps import to_pixels
-from cmcgns.pretrained.prompts import load_prompts
+from cmcgns.pretrained.prompts import Ensembles, load_prompts
 
 CUTS = np.r_[np.arange(0, 1, 0.02), 0.99]
 """Quantiles of a map's values in validation among which its threshold is chosen."""
@@ -88,16 +88,12 @@ class _LabelMaps:
     """Maps of labels: mean over their positive prompts minus mean over their negative ones."""
 
     def __init__(self, job: Job, settings: MapSegmentationSettings, names: Sequence[str]) -> None:
-        book, most = load_prompts(settings.prompts), None if settings.ensemble else 1
-        self.job, self.model = job, job.encoder.run
+        book, self.job, self.model = load_prompts(settings.prompts, settings.ensemble), job, job.encoder.run
+        entries = [book.of(name) for name in names]
         self.kind = _kind(settings, self.model)
-        sides = [(book.of(name).positive[:most], book.of(name).negative[:most]) for name in names]
-        texts = list(dict.fromkeys(text for both in sides for side in both for text in side))
-        self.phrases = self.model.encode_texts(texts)
-        self.places = [tuple(list(map(texts.index, side)) for side in both) for both in sides]
-        said = {name: {"positive": list(p), "negative": list(n)} for name, (p, n) in zip(names, sides, strict=True)}
-        self.facts: dict[str, Any] = {"prompts": book.name, "labels_from_template": book.unknown(names)}
-        self.facts |= {"map": self.kind, "sentences": said}
+        self.ensembles = Ensembles([each.positive for each in entries] + [each.negative for each in entries])
+        self.phrases = self.model.encode_texts(self.ensembles.texts)
+        self.facts = book.facts(names, "positive", "negative") | {"map": self.kind}
 
     def of(self, regions: Regions) -> Iterator[tuple[IntArray, Tensor]]:
         """Annotated images (b,) and their maps (b, K, P)."""
@@ -105,8 +101,8 @@ class _LabelMaps:
         batches = token_batches(job.encoder, regions.images, regions.rows, lambda share: job.progress("maps", share))
         for batch, tokens in batches:
             found = self.model.patch_maps(tokens, self.phrases, self.kind).float().cpu()
-            maps = [found[:, states].mean(1) - found[:, denies].mean(1) for states, denies in self.places]
-            yield batch, torch.stack(maps, 1)
+            states, denies = self.ensembles.mean(found).chunk(2, 1)
+            yield batch, states - denies
 
 
 def _choose(maps: _LabelMaps, val: Regions) -> tuple[FloatArray, dict[str, Any]]:
