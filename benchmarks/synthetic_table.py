@@ -34,8 +34,8 @@ from cmcgns.metrics.retrieval import chance_recall, recall_at_k
 from cmcgns.models.freeze import eval_mode
 from cmcgns.models.model import ImageReportModel
 from cmcgns.pretrained import Pretrained, load, random_twin
-from cmcgns.pretrained.prompts import load_prompts
-from cmcgns.pretrained.zero_shot import zero_shot_scores
+from cmcgns.pretrained.prompts import Ensembles, load_prompts
+from cmcgns.pretrained.zero_shot import prototype_cosines
 from cmcgns.reporting.evaluation.names import interval_text
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.pretrain import pretrain
@@ -161,12 +161,13 @@ def score(model: Pretrained, probes: Sequence[LinearProbe], folder: Path) -> Sco
     found = embedded(model, test)
     prompts = load_prompts("phantom")
     wanted = [prompts.of(name.removeprefix(LABEL)) for name in label_columns(test.frame)]
-    positive = [model.embed_text(list(each.positive)) for each in wanted]
-    negative = [model.embed_text(list(each.negative)) for each in wanted]
+    ensembles = Ensembles([each.positive for each in wanted] + [each.negative for each in wanted])
+    cosines = prototype_cosines(found.image, model.embed_text(ensembles.texts), ensembles.places)
+    states, denies = np.split(cosines, 2, axis=1)
     ids = found.report_text
     return Scores(
         linear=[probe.logits(found.pooled) for probe in probes],
-        zero_shot=zero_shot_scores(found.image, positive, negative),
+        zero_shot=states - denies,
         recall=recall_at_k(found.report, found.image, ids, ids, (10,))[10],
         chance=chance_recall(ids, ids, 10),
         labels=labels_of(test),

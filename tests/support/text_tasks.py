@@ -46,7 +46,7 @@ def write_boxed(folder: Path, pictures: Sequence[Sequence[tuple[int, int, int, i
 class Seer:
     """Stands for a run whose image embedding is what the picture shows; texts are looked up."""
 
-    lacks, lacks_map = Pretrained.lacks, Pretrained.lacks_map
+    lacks, lacks_map, prompt_scores = Pretrained.lacks, Pretrained.lacks_map, Pretrained.prompt_scores
 
     def __init__(self, texts: dict[str, np.ndarray], dim: int = 11, scale: float = 1.0) -> None:
         self.texts, self.dim, self.scale, self.temperature = texts, dim, scale, 0.1
@@ -63,6 +63,13 @@ class Seer:
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         return unit(np.stack([self.texts[text] for text in texts]).astype(np.float32))
+
+    def encode_texts(self, texts: Sequence[str]) -> Any:
+        both = torch.from_numpy(self.embed_text(texts))
+        return both, both
+
+    def spread(self, _by: str) -> float:
+        return self.temperature
 
 
 class Blind(Seer):

@@ -17,11 +17,11 @@ from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.phrase_maps import MapKind, patch_maps, untrained
-from cmcgns.pretrained.arguments import check_texts
-from cmcgns.pretrained.embed import Embedder, Floats
+from cmcgns.pretrained.arguments import as_list, check_texts
+from cmcgns.pretrained.embed import BATCH, Embedder, Floats
 from cmcgns.pretrained.phrase_maps import unpad
 from cmcgns.pretrained.prompts import Ensembles
-from cmcgns.pretrained.zero_shot import Prompts, label_prompts, zero_shot_scores
+from cmcgns.pretrained.zero_shot import Prompts, label_prompts, probability, prototype_cosines
 from cmcgns.training.joint_scores import JointScores
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 By = Literal["global", "local", "sum"]
 """Which score of an image and a text: of the global embeddings, of sentences that look at the image, or both."""
+
+Prompted = Sequence[Sequence[str]]
+"""Ensembles of prompts, one a label."""
 
 
 class Pretrained(Embedder):
@@ -159,22 +162,32 @@ class Pretrained(Embedder):
         return np.asarray(0.5 * (local / spread["local"] + cosines / spread["global"]), dtype=np.float64)
 
     def prompt_scores(
-        self, batches: Iterable[Tensor], sides: Sequence[Sequence[Sequence[str]]], by: By
-    ) -> list[FloatArray]:
-        """Scores of images with the prompts of labels, with more than the global embedding.
+        self, batches: Iterable[Tensor], states: Prompted, denies: Prompted, by: By
+    ) -> tuple[FloatArray, FloatArray]:
+        """Scores of images with what states each of C labels, and with what denies it.
 
         Args:
-            batches: of images, (B, channels, H, W) as :meth:`images` gives them.
-            sides: for what states and for what denies: C ensembles of prompts.
-            by: as of :meth:`text_scores`: the mean over the prompts, so that a single image can be scored.
+            batches: of n images, (B, channels, H, W) as :meth:`images` gives them.
+            states: C ensembles of prompts.
+            denies: as many.
+            by: `global`: cosine with the mean direction of an ensemble; else the mean over its prompts of what
+                :meth:`text_scores` gives. A single image can be scored either way.
 
         Returns:
-            For every side (n, C).
+            (n, C) twice.
+
+        Raises:
+            UserError: embeddings that are not finite.
         """
-        ensembles = Ensembles(prompts for side in sides for prompts in side)
-        encoded = self.encode_texts(ensembles.texts)
-        scores = [torch.from_numpy(self.text_scores(images, encoded, by)) for images in batches]
-        return np.split(ensembles.mean(torch.cat(scores)).numpy(), len(sides), axis=1)
+        ensembles = Ensembles([*states, *denies])
+        texts = self.encode_texts(ensembles.texts)
+        if by == "global":
+            images = np.concatenate([self.embed_tensors(each) for each in batches])
+            scores = prototype_cosines(images, texts[1].cpu().numpy(), ensembles.places)
+        else:
+            each_text = np.concatenate([self.text_scores(each, texts, by) for each in batches])
+            scores = ensembles.mean(torch.from_numpy(each_text)).numpy()
+        return scores[:, : len(states)], scores[:, len(states) :]
 
     def zero_shot(
         self, paths: Picture | Sequence[Picture], labels: Sequence[str] | Prompts, by: By = "global"
@@ -193,7 +206,7 @@ class Pretrained(Embedder):
             pictures; it is calibrated for nothing.
 
         Raises:
-            UserError: unreadable picture, no label, or a prompt without a word.
+            UserError: no picture, an unreadable one, no label, or a prompt without a word.
         """
         import pandas as pd  # which embedding does not need
 
@@ -201,14 +214,10 @@ class Pretrained(Embedder):
             raise UserError(f"zero_shot: by is {by!r}; choose {', '.join(get_args(By))}")
         if reason := self.lacks(by):
             raise UserError(f"zero_shot: no score by {by}: {reason}")
-        pictures: Sequence[Picture] = paths if isinstance(paths, list | tuple) else [paths]  # type: ignore[list-item]
-        sides = list(zip(*label_prompts(labels), strict=True))
-        if by == "global":
-            positive, negative = ([self.embed_text(list(texts)) for texts in side] for side in sides)
-            found = zero_shot_scores(self.embed_image(pictures), positive, negative, self.temperature)
-        else:
-            states, denies = self.prompt_scores(self.batches(pictures), sides, by)
-            found = 1 / (1 + np.exp((denies - states) / self.spread(by)))
+        states, denies = zip(*label_prompts(labels), strict=True)
+        pictures = as_list(paths if isinstance(paths, list | tuple) else [paths], "zero_shot", BATCH)
+        scores = self.prompt_scores(self.batches(pictures), states, denies, by)
+        found = probability(scores[0] - scores[1], self.spread(by))
         names = [str(picture) if isinstance(picture, str | Path) else n for n, picture in enumerate(pictures)]
         return pd.DataFrame(found, index=names, columns=list(labels))
 

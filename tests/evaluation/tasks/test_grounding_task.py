@@ -25,7 +25,7 @@ BOXES = [[(2, 3, 12, 8)], [], [(0, 0, 8, 8), (20, 16, 10, 12)], [(12, 4, 6, 20)]
 @pytest.fixture(autouse=True)
 def _oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps show the mean gray of patches, so the white boxes; negative prompts see the same turned round."""
-    monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts), raising=False)
+    monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts))
 
     def maps(_: Any, tokens: torch.Tensor, phrases: list[str], _kind: str) -> torch.Tensor:
         signs = torch.tensor([-1.0 if text.startswith("No ") or "normal" in text else 1.0 for text in phrases])

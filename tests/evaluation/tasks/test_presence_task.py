@@ -59,7 +59,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> None:
         column = torch.stack([grid[:, :4, c] for c in owner], 1).flatten(2)
         return -column if kind == "attention" else column
 
-    monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts), raising=False)
+    monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts))
     monkeypatch.setattr(Seer, "patch_maps", maps, raising=False)
 
 

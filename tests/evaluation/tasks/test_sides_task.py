@@ -116,7 +116,7 @@ def test_an_oracle_a_liar_and_the_blind(
         named = np.array([1.0 if "left" in text else -1.0 for text in texts])
         return sense * shown[:, None] * named * (-1 if by == "local" else 1)
 
-    monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts), raising=False)
+    monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts))
     monkeypatch.setattr(Seer, "lacks", lambda _, by: "no sum" if by == "sum" else "")
     monkeypatch.setattr(Seer, "text_scores", scores, raising=False)
     monkeypatch.setattr(sides, "_BATCH", 7)

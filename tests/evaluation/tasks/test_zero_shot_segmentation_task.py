@@ -117,7 +117,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> None:
         signs = torch.tensor([-1.0 if text in denied else 1.0 for text in phrases])
         return signs[None, :, None] * tokens.mean(2)[:, None] * (0.0 if kind == "attention" else 1.0)
 
-    monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts), raising=False)
+    monkeypatch.setattr(Seer, "encode_texts", lambda _, texts: list(texts))
     monkeypatch.setattr(Seer, "patch_maps", maps, raising=False)
 
 

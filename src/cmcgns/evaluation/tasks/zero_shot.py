@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from cmcgns.metrics.classification import binary_measures, multiclass_measures
 from cmcgns.metrics.measure import Measures
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.pretrained.prompts import load_prompts
-from cmcgns.pretrained.zero_shot import label_cosines, prompt_prototype, zero_shot_scores
+from cmcgns.pretrained.zero_shot import probability
 
 
 class ZeroShot:
@@ -38,15 +38,17 @@ class ZeroShot:
         names, test = data.label_names, data.test
         if settings.outcome == "multiclass":
             check_exclusive(names, test.labels, test.names, "test")
-        scores, facts = _scores(job, settings)
-        run = job.encoder.run
-        temperature = run.temperature if settings.by == "global" else run.spread(settings.by)
+        book, run = load_prompts(settings.prompts, settings.ensemble), job.encoder.run
+        sides = [book.of(name).positive for name in names], [book.of(name).negative for name in names]
+        batches = job.encoder.batches(test.pixels, lambda share: job.progress("test images", share))
+        states, denies = run.prompt_scores(batches, *sides, settings.by)
+        temperature = run.spread(settings.by)
         if settings.outcome == "multiclass":
-            logits = (scores - scores.max(axis=1, keepdims=True)) / temperature
+            scores, logits = states, (states - states.max(axis=1, keepdims=True)) / temperature
             chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         else:
-            chances = 0.5 * (1 + np.tanh(scores / (2 * temperature)))  # softmax of two, without overflow
-        facts |= {"skipped": _undefined(names, test.labels)}
+            scores, chances = states - denies, probability(states - denies, temperature)
+        facts = book.facts(names, "positive", "negative") | {"skipped": _undefined(names, test.labels)}
         facts |= {"temperature": temperature, "unlabelled_images": int(np.isnan(test.labels).all(axis=1).sum())}
         rare, about = rare_classes(names, data.prevalence)
         arrays = rare | {
@@ -64,23 +66,6 @@ class ZeroShot:
         """Figures: of labels that exclude each other the accuracy, else the area, comes first."""
         arrays = predictions.arrays
         return multiclass_measures(arrays) if bool(arrays["exclusive"]) else binary_measures(arrays)
-
-
-def _scores(job: Job, settings: ZeroShotSettings) -> tuple[FloatArray, dict[str, Any]]:
-    """(n, C) of every test image with every label, and the sentences for the record."""
-    book, names = load_prompts(settings.prompts, settings.ensemble), job.data.label_names
-    model, encoder, pixels = job.encoder.run, job.encoder, job.data.test.pixels
-    positive, negative = [book.of(name).positive for name in names], [book.of(name).negative for name in names]
-    facts = book.facts(names, "positive", "negative")
-    if settings.by != "global":
-        batches = encoder.batches(pixels, lambda share: job.progress("test images", share))
-        states, denies = model.prompt_scores(batches, (positive, negative), settings.by)
-        return states if settings.outcome == "multiclass" else states - denies, facts
-    images = encoder.embed_pixels(pixels, lambda share: job.progress("test images", share))
-    sides = [[prompt_prototype(model.embed_text(texts))[None] for texts in side] for side in (positive, negative)]
-    if settings.outcome == "multiclass":
-        return label_cosines(images, sides[0]), facts
-    return zero_shot_scores(images, sides[0], sides[1]), facts
 
 
 def _undefined(names: list[str], labels: FloatArray) -> dict[str, str]:
