@@ -68,7 +68,8 @@ class Grounding:
             raise UserError(f"{job.data.name}: all boxes lie outside of what the encoder sees")
         kept = [unit for unit, there in zip(units, inside, strict=True) if there]
         labels = sorted({unit.label for unit in kept})
-        facts = book.facts(labels, *(["positive"] if settings.phrases == "label" else [])) | {
+        said = ["positive"] if settings.phrases == "label" else []
+        facts = book.facts(labels, *said) | {
             "phrases_outside_of_the_picture": int((~inside).sum()),
             "labels_without_sentence": unsaid,
             "attention": model.lacks_map("attention") or "yes",
