@@ -102,6 +102,8 @@ def test_every_curve_has_a_colour_of_the_style() -> None:
 def test_numbers_become_text() -> None:
     values = {"value": -0.01, "low": -0.02, "high": 0.005}
     assert interval(values, signed=True) == "−0.010 (−0.020 to +0.005)"
+    nearly = {"value": -0.0001, "low": -0.0004, "high": 0.0004}  # no sign before what rounds to nothing
+    assert interval(nearly) == interval(nearly, signed=True) == "0.000 (0.000 to 0.000)"
     assert interval(None) == number(None) == number(float("nan")) == "–"
     assert interval({"value": 0.8, "low": 0.75, "high": 0.9}, 4) == "0.8000 (0.7500 to 0.9000)"
     for none in (None, float("nan")):  # which results of an earlier version may hold

@@ -20,7 +20,7 @@ def number(value: float, digits: int = 3) -> str:
 
 def signed(value: float, digits: int = 3) -> str:
     """`+0.012`, `−0.012` or `0.000`."""
-    rounded = round(value, digits)
+    rounded = round(value, digits) + 0.0
     return f"{rounded:{'+' if rounded else ''}.{digits}f}".replace("-", "−")
 
 
