@@ -101,12 +101,13 @@ def test_every_image_is_encoded_once_and_recall_is_that_of_embeddings(
     assert {name: figures[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize("limit", [100, 5])
 @pytest.mark.parametrize("asked", [0, 1, 2])
 def test_recall_is_of_every_study_whatever_the_objective_asks_the_model(
-    asked: int, task: PretrainingTask, prepared: PreparedData, monkeypatch: pytest.MonkeyPatch
+    asked: int, limit: int, task: PretrainingTask, prepared: PreparedData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An objective may look at part of a batch, at it twice, or only at its encoders."""
-    expected = validate(task, prepared.validation, BATCH, 100, "cpu")
+    expected = validate(task, prepared.validation, BATCH, limit, "cpu")
     part = first_batch(prepared.validation, [0, 1])
 
     def forward(model: ImageReportModel, batch: Batch, seed: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -114,8 +115,14 @@ def test_recall_is_of_every_study_whatever_the_objective_asks_the_model(
             model(part)
         return {"loss": torch.zeros(())}, {}
 
+    encoded: list[int] = []
+    tokens = task.model.image_encoder.tokens
     monkeypatch.setattr(task.objective, "forward", forward)
-    figures = validate(task, prepared.validation, BATCH, 100, "cpu")
+    monkeypatch.setattr(task.model.image_encoder, "tokens", lambda x: (encoded.append(len(x)), tokens(x))[1])
+    figures = validate(task, prepared.validation, BATCH, limit, "cpu")
+    assert [count for count in encoded if count != len(part)] == (
+        [BATCH, VALIDATION - BATCH] if limit > BATCH else [BATCH]
+    )
     recall = {name for name in expected if "_to_" in name}
     assert recall
     assert {name: figures[name] for name in recall} == {name: expected[name] for name in recall}

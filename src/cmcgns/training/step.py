@@ -183,13 +183,14 @@ def validate(
             batch = batch.to(device)
             losses, metrics = task(batch)
             # What the objective asked for, if that was the whole batch, once.
-            whole = len(noted) == 1 and len(noted[0].image_global) == len(batch)
-            features = noted[0] if whole else task.model(batch)
-            if log and whole:
-                log.note(batch, task.objective.clusters_of(features, batch))
-            seen.append((features.image_global, features.report_global))
+            asked = noted[0] if len(noted) == 1 and len(noted[0].image_global) == len(batch) else None
+            if log and asked:
+                log.note(batch, task.objective.clusters_of(asked, batch))
+            if sum(map(len, texts)) < recall_limit:
+                features = asked or task.model(batch)
+                seen.append((features.image_global, features.report_global))
+                texts.append(batch.report_text)
             noted.clear()
-            texts.append(batch.report_text)
             for name, value in (losses | metrics).items():
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value.float() * len(batch)
                 studies[name] += len(batch)
