@@ -149,7 +149,8 @@ def test_the_settings_that_are_shown_are_a_recipe(name, tmp_path):
     assert load_recipe(str(tmp_path / "shown.yaml")) == load_recipe(name, ["training.seed=7"])
     keys = {line.split(":")[0].strip() for line in text.splitlines()}
     assert {key.rpartition(".")[2] for key in known_keys(Recipe)} <= keys
-    assert "mu: 3.0  # weight of a sentence's own hard negative" in text
+    assert all(re.search("  # [^ ]", line) for line in text.splitlines())  # each with its meaning, on one line
+    assert "start_from_step" in text and "the cosine is small at the very start too" in text
 
 
 def test_something_trains_the_report_encoder():

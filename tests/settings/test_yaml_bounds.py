@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmcgns.common.errors import MOST_QUOTED, UserError
-from cmcgns.evaluation.protocols import list_protocols
+from cmcgns.evaluation.protocols import list_protocols, load_protocol
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import list_recipes, load_recipe, parse_recipe
 from cmcgns.settings.yaml import MOST_BYTES, apply_overrides, parse_mapping, read_mapping_file
@@ -135,7 +135,13 @@ def test_what_a_run_keeps_of_its_recipe_has_no_aliases(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list_protocols())
-def test_what_is_shown_of_a_protocol_has_no_aliases(name: str) -> None:
+def test_what_is_shown_of_a_protocol_is_that_protocol(name: str, tmp_path: Path) -> None:
     from cmcgns.evaluation.select import describe_protocol
 
-    parse_mapping(describe_protocol(name, []), name)
+    shown, protocol = describe_protocol(name), load_protocol(name)
+    (tmp_path / "shown.yaml").write_text(shown.replace(f'"{name}"', '"own/v1"', 1), encoding="utf-8")
+    again = load_protocol(str(tmp_path / "shown.yaml"))
+    assert again.task_settings == protocol.task_settings
+    assert again.model_copy(update={"id": protocol.id, "settings": protocol.settings}) == protocol
+    assert "  # column of the manifest" in shown
+    assert shown.endswith(f"# sha256 {protocol.sha256}")

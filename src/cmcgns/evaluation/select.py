@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import read_manifest
 from cmcgns.evaluation.protocols import EvaluationProtocol, list_protocols, load_protocol
+from cmcgns.settings.recipe import describe_settings
 
 ALL = "all"
 Pair = tuple[EvaluationProtocol, Path]
@@ -139,8 +138,7 @@ def _facts(folder: Path) -> _Dataset:
 
 
 def describe_protocol(name: str, overrides: Sequence[str] = ()) -> str:
-    """A protocol as YAML, with the defaults of its task."""
+    """A protocol as YAML, with the defaults of its task, and what each setting means as a comment."""
     protocol = load_protocol(name, overrides)
-    content = protocol.model_dump(mode="json") | {"settings": protocol.task_settings.model_dump(mode="json")}
-    text = str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
-    return f"{text}# sha256 {protocol.sha256}"
+    complete = protocol.model_copy(update={"settings": protocol.task_settings})
+    return f"{describe_settings(complete)}\n# sha256 {protocol.sha256}"

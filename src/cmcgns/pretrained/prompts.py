@@ -27,10 +27,14 @@ Sentences = Annotated[tuple[str, ...], Field(min_length=1)]
 class LabelPrompts(Settings):
     """What is said of one label."""
 
-    also: tuple[str, ...] = Field((), description="other names of the same label")
-    positive: Sentences = Field(description="sentences that state the finding")
-    negative: Sentences = Field(description="sentences that deny it")
-    words: tuple[str, ...] = Field((), description="a sentence about it holds one; empty: the label and its names")
+    also: tuple[str, ...] = ()
+    """other names of the same label"""
+    positive: Sentences
+    """sentences that state the finding"""
+    negative: Sentences
+    """sentences that deny it"""
+    words: tuple[str, ...] = ()
+    """a sentence about it holds one; empty: the label and its names"""
 
 
 PromptSource = str | dict[str, LabelPrompts]

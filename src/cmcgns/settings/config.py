@@ -1,6 +1,7 @@
 """Every setting, its type, its default and its meaning.
 
-The defaults are the shipped, tuned choices; a recipe (`recipes/*.yaml`) states only what differs from them.
+The method's defaults were chosen on synthetic studies (docs/findings.md); a recipe (`recipes/*.yaml`) states what
+differs from them.
 """
 
 import json
@@ -24,7 +25,9 @@ TextKind = Literal["auto", "sections", "report"]
 class Settings(BaseModel):
     """A group of settings; unknown keys, wrong types and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -38,174 +41,196 @@ class DataSettings(Settings):
     """Which rows are used, and how a radiograph and a report become tensors."""
 
     image_size: Side = 224
-    resize: Side = Field(256, description="long side of the stored image; the rest of the square is black")
-    views: Literal["frontal", "all"] = Field("frontal", description="frontal keeps AP, PA and unknown views")
+    """side of the square that the encoder sees, cut out of the stored one"""
+    resize: Side = 256
+    """long side of the stored image; the rest of the square is black"""
+    views: Literal["frontal", "all"] = "frontal"
+    """frontal keeps AP, PA and unknown views"""
     train_split: str = "train"
-    val_split: str | None = Field("val", description="null: hold out `val_fraction` of the training patients")
+    """value of the table's column `split`"""
+    val_split: str | None = "val"
+    """null, or where no row has it: `val_fraction` of the training patients is held out"""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    text: TextKind = Field(
-        "auto", description="findings + impression, or the whole report; auto: sections where a row has them"
-    )
-    columns: dict[str, str] = Field({}, description="our column name: the table's, e.g. {image_path: Path}")
-    images: str | None = Field(None, description="folder where relative image paths start; null: the table's own")
-    separator: str | None = Field(
-        None, description="of a csv table: a mark, or comma, semicolon, tab, bar; null: found out"
-    )
-    encoding: str | None = Field(
-        None, description="of a csv table, e.g. cp1252; null: UTF-8, or as its first bytes say"
-    )
-    max_tokens: Annotated[int, Field(ge=3, le=8192)] = Field(
-        256, description="word pieces of a report, [CLS] and [SEP] included"
-    )
+    """share of the training patients that is held out where `val_split` gives no rows"""
+    text: TextKind = "auto"
+    """findings + impression, or the whole report; auto: sections where a row has them"""
+    columns: dict[str, str] = {}
+    """our column name: the table's, e.g. {image_path: Path}"""
+    images: str | None = None
+    """folder where relative image paths start; null: the table's own"""
+    separator: str | None = None
+    """of a csv table: a mark, or comma, semicolon, tab, bar; null: found out"""
+    encoding: str | None = None
+    """of a csv table, e.g. cp1252; null: UTF-8, or as its first bytes say"""
+    max_tokens: Annotated[int, Field(ge=3, le=8192)] = 256
+    """word pieces of a report, [CLS] and [SEP] included"""
     max_sentences: Annotated[int, Field(gt=0, le=1024)] = 24
+    """of a report; those after them are cut off, with a count"""
     bad_images: Literal["stop", "leave_out"] = "stop"
+    """missing or unreadable images: stop and name them, or leave these rows out"""
     random_crop: bool = True
-    affine: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.0, description="largest random turn (radians), change of scale and shift (share of the side)"
-    )
-    intensity_jitter: Fraction = Field(0.0, description="relative range of random contrast and brightness")
-    sentence_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="chance of a sentence to be left out of its report in a training step"
-    )
+    """in training; false: the centre, as in evaluation"""
+    affine: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """largest random turn (radians), change of scale and shift (share of the side)"""
+    intensity_jitter: Fraction = 0.0
+    """relative range of random contrast and brightness"""
+    sentence_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """chance of a sentence to be left out of its report in a training step"""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """processes that read images beside the training; 0: none"""
 
 
 class ImageEncoderSettings(Settings):
     """Any timm backbone."""
 
     name: str = "resnet50"
-    channels: Literal[1, 3] = Field(3, description="3 repeats the gray image; 1 sums the first layer's weights")
-    weights: str | None = Field(None, description="file or folder with another program's weights; null: random start")
-    weights_prefix: str | None = Field(
-        None, description="the keys of the encoder in that file begin so, where it holds several"
-    )
-    output_stride: Literal[8, 16, 32] | None = Field(None, description="denser features, where timm can")
-    options: dict[str, Any] = Field({}, description="more keywords of timm's model, e.g. {drop_path_rate: 0.1}")
+    """a timm model that gives a grid of patches"""
+    channels: Literal[1, 3] = 3
+    """3 repeats the gray image; 1 sums the first layer's weights"""
+    weights: str | None = None
+    """file or folder with another program's weights; null: random start"""
+    weights_prefix: str | None = None
+    """the keys of the encoder in that file begin so, where it holds several"""
+    output_stride: Literal[8, 16, 32] | None = None
+    """denser features, where timm can"""
+    options: dict[str, Any] = {}
+    """more keywords of timm's model, e.g. {drop_path_rate: 0.1}"""
 
 
 class ReportEncoderSettings(Settings):
     """Any Hugging Face encoder, or a small BERT trained from scratch."""
 
-    name: str = Field(
-        "random",
-        description="`random` (sizes below, word pieces trained on the reports), a hub name or a local folder",
-    )
+    name: str = "random"
+    """`random` (sizes below, word pieces trained on the reports), a hub name or a local folder"""
     layers: Annotated[int, Field(gt=0, le=256)] = 4
+    """of name=random, as the four below"""
     width: Width = 256
+    """of its vectors; divisible by heads"""
     heads: Width = 4
+    """of its attention"""
     vocabulary: Annotated[int, Field(gt=0, le=10**6)] = 8000
+    """most word pieces"""
     dropout: Fraction = 0.1
+    """in training"""
 
 
 class BankSettings(Settings):
     """The cluster bank."""
 
-    clusters: Annotated[int, Field(ge=2, le=10**6)] = Field(128, description="K")
-    rate: Fraction = Field(0.05, description="momentum rate of a centroid update")
-    source: Literal["cross_modal", "text", "centred"] = Field(
-        "centred",
-        description="what is clustered: z2, z1, or the sum of both, each less its mean (with local=query_matched)",
-    )
-    reseed: bool = Field(True, description="a centroid without members moves to the sentence farthest from its own")
+    clusters: Annotated[int, Field(ge=2, le=10**6)] = 128
+    """K"""
+    rate: Fraction = 0.05
+    """momentum rate of a centroid's update"""
+    source: Literal["cross_modal", "text", "centred"] = "centred"
+    """what is clustered: cross_modal: z2, what a sentence gathers from its image; text: z1, the sentence;
+    centred: the sum of both, each less its mean (with local=query_matched)"""
+    reseed: bool = True
+    """one a step: the emptiest centroid of those under 5 % of an equal share moves to the sentence farthest
+    from its own"""
     seeding: Literal["farthest_point", "kmeans++", "chain"] = "kmeans++"
-    start_cosine: Annotated[float, Field(ge=-1, le=1)] = Field(
-        0.4, description="start once the mean of cos(z1_i, z2_j) has fallen to this"
-    )
-    start_from_step: Count = Field(
-        300,
-        description="not before this micro-step: the cosine is small at the very start too, when the cross-modal "
-        "vectors of all sentences are still alike",
-    )
-    start_by_step: Positive = Field(1000, description="start at this micro-step at the latest, and say so")
-    check_every: Positive = Field(10, description="steps between two looks at the start conditions")
+    """first centroids: kmeans++, farthest_point (from all chosen), or chain (from the last one, as released)"""
+    start_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
+    """start once the mean of cos(z1_i, z2_j) has fallen to this and K distinct sentences wait"""
+    start_from_step: Count = 300
+    """not before this micro-step: the cosine is small at the very start too, when the cross-modal vectors of
+    all sentences are still alike"""
+    start_by_step: Positive = 1000
+    """start at this micro-step at the latest, and say so"""
+    check_every: Positive = 10
+    """micro-steps between two looks at the start conditions"""
 
 
 class ObjectiveSettings(Settings):
     """The losses: every row of an ablation is one of these switches."""
 
-    name: str = Field("cm-cgns", description="cm-cgns reads the settings below")
-    options: dict[str, Any] = Field({}, description="settings that another objective has of its own")
-    dim: Width = Field(768, description="D; divisible by 8 (heads of the sentence pool)")
-    temperature: Temperature = Field(0.1, description="start of L_global's temperature (learned)")
+    name: str = "cm-cgns"
+    """cm-cgns reads the settings below"""
+    options: dict[str, Any] = {}
+    """settings that another objective has of its own"""
+    dim: Width = 768
+    """D; divisible by 8 (heads of the sentence pool)"""
+    temperature: Temperature = 0.1
+    """start of L_global's temperature (learned)"""
     weight_global: Weight = 1.0
-    global_overlap: Fraction = Field(
-        0.0,
-        description="once the bank has started, another study weighs 1 - this · overlap as a negative of L_global; "
-        "overlap: the share of clusters that both reports have, rare ones counting more",
-    )
+    """weight of L_global; 0: it is not computed, as with the others"""
+    global_overlap: Fraction = 0.0
+    """once the bank has started, another study weighs 1 - this · overlap as a negative of L_global; overlap:
+    the share of clusters that both reports have, rare ones counting more"""
     weight_image: Weight = 0.0
+    """weight of L_image"""
     weight_report: Weight = 0.5
+    """weight of L_report"""
     weight_reconstruction: Weight = 0.2
-    sentence_gradient: Fraction = Field(
-        0.0,
-        description="share of the gradient of the local terms and the reconstruction that reaches the sentence "
-        "vectors: 1 as published; 0 takes them as fixed targets: with own_query hard negatives and mu then only "
-        "change how strongly a sentence pulls and pushes the image's side, because nothing that they could push away "
-        "learns from them",
-    )
+    """weight of L_re, in Stage II"""
+    sentence_gradient: Fraction = 0.0
+    """share of the gradient of the local terms and the reconstruction that reaches the sentence vectors: 1 as
+    published; 0 takes them as fixed targets: with own_query hard negatives and mu then only change how
+    strongly a sentence pulls and pushes the image's side, because nothing that they could push away learns
+    from them"""
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
-    patch_positions: bool = Field(
-        True, description="patches tell the sentences that look at them where they are, beside what they show"
-    )
-    unit_values: bool = Field(
-        True,
-        description="what a sentence gathers is a sum of unit vectors: gates that are open where nothing bears the "
-        "sentence out cost",
-    )
-    local: Literal["own_query", "query_matched"] = Field(
-        "query_matched",
-        description="L_report compares a sentence with what every sentence sees in its own image (as published), or "
-        "with what it sees itself in every image",
-    )
+    """sigmoid as published: every patch has a gate of its own; softmax: the gates sum to 1"""
+    patch_positions: bool = True
+    """keys of patches have a learned position added, so that a sentence can find a side"""
+    unit_values: bool = True
+    """values of patches have length 1: a gate that is open where nothing bears the sentence out lowers the score"""
+    local: Literal["own_query", "query_matched"] = "query_matched"
+    """L_report compares a sentence with what every sentence sees in its own image (as published), or with what
+    it sees itself in every image"""
     negatives: Literal["in_batch", "hard", "cluster"] = "cluster"
-    false_negatives: Literal["keep", "margin", "mask", "soft"] = Field(
-        "mask",
-        description="how sentences of one cluster are treated: margin as published, soft weighs them down as they "
-        "are alike, mask leaves them out; nothing without negatives=cluster",
-    )
-    duplicates: bool = Field(True, description="leave sentences of equal text out of the negatives")
-    tau: Temperature = Field(0.1, description="temperature of L_report")
+    """in_batch: other sentences and images of the batch, no clusters; hard: centroids besides, that of the
+    second nearest cluster weighing mu; cluster: and sentences of one cluster are treated as false_negatives
+    says"""
+    false_negatives: Literal["keep", "margin", "mask", "soft"] = "mask"
+    """sentences of one cluster: keep them as negatives; margin as published (with local=own_query); soft: they
+    weigh less the more alike they are; mask: leave them out; nothing without negatives=cluster"""
+    duplicates: bool = True
+    """leave sentences of equal text out of the negatives"""
+    tau: Temperature = 0.1
+    """temperature of L_report; its start with learn_tau"""
     learn_tau: bool = True
-    centroid_negatives: bool = Field(
-        True,
-        description="with query_matched: centroids are queries over every image; nothing with negatives=in_batch",
-    )
-    rarity: Weight = Field(
-        1.0,
-        description="with query_matched: centroids weigh (1 - share / largest share)^rarity as negatives; nothing "
-        "without centroid_negatives",
-    )
-    mu: Annotated[float, Field(ge=1, le=1e6)] = Field(
-        3.0, description="weight of a sentence's own hard negative; nothing with negatives=in_batch"
-    )
-    alpha: float = Field(0.2, description="lower end of the margin, false_negatives=margin")
-    beta: float = Field(0.5, description="upper end of the margin, false_negatives=margin")
-    margin_weight: Weight = Field(1.0, description="lambda, false_negatives=margin")
+    """false: tau is fixed"""
+    centroid_negatives: bool = True
+    """with query_matched: centroids are queries over every image; nothing with negatives=in_batch"""
+    rarity: Weight = 1.0
+    """with query_matched: centroids weigh (1 - share / largest share)^rarity as negatives; nothing without
+    centroid_negatives"""
+    mu: Annotated[float, Field(ge=1, le=1e6)] = 3.0
+    """weight of negatives of a sentence's second nearest cluster; nothing with negatives=in_batch"""
+    alpha: float = 0.2
+    """lower end of the margin, false_negatives=margin"""
+    beta: float = 0.5
+    """upper end of the margin, false_negatives=margin"""
+    margin_weight: Weight = 1.0
+    """lambda, false_negatives=margin"""
     arithmetic: Literal["described", "released"] = "described"
+    """released: as the authors' program computes, of the published form (docs/method.md)"""
     bank: BankSettings = BankSettings()
-    reconstruction: Literal["off", "image_only", "cross_modal"] = Field(
-        "cross_modal", description="off: the second stage goes on with the alignment alone, for its own epochs"
-    )
+    reconstruction: Literal["off", "image_only", "cross_modal"] = "cross_modal"
+    """what hidden patches are rebuilt from: image_only: the visible ones; cross_modal: the report too; off:
+    the second stage goes on with the alignment alone, for its own epochs"""
     mask_ratio: Fraction = 0.5
-    mask: Literal["features", "pixels", "tokens"] = Field(
-        "features",
-        description="pixels are painted over in the image, at the price of a second image pass; tokens leaves hidden "
-        "patches out of that pass, which a ViT can",
-    )
-    query: Literal["masked", "unmasked"] = Field("masked", description="unmasked as released")
+    """share of the patches that is hidden; one stays visible at least"""
+    mask: Literal["features", "pixels", "tokens"] = "features"
+    """pixels are painted over in the image, at the price of a second image pass; tokens leaves hidden patches
+    out of that pass, which a ViT can"""
+    query: Literal["masked", "unmasked"] = "masked"
+    """what hidden patches ask the report with: masked: the mask token and their position; unmasked as
+    released: f_I itself, which gives away what is to be rebuilt"""
     reconstruct: Literal["hidden", "everywhere"] = "hidden"
+    """where the error counts in training"""
     decoder_width: Width = 256
-    target: Literal["pixels", "high_frequencies", "features", "text_map"] = Field(
-        "pixels",
-        description="what is rebuilt: the image, what a blurred one lacks, f_I of the average encoder, or where that "
-        "encoder sees what the report's sentences say",
-    )
-    target_scale: Literal[1, 2] = Field(1, description="side of the rebuilt image in sides of the encoder's input")
-    target_per_patch: bool = Field(False, description="the image to rebuild has mean 0, variance 1 in each patch")
-    target_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.99, description="of the average encoder, a micro-step of Stage II (target=features or text_map)"
-    )
-    report_dropout: Fraction = Field(0.0, description="chance that a study is rebuilt without its report in training")
+    """channels of the decoder's first block"""
+    target: Literal["pixels", "high_frequencies", "features", "text_map"] = "pixels"
+    """what is rebuilt: the image, what a blurred one lacks, f_I of the average encoder, or where that encoder
+    sees what the report's sentences say"""
+    target_scale: Literal[1, 2] = 1
+    """side of the rebuilt image in sides of the encoder's input"""
+    target_per_patch: bool = False
+    """the image to rebuild has mean 0, variance 1 in each patch"""
+    target_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """of the average encoder, a micro-step of Stage II (target=features or text_map)"""
+    report_dropout: Fraction = 0.0
+    """chance that a study is rebuilt without its report in training"""
 
     @field_validator("reconstruction", mode="before")
     @classmethod
@@ -217,30 +242,42 @@ class StageSettings(Settings):
     """One stage: its length and its optimiser."""
 
     epochs: Epochs = 10
+    """0 skips the stage"""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    """the highest, after the warm-up; then a cosine to 0 at the stage's end"""
     warmup_epochs: Annotated[float, Field(ge=0, le=1e5)] = 1.0
+    """of a linear rise from start_learning_rate; a fraction will do"""
     start_learning_rate: Fraction = 1e-7
+    """where the rise begins"""
     optimizer: Literal["adam", "adamw"] = "adamw"
+    """adamw decays matrices alone; adam has L2 on all parameters"""
     weight_decay: Weight = 1e-2
+    """of the optimiser"""
 
 
 class TrainingSettings(Settings):
     """The loop."""
 
-    batch_size: Annotated[int, Field(gt=0, le=2**16)] = Field(64, description="studies a rank and micro-step")
-    batches: Literal["shuffled", "near"] = Field(
-        "shuffled", description="near: pairs of a study and one of the reports that share most sentences with its own"
-    )
-    accumulate: Annotated[int, Field(gt=0, le=2**16)] = Field(
-        1, description="micro-steps an optimiser step; negatives stay within one"
-    )
-    clip: Weight = Field(1.0, description="largest gradient norm; 0 for none")
+    batch_size: Annotated[int, Field(gt=0, le=2**16)] = 64
+    """studies a rank and micro-step"""
+    batches: Literal["shuffled", "near"] = "shuffled"
+    """near: pairs of a study and one of the reports that share most sentences with its own"""
+    accumulate: Annotated[int, Field(gt=0, le=2**16)] = 1
+    """micro-steps an optimiser step; negatives stay within one"""
+    clip: Weight = 1.0
+    """largest gradient norm; 0 for none"""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """bf16-mixed: encoders in bfloat16, losses in float32"""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """of first weights, order, augmentation, masks and held-out patients"""
     log_every: Positive = 10
-    checkpoint_every: Positive = Field(500, description="optimiser steps; every epoch's end is a checkpoint too")
+    """optimiser steps"""
+    checkpoint_every: Positive = 500
+    """optimiser steps; every epoch's end is a checkpoint too"""
     keep_checkpoints: Positive = 2
-    recall_limit: Positive = Field(2000, description="validation studies used for retrieval")
+    """the newest ones; with 1 nothing replaces a damaged one"""
+    recall_limit: Positive = 2000
+    """validation studies used for retrieval"""
 
 
 _REBUILDING = {
@@ -267,6 +304,7 @@ class Recipe(Settings):
     """A whole run."""
 
     name: str = "default"
+    """kept with the run, and in its card"""
     data: DataSettings = DataSettings()
     image_encoder: ImageEncoderSettings = ImageEncoderSettings()
     report_encoder: ReportEncoderSettings = ReportEncoderSettings()

@@ -75,9 +75,9 @@ def _with_defaults(settings: Any) -> Any:
     return merge(Recipe().model_dump(mode="json"), settings)
 
 
-def describe_settings(recipe: Recipe) -> str:
+def describe_settings(settings: BaseModel) -> str:
     """Every setting as YAML that can be read again, with its meaning as a comment."""
-    return "\n".join(_lines(recipe, ""))
+    return "\n".join(_lines(settings, ""))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> Iterator[str]:
@@ -104,8 +104,8 @@ def _lines(settings: BaseModel, indent: str) -> Iterator[str]:
             yield f"{indent}{name}:  # {str(type(value).__doc__).splitlines()[0]}"
             yield from _lines(value, indent + "  ")
         else:
-            meaning = f"  # {field.description}" if field.description else ""
-            yield f"{indent}{name}: {json.dumps(value)}{meaning}"
+            meaning = "  # " + " ".join(field.description.split()) if field.description else ""
+            yield f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}{meaning}"
 
 
 def _read(name_or_path: str) -> dict[str, Any]:

@@ -24,9 +24,12 @@ class Phantom(Settings):
     train: Positive = 2000
     val: Positive = 200
     test: Positive = 500
-    seed: Seed = Field(0, description="of the series for pretraining; the judged one has the next seed")
-    size: Side = Field(128, description="side of the images in pixels")
-    level: Literal["plain", "hard"] = Field("plain", description="plain or hard studies; see docs/datasets.md")
+    seed: Seed = 0
+    """of the series for pretraining; the judged one has the next seed"""
+    size: Side = 128
+    """side of the images in pixels"""
+    level: Literal["plain", "hard"] = "plain"
+    """plain or hard studies; see docs/datasets.md"""
 
 
 class PhantomData(Settings):
@@ -39,46 +42,59 @@ class CellSettings(Settings):
     """One row of the table."""
 
     name: Name
-    recipe: str | None = Field(None, description="null: the study's")
-    set: list[str] = Field([], description="key=value, after those of the study")
+    recipe: str | None = None
+    """null: the study's"""
+    set: list[str] = Field([])
+    """key=value, after those of the study"""
 
 
 class JudgeSettings(Settings):
     """One protocol that every cell is judged by."""
 
     protocol: str
-    name: str = Field("", description="what `measures` call it; empty: as `protocol`")
-    set: list[str] = Field([], description="key=value of the protocol")
-    fractions: list[Share] = Field([], description="per cent of the training patients; empty: the protocol's")
-    seeds: Positive | None = Field(None, description="draws of the labels; null: the protocol's")
-    data: str | None = Field(None, description="prepared dataset; null: the study's own")
+    name: str = ""
+    """what `measures` call it; empty: as `protocol`"""
+    set: list[str] = Field([])
+    """key=value of the protocol"""
+    fractions: list[Share] = Field([])
+    """per cent of the training patients; empty: the protocol's"""
+    seeds: Positive | None = None
+    """draws of the labels; null: the protocol's"""
+    data: str | None = None
+    """prepared dataset; null: the study's own"""
 
 
 class MeasureSettings(Settings):
     """One column of the table."""
 
-    protocol: str = Field(description="name of an entry of `judge`")
+    protocol: str
+    """name of an entry of `judge`"""
     measure: str
-    fraction: Share | None = Field(None, description="null: the only one, or that of what learns nothing")
-    title: str = Field("", description="heading; empty: the measure and the fraction")
+    fraction: Share | None = None
+    """null: the only one, or that of what learns nothing"""
+    title: str = ""
+    """heading; empty: the measure and the fraction"""
 
 
 class StudySettings(Settings):
     """A whole study."""
 
     name: Name
-    data: PhantomData | str = Field(description="prepared folder or table; or {phantom: {train: …, val: …, test: …}}")
+    data: PhantomData | str
+    """prepared folder or table; or {phantom: {train: …, val: …, test: …}}"""
     recipe: str = "default"
-    set: list[str] = Field([], description="key=value of the recipe, for every cell")
-    cells: list[CellSettings] = Field([], description="this or `grid`")
-    grid: dict[Label, dict[Label, list[str]]] = Field({}, description="{axis: {label: [key=value, …]}}")
-    seeds: list[Seed] = Field([0], min_length=1, description="training.seed")
+    set: list[str] = Field([])
+    """key=value of the recipe, for every cell"""
+    cells: list[CellSettings] = Field([])
+    """this or `grid`"""
+    grid: dict[Label, dict[Label, list[str]]] = Field({})
+    """{axis: {label: [key=value, …]}}"""
+    seeds: list[Seed] = Field([0], min_length=1)
+    """training.seed"""
     judge: list[JudgeSettings] = Field(min_length=1)
     measures: list[MeasureSettings] = Field(min_length=1)
-    baseline: Annotated[list[str], BeforeValidator(_listed)] = Field(
-        min_length=1, description="name of the cell that the others are compared with, or several names"
-    )
-    keep: Literal["none", "weights", "all"] = Field(
-        "weights", description="what stays of a finished run besides its small files: none of its weights, the final "
-        "ones, or its checkpoints too",
-    )  # fmt: skip
+    baseline: Annotated[list[str], BeforeValidator(_listed)] = Field(min_length=1)
+    """name of the cell that the others are compared with, or several names"""
+    keep: Literal["none", "weights", "all"] = "weights"
+    """what stays of a finished run besides its small files: none of its weights, the final ones, or its
+    checkpoints too"""

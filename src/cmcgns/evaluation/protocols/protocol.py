@@ -22,12 +22,13 @@ from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping,
 class SplitSettings(Settings):
     """Who is in which split."""
 
-    rule: Literal["v1", "legacy", "any"] = Field(
-        "v1", description="`cmcgns prepare --split` that the manifest must come from; any: whatever it says"
-    )
-    column: str = Field("split", description="column of the manifest; `split_detection` for RSNA's legacy boxes")
+    rule: Literal["v1", "legacy", "any"] = "v1"
+    """`cmcgns prepare --split` that the manifest must come from; any: whatever it says"""
+    column: str = "split"
+    """column of the manifest; `split_detection` for RSNA's legacy boxes"""
     train: list[str] = Field(["train"])
-    val: list[str] = Field(["val"], description="empty: `validation_share` of the training patients")
+    val: list[str] = Field(["val"])
+    """empty: `validation_share` of the training patients"""
     test: list[str] = Field(["test"])
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     seed: Annotated[int, Field(ge=0)] = 0
@@ -39,23 +40,30 @@ class EvaluationProtocol(Settings):
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9.+-]*$")]
     title: str
     task: str
-    dataset: str = Field("", description="name in the manifest's column `dataset`; empty: any")
+    dataset: str = ""
+    """name in the manifest's column `dataset`; empty: any"""
     release: str = ""
     split: SplitSettings = SplitSettings()
     views: Literal["frontal", "all"] = "frontal"
-    labels: list[str] = Field([], description="empty: all that the manifest has")
-    uncertain: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field({}, description="what -1 means; else not used")
+    labels: list[str] = Field([])
+    """empty: all that the manifest has"""
+    uncertain: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field({})
+    """what -1 means; else not used"""
     empty_labels: Literal["unknown", "negative"] = "unknown"
-    image_size: Annotated[int, Field(ge=16)] | None = Field(None, description="null: the encoder's own")
-    whole_image: bool = Field(False, description="false: resized and cropped at the centre as in pretraining")
-    fractions: list[Annotated[float, Field(gt=0, le=100)]] = Field([1, 10, 100], min_length=1, description="per cent")
+    image_size: Annotated[int, Field(ge=16)] | None = None
+    """null: the encoder's own"""
+    whole_image: bool = False
+    """false: resized and cropped at the centre as in pretraining"""
+    fractions: list[Annotated[float, Field(gt=0, le=100)]] = Field([1, 10, 100], min_length=1)
+    """per cent"""
     fraction_of: Literal["patients", "images"] = "patients"
     seeds: Annotated[int, Field(ge=1)] = 3
-    settings: dict[str, Any] = Field({}, description="of the task; see docs/evaluation.md")
-    primary: str = Field("", description="the metric that tables show; empty: the task's first")
-    anchors: dict[str, list[float | None]] = Field(
-        {}, description="published values of `primary` x 100, one a fraction of 1, 10, 100 %"
-    )
+    settings: dict[str, Any] = Field({})
+    """of the task; see docs/evaluation.md"""
+    primary: str = ""
+    """the metric that tables show; empty: the task's first"""
+    anchors: dict[str, list[float | None]] = Field({})
+    """published values of `primary` x 100, one a fraction of 1, 10, 100 %"""
     notes: list[str] = Field([])
 
     @field_validator("fractions")

@@ -17,21 +17,20 @@ PhraseKind = Literal["label", "sentence"]
 class GroundingSettings(TaskSettings):
     """What is said, and how maps are made and judged."""
 
-    phrases: PhraseKind = Field(
-        "label", description="label: prompts of the boxes' labels; sentence: the boxes' own text or report sentences"
-    )
-    prompts: PromptSource = Field("built-in", description="as for zero-shot")
-    ensemble: bool = Field(True, description="label: mean map of all positive prompts; false: of the first one")
-    similarity: Literal["pooled", "patches"] = Field(
-        "pooled", description="pooled: patches in the space of the global embeddings; patches: f_I with f_R"
-    )
-    contrast: bool = Field(
-        True, description="similarity with the label's negative prompts is subtracted; attention stays as it is"
-    )
-    thresholds: Annotated[tuple[float, ...], Field(min_length=1)] = Field(THRESHOLDS, description="of the overlap")
-    overlap: Literal["stretched", "raw"] = Field(
-        "stretched", description="the thresholds apply to maps stretched to [0, 1], or as they are"
-    )
+    phrases: PhraseKind = "label"
+    """label: prompts of the boxes' labels; sentence: the boxes' own text or report sentences"""
+    prompts: PromptSource = "built-in"
+    """as for zero-shot"""
+    ensemble: bool = True
+    """label: mean map of all positive prompts; false: of the first one"""
+    similarity: Literal["pooled", "patches"] = "pooled"
+    """pooled: patches in the space of the global embeddings; patches: f_I with f_R"""
+    contrast: bool = True
+    """similarity with the label's negative prompts is subtracted; attention stays as it is"""
+    thresholds: Annotated[tuple[float, ...], Field(min_length=1)] = THRESHOLDS
+    """of the overlap"""
+    overlap: Literal["stretched", "raw"] = "stretched"
+    """the thresholds apply to maps stretched to [0, 1], or as they are"""
 
     @property
     def figures(self) -> list[str]:

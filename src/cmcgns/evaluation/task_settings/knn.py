@@ -23,7 +23,8 @@ class KnnSettings(TaskSettings):
 
     parts: ClassVar[tuple[str, ...]] = PARTS
     min_positives: MinPositives = MIN_POSITIVES
-    k: Annotated[int, Field(ge=1)] = Field(20, description="neighbours; fewer where fewer images have the label")
+    k: Annotated[int, Field(ge=1)] = 20
+    """neighbours; fewer where fewer images have the label"""
     temperature: Annotated[float, Field(gt=0)] = 0.07
 
     @property

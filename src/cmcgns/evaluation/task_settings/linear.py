@@ -29,22 +29,27 @@ class LegacySettings(Settings):
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-6
     batch_size: Annotated[int, Field(ge=1)] = 48
-    epochs: Annotated[int, Field(ge=1)] = Field(100, description="at most")
-    patience: Annotated[int, Field(ge=1)] = Field(10, description="epochs without a lower validation loss")
+    epochs: Annotated[int, Field(ge=1)] = 100
+    """at most"""
+    patience: Annotated[int, Field(ge=1)] = 10
+    """epochs without a lower validation loss"""
 
 
 class FinetuneSettings(Settings):
     """How encoder and layer are trained."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="of the encoder's last layers")
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.75, description="factor of the learning rate from one stage or block to the one before it; 1: all alike"
-    )
-    head_learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="of the linear layer")
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """of the encoder's last layers"""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """factor of the learning rate from one stage or block to the one before it; 1: all alike"""
+    head_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """of the linear layer"""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     batch_size: Annotated[int, Field(ge=2)] = 32
-    epochs: Annotated[int, Field(ge=1)] = Field(20, description="at most")
-    patience: Annotated[int, Field(ge=1)] = Field(5, description="epochs without a lower validation loss")
+    epochs: Annotated[int, Field(ge=1)] = 20
+    """at most"""
+    patience: Annotated[int, Field(ge=1)] = 5
+    """epochs without a lower validation loss"""
 
 
 @register("linear")
@@ -53,19 +58,18 @@ class LinearSettings(TaskSettings):
 
     parts: ClassVar[tuple[str, ...]] = PARTS
     min_positives: MinPositives = MIN_POSITIVES
-    solver: Literal["lbfgs", "adamw"] = Field(
-        "lbfgs", description="lbfgs: logistic regression to convergence; adamw: trained as `adamw` says (legacy)"
-    )
-    outcome: Outcome = Field("binary", description="multiclass: the labels exclude each other, one softmax over them")
-    l2_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
-        list(L2_GRID), description="strengths among which validation chooses (lbfgs)"
-    )
+    solver: Literal["lbfgs", "adamw"] = "lbfgs"
+    """lbfgs: logistic regression to convergence; adamw: trained as `adamw` says (legacy)"""
+    outcome: Outcome = "binary"
+    """multiclass: the labels exclude each other, one softmax over them"""
+    l2_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(list(L2_GRID))
+    """strengths among which validation chooses (lbfgs)"""
     adamw: LegacySettings = LegacySettings()
-    finetune: bool = Field(False, description="train the encoder too, as `finetuning` says; no linear probe then")
+    finetune: bool = False
+    """train the encoder too, as `finetuning` says; no linear probe then"""
     finetuning: FinetuneSettings = FinetuneSettings()
-    precision: Literal["auto", "float32", "float64"] = Field(
-        "auto", description="of lbfgs; auto: float64 where there are few rows, float32 else"
-    )
+    precision: Literal["auto", "float32", "float64"] = "auto"
+    """of lbfgs; auto: float64 where there are few rows, float32 else"""
 
     @property
     def figures(self) -> list[str]:

@@ -16,26 +16,19 @@ class PatchProbeSettings(TaskSettings):
     """What patches are told apart, and how the layers on top are found."""
 
     parts: ClassVar[tuple[str, ...]] = PARTS
-    min_positives: MinPositives = Field(
-        5, description="test patients with the finding that it needs to count in a mean"
-    )
-    target: Literal["boxes", "masks"] = Field(
-        "boxes", description="boxes by their labels, filled; or masks, where the protocol has one label, theirs"
-    )
-    finding_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None,
-        description="a patch with this share of a finding's region is positive too, so that findings smaller than "
-        "half a patch count; null: only patches of which half lies in the region",
-    )
-    max_negatives: Positive = Field(
-        200_000,
-        description="patches in no region that are kept of all training images, and of validation, as many of each "
-        "image (at least one), drawn by `seed`; positive patches and all of test are always kept",
-    )
+    min_positives: MinPositives = 5
+    """test patients with the finding that it needs to count in a mean"""
+    target: Literal["boxes", "masks"] = "boxes"
+    """boxes by their labels, filled; or masks, where the protocol has one label, theirs"""
+    finding_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """a patch with this share of a finding's region is positive too, so that findings smaller than half a
+    patch count; null: only patches of which half lies in the region"""
+    max_negatives: Positive = 200_000
+    """patches in no region that are kept of all training images, and of validation, as many of each image (at
+    least one), drawn by `seed`; positive patches and all of test are always kept"""
     seed: Annotated[int, Field(ge=0)] = 0
-    l2_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
-        list(L2_GRID), description="strengths among which validation chooses"
-    )
+    l2_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(list(L2_GRID))
+    """strengths among which validation chooses"""
 
     @property
     def figures(self) -> list[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import get_args
 
-from pydantic import Field
-
 from cmcgns.evaluation.task_settings.base import MIN_POSITIVES, MinPositives, TaskSettings, register
 from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.pretrained.prompts import PromptSource
@@ -18,8 +16,10 @@ class PresenceSettings(TaskSettings):
     """What is said of a finding."""
 
     min_positives: MinPositives = MIN_POSITIVES
-    prompts: PromptSource = Field("built-in", description="as for zero-shot; positive sentences alone")
-    ensemble: bool = Field(True, description="mean map of all positive prompts; false: of the first one")
+    prompts: PromptSource = "built-in"
+    """as for zero-shot; positive sentences alone"""
+    ensemble: bool = True
+    """mean map of all positive prompts; false: of the first one"""
 
     @property
     def figures(self) -> list[str]:

@@ -18,25 +18,22 @@ Ks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 class RetrievalSettings(TaskSettings):
     """What counts as right, and how far to look."""
 
-    by: By = Field(
-        "global",
-        description="of recall; global: cosine of the global embeddings; local: mean over a report's sentences, each "
-        "beside what it sees in the image with its own query; sum: both, each over its spread in the run's "
-        "validation. Precision by class stays global",
-    )
-    ks: Ks = Field((1, 5, 10), description="of recall: is a right item among the k nearest?")
-    text: TextKind | Literal["recipe"] = Field(
-        "recipe", description="which text is the report; recipe: as in pretraining"
-    )
-    classes: bool = Field(
-        False, description="also precision at k by class (CheXpert-5x200, MIMIC-5x200): images with one of the labels"
-    )
-    class_ks: Ks = Field((1, 5, 10), description="of precision by class")
-    prompts: PromptSource = Field("built-in", description="positive sentences of the labels, found by their images")
-    limit: Annotated[int, Field(ge=2)] | None = Field(
-        None,
-        description="at most so many images, whole studies drawn by `seed`; recall depends on the gallery's size",
-    )
+    by: By = "global"
+    """of recall; global: cosine of the global embeddings; local: mean over a report's sentences, each beside
+    what it sees in the image with its own query; sum: both, each over its spread in the run's validation.
+    Precision by class stays global"""
+    ks: Ks = (1, 5, 10)
+    """of recall: is a right item among the k nearest?"""
+    text: TextKind | Literal["recipe"] = "recipe"
+    """which text is the report; recipe: as in pretraining"""
+    classes: bool = False
+    """also precision at k by class (CheXpert-5x200, MIMIC-5x200): images with one of the labels"""
+    class_ks: Ks = (1, 5, 10)
+    """of precision by class"""
+    prompts: PromptSource = "built-in"
+    """positive sentences of the labels, found by their images"""
+    limit: Annotated[int, Field(ge=2)] | None = None
+    """at most so many images, whole studies drawn by `seed`; recall depends on the gallery's size"""
     seed: Annotated[int, Field(ge=0)] = 0
 
     @property

@@ -18,43 +18,43 @@ class SegmentationSettings(TaskSettings):
 
     parts: ClassVar[tuple[str, ...]] = PARTS
 
-    target: Literal["masks", "boxes"] = Field("masks", description="boxes: filled, a pixel belongs if half covered")
-    decoder: Literal["auto", "unet", "naive", "pup"] = Field(
-        "auto", description="auto: unet over a pyramid of maps, pup (SETR) over a transformer's last map"
-    )
-    unet_channels: Channels = Field([256, 128, 64, 32, 16], description="of U-Net's blocks, coarsest first")
-    pup_channels: Channels = Field(
-        [512, 256, 128, 64], description="of the progressive upsampling's steps; naive uses the first"
-    )
-    learning_rate: Annotated[float, Field(gt=0)] = Field(5e-4, description="of AdamW, constant")
+    target: Literal["masks", "boxes"] = "masks"
+    """boxes: filled, a pixel belongs if half covered"""
+    decoder: Literal["auto", "unet", "naive", "pup"] = "auto"
+    """auto: unet over a pyramid of maps, pup (SETR) over a transformer's last map"""
+    unet_channels: Channels = Field([256, 128, 64, 32, 16])
+    """of U-Net's blocks, coarsest first"""
+    pup_channels: Channels = Field([512, 256, 128, 64])
+    """of the progressive upsampling's steps; naive uses the first"""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    """of AdamW, constant"""
     weight_decay: Weight = 0.05
     batch_size: Positive = 16
-    epochs: Positive = Field(50, description="at most")
-    shortest_epoch: Positive = Field(
-        16, description="batches: a few images are shown again and again until an epoch has as many"
-    )
-    patience: Positive = Field(10, description="epochs without a better validation before training stops")
-    stop_on: Literal["loss", "dice"] = Field(
-        "loss", description="what validation looks at: the loss over all its pixels, or the mean Dice with empties"
-    )
-    focal_weight: Weight = Field(10.0, description="of the focal loss; -log Dice has 1")
+    epochs: Positive = 50
+    """at most"""
+    shortest_epoch: Positive = 16
+    """batches: a few images are shown again and again until an epoch has as many"""
+    patience: Positive = 10
+    """epochs without a better validation before training stops"""
+    stop_on: Literal["loss", "dice"] = "loss"
+    """what validation looks at: the loss over all its pixels, or the mean Dice with empties"""
+    focal_weight: Weight = 10.0
+    """of the focal loss; -log Dice has 1"""
     focal_gamma: Weight = 2.0
-    dice_over: Literal["batch", "image"] = Field(
-        "batch", description="Dice in the loss: of all pixels of a batch together, or the mean of -log over images"
-    )
-    balance: Literal["each_epoch", "once", "none"] = Field(
-        "each_epoch",
-        description="train on all images with a mask and at most as many without, drawn in each epoch or once",
-    )
-    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="a pixel above it is inside")
-    augment_share: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0, description="of training images that are turned and scaled at random; their maps cannot be kept"
-    )
-    augment_degrees: Annotated[float, Field(ge=0, le=180)] = Field(10.0, description="largest turn either way")
-    augment_scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="largest relative change of scale")
-    cache_limit: Annotated[int, Field(ge=0)] = Field(
-        2048, description="MiB of memory for maps of the frozen encoder; images beyond it are encoded once an epoch"
-    )
+    dice_over: Literal["batch", "image"] = "batch"
+    """Dice in the loss: of all pixels of a batch together, or the mean of -log over images"""
+    balance: Literal["each_epoch", "once", "none"] = "each_epoch"
+    """train on all images with a mask and at most as many without, drawn in each epoch or once"""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """a pixel above it is inside"""
+    augment_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """of training images that are turned and scaled at random; their maps cannot be kept"""
+    augment_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
+    """largest turn either way"""
+    augment_scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """largest relative change of scale"""
+    cache_limit: Annotated[int, Field(ge=0)] = 2048
+    """MiB of memory for maps of the frozen encoder; images beyond it are encoded once an epoch"""
 
     @property
     def figures(self) -> list[str]:

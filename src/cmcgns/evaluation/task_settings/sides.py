@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import get_args
 
-from pydantic import Field
-
 from cmcgns.evaluation.task_settings.base import TaskSettings, register
 from cmcgns.pretrained.model import By
 from cmcgns.pretrained.prompts import PromptSource
@@ -17,7 +15,8 @@ SIDE_ACCURACY = "side_accuracy"
 class SidesSettings(TaskSettings):
     """What tells that a sentence states a finding."""
 
-    prompts: PromptSource = Field("built-in", description="as for zero-shot; of it the words of each label")
+    prompts: PromptSource = "built-in"
+    """as for zero-shot; of it the words of each label"""
 
     @property
     def figures(self) -> list[str]:

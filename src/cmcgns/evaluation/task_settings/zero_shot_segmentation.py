@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
 from cmcgns.evaluation.task_settings.base import MinPositives, TaskSettings, register
 from cmcgns.objectives.phrase_maps import MapKind
 from cmcgns.pretrained.prompts import PromptSource
@@ -17,17 +15,16 @@ class MapSegmentationSettings(TaskSettings):
 
     parts: ClassVar[tuple[str, ...]] = ("val", "test")
 
-    min_positives: MinPositives = Field(
-        5, description="test patients with the label that it needs to count in a mean"
-    )
-    target: Literal["boxes", "masks"] = Field(
-        "boxes", description="boxes by their labels, filled; or masks, where the protocol has one label, theirs"
-    )
-    prompts: PromptSource = Field("built-in", description="as for zero-shot")
-    ensemble: bool = Field(True, description="mean map of all prompts of a kind; false: of the first one")
-    kind: Literal["default"] | MapKind = Field(
-        "default", description="of map; default: the one that the run's validation chose"
-    )
+    min_positives: MinPositives = 5
+    """test patients with the label that it needs to count in a mean"""
+    target: Literal["boxes", "masks"] = "boxes"
+    """boxes by their labels, filled; or masks, where the protocol has one label, theirs"""
+    prompts: PromptSource = "built-in"
+    """as for zero-shot"""
+    ensemble: bool = True
+    """mean map of all prompts of a kind; false: of the first one"""
+    kind: Literal["default"] | MapKind = "default"
+    """of map; default: the one that the run's validation chose"""
 
     @property
     def figures(self) -> list[str]:
