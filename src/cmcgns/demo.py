@@ -32,6 +32,7 @@ from cmcgns.reporting.run_page.report import write_run_page
 from cmcgns.reporting.run_page.results import MEASURES
 from cmcgns.settings.config import Recipe
 from cmcgns.training.pretrain import pretrain
+from cmcgns.training.run_folder import RunFolder
 
 
 def summarise_judgements(
@@ -82,7 +83,10 @@ def _summary(rows: Sequence[ResultRow]) -> dict[str, Any]:
 COUNTS = {"train": 2000, "val": 200, "test": 500}
 IMAGE_SIZE = 128
 PROTOCOLS = ("linear/v1", "phantom-zero-shot/v1", "retrieval/v1", "phantom-grounding/v1", "phantom-presence/v1")
-FULL_PROTOCOLS = (*PROTOCOLS, "knn/v1", "phantom-detection/v1", "phantom-segmentation/v1")
+FULL_PROTOCOLS = (
+    *PROTOCOLS, "knn/v1", "phantom-detection/v1", "phantom-segmentation/v1", "patch-probe/v1", "phantom-sides/v1",
+    "phantom-zero-shot-segmentation/v1",
+)  # fmt: skip
 FRACTION = 10.0  # per cent of the labels
 
 
@@ -108,7 +112,7 @@ def _run_demo(recipe: Recipe, out: Path, counts: dict[str, int], full: bool) -> 
     started = time.perf_counter()
     data = make_studies(out / "data", counts, recipe.training.seed, console)
     run = out / "run"
-    finished = (run / "model.safetensors").exists()
+    finished = RunFolder(run).is_finished
     if not finished:
         pretrain(recipe, data, run, resume=(run / "config.yaml").exists(), oracle=sentence_truth)
     trained = time.perf_counter() - started

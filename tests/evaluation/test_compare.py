@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from cmcgns.evaluation import compare
 from cmcgns.evaluation.compare import compare_folders, write_comparison_rows
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.results import write_predictions, write_protocol
+from cmcgns.evaluation.results import read_predictions, write_predictions, write_protocol
 from cmcgns.metrics.interval_table import NO_VARIATION
 from cmcgns.metrics.intervals import mean_interval
 from cmcgns.metrics.measure import Measure, Measures
@@ -108,6 +109,18 @@ def test_what_is_only_in_one_is_named(tmp_path: Path) -> None:
         f"toy/v1, score Edema: only in {a}",
         f"toy/v1, score Mass: only in {b}",
     )
+
+
+def test_patches_of_another_grid_do_not_compare(tmp_path: Path) -> None:
+    """And lose no other figure."""
+    for name, grid in (("a", 4), ("b", 9)):
+        judged(tmp_path / name, 0.0, cells=(Cell(1, 0), Cell(10, 0)))
+        found = read_predictions(tmp_path / name, "toy/v1", Cell(1, 0))
+        patches = {"patch_labels": np.zeros((60, grid, 1)), "counted": np.array([True])}
+        write_predictions(tmp_path / name, "toy/v1", Cell(1, 0), "key", replace(found, arrays=found.arrays | patches))
+    found = compare_folders(tmp_path / "a", tmp_path / "b", resamples=20)
+    assert [row.fraction for row in found.rows] == [10]
+    assert found.only_in_one == ("toy/v1, 1-percent-seed-0: no difference: judged on other patches",)
 
 
 def test_classes_are_rows_and_not_primary(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The harness: cells are kept one by one, finished ones are not run again, a failure loses nothing else."""
 
+import errno
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,17 @@ from PIL import Image
 from rich.console import Console
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import explained
 from cmcgns.evaluation import figures
 from cmcgns.evaluation import run as harness
+from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.figures import figures_of
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.results import cells_of, read_predictions
 from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
 from cmcgns.evaluation.select import choose
 from cmcgns.reporting.evaluation import command
-from support.evaluation import PretendTask, tiny_encoder, write_set
+from support.evaluation import PretendTask, tiny_encoder, tiny_run, write_set
 
 NAME = "linear/v1@mine"
 
@@ -97,6 +101,44 @@ def test_a_failing_cell_loses_no_other(data: Path, tmp_path: Path, monkeypatch: 
     again = PretendTask()
     assert run(again, data, tmp_path / "out", monkeypatch, encoder).failures == []
     assert again.ran == ["50-percent-seed-1"]
+
+
+def test_a_full_disk_ends_all(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next cell would be computed for nothing; what is done stays."""
+    kept, write = [], harness.write_predictions
+
+    def refused(*parts: object) -> None:
+        if kept:
+            with explained(tmp_path):
+                raise OSError(errno.ENOSPC, "full")
+        kept.append(write(*parts))
+
+    monkeypatch.setattr(harness, "write_predictions", refused)
+    task = PretendTask()
+    with pytest.raises(UserError, match="no space is left"):
+        run(task, data, tmp_path / "out", monkeypatch)
+    assert len(task.ran) == 2
+    assert len(cells_of(tmp_path / "out", NAME)) == 1
+
+
+def test_an_image_that_may_not_be_read_ends_its_protocol_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Forbidden(PretendTask):
+        def run(self, job):
+            raise PermissionError(errno.EACCES, "no right", "picture.png")
+
+    outcome = run(Forbidden(), data, tmp_path / "out", monkeypatch)
+    assert len(outcome.failures) == 4
+
+
+def test_what_the_runs_validation_chose_belongs_to_its_hash() -> None:
+    """Else figures of its default map would pass for those of another map."""
+    encoder = tiny_run()
+    first = encoder.sha256, encoder.features_sha256
+    encoder.run.scores = replace(encoder.run.scores, map="patches")
+    again = FrozenEncoder("the same", encoder.encoder, encoder.image_size, encoder.resize, pretrained=encoder.run)
+    assert (again.sha256 == first[0], again.features_sha256 == first[1]) == (False, True)
 
 
 def test_a_task_that_moves_the_encoder_is_caught(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

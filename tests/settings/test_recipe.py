@@ -150,7 +150,8 @@ def test_the_settings_that_are_shown_are_a_recipe(name, tmp_path):
     keys = {line.split(":")[0].strip() for line in text.splitlines()}
     assert {key.rpartition(".")[2] for key in known_keys(Recipe)} <= keys
     assert all(re.search("  # [^ ]", line) for line in text.splitlines())  # each with its meaning, on one line
-    assert "start_from_step" in text and "the cosine is small at the very start too" in text
+    assert "start_from_step" in text
+    assert "the cosine is small at the very start too" in text
 
 
 def test_something_trains_the_report_encoder():

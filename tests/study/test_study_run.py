@@ -126,6 +126,18 @@ def test_what_is_kept(keep: str, left: list[bool], pretended: Path, tmp_path: Pa
     assert trained(pretended) == ALL
 
 
+def test_weights_that_were_not_kept_are_not_made_again_in_silence(pretended: Path, tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path, keep="none"), tmp_path / "out"
+    run_study(plan, out, OPTIONS)
+    (out / "results" / "full-seed-0.json").unlink()
+    with pytest.raises(UserError, match=r"run: its weights were not kept: delete .*seed-0, and it is trained again"):
+        run_study(plan, out, OPTIONS)
+    assert trained(pretended) == ALL
+    shutil.rmtree(out / "cells" / "full" / "seed-0")
+    run_study(plan, out, OPTIONS)
+    assert trained(pretended) == [*ALL, "full 0"]
+
+
 CHANGED: list[tuple[dict[str, Any], str]] = [
     ({"set": ["training.batch_size=8"]}, r"full-seed-0.json .*training.batch_size \(4, now 8\)"),
     ({"judge": [{"protocol": "linear/v1", "fractions": [10]}, {"protocol": "retrieval/v1"}]}, "settings: judge"),
@@ -449,10 +461,17 @@ def test_kills_lose_no_finished_cell_and_repeat_none(tmp_path: Path) -> None:
 
 
 class FakeRay:
-    """As much of Ray as is used, in this process."""
+    """As much of Ray as is used, in this process; what `killed` names never comes back."""
 
-    def __init__(self) -> None:
+    class exceptions:
+        """Ray's."""
+
+        RayError = type("RayError", (Exception,), {})
+        RayTaskError = type("RayTaskError", (RayError,), {})
+
+    def __init__(self, killed: str = "") -> None:
         self.asked: list[dict[str, Any]] = []
+        self.killed = killed
 
     def is_initialized(self) -> bool:
         return True
@@ -471,16 +490,19 @@ class FakeRay:
                 fake.asked.append(options)
                 return self
 
-            def remote(self, *arguments: Any) -> Any:
-                return function(*arguments)
+            def remote(self, shared: Any, job: Any) -> Any:
+                return lambda: function(shared, job) if job.name != fake.killed else fake.kill()
 
         return Remote()
+
+    def kill(self) -> None:
+        raise self.exceptions.RayError("out of\n memory")
 
     def wait(self, running: list[Any]) -> tuple[list[Any], list[Any]]:
         return running[:1], running[1:]
 
-    def get(self, done: list[Any]) -> list[Any]:
-        return done
+    def get(self, reference: Any) -> Any:
+        return reference()
 
 
 @pytest.mark.parametrize(("accelerator", "asked"), [("cpu", {}), ("auto", {"num_gpus": 1})])
@@ -492,6 +514,15 @@ def test_ray_does_the_same_work(
     run_study(plan_of(tmp_path), tmp_path / "out", StudyOptions(engine="ray", accelerator=accelerator))
     assert trained(pretended) == ALL
     assert fake.asked == [asked]
+
+
+def test_a_process_that_ray_loses_costs_its_cell_alone(
+    pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", FakeRay("full-seed-0"))
+    with pytest.raises(UserError, match=r"1 of 4 runs failed.*\n +full-seed-0: out of memory"):
+        run_study(plan_of(tmp_path), tmp_path / "out", StudyOptions(engine="ray"))
+    assert sorted(trained(pretended)) == sorted(set(ALL) - {"full 0"})
 
 
 def test_ray_is_named_where_it_is_missing(pretended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

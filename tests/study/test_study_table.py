@@ -11,7 +11,14 @@ from cmcgns.common.files import sha256
 from cmcgns.evaluation.compare import compare_folders
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import Cell, load_protocol
-from cmcgns.evaluation.results import open_results, read_predictions, write_predictions, write_protocol
+from cmcgns.evaluation.results import (
+    discard,
+    open_results,
+    read_predictions,
+    read_protocol,
+    write_predictions,
+    write_protocol,
+)
 from cmcgns.study.page import write_table
 from cmcgns.study.plan import Plan
 from cmcgns.study.results import Figure, Origin, Result, read_figures, read_result, write_result
@@ -250,6 +257,40 @@ def test_resamples_of_the_table_and_of_main_figures_are_kept(tmp_path: Path) -> 
     found = list(read_figures(folder, "linear/v1@d", "linear", plan.resampled(linear)))
     assert {figure.measure for figure in found if figure.replicates} == {"auroc", "ece"}
     assert [replace(figure, replicates=[]) for figure in found] == [replace(one, replicates=[]) for one in whole]
+
+
+def test_draws_that_nobody_asks_for_any_more_do_not_count(tmp_path: Path) -> None:
+    folder, protocol = judged(tmp_path / "judged", 1, 2.0), "linear/v1@d"
+    record = read_protocol(folder, protocol)
+    alone = {}
+    for draw in range(2):
+        settings = record["settings"] | {"seeds": 1} if draw == 0 else record["settings"]
+        write_protocol(folder, protocol, record | {"settings": settings})
+        alone[draw] = [figure.value for figure in read_figures(folder, protocol, "linear")]
+    discard(folder, protocol, Cell(10.0, 1))
+    assert alone[0] == [figure.value for figure in read_figures(folder, protocol, "linear")] != alone[1]
+    write_protocol(folder, protocol, record | {"settings": record["settings"] | {"fractions": [1.0]}})
+    assert list(read_figures(folder, protocol, "linear")) == []
+
+
+def test_a_difference_of_few_patients_is_said_to_be_too_sure(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, seeds=[0, 1, 2, 3, 4])
+    results = results_for(plan)
+    assert table_rows(plan, results)[0].note == ""
+    assert table_rows(plan, changed(results, "full", few=True, support=12))[0].note == (
+        "interval too narrow: only 12 patients"
+    )
+    plan = plan_of(tmp_path, seeds=[0])
+    note = table_rows(plan, changed(results_for(plan), "full", few=True, support=12))[0].note
+    assert note == "interval over patients alone: a single seed; interval too narrow: only 12 patients"
+    folder = judged(tmp_path / "judged", 1, 2.0)
+    found = {each.measure: each for each in read_figures(folder, "linear/v1@d", "linear")}
+    assert (found["auroc"].support, found["auroc"].few) == (13, False)  # two classes, whose means need 2 x 5
+    for draw in range(2):
+        whole = read_predictions(folder, "linear/v1@d", Cell(10.0, draw))
+        arrays = dict(whole.arrays) | {"counted": np.array([True, False])}  # one class, which needs 2 x 10
+        write_predictions(folder, "linear/v1@d", Cell(10.0, draw), "k", replace(whole, arrays=arrays))
+    assert {each.measure: each for each in read_figures(folder, "linear/v1@d", "linear")}["auroc"].few
 
 
 def test_patches_of_another_grid_do_not_pair(tmp_path: Path) -> None:

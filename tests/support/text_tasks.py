@@ -47,6 +47,7 @@ class Seer:
     """Stands for a run whose image embedding is what the picture shows; texts are looked up."""
 
     lacks, lacks_map, prompt_scores = Pretrained.lacks, Pretrained.lacks_map, Pretrained.prompt_scores
+    scores = Pretrained.scores
 
     def __init__(self, texts: dict[str, np.ndarray], dim: int = 11, scale: float = 1.0) -> None:
         self.texts, self.dim, self.scale, self.temperature = texts, dim, scale, 0.1

@@ -4,16 +4,23 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from cmcgns.common.errors import UserError
+from cmcgns.common.errors import UserError, one_line
 
 
-def on_ray(function: Callable[[Any], Any], items: Sequence[Any], gpu: bool = False) -> Iterator[Any]:
+def on_ray(
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    gpu: bool = False,
+    lost: Callable[[Any, str], Any] | None = None,
+) -> Iterator[Any]:
     """Results in the order in which they come; a bounded number is under way, so that memory does not grow.
 
     Args:
         function: picklable.
         items: picklable; one is one task.
         gpu: a task takes a GPU, if the cluster has any.
+        lost: result of an item whose process was killed, such as for want of memory, and what Ray says of it; None:
+            that ends all.
 
     Raises:
         UserError: Ray is not installed.
@@ -30,11 +37,21 @@ def on_ray(function: Callable[[Any], Any], items: Sequence[Any], gpu: bool = Fal
     shared = ray.put(function)  # sent to each machine once
     waiting = iter(items)
     ahead = 2 * max(1, int(there.get("GPU" if needs else "CPU", 1)))
-    running = [remote.remote(shared, item) for item in islice(waiting, ahead)]
+    running = {remote.remote(shared, item): item for item in islice(waiting, ahead)}
     while running:
-        done, running = ray.wait(running)
-        running += [remote.remote(shared, item) for item in islice(waiting, len(done))]
-        yield from ray.get(done)
+        done, _ = ray.wait(list(running))
+        found = [(reference, running.pop(reference)) for reference in done]
+        running |= {remote.remote(shared, item): item for item in islice(waiting, len(done))}
+        for reference, item in found:
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayTaskError:  # what the function itself raised
+                raise
+            except ray.exceptions.RayError as error:
+                if lost is None:
+                    raise
+                result = lost(item, one_line(error))
+            yield result
 
 
 def _call(function: Callable[[Any], Any], item: Any) -> Any:

@@ -22,6 +22,7 @@ from cmcgns.common.processes import in_threads
 
 _LEFT_OVER = re.compile(r"\.(.+\.)?\d+-[0-9a-f]{8}\.tmp")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (*NO_SPACE, errno.EROFS)
 _REFUSED = {
     errno.EACCES: "this user has no right to it",
     errno.EPERM: "this user has no right to it",
@@ -35,6 +36,10 @@ _REFUSED = {
     errno.EINVAL: "the name is none that this disk can hold",
     errno.ELOOP: "a link leads back to itself",
 }
+
+
+class WriteRefused(UserError):
+    """A disk or a path does not take what is to be kept."""
 
 
 def free_bytes(place: Path) -> int:
@@ -53,6 +58,12 @@ def refused_by_disk(error: Exception) -> OSError | None:
     return cause if isinstance(cause, OSError) and is_about_a_place(cause) else None
 
 
+def keeps_nothing(error: Exception) -> bool:
+    """Whether the disk refuses what is to be kept, so that what comes next would fare no better."""
+    cause = refused_by_disk(error)
+    return isinstance(error, WriteRefused) or (cause is not None and cause.errno in _FULL)
+
+
 def explain(error: OSError, path: Path | str, use: str = "written") -> str:
     """What kept a path from being written, in one line with the way out."""
     place = Path(path)
@@ -69,14 +80,14 @@ def explained(path: Path | str) -> Iterator[None]:
     """A block that writes a path: what the disk refuses becomes a message.
 
     Raises:
-        UserError: no space, no right to write, not a folder …
+        WriteRefused: no space, no right to write, not a folder …
     """
     try:
         yield
     except OSError as error:
         if not is_about_a_place(error):
             raise
-        raise UserError(explain(error, path)) from error
+        raise WriteRefused(explain(error, path)) from error
 
 
 def make_folder(path: Path, option: str = "--out") -> None:

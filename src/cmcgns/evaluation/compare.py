@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.cell_measures import least_positives, seed_measures
 from cmcgns.evaluation.contract import Predictions
@@ -148,6 +146,9 @@ def _compare_protocol(
         sides = [[read_predictions(folder, name, cell) for cell in cells] for folder in (first, second)]
         for cell, one, other in zip(cells, *sides, strict=True):
             _check_rows(one, other, f"{name}, {cell.name}", first, second)
+        if apart := next((what for pair in zip(*sides, strict=True) for what in _judged_otherwise(*pair)), ""):
+            only.append(f"{name}, {cells[0].name}: no difference: judged on other {apart}")
+            continue
         both = seed_measures(task, [*sides[0], *sides[1]], least_positives(settings))
         a, b = both[: len(cells)], both[len(cells) :]
         names = [[f"{one.metric} {one.label}".strip() for one in side[0].of] for side in (a, b)]
@@ -195,11 +196,17 @@ def _check_records(name: str, records: tuple[dict[str, Any], dict[str, Any]], fo
             )
 
 
+def _judged_otherwise(one: Predictions, other: Predictions) -> list[str]:
+    """In what two predictions are not about the same."""
+    ours, theirs = one.judged, other.judged
+    return [what for what in ours | theirs if ours.get(what) != theirs.get(what)]
+
+
 def _check_rows(one: Predictions, other: Predictions, where: str, first: Path, second: Path) -> None:
-    for what, ours, theirs in (("rows", one.rows, other.rows), ("patients", one.patients, other.patients)):
-        if np.array_equal(ours, theirs):
+    for what in _judged_otherwise(one, other):
+        if what not in ("rows", "patients"):
             continue
-        apart = sorted(set(ours.tolist()) ^ set(theirs.tolist()))
+        apart = sorted(set(one.judged[what]) ^ set(other.judged[what]))
         detail = f"{len(apart)} are only in one, first {apart[0]}" if apart else "the same in another order"
         raise UserError(f"{where}: {first} and {second} judged different {what} ({detail}): evaluate both again")
 

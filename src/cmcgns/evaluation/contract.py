@@ -39,6 +39,17 @@ class Predictions:
     arrays: Mapping[str, Array]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def judged(self) -> dict[str, list[Any]]:
+        """What was judged, in words and as lists: only figures of the same are compared.
+
+        Patches are those of an encoder's own grid, and with them the findings that fill one.
+        """
+        what = {"rows": self.rows.tolist(), "patients": self.patients.tolist()}
+        if "patch_labels" in self.arrays:
+            what |= {"patches": list(self.arrays["patch_labels"].shape), "findings": self.arrays["counted"].tolist()}
+        return what
+
 
 @dataclass(frozen=True)
 class Job:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +45,8 @@ class FrozenEncoder:
         strides: of the maps, rising; equal ones for a transformer.
         map_widths: channels of the maps.
         features_sha256: of image weights and preprocessing: equal hashes give equal features.
-        sha256: of all weights of the run that it comes from: maps and local scores are made by the objective's.
+        sha256: of all weights of the run that it comes from, and of what its validation chose: maps and local scores
+            are made by these.
     """
 
     def __init__(
@@ -130,20 +133,15 @@ class FrozenEncoder:
         """Why images cannot be compared with text; empty if they can."""
         return "" if self.pretrained else f"{self.name} has no report encoder (only the folder of a run has one)"
 
-    def lacks_joint_space(self) -> str:
-        """Why there are no global embeddings of images and text; empty if there are."""
-        if reason := self.lacks_report_encoder():
-            return reason
-        if self.run.lacks("global"):
-            return f"{self.name} was trained with objective.weight_global 0: its global embeddings mean nothing"
-        size = self.run.recipe.data.image_size
-        return (
-            "" if self.image_size == size else f"{self.name} pools images of {size} px only, not of {self.image_size}"
-        )
-
     def lacks_score(self, by: By) -> str:
         """Why images and texts cannot be scored so; empty if they can."""
-        return self.lacks_joint_space() or ("" if by == "global" else self.run.lacks(by))
+        if reason := self.lacks_report_encoder():
+            return reason
+        if reason := self.run.lacks(by):
+            return f"{self.name}: {reason}"
+        size = self.run.recipe.data.image_size
+        fits = self.image_size == size
+        return "" if fits else f"{self.name} scores images of {size} px only, not of {self.image_size}"
 
     def embed_pixels(self, pixels: Pixels, progress: Callable[[float], None]) -> npt.NDArray[np.float32]:
         """Embed stored squares; the same numbers as :meth:`cmcgns.pretrained.Pretrained.embed_image` of their files.
@@ -193,7 +191,10 @@ class FrozenEncoder:
     def _hashes(self) -> tuple[str, str]:
         about = f"{self.statistics} {self.image_size} {self.resize}"
         features = _hash(self.encoder.body, about)
-        return features, features if self.pretrained is None else _hash(self.pretrained.task, about)
+        if self.pretrained is None:
+            return features, features
+        chosen = json.dumps(asdict(self.pretrained.scores), sort_keys=True)
+        return features, _hash(self.pretrained.task, f"{about} {chosen}")
 
 
 def _choose_levels(body: nn.Module) -> list[int]:

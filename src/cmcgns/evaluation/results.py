@@ -215,6 +215,9 @@ def write_predictions(folder: Path, protocol: str, cell: Cell, key: str, predict
     for name, values in arrays.items():
         if np.asarray(values).dtype.hasobject:
             raise ValueError(f"predictions {name} are objects; numbers or text are expected")
+    (base / f"{cell.name}.json").unlink(
+        missing_ok=True
+    )  # of other data: beside the new file it would pass for its own
     write_arrays(base / f"{cell.name}.npz", arrays, compress=True)
     record = {"key": key, "fraction": cell.fraction, "seed": cell.seed, "facts": dict(predictions.facts)}
     write_json(base / f"{cell.name}.json", record)

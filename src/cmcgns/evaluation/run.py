@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cmcgns.common.array_cache import cache_folder
+from cmcgns.common.files import keeps_nothing
 from cmcgns.evaluation.contract import Job, Task
 from cmcgns.evaluation.data import TaskData, work_key
 from cmcgns.evaluation.encoder import FrozenEncoder
@@ -88,7 +89,7 @@ def run_protocols(
     """Compute what is missing; one failing cell or protocol does not lose the others.
 
     Raises:
-        UserError: `out` holds another encoder's results.
+        UserError: `out` holds another encoder's results, or the disk refuses what is to be kept.
     """
     open_results(out, encoder.name, encoder.sha256)
     encoder.to(options.device)
@@ -97,6 +98,8 @@ def run_protocols(
         try:
             evaluation.run(protocol, folder)
         except Exception as error:  # a bug in one protocol must not lose hours of the others
+            if keeps_nothing(error):
+                raise
             evaluation.outcome.failures.append((protocol.id, "", message_of(error, protocol.id)))
             evaluation.say(f"{protocol.id}: failed, the reason is below")
         for bar in progress.task_ids:
@@ -163,6 +166,8 @@ class _Evaluation:
                     left.remove(cell)
                     self.progress.update(bar, advance=1, doing=cell.name)
             except Exception as error:
+                if keeps_nothing(error):
+                    raise
                 rest = [cell for cell in tried if cell in left]
                 if len(rest) > 1:
                     logger.debug("%s: %s; its cells are tried one by one", name, error)

@@ -112,7 +112,12 @@ def _reason(support: Sequence[tuple[Kind, int]], flat: bool, times: int) -> str:
         return ONE_PATIENT if patients == 1 and not kind.name else f"{TOO_FEW}: {whom}, at least {LEAST} are needed"
     if flat:
         return NO_VARIATION
-    return f"{NARROW}: {whom}" if any(count < times * each.enough for each, count in support) else ""
+    return f"{NARROW}: {whom}" if is_narrow(support, times) else ""
+
+
+def is_narrow(support: Sequence[tuple[Kind, int]], times: int = 1) -> bool:
+    """Whether an interval rests on too few patients of some kind to be as wide as it should be."""
+    return any(count < times * each.enough for each, count in support)
 
 
 def none_if_undefined(values: FloatArray) -> list[float | None]:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from cmcgns.common.claim import LOCK, FolderInUse, claimed
 from cmcgns.common.errors import UserError, first_of, one_line
-from cmcgns.common.files import is_left_over, refused_by_disk, write_json
+from cmcgns.common.files import is_left_over, keeps_nothing, write_json
 from cmcgns.common.stored import naming_damage, read_json
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.run import EvaluateOptions
@@ -105,7 +105,7 @@ def do_job(work: Work, job: Job, begun: Callable[[], None] | None = None) -> Out
     except FolderInUse:
         return Outcome(job, "busy")
     except Exception as error:  # of the libraries below, such as too little memory: other cells may do
-        if refused_by_disk(error):
+        if keeps_nothing(error):
             raise
         if isinstance(error, UserError):
             return Outcome(job, "failed", str(error))
@@ -132,7 +132,11 @@ def conflict(plan: Plan, out: Path, job: Job, data: str | None = None, judges: b
         judges: whether runs that are kept are judged again where the protocols are others.
     """
     way_out = f"choose another --out, or delete {result_file(out, job.name)} and {place_of(out, job)}"
-    judged_again = judges and RunFolder(place_of(out, job) / "run").model.is_file()
+    run = RunFolder(place_of(out, job) / "run")
+    judged_again = judges and run.model.is_file()
+    if judges and run.has_ended and not run.model.is_file() and not result_file(out, job.name).is_file():
+        place = place_of(out, job)
+        return f"{run.path}: its weights were not kept: delete {place}, and it is trained again"
     for where, origin in _made(out, job):
         changed = origin.settings_that_differ(job.decisive)
         if where.is_file() and origin.protocols != plan.protocols and not judged_again:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,10 @@ from pydantic import TypeAdapter, ValidationError
 from cmcgns.common.files import write_text
 from cmcgns.common.stored import naming_damage
 from cmcgns.evaluation.cell_measures import least_positives, seed_measures
+from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.results import cells_of, read_predictions, read_protocol
 from cmcgns.evaluation.tasks import get_task
-from cmcgns.metrics.interval_table import none_if_undefined
+from cmcgns.metrics.interval_table import DIFFERENCE, is_narrow, none_if_undefined
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.metrics.resamples import resample
 from cmcgns.settings.recipe import completed, differences
@@ -47,6 +48,7 @@ class Figure:
         rows: hash of the test rows and patients: only resamples of the same ones are paired.
         replicates: R values on the same resamples of the patients in every cell; None where undefined, and none at
             all of a single patient, or where they are not kept.
+        few: whether a difference of it rests on so few patients of some kind that its interval is too narrow.
     """
 
     judge: str
@@ -56,6 +58,7 @@ class Figure:
     support: int
     rows: str
     replicates: list[float | None]
+    few: bool = False
 
     def drawn(self) -> FloatArray:
         """(R,) resamples, NaN where undefined."""
@@ -158,9 +161,10 @@ def read_figures(
     kept: Container[tuple[float | None, str]] | None = None,
     resamples: int = RESAMPLES,
 ) -> Iterator[Figure]:
-    """Every figure over all classes that a folder of `cmcgns evaluate` has of a protocol.
+    """Every figure over all classes that the last call of `cmcgns evaluate` asked a folder for, of a protocol.
 
-    The draws depend on the ids of the test patients alone, so those of all cells are the same.
+    Cells of fractions and seeds that an earlier call asked for are not among them. The draws depend on the ids of the
+    test patients alone, so those of all cells are the same.
 
     Args:
         judged: the folder.
@@ -170,19 +174,22 @@ def read_figures(
         resamples: R.
     """
     settings = read_protocol(judged, protocol)["settings"]
-    task, cells = get_task(settings["task"]), cells_of(judged, protocol)
+    task, cells = get_task(settings["task"]), [cell for cell in cells_of(judged, protocol) if _asked(cell, settings)]
     for fraction in dict.fromkeys(cell.fraction for cell in cells):
         draws = [read_predictions(judged, protocol, cell) for cell in cells if cell.fraction == fraction]
         measures = seed_measures(task, draws, least_positives(settings))
         of = [measure for measure in measures[0].of if not measure.label]
         found = resample(measures, of, draws[0].patients, None, resamples, 0)
-        about = [draws[0].rows.tolist(), draws[0].patients.tolist()]
-        if "patch_labels" in draws[0].arrays:  # another grid has other patches, and other findings that fill one
-            about += [list(draws[0].arrays["patch_labels"].shape), draws[0].arrays["counted"].tolist()]
-        rows = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        rows = hashlib.sha256(json.dumps(list(draws[0].judged.values())).encode()).hexdigest()
         values, drawn = none_if_undefined(found.values.mean(axis=0)), np.round(found.drawn.mean(axis=0), _DIGITS)
         for place, measure in enumerate(of):
             support = min(count for _, count in found.support[place])
             wanted = kept is None or (fraction, measure.metric) in kept
             replicates = none_if_undefined(drawn[:, place]) if wanted else []
-            yield Figure(judge, fraction, measure.metric, values[place], support, rows, replicates)
+            few = is_narrow(found.support[place], DIFFERENCE)
+            yield Figure(judge, fraction, measure.metric, values[place], support, rows, replicates, few)
+
+
+def _asked(cell: Cell, settings: Mapping[str, Any]) -> bool:
+    """Whether a cell is of the fractions and seeds that a protocol's record names; of what learns nothing it is."""
+    return cell.fraction is None or (cell.fraction in settings["fractions"] and (cell.seed or 0) < settings["seeds"])

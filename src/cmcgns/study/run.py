@@ -159,7 +159,8 @@ def _is_done(work: Work, job: Job) -> bool:
 
 def _attempt(work: Work, jobs: Sequence[Job], options: StudyOptions, console: Console) -> Iterator[Outcome]:
     if options.engine == "ray":
-        yield from on_ray(partial(do_job, work), jobs, gpu=options.accelerator in ("auto", "cuda"))
+        gpu = options.accelerator in ("auto", "cuda")
+        yield from on_ray(partial(do_job, work), jobs, gpu, lambda job, said: Outcome(job, "failed", said))
         return
     for number, job in enumerate(jobs, 1):
         about = f"{job.name} ({number} of {len(jobs)})"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cmcgns.metrics.interval_table import leaves_out_zero
+from cmcgns.metrics.interval_table import NARROW, NO_VARIATION, leaves_out_zero
 from cmcgns.metrics.measure import LEAST
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.metrics.resamples import percentile_ends
@@ -151,8 +151,8 @@ def _difference(
         return difference, None, None, f"no interval: {_NOT_KEPT}"
     low, high = difference_interval(np.stack([one.drawn() - other.drawn() for one, other in pairs]))
     if not high - low > _ROUNDING:
-        return difference, None, None, "no interval: no variation among the resamples"
-    few = "interval over patients alone: a single seed" if len(pairs) == 1 else ""
-    if 1 < len(pairs) < FEW_SEEDS:
-        few = f"interval too narrow: only {len(pairs)} seeds"
-    return difference, low, high, few
+        return difference, None, None, NO_VARIATION
+    few = [f"only {len(pairs)} seeds"] if 1 < len(pairs) < FEW_SEEDS else []
+    few += [f"only {support} patients"] if any(figure.few for pair in pairs for figure in pair) else []
+    said = ["interval over patients alone: a single seed"] if len(pairs) == 1 else []
+    return difference, low, high, "; ".join(said + ([f"{NARROW}: {', '.join(few)}"] if few else []))

@@ -134,7 +134,12 @@ class RunFolder:
     @property
     def is_finished(self) -> bool:
         """Whether the run has come to its end and its weights are there."""
-        return self.model.is_file() and "finished" in self.read_provenance()
+        return self.model.is_file() and self.has_ended
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has come to its end, whatever became of its weights since."""
+        return "finished" in self.read_provenance()
 
     def read_report_config(self) -> dict[str, Any]:
         """The report encoder's Hugging Face configuration.

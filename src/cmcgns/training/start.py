@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError, one_line
-from cmcgns.common.files import explain, refused_by_disk
+from cmcgns.common.files import WriteRefused, explain, refused_by_disk
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import differences, with_free_settings
 from cmcgns.training.checkpoint import TrainingState, checkpoints, newest_whole, read_state
@@ -54,7 +54,8 @@ def nothing_lost(folder: RunFolder) -> Iterator[None]:
         if cause is None or not folder.config.is_file():
             raise
         said = explain(cause, cause.filename or folder.path, "used") if error is cause else str(error)
-        raise UserError(f"{said}. {_way_on(folder)}") from cause
+        kind = WriteRefused if isinstance(error, WriteRefused) else UserError
+        raise kind(f"{said}. {_way_on(folder)}") from cause
 
 
 def _way_on(folder: RunFolder) -> str:

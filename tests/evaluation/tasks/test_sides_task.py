@@ -71,6 +71,15 @@ def test_a_finding_that_a_box_shows_on_the_other_side_is_left_out(tmp_path: Path
     assert named == [f"{number}.png" for number in (4, 6, 7, 8, 10, 11)]
 
 
+def test_boxes_may_call_a_finding_by_any_of_its_names() -> None:
+    text = ["Small left pleural effusion."]
+    for name in ("Effusion", "Pleural Effusion", "pleural_effusion"):
+        for source in ("built-in", "phantom"):
+            book = load_prompts(source)
+            assert find_statements(text, book, book.labels(), [{(name, "left")}])
+            assert not find_statements(text, book, book.labels(), [{(name, "left"), (name, "right")}]), (name, source)
+
+
 def test_figures_are_those_of_sentences_scored_one_by_one(tmp_path: Path) -> None:
     """A run with random weights, each image and sentence alone."""
     encoder = tiny_run()
@@ -127,11 +136,17 @@ def test_an_oracle_a_liar_and_the_blind(
     assert next(iter(found)) == Measure("side_accuracy_global")
 
 
-def test_what_is_lacking_is_said(tmp_path: Path) -> None:
+def test_what_is_lacking_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = TaskData(PROTOCOL, write_set(tmp_path / "a"), SIDE, SIDE)
     assert TASK.lacks(silent, frozen(Seer({}))) == "no image of test has a report"
     folder = write_set(tmp_path / "b", report="The heart is enlarged.")
     data = TaskData(PROTOCOL, folder, SIDE, SIDE)
     assert "no report encoder" in TASK.lacks(data, frozen(None))
+    pair = tiny_run()
+    one_way = {"global": "its global embeddings mean nothing", "local": "", "sum": "no sum"}
+    monkeypatch.setattr(pair.run, "lacks", one_way.__getitem__)
+    assert TASK.lacks(data, pair) == ""
+    one_way["local"] = "no local score"
+    assert "its global embeddings mean nothing" in TASK.lacks(data, pair)
     with pytest.raises(UserError, match="no report of test states a finding on one side"):
         predict(PROTOCOL, folder, frozen(Seer({})))

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from cmcgns.reporting import style
@@ -18,9 +19,10 @@ def box(label: str, side: str = "none", degree: str = "small") -> Box:
     return Box(0.25, 0.5, 0.75, 1.0, label, side, degree)
 
 
-def _named(sentence: str, label: str, boxes: list[Box]) -> tuple[Box, ...]:
+def _named(sentence: str, label: str, boxes: list[Box], dataset: str = "phantom") -> tuple[Box, ...]:
     """Boxes of the label that the sentence states."""
-    found = statements(SimpleNamespace(boxes=[boxes], sentences=[[sentence]]))
+    frame = pd.DataFrame({"dataset": [dataset]})
+    found = statements(SimpleNamespace(boxes=[boxes], sentences=[[sentence]], frame=frame))
     return next((statement.boxes for statement in found if statement.label == label), ())
 
 
@@ -45,6 +47,11 @@ def test_retrocardiac_consolidation_is_no_cardiomegaly() -> None:
     sentence = "Moderate consolidation in the left retrocardiac region."
     assert _named(sentence, "Cardiomegaly", boxes) == ()
     assert _named(sentence, "Consolidation", boxes) == (boxes[1],)
+
+
+def test_findings_of_real_studies_are_known_by_the_names_of_their_datasets() -> None:
+    (found,) = _named("Small left effusion.", "Pleural Effusion", [box("Pleural Effusion", "left")], "vindr")
+    assert found.side == "left"
 
 
 def test_unknown_label_is_looked_for_by_its_name() -> None:

@@ -265,6 +265,21 @@ def test_maps_are_those_of_ground_beside_a_finding_that_is_not_there(run: Path, 
         assert not stated & there
 
 
+def test_a_finding_without_a_box_is_not_taken_for_absent(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label or the report says that it is there: boxes may be partial."""
+    studies, book = encode_studies(load(run), data), load_prompts("phantom")
+    assert any(example.absent for example in make_examples(studies, 6))
+    studies.frame[[f"label_{label}" for label in FINDINGS]] = 1
+    assert not any(example.absent for example in make_examples(studies, 6))
+    studies.frame[[f"label_{label}" for label in FINDINGS]] = float("nan")
+    stated = [book.of(label).positive[0] for label in FINDINGS]
+    told = [[*sentences, *stated] for sentences in studies.sentences]
+    monkeypatch.setattr(type(studies), "sentences", told)
+    assert not any(example.absent for example in make_examples(studies, 6))
+
+
 def test_all_maps_have_one_scale(run: Path, data: Path) -> None:
     model = load(run)
     examples = make_examples(encode_studies(model, data), 6)

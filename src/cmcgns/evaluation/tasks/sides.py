@@ -45,7 +45,8 @@ class Sides:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        return data.lacks_reports() or encoder.lacks_joint_space()
+        lacks = [encoder.lacks_score(by) for by in get_args(By)]
+        return data.lacks_reports() or ("" if "" in lacks else lacks[0])
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Score every statement and its swapped twin with the statement's own image."""
@@ -98,7 +99,7 @@ def find_statements(
             stated = [label for label in labels if book.states(sentence, label)]
             others = [each for each in sentences.values() if any(book.states(each, label) for label in stated)]
             sides = {word.lower() for each in others for word in _BOTH.findall(each)}
-            sides |= {side for label, side in (boxes[image] if boxes else ()) if label in stated}
+            sides |= {side for label, side in (boxes[image] if boxes else ()) if book.states(sentence, label)}
             if stated and len(sides) == 1:
                 found.append(Statement(image, stated[0], sentence))
     return found

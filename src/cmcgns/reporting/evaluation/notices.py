@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.results import ENCODER, ResultRow, cells_of, read_predictions, read_protocol
+from cmcgns.evaluation.task_settings.sides import SIDE_ACCURACY
 from cmcgns.metrics.measure import ENOUGH, LEAST
+from cmcgns.pretrained.model import By
 from cmcgns.reporting.evaluation.names import extent, is_legacy, protocol_title
 from cmcgns.reporting.evaluation.selection import Selection
 
@@ -77,6 +79,7 @@ _FIXED = {
     "auroc": 0.5,
     "map_auroc": 0.5,
     "auroc_rare": 0.5,
+    **dict.fromkeys((f"{SIDE_ACCURACY}_{by}" for by in get_args(By)), 0.5),
     "cnr_similarity": 0.0,
     "cnr_attention": 0.0,
     "cnr_default": 0.0,

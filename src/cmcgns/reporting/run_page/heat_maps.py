@@ -1,6 +1,6 @@
 """Heat maps of sentences: one that states a finding, beside its place, and one whose finding is absent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cmcgns.data.manifest import LABEL
 from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.pretrained import Pretrained
 from cmcgns.pretrained.phrase_maps import to_pixels
-from cmcgns.pretrained.prompts import load_prompts, speaks_of_side
+from cmcgns.pretrained.prompts import PromptBook, load_prompts, speaks_of_side
 from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
 from cmcgns.reporting.style import (
     INK,
@@ -42,7 +43,7 @@ class Statement:
 
 def statements(studies: EncodedStudies) -> list[Statement]:
     """All sentences that state a finding with a box, in order; a sentence of two findings counts once for each."""
-    found, book = [], load_prompts("phantom")
+    found, book = [], book_of(studies)
     for row, boxes in enumerate(studies.boxes):
         for label in dict.fromkeys(box.label for box in boxes):
             for number, sentence in enumerate(studies.sentences[row]):
@@ -50,6 +51,12 @@ def statements(studies: EncodedStudies) -> list[Statement]:
                 if named and book.states(sentence, label):
                     found.append(Statement(row, number, label, named))
     return found
+
+
+def book_of(studies: EncodedStudies) -> PromptBook:
+    """The words that tell what a sentence of these studies is about."""
+    names = studies.frame.get("dataset", ())
+    return load_prompts("phantom" if set(names) == {"phantom"} else "built-in")
 
 
 def choose_statements(studies: EncodedStudies, count: int) -> list[Statement]:
@@ -132,7 +139,7 @@ def make_examples(studies: EncodedStudies, count: int) -> list[Example]:
     first = {statement.label: statement for statement in reversed(said)}
     examples = []
     for statement in choose_statements(studies, count):
-        there = {box.label for box in studies.boxes[statement.row]}
+        there = _findings(studies, statement.row, first)
         after = sorted(first, key=lambda label: (label <= statement.label, label))  # the next one in the alphabet
         absent = next((first[label] for label in after if label not in there), None)
         texts = [studies.sentences[each.row][each.sentence] for each in (statement, absent) if each is not None]
@@ -141,6 +148,18 @@ def make_examples(studies: EncodedStudies, count: int) -> list[Example]:
         ]
         examples.append(Example(statement, maps[0], maps[1] if absent else None))
     return examples
+
+
+def _findings(studies: EncodedStudies, row: int, labels: Iterable[str]) -> set[str]:
+    """Which of some findings a study has, as far as boxes, its report or a label say: not every finding has a box."""
+    book, about, boxed = book_of(studies), studies.frame.iloc[row], {box.label for box in studies.boxes[row]}
+    return {
+        label
+        for label in labels
+        if label in boxed
+        or about.get(f"{LABEL}{label}") == 1
+        or any(book.states(sentence, label) for sentence in studies.sentences[row])
+    }
 
 
 @torch.no_grad()
