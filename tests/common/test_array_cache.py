@@ -115,6 +115,41 @@ def test_an_interruption_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system without locks, as some that machines share."""
+
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(array_cache.fcntl, "flock", refused)
+
+
+def test_of_many_that_ask_at_once_one_makes_it(tmp_path):
+    """As the ranks of a run do: each would decode all images, and set their space aside."""
+    filled, results, together = [], [], threading.Barrier(4)
+
+    def slowly(array, rows):
+        filled.append(len(list(tmp_path.glob(".a.npy.*.tmp"))))
+        time.sleep(0.2)
+        ones(array, rows)
+
+    def make():
+        together.wait(10)
+        results.append(np.array(cached_array(tmp_path / "a.npy", SHAPE, np.uint8, slowly)))
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (len(results), filled) == (4, [1])
+    for result in results:
+        np.testing.assert_array_equal(result, np.ones(SHAPE))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.mark.usefixtures("no_locks")
 def test_pitfall_files_writers_of_one_process_number_do_not_meet(tmp_path, monkeypatch):
     """Containers that share a cache often have equal process numbers."""
     monkeypatch.setattr(os, "getpid", lambda: 1)
@@ -139,6 +174,7 @@ def test_pitfall_files_writers_of_one_process_number_do_not_meet(tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 
+@pytest.mark.usefixtures("no_locks")
 @pytest.mark.parametrize(("mine", "theirs", "left"), [({1}, (), ()), ((), {1}, ()), ({1}, {2}, {1})])
 def test_of_two_writers_the_first_wins_unless_it_has_gaps_that_the_second_has_not(tmp_path, mine, theirs, left):
     file = tmp_path / "a.npy"
@@ -170,13 +206,13 @@ cached_array(Path(sys.argv[1]), (5, 3), "u1", lambda *_: os.kill(os.getpid(), si
 def test_left_overs_of_writers_that_are_gone_are_removed_and_those_of_living_ones_are_not(tmp_path):
     file = tmp_path / "a.npy"
     assert subprocess.run([sys.executable, "-c", KILLED, str(file)], check=False).returncode == -9
-    (left,) = tmp_path.iterdir()
+    (left,) = tmp_path.glob(".a.npy.*.tmp")
 
     def age(path: Path) -> None:
         os.utime(path, (time.time() - 3600,) * 2)
 
     def while_living(array, rows):
-        (mine,) = tmp_path.glob(".a.npy.*")
+        (mine,) = tmp_path.glob(".a.npy.*.tmp")
         age(mine)
         cached_array(tmp_path / "b.npy", SHAPE, np.uint8, ones)
         assert mine.exists()

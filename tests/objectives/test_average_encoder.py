@@ -74,3 +74,10 @@ def test_the_model_s_gradient_is_not_touched_by_the_target() -> None:
     average = task.objective.average
     assert average is not None
     assert not any(value.requires_grad for value in average.state_dict(keep_vars=True).values())
+
+
+def test_nothing_is_averaged_where_nothing_is_rebuilt() -> None:
+    for weight, there in ((0.2, True), (0.0, False)):
+        changes = {"objective__target": "features", "objective__weight_reconstruction": weight}
+        task = build_task(tiny_recipe(**changes), 50)
+        assert any(".average." in name for name in task.state_dict()) == there

@@ -333,6 +333,17 @@ def test_a_bank_that_has_seen_few_steps_says_nothing_of_its_shares() -> None:
     torch.testing.assert_close(bank.shares, torch.full((4,), 0.25))
 
 
+def test_figures_of_a_step_stay_those_of_that_step() -> None:
+    """Several micro-steps are averaged after the last one."""
+    bank = started_bank()
+    observe(bank, unit(12, 8, seed=5), unit(12, 8, seed=6))
+    noted = bank.statistics()
+    before = {name: float(value) for name, value in noted.items()}
+    observe(bank, unit(12, 8, seed=7), unit(12, 8, seed=8))
+    assert {name: float(value) for name, value in noted.items()} == before
+    assert float(bank.statistics()["mean_cosine"]) != before["mean_cosine"]
+
+
 def test_mean_cosine_is_followed_after_the_start_too() -> None:
     bank = started_bank()
     z1, z2 = unit(12, 8, seed=5), unit(12, 8, seed=6)

@@ -23,7 +23,8 @@ REFUSED = {
     "objective.query has no meaning with objective.reconstruction=image_only": [
         "reconstruction=image_only", "query=unmasked",
     ],
-    "objective.query=unmasked asks with tokens that mask=tokens leaves out": ["mask=tokens", "query=unmasked"],
+    "query=unmasked asks with f_I of the whole image, which mask=tokens hides": ["mask=tokens", "query=unmasked"],
+    "query=unmasked asks with f_I of the whole image, which mask=pixels hides": ["mask=pixels", "query=unmasked"],
     "made by what L_global trains: set weight_global above 0": [
         "target=text_map", "weight_global=0", "sentence_gradient=1",
     ],

@@ -69,6 +69,20 @@ def test_bank_goes_on_from_the_best_epoch_on_the_host_too(
     assert any("older than the cluster bank's start, so it starts anew" in event["message"] for event in events)
 
 
+def test_a_bank_that_stage_two_cannot_start_any_more_is_said(
+    studies: Path, tmp_path: Path, validation_losses: dict[str, Any]
+) -> None:
+    """The steps between the best epoch and the end of Stage I do not count for it."""
+    validation_losses["global"] = [1.0, 2.0, 3.0]
+    bank = {"clusters": 6, "start_cosine": -1.0, "start_from_step": 0, "start_by_step": 3 * STEPS, "check_every": 1}
+    recipe = tiny_recipe(alignment__epochs=2, reconstruction__epochs=1, objective__bank=bank)
+    out = run(studies, tmp_path / "run", recipe)
+    events = [record for record in read_metrics(out / "metrics.jsonl") if record["kind"] == "event"]
+    (said,) = (event for event in events if event["message"].startswith("objective.bank.start_by_step is"))
+    assert said["stage"] == "reconstruction"
+    assert f"the run ends with micro-step {2 * STEPS}" in said["message"]
+
+
 def test_of_equally_good_epochs_the_last_is_taken(
     studies: Path, tmp_path: Path, validation_losses: dict[str, Any]
 ) -> None:

@@ -114,4 +114,6 @@ def test_a_bank_that_nothing_can_force_to_start_is_said_at_the_beginning(studies
     bank = {"clusters": 6, "start_from_step": 0, "start_by_step": 1000}
     recipe = tiny_recipe(objective__bank=bank, reconstruction__epochs=0, alignment__epochs=1)
     first = read_metrics(run(studies, tmp_path / "run", recipe) / "metrics.jsonl")[0]
-    assert first["message"].startswith(f"objective.bank.start_by_step is 1000, but the run has {STEPS} micro-steps")
+    assert first["message"].startswith(
+        f"objective.bank.start_by_step is 1000, but the run ends with micro-step {STEPS}"
+    )

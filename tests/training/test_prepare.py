@@ -86,6 +86,28 @@ def test_unreadable_images_stop_with_all_of_them_or_are_left_out(folder, tmp_pat
     ]
 
 
+def test_rows_of_other_splits_are_not_looked_at(folder, caplog):
+    """A missing image of the test set is no reason to stop, nor do its reports count."""
+    alone = summary(prepare_data(settings("data.val_split=null"), folder))
+    table = pd.read_csv(folder / "pairs.csv", dtype=str).assign(split="train")
+    more = table.assign(split="test", image_path="gone.png", study_id="t" + table["study_id"], report="Other. Words.")
+    more["image_path"] = [f"gone-{number}.png" for number in range(6)]
+    pd.concat([table, more]).to_csv(folder / "pairs.csv", index=False)
+    with caplog.at_level(logging.INFO):
+        assert summary(prepare_data(settings("data.val_split=null"), folder)) == alone
+    assert "6 rows of split test are not used" in caplog.text
+    with pytest.raises(UserError, match=r"no row has split pretraining \(found: test, train\)"):
+        prepare_data(settings("data.train_split=pretraining"), folder)
+
+
+def test_images_stay_on_disk_where_some_are_left_out(folder):
+    (folder / "1.png").write_bytes(b"")
+    images = prepare_data(settings("data.bad_images=leave_out"), folder).train.images
+    assert isinstance(images.pixels, np.memmap)
+    assert images.shape == (4, 16, 16)
+    np.testing.assert_array_equal(images[np.array([3, 0])], images.pixels[[4, 0]])
+
+
 def test_a_list_of_nothing_left_out_has_its_header(folder, tmp_path):
     table = pd.read_csv(folder / "pairs.csv").dropna()
     table.to_csv(folder / "pairs.csv", index=False)
@@ -175,9 +197,17 @@ def test_batches_say_who_sits_out_and_have_more_than_one_study():
         describe_batches(alone, 8, 1)
     with pytest.raises(UserError, match=r"studies: 1; its image would have no other .* give at least 2"):
         describe_batches(settings("training.batch_size=16"), 1, 1)
-    without = settings("training.batch_size=16", "objective.weight_global=0", "objective.sentence_gradient=1")
+    published = ("objective.local=own_query", "objective.rarity=0", "objective.bank.source=cross_modal")
+    own_image = ("objective.weight_global=0", "objective.sentence_gradient=1", *published)  # other sentences will do
+    without = settings("training.batch_size=16", *own_image)
     with pytest.raises(UserError, match=r"studies: 1, which do not fill one batch of 16: set .*batch_size=1,"):
         describe_batches(without, 1, 1)
+
+
+def test_a_single_study_is_nothing_to_contrast_for_l_report_either():
+    alone = settings("objective.weight_global=0", "objective.sentence_gradient=1", "training.batch_size=1")
+    with pytest.raises(UserError, match=r"training\.batch_size is 1"):
+        describe_batches(alone, 10, 1)
 
 
 def test_fixed_shapes_are_the_bounds(folder):

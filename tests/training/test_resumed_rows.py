@@ -1,5 +1,6 @@
 """A resumed run goes on with the rows, splits and pictures that it was started with, or says which are gone."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -81,6 +82,17 @@ def test_images_that_come_back_do_not_change_the_run(
     assert sorted(train + validation) == [row for row in used.tolist() if row not in ABSENT]
     patients = [set(manifest["patient_id"][[row - 1 for row in rows]]) for rows in (train, validation)]
     assert not patients[0] & patients[1]
+
+
+def test_a_run_that_starts_over_still_says_what_was_left_out(gaps: Path, tmp_path: Path) -> None:
+    """Killed after its rows were noted and before the first checkpoint."""
+    out = tmp_path / "run"
+    assert in_child(run_with_fault, kill_at_step, (0,), gaps, out, recipe()) == -9
+    assert not list((out / "state").glob("step-*"))
+    before = (out / "left_out.csv").read_text(), json.loads((out / "provenance.json").read_text())["data"]
+    assert before[0].count("image file is missing") == len(ABSENT)
+    run(gaps, out, recipe(), resume=True)
+    assert ((out / "left_out.csv").read_text(), json.loads((out / "provenance.json").read_text())["data"]) == before
 
 
 def test_images_that_were_moved_to_another_disk_are_the_same_images(

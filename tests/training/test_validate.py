@@ -1,5 +1,6 @@
 """Validation changes nothing and counts every row."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,30 @@ def test_every_image_is_encoded_once_and_recall_is_that_of_embeddings(
     )
     expected = retrieval(image, report, torch.cat([batch.report_text for batch in batches])[:limit].numpy())
     assert {name: figures[name] for name in expected} == expected
+
+
+class OnDevice(torch.Tensor):
+    """A tensor that NumPy cannot read before it is on the host, as those of a GPU."""
+
+    def cpu(self) -> torch.Tensor:  # type: ignore[override]
+        return self.as_subclass(torch.Tensor)
+
+    def numpy(self, **_: Any) -> Any:
+        raise TypeError("can't convert a device's tensor to numpy")
+
+
+def test_what_numpy_reads_has_come_to_the_host(
+    task: PretrainingTask, prepared: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = validate(task, prepared.validation, BATCH, 100, "cpu")
+
+    def to(batch: Batch, _: object) -> Batch:
+        tensors = {field.name: getattr(batch, field.name) for field in fields(batch)}
+        moved = {name: value.as_subclass(OnDevice) for name, value in tensors.items() if torch.is_tensor(value)}
+        return replace(batch, **moved)
+
+    monkeypatch.setattr(Batch, "to", to)
+    assert validate(task, prepared.validation, BATCH, 100, "cpu") == expected
 
 
 @pytest.mark.parametrize("limit", [100, 5])

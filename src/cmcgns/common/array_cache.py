@@ -1,8 +1,9 @@
 """Arrays that are computed once and kept as files, which are memory-mapped: whole, or not there.
 
-Several processes may ask for the same array at once, on one machine or on many that share the folder: each writes a
-temporary file of its own, and the first that is done gives it the name. A file ends with a mark that says which rows
-could not be filled, written after everything else; without it a file is made again.
+Several processes may ask for the same array at once, on one machine or on many that share the folder: one makes it
+and the others wait. Where the file system has no locks each writes a temporary file of its own, and the first that is
+done gives it the name. A file ends with a mark that says which rows could not be filled, written after everything
+else; without it a file is made again.
 """
 
 import fcntl
@@ -19,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
-from cmcgns.common.errors import UserError
-from cmcgns.common.files import NO_SPACE, free_bytes, temporary_beside
+from cmcgns.common.files import NO_SPACE, WriteRefused, free_bytes, temporary_beside
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +51,13 @@ def cached_array(file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, fill:
         The array, memory-mapped, read-only.
 
     Raises:
-        UserError: the folder has no room for it, or cannot be written to.
+        WriteRefused: the folder has no room for it, or cannot be written to.
     """
     kind = np.dtype(dtype)
     while True:
         gaps = _gaps(file, shape, kind)
         if gaps is None:
-            if file.exists():
-                logger.warning("%s: damaged or not finished; it is made again", file)
-            _make(file, shape, kind, fill)
+            _make_once(file, shape, kind, fill)
         elif gaps:
             _fill_gaps(file, gaps, fill)
         with suppress(FileNotFoundError):  # another process, which needs it no longer, has just removed it
@@ -78,6 +76,24 @@ def _gaps(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[int]
         return [int(row) for row in json.loads(mark.removeprefix(_MARK))]
     except (OSError, ValueError, TypeError, EOFError):
         return None
+
+
+def _make_once(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Fill) -> None:
+    """Make the array, unless another process has made it since; the ranks of a run all come at once."""
+    lock = file.with_name(f".{file.name}.lock")
+    with _explaining(file.parent, int(np.prod(shape)) * dtype.itemsize):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        held = lock.open("ab")
+    with held:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            if _gaps(file, shape, dtype) is None:
+                if file.exists():
+                    logger.warning("%s: damaged or not finished; it is made again", file)
+                _make(file, shape, dtype, fill)
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _make(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Fill) -> None:
@@ -143,7 +159,7 @@ def _explaining(folder: Path, size: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
+        raise WriteRefused(
             f"{folder}: no array of {size:,} bytes can be kept there ({error.strerror or error}; "
             f"{free_bytes(folder):,} bytes are free); make room, or set CMCGNS_CACHE to another folder"
         ) from error

@@ -26,12 +26,12 @@ def unhealthy(bank: ClusterBank, metrics: Mapping[str, float]) -> str | None:
 
 
 def starts_too_late(bank: ClusterBank, micro_steps: int) -> str | None:
-    """A warning when the latest start lies beyond the run's micro-steps, so that nothing forces it."""
-    last = bank.settings.start_by_step
-    if bank.is_started or last <= micro_steps:
+    """A warning when the latest start lies beyond the micro-steps that are left, so that nothing forces it."""
+    last, ends = bank.settings.start_by_step, int(bank.steps) + micro_steps
+    if bank.is_started or last <= ends:
         return None
     return (
-        f"objective.bank.start_by_step is {last}, but the run has {micro_steps} micro-steps: the cluster "
+        f"objective.bank.start_by_step is {last}, but the run ends with micro-step {ends}: the cluster "
         "bank starts only if its conditions are met before "
         f"(objective.bank.start_from_step is {bank.settings.start_from_step})"
     )

@@ -192,7 +192,7 @@ class ClusterBank(nn.Module):
             "bank_started": self.started.float(),
             "bank_dead": self.dead.float().mean(),
             "bank_largest": self.shares.max(),
-            "mean_cosine": self.mean_cosine,
+            "mean_cosine": self.mean_cosine.clone(),  # the buffer goes on moving
         }
 
     def _track_means(self, z1: Tensor, z2: Tensor, mask: Tensor) -> None:

@@ -73,7 +73,7 @@ class CMCGNS(Objective):
                 f"objective.mask=tokens: {type(encoder.body).__name__} cannot leave patches out, as a "
                 "VisionTransformer of timm can; set objective.mask=pixels, or another image_encoder.name"
             )
-        if settings.target in HEADS:
+        if settings.target in HEADS and settings.weight_reconstruction > 0:
             self.average = AverageEncoder(model, HEADS[settings.target], settings.target_momentum)
         if self.uses_bank and settings.local == "query_matched":
             self.known = SentenceClusters()

@@ -54,8 +54,7 @@ class Pretrained(Embedder):
     @property
     def rebuilds(self) -> bool:
         """Whether the run can rebuild what is hidden of an image: it has a decoder, and Stage II trained it."""
-        trained = self.recipe.reconstruction.epochs > 0 and self.recipe.objective.weight_reconstruction > 0
-        return trained and self.method is not None and self.method.reconstruction is not None
+        return self.recipe.rebuilds and self.method is not None
 
     @property
     def temperature(self) -> float:

@@ -313,6 +313,13 @@ class Recipe(Settings):
     reconstruction: StageSettings = StageSettings(epochs=20)
     training: TrainingSettings = TrainingSettings()
 
+    @property
+    def rebuilds(self) -> bool:
+        """Whether Stage II rebuilds images."""
+        objective = self.objective
+        weighs = objective.reconstruction != "off" and objective.weight_reconstruction > 0
+        return weighs and self.reconstruction.epochs > 0
+
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
         if self.data.resize < self.data.image_size:
@@ -378,8 +385,11 @@ class Recipe(Settings):
         for switch, names in useless.items():
             if names:
                 raise ValueError(f"objective.{min(names)} has no meaning with objective.{switch}: leave its default")
-        if objective.mask == "tokens" and objective.query == "unmasked":
-            raise ValueError("objective.query=unmasked asks with tokens that mask=tokens leaves out: set masked")
+        if objective.mask != "features" and objective.query == "unmasked":
+            raise ValueError(
+                f"objective.query=unmasked asks with f_I of the whole image, which mask={objective.mask} hides "
+                "from the encoder: set query=masked, or mask=features"
+            )
         if kind == "text_map" and not objective.weight_global:
             raise ValueError("objective.target=text_map is made by what L_global trains: set weight_global above 0")
         if kind == "features" and not objective.weight_image + objective.weight_report:

@@ -96,7 +96,7 @@ def _read(
     recipe: Recipe, data: Path | str, resumed: ResumedRows | None
 ) -> tuple[PairTable, StoredImages, StoredImages | None]:
     """The rows that can be used, their images, and these of twice the side where the objective rebuilds such."""
-    shards, twice = open_shards(data), recipe.objective.target_scale == 2
+    shards, twice = open_shards(data), recipe.rebuilds and recipe.objective.target_scale == 2
     size = recipe.data.resize
     if shards is not None:
         if recipe.training.batches == "near":
@@ -106,11 +106,11 @@ def _read(
             resumed.keep(pairs)
         return pairs, shard_images(shards, pairs, size), shard_images(shards, pairs, 2 * size) if twice else None
     if resumed is None:
-        pairs = read_pairs(Path(data), recipe.data, everything=False)
+        pairs = read_pairs(Path(data), recipe.data, everything=False, for_training=True)
         read = partial(read_images, pairs, recipe.data)
         read_fine = partial(read_images, pairs, twice_the_side(recipe.data))
     else:  # what `data.bad_images` says held at the start
-        pairs = read_pairs(Path(data), recipe.data, exists=lambda _: True, everything=False)
+        pairs = read_pairs(Path(data), recipe.data, lambda _: True, everything=False, for_training=True)
         resumed.keep(pairs)
         read, read_fine = (partial(resumed.read_images, pairs, side) for side in (size, 2 * size))
     images = _with_bar("reading images", len(pairs.frame), read)
@@ -128,7 +128,7 @@ def _read(
 
 def read_shard_pairs(shards: ShardFolder, recipe: Recipe) -> PairTable:
     """Rows of the shards' manifest; their source is the index, whose content changes with every shard's."""
-    pairs = read_pairs(shards.manifest, recipe.data, exists=lambda _: True)
+    pairs = read_pairs(shards.manifest, recipe.data, lambda _: True, for_training=True)
     pairs.source = shards.index
     return pairs
 
@@ -194,7 +194,9 @@ def describe_batches(recipe: Recipe, studies: int, ranks: int) -> str:
     Raises:
         UserError: not one batch, or a single study, in all or in a batch, where the objective contrasts.
     """
-    training, contrasts = recipe.training, recipe.objective.weight_global > 0
+    training, objective = recipe.training, recipe.objective
+    matched = objective.local == "query_matched" and objective.weight_report > 0
+    contrasts = objective.weight_global > 0 or matched
     together = training.batch_size * ranks
     if studies < 2 and contrasts:
         raise UserError(

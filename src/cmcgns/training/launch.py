@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import sys
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -14,6 +15,7 @@ from cmcgns.settings.config import Recipe
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 _FEW = 8  # processes on a CPU that are fine on any machine, to try things
+_PATIENCE = timedelta(hours=6)  # of ranks that wait while the first one hashes all image files, over a network maybe
 _MOST = 4096  # devices of a machine, or machines
 
 
@@ -55,6 +57,7 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
         UserError: no such accelerator, or a number of processes that does not fit.
     """
     from lightning.fabric import Fabric
+    from lightning.fabric.strategies import DDPStrategy
 
     if accelerator not in ACCELERATORS:
         hint = did_you_mean(accelerator, ACCELERATORS)
@@ -63,7 +66,7 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
         if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= _MOST:
             raise UserError(f"--{name} is {number!r}; a whole number from 1 to {_MOST} is expected")
     _check_cores(accelerator, devices)
-    strategy = "ddp" if devices * nodes > 1 else "auto"
+    strategy = DDPStrategy(timeout=_PATIENCE) if devices * nodes > 1 else "auto"
     try:
         fabric = Fabric(
             accelerator=accelerator,

@@ -158,7 +158,8 @@ def _check_workers(folder: RunFolder, recipe: Recipe, prepared: PreparedData) ->
 def _write_start(
     folder: RunFolder, recipe: Recipe, prepared: PreparedData, task: PretrainingTask, init: Path | None, fresh: bool
 ) -> None:
-    if fresh:
+    noted = folder.seen.is_file()  # what is written last: a run that starts over keeps what its first start noted
+    if fresh and not noted:
         folder.create(recipe, init)
         for encoder in (task.model.image_encoder, task.model.report_encoder):
             if unused := unreached_parameters(encoder):
@@ -168,7 +169,7 @@ def _write_start(
         write_left_out(prepared.pairs, folder.left_out)
         content = describe_run(recipe, prepared.pairs.source)
         folder.write_provenance(content | {"data": summary(prepared)})
-    if fresh or not folder.seen.is_file():  # a run that is older than this file gets it when it goes on
+    if not noted:  # a run that is older than this file gets it when it goes on
         folder.write_provenance({"seen": write_seen(folder, prepared, recipe, folder.read_init())})
 
 

@@ -198,7 +198,7 @@ def validate(
     figures |= log.figures() if log else {}
     limit = min(recall_limit, len(dataset))
     image, report = (torch.cat(part)[:limit].float().cpu().numpy() for part in zip(*seen, strict=True))
-    return figures | retrieval(image, report, torch.cat(texts)[:limit].numpy())
+    return figures | retrieval(image, report, torch.cat(texts)[:limit].cpu().numpy())
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def _not_listed(folder: RunFolder, recipe: Recipe, init: Path | None, before: Se
     unknown = list(before.unknown) if before else []
     if init and before is None:
         unknown.append(f"what {init.name} saw, which the run starts from (it has no {folder.seen.name})")
-    if recipe.image_encoder.weights is not None:
+    if init is None and recipe.image_encoder.weights is not None:  # else they are not read
         unknown.append(f"what {Path(recipe.image_encoder.weights).name} saw, the weights that the run starts from")
     return unknown
 

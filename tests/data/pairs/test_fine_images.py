@@ -77,6 +77,8 @@ def test_a_run_reads_them_where_its_target_has_twice_the_side(
     with caplog.at_level(logging.WARNING):
         prepared = prepare_data(tiny_recipe(objective__target_scale=2), tmp_path / "studies")
     assert "9 images looked at, 9 are smaller than 72 px" in caplog.text
+    for off in ({"objective__weight_reconstruction": 0.0}, {"reconstruction__epochs": 0}):
+        assert prepare_data(tiny_recipe(objective__target_scale=2, **off), tmp_path / "studies").train.fine is None
     for part, rows in ((prepared.train, 6), (prepared.validation, 3)):
         batch = part[BatchRequest(np.arange(rows))]
         assert batch.fine_images is not None

@@ -89,6 +89,17 @@ def test_a_sentence_of_very_many_reports_proposes_some_of_them(monkeypatch: pyte
     assert listed(nearest)[:20] == [[(place + ahead) % 20 for ahead in (1, 2, 3)] for place in range(20)]
 
 
+def test_equal_reports_are_no_neighbours_however_common_their_sentences_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a common sentence only some reports are looked at, so that the score of equal ones is less than 1."""
+    monkeypatch.setattr(near, "_PROPOSED", 5)
+    random = np.random.default_rng(0)
+    reports = [[*np.flatnonzero(random.random(4) < 0.8).tolist(), 4 + number % 20] for number in range(200)]
+    nearest = nearest_reports(reports_of(*reports), np.arange(200))
+    assert len({tuple(report) for report in reports}) < 150
+    assert (nearest >= 0).any(axis=1).all()
+    assert not any(reports[row] == reports[each] for row, found in enumerate(listed(nearest)) for each in found)
+
+
 def test_every_study_comes_once_and_most_beside_a_near_one() -> None:
     nearest = nearest_reports(reports_of(*random_reports(301, 30)), np.arange(301))
     for seed in range(5):

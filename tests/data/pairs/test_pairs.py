@@ -324,7 +324,9 @@ def test_no_split_left_to_train_on_names_what_is_there(folder):
 
 def test_rows_of_other_splits_are_counted_in_the_log(folder, caplog):
     with caplog.at_level("INFO"):
-        assign_splits(read(folder, rows(split=["val", "train", "test", "test"])), DataSettings(), seed=0)
+        read(folder, rows(split=["val", "train", "test", "test"]))
+        pairs = read_pairs(folder, DataSettings(), for_training=True)
+    assert pairs.frame["row"].tolist() == [1, 2]
     assert "2 rows of split test are not used" in caplog.text
 
 

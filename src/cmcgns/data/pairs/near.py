@@ -20,7 +20,6 @@ NEIGHBOURS = 20
 _PROPOSED = 500  # reports that one sentence proposes at most
 _MOST_ENTRIES = 2**21  # pairs of reports that are looked at together
 _STEPS = 2**20  # scores are compared as whole multiples of its inverse: rounding decides nothing
-_EQUAL = int(0.9999 * _STEPS)  # reports with the same sentences: nothing in their text tells them apart
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,14 @@ class _Held:
         weight: (E,) of the sentence in it; those of a report have length 1.
         first: (E,) where the sentence's own pairs begin.
         others: (E,) other reports that hold the sentence.
+        sentences: (n,) of each report a number that stands for all its sentences: those with the same ones are equal.
     """
 
     report: Integers
     weight: NDArray[np.float64]
     first: Integers
     others: Integers
+    sentences: NDArray[np.uint64]
 
     @classmethod
     def of(cls, tokens: ReportTokens, rows: Integers) -> "_Held":
@@ -51,7 +52,11 @@ class _Held:
         weight = np.log(len(rows) / held)[sentence]
         length = np.sqrt(np.bincount(report, weight**2, minlength=len(rows)))
         first = np.cumsum(held) - held
-        return cls(report, weight / np.maximum(length, 1e-12)[report], first[sentence], held[sentence] - 1)
+        drawn = np.random.default_rng(0).integers(2**64, size=len(held), dtype=np.uint64)
+        together = np.zeros(len(rows), dtype=np.uint64)  # sums of 64 random bits a sentence: no two sets share one
+        np.add.at(together, report, drawn[sentence])
+        weight = weight / np.maximum(length, 1e-12)[report]
+        return cls(report, weight, first[sentence], held[sentence] - 1, together)
 
     def shared(self, own: Integers) -> tuple[Integers, Integers, NDArray[np.float64]]:
         """Pairs of reports that share a sentence, and what it adds to their score.
@@ -93,7 +98,9 @@ def nearest_reports(tokens: ReportTokens, rows: Integers, count: int = NEIGHBOUR
         before = entries[first - 1] if first else 0
         last = max(first + 1, int(np.searchsorted(entries, before + _MOST_ENTRIES, side="right")))
         own = by_report[ends[first - 1] if first else 0 : ends[last - 1]]
-        _keep_nearest(found, *held.shared(own))
+        one, other, added = held.shared(own)
+        unlike = held.sentences[one] != held.sentences[other]  # else nothing in their text tells them apart
+        _keep_nearest(found, one[unlike], other[unlike], added[unlike])
         first = last
     if (alone := found[:, 0] < 0).any():
         logger.info("batches of near reports: %d of %d reports have no near one", alone.sum(), studies)
@@ -105,7 +112,7 @@ def _keep_nearest(found: Integers, one: Integers, other: Integers, added: NDArra
     studies, count = found.shape
     pairs, place = np.unique(one * studies + other, return_inverse=True)
     steps = np.rint(np.bincount(place, added) * _STEPS).astype(np.int64) if len(pairs) else pairs
-    near = (steps > 0) & (steps < _EQUAL)
+    near = steps > 0
     (one, other), steps = np.divmod(pairs[near], studies), steps[near]
     # Of equally near ones those that follow come first, so that not all reports choose the same.
     order = np.lexsort(((other - one) % studies, -steps, one))

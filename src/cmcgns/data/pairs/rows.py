@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow
+from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError, shortened
 from cmcgns.common.remote import is_url
@@ -73,7 +74,11 @@ class PairTable:
 
 
 def read_pairs(
-    path: Path, settings: DataSettings, exists: Callable[[str], bool] | None = None, everything: bool = True
+    path: Path,
+    settings: DataSettings,
+    exists: Callable[[str], bool] | None = None,
+    everything: bool = True,
+    for_training: bool = False,
 ) -> PairTable:
     """Read a csv or parquet table, or the one table of a folder.
 
@@ -85,6 +90,7 @@ def read_pairs(
         settings: columns, views, which text, how the table is written.
         exists: says whether an image is there; by default a file of that path (URLs are taken to be there).
         everything: also read columns that pretraining does not know (from a parquet table; they cost memory).
+        for_training: rows that belong neither to the training nor to the validation split are not looked at.
 
     Raises:
         UserError: no table, missing columns, repeated images, missing image files.
@@ -98,6 +104,8 @@ def read_pairs(
     check_ids(pairs.frame, table)
     pairs.frame["split"] = usual_splits(pairs.frame["split"], (settings.train_split, settings.val_split))
     pairs.leave_out(pairs.frame["split"] == "", "no split (empty, while other rows have one)")
+    if for_training:
+        _keep_used(pairs, settings)
     if settings.views == "frontal":
         _keep_frontal(pairs)
     pairs.frame["text"] = choose_text(pairs.frame, settings.text)
@@ -111,6 +119,15 @@ def read_pairs(
         raise UserError(f"{table}: no row is left to train on{why}")
     pyarrow.default_memory_pool().release_unused()  # intermediate columns: half as much again as the rows
     return pairs
+
+
+def _keep_used(pairs: PairTable, settings: DataSettings) -> None:
+    """Drop the rows of other splits: a missing image of theirs, say, is no reason to stop."""
+    rows_of_split(pairs, settings.train_split)
+    used = pairs.frame["split"].isin([settings.train_split, settings.val_split])
+    for split, number in pairs.frame.loc[~used, "split"].value_counts().items():
+        logger.info("%s: %d rows of split %s are not used", pairs.source.name, number, split)
+    pairs.frame = pairs.frame[used].reset_index(drop=True)
 
 
 def choose_text(frame: pd.DataFrame, kind: str) -> pd.Series:
@@ -171,7 +188,25 @@ def _check_files(pairs: PairTable, bad_images: str, exists: Callable[[str], bool
     )
 
 
-def read_images(pairs: PairTable, settings: DataSettings, progress: Callable[[int], None] | None = None) -> Pixels:
+class SomeImages:
+    """Some rows of an array that stays where it is: indexed by all of them, a memory map would come into memory.
+
+    Args:
+        pixels: (n, S, S).
+        rows: (k,) which ones.
+    """
+
+    def __init__(self, pixels: Pixels, rows: NDArray[np.int64]) -> None:
+        self.pixels, self.rows = pixels, rows
+        self.shape = (len(rows), *pixels.shape[1:])
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Pixels:
+        return self.pixels[self.rows[rows]]
+
+
+def read_images(
+    pairs: PairTable, settings: DataSettings, progress: Callable[[int], None] | None = None
+) -> Pixels | SomeImages:
     """Resized images of the rows, from the cache or the files.
 
     Args:
@@ -199,7 +234,7 @@ def read_images(pairs: PairTable, settings: DataSettings, progress: Callable[[in
     bad = np.zeros(len(paths), dtype=bool)
     bad[list(errors)] = True
     pairs.leave_out(pd.Series(bad), "unreadable image")
-    return images[~bad]
+    return SomeImages(images, np.flatnonzero(~bad))
 
 
 def twice_the_side(settings: DataSettings) -> DataSettings:
@@ -256,9 +291,6 @@ def assign_splits(pairs: PairTable, settings: DataSettings, seed: int) -> tuple[
     """
     frame, name = pairs.frame, pairs.source.name
     train = rows_of_split(pairs, settings.train_split).index
-    others = frame.loc[~frame["split"].isin([settings.train_split, settings.val_split]), "split"].value_counts()
-    for split, number in others.items():
-        logger.info("%s: %d rows of split %s are not used", name, number, split)
     if settings.val_split is not None:
         val = frame.index[frame["split"] == settings.val_split]
         if len(val):
