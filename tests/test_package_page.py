@@ -1,10 +1,8 @@
-"""What a package index shows needs nothing that is not there, and README's links lead somewhere."""
+"""What a package index shows needs nothing that is not there."""
 
 import re
 import tomllib
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -16,17 +14,6 @@ def test_the_page_of_the_package_has_no_relative_links() -> None:
     assert links
     assert all(link.startswith("https://") for link in links), links
     assert all(url.startswith("https://") for url in PROJECT["urls"].values())
-
-
-@pytest.mark.parametrize(
-    "page",
-    ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/evaluation.md", "docs/package.md", "docs/studies.md"],
-)
-def test_relative_links_lead_to_files(page: str) -> None:
-    for link in LINK.findall((ROOT / page).read_text("utf-8")):
-        path, _, _ = link.partition("#")
-        if path and "://" not in path:
-            assert ((ROOT / page).parent / path).exists(), link
 
 
 def test_extras_named_on_the_page_are_those_of_the_package() -> None:
