@@ -60,7 +60,7 @@ def test_pitfall_12_exactly_the_trained_parameters_get_a_gradient(
     [
         {},
         {"reconstruction": "image_only", "negatives": "in_batch"},
-        {"mask": "pixels", "query": "unmasked"},
+        {"query": "unmasked"},
         {"weight_global": 0.0, "attention": "softmax", "false_negatives": "margin"},
         {"weight_image": 0.0, "weight_report": 0.0, "reconstruction": "off"},
         {

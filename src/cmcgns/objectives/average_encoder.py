@@ -13,7 +13,8 @@ class AverageEncoder(nn.Module):
     """A copy of a model's image side that follows it slowly: `θ̄_0 = θ_0`, `θ̄_t = m·θ̄_(t-1) + (1 - m)·θ_t`.
 
     It lives in buffers and rests in eval mode: no optimiser, no dropout and no BatchNorm moves it. BatchNorm's
-    running statistics are averaged like weights. Ranks have equal weights, and so equal averages.
+    running statistics are averaged like weights. Ranks have equal weights; of their statistics, and so of buffers
+    here, those of the first rank count: DDP broadcasts its buffers before every pass.
 
     Args:
         model: whose image encoder and heads are copied.

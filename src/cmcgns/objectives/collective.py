@@ -38,6 +38,16 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def own_rows(count: int) -> slice:
+    """Where the rows of this rank are among those of all ranks, which have `count` each."""
+    return slice(rank() * count, (rank() + 1) * count)
+
+
+def own_numbers(count: int, device: torch.device) -> Tensor:
+    """(count,) the same as numbers."""
+    return torch.arange(rank() * count, (rank() + 1) * count, device=device)
+
+
 def total(value: Tensor) -> Tensor:
     """Sum over ranks of a tensor that needs no gradient."""
     if world_size() == 1:
@@ -67,8 +77,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        start = rank() * ctx.rows
-        return total(grad)[start : start + ctx.rows]
+        return total(grad)[own_rows(ctx.rows)]
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:

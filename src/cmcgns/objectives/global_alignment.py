@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmcgns.objectives.collective import gather, rank, sum_over_ranks, world_size
+from cmcgns.objectives.collective import gather, own_numbers, sum_over_ranks, world_size
 from cmcgns.settings.config import MAX_LOGIT_SCALE
 
 # A little less than log(100): rounded up, the bound would lie where the clamp of the value has no gradient.
@@ -54,7 +54,7 @@ def global_alignment_loss(
         The mean over both directions and all studies of all ranks. 0 for a single study.
     """
     image, report = F.normalize(image.float(), dim=-1), F.normalize(report.float(), dim=-1)
-    own = torch.arange(len(image), device=image.device) + rank() * len(image)
+    own = own_numbers(len(image), image.device)
     reports, images = logit_scale * image @ gather(report).T, logit_scale * report @ gather(image).T
     if log_weights is not None:
         reports, images = reports + log_weights, images + log_weights

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cmcgns.objectives.centroids import Clusters
-from cmcgns.objectives.collective import gather, rank, sum_over_ranks, total
+from cmcgns.objectives.collective import gather, own_numbers, sum_over_ranks, total
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SentencePairs:
     @classmethod
     def of(cls, rows: Sentences, clusters: Clusters | None) -> "SentencePairs":
         """Compare this rank's rows with the columns of all ranks."""
-        own_column = torch.arange(len(rows.z1), device=rows.z1.device) + rank() * len(rows.z1)
+        own_column = own_numbers(len(rows.z1), rows.z1.device)
         cosines = rows.z1 @ gather(rows.z2).T
         positive = own_column[:, None] == torch.arange(cosines.shape[1], device=cosines.device)
         column_mask = gather(rows.mask)

@@ -8,7 +8,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.freeze import running_statistics_kept
 from cmcgns.models.model import ImageReportModel
-from cmcgns.objectives.collective import rank, sum_over_ranks, total, world_size
+from cmcgns.objectives.collective import own_rows, sum_over_ranks, total, world_size
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.decoders import ImageDecoder, PatchDecoder
 from cmcgns.objectives.reconstruction_targets import high_frequencies, normalise_patches, patch_features, text_map
@@ -94,7 +94,7 @@ class MaskedReconstruction(nn.Module):
         # Drawn for the batch of all ranks, then sliced: two ranks hide what one rank of twice the batch would.
         generator = torch.Generator(device).manual_seed(seed)
         hidden = draw_hidden(studies * world_size(), patches, self.settings.mask_ratio, generator)
-        return hidden[rank() * studies : (rank() + 1) * studies]
+        return hidden[own_rows(studies)]
 
     def drop_reports(self, sentence_mask: Tensor, seed: int) -> Tensor:
         """(B, M) real sentences, of which some studies lose all in training (`report_dropout`)."""
@@ -104,7 +104,7 @@ class MaskedReconstruction(nn.Module):
         # Another stream than that of the hidden positions, drawn for all ranks as well.
         generator = torch.Generator(sentence_mask.device).manual_seed(seed ^ 1)
         draws = torch.rand(studies * world_size(), 1, generator=generator, device=sentence_mask.device)
-        return sentence_mask & (draws[rank() * studies : (rank() + 1) * studies] >= chance)
+        return sentence_mask & (draws[own_rows(studies)] >= chance)
 
     def seen_patches(self, model: ImageReportModel, patches: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         """What `reconstruct` starts from: f_I, or with another `mask` that of a second pass over what is visible.

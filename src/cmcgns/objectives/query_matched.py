@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
-from cmcgns.objectives.collective import gather, rank, sum_over_ranks, total
+from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks, total
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.report_overlap import cluster_membership
 from cmcgns.settings.config import ObjectiveSettings
@@ -68,7 +68,7 @@ class Statements:
         Args:
             studies: B of every rank.
         """
-        image = gather(self.image + rank() * studies)
+        image = gather(own_numbers(studies, self.image.device)[self.image])
         kept = (gather(each) for each in (self.mask, self.text, self.own, self.hard))
         return Statements(gather(self.z1), image, *kept)
 
@@ -110,7 +110,7 @@ class Stated:
             not_shown: (B, K) clusters of sentences that the reports do not show.
         """
         studies = len(reports)
-        here = torch.arange(studies, device=reports.device) + rank() * studies
+        here = own_numbers(studies, reports.device)
         own = (here[:, None] == everyone.image) & everyone.mask
         text = torch.zeros_like(own)
         for place in range(reports.shape[1]):  # a (B, N, M) array would be the largest of the step
@@ -173,8 +173,7 @@ def query_matched_contrast(
         Mean of both directions over the N real sentences of all ranks; where nothing is left to compare with, 0.
     """
     count, studies = len(rows.mask), len(scores)
-    mine = slice(rank() * count, (rank() + 1) * count)
-    own_image = rows.image + rank() * studies
+    mine, own_image = own_rows(count), own_numbers(studies, rows.image.device)[rows.image]
     # Patches never travel: every rank scores all sentences on its own images, and the scores are put together.
     images = gather(scores + towards_images)[:, mine].T
     no_rival = gather(left_out)[:, mine].T & ~F.one_hot(own_image, images.shape[1]).bool()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cmcgns.objectives.collective import gather, rank, total
+from cmcgns.objectives.collective import gather, own_numbers, total
 
 _LEAST_WEIGHT = 1e-3  # of a negative; log(0) would have no gradient anywhere
 
@@ -55,10 +55,9 @@ def soft_negatives(own: Tensor, mask: Tensor, rarity: Tensor, strength: float) -
         (B, ranks · B), 0 where there is no overlap and at the own study; and the mean o_ij of different studies.
     """
     studies = len(own)
-    here = torch.arange(studies, device=own.device)
-    rows = here.repeat_interleave(own.shape[1])
+    rows = torch.arange(studies, device=own.device).repeat_interleave(own.shape[1])
     holds = cluster_membership(own.flatten(), rows, mask.flatten(), studies, len(rarity))
     overlap = report_overlap(holds, rarity)
-    overlap = overlap.scatter(1, (here + rank() * studies)[:, None], 0.0)
+    overlap = overlap.scatter(1, own_numbers(studies, own.device)[:, None], 0.0)
     pairs = overlap.shape[1] * (overlap.shape[1] - 1)
     return (1 - strength * overlap).clamp(min=_LEAST_WEIGHT).log(), total(overlap.sum()) / max(pairs, 1)
