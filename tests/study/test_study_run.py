@@ -408,6 +408,8 @@ def test_data_are_others_when_a_cell_is_and_not_when_the_file_is(tmp_path: Path)
     frame.to_parquet(table, compression="zstd", row_group_size=7)
     assert table.read_bytes() != content
     assert fingerprint(train, pairs) == before
+    more = [(pairs[0][0], write_set(tmp_path / name, report=name)) for name in ("first", "second")]
+    assert fingerprint(train, [*pairs, *more]) == fingerprint(train, [more[1], *pairs, more[0]]) != before
     frame.loc[3, "report"] += " "
     frame.to_parquet(table)
     assert fingerprint(train, pairs) != before

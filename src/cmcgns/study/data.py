@@ -55,8 +55,9 @@ def study_data(plan: Plan, out: Path) -> tuple[Path, list[Pair]]:
 
 def fingerprint(train: Path, pairs: list[Pair]) -> str:
     """Hash of what the tables of a study say; those of prepared data have the hash of every image."""
-    tables = dict.fromkeys([_table(train), *(_table(folder) for _, folder in pairs)])
-    return hashlib.sha256("\n".join(map(table_sha256, tables)).encode()).hexdigest()
+    trained, judged = _table(train), {_table(folder) for _, folder in pairs}
+    hashes = [table_sha256(trained), *sorted(map(table_sha256, judged - {trained}))]  # whatever the order of `judge`
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _table(data: Path) -> Path:
