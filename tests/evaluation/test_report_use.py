@@ -70,7 +70,7 @@ def _encoder(rebuild: Any) -> Any:
 
 
 def _studies() -> Any:
-    return SimpleNamespace(dataset=_Studies(), patients=np.arange(STUDIES), box_masks=_boxes)
+    return SimpleNamespace(dataset=_Studies(), patients=np.arange(STUDIES), box_masks=lambda rows: _boxes()[rows])
 
 
 def _by_report(patches: Tensor, hidden: Tensor, sentences: Tensor, mask: Tensor, attention: object) -> Tensor:
@@ -102,7 +102,7 @@ def test_a_map_of_patches_counts_them_by_their_share_in_the_box() -> None:
     boxes = torch.zeros(STUDIES, 1, SIDE, SIDE, dtype=torch.bool)
     boxes[:, :, : SIDE // 2, : SIDE // 4] = True  # half of the upper left patch
     boxes[:, :, SIDE // 2 :, : SIDE // 2] = True  # the lower left one
-    studies.box_masks = lambda: boxes
+    studies.box_masks = boxes.__getitem__
     values = torch.tensor([[1.0, 7.0], [4.0, 7.0]]).expand(STUDIES, 1, 2, 2)
     encoder.method.target = lambda net, features, batch: values[: len(batch)]
     encoder.method.reconstruction.reconstruct = lambda *_: torch.zeros(STUDIES, 1, 2, 2)

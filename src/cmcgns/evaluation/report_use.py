@@ -51,10 +51,9 @@ def _reconstruction_errors(model: Pretrained, test: StudySet, seed: int, draws: 
     if method is None or method.reconstruction is None:
         raise ValueError("this run has no reconstruction")
     generator = torch.Generator().manual_seed(seed)
-    boxes, order = test.box_masks(), evaluation_order(len(test.dataset), 64)
     partners = _other_reports(test, seed)
     sums, counts = torch.zeros(3, len(test.dataset)), torch.zeros(len(test.dataset))
-    for request in order:
+    for request in evaluation_order(len(test.dataset), 64):
         rows = torch.from_numpy(request.rows)
         batch = test.dataset[request].to(model.device)
         partner = test.dataset[BatchRequest(partners[request.rows])].to(model.device)
@@ -62,7 +61,8 @@ def _reconstruction_errors(model: Pretrained, test: StudySet, seed: int, draws: 
         target = method.target(net, features, batch)
         other = net(partner).sentences, partner.sentence_mask
         # A patch of a map counts by the share of it that lies in a box.
-        inside = F.interpolate(boxes[rows].to(model.device).float(), size=target.shape[-2:], mode="area")
+        boxes = test.box_masks(request.rows).to(model.device).float()
+        inside = F.interpolate(boxes, size=target.shape[-2:], mode="area")
         found, places = compare_reports(
             method.reconstruction, method.attention, net, features, batch, target, other, generator,
             draws=draws, inside=inside,

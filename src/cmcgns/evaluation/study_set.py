@@ -19,6 +19,7 @@ from cmcgns.data.pairs.table import TABLE_NAMES
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.shards.index import open_shards
 from cmcgns.data.tables import find_table
+from cmcgns.metrics.overlap import box_masks
 from cmcgns.pretrained import Pretrained
 from cmcgns.settings.config import DataSettings
 from cmcgns.training.run_folder import RunFolder
@@ -52,20 +53,14 @@ class StudySet:
         kept = np.diff(self.dataset.tokens.sentence_offsets)
         return [split_sentences(text)[:count] for text, count in zip(self.frame["text"], kept, strict=True)]
 
-    def box_masks(self) -> torch.Tensor:
-        """(n, 1, H, W) true inside any box of the row, in the pixels of the encoder's input.
+    def box_masks(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """(b, 1, H, W) true inside any box of some rows (b,), in the pixels of the encoder's input.
 
         Boxes are in pixels of the file; the image was resized by its long side, padded and cropped at the centre.
         """
-        settings = self.dataset.settings
-        size = settings.image_size
-        masks = torch.zeros(len(self), 1, size, size, dtype=torch.bool)
-        columns = (self.frame["boxes"], self.frame["width"], self.frame["height"], self.frame["image_path"])
-        for row, about in enumerate(zip(*columns, strict=True)):
-            for x0, y0, x1, y1 in placed_boxes(*about, settings.resize, size)[1]:
-                rows, columns_ = (slice(max(0, int(a)), max(0, round(b))) for a, b in ((y0, y1), (x0, x1)))
-                masks[row, 0, rows, columns_] = True
-        return masks
+        resize, size = self.dataset.settings.resize, self.dataset.settings.image_size
+        about = self.frame[["boxes", "width", "height", "image_path"]].iloc[rows].itertuples(index=False)
+        return box_masks([placed_boxes(*row, resize, size)[1] for row in about], size)[:, None]
 
 
 def read_study_set(manifest: Path, split: str, model: Pretrained) -> StudySet:
