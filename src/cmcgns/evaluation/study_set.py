@@ -60,7 +60,8 @@ class StudySet:
         """
         resize, size = self.dataset.settings.resize, self.dataset.settings.image_size
         about = self.frame[["boxes", "width", "height", "image_path"]].iloc[rows].itertuples(index=False)
-        return box_masks([placed_boxes(*row, resize, size)[1] for row in about], size)[:, None]
+        placed = [placed_boxes(text, width, height, name, resize, size)[1] for text, width, height, name in about]
+        return box_masks(placed, size)[:, None]
 
 
 def read_study_set(manifest: Path, split: str, model: Pretrained) -> StudySet:

@@ -105,6 +105,8 @@ def _read(
         if resumed:
             resumed.keep(pairs)
         return pairs, shard_images(shards, pairs, size), shard_images(shards, pairs, 2 * size) if twice else None
+    read: Callable[[Callable[[int], None]], StoredImages]
+    read_fine: Callable[[Callable[[int], None]], StoredImages]
     if resumed is None:
         pairs = read_pairs(Path(data), recipe.data, everything=False, for_training=True)
         read = partial(read_images, pairs, recipe.data)
