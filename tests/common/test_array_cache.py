@@ -149,6 +149,40 @@ def test_of_many_that_ask_at_once_one_makes_it(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 
+def test_those_that_wait_learn_which_rows_could_not_be_filled(tmp_path):
+    """Else one rank would leave an unreadable image out, and the others train on a black one."""
+    together, asked = threading.Barrier(3), []
+
+    def fill(array, rows):
+        asked.append(list(rows))
+        time.sleep(0.2)
+        array[[row for row in rows if row != 2]] = 1
+        return [2]
+
+    def make():
+        together.wait(10)
+        cached_array(tmp_path / "a.npy", SHAPE, np.uint8, fill)
+
+    threads = [threading.Thread(target=make) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert asked == [[*range(SHAPE[0])], [2], [2]]
+
+
+def test_a_lock_of_another_user_is_done_without(tmp_path, monkeypatch):
+    lock, opened = tmp_path / ".a.npy.lock", Path.open
+
+    def refused(path, *args, **options):
+        if path == lock:
+            raise PermissionError(errno.EACCES, "no right", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    np.testing.assert_array_equal(cached_array(tmp_path / "a.npy", SHAPE, np.uint8, ones), np.ones(SHAPE))
+
+
 @pytest.mark.usefixtures("no_locks")
 def test_pitfall_files_writers_of_one_process_number_do_not_meet(tmp_path, monkeypatch):
     """Containers that share a cache often have equal process numbers."""
@@ -221,6 +255,17 @@ def test_left_overs_of_writers_that_are_gone_are_removed_and_those_of_living_one
     age(left)
     cached_array(file, SHAPE, np.uint8, while_living)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy"]
+
+
+def test_what_a_writer_has_only_just_begun_is_no_left_over(tmp_path):
+    """It may not hold its lock yet."""
+    young = tmp_path / ".a.npy.7-0123abcd.tmp"
+    young.touch()
+    cached_array(tmp_path / "b.npy", SHAPE, np.uint8, ones)
+    assert young.exists()
+    os.utime(young, (time.time() - 3600,) * 2)
+    cached_array(tmp_path / "c.npy", SHAPE, np.uint8, ones)
+    assert not young.exists()
 
 
 def test_a_full_disk_is_a_message_before_anything_is_written(tmp_path, monkeypatch):

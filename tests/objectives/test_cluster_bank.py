@@ -185,6 +185,67 @@ def test_the_emptiest_dead_centroid_moves_to_the_sentence_that_fits_least() -> N
     torch.testing.assert_close(bank.centroids, before)  # all three have members now
 
 
+def test_reseeding_brings_unused_centroids_to_life_and_takes_no_padding() -> None:
+    bank = new_bank(4, 4, rate=0.0, reseed=True)
+    axes = torch.eye(4)
+    bank.start(axes[:3], axes[:3])
+    far = F.normalize(axes[3] + 0.1 * axes[0], dim=0)
+    rows = torch.stack([*axes[:3], far, torch.zeros(4), -axes[0]])  # padding may hold anything
+    mask = torch.tensor([True, True, True, True, False, False])
+    for _ in range(10):
+        observe(bank, rows, rows, mask, torch.arange(6))
+    assert bank.active.all()
+    torch.testing.assert_close(bank.centroids, torch.stack([*axes[:3], far]))
+    before = bank.centroids.clone(), bank.queries.clone(), bank.usage.clone()
+    bank.usage[0] = 0.0  # a dead one, and a step without a real sentence
+    observe(bank, rows, rows, torch.zeros(6, dtype=torch.bool), torch.arange(6))
+    torch.testing.assert_close(bank.centroids, before[0])
+    torch.testing.assert_close(bank.queries, before[1])
+    assert bank.usage[0] == 0
+
+
+def test_queries_are_means_of_the_sentences_whatever_is_clustered() -> None:
+    """A centroid of what sentences see asks an image by the z1 of its members."""
+    bank = new_bank(8, 2, rate=0.25, source="cross_modal")
+    bank.start(torch.eye(8)[:2], torch.eye(8)[2:4])
+    z1, near = unit(5, 8, seed=1), torch.tensor([0, 1, 0, 1, 1])
+    z2 = F.normalize(torch.eye(8)[near] + 0.1 * unit(5, 8, seed=2), dim=-1)
+    observe(bank, z1, z2)
+    for k, query in enumerate(torch.eye(8)[2:4]):
+        members = near == k
+        torch.testing.assert_close(bank.queries[k], F.normalize(0.75 * query + 0.25 * z1[members].mean(0), dim=0))
+        expected = F.normalize(0.75 * torch.eye(8)[k] + 0.25 * z2[members].mean(0), dim=0)
+        torch.testing.assert_close(bank.centroids[k], expected)
+
+
+@pytest.mark.parametrize("source", ["cross_modal", "centred"])
+def test_a_bank_starts_with_the_sentences_of_its_centroids(source: str) -> None:
+    bank = new_bank(8, 4, start_cosine=1.0, check_every=1, source=source)
+    z1, z2 = unit(20, 8, seed=1), unit(20, 8, seed=2)
+    observe(bank, z1, z2)
+    assert bank.is_started
+    rows = [int((z1 - query).norm(dim=1).argmin()) for query in bank.queries]
+    assert len(set(rows)) == 4
+    torch.testing.assert_close(bank.queries, z1[rows])
+    torch.testing.assert_close(bank.centroids, bank.members(z1, z2)[rows])
+
+
+def test_means_are_of_all_steps_at_first_and_then_of_about_a_hundred() -> None:
+    bank = new_bank(4, 4, source="centred", start_cosine=-1.0)
+    steps = [(unit(count, 4, seed=count), unit(count, 4, seed=10 + count)) for count in (2, 5, 3)]
+    for z1, z2 in steps:
+        observe(bank, z1, z2)
+    plain = [torch.stack([step[side].mean(0) for step in steps]).mean(0) for side in (0, 1)]
+    torch.testing.assert_close(bank.means, torch.stack(plain))
+    before = bank.means.clone()
+    observe(bank, *steps[0], mask=torch.zeros(2, dtype=torch.bool))
+    torch.testing.assert_close(bank.means, before)  # a step without a sentence says nothing
+    bank._host_steps = 500
+    observe(bank, *steps[1])
+    moved = torch.stack([side.mean(0) for side in steps[1]])
+    torch.testing.assert_close(bank.means, before.lerp(moved, 0.01))
+
+
 def test_centred_vectors_part_what_two_modalities_have_in_common() -> None:
     """Each modality's mean is taken away, so that both weigh alike however far apart they live."""
     bank = new_bank(16, 4, source="centred")

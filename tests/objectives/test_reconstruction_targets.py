@@ -114,6 +114,25 @@ def test_targets_of_the_average_encoder_are_those_of_its_weights_on_the_whole_im
             torch.testing.assert_close(found[study].flatten(), expected[0], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["features", "text_map"])
+def test_targets_stay_those_of_the_average_while_the_model_moves(kind: str) -> None:
+    task = small_task(target=kind)
+    task.set_stage("reconstruction")
+    objective, model, batch = task.objective, task.model, random_batch((3, 2, 1), 3, size=32)
+    assert objective.average is not None
+    objective.average.update(model)
+    with torch.no_grad():
+        features = model(batch)
+        before = objective.target(model, features, batch)
+        moving = [each for name, each in model.named_parameters() if name.startswith(("image_", "patch_"))]
+        for number, parameter in enumerate(moving):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            parameter.add_(0.3 * parameter.std(correction=0) * noise + 0.01 * noise)
+        torch.testing.assert_close(objective.target(model, features, batch), before)
+        objective.average = None  # as of a finished run: the model itself
+        assert not torch.allclose(objective.target(model, features, batch), before, atol=1e-3)
+
+
 def _pooled_alone(model: torch.nn.Module, token: Tensor) -> Tensor:
     """Of one token without a place an attention pool gives the value."""
     pool = model.image_pool

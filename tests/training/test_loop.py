@@ -4,11 +4,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from cmcgns.data.pairs.batch import mix
+from cmcgns.data.pairs.near import nearest_reports, order_of_near_pairs
 from cmcgns.training import loop
 from cmcgns.training.checkpoint import checkpoints
+from cmcgns.training.data import prepare_data
 from cmcgns.training.journal import read_metrics
 from cmcgns.training.step import NonFiniteLoss, learning_rate
 from support.training import BATCH, STEPS, TRAIN, run, tiny_recipe
@@ -44,6 +48,45 @@ def test_every_stage_warms_up_and_falls_to_0(studies: Path, tmp_path: Path, step
     logged = [record["learning_rate"] for record in read_metrics(out / "metrics.jsonl") if record["kind"] == "train"]
     every = recipe.training.log_every
     assert logged == pytest.approx([next(iter(step["rates"])) for step in steps[every - 1 :: every]], rel=1e-6)
+
+
+def test_every_epoch_has_an_order_and_every_step_draws_of_its_own(
+    studies: Path, tmp_path: Path, steps: list[dict[str, Any]]
+) -> None:
+    run(studies, tmp_path / "run", tiny_recipe())
+    epochs = epochs_of(steps)
+    assert len(epochs) > 2
+    everyone = set().union(*epochs)
+    assert len(everyone) == TRAIN
+    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+    assert len({frozenset(everyone - set(epoch)) for epoch in epochs}) > 1  # those that sit out are others
+    seeds = [step["seed"] for step in steps]
+    assert len(set(seeds)) == len(seeds)
+    steps.clear()
+    run(studies, tmp_path / "other", tiny_recipe(training__seed=4))
+    assert not set(seeds) & {step["seed"] for step in steps}
+    assert not {tuple(epoch) for epoch in epochs} & {tuple(epoch) for epoch in epochs_of(steps)}
+
+
+def epochs_of(steps: list[dict[str, Any]]) -> list[list[str]]:
+    """The studies of each epoch, in their order."""
+    names = [step["studies"] for step in steps]
+    return [[name for part in names[first : first + STEPS] for name in part] for first in range(0, len(names), STEPS)]
+
+
+def test_batches_of_near_reports_are_what_is_trained_on(
+    studies: Path, tmp_path: Path, steps: list[dict[str, Any]]
+) -> None:
+    recipe = tiny_recipe(training__batches="near", alignment__epochs=2, reconstruction__epochs=0)
+    run(studies, tmp_path / "run", recipe)
+    train = prepare_data(recipe, studies).train
+    names, nearest = np.array(train.study_ids)[train.rows], nearest_reports(train.tokens, train.rows)
+    for number, epoch in enumerate(epochs_of(steps)):
+        order = order_of_near_pairs(nearest, mix(recipe.training.seed, loop._EPOCH, 0, number))
+        assert epoch == names[order][: len(epoch)].tolist()
+        place = {name: row for row, name in enumerate(names)}
+        pairs = [(place[one], place[other]) for one, other in zip(epoch[::2], epoch[1::2], strict=True)]
+        assert np.mean([b in nearest[a] or a in nearest[b] for a, b in pairs]) > 0.5
 
 
 def test_the_bound_of_the_gradient_is_the_recipes(studies: Path, tmp_path: Path, steps: list[dict[str, Any]]) -> None:

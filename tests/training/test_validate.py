@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -100,6 +101,15 @@ def test_every_image_is_encoded_once_and_recall_is_that_of_embeddings(
     )
     expected = retrieval(image, report, torch.cat([batch.report_text for batch in batches])[:limit].numpy())
     assert {name: figures[name] for name in expected} == expected
+
+
+def test_each_direction_of_recall_has_its_name() -> None:
+    """Report 1 is nearest to image 0; image 1 finds it all the same."""
+    image = np.eye(3, dtype=np.float32)
+    report = image.copy()
+    report[1] = np.array([1, 0.1, 0]) / np.sqrt(1.01)
+    found = retrieval(image, report, np.arange(3))
+    assert (found["report_to_image_r1"], found["image_to_report_r1"]) == (pytest.approx(2 / 3), 1.0)
 
 
 class OnDevice(torch.Tensor):

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -57,7 +58,8 @@ def cached_array(file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, fill:
     while True:
         gaps = _gaps(file, shape, kind)
         if gaps is None:
-            _make_once(file, shape, kind, fill)
+            if not _make_once(file, shape, kind, fill):
+                continue  # of what another process could not fill this one has to know as well
         elif gaps:
             _fill_gaps(file, gaps, fill)
         with suppress(FileNotFoundError):  # another process, which needs it no longer, has just removed it
@@ -78,20 +80,37 @@ def _gaps(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[int]
         return None
 
 
-def _make_once(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Fill) -> None:
-    """Make the array, unless another process has made it since; the ranks of a run all come at once."""
-    lock = file.with_name(f".{file.name}.lock")
+def _make_once(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Fill) -> bool:
+    """Make the array, unless another process has made it since; the ranks of a run all come at once.
+
+    Returns:
+        Whether this process made it.
+    """
     with _explaining(file.parent, int(np.prod(shape)) * dtype.itemsize):
         file.parent.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(file.with_name(f".{file.name}.lock")):
+        if _gaps(file, shape, dtype) is not None:
+            return False
+        if file.exists():
+            logger.warning("%s: damaged or not finished; it is made again", file)
+        _make(file, shape, dtype, fill)
+        return True
+
+
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """A block that one process at a time is in, as far as the file system and the owner of the lock allow it."""
+    held = None
+    with suppress(OSError):  # of another user, or there is no room: then the array says so
         held = lock.open("ab")
+    if held is None:
+        yield
+        return
     with held:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(held, fcntl.LOCK_EX)
         try:
-            if _gaps(file, shape, dtype) is None:
-                if file.exists():
-                    logger.warning("%s: damaged or not finished; it is made again", file)
-                _make(file, shape, dtype, fill)
+            yield
         finally:
             lock.unlink(missing_ok=True)
 
@@ -145,8 +164,8 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def _remove_left_overs(folder: Path) -> None:
-    """Temporary files whose writers, which lock them as long as they live, are gone."""
-    for path in folder.glob(".*.npy.*.tmp"):
+    """Temporary and lock files of processes, which lock them as long as they live, that are gone."""
+    for path in chain(folder.glob(".*.npy.*.tmp"), folder.glob(".*.npy.lock")):
         with suppress(OSError):  # locked, or removed by another process meanwhile
             if time.time() - path.stat().st_mtime > _YOUNG:
                 with path.open("rb+") as stream:

@@ -111,6 +111,19 @@ def test_every_study_comes_once_and_most_beside_a_near_one() -> None:
     assert order.tolist() != order_of_near_pairs(nearest, 99).tolist()
 
 
+def test_partners_and_places_of_lonely_studies_vary() -> None:
+    nearest = np.full((50, 3), -1)
+    nearest[0] = 1, 2, 3  # the only one with neighbours, and the only neighbours
+    orders = [order_of_near_pairs(nearest, seed).tolist() for seed in range(60)]
+    partners = set()
+    for order in orders:
+        place = order.index(0)
+        partners.add(order[place + 1 - 2 * (place % 2)])
+    assert {1, 2, 3} <= partners
+    assert len({order.index(0) // 2 for order in orders}) > 10  # its pair stands anywhere
+    assert len({frozenset(order[-10:]) for order in orders}) > 50  # and others sit out of a last, incomplete batch
+
+
 @pytest.mark.parametrize("studies", [1, 2, 7])
 def test_without_any_neighbour_it_is_a_plain_shuffle(studies: int) -> None:
     nearest = np.full((studies, 4), -1)

@@ -183,6 +183,22 @@ def test_what_is_lacking_is_said(tmp_path: Path) -> None:
     assert split_sentences(reports(1)[0])
 
 
+@pytest.mark.parametrize("by", ["global", "local"])
+def test_each_direction_has_its_name(by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Report 1 is nearest to image 0, and yet image 1 finds no nearer report than it."""
+    labels, texts = np.zeros((6, 3)), reports(6)
+    codes = oracle(labels, texts)
+    codes[texts[1]] = codes[texts[0]] + 0.1 * codes[texts[1]]
+    table = np.eye(6, dtype=np.float32) * 3
+    table[:2, 1] = 2, 1
+    monkeypatch.setattr(Seer, "report_scores", lambda *_: table, raising=False)
+    monkeypatch.setattr(Seer, "lacks", lambda *_: "")
+    folder = write_labelled(tmp_path / "d", labels, report=texts)
+    predictions = predict(protocol_of("retrieval", {"by": by}), folder, frozen(Seer(codes)))
+    assert predictions.arrays["report_to_image_r@1"].tolist() == [1, 0, 1, 1, 1, 1]
+    assert predictions.arrays["image_to_report_r@1"].tolist() == [1, 1, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize("by", ["local", "sum"])
 def test_retrieval_by_another_score(by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that see their own report: the hits are theirs, not those of the blind embeddings."""
@@ -209,5 +225,5 @@ def test_a_score_that_a_run_lacks_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Seer, "lacks", lambda _, by: "" if by == "global" else f"no score by {by}")
     folder = write_labelled(tmp_path / "d", draw(6), report=reports(6))
     data = TaskData(protocol_of("retrieval", {"by": "sum"}), folder, SIDE, SIDE)
-    assert TASK.lacks(data, frozen(Seer({}))) == "no score by sum"
+    assert TASK.lacks(data, frozen(Seer({}))) == "oracle: no score by sum"
     assert load_protocol("retrieval/v1").task_settings.by == "global"  # type: ignore[attr-defined]
