@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from cmcgns.check import run_checks
 from cmcgns.check.image_facts import CACHE, measure_images
 from cmcgns.check.text import dicom_patient_tags
+from cmcgns.common import files
 from cmcgns.data.images.read import decode_image
 from support.check import changed, found, picture, rows, write
 from support.image_faults import FAULTS, dicom, dicom_bytes
@@ -152,6 +154,19 @@ def test_a_broken_cache_is_made_anew(tmp_path: Path, content: bytes) -> None:
     assert run_checks([folder]).findings == ()
     with np.load(folder / CACHE, allow_pickle=False) as stored:
         assert len(stored["facts"]) == 6
+
+
+def test_a_folder_that_cannot_be_written_to_is_checked_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path, rows(), images=True)
+
+    def refused(temporary: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "no right", str(temporary))
+
+    monkeypatch.setattr(files.np, "savez", refused)
+    assert run_checks([folder]).findings == ()
+    assert not (folder / CACHE).exists()
 
 
 def test_cached_facts_belong_to_their_rows(tmp_path: Path) -> None:

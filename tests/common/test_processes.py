@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.processes import THREADS, Stopped, stopping_at_signals, worker_pool
+from cmcgns.common.processes import THREADS, Stopped, in_threads, stopping_at_signals, worker_pool
 
 
 def test_pitfall_speed_workers_have_one_thread_each_and_the_caller_keeps_its_own(
@@ -22,6 +23,28 @@ def test_pitfall_speed_workers_have_one_thread_each_and_the_caller_keeps_its_own
     with worker_pool(2) as pool:
         assert list(pool.map(os.getenv, THREADS)) == ["3", "1", "1", "1"]
     assert [os.environ.get(name) for name in THREADS] == ["3", None, None, None]
+
+
+def test_items_are_handed_out_as_they_are_wanted_and_results_are_in_their_order() -> None:
+    """A list of 400,000 futures would take more memory than what they are for."""
+    drawn, done, most = 0, [0], 0
+
+    def items() -> Iterator[int]:
+        nonlocal drawn, most
+        for number in range(3000):
+            drawn, most = drawn + 1, max(most, drawn - done[0])
+            yield number
+
+    assert in_threads(lambda number: number * number, items(), lambda one: done.append(done.pop() + one)) == [
+        number * number for number in range(3000)
+    ]
+    assert most <= 16 * (os.cpu_count() or 1) + 1
+
+    def fail(number: int) -> None:
+        raise ValueError(number)
+
+    with pytest.raises(ValueError, match="0"):
+        in_threads(fail, range(1000))
 
 
 def test_the_environment_is_as_before_after_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -72,6 +72,13 @@ def test_names_differ_for_equal_stems_in_different_folders():
     assert all(len(name.split("/")) == 2 for name in names)
 
 
+def test_a_name_of_any_length_makes_one_that_a_disk_can_hold():
+    for stem in ("x" * 240, "心" * 80, "a心" * 40):
+        name = target_name(f"images/{stem}.jpg", ".jpg").partition("/")[2]
+        assert len(name.encode()) <= 80 + 17
+        assert name.startswith(stem[:20])
+
+
 def square(number: int) -> int:
     return number * number
 

@@ -13,7 +13,7 @@ from PIL import Image
 from cmcgns.check.rule import ImageFacts
 from cmcgns.check.text import personal_metadata
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import file_stamp, read_arrays, write_arrays
+from cmcgns.common.files import WriteRefused, file_stamp, read_arrays, write_arrays
 from cmcgns.common.processes import in_threads
 from cmcgns.data.images.files import open_picture
 from cmcgns.data.images.near_duplicates import FIELDS, signature
@@ -158,7 +158,7 @@ def measure_images(
         in_threads(measure_one, todo, progress)
     result = ImageFacts(facts, dict(sorted(problems.items())), skipped)
     if len(problems) < len(todo):
-        with suppress(OSError):  # a folder that may only be read is checked all the same, if slowly again
+        with suppress(WriteRefused):  # a folder that may only be read is checked all the same, if slowly again
             write_arrays(folder / CACHE, {"keys": keys[result.read], "facts": facts[result.read]})
     return result
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +22,7 @@ from cmcgns.common.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_AHEAD = 16  # items a thread that are handed out before their turn
 _ASKING = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -39,12 +41,26 @@ def in_threads(
         items: in their order.
         progress: called with 1 after each item.
     """
-    results = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for result in pool.map(work, items):
-            results.append(result)
-            if progress:
-                progress(1)
+    results: list[Result] = []
+    under_way: deque[Future[Result]] = deque()  # some of them: a future takes as much memory as many a result
+
+    def take() -> None:
+        results.append(under_way.popleft().result())
+        if progress:
+            progress(1)
+
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                if len(under_way) == _AHEAD * threads:
+                    take()
+                under_way.append(pool.submit(work, item))
+            while under_way:
+                take()
+        finally:
+            for each in under_way:
+                each.cancel()
     return results
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from cmcgns.common.errors import UserError
 from cmcgns.data.boxes import placed_boxes
 from cmcgns.data.images.masks import read_mask
-from cmcgns.data.images.place import Pixels, fit_in_square, place_in_square
+from cmcgns.data.images.place import Pixels, fit_in_square, have_one_shape
 from cmcgns.data.images.read import load_images
 from cmcgns.data.manifest import LABEL, image_file
 from cmcgns.data.pairs.rows import choose_text
@@ -104,8 +104,7 @@ class ImageSet:
         path = Path(image_file(self.folder, self.frame["mask_path"].iloc[row]))
         mask = read_mask(path)
         stored = self.stored_size(row) or mask.shape
-        mine, other = (place_in_square(wide, high, self.pixels.shape[1]) for high, wide in (mask.shape, stored))
-        if abs(mine.width - other.width) > 1 or abs(mine.height - other.height) > 1:
+        if not have_one_shape(mask.shape, stored, self.pixels.shape[1]):
             raise UserError(
                 f"{path}: the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its image {stored[1]}×{stored[0]}: "
                 "they must have one shape"

@@ -8,9 +8,10 @@ from pathlib import Path
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import file_stamp, inside, sha256, write_bytes
 from cmcgns.data.images.masks import Mask, mask_from_source, resize_mask, save_mask
-from cmcgns.data.images.place import resize
+from cmcgns.data.images.place import have_one_shape, resize
 from cmcgns.data.images.read import decode_image, encode_image
 
+_STEM = 80  # bytes of an image's name that its file keeps: names have 255 at most
 _READING = "v2"  # to be raised whenever the same file gives other pixels
 # What a manifest needs; no identifier of a person is kept, only the names of the tags that hold one.
 _KEPT_TAGS = (
@@ -119,7 +120,8 @@ def prepare_image(task: ImageTask, settings: ImageSettings) -> ImageResult:
 def target_name(source: str, suffix: str) -> str:
     """`ab/name-0123456789ab.jpg`: unique for the path, in one of 256 folders."""
     digest = hashlib.blake2b(source.encode(), digest_size=6).hexdigest()
-    return f"{digest[:2]}/{Path(source).stem[:80]}-{digest}{suffix}"
+    stem = Path(source).stem.encode()[:_STEM].decode(errors="ignore")
+    return f"{digest[:2]}/{stem}-{digest}{suffix}"
 
 
 def _decode(task: ImageTask, settings: ImageSettings, stamp: str) -> tuple[bytes, Mask | None, ImageResult]:
@@ -132,7 +134,8 @@ def _decode(task: ImageTask, settings: ImageSettings, stamp: str) -> tuple[bytes
     mask = None
     if task.mask:
         mask = mask_from_source(json.loads(task.mask), root)
-        if mask.shape[0] * decoded.width != mask.shape[1] * decoded.height:
+        whole = decoded.height, decoded.width
+        if not have_one_shape(mask.shape, whole, min(max(mask.shape), max(whole))):
             raise UserError(
                 f"{task.source}: the mask is {mask.shape[1]}×{mask.shape[0]}, which is no scaled copy of the image's "
                 f"{decoded.width}×{decoded.height}"

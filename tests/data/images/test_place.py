@@ -10,6 +10,7 @@ from cmcgns.data.images.place import (
     centre_crop,
     check_size,
     fit_in_square,
+    have_one_shape,
     place_boxes,
     place_in_square,
     resize,
@@ -86,3 +87,10 @@ def test_boxes_lie_where_the_pixels_do(width: int, height: int, crop: int | None
     expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     assert np.abs(found - expected).max() <= 1
     assert place_boxes([], width, height, 48, crop).shape == (0, 4)
+
+
+def test_a_mask_of_a_smaller_size_has_the_shape_but_for_rounding() -> None:
+    assert have_one_shape((419, 512), (2048, 2500), 512)  # 2048 · 512 / 2500 = 419.4
+    assert have_one_shape((2048, 2500), (2048, 2500), 2500)
+    assert not have_one_shape((400, 512), (2048, 2500), 512)
+    assert not have_one_shape((512, 419), (2048, 2500), 512)

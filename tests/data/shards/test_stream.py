@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.images import read
 from cmcgns.data.pairs.batch import BatchRequest, TrainingOrder
 from cmcgns.data.pairs.loader import iterate_batches, make_loader
 from cmcgns.data.shards.index import ShardFolder
@@ -160,7 +161,7 @@ def test_fewer_shards_than_readers_are_shared_between_them_and_said(shards, capl
     assert "--shards" in caplog.text
 
 
-def test_held_images_are_those_rows_and_are_found_again(prepared, shards, empty_cache):
+def test_held_images_are_those_rows_and_are_found_again(prepared, shards, empty_cache, monkeypatch):
     images, rows, counted = images_of(shards), np.array([5, 3, 30, 17]), []
     held = images.load(rows, counted.append)
     expected = array_of(prepared)
@@ -172,6 +173,9 @@ def test_held_images_are_those_rows_and_are_found_again(prepared, shards, empty_
     assert np.array_equal(images.load(rows, counted.append)[rows], expected[rows])
     assert sum(counted) == 4  # none was decoded again
     assert len(list(empty_cache.iterdir())) == 1
+    monkeypatch.setattr(read, "_CACHE_VERSION", -1)  # pixels are made by another rule
+    images.load(rows, counted.append)
+    assert sum(counted) == 8
 
 
 def test_a_damaged_image_is_named_with_its_shard(shards, monkeypatch):

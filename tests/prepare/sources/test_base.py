@@ -1,11 +1,15 @@
 """Files are found by pattern; drawn splits keep patients together; rows that are left out are remembered."""
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.prepare.sources.base import SourceTable, find
+from cmcgns.prepare.sources.base import SourceTable, existing_files, find
 from cmcgns.prepare.sources.cells import draw_splits
 
 
@@ -14,6 +18,16 @@ def test_find_takes_the_first_pattern_that_matches(tmp_path):
     assert find(tmp_path, "a*.csv", "b*.csv") == tmp_path / "b.csv"
     with pytest.raises(UserError, match=r"none of x\.csv, y\.csv is there"):
         find(tmp_path, "x.csv", "y.csv")
+
+
+def test_names_in_another_encoding_are_left_out_and_named(tmp_path):
+    (tmp_path / "good.png").touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xe9sum\xe9.png")).touch()
+    left_out = []
+    assert existing_files(tmp_path, [""], left_out) == {"good.png"}
+    (left,) = left_out
+    json.dumps(left).encode()
+    assert left == {"where": r"r\udce9sum\udce9.png", "reason": "its name is no UTF-8: rename it"}
 
 
 def test_patients_stay_together_and_shares_are_kept_within_strata():

@@ -32,7 +32,24 @@ def test_only_image_path_is_needed(tmp_path: Path) -> None:
     assert list(table.frame["source"]) == ["images/a.png", "images/b.png", "images/c.png"]
     assert list(table.frame["patient_id"]) == ["table:images/a", "table:images/b", "table:images/c"]
     assert set(table.frame["split"]) <= {"train", "val", "test"}
-    assert "each image counts as its own patient" in reasons(table)
+    assert "each study counts as its own patient, each image where study_id is missing" in reasons(table)
+
+
+def test_a_study_stands_for_a_missing_patient(tmp_path: Path) -> None:
+    """Its images would else come into several splits, with one report."""
+    lines = [f"images/{letter}.png,s{number // 2}" for number, letter in enumerate("abcdefgh")]
+    write_table(tmp_path, "image_path,study_id", *lines)
+    frame = read_source("table", tmp_path).frame
+    assert list(frame["patient_id"]) == list(frame["study_id"]) == [f"table:s{n // 2}" for n in range(8)]
+    assert frame.groupby("study_id")["split"].nunique().max() == 1
+
+
+def test_a_second_row_of_an_image_is_left_out_and_named(tmp_path: Path) -> None:
+    """Each would have a mask of its own in one file."""
+    write_table(tmp_path, "image_path,mask_path", "images/a.png,images/b.png", "images/a.png,images/c.png")
+    table = read_source("table", tmp_path)
+    assert len(table.frame) == 1
+    assert "an earlier row has the same image" in reasons(table)
 
 
 def test_sexes_that_are_not_understood_are_noted(tmp_path: Path) -> None:
@@ -235,8 +252,9 @@ def test_sections_that_a_table_states_stay_without_their_headings_and_marks(tmp_
     }
     write_reports(tmp_path, [WHOLE, WHOLE, WHOLE], **more)
     frame = read_source("table", tmp_path).frame
-    assert list(frame["findings"]) == ["Clear.", "CHEST: Clear.", ""]
-    assert list(frame["impression"]) == ["Normal, by.", "", "Impression is normal."]
+    told = "The lungs are clear. The heart is normal."  # what a row does not state is that of its report
+    assert list(frame["findings"]) == ["Clear.", "CHEST: Clear.", told]
+    assert list(frame["impression"]) == ["Normal, by.", "No acute disease.", "Impression is normal."]
 
 
 def test_the_rules_of_another_language_are_heeded_and_proposed(tmp_path: Path) -> None:

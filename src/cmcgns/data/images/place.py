@@ -80,6 +80,12 @@ def place_in_square(width: int, height: int, size: int) -> Place:
     return Place(scale, (size - wide) // 2, (size - high) // 2, wide, high)
 
 
+def have_one_shape(one: tuple[int, ...], other: tuple[int, ...], size: int) -> bool:
+    """Whether two pictures (height, width) are placed alike on a square of a side, within a pixel of rounding."""
+    first, second = (place_in_square(wide, high, size) for high, wide in (one, other))
+    return max(abs(first.width - second.width), abs(first.height - second.height)) <= 1
+
+
 def fit_in_square(pixels: Pixels, size: int, resampling: Image.Resampling = RESAMPLING) -> Pixels:
     """A picture (H, W), long side to `size`, centred on black: (size, size); what has the size already is kept."""
     place = place_in_square(pixels.shape[1], pixels.shape[0], size)

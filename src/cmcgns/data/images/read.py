@@ -125,6 +125,11 @@ def read_with_size(picture: Picture, size: int, formats: tuple[str, ...] = FORMA
     return fit_in_square(decoded.pixels.astype(np.uint8, copy=False), size), (decoded.width, decoded.height)
 
 
+def pixel_digest() -> hashlib.blake2b:
+    """A digest for names of arrays of what `read_image` gives; it begins with the rule by which pixels are made."""
+    return hashlib.blake2b(f"{_CACHE_VERSION}\n".encode(), digest_size=12)
+
+
 def load_images(
     paths: Sequence[str], size: int, progress: Callable[[int], None] | None = None
 ) -> tuple[Pixels, dict[int, str]]:
@@ -141,7 +146,7 @@ def load_images(
     Returns:
         (n, size, size) uint8 memory map, and position -> message for unreadable images (black in the array).
     """
-    digest = hashlib.blake2b(f"{_CACHE_VERSION}\n".encode(), digest_size=12)
+    digest = pixel_digest()
     for path in paths:
         digest.update(("\0".join(map(str, (path, *file_stamp(path)))) + "\n").encode())
     file = cache_folder() / f"images-{size}-{digest.hexdigest()}.npy"

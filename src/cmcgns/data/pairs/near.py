@@ -135,23 +135,23 @@ def order_of_near_pairs(nearest: Integers, epoch_seed: int) -> Integers:
     Returns:
         (n,) every study once.
     """
-    studies, count = nearest.shape
+    studies = len(nearest)
     random = np.random.default_rng(epoch_seed)
     turns, free = random.permutation(studies).tolist(), [True] * studies
-    begins = random.integers(max(count, 1), size=studies).tolist()
+    draws = random.random(studies).tolist()
     pairs: list[tuple[int, int]] = []
     alone: list[int] = []
     for study in turns:
         if not free[study]:
             continue
         free[study] = False
-        near, begin = nearest[study].tolist(), begins[study]
-        partner = next((each for each in near[begin:] + near[:begin] if each >= 0 and free[each]), None)
-        if partner is None:
-            alone.append(study)
-        else:
+        near = [each for each in nearest[study].tolist() if each >= 0 and free[each]]
+        if near:
+            partner = near[int(draws[study] * len(near))]
             free[partner] = False
             pairs.append((study, partner))
+        else:
+            alone.append(study)
     odd = [alone.pop()] if len(alone) % 2 else []
     pairs += zip(alone[::2], alone[1::2], strict=True)
     shuffled = np.array(pairs, dtype=np.int64).reshape(-1, 2)[random.permutation(len(pairs))]

@@ -90,7 +90,8 @@ def read_pairs(
         settings: columns, views, which text, how the table is written.
         exists: says whether an image is there; by default a file of that path (URLs are taken to be there).
         everything: also read columns that pretraining does not know (from a parquet table; they cost memory).
-        for_training: rows that belong neither to the training nor to the validation split are not looked at.
+        for_training: rows that belong neither to the training nor to the validation split are dropped before their
+            reports and images are looked at.
 
     Raises:
         UserError: no table, missing columns, repeated images, missing image files.

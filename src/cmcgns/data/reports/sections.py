@@ -116,12 +116,18 @@ def _parts(text: str, rules: SectionRules) -> list[tuple[str, list[str]]]:
         for match in rules.inline.finditer(line):
             heading = match["capitals"] or match["words"] or match["bracketed"]
             section = rules.plain.get(fold(heading))
-            if section and not heading[0].islower():
+            if section and not heading[0].islower() and not _goes_on(line[: match.start()], section, text):
                 parts[-1][1].append(line[start : match.start()])
                 parts.append((section, []))
                 start = match.end()
         parts[-1][1].append(line[start:])
     return parts
+
+
+def _goes_on(before: str, section: str, text: str) -> bool:
+    """Whether a word that may be a heading is the end of other words in capitals: "TWO VIEWS:" is none."""
+    last = before.split()[-1:] if section not in READ and not text.isupper() else []
+    return bool(last) and last[0].isupper() and last[0][-1].isalnum()
 
 
 def _line_heading(line: str, current: str, before: str, lower: bool, rules: SectionRules) -> tuple[str, int] | None:

@@ -7,7 +7,6 @@ every rank has the same number of steps whatever the shards hold. Rows that do n
 another epoch's shuffle.
 """
 
-import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from cmcgns.common.processes import in_threads
 from cmcgns.common.remote import NamedBytes, join
 from cmcgns.data.images.files import STORED
 from cmcgns.data.images.place import Pixels
-from cmcgns.data.images.read import read_image
+from cmcgns.data.images.read import pixel_digest, read_image
 from cmcgns.data.pairs.batch import BatchRequest, TrainingOrder, steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset
 from cmcgns.data.shards.index import AGAIN, ShardFolder
@@ -75,7 +74,7 @@ class ShardImages:
     def load(self, rows: NDArray[np.int64], progress: Callable[[int], None] | None = None) -> "HeldImages":
         """Decode rows once, shard by shard, into an array in the cache; the same rows are found there again."""
         shard_of, shape = self.shard_of_row[rows], (len(rows), self.size, self.size)
-        digest = hashlib.blake2b(f"{self.size}\n".encode(), digest_size=12)
+        digest = pixel_digest()
         used = [self.folder.shards[self.names[number]].sha256 for number in np.unique(shard_of)]
         digest.update("\n".join(used).encode() + self.members[rows].tobytes())
         file = cache_folder() / f"shards-{self.size}-{digest.hexdigest()}.npy"

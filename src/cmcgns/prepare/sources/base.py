@@ -169,7 +169,9 @@ def existing_files(
         for entry in _entries(root, folder, skipped):
             name = f"{folder}/{entry.name}" if folder else entry.name
             target = os.path.realpath(entry.path) if entry.is_symlink() else ""
-            if target and not is_inside(target, top):
+            if not is_text(name):
+                skipped.append({"where": ascii(name)[1:-1], "reason": "its name is no UTF-8: rename it"})
+            elif target and not is_inside(target, top):
                 skipped.append(_leaves_root(name))
             elif entry.is_dir():
                 if target not in followed:  # else a circle of links
@@ -177,6 +179,15 @@ def existing_files(
             elif entry.is_file():
                 files.add(name)
     return files
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name can be written down; one in another encoding than the system's cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_inside(path: str, folder: str) -> bool:

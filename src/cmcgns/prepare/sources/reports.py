@@ -42,13 +42,14 @@ def cut_reports(table: SourceTable, name: str) -> None:
         return
     for column in READ:
         frame[column] = frame.get(column, "")
-    whole = (frame["report"].str.strip() != "") & (frame["findings"] + frame["impression"] == "")
+    whole = (frame["report"].str.strip() != "") & ((frame["findings"] == "") | (frame["impression"] == ""))
     reports = frame.loc[whole, "report"].map(_with_line_breaks)
     frame["report"] = _each(frame["report"], lambda text: remove_marks(text, rules).strip())
     if whole.any():
         sections = {text: split_sections(text, rules) for text in reports.unique()}
         for column in READ:
-            frame.loc[whole, column] = reports.map({text: found.get(column, "") for text, found in sections.items()})
+            told = reports.map({text: found.get(column, "") for text, found in sections.items()})
+            frame[column] = frame[column].mask(whole & (frame[column] == ""), told)
         empty = whole & (frame["findings"] + frame["impression"] == "")
         frame.loc[empty, "report"] = ""
         _note_what_was_cut(table, whole, empty, name)

@@ -126,6 +126,8 @@ def _check_files(table: SourceTable, folder: Path) -> None:
     for name in named:
         paths = table.frame[name]
         table.leave_out((paths != "") & ~paths.isin(files), f"no such file: {name} " + paths.map(shortened))
+    again = table.frame["image_path"].duplicated()
+    table.leave_out(again, "an earlier row has the same image: put what they say into one row")
     table.frame["source"] = table.frame["image_path"]
     if "mask_path" in named:
         masks = table.frame.pop("mask_path")
@@ -159,13 +161,16 @@ def _describe(table: SourceTable, name_of_dataset: str) -> None:
     empty = pd.Series("", index=frame.index, dtype="str")
     dataset = frame["dataset"].str.strip() if "dataset" in frame else empty
     frame["dataset"] = dataset.mask(dataset == "", name_of_dataset)
-    own = frame["image_path"].str.replace(r"\.\w+$", "", regex=True)
-    for name in ("patient_id", "study_id"):
-        ids = canonical_ids(frame[name]) if name in frame else empty
-        nameless = ids == ""
+    ids = frame["image_path"].str.replace(r"\.\w+$", "", regex=True)
+    for name in ("study_id", "patient_id"):  # an image stands for a missing study, the study for a missing patient
+        stated = canonical_ids(frame[name]) if name in frame else empty
+        nameless = stated == ""
         if name == "patient_id" and nameless.any():
-            table.notes.append(f"{int(nameless.sum())} rows without patient_id: each image counts as its own patient")
-        ids = ids.mask(nameless, own)
+            table.notes.append(
+                f"{int(nameless.sum())} rows without patient_id: each study counts as its own patient, each image "
+                "where study_id is missing too"
+            )
+        ids = stated.mask(nameless, ids)
         frame[name] = ids.where(ids.str.contains(":", regex=False), frame["dataset"] + ":" + ids)
 
 
