@@ -1,5 +1,7 @@
 """Fixtures shared by several folders."""
 
+import errno
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,16 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("CMCGNS_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks, as some that machines share: who comes second makes an array as well."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
 
 
 @pytest.fixture(params=["small", "medium"])

@@ -115,16 +115,6 @@ def test_an_interruption_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def no_locks(monkeypatch):
-    """A file system without locks, as some that machines share."""
-
-    def refused(*_):
-        raise OSError(errno.ENOLCK, "no locks")
-
-    monkeypatch.setattr(array_cache.fcntl, "flock", refused)
-
-
 def test_of_many_that_ask_at_once_one_makes_it(tmp_path):
     """As the ranks of a run do: each would decode all images, and set their space aside."""
     filled, results, together = [], [], threading.Barrier(4)

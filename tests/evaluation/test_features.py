@@ -94,6 +94,7 @@ def test_an_interrupted_computation_goes_on_after_its_last_block(tmp_path, monke
     assert len(list((tmp_path / "f").iterdir())) == 1
 
 
+@pytest.mark.usefixtures("no_locks")
 def test_another_process_may_finish_and_clear_up_meanwhile(tmp_path, monkeypatch):
     """At every moment: before a block, within one, and between the last block and the joining."""
     images = images_of(write_images(tmp_path / "d"), tmp_path)
@@ -195,3 +196,17 @@ def test_an_encoder_in_training_mode_is_refused(tmp_path):
     encoder.encoder.train()
     with pytest.raises(RuntimeError, match="eval mode"):
         pooled_features(encoder, images_of(write_images(tmp_path / "d"), tmp_path), tmp_path / "f")
+
+
+def test_an_encoder_of_another_size_is_tried_where_its_weights_are(monkeypatch):
+    """On a GPU the images that it is tried with have to be there too."""
+    encoder, seen, maps = oracle(4), [], FrozenEncoder.maps
+    monkeypatch.setattr(FrozenEncoder, "device", property(lambda _: torch.device("meta")))
+    monkeypatch.setattr(
+        FrozenEncoder,
+        "maps",
+        lambda self, images: seen.append(images.device.type) or maps(self, torch.zeros(images.shape)),
+    )
+    encoder.at_size(2 * encoder.image_size)
+    assert seen == ["meta"]
+    assert features._made_by(encoder) == f"{encoder.features_sha256} meta"  # a GPU rounds otherwise

@@ -36,6 +36,18 @@ def test_numbers_of_processes_that_make_no_sense_are_refused(devices: Any) -> No
         launch(tiny_recipe(), 1, devices, "cpu")
 
 
+def test_more_gpus_than_there_are_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning import fabric
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    def refuse(**_: object) -> None:
+        raise MisconfigurationException("You requested gpu: [0, 1] But your machine only has: [0]")
+
+    monkeypatch.setattr(fabric, "Fabric", refuse)
+    with pytest.raises(UserError, match=r"with 2 device\(s\) cannot be used: You requested gpu"):
+        launch(tiny_recipe(), 2, 1, "cuda")
+
+
 def test_processes_that_would_all_believe_to_be_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="started as 2 processes"):

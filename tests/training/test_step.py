@@ -204,7 +204,15 @@ def moved(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
     return TO(tensor, *args, **options)
 
 
-TO = Tensor.to
+def written(tensor: Tensor, index: Any, value: Any) -> None:
+    """A number that is written to places of a tensor, or to one element, may travel from the host, which waits."""
+    picked = [each for each in (index if isinstance(index, tuple) else (index,)) if isinstance(each, Tensor)]
+    if not isinstance(value, Tensor) and (picked or tensor[index].ndim == 0):
+        raise AssertionError("the step reads from the device: a number is written")
+    SET(tensor, index, value)
+
+
+TO, SET = Tensor.to, Tensor.__setitem__
 
 
 def one_hot(index: Tensor, classes: int) -> Tensor:
@@ -221,6 +229,7 @@ def no_host_reads() -> Iterator[None]:
         for name in NoHostReads.FUNCTIONS:
             patch.setattr(torch, name, refused(name))
         patch.setattr(Tensor, "to", moved)
+        patch.setattr(Tensor, "__setitem__", written)
         yield
 
 
@@ -242,6 +251,8 @@ def no_host_reads() -> Iterator[None]:
         lambda x: int(x[0]),
         lambda x: torch.allclose(x, x),
         lambda x: torch.repeat_interleave(x, x.long().abs()),
+        lambda x: x.__setitem__(torch.zeros(2, dtype=torch.long), 1.0),
+        lambda x: x.__setitem__(-1, 0),
     ],
 )
 def test_the_watch_for_host_reads_sees_them(read: Any) -> None:

@@ -63,7 +63,8 @@ class FrozenEncoder:
         self.encoder = encoder.eval().requires_grad_(False)
         self.width = encoder.width
         self._levels = _choose_levels(encoder.body)
-        shapes = [tuple(each.shape) for each in self.maps(torch.zeros(1, encoder.channels, image_size, image_size))]
+        blank = torch.zeros(1, encoder.channels, image_size, image_size, device=self.device)
+        shapes = [tuple(each.shape) for each in self.maps(blank)]
         self.strides = tuple(image_size // height for _, _, height, _ in shapes)
         self.map_widths = tuple(width for _, width, _, _ in shapes)
         self.features_sha256, self.sha256 = self._hashes()

@@ -98,8 +98,14 @@ def _compute(encoder: FrozenEncoder, images: ImageSet, rows: range, progress: Re
     return features
 
 
+def _made_by(encoder: FrozenEncoder) -> str:
+    """Weights and preprocessing, and the kind of device: a GPU's convolutions round otherwise (TF32)."""
+    kind = encoder.device.type
+    return encoder.features_sha256 if kind == "cpu" else f"{encoder.features_sha256} {kind}"
+
+
 def _key(encoder: FrozenEncoder, images: ImageSet) -> str:
-    digest = hashlib.sha256(f"{_VERSION} {encoder.features_sha256} {images.pixels.shape}\n".encode())
+    digest = hashlib.sha256(f"{_VERSION} {_made_by(encoder)} {images.pixels.shape}\n".encode())
     for image_path in images.frame["image_path"]:
         path = image_file(images.folder, image_path)
         digest.update((f"{path}\0" + "\0".join(map(str, file_stamp(path))) + "\n").encode())
@@ -192,7 +198,7 @@ class FrozenMaps:
 
 def _map_key(encoder: FrozenEncoder, pixels: Pixels, size: int) -> str:
     """Equal ones mean equal maps."""
-    digest = hashlib.sha256(f"{encoder.features_sha256} {pixels.shape} {size}".encode())
+    digest = hashlib.sha256(f"{_made_by(encoder)} {pixels.shape} {size}".encode())
     for first in range(0, len(pixels), 1024):
         digest.update(pixels[first : first + 1024].tobytes())
     return digest.hexdigest()[:24]

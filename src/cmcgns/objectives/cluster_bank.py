@@ -209,7 +209,7 @@ class ClusterBank(nn.Module):
         places = newest_places(text, mask, len(self.queue) - 1)
         self.queue[places] = vectors
         self.queue_step[places] = self.steps
-        self.queue[-1], self.queue_step[-1] = 0, 0
+        self.queue[-1], self.queue_step[-1:] = 0, 0
 
     def seeds(self) -> Tensor:
         """Places in the queue of distinct sentences; old ones, of before half of the steps, have moved since."""

@@ -70,8 +70,9 @@ class _SumOverRanks(torch.autograd.Function):
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
+        value = value.contiguous()
         parts = [torch.empty_like(value) for _ in range(world_size())]
-        dist.all_gather(parts, value.contiguous())
+        dist.all_gather(parts, value)
         ctx.rows = len(value)
         return torch.cat(parts)
 

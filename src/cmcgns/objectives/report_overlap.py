@@ -19,7 +19,8 @@ def cluster_membership(own: Tensor, study: Tensor, mask: Tensor, studies: int, c
         clusters: K.
     """
     holds = torch.zeros(studies, clusters + 1, dtype=torch.bool, device=own.device)
-    holds[study, own.masked_fill(~mask, clusters)] = True  # padding goes to a column of its own
+    places = study, own.masked_fill(~mask, clusters)  # padding goes to a column of its own
+    holds.index_put_(places, holds.new_ones(()))  # a Python number would be copied from the host, which then waits
     return holds[:, :clusters]
 
 

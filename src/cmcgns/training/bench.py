@@ -156,6 +156,7 @@ def bench_step(
     task = random_task(recipe, report_config)
     stage = stage or ("reconstruction" if recipe.reconstruction.epochs else "alignment")
     task.set_stage(stage)
+    task.to(fabric.device)  # the encoders are measured alone first
     studies = batch_size or recipe.training.batch_size
     if studies < 2:
         raise UserError("training.batch_size is 1: a step needs at least 2 studies; set it, or give --batch")
@@ -192,6 +193,8 @@ def device_name(device: torch.device) -> str:
     """What a reader knows the device by."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
     return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
@@ -230,8 +233,8 @@ def time_steps(step: Callable[[], None], device: torch.device, steps: int, warm_
     for _ in range(warm_up + steps):
         start = time.perf_counter()
         step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
         seconds.append(time.perf_counter() - start)
     return seconds[warm_up:]
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from cmcgns.common.errors import UserError, did_you_mean, one_line
+from cmcgns.common.processes import end_with_parent
 from cmcgns.settings.config import Recipe
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
@@ -58,6 +59,7 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
     """
     from lightning.fabric import Fabric
     from lightning.fabric.strategies import DDPStrategy
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     if accelerator not in ACCELERATORS:
         hint = did_you_mean(accelerator, ACCELERATORS)
@@ -75,11 +77,13 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
             strategy=strategy,
             precision=recipe.training.precision,
         )
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise UserError(
             f"accelerator {accelerator} with {devices} device(s) cannot be used: {one_line(error)}"
         ) from error
     fabric.launch()
+    if fabric.local_rank > 0 and "TORCHELASTIC_RUN_ID" not in os.environ:  # else torchrun ends them all
+        end_with_parent(os.getppid())  # Fabric's first rank; NCCL would not notice, and the GPU stay taken
     # Processes that torchrun started would otherwise all believe to be alone, in one run folder.
     processes = int(os.environ.get("WORLD_SIZE") or fabric.world_size)
     if processes != fabric.world_size:

@@ -53,8 +53,10 @@ class Batch:
     fine_images: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Copy every tensor to a device; pinned host memory is copied without waiting."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """Copy every tensor to a device; to a CUDA device without waiting where host memory is pinned."""
+        # Other devices may read host memory after it was freed (https://github.com/pytorch/pytorch/issues/139550).
+        without_waiting = torch.device(device).type == "cuda"
+        return self._map(lambda tensor: tensor.to(device, non_blocking=without_waiting))
 
     def pin_memory(self) -> "Batch":
         """Copy to page-locked memory (called by the data loader)."""
