@@ -116,6 +116,6 @@ def test_what_is_lacking_is_said(tmp_path: Path) -> None:
     assert "weight_global 0" in TASK.lacks(data, frozen(alone))
     large = Seer({})
     large.recipe.data.image_size = 64
-    assert "pools images of 64 px only" in TASK.lacks(data, frozen(large))
+    assert "scores images of 64 px only" in TASK.lacks(data, frozen(large))
     unlabelled = write_labelled(tmp_path / "e", np.zeros((4, 0)))
     assert "no labels" in TASK.lacks(TaskData(PROTOCOL, unlabelled, SIDE, SIDE), frozen(Seer({})))

@@ -276,7 +276,7 @@ def test_a_finding_without_a_box_is_not_taken_for_absent(
     studies.frame[[f"label_{label}" for label in FINDINGS]] = float("nan")
     stated = [book.of(label).positive[0] for label in FINDINGS]
     told = [[*sentences, *stated] for sentences in studies.sentences]
-    monkeypatch.setattr(type(studies), "sentences", told)
+    monkeypatch.setitem(studies.__dict__, "sentences", told)
     assert not any(example.absent for example in make_examples(studies, 6))
 
 
