@@ -76,6 +76,25 @@ def test_signals_become_an_exception_and_handlers_are_put_back() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+WAITING = """
+import subprocess, sys
+child = "import os, time; from cmcgns.common.processes import end_after_parent; end_after_parent(os.getppid(), 0.5); "
+subprocess.Popen([sys.executable, "-c", child + "print(os.getpid(), flush=True); time.sleep(600)"])
+sys.stdin.read()
+"""
+
+
+def test_a_process_that_waits_for_ever_ends_some_time_after_its_parent() -> None:
+    words, pipe = [sys.executable, "-c", WAITING], subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        time.sleep(1.5)
+        os.kill(child, 0)  # it lives as long as its parent does
+        parent.kill()
+        assert parent.stdout.read() == ""  # up to the end: whoever held the other one is gone
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux' own service")
 def test_a_forked_child_ends_with_its_parent(tmp_path: Path) -> None:
     """As the decoder of a DICOM file does when the worker that waits for it is killed."""

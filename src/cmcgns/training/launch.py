@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from cmcgns.common.errors import UserError, did_you_mean, one_line
-from cmcgns.common.processes import end_with_parent
+from cmcgns.common.processes import end_after_parent
 from cmcgns.settings.config import Recipe
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 _FEW = 8  # processes on a CPU that are fine on any machine, to try things
 _PATIENCE = timedelta(hours=6)  # of ranks that wait while the first one hashes all image files, over a network maybe
+_GRACE = 30.0  # seconds that a rank has to end by itself once the first one is gone
 _MOST = 4096  # devices of a machine, or machines
 
 
@@ -83,7 +84,8 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
         ) from error
     fabric.launch()
     if fabric.local_rank > 0 and "TORCHELASTIC_RUN_ID" not in os.environ:  # else torchrun ends them all
-        end_with_parent(os.getppid())  # Fabric's first rank; NCCL would not notice, and the GPU stay taken
+        # The parent is the first rank. Gloo notices when it is gone and says so; NCCL does not, and holds the GPU.
+        end_after_parent(os.getppid(), _GRACE)
     # Processes that torchrun started would otherwise all believe to be alone, in one run folder.
     processes = int(os.environ.get("WORLD_SIZE") or fabric.world_size)
     if processes != fabric.world_size:
