@@ -115,6 +115,14 @@ def test_an_interruption_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def at_once(count, make):
+    threads = [threading.Thread(target=make) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+
 def test_of_many_that_ask_at_once_one_makes_it(tmp_path):
     """As the ranks of a run do: each would decode all images, and set their space aside."""
     filled, results, together = [], [], threading.Barrier(4)
@@ -128,11 +136,7 @@ def test_of_many_that_ask_at_once_one_makes_it(tmp_path):
         together.wait(10)
         results.append(np.array(cached_array(tmp_path / "a.npy", SHAPE, np.uint8, slowly)))
 
-    threads = [threading.Thread(target=make) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    at_once(4, make)
     assert (len(results), filled) == (4, [1])
     for result in results:
         np.testing.assert_array_equal(result, np.ones(SHAPE))
@@ -153,11 +157,7 @@ def test_those_that_wait_learn_which_rows_could_not_be_filled(tmp_path):
         together.wait(10)
         cached_array(tmp_path / "a.npy", SHAPE, np.uint8, fill)
 
-    threads = [threading.Thread(target=make) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    at_once(3, make)
     assert asked == [[*range(SHAPE[0])], [2], [2]]
 
 
@@ -187,11 +187,7 @@ def test_pitfall_files_writers_of_one_process_number_do_not_meet(tmp_path, monke
     def make():
         results.append(np.array(cached_array(tmp_path / "a.npy", SHAPE, np.uint8, slowly)))
 
-    threads = [threading.Thread(target=make) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    at_once(2, make)
     for result in (*results, cached_array(tmp_path / "a.npy", SHAPE, np.uint8, never)):
         np.testing.assert_array_equal(result, np.ones(SHAPE))
     assert len(results) == 2

@@ -144,10 +144,13 @@ def _compare_protocol(
     for fraction in dict.fromkeys(cell.fraction for cell in common):
         cells = [cell for cell in common if cell.fraction == fraction]
         sides = [[read_predictions(folder, name, cell) for cell in cells] for folder in (first, second)]
-        for cell, one, other in zip(cells, *sides, strict=True):
-            _check_rows(one, other, f"{name}, {cell.name}", first, second)
-        if apart := next((what for pair in zip(*sides, strict=True) for what in _judged_otherwise(*pair)), ""):
-            only.append(f"{name}, {cells[0].name}: no difference: judged on other {apart}")
+        apart = [
+            what
+            for cell, one, other in zip(cells, *sides, strict=True)
+            for what in _judged_otherwise(one, other, f"{name}, {cell.name}", first, second)
+        ]
+        if apart:
+            only.append(f"{name}, {cells[0].name}: no difference: judged on other {apart[0]}")
             continue
         both = seed_measures(task, [*sides[0], *sides[1]], least_positives(settings))
         a, b = both[: len(cells)], both[len(cells) :]
@@ -196,19 +199,19 @@ def _check_records(name: str, records: tuple[dict[str, Any], dict[str, Any]], fo
             )
 
 
-def _judged_otherwise(one: Predictions, other: Predictions) -> list[str]:
-    """In what two predictions are not about the same."""
+def _judged_otherwise(one: Predictions, other: Predictions, where: str, first: Path, second: Path) -> list[str]:
+    """In what two predictions of the same test rows are not about the same.
+
+    Raises:
+        UserError: the rows or their patients are others.
+    """
     ours, theirs = one.judged, other.judged
-    return [what for what in ours | theirs if ours.get(what) != theirs.get(what)]
-
-
-def _check_rows(one: Predictions, other: Predictions, where: str, first: Path, second: Path) -> None:
-    for what in _judged_otherwise(one, other):
-        if what not in ("rows", "patients"):
-            continue
-        apart = sorted(set(one.judged[what]) ^ set(other.judged[what]))
-        detail = f"{len(apart)} are only in one, first {apart[0]}" if apart else "the same in another order"
+    apart = [what for what in ours | theirs if ours.get(what) != theirs.get(what)]
+    for what in (each for each in ("rows", "patients") if each in apart):
+        alone = sorted(set(ours[what]) ^ set(theirs[what]))
+        detail = f"{len(alone)} are only in one, first {alone[0]}" if alone else "the same in another order"
         raise UserError(f"{where}: {first} and {second} judged different {what} ({detail}): evaluate both again")
+    return apart
 
 
 def _only_in_one(where: str, ours: Sequence[str], theirs: Sequence[str], first: Path, second: Path) -> list[str]:

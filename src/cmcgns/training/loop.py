@@ -198,18 +198,13 @@ class Loop:
         loader = iterate_batches(make_loader(self.train, order, self.recipe.data.workers, pin_memory=cuda))
         for _ in range(self.steps() - state.step):
             group = [batch for _, batch in zip(range(training.accumulate), loader, strict=False)]
-            lonely += sum(self._is_lonely(batch) for batch in group)
+            lonely += sum(int(batch.sentence_mask.sum()) < 2 for batch in group)  # still on the host
             yield [batch.to(self.fabric.device) for batch in group]
         if lonely and "weight_report" in self.task.objective.reads and self.recipe.objective.weight_report > 0:
             logger.warning(
-                "epoch %d: %d batches held fewer than two sentences or studies, so L_report had nothing to contrast",
+                "epoch %d: %d batches held fewer than two sentences, so L_report had nothing to contrast there",
                 state.epoch + 1, lonely,
             )  # fmt: skip
-
-    def _is_lonely(self, batch: Batch) -> bool:
-        """Whether L_report has nothing to contrast in a batch that is still on the host."""
-        alone = self.recipe.objective.local == "query_matched" and len(batch) * self.fabric.world_size < 2
-        return alone or int(batch.sentence_mask.sum()) < 2
 
     def _end_epoch(self, stage: Stage, settings: StageSettings, optimizer: Any) -> None:
         state, training = self.state, self.recipe.training
