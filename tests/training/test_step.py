@@ -18,6 +18,7 @@ from cmcgns.data.pairs.batch import Batch, mix
 from cmcgns.models.report_encoder import ReportEncoder
 from cmcgns.settings.config import Recipe, ReportEncoderSettings, StageSettings
 from cmcgns.training.data import PreparedData, prepare_data
+from cmcgns.training.launch import launch
 from cmcgns.training.step import NonFiniteLoss, build_optimizer, check_finite, training_step
 from cmcgns.training.task import PretrainingTask, build_task
 from support.training import BATCH, SETTINGS, first_batch, tiny_recipe
@@ -366,7 +367,9 @@ def test_shapes_of_a_step_do_not_depend_on_the_reports(prepared: PreparedData, b
 def test_bf16_losses_are_finite_and_close(prepared: PreparedData, batches: list[Batch]) -> None:
     full, half = new_task(prepared), new_task(prepared)
     reference = take_step(full, batches[:1])
-    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    fabric = launch(tiny_recipe(training__precision="bf16-mixed"), 1, 1, "cpu")
+    read: list[Tensor] = []
+    half.register_forward_pre_hook(lambda _, given: read.append(given[0].images))
     module, optimizer = fabric.setup(half, build_optimizer(half, StageSettings()))
     figures = training_step(fabric, module, half, optimizer, batches[:1], seed=5, clip=1.0)
     for name in ("loss", "global", "image", "report", "reconstruction"):
@@ -374,3 +377,4 @@ def test_bf16_losses_are_finite_and_close(prepared: PreparedData, batches: list[
         assert float(figures[name]) == pytest.approx(float(reference[name]), rel=0.1, abs=0.1)
         assert figures[name].dtype == torch.float32
     assert all(p.dtype == torch.float32 for p in half.parameters())
+    assert torch.equal(read[0], batches[0].images)  # targets of the reconstruction keep their 24 bits

@@ -62,6 +62,8 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
     from lightning.fabric.strategies import DDPStrategy
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    from cmcgns.training.mixed_precision import UnconvertedBatches
+
     if accelerator not in ACCELERATORS:
         hint = did_you_mean(accelerator, ACCELERATORS)
         raise UserError(f"accelerator {accelerator}: there are {', '.join(ACCELERATORS)}.{hint}")
@@ -70,18 +72,22 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
             raise UserError(f"--{name} is {number!r}; a whole number from 1 to {_MOST} is expected")
     _check_cores(accelerator, devices)
     strategy = DDPStrategy(timeout=_PATIENCE) if devices * nodes > 1 else "auto"
+    mixed = UnconvertedBatches() if recipe.training.precision == "bf16-mixed" else None
     try:
         fabric = Fabric(
             accelerator=accelerator,
             devices=devices,
             num_nodes=nodes,
             strategy=strategy,
-            precision=recipe.training.precision,
+            precision=None if mixed else recipe.training.precision,
+            plugins=mixed,
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise UserError(
             f"accelerator {accelerator} with {devices} device(s) cannot be used: {one_line(error)}"
         ) from error
+    if mixed is not None:
+        mixed.device = fabric.device.type  # known only now: `auto` has chosen
     fabric.launch()
     if fabric.local_rank > 0 and "TORCHELASTIC_RUN_ID" not in os.environ:  # else torchrun ends them all
         # The parent is the first rank. Gloo notices when it is gone and says so; NCCL does not, and holds the GPU.
