@@ -37,7 +37,8 @@ VIT = "image_encoder={name: vit_tiny_patch16_224, channels: 1, options: {patch_s
 
 def make_step(recipe_name: str, encoder: list[str], name: str) -> tuple[Callable[[], None], torch.device]:
     """A step of one variant, to be timed."""
-    settings = ["objective.mask_ratio=0.75", *encoder, *(f"objective.{change}" for change in VARIANTS[name])]
+    rebuilding = ["objective.reconstruction=cross_modal", "objective.mask_ratio=0.75"]
+    settings = [*rebuilding, *encoder, *(f"objective.{change}" for change in VARIANTS[name])]
     recipe = load_recipe(recipe_name, settings)
     fabric = launch(recipe, 1, 1, "auto")
     torch.manual_seed(0)

@@ -335,7 +335,8 @@ def test_pretraining_takes_a_step_on_a_prepared_dataset(do, tmp_path):
             "data.image_size=32", "data.resize=36", "training.batch_size=4", "report_encoder.vocabulary=200",
             "report_encoder.width=32", "image_encoder.name=resnet10t",
             "image_encoder.options={channels: [8, 16, 24, 32], stem_width: 8}",
-            "objective.dim=32", "objective.decoder_width=16", "objective.bank.clusters=4",
+            "objective.dim=32", "objective.negatives=cluster", "objective.reconstruction=cross_modal",
+            "objective.decoder_width=16", "objective.bank.clusters=4",
         ],
     )  # fmt: skip
     figures = dry_run(recipe, do("mimic-cxr").out, "cpu", steps=1)

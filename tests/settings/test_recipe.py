@@ -70,6 +70,7 @@ def test_overrides_are_typed_and_the_last_one_wins():
         [
             "training.batch_size=8",
             "alignment.learning_rate=1e-4",
+            "objective.negatives=cluster",
             "objective.bank.rate=0.5",
             "data.val_split=null",
             "data.columns.image_path=Path to image",
@@ -84,6 +85,20 @@ def test_overrides_are_typed_and_the_last_one_wins():
     assert recipe.data.val_split is None
     assert recipe.data.columns == {"image_path": "Path to image"}
     assert recipe.objective.duplicates is False
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["objective.mu=2", "objective.bank.clusters=256", "objective.bank={clusters: 256}", "objective.rarity=0"],
+)
+def test_an_override_of_clusters_that_are_off_is_refused_with_the_switch(change):
+    name = change.split("=")[0].removeprefix("objective.").split(".")[0]
+    with pytest.raises(
+        UserError, match=rf"objective.{name} has no effect with objective\.negatives=in_batch: set obj"
+    ):
+        load_recipe("demo", [change])
+    for negatives in ("cluster", "hard", "in_batch"):  # the last: turned off by name, as in a study's cell
+        load_recipe("demo", [change, f"objective.negatives={negatives}"])
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,11 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small(name: str, bert: Path, precision: str) -> Recipe:
-    changes: dict[str, Any] = SMALL | {"training.precision": precision}
-    if load_recipe(name).report_encoder.name != "random":
+    whole = load_recipe(name)
+    # Its own switches by name: sizes of a part that is off are refused otherwise.
+    switches = {f"objective.{key}": getattr(whole.objective, key) for key in ("negatives", "reconstruction")}
+    changes: dict[str, Any] = SMALL | switches | {"training.precision": precision}
+    if whole.report_encoder.name != "random":
         changes["report_encoder.name"] = bert
     return load_recipe(name, [f"{key}={value}" for key, value in changes.items()])
 

@@ -176,7 +176,7 @@ class ObjectiveSettings(Settings):
     local: Literal["own_query", "query_matched"] = "query_matched"
     """L_report compares a sentence with what every sentence sees in its own image (as published), or with what
     it sees itself in every image"""
-    negatives: Literal["in_batch", "hard", "cluster"] = "cluster"
+    negatives: Literal["in_batch", "hard", "cluster"] = "in_batch"
     """in_batch: other sentences and images of the batch, no clusters; hard: centroids besides, that of the
     second nearest cluster weighing mu; cluster: and sentences of one cluster are treated as false_negatives
     says"""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.packaged import packaged_names
-from cmcgns.settings.config import Recipe
+from cmcgns.settings.config import ObjectiveSettings, Recipe
 from cmcgns.settings.yaml import apply_overrides, explain, merge, named_text, parse_mapping
 
 
@@ -25,11 +25,14 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         overrides: such as `training.batch_size=32`; values are read as YAML.
 
     Raises:
-        UserError: unknown recipe, unknown key, wrong type, unreadable YAML.
+        UserError: unknown recipe, unknown key, wrong type, unreadable YAML; an override of clusters that are off.
     """
     settings = _read(name_or_path)
+    before = _with_defaults(settings).get("objective")
     apply_overrides(settings, overrides)
-    return parse_recipe(settings, source=name_or_path)
+    recipe = parse_recipe(settings, source=name_or_path)
+    _refuse_idle(recipe.objective, before, overrides)
+    return recipe
 
 
 def parse_recipe(settings: Any, source: str) -> Recipe:
@@ -68,6 +71,27 @@ _BEFORE = {
         "unit_values": False,
     }
 }
+
+
+_OF_CLUSTERS = ("bank", "mu", "rarity", "false_negatives", "centroid_negatives")
+
+
+def _refuse_idle(objective: ObjectiveSettings, before: Any, overrides: Sequence[str]) -> None:
+    """Overrides of clusters where there are none, unless these are turned off by name.
+
+    In a file such settings may stand: they wait for the switch. With `own_query` some of them have to be named.
+    """
+    named = {override.partition("=")[0].strip() for override in overrides}
+    waits = objective.name == "cm-cgns" and objective.local != "own_query" and objective.negatives == "in_batch"
+    if not waits or "objective.negatives" in named or not isinstance(before, dict):
+        return
+    now = objective.model_dump(mode="json", include=set(_OF_CLUSTERS))
+    for name in _OF_CLUSTERS:
+        if now[name] != before.get(name):
+            raise UserError(
+                f"objective.{name} has no effect with objective.negatives=in_batch: set objective.negatives=cluster "
+                f"too, or leave objective.{name} as it is"
+            )
 
 
 def _with_defaults(settings: Any) -> Any:

@@ -22,7 +22,7 @@ from cmcgns.common.remote import not_here
 from cmcgns.common.stored import read_json
 from cmcgns.common.version import VERSION
 from cmcgns.data.images.place import RESAMPLING
-from cmcgns.settings.config import Recipe
+from cmcgns.settings.config import ObjectiveSettings, Recipe
 from cmcgns.settings.recipe import parse_stored_recipe
 from cmcgns.settings.yaml import read_mapping_file
 
@@ -164,14 +164,14 @@ class RunFolder:
         """The model card."""
         published = recipe.objective.name == "cm-cgns"
         method = _METHOD if published else f"the objective `{recipe.objective.name}`"
-        row = f"| false negatives | {recipe.objective.false_negatives} |\n" if published else ""
+        row = f"| objective | {_parts(recipe.objective)} |\n" if published else ""
         names = {
             "name": markdown_text(recipe.name),
             "image_encoder": markdown_text(recipe.image_encoder.name),
             "report_encoder": markdown_text(recipe.report_encoder.name),
         }
         text = packaged_text("cmcgns.training", "card.md")
-        write_text(self.card, text.format(recipe=recipe, method=method, false_negatives=row, **names))
+        write_text(self.card, text.format(recipe=recipe, method=method, parts=row, **names))
 
     def write_provenance(self, content: dict[str, Any]) -> None:
         """Merge facts into provenance.json."""
@@ -184,6 +184,20 @@ class RunFolder:
         return read_json(
             self.provenance, "put it back from a copy; or take it away, and what it says of the run is lost"
         )
+
+
+def _parts(objective: ObjectiveSettings) -> str:
+    """The losses that a run had, and what they were computed with."""
+    weights = {"L_global": objective.weight_global, "L_image": objective.weight_image}
+    parts = [name for name, weight in weights.items() if weight]
+    if objective.weight_report:
+        clusters = f", {objective.bank.clusters} clusters" if objective.negatives != "in_batch" else ""
+        treatment = f", false negatives {objective.false_negatives}" if objective.negatives == "cluster" else ""
+        parts.append(f"L_report ({objective.local}, negatives {objective.negatives}{clusters}{treatment})")
+    if objective.reconstruction != "off" and objective.weight_reconstruction:
+        hidden = f"{objective.mask_ratio:.0%} of the {objective.mask} hidden"
+        parts.append(f"L_re ({objective.reconstruction}, {hidden}, {objective.target} rebuilt)")
+    return ", ".join(parts)
 
 
 def describe_environment() -> dict[str, Any]:
