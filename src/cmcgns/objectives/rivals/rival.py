@@ -1,0 +1,35 @@
+"""What the rivals have in common: which parts of the model they train."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from cmcgns.models.model import ImageReportModel
+from cmcgns.objectives.objective import Figures, Objective, Stage
+
+
+class Rival(Objective):
+    """An objective that trains both encoders, their heads and all of its own in both stages alike.
+
+    Attributes:
+        uses_patches: whether a loss reads f_I, so that the projection of patches is trained.
+        uses_globals: whether a loss reads the embeddings of whole images or reports, so that their heads are.
+    """
+
+    uses_patches = False
+    uses_globals = True
+
+    def trainable_parts(self, model: ImageReportModel, stage: Stage) -> Iterable[nn.Module]:  # noqa: ARG002
+        """Both encoders, the heads that a loss reads, and this module."""
+        parts = [model.image_encoder, model.report_encoder, model.token_projection, self]
+        if self.uses_globals:
+            parts += [model.image_pool, model.image_projection, model.sentence_pool]
+        if self.uses_patches:
+            parts += [model.patch_projection]
+        return parts
+
+
+def weighted_sum(terms: Figures, weights: dict[str, float]) -> Tensor:
+    """The loss: every term times its weight, 1 where none is given."""
+    return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
