@@ -20,7 +20,7 @@ from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.local_report import Sentences, other_reports
 from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
-from cmcgns.objectives.objective import Figures, Objective, Stage, register
+from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, register
 from cmcgns.objectives.own_query import own_query_report
 from cmcgns.objectives.precision import full_precision
 from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
@@ -136,6 +136,25 @@ class CMCGNS(Objective):
                 f", there {before.tau:g}" if now.tau != before.tau else " and not learned"
             )
         return own
+
+    @property
+    def reader(self) -> CrossModalAttention:
+        """The attention of sentences on patches."""
+        return self.attention
+
+    @property
+    def local_temperature(self) -> float:
+        """Of L_report."""
+        return float(1 / self.report_scale())
+
+    def lacks_map(self, kind: MapKind) -> str:
+        """That the weight of the loss behind it is 0, or that `own_query` compares no sentence with every image."""
+        if kind == "joint":
+            return self.lacks_map("gated") or self.lacks_map("pooled")
+        if kind == "gated" and self.settings.local != "query_matched":
+            return f"the run has objective.local {self.settings.local}"
+        weight = "weight_global" if kind == "pooled" else "weight_report"
+        return f"the run has objective.{weight} 0" if getattr(self.settings, weight) == 0 else ""
 
     def queries(self, sentences: Tensor) -> Tensor:
         """Sentence embeddings f_R (..., D) as they look at an image: unit vectors z1 in the query-matched form."""

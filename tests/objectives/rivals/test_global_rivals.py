@@ -39,7 +39,7 @@ def test_siglip_is_its_formula() -> None:
 
 
 def test_pitfall_siglip_negatives_of_a_fresh_model_cost_next_to_nothing() -> None:
-    """With the sign of b as in the paper's equation every negative would begin with a cost of 10, a pair with none."""
+    """With the sign of b as in the paper's equation every negative would begin at a cost of 10, a pair at none."""
     image, report = torch.eye(8)[:4], torch.eye(8)[4:]  # nothing resembles anything
     objective = rival_task("siglip").objective
     loss = sigmoid_loss(image, report, objective.logit_scale().detach(), objective.bias.detach())

@@ -13,8 +13,8 @@ from cmcgns.settings.config import ObjectiveSettings
 class CLIP(Rival):
     """The symmetric cross-entropy of the paper's figure 3, with a learned scale of at most 100.
 
-    `L = -1/2B Σ_i [log softmax_j(s x_i·y_j)_i + log softmax_j(s x_j·y_i)_i]`: the term L_global of CM-CGNS alone. The
-    scale starts at 1 / `objective.temperature` (0.07 in the paper). Negatives come from all ranks, with their gradient.
+    `L = -1/2B Σ_i [log softmax_j(s x_i·y_j)_i + log softmax_j(s x_j·y_i)_i]`: the term L_global of CM-CGNS alone.
+    The scale starts at 1 / `objective.temperature` (0.07 in the paper). Negatives come from all ranks.
     """
 
     def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""ConVIRT (Zhang et al., "Contrastive Learning of Medical Visual Representations from Paired Images and Text", 2020)."""
+"""ConVIRT (Zhang et al., "Contrastive Learning of Medical Visual Representations from Paired Images and Text")."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -65,8 +65,8 @@ def only_sentence(batch: Batch, chosen: Tensor) -> Batch:
 class ConVIRT(Rival):
     """Two weighted directions at a fixed temperature, `objective.temperature` (0.1 in the paper).
 
-    Departures: heads are those of all objectives here (attention and a linear map, instead of the mean of the image and
-    the maximum of the words with two layers behind them); negatives come from all ranks.
+    Departures: heads are those of all objectives here (attention and a linear map, instead of the mean of the image
+    and the maximum of the words with two layers behind them); negatives come from all ranks.
     """
 
     Options = ConVIRTOptions

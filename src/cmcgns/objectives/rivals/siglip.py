@@ -24,8 +24,8 @@ class SigLIPOptions(Settings):
 def sigmoid_loss(image: Tensor, report: Tensor, logit_scale: Tensor, bias: Tensor) -> Tensor:
     """`-1/B Σ_i Σ_j log σ(z_ij (t x_i·y_j + b))`, z_ij = 1 for a pair and -1 otherwise: section 3.2 of the paper.
 
-    Equation and program of the paper differ in the sign of b. With b added to the scaled cosine, as in its program, the
-    negatives of a fresh model cost next to nothing at b = -10; subtracted, every one of them costs 10.
+    Equation and program of the paper differ in the sign of b. With b added to the scaled cosine, as in its program,
+    the negatives of a fresh model cost next to nothing at b = -10; subtracted, every one of them costs 10.
 
     Args:
         image: (B, D) unit vectors of this rank.
