@@ -394,8 +394,8 @@ def test_the_data_of_a_protocol_are_part_of_its_result(tmp_path: Path) -> None:
     judge = [{"protocol": "linear/v1", "fractions": [10, 100]}, {"protocol": "retrieval/v1"}]
     plan = plan_of(tmp_path)
     elsewhere = plan_of(tmp_path, judge=[judge[0], judge[1] | {"data": str(tmp_path / "more")}])
-    assert [part[:4] for part in elsewhere.protocols] == plan.protocols
-    assert elsewhere.protocols != plan.protocols
+    assert [part[:4] for part in elsewhere.protocols_of("full")] == plan.protocols_of("full")
+    assert elsewhere.protocols_of("full") != plan.protocols_of("full")
 
 
 def test_data_are_others_when_a_cell_is_and_not_when_the_file_is(tmp_path: Path) -> None:

@@ -126,8 +126,10 @@ def pretend_to_train(log: Path, seconds: float = 0.0, moment: Callable[[], objec
     return pretrain
 
 
-def pretend_to_judge(work: cell.Work, run: Path, out: Path) -> tuple[int, list[Figure]]:
-    return 1234, figures_from(RunFolder(run).read_recipe(), work.plan)
+def pretend_to_judge(work: cell.Work, name: str, run: Path, out: Path) -> tuple[int, list[Figure]]:
+    applied = {each.name for each in work.plan.judging_of(name)}
+    figures = figures_from(RunFolder(run).read_recipe(), work.plan)
+    return 1234, [figure for figure in figures if figure.judge in applied]
 
 
 @pytest.fixture

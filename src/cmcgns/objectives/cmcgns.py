@@ -20,8 +20,9 @@ from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.local_report import Sentences, other_reports
 from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
-from cmcgns.objectives.objective import Figures, Objective, Stage, register
+from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, register
 from cmcgns.objectives.own_query import own_query_report
+from cmcgns.objectives.precision import full_precision
 from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
 from cmcgns.objectives.report_comparison import compare_reports
 from cmcgns.objectives.report_overlap import soft_negatives
@@ -136,6 +137,25 @@ class CMCGNS(Objective):
             )
         return own
 
+    @property
+    def reader(self) -> CrossModalAttention:
+        """The attention of sentences on patches."""
+        return self.attention
+
+    @property
+    def local_temperature(self) -> float:
+        """Of L_report."""
+        return float(1 / self.report_scale())
+
+    def lacks_map(self, kind: MapKind) -> str:
+        """That the weight of the loss behind it is 0, or that `own_query` compares no sentence with every image."""
+        if kind == "joint":
+            return self.lacks_map("gated") or self.lacks_map("pooled")
+        if kind == "gated" and self.settings.local != "query_matched":
+            return f"the run has objective.local {self.settings.local}"
+        weight = "weight_global" if kind == "pooled" else "weight_report"
+        return f"the run has objective.{weight} 0" if getattr(self.settings, weight) == 0 else ""
+
     def queries(self, sentences: Tensor) -> Tensor:
         """Sentence embeddings f_R (..., D) as they look at an image: unit vectors z1 in the query-matched form."""
         matched = self.settings.local == "query_matched"
@@ -208,7 +228,7 @@ class CMCGNS(Objective):
             vectors = self.assigned_by(rows.z1, rows.z2)
         else:  # what it sees in its image does not matter
             vectors = F.normalize(features.sentences.flatten(0, 1).float(), dim=-1)
-        with _full_precision(vectors):
+        with full_precision(vectors):
             return vectors, assign_two(vectors, self.bank.centroids, self.bank.active)
 
     def clusters_of(self, features: Features, batch: Batch) -> tuple[Tensor, Tensor] | None:
@@ -227,7 +247,7 @@ class CMCGNS(Objective):
         figures: Figures = {}
         strength, weights = self.settings.global_overlap, None
         clusters = self.clusters_of(features, batch) if strength > 0 else None
-        with _full_precision(features.image_global):
+        with full_precision(features.image_global):
             if clusters is not None:
                 found, mean = soft_negatives(clusters[0], batch.sentence_mask, self.bank.rarity, strength)
                 weights, figures = found if self.training else None, {"report_overlap": mean}
@@ -249,7 +269,7 @@ class CMCGNS(Objective):
     def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
         matched = self.settings.local == "query_matched"
         rows = self.sentences(features, features.patches, batch)
-        with _full_precision(rows.z1):
+        with full_precision(rows.z1):
             use_bank = self.bank.is_started  # the step that seeds the bank does not use it yet
             if self.training and self.settings.negatives != "in_batch":
                 self.bank.observe(rows.z1, rows.z2, rows.mask, rows.text)
@@ -296,7 +316,7 @@ class CMCGNS(Objective):
             return {}
         rows = self.sentences(features, features.patches[partner], batch)
         rows = replace(rows, mask=(batch.sentence_mask & found[:, None]).flatten())
-        with _full_precision(rows.z1):
+        with full_precision(rows.z1):
             return {"report_swapped": self.own_query_loss(rows)[0].detach()}
 
     def sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
@@ -346,8 +366,3 @@ def share_gradient(tensor: Tensor, share: float) -> Tensor:
         return tensor
     fixed = tensor.detach()
     return fixed if share == 0 else fixed + share * (tensor - fixed)
-
-
-def _full_precision(tensor: Tensor) -> torch.autocast:
-    """Losses are computed in float32; attention and predictor run in whatever autocast chooses."""
-    return torch.autocast(tensor.device.type, enabled=False)

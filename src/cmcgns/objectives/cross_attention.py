@@ -82,6 +82,12 @@ class CrossModalAttention(nn.Module):
         parts = [checkpoint(self._score, part, queries, use_reentrant=False) for part in patches.split(images)]
         return torch.cat(parts)
 
+    def weights(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """(B, P, N) gates w(n, b); arguments as of :meth:`score`."""
+        scores: Tensor = self._keys(patches).flatten(0, 1) @ self.text_query(queries).T * self.scale
+        scores = scores.unflatten(0, patches.shape[:2])
+        return scores.sigmoid() if self.kind == "sigmoid" else scores.softmax(1)
+
     def gated_products(self, patches: Tensor, queries: Tensor) -> Tensor:
         """(B, P, N) `w_p z1_n·v_bp`: what every patch adds to the numerator of :meth:`score`, whose arguments it has.
 
@@ -97,12 +103,8 @@ class CrossModalAttention(nn.Module):
 
     def _along(self, patches: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """(B, P, N) `w_p z1_n·v_bp`, and (B, N) squared length of `sum_p w_p v_bp`."""
-        studies, count, _ = patches.shape
-        values = self._values(patches)
-        scores = self._keys(patches).flatten(0, 1) @ self.text_query(queries).T * self.scale
-        scores = scores.unflatten(0, (studies, count))  # (B, P, N), as everything below
-        weights = scores.sigmoid() if self.kind == "sigmoid" else scores.softmax(1)
-        along = weights * (values.flatten(0, 1) @ queries.T).unflatten(0, (studies, count))
+        values, weights = self._values(patches), self.weights(patches, queries)
+        along = weights * (values.flatten(0, 1) @ queries.T).unflatten(0, values.shape[:2])
         squared = (weights * (values @ values.transpose(1, 2) @ weights)).sum(1)
         return along, squared
 

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -17,6 +18,21 @@ from cmcgns.settings.yaml import explain
 Stage = Literal["alignment", "reconstruction"]
 STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
 Figures = dict[str, Tensor]
+MapKind = Literal["pooled", "patches", "attention", "gated", "joint"]
+"""Ways to say where in the image a phrase belongs (:mod:`cmcgns.objectives.phrase_maps`)."""
+
+
+class Reader(Protocol):
+    """What lets single sentences look at images: patches (B, P, D) f_I, queries (N, D) unit vectors."""
+
+    def score(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """(B, N) cosines of every sentence with what it sees in every image."""
+
+    def weights(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """(B, P, N) what of its look each sentence gives to each patch."""
+
+    def gated_products(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """(B, P, N) what each patch adds to the score, before it is divided by a length."""
 
 
 class Objective(nn.Module, ABC):
@@ -116,6 +132,19 @@ class Objective(nn.Module, ABC):
         """
         return None
 
+    @property
+    def reader(self) -> Reader | None:
+        """What lets sentences look at images; None where no loss trains it."""
+        return None
+
+    def queries(self, sentences: Tensor) -> Tensor:
+        """Sentence embeddings f_R (..., D) as they look at an image: unit vectors."""
+        return F.normalize(sentences.float(), dim=-1)
+
+    def lacks_map(self, kind: MapKind) -> str:
+        """Why there is no such map of phrases: no loss trains it; empty if there is."""
+        return "" if kind == "pooled" else f"the run has objective.name {self.settings.name}"
+
     def clamp_logit_scale(self) -> None:
         """Bring learned logit scales back below their bound; called after every step of the optimiser."""
 
@@ -123,6 +152,11 @@ class Objective(nn.Module, ABC):
     def temperature(self) -> float:
         """That divides the cosines of images and reports; where it is learned, as it is now."""
         return self.settings.temperature
+
+    @property
+    def local_temperature(self) -> float:
+        """That divides the local scores of images and sentences."""
+        return self.temperature
 
     @property
     def is_started(self) -> bool:

@@ -16,7 +16,8 @@ from cmcgns.data.images.read import Picture, read_with_size
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.phrase_maps import MapKind, patch_maps, untrained
+from cmcgns.objectives.objective import MapKind
+from cmcgns.objectives.phrase_maps import patch_maps
 from cmcgns.pretrained.arguments import as_list, check_texts
 from cmcgns.pretrained.embed import BATCH, Embedder, Floats
 from cmcgns.pretrained.phrase_maps import unpad
@@ -68,10 +69,10 @@ class Pretrained(Embedder):
         What each sentence sees in each image, with its own query, beside the sentence itself. Only for runs of which
         :meth:`lacks` says nothing.
         """
-        net, method = self.task.model, self.method
-        assert method is not None
+        net, objective = self.task.model, self.task.objective
+        assert objective.reader is not None
         patches = net.project_patches(net.image_encoder.tokens(images.to(self.device))).float()
-        found: Floats = method.attention.score(patches, method.queries(sentences)).cpu().numpy()
+        found: Floats = objective.reader.score(patches, objective.queries(sentences)).cpu().numpy()
         return found
 
     def lacks(self, by: By) -> str:
@@ -80,15 +81,15 @@ class Pretrained(Embedder):
             return f"{reason}: its global embeddings mean nothing"
         if by == "global":
             return ""
-        if self.lacks_map("gated"):
-            return "only a run with objective.local query_matched trains a local score"
+        if reason := self.lacks_map("gated"):
+            return f"{reason}, and only a loss that has every sentence look at every image trains a local score"
         if by == "sum" and not {"global", "local"} <= self.scores.deviation.keys():
             return "the run folder has no scores.json, which says how wide the two scores spread"
         return ""
 
     def lacks_map(self, kind: MapKind) -> str:
         """Why the run cannot give this map: the loss that would have trained it was off, or none; empty if it can."""
-        return untrained(self.recipe.objective, self.method, kind)
+        return self.task.objective.lacks_map(kind)
 
     def patch_maps(self, tokens: Tensor, phrases: tuple[Tensor, Tensor], kind: MapKind) -> Tensor:
         """One map for every image and phrase, (B, K, P): cosines, attention weights, or products.
@@ -98,7 +99,7 @@ class Pretrained(Embedder):
             phrases: (K, D) local and (K, D) global embeddings, of :meth:`encode_texts`.
             kind: one that the run does not lack.
         """
-        return patch_maps(self.task.model, self.method, tokens, phrases, kind)
+        return patch_maps(self.task.model, self.task.objective, tokens, phrases, kind)
 
     @property
     def map(self) -> MapKind:
@@ -114,9 +115,8 @@ class Pretrained(Embedder):
 
     def spread(self, by: By) -> float:
         """What a difference of two scores is divided by before it becomes a probability: the run's temperature."""
-        if by == "global" or self.method is None:
-            return self.temperature
-        return float(1 / self.method.report_scale()) if by == "local" else 1.0
+        objective = self.task.objective
+        return {"global": objective.temperature, "local": objective.local_temperature, "sum": 1.0}[by]
 
     def text_scores(self, images: Tensor, texts: tuple[Tensor, Tensor], by: By) -> FloatArray:
         """(B, K) scores of one batch.

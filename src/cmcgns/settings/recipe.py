@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -21,7 +22,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply `key=value` overrides.
 
     Args:
-        name_or_path: name of a shipped recipe, or path of a YAML file.
+        name_or_path: name of a shipped recipe, or path of a YAML file; or several between plus signs, each laid over
+            those before it, such as `demo+rival-gloria`.
         overrides: such as `training.batch_size=32`; values are read as YAML.
 
     Raises:
@@ -132,5 +134,28 @@ def _lines(settings: BaseModel, indent: str) -> Iterator[str]:
             yield f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}{meaning}"
 
 
-def _read(name_or_path: str) -> dict[str, Any]:
+def _read(source: str) -> dict[str, Any]:
+    """A recipe, or several of them between plus signs, each laid over those before it."""
+    if Path(source).is_file() or source in list_recipes():
+        return _read_one(source)
+    settings: dict[str, Any] = {}
+    for part in source.split("+"):
+        settings = _laid_over(settings, _read_one(part))
+    return settings
+
+
+def _read_one(name_or_path: str) -> dict[str, Any]:
     return parse_mapping(named_text("recipe", name_or_path, "cmcgns.settings.recipes"), name_or_path)
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of `below` where `above` says nothing.
+
+    Of an objective that `above` replaces by another one only the width stays: its other settings are its own.
+    """
+    before, after = (each.get("objective") for each in (below, above))
+    name = after.get("name") if isinstance(after, dict) else None
+    if name and isinstance(before, dict) and name != before.get("name", ObjectiveSettings().name):
+        below = below | {"objective": {key: before[key] for key in ("dim",) if key in before}}
+    merged: dict[str, Any] = merge(below, above)
+    return merged

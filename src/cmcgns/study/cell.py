@@ -61,7 +61,7 @@ class Work:
 
     def origin(self, job: Job) -> Origin:
         """What a job's result is made from."""
-        return Origin(job.decisive, self.data, self.plan.protocols)
+        return Origin(job.decisive, self.data, self.plan.protocols_of(job.cell))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def judged_result(plan: Plan, out: Path, job: Job) -> Result | None:
     """Result of a job by the protocols that the study has now, if there is one."""
     file = result_file(out, job.name)
     result = read_result(file) if file.is_file() else None
-    return result if result and result.made_from.protocols == plan.protocols else None
+    return result if result and result.made_from.protocols == plan.protocols_of(job.cell) else None
 
 
 def conflict(plan: Plan, out: Path, job: Job, data: str | None = None, judges: bool = True) -> str:
@@ -139,8 +139,9 @@ def conflict(plan: Plan, out: Path, job: Job, data: str | None = None, judges: b
         return f"{run.path}: its weights were not kept: delete {place}, and it is trained again"
     for where, origin in _made(out, job):
         changed = origin.settings_that_differ(job.decisive)
-        if where.is_file() and origin.protocols != plan.protocols and not judged_again:
-            changed += _protocols_that_differ(origin.protocols, plan.protocols)
+        protocols = plan.protocols_of(job.cell)
+        if where.is_file() and origin.protocols != protocols and not judged_again:
+            changed += _protocols_that_differ(origin.protocols, protocols)
         if changed:
             return f"{where} was made with other settings: {', '.join(first_of(changed, 5))}: {way_out}"
         if data is not None and origin.data != data:
@@ -199,7 +200,7 @@ def _make(work: Work, job: Job, place: Path) -> Result:
             )  # fmt: skip
     with claimed(run.path, "study"):
         pass  # what a process that was killed after its last step has left there is gone
-    parameters, figures = _judge(work, run.path, place / "judged")
+    parameters, figures = _judge(work, job.cell, run.path, place / "judged")
     _, seconds = read_start(place) or (origin, 0.0)
     return Result(job.cell, job.seed, origin.key, origin, round(seconds, 1), parameters, figures)
 
@@ -235,20 +236,22 @@ def _noted(place: Path, origin: Origin) -> Iterator[None]:
         note(before + time.perf_counter() - started)
 
 
-def _judge(work: Work, run: Path, out: Path) -> tuple[int, list[Figure]]:
-    """Number of parameters, and figures of every protocol.
+def _judge(work: Work, cell: str, run: Path, out: Path) -> tuple[int, list[Figure]]:
+    """Number of parameters, and figures of every protocol that applies to the cell.
 
     Raises:
         UserError: a protocol failed or cannot be done.
     """
     device = device_of("cpu" if work.accelerator == "mps" else work.accelerator)
     encoder = open_encoder(str(run))
-    judgement = judge_encoder(encoder, work.pairs, out, EvaluateOptions(device=device), Console(highlight=False))
+    judging = work.plan.judging_of(cell)
+    pairs = [pair for each, pair in zip(work.plan.judging, work.pairs, strict=True) if each in judging]
+    judgement = judge_encoder(encoder, pairs, out, EvaluateOptions(device=device), Console(highlight=False))
     outcome = judgement.outcome
     if wrong := [*outcome.failures, *outcome.skipped]:
         raise UserError("; ".join(": ".join(part for part in each if part) for each in wrong))
     figures = list[Figure]()
-    for name, each in zip(outcome.protocols, work.plan.judging, strict=True):
+    for name, each in zip(outcome.protocols, judging, strict=True):
         figures += read_figures(out, name, each.name, work.plan.resampled(each))
     task = encoder.pretrained.task if encoder.pretrained is not None else None
     return sum(each.numel() for each in task.parameters()) if task is not None else 0, figures

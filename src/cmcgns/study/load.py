@@ -39,21 +39,25 @@ def load_plan(study: str) -> Plan:
     where = f"study {shortened(study)}"
     settings = _settings(content, where)
     cells = _cells(settings, where)
-    seeds = [("seeds", str(seed)) for seed in settings.seeds]
-    _refuse_twice(seeds, where)
     _refuse_clashes(settings.set, where)
     for cell in cells:
         _refuse_clashes(cell.set, f"{where}: cell {cell.name}")
-    jobs = [Job(cell.name, seed, _recipe(settings, cell, seed, where)) for seed in settings.seeds for cell in cells]
-    _refuse_equal(jobs[: len(cells)], where)
-    for job in jobs[: len(cells)]:
-        with _naming(f"{where}: cell {job.cell}"):
-            try_out(job.recipe)
+    _try_out(settings, cells, where)
+    jobs = _jobs(settings, cells, where)
     judging = tuple(_judging(entry, f"{where}: judge") for entry in settings.judge)
     _refuse_twice((("judge", each.name) for each in judging), where)
     _refuse_twice((("judge", f"{each.protocol.id} on {each.entry.data or 'data'}") for each in judging), where)
+    for cell in cells:
+        for name in cell.without:
+            if name not in [each.name for each in judging]:
+                known = [each.name for each in judging]
+                raise UserError(f"{where}: cell {cell.name}: {unknown('without', name, known)}")
     columns = tuple(_column(each, judging, f"{where}: measures") for each in settings.measures)
-    _refuse_twice((("measures: title", column.title) for column in columns), where)
+    titles = [column.title for column in columns]
+    _refuse_twice((("measures: title", title) for title in titles), where)
+    for title in settings.summary:
+        if title not in titles:
+            raise UserError(f"{where}: {unknown('summary', title, titles)}")
     return Plan(settings, tuple(cells), tuple(jobs), judging, columns)
 
 
@@ -95,6 +99,33 @@ def _cells(settings: StudySettings, where: str) -> list[CellSettings]:
             raise UserError(f"{where}: {unknown('baseline', baseline, names)}")
     _refuse_twice((("baseline", name) for name in settings.baseline), where)
     return cells
+
+
+def _jobs(settings: StudySettings, cells: Sequence[CellSettings], where: str) -> list[Job]:
+    """All cells of the first seed, then those of the next one that have it."""
+    own = {cell.name: cell.seeds or settings.seeds for cell in cells}
+    for name, seeds in {
+        "seeds": settings.seeds,
+        **{f"cell {cell.name}: seeds": cell.seeds for cell in cells},
+    }.items():
+        _refuse_twice(((name, str(seed)) for seed in seeds), where)
+    every = dict.fromkeys([*settings.seeds, *(seed for seeds in own.values() for seed in seeds)])
+    return [
+        Job(cell.name, seed, _recipe(settings, cell, seed, where))
+        for seed in every
+        for cell in cells
+        if seed in own[cell.name]
+    ]
+
+
+def _try_out(settings: StudySettings, cells: Sequence[CellSettings], where: str) -> None:
+    """Raise where two cells are one recipe, or where there can be no such encoder and objective."""
+    seed = settings.seeds[0]
+    jobs = [Job(cell.name, seed, _recipe(settings, cell, seed, where)) for cell in cells]
+    _refuse_equal(jobs, where)
+    for job in jobs:
+        with _naming(f"{where}: cell {job.cell}"):
+            try_out(job.recipe)
 
 
 def _recipe(settings: StudySettings, cell: CellSettings, seed: int, where: str) -> Recipe:

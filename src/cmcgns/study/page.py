@@ -94,7 +94,7 @@ def _table(baseline: str, rows: Sequence[TableRow], with_values: bool) -> dict[s
 
 def _entry(row: TableRow, with_value: bool) -> dict[str, Any]:
     spread = f" ± {number(row.sd)}" if is_number(row.sd) else ""
-    value = number(row.value) + spread if is_number(row.value) else DASH
+    value = number(row.value) + spread if is_number(row.value) else DASH if row.applies else "not applicable"
     return {
         "value": value if with_value else "",
         "difference": signed(row.difference) if is_number(row.difference) else "" if with_value else DASH,
@@ -112,7 +112,7 @@ def _cells(plan: Plan, results: Mapping[tuple[str, int], Result]) -> Iterator[di
             "name": cell.name,
             "recipe": cell.recipe or plan.settings.recipe,
             "set": ", ".join(cell.set) or DASH,
-            "seeds": f"{len(own)} of {len(plan.settings.seeds)}",
+            "seeds": f"{len(own)} of {sum(job.cell == cell.name for job in plan.jobs)}",
             "parameters": " to ".join(f"{count:,}" for count in parameters) or DASH,
             "seconds": f"{np.mean([result.seconds for result in own]):,.0f}" if own else DASH,
         }

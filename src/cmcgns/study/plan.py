@@ -60,7 +60,7 @@ class Plan:
     Attributes:
         settings: as the YAML states them.
         cells: with their overrides, in the order of the table.
-        jobs: all cells of the first seed, then those of the next one.
+        jobs: all cells of the first seed, then those of the next one that have it.
         judging: protocols.
         columns: measures of the table, each with its fraction and its heading.
     """
@@ -72,9 +72,21 @@ class Plan:
     columns: tuple[MeasureSettings, ...]
 
     @property
-    def protocols(self) -> list[list[Any]]:
-        """Of every protocol what decides a result: with the data, where it is judged on others than the study's."""
-        about = ((each.name, each.protocol, each.entry.data) for each in self.judging)
+    def seeds(self) -> list[int]:
+        """Of the training, of all cells, in the order of the jobs."""
+        return list(dict.fromkeys(job.seed for job in self.jobs))
+
+    def applies(self, cell: str, judging: str) -> bool:
+        """Whether a cell is judged by an entry of `judge`."""
+        return judging not in next(each.without for each in self.cells if each.name == cell)
+
+    def judging_of(self, cell: str) -> list[Judging]:
+        """The protocols that apply to a cell."""
+        return [each for each in self.judging if self.applies(cell, each.name)]
+
+    def protocols_of(self, cell: str) -> list[list[Any]]:
+        """Of a cell's protocols what decides a result; with the data, where it is judged on other ones."""
+        about = ((each.name, each.protocol, each.entry.data) for each in self.judging_of(cell))
         return [
             [name, each.sha256, each.fractions, each.seeds, *([data] if data else [])] for name, each, data in about
         ]
@@ -98,8 +110,8 @@ class Plan:
             if name not in names:
                 raise UserError(unknown("--cells", name, names))
         for seed in seeds:
-            if seed not in self.settings.seeds:
-                raise UserError(f"--seeds {seed}: the study has {', '.join(map(str, self.settings.seeds))}")
+            if seed not in self.seeds:
+                raise UserError(f"--seeds {seed}: the study has {', '.join(map(str, self.seeds))}")
         return [job for job in self.jobs if job.cell in (cells or names) and job.seed in (seeds or [job.seed])]
 
 

@@ -46,6 +46,10 @@ class CellSettings(Settings):
     """null: the study's"""
     set: list[str] = Field([])
     """key=value, after those of the study"""
+    seeds: list[Seed] = Field([])
+    """training.seed; empty: the study's"""
+    without: list[str] = Field([])
+    """entries of `judge` that do not apply, such as zero-shot of what has no joint space of images and reports"""
 
 
 class JudgeSettings(Settings):
@@ -95,6 +99,8 @@ class StudySettings(Settings):
     measures: list[MeasureSettings] = Field(min_length=1)
     baseline: Annotated[list[str], BeforeValidator(_listed)] = Field(min_length=1)
     """name of the cell that the others are compared with, or several names"""
+    summary: list[str] = Field([])
+    """headings of the measures whose standardised differences are averaged in a last row; empty: no such row"""
     keep: Literal["none", "weights", "all"] = "weights"
     """what stays of a finished run besides its small files: none of its weights, the final ones, or its
     checkpoints too"""

@@ -17,15 +17,18 @@ from cmcgns.metrics.interval_table import NARROW, NO_VARIATION, leaves_out_zero
 from cmcgns.metrics.measure import LEAST
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.metrics.resamples import percentile_ends
+from cmcgns.reporting.evaluation.names import lower_is_better
 from cmcgns.study.plan import Plan
 from cmcgns.study.results import Figure, Result
 from cmcgns.study.settings import MeasureSettings
+from cmcgns.study.summary import mean_standardised, spread_of_seeds
 
 _ROUNDING = 1e-12
 _NOT_KEPT = (
     "results from before the measure was asked for have no resamples of it: delete them, and `cmcgns study` makes "
     "them again from the predictions"
 )
+SUMMARY = "mean of standardised differences"
 FEW_SEEDS = 5
 """Seeds below which an interval is called too narrow for other seeds."""
 
@@ -50,6 +53,7 @@ class TableRow:
         high: upper end.
         clear: whether the interval leaves out 0.
         note: why there is no interval, or a narrow one.
+        applies: whether the cell can be judged by the measure at all.
     """
 
     cell: str
@@ -67,6 +71,7 @@ class TableRow:
     high: float | None
     clear: bool
     note: str
+    applies: bool = True
 
 
 def difference_interval(differences: FloatArray, seed: int = 0) -> tuple[float, float]:
@@ -101,7 +106,43 @@ def table_rows(plan: Plan, results: Mapping[tuple[str, int], Result]) -> list[Ta
     for baseline in further:
         done.append(baseline)
         pairs += [(cell.name, baseline) for cell in plan.cells if cell.name not in done]
-    return [_row(plan, results, cell, baseline, column) for column in plan.columns for cell, baseline in pairs]
+    rows = [_row(plan, results, cell, baseline, column) for column in plan.columns for cell, baseline in pairs]
+    return rows + (_summary(plan, results, pairs) if plan.settings.summary else [])
+
+
+def _summary(
+    plan: Plan, results: Mapping[tuple[str, int], Result], pairs: Sequence[tuple[str, str]]
+) -> list[TableRow]:
+    """Rows of the mean of standardised differences (:mod:`cmcgns.study.summary`)."""
+    columns = [column for column in plan.columns if column.title in plan.settings.summary]
+    figures = {
+        cell.name: {column.title: _figures(plan, results, cell.name, column) for column in columns}
+        for cell in plan.cells
+    }
+    units = {
+        column.title: spread_of_seeds([figures[cell.name][column.title] for cell in plan.cells])
+        * (-1 if lower_is_better(column.measure) else 1)
+        for column in columns
+    }
+    return [_summary_row(cell, baseline, mean_standardised(figures[cell], figures[baseline], units), len(columns))
+            for cell, baseline in pairs]  # fmt: skip
+
+
+def _summary_row(
+    cell: str, baseline: str, found: tuple[list[str], float, FloatArray] | None, columns: int
+) -> TableRow:
+    if cell == baseline or found is None:
+        return TableRow(cell, baseline, SUMMARY, "", "", None, 0, None, None, 0, None, None, None, False, "")
+    titles, difference, drawn = found
+    low, high = difference_interval(drawn)
+    note = "" if len(titles) == columns else f"over {', '.join(titles)} alone"
+    if 1 < len(drawn) < FEW_SEEDS:
+        note = "; ".join(part for part in (note, f"{NARROW}: only {len(drawn)} seeds") if part)
+    seeds = len(drawn)
+    clear = leaves_out_zero(low, high)
+    return TableRow(
+        cell, baseline, SUMMARY, "", "", None, seeds, None, None, seeds, difference, low, high, clear, note
+    )
 
 
 def _row(
@@ -116,7 +157,7 @@ def _row(
     difference, low, high, note = _difference(pairs)
     return TableRow(
         cell, baseline, column.title, column.protocol, column.measure, column.fraction, len(values), value, sd,
-        len(pairs), difference, low, high, leaves_out_zero(low, high), note,
+        len(pairs), difference, low, high, leaves_out_zero(low, high), note, plan.applies(cell, column.protocol),
     )  # fmt: skip
 
 
@@ -127,7 +168,7 @@ def _figures(
     wanted = (column.protocol, column.fraction, column.measure)
     found = {
         seed: figure
-        for seed in plan.settings.seeds
+        for seed in plan.seeds
         if (cell, seed) in results
         for figure in results[cell, seed].figures
         if (figure.judge, figure.fraction, figure.measure) == wanted

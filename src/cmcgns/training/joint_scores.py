@@ -21,8 +21,8 @@ from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.metrics.ranking import RankedScores
 from cmcgns.models.encode_reports import mean_and_global
 from cmcgns.models.freeze import eval_mode
-from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.phrase_maps import MapKind, patch_maps, untrained
+from cmcgns.objectives.objective import MapKind
+from cmcgns.objectives.phrase_maps import patch_maps
 from cmcgns.settings.config import Recipe
 from cmcgns.training.data import PreparedData
 from cmcgns.training.run_folder import RunFolder
@@ -81,8 +81,8 @@ def measure_scores(task: PretrainingTask, prepared: PreparedData, recipe: Recipe
         prepared: the run's data.
         recipe: its settings.
     """
-    method = task.objective if isinstance(task.objective, CMCGNS) else None
-    kinds = [kind for kind in get_args(MapKind) if not untrained(recipe.objective, method, kind)]
+    objective = task.objective
+    kinds = [kind for kind in get_args(MapKind) if not objective.lacks_map(kind)]
     rows = prepared.validation.rows[:_STUDIES]
     said, stated = _statements(prepared.pairs.frame["text"].iloc[rows].tolist())
     if not kinds or not said:
@@ -96,12 +96,12 @@ def measure_scores(task: PretrainingTask, prepared: PreparedData, recipe: Recipe
         for batch in make_loader(prepared.validation, evaluation_order(len(rows), _BATCH)):
             patch_tokens = task.model.image_encoder.tokens(batch.images.to(device))
             for kind in kinds:
-                maps = patch_maps(task.model, method, patch_tokens, phrases, kind)
+                maps = patch_maps(task.model, objective, patch_tokens, phrases, kind)
                 largest[kind].append(maps.max(2).values.float().cpu())
             scores["global"].append((task.model.pool_image(patch_tokens) @ phrases[1].T).float().cpu())
-            if method is not None and "gated" in kinds:  # the query-matched form alone has a local score
+            if objective.reader is not None and "gated" in kinds:  # else there is no local score
                 patches = task.model.project_patches(patch_tokens).float()
-                scores["local"].append(method.attention.score(patches, method.queries(phrases[0])).cpu())
+                scores["local"].append(objective.reader.score(patches, objective.queries(phrases[0])).cpu())
     maxima = {kind: torch.cat(values).numpy() for kind, values in largest.items()}
     present = {kind: _mean_area(values, stated) for kind, values in maxima.items()}
     shown = {kind: _ends(values, stated) for kind, values in maxima.items()}

@@ -14,7 +14,7 @@ from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.evaluation.tasks.zero_shot_segmentation import CUTS, TASK
 from cmcgns.metrics.measure import Measure
 from cmcgns.metrics.overlap import label_overlap_measures
-from cmcgns.objectives.phrase_maps import MapKind
+from cmcgns.objectives.objective import MapKind
 from cmcgns.pretrained.prompts import load_prompts
 from support.evaluation import figures, job_of, parts_of, predict, protocol_of, same, tiny_run, write_pictures
 from support.text_tasks import SIDE, Seer, frozen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from cmcgns.evaluation.task_settings.base import MinPositives, TaskSettings, register
-from cmcgns.objectives.phrase_maps import MapKind
+from cmcgns.objectives.objective import MapKind
 from cmcgns.pretrained.prompts import PromptSource
 
 

@@ -23,7 +23,7 @@ from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.grounding import GroundingSettings, PhraseKind
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
-from cmcgns.objectives.phrase_maps import MapKind
+from cmcgns.objectives.objective import MapKind
 from cmcgns.pretrained.phrase_maps import to_pixels
 from cmcgns.pretrained.prompts import Ensembles, PromptBook, load_prompts, speaks_of_side
 

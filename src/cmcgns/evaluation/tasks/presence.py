@@ -21,7 +21,7 @@ from cmcgns.evaluation.tokens import token_batches
 from cmcgns.metrics.classes import left_out_classes
 from cmcgns.metrics.classification import area_measures
 from cmcgns.metrics.measure import Array, Measures, joined
-from cmcgns.objectives.phrase_maps import MapKind
+from cmcgns.objectives.objective import MapKind
 from cmcgns.pretrained.prompts import Ensembles, load_prompts
 
 _LARGEST = "largest_"

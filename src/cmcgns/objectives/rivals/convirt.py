@@ -1,0 +1,83 @@
+"""ConVIRT (Zhang et al., "Contrastive Learning of Medical Visual Representations from Paired Images and Text")."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.model import ImageReportModel
+from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks, world_size
+from cmcgns.objectives.objective import Figures, register
+from cmcgns.objectives.precision import full_precision
+from cmcgns.objectives.rivals.rival import Rival
+from cmcgns.settings.config import Settings
+
+
+class ConVIRTOptions(Settings):
+    """Its own settings."""
+
+    image_weight: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """lambda: of image -> text; the other direction has the rest"""
+    one_sentence: bool = True
+    """a report stands for itself by one of its sentences, drawn anew in every step; false: by all of them"""
+
+
+def weighted_contrast(image: Tensor, text: Tensor, temperature: float, image_weight: float) -> Tensor:
+    """`1/B Σ_i (λ l_i(v→u) + (1-λ) l_i(u→v))`, equations 3 to 5.
+
+    Args:
+        image: (B, D) unit vectors v of this rank.
+        text: (B, D) unit vectors u; row i belongs to image i.
+        temperature: tau.
+        image_weight: lambda.
+
+    Returns:
+        Mean over the studies of all ranks.
+    """
+    own = own_numbers(len(image), image.device)
+    to_text = F.cross_entropy(image @ gather(text).T / temperature, own, reduction="sum")
+    to_image = F.cross_entropy(text @ gather(image).T / temperature, own, reduction="sum")
+    both = image_weight * to_text + (1 - image_weight) * to_image
+    return sum_over_ranks(both / (len(image) * world_size()))
+
+
+def draw_sentence(sentence_mask: Tensor, seed: int) -> Tensor:
+    """(B, M) true for one real sentence a study, none where there is none; the same whatever the number of ranks."""
+    studies, bound = sentence_mask.shape
+    generator = torch.Generator(sentence_mask.device).manual_seed(seed)
+    noise = torch.rand(studies * world_size(), bound, generator=generator, device=sentence_mask.device)
+    best = noise[own_rows(studies)].masked_fill(~sentence_mask, -1).argmax(1)
+    return F.one_hot(best, bound).bool() & sentence_mask
+
+
+def only_sentence(batch: Batch, chosen: Tensor) -> Batch:
+    """The batch with (B, M) chosen sentences alone: the encoder sees no word of another one."""
+    place = batch.token_sentence.clamp(min=0)
+    kept = chosen.gather(1, place) | (batch.token_sentence < 0)
+    return replace(batch, token_mask=batch.token_mask & kept, sentence_mask=chosen)
+
+
+@register("convirt")
+class ConVIRT(Rival):
+    """Two weighted directions at a fixed temperature, `objective.temperature` (0.1 in the paper).
+
+    Departures: heads are those of all objectives here (attention and a linear map, instead of the mean of the image
+    and the maximum of the words with two layers behind them); negatives come from all ranks.
+    """
+
+    Options = ConVIRTOptions
+    options: ConVIRTOptions
+
+    def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:
+        """Losses and metrics of a batch."""
+        if self.options.one_sentence and self.training:
+            batch = only_sentence(batch, draw_sentence(batch.sentence_mask, seed))
+        features = model(batch)
+        with full_precision(features.image_global):
+            image, text = features.image_global.float(), features.report_global.float()
+            loss = weighted_contrast(image, text, self.settings.temperature, self.options.image_weight)
+        return {"loss": loss, "global": loss}, {}

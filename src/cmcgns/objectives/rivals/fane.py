@@ -1,0 +1,213 @@
+"""After FaNe (Zhang et al., "Towards Fine-Grained Cross-Modal Contrast with False-Negative Reduction", AAAI 2026)."""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.model import ImageReportModel
+from cmcgns.objectives.collective import gather, sum_over_ranks, total, world_size
+from cmcgns.objectives.global_alignment import LogitScale
+from cmcgns.objectives.objective import Figures, register
+from cmcgns.objectives.precision import full_precision
+from cmcgns.objectives.rivals.rival import Rival, weighted_sum
+from cmcgns.settings.config import ObjectiveSettings, Settings
+
+_TINY = 1e-6  # of divisors and of shares of attention: a study alone, patches that are all alike
+
+
+class FaNeOptions(Settings):
+    """Its own settings."""
+
+    global_weight: Annotated[float, Field(ge=0)] = 1.0
+    """of the images and reports"""
+    report_weight: Annotated[float, Field(ge=0)] = 1.0
+    """of the sentences of a report; lambda_1"""
+    similar: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """kappa: a report that is more similar to that of an image is its pair too; 1: one of equal text alone"""
+    centred: bool = True
+    """similarity counts from that which reports have with their mean, on to 1; false: it is the cosine"""
+    centre_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """share of the newest batch in the running mean of that similarity"""
+    hardness: Annotated[float, Field(ge=0)] = 1.0
+    """beta: a report weighs exp(beta · cosine) among the negatives of an image; 0: they all weigh 1"""
+    bias: float = -10.0
+    """start of b, which is learned"""
+    sentence_temperature: Annotated[float, Field(gt=0)] = 0.07
+    """tau of the sentences"""
+
+
+def pair_loss(logits: Tensor, positive: Tensor, weights: Tensor) -> Tensor:
+    """`-1/B Σ_i Σ_j w_ij log σ(z_ij l_ij)`, z_ij = 1 for a pair and -1 otherwise: SigLIP's with any number of pairs.
+
+    Args:
+        logits: (B, ranks · B) l of this rank's images and all reports.
+        positive: (B, ranks · B) true for pairs.
+        weights: (B, ranks · B) w, not negative.
+
+    Returns:
+        Sum over all reports of all ranks, mean over all images of all ranks; never negative.
+    """
+    signed = torch.where(positive, logits, -logits)
+    return -sum_over_ranks((weights * F.logsigmoid(signed)).sum() / (len(logits) * world_size()))
+
+
+@torch.no_grad()
+def negative_weights(cosines: Tensor, positive: Tensor, hardness: float) -> Tensor:
+    """(B, columns) weights ∝ exp(β cos_ij), with mean 1 over the negatives of image i; 1 for its pairs.
+
+    As negatives weigh in Robinson et al., "Contrastive Learning with Hard Negative Samples", ICLR 2021.
+
+    Args:
+        cosines: (B, columns) of images and reports.
+        positive: (B, columns) true for pairs.
+        hardness: β.
+    """
+    # A finite floor: an image may have no negatives at all.
+    shares = (hardness * cosines).masked_fill(positive, torch.finfo(cosines.dtype).min).softmax(1)
+    return torch.where(positive, 1.0, shares * (~positive).sum(1, keepdim=True))
+
+
+def centre_of(reports: Tensor) -> Tensor:
+    """The mean cosine of (N, D) unit vectors with the direction of their mean, which is the length of their mean.
+
+    Empty reports, which are 0, do not count.
+    """
+    count = reports.any(1).sum().clamp(min=1)
+    length: Tensor = torch.linalg.vector_norm(reports.sum(0))
+    return length / count
+
+
+def sparse_attention(sentences: Tensor, patches: Tensor) -> Tensor:
+    """(B, M, P) weights of the P patches that a sentence looks at; those of a sentence sum to 1.
+
+    Similarities are stretched to [0, 1] within the image, those below 1/P are set to 0, and the rest is divided by
+    its sum, as in Bica et al., "Improving fine-grained understanding in image-text pre-training", ICML 2024.
+
+    Args:
+        sentences: (B, M, D) unit vectors.
+        patches: (B, P, D) unit vectors of the same studies.
+    """
+    similarity = sentences @ patches.transpose(1, 2)
+    above = similarity - similarity.amin(2, keepdim=True)
+    kept = above >= above.amax(2, keepdim=True) / above.shape[2]
+    shares = (above + _TINY) * kept  # where all are alike, as for padding, all patches share equally
+    return shares / shares.sum(2, keepdim=True)
+
+
+def within_report_contrast(
+    sentences: Tensor, patches: Tensor, mask: Tensor, text: Tensor, temperature: float
+) -> Tensor:
+    """Symmetric cross-entropy between the sentences of a report and what each of them sees in its image.
+
+    `-1/2N Σ_n [log softmax_m(t_n·c_m / τ)_n + log softmax_m(t_m·c_n / τ)_n]`; m is n itself and the sentences of its
+    report that have another text.
+
+    Args:
+        sentences: (B, M, D) t, any length.
+        patches: (B, P, D) unit vectors.
+        mask: (B, M) true for real sentences.
+        text: (B, M) equal numbers mean equal text.
+        temperature: τ.
+
+    Returns:
+        Mean over the N sentences of all ranks; a report of a single sentence adds 0.
+    """
+    sentences = F.normalize(sentences, dim=-1)
+    seen = F.normalize(sparse_attention(sentences, patches) @ patches, dim=-1)
+    logits = sentences @ seen.transpose(1, 2) / temperature
+    other = (text[:, :, None] != text[:, None, :]) & mask[:, :, None] & mask[:, None, :]
+    own = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    logits = logits.masked_fill(~(other | own), -torch.inf)  # padding has itself alone, and adds exactly 0
+    both = logits.logsumexp(2) + logits.logsumexp(1) - 2 * logits.diagonal(dim1=1, dim2=2)
+    return sum_over_ranks(both.sum() / (2 * total(mask.sum()).clamp(min=1)))
+
+
+@register("fane")
+class FaNe(Rival):
+    """Images with all reports that say what theirs says, and sentences with the patches they look at: FaNe-like.
+
+    The paper's text was not at hand and its program was not read: the equations are known from the abstract and a
+    public summary. They have L_mp + λ1 L_tc + λ2 L_hn + λ3 L_spa, every λ 1, κ = 0.95, τ1 = 0.1, τ2 = τ3 = 0.07.
+
+    - `global` is L_mp, `-1/N Σ_i Σ_j log σ(h_ij (t x_i·y_j + b))`. h_ij = 1 where the similarity of reports i and j,
+      `(S - o) / (1 - o)`, exceeds κ, else -1; S is their cosine, o a running mean of the reports' with their mean.
+    - `report` is L_tc: sentences against what they see in their own image, negatives being of the same report.
+
+    Departures, beside heads, pools and negatives of all ranks, which all objectives here share:
+
+    - S is of the reports' embeddings in training, without gradient; the paper has those of a frozen BioClinicalBERT.
+      Equal reports are always pairs.
+    - t is learned, from 1 / `objective.temperature`. b is added, as in `siglip`; the paper's equation subtracts it.
+    - A threshold makes attention sparse (:func:`sparse_attention`). The paper multiplies attention by a mask that an
+      MLP gives, with an L1 term L_spa; what the MLP reads is not known.
+    - L_hn contrasts images with images and reports with reports, and weighs hard negatives more. Its full equation is
+      not known: here the negatives of `global` have such weights, exp(β cos) as :func:`negative_weights` says.
+    - Sentences of equal text in a report do not repel each other.
+
+    Attributes:
+        centre: (2,) running sum of the similarities o, and of their weights.
+    """
+
+    Options = FaNeOptions
+    options: FaNeOptions
+    uses_patches = True
+    map_kinds = ("pooled", "patches")
+    centre: Tensor
+
+    def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:
+        super().__init__(settings, grid, image_size, seed)
+        self.logit_scale = LogitScale(settings.temperature, learnable=True)
+        self.bias = nn.Parameter(torch.tensor(self.options.bias))
+        self.register_buffer("centre", torch.zeros(2))
+
+    def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:  # noqa: ARG002
+        """Losses and metrics of a batch."""
+        features, scale, options = model(batch), self.logit_scale(), self.options
+        with full_precision(features.image_global):
+            reports = gather(features.report_global.float())
+            positive = self.find_pairs(features.report_global.float(), reports, batch.report_text)
+            cosines = features.image_global.float() @ reports.T
+            weights = negative_weights(cosines, positive, options.hardness)
+            terms = {"global": pair_loss(scale * cosines + self.bias, positive, weights)}
+            terms["report"] = within_report_contrast(
+                features.sentences.float(),
+                features.patches.float(),
+                batch.sentence_mask,
+                batch.sentence_text,
+                options.sentence_temperature,
+            )
+        loss = weighted_sum(terms, {"global": options.global_weight, "report": options.report_weight})
+        pairs_per_image = total(positive.sum()) / (len(positive) * world_size())
+        metrics = {"temperature": 1 / scale.detach(), "bias": self.bias.detach().clone(), "pairs": pairs_per_image}
+        return {"loss": loss, **terms}, metrics
+
+    @torch.no_grad()
+    def find_pairs(self, own: Tensor, reports: Tensor, text: Tensor) -> Tensor:
+        """(B, ranks · B) true for reports of the same text, the own one among them, and for similar ones.
+
+        Args:
+            own: (B, D) unit report embeddings of this rank; 0 for empty reports.
+            reports: (ranks · B, D) of all ranks.
+            text: (B,) equal numbers mean equal text.
+        """
+        similarity = own @ reports.T
+        if self.options.centred:
+            if self.training:
+                newest = torch.stack([centre_of(reports), torch.ones_like(self.centre[1])])
+                self.centre.lerp_(newest, self.options.centre_rate)
+            centre = self.centre[0] / self.centre[1].clamp(min=_TINY)  # 0 before the first step
+            similarity = (similarity - centre) / (1 - centre + _TINY)
+        return (text[:, None] == gather(text)) | (similarity.clamp(max=1) > self.options.similar)
+
+    def clamp_logit_scale(self) -> None:
+        """Bring the scale back below its bound."""
+        self.logit_scale.clamp()
+
+    @property
+    def temperature(self) -> float:
+        """Of the cosines, as learned."""
+        return float(1 / self.logit_scale().detach())

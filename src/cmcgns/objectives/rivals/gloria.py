@@ -1,0 +1,137 @@
+"""GLoRIA (Huang et al., "GLoRIA: A Multimodal Global-Local Representation Learning Framework", ICCV 2021)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.model import ImageReportModel
+from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks
+from cmcgns.objectives.global_alignment import global_alignment_loss
+from cmcgns.objectives.objective import Figures, register
+from cmcgns.objectives.precision import full_precision
+from cmcgns.objectives.rivals.rival import Rival, weighted_sum
+from cmcgns.settings.config import Settings, Temperature, Weight
+
+_MOST_SCORED = 2**27  # words × images × patches at a time, half a gigabyte an array; the rest is recomputed
+_NOTHING = -1e4  # a logit that counts for nothing, finite so that a report without any word has a gradient of 0
+_IGNORED = -100  # a row without a loss
+
+
+class GLoRIAOptions(Settings):
+    """Its own settings."""
+
+    attention_temperature: Temperature = 0.25
+    """tau_a: divides the cosines of a word with the patches before the softmax over the patches"""
+    matching_temperature: Temperature = 0.2
+    """tau_s: how much the best words count for more than the others in the matching of a report with an image"""
+    local_temperature: Temperature = 0.1
+    """tau_l: divides the matchings in the local contrast"""
+    global_weight: Weight = 1.0
+    """of L_g, the contrast of whole images and reports"""
+    local_weight: Weight = 1.0
+    """of L_l, the contrast of matchings"""
+    double_softmax: bool = False
+    """a softmax over the words of the report goes before the one over the patches, as in the authors' program; false:
+    the softmax over the patches alone, as in the paper's equation"""
+
+
+def match(patches: Tensor, words: Tensor, word_mask: Tensor, options: GLoRIAOptions) -> Tensor:
+    """Matching of every image with every report.
+
+    With `s_ij = t_i·v_j` of word i and patch j, `a_ij = softmax_j(s_ij / tau_a)` and `c_i = Σ_j a_ij v_j`,
+    `Z(b, r) = tau_s log Σ_i exp(cos(c_i, t_i) / tau_s)` over the real words of report r. As in the paper, the sum is
+    not divided by their number: n times as many words that match alike add `tau_s log n`.
+
+    Numerator and length of the cosine are sums of known products, `Σ_j a_ij s_ij` and the root of `a_iᵀ G a_i` with
+    the Gram matrix G of the patches of an image, so that no (B, N, L, D) array of contexts is needed.
+
+    Args:
+        patches: (B, P, D) unit vectors v.
+        words: (N, L, D) unit vectors t.
+        word_mask: (N, L) true for real words.
+        options: temperatures, and whether a softmax over the words comes first.
+
+    Returns:
+        (B, N) Z; far below all others for a report without any word.
+    """
+    images = max(1, _MOST_SCORED // (patches.shape[1] * word_mask.numel()))
+    if images >= len(patches):
+        return _match(patches, words, word_mask, options)
+    parts = patches.split(images)
+    return torch.cat([checkpoint(_match, part, words, word_mask, options, use_reentrant=False) for part in parts])
+
+
+def _match(patches: Tensor, words: Tensor, word_mask: Tensor, options: GLoRIAOptions) -> Tensor:
+    products = (patches.flatten(0, 1) @ words.flatten(0, 1).T).unflatten(0, patches.shape[:2])  # (B, P, N·L)
+    scores = products
+    if options.double_softmax:
+        of_report = products.unflatten(2, word_mask.shape).masked_fill(~word_mask, _NOTHING)
+        scores = of_report.softmax(3).flatten(2)
+    weights = (scores / options.attention_temperature).softmax(1)
+    squared = (weights * (patches @ patches.transpose(1, 2) @ weights)).sum(1)
+    cosines = (weights * products).sum(1) * squared.clamp(min=1e-12).rsqrt()
+    logits = cosines.unflatten(1, word_mask.shape) / options.matching_temperature
+    matching: Tensor = options.matching_temperature * logits.masked_fill(~word_mask, _NOTHING).logsumexp(2)
+    return matching
+
+
+def local_contrast(matching: Tensor, has_words: Tensor, temperature: float) -> Tensor:
+    """L_l: cross-entropy of `Z/tau_l` over all reports for an image, and over all images for a report.
+
+    A report without any word has no matching: it is no negative, and its study has no row in either direction.
+
+    Args:
+        matching: (B, N) Z of this rank's images with the reports of all ranks.
+        has_words: (N,) true for reports with a word.
+        temperature: tau_l.
+
+    Returns:
+        Mean over both directions and the studies of all ranks that have a word; 0 where there is none.
+    """
+    studies = len(matching)
+    mine, logits = own_rows(studies), matching / temperature
+    chosen = torch.where(has_words[mine], own_numbers(studies, matching.device), _IGNORED)
+    # Patches never travel: every rank matches all reports with its own images, and the matchings are put together.
+    to_images = F.cross_entropy(gather(logits)[:, mine].T, chosen, ignore_index=_IGNORED, reduction="sum")
+    reports = logits.masked_fill(~has_words, _NOTHING)
+    to_reports = F.cross_entropy(reports, chosen, ignore_index=_IGNORED, reduction="sum")
+    return sum_over_ranks((to_images + to_reports) / (2 * has_words.sum().clamp(min=1)))
+
+
+@register("gloria")
+class GLoRIA(Rival):
+    """The paper's global and local contrast, `L = L_g + L_l`.
+
+    L_g is InfoNCE of image and report embeddings in both directions, at a fixed temperature tau_1 that is
+    `objective.temperature` (0.1 in the paper). L_l is the same of attention-weighted matchings (:func:`match`,
+    :func:`local_contrast`).
+
+    The authors' program differs from the paper's equations, which hold here: it takes a softmax over the words before
+    the one over the regions (`double_softmax`), lets special tokens take part, and does not multiply the log-sum-exp
+    by tau_s. With `double_softmax` the cosines go through the first softmax as they are, over real words only.
+
+    Departures from the paper: heads and pools are those of all objectives here; patches and words are unit vectors
+    before the attention too, so that `s_ij` is a cosine (of two patches one weighs at most e^8 times as much as the
+    other); word pieces stand for themselves and are not added up to words; the two directions of a contrast are
+    averaged, not added; negatives come from all ranks; a report without any word has no part in L_l.
+    """
+
+    Options = GLoRIAOptions
+    options: GLoRIAOptions
+    uses_patches = True
+    map_kinds = ("pooled", "patches")
+
+    def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:  # noqa: ARG002
+        """Losses and metrics of a batch."""
+        features, options = model(batch), self.options
+        with full_precision(features.patches):
+            scale = torch.tensor(1 / self.settings.temperature)
+            whole = global_alignment_loss(features.image_global, features.report_global, scale)
+            words, word_mask = gather(features.words.float()), gather(features.word_mask)
+            matching = match(features.patches.float(), words, word_mask, options)
+            local = local_contrast(matching, word_mask.any(1), options.local_temperature)
+        terms = {"global": whole, "local": local}
+        weights = {"global": options.global_weight, "local": options.local_weight}
+        return {"loss": weighted_sum(terms, weights), **terms}, {}

@@ -1,0 +1,221 @@
+"""RadZero (Park et al., arXiv 2504.07416, 2025), also with the attention of CARZero (Lai et al., CVPR 2024)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.model import Features, ImageReportModel
+from cmcgns.objectives.collective import total
+from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
+from cmcgns.objectives.objective import Figures, MapKind, Stage, register
+from cmcgns.objectives.precision import full_precision
+from cmcgns.objectives.query_matched import Stated, Statements, query_matched_contrast
+from cmcgns.objectives.rivals.rival import Rival, weighted_sum
+from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight
+
+_MOST_SCORED = 2**27  # sentences × images × patches at a time, as in `CrossModalAttention`; the rest is recomputed
+
+
+class RadZeroOptions(Settings):
+    """Its own settings."""
+
+    attention: Literal["cosine", "cross"] = "cosine"
+    """cosine: a sentence gives its weights by its cosines with the patches; cross: by learned maps, as in CARZero"""
+    map_temperature: Temperature = 0.07
+    """divides the cosines before the softmax over patches; nothing with attention=cross"""
+    tau: Temperature = 0.07
+    """temperature of the scores; its start with learn_tau"""
+    learn_tau: bool = True
+    """false: tau is fixed"""
+    duplicates: bool = True
+    """sentences of equal text are no negatives of each other's images; false: all of other reports are"""
+    global_weight: Weight = 0.0
+    """of a contrast of whole images and reports, at objective.temperature, which the paper does not have; with 0
+    their embeddings are not trained, and retrieval or zero-shot by them means nothing"""
+
+
+@dataclass(frozen=True)
+class CosineReader:
+    """Attention without parameters: `s_p = t_n·v_bp`, `w = softmax_p(s / τ_map)`, `S(n, b) = cos(t_n, Σ_p w_p v_bp)`.
+
+    In all methods patches are (B, P, D) unit vectors v and queries (N, D) unit vectors t.
+
+    Attributes:
+        temperature: τ_map.
+    """
+
+    temperature: float
+
+    def cosines(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """(B, P, N) s: the paper's similarity map, in [-1, 1]."""
+        found: Tensor = (patches.flatten(0, 1) @ queries.T).unflatten(0, patches.shape[:2])
+        return found
+
+    def weights(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """(B, P, N) w, whose sum over patches is 1."""
+        return (self.cosines(patches, queries) / self.temperature).softmax(1)
+
+    def gated_products(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """(B, P, N) w·s: what every patch adds to the numerator of :meth:`score`."""
+        return self.weights(patches, queries) * self.cosines(patches, queries)
+
+    def score(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """(B, N) S, in parts of the images that are recomputed where one array of all would be large."""
+        studies, count = patches.shape[:2]
+        if studies * count * len(queries) <= _MOST_SCORED:
+            return self._score(patches, queries)
+        images = max(1, _MOST_SCORED // (count * len(queries)))
+        parts = [checkpoint(self._score, part, queries, use_reentrant=False) for part in patches.split(images)]
+        return torch.cat(parts)
+
+    def _score(self, patches: Tensor, queries: Tensor) -> Tensor:
+        # The length of Σ_p w_p v_bp follows from the products of the patches: no (N, B, D) array of what is seen.
+        cosines = self.cosines(patches, queries)
+        weights = (cosines / self.temperature).softmax(1)
+        squared = (weights * (patches @ patches.transpose(1, 2) @ weights)).sum(1)
+        return (weights * cosines).sum(1) * squared.clamp(min=1e-12).rsqrt()
+
+
+def multi_positive_contrast(
+    scores: Tensor, rows: Statements, everyone: Statements, stated: Stated, duplicates: bool
+) -> Tensor:
+    """MP-NCE in both directions, s being S/τ and b the own image of sentence n.
+
+    Sentence -> images: `-log softmax(s(n, ·))_b`. Image -> sentences, of which all of its report are positives:
+    `-log [exp s(n, b) / (exp s(n, b) + Σ_m exp s(m, b))]` over the sentences m that are not of b's report, so that
+    positives of one image do not push each other away.
+
+    Args:
+        scores: (B, N) s of this rank's images with the sentences of all ranks.
+        rows: sentences of this rank.
+        everyone: of all ranks.
+        stated: what this rank's reports say of them.
+        duplicates: whether sentences that a whole report holds in equal text are left out of both denominators.
+
+    Returns:
+        Mean of both directions over the N real sentences of all ranks.
+    """
+    left_out = stated.own | stated.text if duplicates else stated.own
+    none = scores.new_zeros(())
+    return query_matched_contrast(
+        scores, rows, everyone, left_out=left_out, towards_images=none, towards_sentences=none
+    )
+
+
+@register("radzero")
+class RadZero(Rival):
+    """Every sentence of a report is compared with what it sees in every image.
+
+    "RadZero: Similarity-Based Cross-Attention for Explainable Vision-Language Alignment in Chest X-ray with Zero-Shot
+    Multi-Task Capability": :class:`CosineReader` gives the scores, :func:`multi_positive_contrast` the term `report`.
+
+    Departures: sentences are those of the report as it was split, instead of minimal ones by a language model; f_R is
+    the mean of the words; encoders and projections are those of all objectives here and trained as a whole, instead
+    of layers on a fixed image encoder; negatives come from all ranks; sentences of equal text are left out
+    (`duplicates`). Chosen here: both temperatures start at 0.07, τ_map is fixed, and every sentence counts alike,
+    whatever the length of its report. There may be a term `global` of CLIP's form (`global_weight`); without one the
+    last epoch counts as the best.
+
+    With `attention: cross` S is the cosine of t_n with `Σ_p w_p V v_bp`, `w = softmax_p(Q t_n·K v_bp / √D)`. That is
+    CARZero's cross-attention cut down to one head, one layer and one direction: there words are looked at as well,
+    and a linear map of what is seen gives the score. Its loss knows one positive; the one here is RadZero's.
+    """
+
+    uses_patches = True
+    Options = RadZeroOptions
+    options: RadZeroOptions
+    attention: CrossModalAttention | None
+
+    def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:
+        super().__init__(settings, grid, image_size, seed)
+        self.uses_globals = self.options.global_weight > 0
+        self.logit_scale = LogitScale(settings.temperature, learnable=self.uses_globals)
+        self.report_scale = LogitScale(self.options.tau, learnable=self.options.learn_tau)
+        learned = self.options.attention == "cross"
+        self.attention = CrossModalAttention(settings.dim, kind="softmax") if learned else None
+
+    def trainable_parts(self, model: ImageReportModel, stage: Stage) -> Iterable[nn.Module]:
+        """Both encoders, and of heads, temperatures and maps those that a loss reads."""
+        parts = [part for part in super().trainable_parts(model, stage) if part is not self]
+        parts += [self.report_scale] if self.options.learn_tau else []
+        parts += [self.logit_scale] if self.uses_globals else []
+        if self.attention is not None:
+            parts += [self.attention.text_query, self.attention.image_key, self.attention.image_value]
+        return parts
+
+    def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:  # noqa: ARG002
+        """Losses and metrics of a batch."""
+        features = model(batch)
+        with full_precision(features.patches):
+            report, metrics = self._report(features, batch)
+            terms = {"report": report}
+            if self.uses_globals:
+                scale = self.logit_scale()
+                terms["global"] = global_alignment_loss(features.image_global, features.report_global, scale)
+                metrics["temperature"] = 1 / scale.detach()
+        loss = weighted_sum(terms, {"global": self.options.global_weight})
+        return {"loss": loss} | terms, metrics
+
+    def _report(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
+        unit = self.queries(features.sentences).flatten(0, 1)
+        rows = Statements.of(unit, batch.sentence_mask, batch.sentence_text, batch.sentence_places)
+        everyone = rows.of_all_ranks(len(batch))
+        stated = Stated.of(rows, everyone, batch.report_sentences, None)
+        cosines, scale = self.score(features.patches, everyone.z1), self.report_scale()
+        loss = multi_positive_contrast(cosines * scale, rows, everyone, stated, self.options.duplicates)
+        shown, others = cosines.detach(), everyone.mask & ~stated.own & ~stated.text
+        own, other = (total((shown * of).sum()) / total(of.sum()).clamp(min=1) for of in (stated.own, others))
+        return loss, {"tau": 1 / scale.detach(), "score_own": own, "score_other": other}
+
+    @property
+    def reader(self) -> CosineReader | CrossModalAttention:
+        """What lets sentences look at images."""
+        return CosineReader(self.options.map_temperature) if self.attention is None else self.attention
+
+    def score(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """(B, N) cosines S of every sentence with what it sees in every image, for zero-shot by prompts.
+
+        Args:
+            patches: (B, P, D) f_I.
+            queries: (N, D) unit sentence vectors.
+        """
+        return self.reader.score(patches.float(), queries)
+
+    def maps(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """(B, N, P) heat maps: cosines of sentence and patch (the paper's), low everywhere for what is not there.
+
+        With `attention: cross` no loss compares the two directly: instead what each patch adds to the score before it
+        is divided by a length. Arguments as of :meth:`score`.
+        """
+        reader, patches = self.reader, patches.float()
+        found = reader.cosines if isinstance(reader, CosineReader) else reader.gated_products
+        return found(patches, queries).transpose(1, 2)
+
+    def lacks_map(self, kind: MapKind) -> str:
+        """That nothing has trained the global embeddings, or that learned maps lie between sentences and patches."""
+        if kind in ("pooled", "joint") and not self.uses_globals:
+            return "the run has objective.options.global_weight 0"
+        if kind == "patches" and self.attention is not None:
+            return "the run has objective.options.attention cross"
+        return ""
+
+    def clamp_logit_scale(self) -> None:
+        """Bring both scales back below their bound."""
+        for scale in (self.logit_scale, self.report_scale):
+            scale.clamp()
+
+    @property
+    def temperature(self) -> float:
+        """Of whole images and reports."""
+        return float(1 / self.logit_scale().detach())
+
+    @property
+    def local_temperature(self) -> float:
+        """Of the scores S."""
+        return float(1 / self.report_scale().detach())

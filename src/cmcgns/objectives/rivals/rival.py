@@ -1,0 +1,44 @@
+"""What the rivals have in common: which parts of the model they train."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cmcgns.models.model import ImageReportModel
+from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage
+
+
+class Rival(Objective):
+    """An objective that trains both encoders, their heads and all of its own in both stages alike.
+
+    Attributes:
+        uses_patches: whether a loss reads f_I, so that the projection of patches is trained.
+        uses_globals: whether a loss reads the embeddings of whole images or reports, so that their heads are.
+        map_kinds: maps of phrases that a loss trains, `pooled` where it reads whole images and reports.
+    """
+
+    uses_patches = False
+    uses_globals = True
+    map_kinds: ClassVar[tuple[MapKind, ...]] = ("pooled",)
+
+    def trainable_parts(self, model: ImageReportModel, stage: Stage) -> Iterable[nn.Module]:  # noqa: ARG002
+        """Both encoders, the heads that a loss reads, and this module."""
+        parts = [model.image_encoder, model.report_encoder, model.token_projection, self]
+        if self.uses_globals:
+            parts += [model.image_pool, model.image_projection, model.sentence_pool]
+        if self.uses_patches:
+            parts += [model.patch_projection]
+        return parts
+
+    def lacks_map(self, kind: MapKind) -> str:
+        """That no loss of it trains such a map."""
+        if kind in self.map_kinds and (kind != "pooled" or self.uses_globals):
+            return ""
+        return f"the run has objective.name {self.settings.name}"
+
+
+def weighted_sum(terms: Figures, weights: dict[str, float]) -> Tensor:
+    """The loss: every term times its weight, 1 where none is given."""
+    return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()

@@ -1,0 +1,130 @@
+"""What holds of every rival: ranks, padding, empty reports, one study, both stages, the log."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.objectives import rivals
+from cmcgns.objectives.collective import world_size
+from cmcgns.objectives.objective import STAGES, find_objective
+from cmcgns.settings.config import (
+    DataSettings,
+    ImageEncoderSettings,
+    ObjectiveSettings,
+    Recipe,
+    ReportEncoderSettings,
+)
+from cmcgns.training.task import PretrainingTask, build_task
+from objectives.test_collective import assert_equal, gradients, two_ranks
+from support.objectives import part, random_batch, random_features
+
+RIVALS = sorted(
+    path.stem for path in Path(str(rivals.__file__)).parent.glob("*.py") if path.stem not in {"__init__", "rival"}
+)
+COUNTS, BOUND = (5, 4, 3, 1, 0, 2), 5
+Found = dict[str, Tensor]
+
+
+def rival_task(name: str, **options: object) -> PretrainingTask:
+    """Tiny encoders without BatchNorm and dropout, for images of 32 pixels (a 2×2 grid)."""
+    recipe = Recipe(
+        data=DataSettings(image_size=32, resize=32, max_tokens=32),
+        image_encoder=ImageEncoderSettings(name="test_vit", channels=1),
+        report_encoder=ReportEncoderSettings(layers=1, width=16, heads=2, dropout=0.0),
+        objective=ObjectiveSettings(name=name, dim=16, options=options),
+    )
+    torch.manual_seed(0)
+    return build_task(recipe, vocabulary=40)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_the_name_of_the_file_is_that_of_the_objective(name: str) -> None:
+    assert find_objective(ObjectiveSettings(name=name)).__module__ == f"cmcgns.objectives.rivals.{name}"
+
+
+def run_rivals(rows: slice) -> dict[str, Found]:
+    found = {}
+    for name in RIVALS:
+        task = rival_task(name)
+        for stage in STAGES:
+            task.set_stage(stage)
+            module = DistributedDataParallel(task) if world_size() > 1 else task
+            for step in range(2):
+                whole = random_batch(COUNTS, BOUND, distinct=12, seed=step, size=32)
+                batch, _ = part(whole, random_features(whole), rows)
+                losses, metrics = module(batch, step)
+                assert not losses.keys() & metrics.keys()
+                assert not any(value.requires_grad for value in metrics.values())
+                (losses["loss"] * world_size()).backward()  # as the training loop does
+                values = {key: value.detach().clone() for key, value in (losses | metrics).items()}
+                buffers = {f"buffer {key}": value.clone() for key, value in task.objective.named_buffers()}
+                found[f"{name} {stage} {step}"] = values | gradients(task) | buffers
+    return found
+
+
+def test_two_ranks_equal_one_in_value_gradient_and_state(tmp_path: Path) -> None:
+    alone = run_rivals(slice(0, 6))
+    for found in two_ranks(run_rivals, tmp_path):
+        for where, expected in alone.items():
+            assert any(key.startswith("gradient model.image_encoder") for key in expected)
+            assert_equal(found[where], expected, where)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_every_trainable_parameter_has_a_finite_gradient(name: str) -> None:
+    """Else DistributedDataParallel waits for ever for those that have none."""
+    for stage in STAGES:
+        task = rival_task(name)
+        task.set_stage(stage)
+        task(random_batch((3, 4, 2), BOUND, size=32), 0)[0]["loss"].backward()
+        for key, parameter in task.named_parameters():
+            assert (parameter.grad is not None) == parameter.requires_grad, (stage, key)
+            assert parameter.grad is None or bool(parameter.grad.isfinite().all()), (stage, key)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_padding_changes_nothing(name: str) -> None:
+    both = []
+    for bound in (BOUND, BOUND + 3):
+        task = rival_task(name).eval()
+        wide = random_batch((3, 5, 2, 4), BOUND, size=32)
+        if bound > BOUND:
+            wide = padded(wide, 3)
+        losses, _ = task(wide, 0)
+        losses["loss"].backward()
+        both.append({key: value.detach() for key, value in losses.items()} | gradients(task))
+    assert_equal(both[1], both[0], name)
+
+
+def padded(batch: Batch, more: int) -> Batch:
+    """More room for sentences and word pieces, and nothing in it."""
+    grown = {"sentence_mask": (more, False), "sentence_text": (more, 0), "report_sentences": (more, 0)}
+    grown |= {"token_ids": (2 * more, 0), "token_mask": (2 * more, False), "token_sentence": (2 * more, -1)}
+    changes = {name: F.pad(getattr(batch, name), (0, room), value=value) for name, (room, value) in grown.items()}
+    return replace(batch, **changes)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("counts", [(3,), (0,), (0, 0), (1, 0), (2, 2)])
+def test_few_studies_and_empty_reports_give_finite_losses_and_gradients(name: str, counts: tuple[int, ...]) -> None:
+    task = rival_task(name)
+    losses, metrics = task(random_batch(counts, BOUND, size=32), 0)
+    losses["loss"].backward()
+    for key, value in (losses | metrics | gradients(task)).items():
+        assert bool(value.isfinite().all()), key
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_evaluation_is_repeatable_and_moves_nothing(name: str) -> None:
+    task = rival_task(name).eval()
+    before = {key: value.clone() for key, value in task.state_dict().items()}
+    batch = random_batch((3, 5, 2, 4), BOUND, size=32)
+    first, second = (task(batch, seed)[0] for seed in (0, 1))
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    assert all(torch.equal(value, before[key]) for key, value in task.state_dict().items())

@@ -1,0 +1,341 @@
+"""FaNe-like: pairs of similar reports, reweighted negatives, sentences against what they see in their image."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cmcgns.common.errors import UserError
+from cmcgns.data.pairs.batch import Batch
+from cmcgns.models.model import Features
+from cmcgns.objectives.rivals.fane import (
+    FaNe,
+    centre_of,
+    negative_weights,
+    pair_loss,
+    sparse_attention,
+    within_report_contrast,
+)
+from cmcgns.objectives.rivals.siglip import sigmoid_loss
+from cmcgns.settings.config import ObjectiveSettings
+from objectives.rivals.test_every_rival import rival_task
+from support.objectives import DIM, GRID, SIZE, figures_of, random_batch, random_features, unit
+
+COUNTS, BOUND = (3, 5, 0, 1, 4, 2), 6
+SCALE, BIAS = 7.0, -3.0  # far from the start, so that every pair counts for something
+Given = tuple[Batch, Features]
+
+
+def objective(**options: object) -> FaNe:
+    found = FaNe(ObjectiveSettings(name="fane", dim=DIM, options={"bias": BIAS, **options}), GRID, SIZE)
+    with torch.no_grad():
+        found.logit_scale.logarithm.fill_(math.log(SCALE))
+    return found
+
+
+def given() -> Given:
+    """Report 2 is empty, 4 is nearly report 0, 5 has the text of report 1; sentences are repeated within reports."""
+    batch = random_batch(COUNTS, BOUND, distinct=4)
+    batch = replace(batch, report_text=torch.tensor([7, 8, 9, 10, 11, 8]))
+    features = random_features(batch)
+    reports = features.report_global.detach().clone()
+    reports[4] = torch.nn.functional.normalize(reports[0] + 0.05 * reports[3], dim=0)
+    reports[2] = 0
+    return batch, replace(features, report_global=reports.requires_grad_())
+
+
+def slow_pairs(reports: np.ndarray, text: list[int], centre: float, similar: float = 0.95) -> np.ndarray:
+    count = len(reports)
+    paired = np.zeros((count, count), dtype=bool)
+    for i in range(count):
+        for j in range(count):
+            similarity = (float(reports[i] @ reports[j]) - centre) / (1 - centre)
+            paired[i, j] = i == j or text[i] == text[j] or similarity > similar
+    return paired
+
+
+def slow_centre(reports: np.ndarray) -> float:
+    real = [report for report in reports if np.any(report)]
+    mean = sum(real) / len(real)
+    return float(np.mean([report @ mean / np.linalg.norm(mean) for report in real]))
+
+
+def slow_weights(cosines: np.ndarray, paired: np.ndarray, hardness: float) -> np.ndarray:
+    weights = np.ones_like(cosines)
+    for i in range(len(cosines)):
+        negatives = [j for j in range(len(cosines)) if not paired[i, j]]
+        mean = sum(math.exp(hardness * cosines[i, j]) for j in negatives) / max(len(negatives), 1)
+        for j in negatives:
+            weights[i, j] = math.exp(hardness * cosines[i, j]) / mean
+    return weights
+
+
+def slow_global(image: Tensor, report: Tensor, paired: np.ndarray, weights: np.ndarray) -> Tensor:
+    cost = torch.zeros((), dtype=torch.float64)
+    for i in range(len(image)):
+        for j in range(len(report)):
+            sign = 1 if paired[i, j] else -1
+            logit = SCALE * torch.dot(image[i], report[j]) + BIAS
+            cost = cost - float(weights[i, j]) * torch.log(1 / (1 + torch.exp(-sign * logit)))
+    return cost / len(image)
+
+
+def slow_report(batch: Batch, sentences: Tensor, patches: Tensor, tau: float) -> Tensor:
+    """Both directions, sentence by sentence."""
+    losses = []
+    for b, real in enumerate(batch.sentence_mask.sum(1).tolist()):
+        text = [int(number) for number in batch.sentence_text[b]]
+        said = [sentences[b, n] / sentences[b, n].norm() for n in range(real)]
+        seen = [slow_attended(said[n], patches[b]) for n in range(real)]
+        for n in range(real):
+            others = [m for m in range(real) if m == n or text[m] != text[n]]
+            to_seen = torch.stack([torch.exp(said[n] @ seen[m] / tau) for m in others]).sum()
+            to_said = torch.stack([torch.exp(said[m] @ seen[n] / tau) for m in others]).sum()
+            own = torch.exp(said[n] @ seen[n] / tau)
+            losses.append(-(torch.log(own / to_seen) + torch.log(own / to_said)) / 2)
+    return torch.stack(losses).mean()
+
+
+def slow_attended(sentence: Tensor, patches: Tensor) -> Tensor:
+    similarity = [torch.dot(sentence, patch) for patch in patches]
+    least, most = min(similarity), max(similarity)
+    stretched = [(each - least) / (most - least) for each in similarity]
+    kept = [each if float(each.detach()) >= 1 / len(patches) else 0 * each for each in stretched]
+    attended = sum(weight * patch for weight, patch in zip(kept, patches, strict=True)) / sum(kept)
+    assert isinstance(attended, Tensor)
+    return attended / attended.norm()
+
+
+def doubles(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().double().requires_grad_() for tensor in tensors]
+
+
+def test_global_is_its_formula_in_value_and_gradient() -> None:
+    batch, features = given()
+    image, report = doubles(features.image_global, features.report_global)
+    arrays = image.detach().numpy(), report.detach().numpy()
+    paired = slow_pairs(arrays[1], batch.report_text.tolist(), slow_centre(arrays[1]))
+    assert paired.sum() == 6 + 4  # reports 0 and 4, 1 and 5
+    expected = slow_global(image, report, paired, slow_weights(arrays[0] @ arrays[1].T, paired, 2.0))
+    expected.backward()
+    found = figures_of(objective(hardness=2.0), features, batch)
+    found["global"].backward()
+    assert float(found["global"].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert float(found["pairs"]) == pytest.approx(10 / 6)
+    for tensor, slow in ((features.image_global, image), (features.report_global, report)):
+        torch.testing.assert_close(tensor.grad.double(), slow.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("tau", [0.07, 0.5])
+def test_report_is_its_formula_in_value_and_gradient(tau: float) -> None:
+    batch, features = given()
+    sentences, patches = doubles(features.sentences, features.patches)
+    expected = slow_report(batch, sentences, patches, tau)
+    expected.backward()
+    found = figures_of(objective(sentence_temperature=tau), features, batch)["report"]
+    found.backward()
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    for tensor, slow in ((features.sentences, sentences), (features.patches, patches)):
+        bound = 1e-4 * float(slow.grad.abs().max())
+        torch.testing.assert_close(tensor.grad.double(), slow.grad, rtol=1e-3, atol=bound)
+
+
+def test_attention_is_sparse_and_sums_to_one() -> None:
+    sentence = torch.eye(4)[:1][None]  # sees the first coordinate of a patch
+    patches = torch.tensor([[[-0.2], [0.8], [0.3], [0.0]]]) * torch.eye(4)[0]
+    weights = sparse_attention(sentence, patches)[0, 0]  # stretched: 0, 1, 0.5, 0.2; the last is below 1/4
+    torch.testing.assert_close(weights, torch.tensor([0.0, 1 / 1.5, 0.5 / 1.5, 0.0]), rtol=1e-4, atol=1e-6)
+    assert weights[0] == weights[3] == 0
+    alike = sparse_attention(sentence, patches[:, :1].expand(1, 4, 4))
+    torch.testing.assert_close(alike[0, 0], torch.full((4,), 0.25))
+
+
+def test_pitfall_the_sigmoid_term_has_a_logarithm() -> None:
+    """Without one the term is -Σ σ: negative, and -1 a pair at best."""
+    pairs = torch.eye(4, dtype=torch.bool)
+    nothing = pair_loss(torch.zeros(4, 4), pairs, torch.ones(4, 4))
+    assert float(nothing) == pytest.approx(4 * math.log(2), rel=1e-6)
+    perfect = pair_loss(torch.where(pairs, 40.0, -40.0), pairs, torch.ones(4, 4))
+    assert 0 <= float(perfect) < 1e-6
+    wrong = pair_loss(torch.where(pairs, -40.0, 40.0), pairs, torch.ones(4, 4))
+    assert float(wrong) == pytest.approx(4 * 40, rel=1e-6)  # a sigmoid alone would be bounded
+    for seed in range(5):
+        logits = 10 * torch.randn(4, 4, generator=torch.Generator().manual_seed(seed))
+        assert float(pair_loss(logits, pairs, torch.ones(4, 4))) >= 0
+
+
+def test_pitfall_the_cosine_is_scaled_once() -> None:
+    """A single study: loss = -log σ(t c + b), whose derivative by the image is -σ(-(t c + b)) t y."""
+    batch = random_batch((2,), BOUND)
+    features = random_features(batch)
+    image, report = features.image_global, features.report_global
+    found = figures_of(objective(), features, batch)["global"]
+    found.backward()
+    logit = SCALE * float((image * report).detach().sum()) + BIAS
+    assert float(found.detach()) == pytest.approx(math.log(1 + math.exp(-logit)), rel=1e-5)
+    slope = -SCALE / (1 + math.exp(logit))
+    torch.testing.assert_close(image.grad, slope * report.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_pitfall_similar_reports_are_pairs_and_no_negatives() -> None:
+    """The image comes nearer to a report that is similar to its own, and goes away from any other."""
+    batch, features = given()
+    figures_of(objective(), features, batch)["global"].backward()
+    grads, reports = features.image_global.grad, features.report_global.detach()
+    slow = slow_pairs(reports.numpy(), batch.report_text.tolist(), slow_centre(reports.numpy()))
+    assert slow[0, 4]
+    assert slow[1, 5]
+    assert not slow[0, 1]
+    for i, j in ((0, 4), (1, 5)):  # with report j alone as the column of image i
+        image = features.image_global.detach()[i : i + 1].clone().requires_grad_()
+        logit = SCALE * image @ reports[j : j + 1].T + BIAS
+        paired = torch.tensor(slow[i : i + 1, j : j + 1])
+        pair_loss(logit, paired, torch.ones(1, 1)).backward()
+        assert float((image.grad * reports[j]).sum()) < 0  # a step against the gradient raises the cosine
+    assert grads is not None
+    assert float((grads[0] * reports[4]).sum()) < 0
+    assert float((grads[1] * reports[5]).sum()) < 0
+
+
+def test_pitfall_no_gradient_flows_through_pairs_and_weights() -> None:
+    batch, features = given()
+    cosines = features.image_global @ features.report_global.T
+    found = objective()
+    pairs = found.find_pairs(features.report_global, features.report_global, batch.report_text)
+    assert pairs.dtype == torch.bool
+    assert not negative_weights(cosines, pairs, 1.0).requires_grad
+    assert not found.centre.requires_grad
+
+
+def test_pitfall_weights_of_negatives_have_mean_one() -> None:
+    batch, features = given()
+    cosines = (features.image_global @ features.report_global.T).detach()
+    pairs = objective().find_pairs(features.report_global, features.report_global, batch.report_text)
+    weights = negative_weights(cosines, pairs, 5.0)
+    for i in range(len(weights)):
+        assert float(weights[i][~pairs[i]].mean()) == pytest.approx(1, rel=1e-5)
+        hardest = cosines[i].masked_fill(pairs[i], -2).argmax()
+        assert weights[i].argmax() == hardest
+        assert float(weights[i][hardest]) > 1.1
+    assert bool((weights[pairs] == 1).all())
+    torch.testing.assert_close(negative_weights(cosines, pairs, 0.0), torch.ones_like(weights))
+    assert bool((negative_weights(cosines, torch.ones_like(pairs), 1.0) == 1).all())  # an image without negatives
+
+
+def test_pitfall_sentences_of_other_reports_are_no_negatives() -> None:
+    """The term is the mean of those of its reports, each weighing as many times as it has sentences."""
+    batch, features = given()
+    counts = torch.tensor(COUNTS)
+    alone = [
+        within_report_contrast(
+            features.sentences[row : row + 1],
+            features.patches[row : row + 1],
+            batch.sentence_mask[row : row + 1],
+            batch.sentence_text[row : row + 1],
+            0.07,
+        )
+        for row in range(len(COUNTS))
+    ]
+    expected = (torch.stack(alone) * counts).sum() / counts.sum()
+    torch.testing.assert_close(figures_of(objective(), features, batch)["report"], expected)
+    assert float(alone[3].detach()) == 0  # a single sentence has nothing to be told from
+
+
+def test_pitfall_equal_sentences_do_not_repel() -> None:
+    batch, features = given()
+    same = replace(batch, sentence_text=batch.sentence_mask.long())
+    loss = figures_of(objective(), features, same)["report"]
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
+    assert float(features.sentences.grad.abs().max()) < 1e-6
+    two = replace(batch, sentence_text=torch.where(batch.sentence_mask, torch.arange(BOUND) // 2 + 1, 0))
+    assert float(figures_of(objective(), random_features(batch), two)["report"].detach()) > 0.01
+
+
+def test_the_centre_is_the_mean_cosine_with_the_mean() -> None:
+    _, features = given()
+    reports = features.report_global.detach()
+    assert float(centre_of(reports)) == pytest.approx(slow_centre(reports.double().numpy()), rel=1e-5)
+    assert float(centre_of(torch.zeros(3, DIM))) == 0
+
+
+def test_the_centre_runs_in_training_alone() -> None:
+    batch, features = given()
+    other = replace(features, report_global=unit(6, DIM, seed=9))
+    found = objective(centre_rate=0.25)
+    found.eval()
+    figures_of(found, features, batch)
+    assert float(found.centre.abs().sum()) == 0
+    found.train()
+    first, second = (slow_centre(each.report_global.detach().double().numpy()) for each in (features, other))
+    figures_of(found, features, batch)
+    assert float(found.centre[0] / found.centre[1]) == pytest.approx(first, rel=1e-5)  # no pull towards 0
+    figures_of(found, other, batch)
+    expected = (0.75 * first + second) / 1.75
+    assert float(found.centre[0] / found.centre[1]) == pytest.approx(expected, rel=1e-5)
+    before = found.centre.clone()
+    found.eval()
+    figures_of(found, features, batch)
+    assert torch.equal(found.centre, before)
+
+
+def test_pitfall_reports_of_one_crowd_are_not_all_pairs() -> None:
+    """Cosines above kappa throughout would make everything a pair, and pull it together still more."""
+    crowd = torch.nn.functional.normalize(unit(1, DIM) + 0.1 * unit(6, DIM, seed=1), dim=-1)
+    assert float((crowd @ crowd.T).min()) > 0.95
+    text = torch.arange(6)
+    assert torch.equal(objective().find_pairs(crowd, crowd, text), torch.eye(6, dtype=torch.bool))
+    assert bool(objective(centred=False).find_pairs(crowd, crowd, text).all())
+
+
+def test_similarity_may_be_the_cosine_and_kappa_bounds_it() -> None:
+    batch, features = given()
+    reports = features.report_global.detach()
+    text = batch.report_text.tolist()
+    for similar in (0.1, 0.5, 0.95):
+        found = objective(centred=False, similar=similar).find_pairs(reports, reports, batch.report_text)
+        slow = slow_pairs(reports.double().numpy(), text, 0.0, similar)
+        assert np.array_equal(found.numpy(), slow)
+    same = reports[:1].expand(6, DIM)
+    found = objective(centred=False, similar=1.0).find_pairs(same, same, batch.report_text)
+    assert np.array_equal(found.numpy(), np.equal.outer(text, text))  # equal texts alone
+
+
+def test_without_similar_reports_and_hardness_it_is_siglip() -> None:
+    batch, features = given()
+    batch = replace(batch, report_text=torch.arange(6))
+    found = figures_of(objective(similar=1.0, hardness=0.0), features, batch)["global"]
+    expected = sigmoid_loss(features.image_global, features.report_global, torch.tensor(SCALE), torch.tensor(BIAS))
+    torch.testing.assert_close(found, expected)
+    harder = figures_of(objective(similar=1.0, hardness=3.0), features, batch)["global"]
+    assert float(harder.detach()) > float(found.detach())
+
+
+def test_weights_weigh_the_terms() -> None:
+    batch, features = given()
+    found = figures_of(objective(global_weight=0.5, report_weight=3.0), features, batch)
+    torch.testing.assert_close(found["loss"], 0.5 * found["global"] + 3 * found["report"])
+    plain = figures_of(objective(), features, batch)
+    torch.testing.assert_close(plain["loss"], plain["global"] + plain["report"])
+    with pytest.raises(UserError, match="similar"):
+        objective(similar=1.5)
+
+
+def test_it_trains_the_projection_of_patches_and_what_reads_whole_images() -> None:
+    task = rival_task("fane")
+    task.set_stage("alignment")
+    for part in (task.model.patch_projection, task.model.image_pool, task.model.sentence_pool, task.objective):
+        assert all(parameter.requires_grad for parameter in part.parameters())
+
+
+def test_start_of_scale_and_bias() -> None:
+    fresh = FaNe(ObjectiveSettings(name="fane", dim=DIM), GRID, SIZE)
+    assert float(fresh.bias.detach()) == -10
+    assert fresh.temperature == pytest.approx(0.1)
+    with torch.no_grad():
+        fresh.logit_scale.logarithm.fill_(9.0)
+    fresh.clamp_logit_scale()
+    assert float(fresh.logit_scale.logarithm.detach()) < math.log(100)

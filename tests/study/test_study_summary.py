@@ -1,0 +1,144 @@
+"""Cells with seeds of their own, with protocols that do not apply, and the mean of standardised differences."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cmcgns.common.errors import UserError
+from cmcgns.study.page import write_table
+from cmcgns.study.plan import Plan
+from cmcgns.study.results import Figure, Origin, Result
+from cmcgns.study.table import SUMMARY, TableRow, table_rows
+from study.test_study_table import results_for, slow_interval
+from support.study import plan_of
+
+BOTH = ["AUROC", "R@10"]
+THREE: list[dict[str, Any]] = [
+    {"name": "full", "seeds": [0, 1, 2, 3]},
+    {"name": "global", "set": ["objective.weight_report=0"]},
+    {"name": "blind", "set": ["objective.mu=2"], "without": ["retrieval/v1"]},
+]
+
+
+def row_of(rows: list[TableRow], cell: str, title: str = SUMMARY) -> TableRow:
+    return next(row for row in rows if (row.cell, row.title) == (cell, title))
+
+
+def test_a_cell_may_have_more_seeds_than_the_study(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, cells=THREE[:2], seeds=[0, 1])
+    assert [job.name for job in plan.jobs] == [
+        "full-seed-0", "global-seed-0", "full-seed-1", "global-seed-1", "full-seed-2", "full-seed-3",
+    ]  # fmt: skip
+    assert plan.seeds == [0, 1, 2, 3]
+    assert [job.name for job in plan.chosen(seeds=[2])] == ["full-seed-2"]
+    row = row_of(table_rows(plan, results_for(plan)), "full", "AUROC")
+    assert (row.seeds, row.shared) == (4, 2)
+
+
+def test_a_cell_s_seed_is_there_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cell full: seeds: 1 is there 2 times"):
+        plan_of(tmp_path, cells=[{"name": "full", "seeds": [1, 1]}, THREE[1]])
+
+
+def test_what_does_not_apply_is_said_in_the_table_and_is_no_nought(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, cells=THREE)
+    assert [each.name for each in plan.judging_of("blind")] == ["linear/v1"]
+    assert len(plan.protocols_of("blind")) == 1
+    results = {
+        key: Result(each.cell, each.seed, "", each.made_from, 1.0, 10, each.figures[: 1 if key[0] == "blind" else 2])
+        for key, each in results_for(plan).items()
+    }
+    row = row_of(table_rows(plan, results), "blind", "R@10")
+    assert (row.value, row.difference, row.applies) == (None, None, False)
+    write_table(plan, results, tmp_path / "out")
+    assert (tmp_path / "out" / "table.md").read_text().count("not applicable") == 1
+
+
+def test_names_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cell full: without: there is no retrieval/v2. Did you mean retrieval/v1"):
+        plan_of(tmp_path, cells=[{"name": "full", "without": ["retrieval/v2"]}, THREE[1]])
+    with pytest.raises(UserError, match=r"summary: there is no auroc"):
+        plan_of(tmp_path, summary=["auroc"])
+
+
+def hand_made(plan: Plan, values: dict[str, list[tuple[float, float]]]) -> dict[tuple[str, int], Result]:
+    """(AUROC, R@10) of each cell by seed, with resamples around them that all cells share."""
+    noise = np.random.default_rng(0).normal(scale=0.01, size=(2, 60))
+    found = {}
+    for cell, pairs in values.items():
+        for seed, pair in enumerate(pairs):
+            figures = [
+                Figure(column.protocol, column.fraction, column.measure, value, 20, "rows",
+                       (value * (1 + noise[place])).tolist())
+                for place, (column, value) in enumerate(zip(plan.columns, pair, strict=True))
+            ]  # fmt: skip
+            found[cell, seed] = Result(cell, seed, "", Origin({}, "", []), 1.0, 10, figures)
+    return found
+
+
+VALUES = {
+    "full": [(0.90, 0.40), (0.92, 0.50), (0.91, 0.42)],
+    "global": [(0.88, 0.30), (0.89, 0.45), (0.93, 0.33)],
+}
+
+
+def test_the_mean_of_standardised_differences_is_that_of_a_slow_reference(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, cells=[{"name": "full"}, THREE[1]], seeds=[0, 1, 2], summary=BOTH)
+    results = hand_made(plan, VALUES)
+    units = [
+        np.sqrt(np.mean([np.var([pair[place] for pair in pairs], ddof=1) for pairs in VALUES.values()]))
+        for place in range(2)
+    ]
+    by_hand = [
+        sum((VALUES["full"][seed][place] - VALUES["global"][seed][place]) / units[place] for place in range(2)) / 2
+        for seed in range(3)
+    ]
+    row = row_of(table_rows(plan, results), "full")
+    assert row.difference == pytest.approx(np.mean(by_hand))
+    drawn = [
+        [
+            sum(
+                (results["full", seed].figures[place].drawn()[r] - results["global", seed].figures[place].drawn()[r])
+                / units[place]
+                for place in range(2)
+            )
+            / 2
+            for r in range(60)
+        ]
+        for seed in range(3)
+    ]
+    assert (row.low, row.high) == pytest.approx(slow_interval(drawn))
+    assert (row.seeds, row.note) == (3, "interval too narrow: only 3 seeds")
+
+
+def test_it_does_not_depend_on_the_scale_of_a_measure(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, cells=[{"name": "full"}, THREE[1]], seeds=[0, 1, 2], summary=BOTH)
+    scaled = {cell: [(100 * first, second) for first, second in pairs] for cell, pairs in VALUES.items()}
+    first, second = (row_of(table_rows(plan, hand_made(plan, each)), "full") for each in (VALUES, scaled))
+    assert first.difference == pytest.approx(second.difference)
+    assert (first.low, first.high) == pytest.approx((second.low, second.high))
+
+
+def test_a_measure_that_does_not_apply_takes_no_part_and_that_is_said(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, cells=THREE, seeds=[0, 1, 2], summary=BOTH)
+    results = hand_made(plan, VALUES | {"blind": [(0.95, 0.0), (0.96, 0.0), (0.97, 0.0)]})
+    results = {
+        key: Result(each.cell, each.seed, "", each.made_from, 1.0, 10, each.figures[: 1 if key[0] == "blind" else 2])
+        for key, each in results.items()
+    }
+    row = row_of(table_rows(plan, results), "blind")
+    assert row.note.startswith("over AUROC alone")
+    aurocs = [[pair[0] for pair in pairs] for pairs in VALUES.values()] + [[0.95, 0.96, 0.97]]
+    unit = np.sqrt(np.mean([np.var(each, ddof=1) for each in aurocs]))
+    assert row.difference == pytest.approx((0.96 - np.mean([0.88, 0.89, 0.93])) / unit)
+    rows = table_rows(plan, results)
+    assert row_of(rows, "full").note == "interval too narrow: only 3 seeds"
+
+
+def test_without_spread_there_is_no_standardised_difference(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, cells=[{"name": "full"}, THREE[1]], seeds=[0], summary=BOTH)
+    results = hand_made(plan, {cell: pairs[:1] for cell, pairs in VALUES.items()})
+    row = row_of(table_rows(plan, results), "full")
+    assert (row.difference, row.low) == (None, None)
