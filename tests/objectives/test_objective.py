@@ -70,7 +70,7 @@ def test_the_method_is_the_default() -> None:
     ("changes", "message"),
     [
         ({"name": "cm_cgns"}, r"no objective cm_cgns\. Did you mean cm-cgns\?"),
-        ({"name": "nothing"}, "no objective nothing. There are cm-cgns, global-contrast"),
+        ({"name": "nothing"}, "no objective nothing. There are clip, cm-cgns, convirt, "),
         ({"options": {"depth": 2}}, "objective.options of cm-cgns:\n  depth is no setting"),
         (
             {"name": "global-contrast", "options": {"learn_temperatur": True}},

@@ -28,8 +28,8 @@ def test_grounding_maps_have_the_size_of_the_picture(run: Path, kind: str) -> No
 
 def test_grounding_says_what_this_run_cannot_give(run: Path, images: list[Path]) -> None:
     model = cmcgns.load(run)
-    objective = model.recipe.objective.model_copy(update={"weight_report": 0.0})
-    model.recipe = model.recipe.model_copy(update={"objective": objective})
+    objective = model.task.objective
+    objective.settings = objective.settings.model_copy(update={"weight_report": 0.0})
     with pytest.raises(UserError, match=r"no map of kind attention: the run has objective\.weight_report 0"):
         model.ground(images[0], "Normal.", kind="attention")
     assert model.ground(images[0], "Normal.").shape == (44, 44)

@@ -73,7 +73,9 @@ def test_sum_takes_both_over_their_spread(matched: Pretrained, images: list[Path
 
 def test_what_a_run_cannot_score_is_said(published: Pretrained, images: list[Path]) -> None:
     model = published
-    with pytest.raises(UserError, match=r"no score by local: only a run with objective\.local query_matched"):
+    with pytest.raises(
+        UserError, match=r"no score by local: the run has objective\.local own_query, and only a loss that has every"
+    ):
         model.zero_shot(images[:1], ["Edema"], by="local")
     with pytest.raises(UserError, match="by is 'both'; choose global, local, sum"):
         model.zero_shot(images[:1], ["Edema"], by="both")  # type: ignore[arg-type]
@@ -124,8 +126,8 @@ def test_joint_map_is_high_where_both_readings_find_the_phrase(
     torch.testing.assert_close(joint, torch.where(agree, gated * pooled, 0.0))
     with pytest.raises(UserError, match=r"no map of kind joint: the run has objective\.local own_query"):
         published.ground(images[0], "Normal.", kind="joint")
-    objective = matched.recipe.objective.model_copy(update={"weight_global": 0.0})
-    matched.recipe = matched.recipe.model_copy(update={"objective": objective})
+    objective = matched.task.objective
+    objective.settings = objective.settings.model_copy(update={"weight_global": 0.0})
     with pytest.raises(UserError, match=r"no map of kind joint: the run has objective\.weight_global 0"):
         matched.ground(images[0], "Normal.", kind="joint")
 

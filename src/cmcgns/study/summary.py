@@ -1,9 +1,9 @@
 """One row over several measures: the mean of their standardised differences.
 
 A difference in one measure is divided by that measure's standard deviation between training seeds, pooled over
-all cells, and its sign is such that more is better. So 1 says "better by as much as trainings of one recipe commonly
-differ". The mean is over the measures that both cells have; its interval is of the same draws of patients and seeds in
-all of them.
+all cells, and its sign is such that more is better. So 1 says "better by as much as trainings of one recipe
+commonly differ". The mean is over the measures that both cells have; its interval is of the same draws of patients
+and seeds in all of them.
 """
 
 from __future__ import annotations

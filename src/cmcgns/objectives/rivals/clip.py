@@ -35,4 +35,4 @@ class CLIP(Rival):
     @property
     def temperature(self) -> float:
         """Of the cosines, as learned."""
-        return float(1 / self.logit_scale())
+        return float(1 / self.logit_scale().detach())

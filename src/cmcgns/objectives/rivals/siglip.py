@@ -68,4 +68,4 @@ class SigLIP(Rival):
     @property
     def temperature(self) -> float:
         """Of the cosines, as learned."""
-        return float(1 / self.logit_scale())
+        return float(1 / self.logit_scale().detach())
