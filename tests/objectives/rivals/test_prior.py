@@ -84,7 +84,8 @@ def written_out_report(first: Tensor, second: Tensor, counts: tuple[int, ...], t
 
 def test_the_contrast_of_sentences_is_its_formula_in_value_and_gradient() -> None:
     batch, _ = given()
-    first, second = (torch.randn(len(COUNTS), BOUND, DIM).requires_grad_() for _ in range(2))
+    first, second = ((1 + each) * unit(len(COUNTS), BOUND, DIM, seed=each) for each in range(2))
+    first, second = first.requires_grad_(), second.requires_grad_()
     found = sentence_contrast(first, second, batch.sentence_mask, 0.2)
     expected = written_out_report(first, second, COUNTS, 0.2)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
@@ -124,6 +125,7 @@ def test_sentences_see_their_own_image_through_sigmoid_gates() -> None:
     batch, features = given()
     objective, seen = small_prior(), torch.zeros(len(COUNTS), BOUND, DIM)
     layers = objective.attention.text_query, objective.attention.image_key, objective.attention.image_value
+    assert objective.attention.positions is None
     for study, count in enumerate(COUNTS):
         for m in range(count):
             patches = features.patches[study]
@@ -190,7 +192,7 @@ def test_the_scale_is_held_below_its_bound() -> None:
 
 def test_presence_is_its_formula_in_value_and_gradient() -> None:
     """Studies without any sentence are left out; in the others both kinds of prototypes weigh a half."""
-    logits = (3 * torch.randn(4, 7)).requires_grad_()
+    logits = (5 * unit(4, 7)).requires_grad_()
     present = torch.zeros(4, 7, dtype=torch.bool)
     present[0, [1, 4]] = present[1, 6] = present[3, :] = True
     expected = logits.new_zeros(()).double()
@@ -204,7 +206,6 @@ def test_presence_is_its_formula_in_value_and_gradient() -> None:
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     gradient, right = (torch.autograd.grad(each, logits)[0] for each in (found, expected))
     torch.testing.assert_close(gradient, right, rtol=1e-4, atol=1e-7)
-    assert float(gradient[0, present[0]].abs().mean()) > float(gradient[0, ~present[0]].abs().mean())
 
 
 def test_the_head_is_its_formula() -> None:
@@ -216,6 +217,7 @@ def test_the_head_is_its_formula() -> None:
             layer.bias.normal_()
         head.query.weight.mul_(9)
         head.logit.bias.fill_(0.7)
+    assert head.key.bias is None  # softmax would cancel it
     found = head(prototypes, tokens)
     for study in range(3):
         for k in range(5):
@@ -380,7 +382,8 @@ def test_pitfall_every_parameter_of_the_objective_learns_in_every_stage(stage: s
     for name, parameter in task.objective.named_parameters():
         assert parameter.grad is not None, name
         assert bool((parameter.grad != 0).any()), name
-    assert all(p.grad is not None for p in task.model.parameters() if p.requires_grad)
+    for name, parameter in task.model.named_parameters():
+        assert parameter.requires_grad or name.startswith("report_encoder.body.pooler"), name
 
 
 def test_maps_of_phrases_are_the_gates_of_sentences() -> None:
