@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cmcgns.objectives.global_alignment import global_alignment_loss
+from cmcgns.objectives.objective import STAGES
 from cmcgns.objectives.rivals import gloria
 from cmcgns.objectives.rivals.gloria import GLoRIA, GLoRIAOptions, local_contrast, match
 from cmcgns.settings.config import ObjectiveSettings
@@ -128,6 +129,13 @@ def test_temperature_of_the_global_contrast_is_that_of_the_settings_and_fixed() 
         torch.testing.assert_close(figures_of(objective, features, batch)["global"], expected)
         assert objective.temperature == temperature
         assert not list(objective.parameters())
+
+
+def test_projection_of_patches_is_trained() -> None:
+    task = rival_task("gloria")
+    for stage in STAGES:
+        task.set_stage(stage)
+        assert task.model.patch_projection.weight.requires_grad
 
 
 def test_a_patch_that_shows_the_words_finds_its_report() -> None:

@@ -23,7 +23,10 @@ def lacks_bank(model: Pretrained) -> str | None:
     """Why a run has no clusters of sentences to show; None if it has."""
     method, settings = model.method, model.recipe.objective.bank
     if method is None or not method.uses_bank:
-        return "The run was made without the cluster bank (no local report loss, or in-batch negatives)."
+        return (
+            "The run was made without the cluster bank (no local report loss, or in-batch negatives); "
+            "objective.negatives=cluster has one."
+        )
     if method.bank.is_started:
         return None
     conditions = f"mean cosine at most {settings.start_cosine:g}, or step {settings.start_by_step}"
