@@ -402,17 +402,31 @@ def test_data_are_others_when_a_cell_is_and_not_when_the_file_is(tmp_path: Path)
     plan, out = plan_of(tmp_path), tmp_path / "out"
     out.mkdir()
     train, pairs = study_data(plan, out)
-    before = fingerprint(train, pairs)
+    before = fingerprint(train, pairs, out)
     table = train / "manifest.parquet"
     content, frame = table.read_bytes(), pd.read_parquet(table)
     frame.to_parquet(table, compression="zstd", row_group_size=7)
     assert table.read_bytes() != content
-    assert fingerprint(train, pairs) == before
+    assert fingerprint(train, pairs, out) == before
     more = [(pairs[0][0], write_set(tmp_path / name, report=name)) for name in ("first", "second")]
-    assert fingerprint(train, [*pairs, *more]) == fingerprint(train, [more[1], *pairs, more[0]]) != before
+    assert fingerprint(train, [*pairs, *more], out) == fingerprint(train, [more[1], *pairs, more[0]], out) != before
     frame.loc[3, "report"] += " "
     frame.to_parquet(table)
-    assert fingerprint(train, pairs) != before
+    assert fingerprint(train, pairs, out) != before
+
+
+def test_an_image_that_another_processor_rounds_differently_is_the_same_drawing_but_not_the_same_prepared_image(
+    tmp_path: Path,
+) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    out.mkdir()
+    train, pairs = study_data(plan, out)
+    before, elsewhere = fingerprint(train, pairs, out), fingerprint(train, pairs, tmp_path / "another")
+    frame = pd.read_parquet(train / "manifest.parquet")
+    frame.loc[2, "sha256"] = "0" * 64
+    frame.to_parquet(train / "manifest.parquet")
+    assert fingerprint(train, pairs, out) == before
+    assert fingerprint(train, pairs, tmp_path / "another") != elsewhere
 
 
 def test_two_judges_of_one_protocol_on_data_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Tables on disk: csv as text, parquet in its own types; what is wrong with one is said with its name."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +81,19 @@ def read_table(
     return frame
 
 
-def table_sha256(path: Path) -> str:
+def table_sha256(path: Path, without: Sequence[str] = ()) -> str:
     """Hash of what a parquet table says: how it is packed, and by what, does not matter; of other files the bytes.
+
+    Args:
+        path: the table.
+        without: columns of a parquet table that do not count; they may be missing.
 
     Raises:
         UserError: as :func:`read_table`.
     """
     if not is_parquet(path):
         return sha256(path)
-    frame, digest = read_table(path), hashlib.sha256()
+    frame, digest = read_table(path).drop(columns=[*without], errors="ignore"), hashlib.sha256()
     for start in range(0, max(1, len(frame)), _ROWS):
         rows = frame.iloc[start : start + _ROWS]
         digest.update(rows.to_csv(index=False, header=start == 0, lineterminator="\n").encode())

@@ -63,7 +63,7 @@ def run_study(plan: Plan, out: Path, options: StudyOptions) -> Path:
     if not (out / STUDY).is_file():  # another study that comes meanwhile is to see it
         write_text(out / STUDY, stated)
     train, pairs = study_data(plan, out)
-    work = Work(plan, out.absolute(), train, pairs, fingerprint(train, pairs), options.accelerator)
+    work = Work(plan, out.absolute(), train, pairs, fingerprint(train, pairs, out), options.accelerator)
     _refuse_others(plan, out, work.data)
     write_text(out / STUDY, stated)
     failed = [outcome for outcome in _work_off(work, jobs, options, console) if outcome.state == "failed"]
