@@ -418,7 +418,8 @@ def test_data_are_others_when_a_cell_is_and_not_when_the_file_is(tmp_path: Path)
 def test_an_image_that_another_processor_rounds_differently_is_the_same_drawing_but_not_the_same_prepared_image(
     tmp_path: Path,
 ) -> None:
-    plan, out = plan_of(tmp_path), tmp_path / "out"
+    drawn = {"phantom": {"train": 8, "val": 4, "test": 8, "size": 32}}
+    plan, out = plan_of(tmp_path, data=drawn), tmp_path / "out"
     out.mkdir()
     train, pairs = study_data(plan, out)
     before, elsewhere = fingerprint(train, pairs, out), fingerprint(train, pairs, tmp_path / "another")

@@ -55,7 +55,7 @@ def write_study(folder: Path, **changes: Any) -> str:
     if not data.exists():
         write_set(data)
     file = folder / "study.yaml"
-    file.write_text(yaml.safe_dump(study_content(str(data), **changes)))
+    file.write_text(yaml.safe_dump(study_content(**({"data": str(data)} | changes))))
     return str(file)
 
 
