@@ -103,7 +103,7 @@ def as_studies(model: Pretrained, pairs: PairTable, data: DataSettings, rebuilds
         rebuilds: whether images are to be rebuilt too, for which some runs read them in twice the side.
     """
     pairs.frame = pairs.frame.reset_index(drop=True)
-    fine: Literal["read"] | None = "read" if rebuilds and model.recipe.objective.target_scale == 2 else None
+    fine: Literal["read"] | None = "read" if rebuilds and model.recipe.needs_fine_images else None
     dataset = pair_dataset(pairs, model.tokenizer, data, fine=fine)
     return StudySet(pairs.source, pairs.frame, dataset)  # the frame is now without unreadable images
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.image_encoder import ImageEncoder
-from cmcgns.models.report_encoder import ReportEncoder, pool_sentences
+from cmcgns.models.report_encoder import ReportEncoder, in_parts, pool_sentences
 
 
 @dataclass
@@ -175,22 +175,12 @@ class ImageReportModel(nn.Module):
     def encode_words(
         self, token_ids: Tensor, token_mask: Tensor, order: Tensor | None = None, lengths: tuple[int, ...] = ()
     ) -> Tensor:
-        """(B, L) word pieces and their mask -> (B, L, D) unit embeddings.
+        """(B, L) word pieces and their mask -> (B, L, D) unit embeddings; the rest as in :func:`in_parts`."""
 
-        Args:
-            token_ids: (B, L).
-            token_mask: (B, L).
-            order: (B,) from the shortest report to the longest; each part of it is encoded at its own length.
-            lengths: word pieces of the longest report in each part; embeddings of padding beyond it are 0.
-        """
-        if order is None:
-            return F.normalize(self.token_projection(self.report_encoder(token_ids, token_mask)), dim=-1)
-        parts = [
-            F.pad(self.encode_words(token_ids[rows, :length], token_mask[rows, :length]),
-                  (0, 0, 0, token_ids.shape[1] - length))
-            for rows, length in zip(order.tensor_split(len(lengths)), lengths, strict=True)
-        ]  # fmt: skip
-        return torch.cat(parts)[order.argsort()]
+        def encode(words: Tensor, mask: Tensor) -> Tensor:
+            return F.normalize(self.token_projection(self.report_encoder(words, mask)), dim=-1)
+
+        return in_parts(encode, token_ids, token_mask, order, lengths)
 
     def pool_report(self, words: Tensor, token_sentence: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, D) embeddings of word pieces -> what `encode_report` gives."""

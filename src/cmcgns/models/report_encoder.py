@@ -1,10 +1,12 @@
 """Report encoders: any Hugging Face encoder, or a small BERT from scratch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError  # nosec B403 # to catch it
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -31,6 +33,34 @@ def pool_sentences(tokens: Tensor, token_sentence: Tensor, sentences: int) -> Te
     index = torch.arange(sentences, device=tokens.device)
     member = (token_sentence[:, None, :] == index[None, :, None]).to(tokens.dtype)
     return (member / member.sum(-1, keepdim=True).clamp(min=1)) @ tokens
+
+
+def in_parts(
+    encode: Callable[[Tensor, Tensor], Tensor],
+    words: Tensor,
+    token_mask: Tensor,
+    order: Tensor | None = None,
+    lengths: tuple[int, ...] = (),
+) -> Tensor:
+    """What an encoder makes of a batch of reports, each part of which it reads at its own length.
+
+    Args:
+        encode: (b, l) word pieces, or (b, l, C) embeddings of such, and their mask -> (b, l, D).
+        words: (B, L) or (B, L, C).
+        token_mask: (B, L).
+        order: (B,) from the shortest report to the longest; None: all at once.
+        lengths: word pieces of the longest report in each part.
+
+    Returns:
+        (B, L, D); padding beyond a part's length is 0.
+    """
+    if order is None:
+        return encode(words, token_mask)
+    parts = [
+        F.pad(encode(words[rows, :most], token_mask[rows, :most]), (0, 0, 0, words.shape[1] - most))
+        for rows, most in zip(order.tensor_split(len(lengths)), lengths, strict=True)
+    ]
+    return torch.cat(parts)[order.argsort()]
 
 
 class ReportEncoder(nn.Module):
@@ -85,13 +115,14 @@ class ReportEncoder(nn.Module):
         content.pop("_name_or_path", None)  # a folder of this machine
         return content
 
-    def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
-        """(B, L) word pieces and their mask -> (B, L, C) last hidden state."""
+    def forward(self, words: Tensor, token_mask: Tensor) -> Tensor:
+        """(B, L) word pieces, or (B, L, C) embeddings of such, and their mask -> (B, L, C) last hidden state."""
         mask = token_mask.long()
         if _takes_whole_mask(self.body):
             # Given (B, L), transformers looks whether anything is padded at all, which a GPU has to wait for.
             mask = token_mask[:, None, None].expand(-1, 1, token_mask.shape[1], -1)
-        output = self.body(input_ids=token_ids, attention_mask=mask)
+        given = {"inputs_embeds" if words.is_floating_point() else "input_ids": words}
+        output = self.body(**given, attention_mask=mask)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
 

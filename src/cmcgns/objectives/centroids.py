@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cmcgns.objectives.collective import gather
+
 Seeding = Literal["farthest_point", "kmeans++", "chain"]
 Update = Literal["mean", "sum"]
 
@@ -97,6 +99,21 @@ def assign_two(vectors: Tensor, centroids: Tensor, active: Tensor) -> Clusters:
     cosines = vectors @ F.normalize(centroids.detach(), dim=-1).T
     nearest = cosines.detach().masked_fill(~active, -torch.inf).topk(2, dim=-1).indices
     return Clusters(cosines, nearest[:, 0], nearest[:, 1])
+
+
+def worst_fit(fit: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """The vector of all ranks that fits its own centroid least.
+
+    Args:
+        fit: (n,) cosine of every vector to its own centroid; infinite for padding.
+        vectors: (n, …).
+
+    Returns:
+        Its cosine, infinite where no rank has a vector, and itself (…).
+    """
+    worst = fit.argmin()[None]  # an index of one row: a plain one would be read back to the host
+    fits, candidates = gather(fit.index_select(0, worst)), gather(vectors.index_select(0, worst))
+    return fits.min(), candidates.index_select(0, fits.argmin()[None])[0]
 
 
 def move_centroids(centroids: Tensor, sums: Tensor, counts: Tensor, momentum_rate: float, kind: Update) -> Tensor:

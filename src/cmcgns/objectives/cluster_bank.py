@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmcgns.objectives.centroids import Update, assign_two, move_centroids, seed_centroids
+from cmcgns.objectives.centroids import Update, assign_two, move_centroids, seed_centroids, worst_fit
 from cmcgns.objectives.collective import gather, total
 from cmcgns.objectives.sentence_clusters import newest_places
 from cmcgns.settings.config import BankSettings
@@ -154,11 +154,9 @@ class ClusterBank(nn.Module):
             fit: (n,) cosine of every sentence to its own centroid.
             vectors: (n, 2, D) what is clustered, and z1.
         """
-        worst = fit.argmin()[None]  # an index of one row: a plain one would be read back to the host
-        fits, candidates = gather(fit.index_select(0, worst)), gather(vectors.index_select(0, worst))
-        centroid, query = candidates.index_select(0, fits.argmin()[None])[0]
+        poorest, (centroid, query) = worst_fit(fit, vectors)
         emptiest = F.one_hot(self.shares.argmin(), self.clusters).bool()
-        moved = emptiest & self.dead & fits.min().isfinite()
+        moved = emptiest & self.dead & poorest.isfinite()
         self.centroids.copy_(torch.where(moved[:, None], centroid, self.centroids))
         self.queries.copy_(torch.where(moved[:, None], query, self.queries))
         self.active |= moved

@@ -320,6 +320,12 @@ class Recipe(Settings):
         weighs = objective.reconstruction != "off" and objective.weight_reconstruction > 0
         return weighs and self.reconstruction.epochs > 0
 
+    @property
+    def needs_fine_images(self) -> bool:
+        """Whether batches hold the images in twice the side too, because an objective rebuilds them so."""
+        replaced = self.objective.name != ObjectiveSettings().name
+        return self.objective.target_scale == 2 and (replaced or self.rebuilds)
+
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
         if self.data.resize < self.data.image_size:

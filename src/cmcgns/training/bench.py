@@ -50,7 +50,7 @@ def random_batch(recipe: Recipe, studies: int, vocabulary: int) -> Batch:
     owner[1:-1] = torch.arange(words) * sentences // words
     mask = (torch.arange(data.max_sentences) < sentences).expand(studies, -1)
     text = torch.arange(1, 1 + studies * data.max_sentences).view(studies, -1)
-    fine = recipe.objective.target_scale == 2
+    fine = recipe.needs_fine_images
     return Batch(
         images=torch.rand(studies, 1, data.image_size, data.image_size) * 2 - 1,
         fine_images=torch.rand(studies, 1, 2 * data.image_size, 2 * data.image_size) * 2 - 1 if fine else None,

@@ -96,7 +96,7 @@ def _read(
     recipe: Recipe, data: Path | str, resumed: ResumedRows | None
 ) -> tuple[PairTable, StoredImages, StoredImages | None]:
     """The rows that can be used, their images, and these of twice the side where the objective rebuilds such."""
-    shards, twice = open_shards(data), recipe.rebuilds and recipe.objective.target_scale == 2
+    shards, twice = open_shards(data), recipe.needs_fine_images
     size = recipe.data.resize
     if shards is not None:
         if recipe.training.batches == "near":

@@ -31,7 +31,7 @@ COUNTS, BOUND = (5, 4, 3, 1, 0, 2), 5
 Found = dict[str, Tensor]
 
 
-def rival_task(name: str, **options: object) -> PretrainingTask:
+def rival_task(name: str, for_training: bool = True, **options: object) -> PretrainingTask:
     """Tiny encoders without BatchNorm and dropout, for images of 32 pixels (a 2×2 grid)."""
     recipe = Recipe(
         data=DataSettings(image_size=32, resize=32, max_tokens=32),
@@ -40,7 +40,7 @@ def rival_task(name: str, **options: object) -> PretrainingTask:
         objective=ObjectiveSettings(name=name, dim=16, options=options),
     )
     torch.manual_seed(0)
-    return build_task(recipe, vocabulary=40)
+    return build_task(recipe, vocabulary=40, for_training=for_training)
 
 
 @pytest.mark.parametrize("name", RIVALS)
@@ -128,3 +128,10 @@ def test_evaluation_is_repeatable_and_moves_nothing(name: str) -> None:
     first, second = (task(batch, seed)[0] for seed in (0, 1))
     assert all(torch.equal(value, second[key]) for key, value in first.items())
     assert all(torch.equal(value, before[key]) for key, value in task.state_dict().items())
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_the_weights_of_a_finished_run_are_those_that_it_is_opened_with(name: str) -> None:
+    trained, opened = rival_task(name), rival_task(name, for_training=False)
+    kept = {key for key in trained.state_dict() if not key.startswith(trained.training_only)}
+    assert opened.state_dict().keys() == kept

@@ -263,6 +263,7 @@ def test_the_image_tells_which_prototypes_its_report_has() -> None:
 def test_prototypes_follow_their_sentences_and_others_rest() -> None:
     batch, features = given()
     objective = small_prior(prototype_momentum=0.6)
+    objective.chosen.fill_(True)
     before, members = array(objective.memory), nearest_by_loops(objective, features)
     figures_of(objective, features, batch)
     assert 1 < len(members) < 7
@@ -272,6 +273,27 @@ def test_prototypes_follow_their_sentences_and_others_rest() -> None:
             expected = 0.6 * before[k] + 0.4 * np.mean([vector for _, vector in members[k]], axis=0)
             expected = expected / np.linalg.norm(expected)
         np.testing.assert_allclose(prototype, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_prototype_a_step_that_no_sentence_chose_goes_to_the_sentence_that_fits_least() -> None:
+    batch, features = given()
+    objective = small_prior(prototype_momentum=1.0)  # the others rest
+    before, members = array(objective.memory), nearest_by_loops(objective, features)
+    fits = {
+        cosine(vector, before[k]): vector for k, sentences in members.items() for _, vector in sentences
+    }  # of every sentence to its own
+    first = min(set(range(7)) - members.keys())
+    figures_of(objective, features, batch)
+    expected = before.copy()
+    expected[first] = fits[min(fits)]
+    np.testing.assert_allclose(array(objective.memory), expected, rtol=1e-5, atol=1e-6)
+    assert objective.chosen.nonzero().flatten().tolist() == sorted({first, *members})
+    for _ in range(7):
+        figures_of(objective, features, batch)
+    assert objective.chosen.all()
+    placed = array(objective.memory)
+    figures_of(objective, features, batch)
+    np.testing.assert_array_equal(array(objective.memory), placed)
 
 
 def test_prototypes_start_by_the_seed_as_unit_vectors() -> None:
@@ -368,6 +390,7 @@ def test_options_do_what_they_say() -> None:
     assert torch.equal(quarter.sum(1), torch.ones(9, dtype=torch.long))
     assert small_prior(prototypes=3).memory.shape == (3, DIM)
     still = small_prior(prototype_momentum=1.0)
+    still.chosen.fill_(True)
     before = still.memory.clone()
     figures_of(still, features, batch)
     torch.testing.assert_close(still.memory, before)

@@ -13,7 +13,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.model import ImageReportModel, start_plain
-from cmcgns.models.report_encoder import ReportEncoder, _takes_whole_mask
+from cmcgns.models.report_encoder import ReportEncoder, in_parts
 from cmcgns.objectives.collective import own_rows, sum_over_ranks, total, world_size
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, draw_hidden
 from cmcgns.objectives.objective import Figures, Stage, register
@@ -39,8 +39,6 @@ class MRMOptions(Settings):
     """share of a report's word pieces that is hidden"""
     report_weight: Weight = 1.0
     """lambda: of the report's loss; the image's weighs 1"""
-    target_scale: Literal[1, 2] = 1
-    """side of the rebuilt image in sides of the encoder's input; 2 as in the paper needs batches with fine images"""
 
 
 def mean_where(errors: Tensor, chosen: Tensor) -> Tensor:
@@ -99,7 +97,7 @@ class WordPrediction(nn.Module):
         covered = torch.zeros_like(batch.token_mask).scatter(1, places, hidden)
         words = encoder.body.get_input_embeddings()(batch.token_ids)
         words = torch.where(covered[:, :, None], self.mask.to(words.dtype), words) + self.image(image)[:, None]
-        found = encode(encoder, words, batch.token_mask, batch.token_order, batch.token_lengths)
+        found = in_parts(encoder, words, batch.token_mask, batch.token_order, batch.token_lengths)
         return found.gather(1, places[:, :, None].expand(-1, -1, found.shape[2]))
 
     def errors(self, states: Tensor, words: Tensor, table: Tensor) -> Tensor:
@@ -114,27 +112,6 @@ class WordPrediction(nn.Module):
         logits = F.linear(states, table, self.bias)
         with full_precision(logits):
             return F.cross_entropy(logits.float(), words, reduction="none")
-
-
-def encode(
-    encoder: ReportEncoder,
-    words: Tensor,
-    token_mask: Tensor,
-    order: Tensor | None = None,
-    lengths: tuple[int, ...] = (),
-) -> Tensor:
-    """(B, L, C) word embeddings -> (B, L, C) last hidden states; the rest is as in the model's `encode_words`."""
-    if order is None:
-        mask = token_mask.long()
-        if _takes_whole_mask(encoder.body):  # for the same reason as where the encoder is given word pieces
-            mask = token_mask[:, None, None].expand(-1, 1, token_mask.shape[1], -1)
-        return encoder.body(inputs_embeds=words, attention_mask=mask).last_hidden_state  # type: ignore[no-any-return]
-    groups = zip(order.tensor_split(len(lengths)), lengths, strict=True)
-    parts = [
-        F.pad(encode(encoder, words[rows, :most], token_mask[rows, :most]), (0, 0, 0, words.shape[1] - most))
-        for rows, most in groups
-    ]
-    return torch.cat(parts)[order.argsort()]
 
 
 def learn_statistics(encoder: ImageEncoder, images: Tensor) -> None:
@@ -159,7 +136,7 @@ class MRM(Rival):
     Departures: the report encoder of the run, with its word embeddings as output layer, stands for the report decoder
     of the paper, six layers of its own. The decoder of images is the convolutional one of all objectives here. Both
     restorations read f_I, unit vectors, not the encoder's own tokens. `mask: pixels` paints hidden patches gray; the
-    paper's ViT leaves them out (`tokens`). Unless `target_scale` is 2, the image is rebuilt at its own side.
+    paper's ViT leaves them out (`tokens`). Unless `objective.target_scale` is 2, the image is rebuilt at its own side.
     BatchNorm, which a ViT has not, learns its running statistics from whole images, in a pass of its own in training:
     evaluation sees such.
 
@@ -170,7 +147,7 @@ class MRM(Rival):
 
     Options = MRMOptions
     options: MRMOptions
-    reads = Rival.reads | {"decoder_width"}
+    reads = Rival.reads | {"decoder_width", "target_scale"}
     training_only = ("words.",)
     uses_patches = True
     uses_globals = False
@@ -179,7 +156,7 @@ class MRM(Rival):
     def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:
         super().__init__(settings, grid, image_size, seed)
         masked: dict[str, Any] = {"reconstruction": "image_only", "reconstruct": "hidden", "target": "pixels"}
-        masked |= self.options.model_dump(include={"mask", "mask_ratio", "target_scale"})
+        masked |= self.options.model_dump(include={"mask", "mask_ratio"})
         settings = settings.model_copy(update=masked | {"target_per_patch": True})
         self.rebuilding = MaskedReconstruction(settings, grid, image_size)
         self.words = None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel, start_plain
-from cmcgns.objectives.centroids import move_centroids
+from cmcgns.objectives.centroids import move_centroids, worst_fit
 from cmcgns.objectives.collective import sum_over_ranks, total
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
@@ -130,7 +130,9 @@ class PRIOR(Rival):
     prototypes query the patches and the image embedding, and a binary cross-entropy in which those present and those
     absent weigh alike. How often one occurs in a report is lost. The whole report is hidden from that head: a part of
     it, or patches that have gathered from it, would give the answer away. Prototypes start as random unit vectors, by
-    the seed of the run, keep length 1, and are compared before a step moves them. Patches are hidden at the level of
+    the seed of the run, keep length 1, and are compared before a step moves them. Sentences lie so close together at
+    first that a few of these would be nearest to all of them for good: so in every step the next one that no sentence
+    has chosen yet takes the place of the sentence of the batch that fits its own prototype least. Patches are hidden at the level of
     f_I, and ask the report with the mask token and their place. The temperature of `global` is learned, and its
     negatives come from all ranks. The encoders' heads are those of all objectives here; a sentence is the mean of its
     words. All terms are trained from the first step on, in both stages. In evaluation nothing is hidden.
@@ -140,18 +142,26 @@ class PRIOR(Rival):
     options: PRIOROptions
     uses_patches = True
     map_kinds = ("pooled", "attention")
+    reads = Rival.reads | {"decoder_width"}
     memory: Tensor
+    chosen: Tensor
 
     def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:
         super().__init__(settings, grid, image_size, seed)
         dim, options = settings.dim, self.options
-        rebuilding = ObjectiveSettings(dim=dim, reconstruction="cross_modal", mask_ratio=options.mask_ratio)
+        rebuilding = ObjectiveSettings(
+            dim=dim,
+            reconstruction="cross_modal",
+            mask_ratio=options.mask_ratio,
+            decoder_width=settings.decoder_width,
+        )
         self.logit_scale = LogitScale(settings.temperature, learnable=True)
         self.attention, self.predictor = CrossModalAttention(dim), Predictor(dim)
         self.reconstruction = MaskedReconstruction(rebuilding, grid, image_size)
         self.head = PresenceHead(dim)
         start = torch.randn(options.prototypes, dim, generator=torch.Generator().manual_seed(seed), device="cpu")
         self.register_buffer("memory", F.normalize(start, dim=-1))
+        self.register_buffer("chosen", torch.zeros(options.prototypes, dtype=torch.bool))
 
     @property
     def reader(self) -> CrossModalAttention:
@@ -190,14 +200,23 @@ class PRIOR(Rival):
     def _present(self, sentences: Tensor, sentence_mask: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K) which prototypes a report has, and how many of them the batch; in training they move afterwards."""
         vectors = F.normalize(sentences, dim=-1)
-        nearest = (vectors @ memory.T).argmax(-1)
+        fit, nearest = (vectors @ memory.T).max(-1)
         members = F.one_hot(nearest, len(memory)) * sentence_mask[:, :, None].float()
         counts = total(members.sum((0, 1)))
         if self.training:
             sums = total(members.flatten(0, 1).T @ vectors.flatten(0, 1))
             rate = 1 - self.options.prototype_momentum
             self.memory.copy_(move_centroids(memory, sums, counts, rate, "mean"))
+            self.chosen |= counts > 0
+            self._place_next(fit.masked_fill(~sentence_mask, torch.inf).flatten(), vectors.flatten(0, 1))
         return members.any(1), (counts > 0).sum().float()
+
+    def _place_next(self, fit: Tensor, vectors: Tensor) -> None:
+        """Put the first prototype that no sentence has chosen yet where the sentence is that fits its own least."""
+        poorest, sentence = worst_fit(fit, vectors)
+        placed = F.one_hot(self.chosen.int().argmin(), len(self.memory)).bool() & ~self.chosen & poorest.isfinite()
+        self.memory.copy_(torch.where(placed[:, None], sentence, self.memory))
+        self.chosen |= placed
 
     def clamp_logit_scale(self) -> None:
         """Bring the scale back below its bound."""
