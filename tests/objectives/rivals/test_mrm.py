@@ -42,9 +42,7 @@ def recipe_of(encoder: ImageEncoderSettings = VIT, target_scale: Literal[1, 2] =
         data=DataSettings(image_size=32, resize=32, max_tokens=32),
         image_encoder=encoder,
         report_encoder=ReportEncoderSettings(layers=1, width=16, heads=2, dropout=0.0),
-        objective=ObjectiveSettings(
-            name="mrm", dim=16, decoder_width=16, target_scale=target_scale, options=options
-        ),
+        objective=ObjectiveSettings(name="mrm", dim=16, decoder_width=16, target_scale=target_scale, options=options),
     )
 
 

@@ -132,10 +132,11 @@ class PRIOR(Rival):
     it, or patches that have gathered from it, would give the answer away. Prototypes start as random unit vectors, by
     the seed of the run, keep length 1, and are compared before a step moves them. Sentences lie so close together at
     first that a few of these would be nearest to all of them for good: so in every step the next one that no sentence
-    has chosen yet takes the place of the sentence of the batch that fits its own prototype least. Patches are hidden at the level of
-    f_I, and ask the report with the mask token and their place. The temperature of `global` is learned, and its
-    negatives come from all ranks. The encoders' heads are those of all objectives here; a sentence is the mean of its
-    words. All terms are trained from the first step on, in both stages. In evaluation nothing is hidden.
+    has chosen yet takes the place of the sentence of the batch that fits its own prototype least. Patches are hidden
+    at the level of f_I, and ask the report with the mask token and their place. The temperature of `global` is
+    learned, and its negatives come from all ranks. The encoders' heads are those of all objectives here; a sentence
+    is the mean of its words. All terms are trained from the first step on, in both stages. In evaluation nothing is
+    hidden.
     """
 
     Options = PRIOROptions
