@@ -2,8 +2,8 @@
 
     PYTHONPATH=src python benchmarks/rivals.py [--recipe demo] [--rounds 5] [--json FILE]
 
-Random data whose word pieces and sentences fill all places, batch and precision of the recipe, all objectives in turn.
-A step is the mean of one of each stage, weighed by their epochs. On a CPU the time is the processor's, so that a
+Random data whose word pieces and sentences fill all places, batch and precision of the recipe, all objectives in
+turn. A step is the mean of one of each stage, weighed by their epochs. On a CPU the time is the processor's, so that a
 machine with other work on it tells the same; on a GPU it is the clock's. Memory is what a step keeps for its backward
 pass, without parameters: the same on every device. Parameters are those that are trained.
 """
@@ -113,7 +113,8 @@ def main() -> None:
     for name, cost in costs.items():
         ratios = [one / other for one, other in zip(cost.seconds, costs["clip"].seconds, strict=True)]
         middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
-        print(f"| `{name}` | {middle:.2f} ({low:.2f} to {high:.2f}) | {cost.memory:.0f} MiB | {cost.parameters:.2f} M |")
+        times = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        print(f"| `{name}` | {times} | {cost.memory:.0f} MiB | {cost.parameters:.2f} M |")
     if options.json is not None:
         found = {name: asdict(cost) for name, cost in costs.items()}
         options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
