@@ -3,9 +3,9 @@
     PYTHONPATH=src python benchmarks/rivals.py [--recipe demo] [--rounds 5] [--json FILE]
 
 Random data whose word pieces and sentences fill all places, batch and precision of the recipe, all objectives in
-turn. A step is the mean of one of each stage, weighed by their epochs. On a CPU the time is the processor's, so that a
-machine with other work on it tells the same; on a GPU it is the clock's. Memory is what a step keeps for its backward
-pass, without parameters: the same on every device. Parameters are those that are trained.
+turn. A step is the mean of one of each stage, weighed by their epochs. On a CPU the time is the processor's, so that
+a machine with other work on it tells the same; on a GPU it is the clock's. Memory is what a step keeps for its
+backward pass, without parameters: the same on every device. Parameters are those that are trained.
 """
 
 import argparse
