@@ -17,6 +17,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import Pixels, centre_crop
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.models.image_encoder import ImageEncoder
+from cmcgns.models.transformers_body import TransformersBody
 from cmcgns.pretrained import Pretrained
 from cmcgns.pretrained.model import By
 
@@ -177,7 +178,7 @@ class FrozenEncoder:
         resize = round(self.resize * size / self.image_size)
         try:
             return FrozenEncoder(self.name, encoder, size, resize, self.statistics, self.pretrained)
-        except (AssertionError, RuntimeError) as error:
+        except (AssertionError, RuntimeError, ValueError) as error:
             raise UserError(f"{self.name} does not take images of {size} px: {error}") from error
 
     def trainable_copy(self) -> ImageEncoder:
@@ -201,10 +202,12 @@ class FrozenEncoder:
 def _choose_levels(body: nn.Module) -> list[int]:
     if not hasattr(body, "forward_intermediates"):
         raise UserError(f"{type(body).__name__} gives no maps of its stages (timm's forward_intermediates)")
+    depth = body.depth if isinstance(body, TransformersBody) else 0
     blocks = getattr(body, "blocks", None)
     if isinstance(blocks, nn.Sequential | nn.ModuleList) and hasattr(body, "pos_embed"):
-        last = len(blocks) - 1
-        return sorted({round(last * (level + 1) / _LEVELS) for level in range(_LEVELS)})
+        depth = len(blocks)
+    if depth:
+        return sorted({round((depth - 1) * (level + 1) / _LEVELS) for level in range(_LEVELS)})
     info = getattr(body, "feature_info", None)
     return list(range(len(info))) if info is not None else [0]
 

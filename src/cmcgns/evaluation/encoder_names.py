@@ -8,9 +8,10 @@ from cmcgns.models.image_encoder import no_model
 
 HELP = (
     "RUN (folder of a finished run), NAME@FILE (timm name and weights of another program, a file or a folder), "
-    "random:RUN, random:NAME, or imagenet:NAME (timm's own weights; downloaded if they are not here)"
+    "random:RUN, random:NAME, imagenet:NAME (timm's own weights; downloaded if they are not here), or "
+    "transformers:FOLDER (a vision transformer or an image-text pair as the transformers library saves it)"
 )
-KINDS = ("random", "imagenet")
+KINDS = ("random", "imagenet", "transformers")
 _HUBS = ("hf-hub", "hf_hub", "hf")
 _CONFIG_BYTES = 2**20
 
@@ -73,8 +74,9 @@ def explain_folder(folder: Path) -> str:
         return f"{folder} is no run folder but a model of timm: name it {shortened(architecture)}@{folder}"
     if isinstance(kind, str):
         return (
-            f"{folder} is no run folder but a model of transformers ({shortened(kind)}): put the timm name of the "
-            f"same architecture before it, NAME@{folder}, for example vit_base_patch16_224@{folder}"
+            f"{folder} is no run folder but a model of transformers ({shortened(kind)}): transformers:{folder} opens "
+            f"vision transformers and image-text pairs; else put the timm name of the same architecture before it, "
+            f"NAME@{folder}, for example vit_base_patch16_224@{folder}"
         )
     return f"{folder} is no run folder: config.yaml is missing. An encoder is {HELP}"
 

@@ -16,6 +16,7 @@ from cmcgns.evaluation.encoder_names import HELP, KINDS, check_timm, explain_fol
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.weights import load_image_weights
 from cmcgns.pretrained import load, random_twin
+from cmcgns.pretrained.foreign import open_transformers
 from cmcgns.settings.config import ImageEncoderSettings
 from cmcgns.training.run_folder import RunFolder
 
@@ -30,7 +31,8 @@ def open_encoder(
     """Build the encoder that a user named.
 
     Args:
-        text: `runs/a`, `resnet50@weights.pth`, `random:runs/a`, `random:resnet50` or `imagenet:resnet50`.
+        text: `runs/a`, `resnet50@weights.pth`, `random:runs/a`, `random:resnet50`, `imagenet:resnet50` or
+            `transformers:downloads/clip`.
         normalise: `half` (mean = std = 0.5) or `imagenet`; only for timm names. By default `imagenet` where weights
             are given, `half` for a random start.
         image_size: side of the input, only for timm names; 224 by default.
@@ -46,6 +48,12 @@ def open_encoder(
     if not rest.strip():
         raise UserError(f"{text or 'ENCODER'}: nothing is named. An encoder is {HELP}")
     name, at, file = rest.partition("@")
+    if kind == "transformers":
+        if normalise or image_size or prefix:
+            raise UserError(
+                f"{text}: its preprocessor_config.json says size and normalisation; leave those options out"
+            )
+        return _from_transformers(Path(rest).expanduser())
     is_run = is_folder(rest) and kind != "imagenet"
     if prefix and (is_run or kind or not at):
         raise UserError(f"--prefix {prefix}: only weights of another program, NAME@FILE, have a prefix")
@@ -73,6 +81,15 @@ def _from_run(folder: Path, random: bool, seed: int) -> FrozenEncoder:
         model, name = random_twin(model, seed), f"random ({name})"
     data = model.recipe.data
     return FrozenEncoder(name, model.task.model.image_encoder, data.image_size, data.resize, HALF, model)
+
+
+def _from_transformers(folder: Path) -> FrozenEncoder:
+    if not folder.is_dir():
+        raise UserError(f"transformers:{folder}: there is no such folder; `hf download NAME --local-dir {folder}`")
+    encoder, made_for, pair = open_transformers(folder)
+    resize = round(_RESIZE * made_for.size / _SIZE)
+    statistics = made_for.mean, made_for.std
+    return FrozenEncoder(folder.resolve().name, encoder, made_for.size, resize, statistics, pair)
 
 
 def _from_timm(

@@ -29,20 +29,37 @@ class ImageEncoder(nn.Module):
         UserError: unknown name, no patch tokens, weights that do not fit.
     """
 
+    body: Any
+
     def __init__(self, settings: ImageEncoderSettings, image_size: int, load_weights: bool = True) -> None:
         super().__init__()
-        self.channels = settings.channels
-        self.body: Any = _create_body(settings, image_size)
+        body = _create_body(settings, image_size)
         if settings.weights is not None and load_weights:
             path = Path(settings.weights).expanduser()
-            load_image_weights(self.body, path, settings.channels, settings.weights_prefix or "")
+            load_image_weights(body, path, settings.channels, settings.weights_prefix or "")
+        self._take(body, settings.channels, image_size, settings.name)
+
+    @classmethod
+    def of(cls, body: nn.Module, channels: int, image_size: int) -> "ImageEncoder":
+        """One around a module that is there, with the face of timm's.
+
+        Raises:
+            UserError: it does not take images of this size.
+        """
+        encoder = cls.__new__(cls)
+        nn.Module.__init__(encoder)
+        encoder._take(body, channels, image_size, type(body).__name__)
+        return encoder
+
+    def _take(self, body: nn.Module, channels: int, image_size: int, name: str) -> None:
+        self.channels, self.body = channels, body
         example = torch.zeros(1, 1, image_size, image_size)
         self.body.eval()
         try:
             with torch.no_grad():
                 maps = self._maps(example)
-        except (AssertionError, RuntimeError) as error:
-            raise UserError(f"image_encoder {settings.name} does not take {image_size} px: {error}") from error
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UserError(f"image_encoder {name} does not take {image_size} px: {error}") from error
         self.width, self.grid = maps.shape[1], (maps.shape[2], maps.shape[3])
         freeze_unreached(self.body, lambda: self._maps(example))
         # Convolutions are faster this way on CPUs and on GPUs in half precision; other layers do not mind.

@@ -1,0 +1,207 @@
+"""Encoders of other programs, as the transformers library saves them: image-text pairs and image encoders alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cmcgns.common.errors import UserError, one_line
+from cmcgns.models.image_encoder import ImageEncoder
+from cmcgns.models.transformers_body import TransformersBody
+from cmcgns.objectives.objective import MapKind
+from cmcgns.pretrained.arguments import check_texts
+from cmcgns.pretrained.embed import BATCH, Floats
+from cmcgns.pretrained.model import By, Pretrained
+from cmcgns.settings.config import DataSettings, Recipe
+from cmcgns.training.joint_scores import JointScores
+
+logger = logging.getLogger(__name__)
+_CONFIG_BYTES = 2**20
+_RESIZE = 256 / 224  # long side before the crop, of the side of the crop, as for timm's models
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What `preprocessor_config.json` of a folder says.
+
+    Attributes:
+        size: side of the input in pixels.
+        mean, std: of each channel, for pixels in [0, 1].
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class ForeignPair(Pretrained):
+    """An image-text pair of another program: a global score, and a map of what each patch alone would be.
+
+    Args:
+        model: transformers module with `get_image_features` and `get_text_features`.
+        tokenizer: that belongs to it.
+        encoder: its image tower.
+        preprocessing: of its images.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, encoder: ImageEncoder, preprocessing: Preprocessing) -> None:
+        # No super().__init__: there is no task and no objective, and whatever needs one `lacks` refuses.
+        self.pair, self.tokenizer = model.eval().requires_grad_(False), tokenizer
+        self.task: Any = nn.ModuleDict({"pair": model, "encoder": encoder})  # what is moved and hashed
+        size = preprocessing.size
+        data = DataSettings(image_size=size, resize=round(_RESIZE * size))
+        self.recipe, self.scores = Recipe(name=type(model).__name__, data=data), JointScores("pooled")
+
+    @property
+    def method(self) -> None:
+        """None: no objective of this package."""
+        return
+
+    @property
+    def temperature(self) -> float:
+        """That divides the cosines of images and texts."""
+        scale = getattr(self.pair, "logit_scale", None)
+        return 1.0 if scale is None else float((-scale).exp())
+
+    def lacks(self, by: By) -> str:
+        """Why images and texts cannot be scored so; empty if they can."""
+        return "" if by == "global" else "weights of another program have a global score alone"
+
+    def lacks_map(self, kind: MapKind) -> str:
+        """Why there is no such map; empty if there is."""
+        return "" if kind == "pooled" else "of weights of another program there is the pooled map alone"
+
+    def spread(self, by: By) -> float:  # noqa: ARG002
+        """What a difference of two scores is divided by before it becomes a probability."""
+        return self.temperature
+
+    @torch.no_grad()
+    def embed_tensors(self, images: Tensor) -> Floats:
+        """(B, 3, H, W), normalised as the weights want it -> (B, D) unit vectors."""
+        found = self.pair.get_image_features(pixel_values=images.to(self.device)).pooler_output
+        embedded: Floats = F.normalize(found.float(), dim=-1).cpu().numpy()
+        return embedded
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str], batch_size: int = BATCH) -> tuple[Tensor, Tensor]:
+        """(K, D) unit vectors, twice: a text as a whole stands for its sentences too.
+
+        Raises:
+            UserError: no string, or a text without a letter or digit.
+        """
+        check_texts(texts, "embed_text: text {}")
+        for number, text in enumerate(texts):
+            if not any(map(str.isalnum, text)):
+                raise UserError(f"embed_text: text {number} ({text!r}) holds no words")
+        longest = _longest(self.pair, self.tokenizer)
+        whole = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        if cut := sum(len(each) > longest for each in whole):
+            logger.warning("%d of %d texts have more than %d word pieces: cut", cut, len(texts), longest)
+        starts = range(0, len(texts), batch_size)
+        encoded = torch.cat([self._encode(texts[start : start + batch_size], longest) for start in starts])
+        return encoded, encoded
+
+    def _encode(self, texts: Sequence[str], longest: int) -> Tensor:
+        given = self.tokenizer(
+            list(texts),
+            # SigLIP reads the embedding of the last place, padded in training.
+            padding="max_length" if "siglip" in self.pair.config.model_type else True,
+            truncation=True,
+            max_length=longest,
+            return_tensors="pt",
+        ).to(self.device)
+        return F.normalize(self.pair.get_text_features(**given).pooler_output.float(), dim=-1)
+
+    @torch.no_grad()
+    def patch_maps(self, tokens: Tensor, phrases: tuple[Tensor, Tensor], kind: MapKind) -> Tensor:
+        """(B, P, C) tokens and phrases -> (B, K, P) cosines of each patch, pooled and projected alone."""
+        assert kind == "pooled"
+        patches = F.normalize(pool_alone(self.pair, tokens).float(), dim=-1)
+        return phrases[1] @ patches.transpose(1, 2)
+
+
+def pool_alone(pair: Any, tokens: Tensor) -> Tensor:
+    """(B, P, C) last hidden states -> (B, P, D): what the pair would make of an image with that token alone.
+
+    For CLIP and pairs of a ViT what becomes of the class token becomes of every patch; SigLIP's head attends to it.
+    """
+    vision, alone = pair.vision_model, tokens.flatten(0, 1)[:, None]
+    if (head := getattr(vision, "head", None)) is not None:
+        found = head(alone)
+    elif (norm := getattr(vision, "post_layernorm", None)) is not None:
+        found = norm(alone[:, 0])
+    elif (pooler := getattr(vision, "pooler", None)) is not None:
+        found = pooler(alone)
+    else:
+        found = alone[:, 0]
+    projection = getattr(pair, "visual_projection", None)
+    found = found if projection is None else projection(found)
+    pooled: Tensor = found.unflatten(0, tokens.shape[:2])
+    return pooled
+
+
+def open_transformers(folder: Path) -> tuple[ImageEncoder, Preprocessing, ForeignPair | None]:
+    """What a folder of the transformers library holds: its image tower, and the pair if it has a text tower.
+
+    Raises:
+        UserError: no such folder, files that are missing or do not fit, or no vision transformer.
+    """
+    from transformers import AutoModel
+
+    preprocessing = _read_preprocessing(folder / "preprocessor_config.json")
+    try:
+        model = AutoModel.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=None, dtype=torch.float32, trust_remote_code=False
+        )
+    except Exception as error:  # whatever the library raises of files that are missing or do not fit
+        raise UserError(f"{folder}: transformers cannot open it: {one_line(error)}") from error
+    has_text = hasattr(model, "get_text_features") and hasattr(model, "get_image_features")
+    body = TransformersBody(model.vision_model if has_text else model)
+    encoder = ImageEncoder.of(body, channels=3, image_size=preprocessing.size)
+    if not has_text:
+        return encoder, preprocessing, None
+    return encoder, preprocessing, ForeignPair(model, _read_tokenizer(folder), encoder, preprocessing)
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise UserError(f"{folder}: its tokenizer cannot be opened: {one_line(error)}") from error
+
+
+def _read_preprocessing(file: Path) -> Preprocessing:
+    try:
+        with file.open("rb") as opened:
+            content = json.loads(opened.read(_CONFIG_BYTES))
+        size = content.get("crop_size") or content["size"]
+        side = size if isinstance(size, int) else size.get("height") or size["shortest_edge"]
+        mean, std = (tuple(map(float, content[name])) for name in ("image_mean", "image_std"))
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing: it says how images are prepared; save the image processor too") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{file} does not say size (or crop_size), image_mean and image_std: {one_line(error)}"
+        ) from None
+    if not (isinstance(side, int) and 8 <= side <= 4096 and len(mean) == len(std) == 3 and min(std) > 0):
+        raise UserError(f"{file}: size {side}, image_mean {mean} and image_std {std} are not those of colour images")
+    return Preprocessing(side, mean, std)
+
+
+def _longest(pair: Any, tokenizer: Any) -> int:
+    """Word pieces of the longest text that the text tower reads."""
+    config = getattr(pair.config, "text_config", pair.config)
+    limit = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+    # RoBERTa and its kin start to count behind the padding.
+    behind = (config.pad_token_id or 0) + 1 if "roberta" in str(getattr(config, "model_type", "")) else 0
+    return int(min(limit - behind, tokenizer.model_max_length))
