@@ -87,9 +87,8 @@ def _from_transformers(folder: Path) -> FrozenEncoder:
     if not folder.is_dir():
         raise UserError(f"transformers:{folder}: there is no such folder; `hf download NAME --local-dir {folder}`")
     encoder, made_for, pair = open_transformers(folder)
-    resize = round(_RESIZE * made_for.size / _SIZE)
     statistics = made_for.mean, made_for.std
-    return FrozenEncoder(folder.resolve().name, encoder, made_for.size, resize, statistics, pair)
+    return FrozenEncoder(folder.resolve().name, encoder, made_for.size, made_for.resize, statistics, pair)
 
 
 def _from_timm(

@@ -25,7 +25,6 @@ from cmcgns.training.joint_scores import JointScores
 
 logger = logging.getLogger(__name__)
 _CONFIG_BYTES = 2**20
-_RESIZE = 256 / 224  # long side before the crop, of the side of the crop, as for timm's models
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,11 @@ class Preprocessing:
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def resize(self) -> int:
+        """Long side of an image before the crop to `size`: 256 for 224, as for timm's models."""
+        return round(256 * self.size / 224)
 
 
 class ForeignPair(Pretrained):
@@ -56,8 +60,7 @@ class ForeignPair(Pretrained):
         # No super().__init__: there is no task and no objective, and whatever needs one `lacks` refuses.
         self.pair, self.tokenizer = model.eval().requires_grad_(False), tokenizer
         self.task: Any = nn.ModuleDict({"pair": model, "encoder": encoder})  # what is moved and hashed
-        size = preprocessing.size
-        data = DataSettings(image_size=size, resize=round(_RESIZE * size))
+        data = DataSettings(image_size=preprocessing.size, resize=preprocessing.resize)
         self.recipe, self.scores = Recipe(name=type(model).__name__, data=data), JointScores("pooled")
 
     @property
