@@ -161,7 +161,7 @@ def open_transformers(folder: Path) -> tuple[ImageEncoder, Preprocessing, Foreig
 
     preprocessing = _read_preprocessing(folder / "preprocessor_config.json")
     try:
-        model = AutoModel.from_pretrained(
+        model = AutoModel.from_pretrained(  # nosec B615 # nothing is fetched: local_files_only
             str(folder), local_files_only=True, use_safetensors=None, dtype=torch.float32, trust_remote_code=False
         )
     except Exception as error:  # whatever the library raises of files that are missing or do not fit
@@ -178,7 +178,10 @@ def _read_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        # nothing is fetched: local_files_only
+        return AutoTokenizer.from_pretrained(  # nosec B615
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # as above
         raise UserError(f"{folder}: its tokenizer cannot be opened: {one_line(error)}") from error
 
