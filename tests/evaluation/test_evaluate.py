@@ -180,7 +180,7 @@ def test_protocols_that_cannot_be_done_for_one_reason_share_a_line(
     judgement = command.judge_encoder(
         tiny_encoder(), choose(names, [data]), tmp_path / "out", EvaluateOptions(), console
     )
-    reason = "tiny has no report encoder (only the folder of a run has one)"
+    reason = "tiny has no report encoder (only a run or an image-text pair has one)"
     together = "zero-shot/v1@mine, retrieval/v1@mine, grounding/v1@mine"
     assert judgement.outcome.skipped == [(together, reason), ("detection/v1@mine", "no boxes are annotated")]
     command.print_judgement(judgement, console)

@@ -133,7 +133,9 @@ class FrozenEncoder:
 
     def lacks_report_encoder(self) -> str:
         """Why images cannot be compared with text; empty if they can."""
-        return "" if self.pretrained else f"{self.name} has no report encoder (only the folder of a run has one)"
+        return (
+            "" if self.pretrained else f"{self.name} has no report encoder (only a run or an image-text pair has one)"
+        )
 
     def lacks_score(self, by: By) -> str:
         """Why images and texts cannot be scored so; empty if they can."""
