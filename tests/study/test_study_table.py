@@ -111,10 +111,25 @@ def test_every_pair_of_baselines_and_cells_is_compared_once(tmp_path: Path) -> N
     assert rows[0].difference is None
     assert [row.difference for row in rows[1:]] == pytest.approx(by_hand)
     written = write_table(plan, results, tmp_path / "out").read_text()
-    assert written.index("Values, and differences to a") < written.index("Differences to b")
+    assert written.index("Values, and differences: cell − a") < written.index("Differences: cell − b")
     text = (tmp_path / "out" / "table.md").read_text()
     assert text.count("- every difference: interval too narrow: only 3 seeds") == 1
-    assert text.split("Differences to b\n\n")[1].startswith("| Measure | c |\n| --- | --- |\n| AUROC | ")
+    assert text.split("Differences: cell − b\n\n")[1].startswith("| Measure | c |\n| --- | --- |\n| AUROC | ")
+
+
+def test_differences_can_be_those_of_the_baseline_from_the_others(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"seeds": [0, 1, 2], "summary": ["AUROC"]}
+    usual = plan_of(tmp_path, **about)
+    turned = plan_of(tmp_path, **about, difference="baseline - cell")
+    results = results_for(usual)
+    for one, other in zip(table_rows(usual, results), table_rows(turned, results), strict=True):
+        assert (one.cell, one.value, one.clear, one.note) == (other.cell, other.value, other.clear, other.note)
+        if one.cell != one.baseline:
+            assert one.difference is not None
+            assert one.difference != 0
+            assert (other.difference, other.low, other.high) == pytest.approx((-one.difference, -one.high, -one.low))  # type: ignore[operator]
+    write_table(turned, results, tmp_path / "out")
+    assert "Values, and differences: global − cell\n" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_a_table_of_more_measures_than_cells_has_cells_as_columns(tmp_path: Path) -> None:

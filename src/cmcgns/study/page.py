@@ -51,18 +51,18 @@ def write_table(plan: Plan, results: Mapping[tuple[str, int], Result], out: Path
     baselines = list(dict.fromkeys(row.baseline for row in rows))  # the last one may have nothing left to compare
     content: dict[str, Any] = {
         "name": plan.settings.name,
-        "baselines": baselines,
-        "tables": [_table(baseline, rows, with_values=baseline == baselines[0]) for baseline in baselines],
+        "compared": " or ".join(_contrast(plan, "cell", baseline) for baseline in baselines),
+        "tables": [_table(plan, baseline, rows, with_values=baseline == baselines[0]) for baseline in baselines],
         "cells": list(_cells(plan, results)),
         "finished": len(results),
         "planned": len(plan.jobs),
         "statements": _STATEMENTS,
-        "notes": list(_notes(rows)),
+        "notes": list(_notes(plan, rows)),
         "common": ", ".join(plan.settings.set),
     }
     write_text(out / "table.md", _markdown(content))
     # Nothing is removed: another process may be writing the same picture.
-    images = save_pictures(out, _forest(rows, baselines), ())
+    images = save_pictures(out, _forest(plan, rows, baselines), ())
     page = page_template("cmcgns.study", "index.html.j2", trim=True)
     write_text(out / PAGE, page.render(images=images, **content))
     return out / PAGE
@@ -73,8 +73,8 @@ def _heading(title: str, rows: Sequence[TableRow]) -> str:
     return f"{title} (lower is better)" if lower else title
 
 
-def _table(baseline: str, rows: Sequence[TableRow], with_values: bool) -> dict[str, Any]:
-    """Differences to one baseline as text: cells as lines or as columns, whichever leaves fewer columns."""
+def _table(plan: Plan, baseline: str, rows: Sequence[TableRow], with_values: bool) -> dict[str, Any]:
+    """Differences from one baseline as text: cells as lines or as columns, whichever leaves fewer columns."""
     own = [row for row in rows if row.baseline == baseline]
     cells = list(dict.fromkeys(row.cell for row in own))
     titles = list(dict.fromkeys(row.title for row in own))
@@ -84,8 +84,9 @@ def _table(baseline: str, rows: Sequence[TableRow], with_values: bool) -> dict[s
     turned = len(titles) > len(cells)
     down, across = (heads, cells) if turned else (cells, heads)
     lines = [list(column) for column in zip(*lines, strict=True)] if turned else lines
+    contrast = _contrast(plan, "cell", baseline)
     return {
-        "caption": f"Values, and differences to {baseline}" if with_values else f"Differences to {baseline}",
+        "caption": f"Values, and differences: {contrast}" if with_values else f"Differences: {contrast}",
         "corner": "Measure" if turned else "Cell",
         "heads": across,
         "lines": [{"head": head, "entries": line} for head, line in zip(down, lines, strict=True)],
@@ -118,7 +119,7 @@ def _cells(plan: Plan, results: Mapping[tuple[str, int], Result]) -> Iterator[di
         }
 
 
-def _notes(rows: Sequence[TableRow]) -> Iterator[str]:
+def _notes(plan: Plan, rows: Sequence[TableRow]) -> Iterator[str]:
     """Every note once, with the measures that it is about, and the cells where not all of a measure are meant."""
     compared = [row for row in rows if row.difference is not None or row.note]
     for note in dict.fromkeys(row.note for row in compared if row.note):
@@ -129,13 +130,13 @@ def _notes(rows: Sequence[TableRow]) -> Iterator[str]:
         for title in dict.fromkeys(row.title for row in compared):
             meant = [row for row in compared if row.title == title and row.note == note]
             every = len(meant) == sum(row.title == title for row in compared)
-            names = ", ".join(dict.fromkeys(_contrast(row) for row in meant))
+            names = ", ".join(dict.fromkeys(_contrast(plan, row.cell, row.baseline) for row in meant))
             about += [title if every else f"{title} ({names})"] if meant else []
         yield f"{'; '.join(about)}: {note}"
 
 
-def _contrast(row: TableRow) -> str:
-    return f"{row.cell} − {row.baseline}"
+def _contrast(plan: Plan, cell: str, baseline: str) -> str:
+    return " − ".join(plan.operands(cell, baseline))
 
 
 def _markdown(content: Mapping[str, Any]) -> str:
@@ -158,19 +159,22 @@ def _markdown_entry(entry: Mapping[str, Any]) -> str:
     return "<br>".join(part for part in (entry["value"], said) if part)
 
 
-def _forest(rows: Sequence[TableRow], baselines: Sequence[str]) -> dict[str, Figure]:
+def _forest(plan: Plan, rows: Sequence[TableRow], baselines: Sequence[str]) -> dict[str, Figure]:
     """A panel a measure: the differences with their intervals, filled where clear."""
     compared = [row for row in rows if is_number(row.difference)]
     titles = list(dict.fromkeys(row.title for row in compared))
     if not titles:
         return {}
-    apart = {(row.cell, row.baseline): _contrast(row) if len(baselines) > 1 else row.cell for row in compared}
+    single = len(baselines) == 1
+    apart = {
+        (row.cell, row.baseline): row.cell if single else _contrast(plan, row.cell, row.baseline) for row in compared
+    }
     places = {
         contrast: place for place, contrast in enumerate(sorted(apart, key=lambda each: baselines.index(each[1])))
     }
     figure, panels = new_panels(len(titles), 2, 1.1 + 0.3 * len(places))
     for axes, title in zip(panels, titles, strict=True):
-        title_panel(axes, title, "Difference" if len(baselines) > 1 else f"Difference to {baselines[0]}", width=46)
+        title_panel(axes, title, _contrast(plan, "cell", baselines[0]) if single else "Difference", width=46)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.axvline(0, color=FAINT, linewidth=1.2)
         for row in compared:

@@ -76,6 +76,10 @@ class Plan:
         """Of the training, of all cells, in the order of the jobs."""
         return list(dict.fromkeys(job.seed for job in self.jobs))
 
+    def operands(self, cell: str, baseline: str) -> tuple[str, str]:
+        """The two cells of a difference, the second is taken from the first."""
+        return (baseline, cell) if self.settings.difference == "baseline - cell" else (cell, baseline)
+
     def applies(self, cell: str, judging: str) -> bool:
         """Whether a cell is judged by an entry of `judge`."""
         return judging not in next(each.without for each in self.cells if each.name == cell)

@@ -99,6 +99,8 @@ class StudySettings(Settings):
     measures: list[MeasureSettings] = Field(min_length=1)
     baseline: Annotated[list[str], BeforeValidator(_listed)] = Field(min_length=1)
     """name of the cell that the others are compared with, or several names"""
+    difference: Literal["cell - baseline", "baseline - cell"] = "cell - baseline"
+    """which one is taken from the other; the second where the baseline is what is to be judged"""
     summary: list[str] = Field([])
     """headings of the measures whose standardised differences are averaged in a last row; empty: no such row"""
     keep: Literal["none", "weights", "all"] = "weights"

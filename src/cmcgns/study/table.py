@@ -48,7 +48,7 @@ class TableRow:
         value: mean over seeds; None where there is none.
         sd: standard deviation over seeds (divisor S - 1); None for fewer than two.
         shared: seeds that the baseline has too.
-        difference: mean of cell minus baseline over these; None of the baseline itself.
+        difference: mean over these of cell minus baseline, or as the study states it; None of the baseline itself.
         low: lower end of its 95 % interval over patients and seeds; None where there is none.
         high: upper end.
         clear: whether the interval leaves out 0.
@@ -124,8 +124,11 @@ def _summary(
         * (-1 if lower_is_better(column.measure) else 1)
         for column in columns
     }
-    return [_summary_row(cell, baseline, mean_standardised(figures[cell], figures[baseline], units), len(columns))
-            for cell, baseline in pairs]  # fmt: skip
+    rows = []
+    for cell, baseline in pairs:
+        one, other = (figures[name] for name in plan.operands(cell, baseline))
+        rows.append(_summary_row(cell, baseline, mean_standardised(one, other, units), len(columns)))
+    return rows
 
 
 def _summary_row(
@@ -153,7 +156,9 @@ def _row(
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     value = float(np.mean(values)) if values else None
     shared = [seed for seed in ours if seed in theirs] if cell != baseline else []
-    pairs = [(ours[seed], theirs[seed]) for seed in shared]
+    by_cell = {cell: ours, baseline: theirs}
+    first, second = (by_cell[name] for name in plan.operands(cell, baseline))
+    pairs = [(first[seed], second[seed]) for seed in shared]
     difference, low, high, note = _difference(pairs)
     return TableRow(
         cell, baseline, column.title, column.protocol, column.measure, column.fraction, len(values), value, sd,
