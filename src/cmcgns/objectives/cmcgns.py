@@ -114,7 +114,7 @@ class CMCGNS(Objective):
     @property
     def temperature(self) -> float:
         """Of L_global."""
-        return float(1 / self.logit_scale())
+        return self.logit_scale.temperature
 
     @property
     def is_started(self) -> bool:
@@ -174,11 +174,6 @@ class CMCGNS(Objective):
             (n, D) unit vectors.
         """
         return self.bank.members(z1, z2) if self.settings.local == "query_matched" else z1
-
-    def clamp_logit_scale(self) -> None:
-        """Bring both logit scales back below their bound."""
-        for scale in (self.logit_scale, self.report_scale):
-            scale.clamp()
 
     def warning_before(self, micro_steps: int) -> str | None:
         """That nothing will force the bank to start."""

@@ -5,10 +5,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from cmcgns.objectives.image_parts import by_images
 
 AttentionKind = Literal["sigmoid", "softmax"]
-_MOST_SCORED = 2**27  # sentences × images × patches at a time, half a gigabyte an array; the rest is recomputed
 
 
 class CrossModalAttention(nn.Module):
@@ -75,12 +75,7 @@ class CrossModalAttention(nn.Module):
         Returns:
             (B, N) cosines.
         """
-        studies, count = patches.shape[:2]
-        if studies * count * len(queries) <= _MOST_SCORED:
-            return self._score(patches, queries)
-        images = max(1, _MOST_SCORED // (count * len(queries)))
-        parts = [checkpoint(self._score, part, queries, use_reentrant=False) for part in patches.split(images)]
-        return torch.cat(parts)
+        return by_images(lambda part: self._score(part, queries), patches, len(queries))
 
     def weights(self, patches: Tensor, queries: Tensor) -> Tensor:
         """(B, P, N) gates w(n, b); arguments as of :meth:`score`."""

@@ -30,6 +30,11 @@ class LogitScale(nn.Module):
         """The multiplier of the cosines, at most 100."""
         return self.logarithm.float().exp().clamp(max=MAX_LOGIT_SCALE)
 
+    @property
+    def temperature(self) -> float:
+        """Its inverse, as it is now."""
+        return float(1 / self().detach())
+
     @torch.no_grad()
     def clamp(self) -> None:
         """Bring the parameter back below the bound; after every step of the optimiser."""

@@ -12,6 +12,7 @@ from cmcgns.common.errors import UserError, did_you_mean
 from cmcgns.common.registry import Registry
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
+from cmcgns.objectives.global_alignment import LogitScale
 from cmcgns.settings.config import ObjectiveSettings, Settings
 from cmcgns.settings.yaml import explain
 
@@ -146,7 +147,10 @@ class Objective(nn.Module, ABC):
         return "" if kind == "pooled" else f"the run has objective.name {self.settings.name}"
 
     def clamp_logit_scale(self) -> None:
-        """Bring learned logit scales back below their bound; called after every step of the optimiser."""
+        """Bring its logit scales back below their bound; called after every step of the optimiser."""
+        for part in self.children():
+            if isinstance(part, LogitScale):
+                part.clamp()
 
     @property
     def temperature(self) -> float:

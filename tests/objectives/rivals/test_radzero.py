@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import cmcgns.objectives.cross_attention as cross_attention
-import cmcgns.objectives.rivals.radzero as radzero
+import cmcgns.objectives.image_parts as image_parts
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features
@@ -192,7 +191,7 @@ def test_pitfall_memory_scores_in_parts_are_the_same_and_smaller(
     objective = rival(attention=attention)
     inputs = unit(5, 4, DIM).requires_grad_(), unit(300, DIM, seed=1).requires_grad_()
     whole = weighed_scores(objective, *inputs)
-    monkeypatch.setattr(radzero if attention == "cosine" else cross_attention, "_MOST_SCORED", 2 * 4 * 300)
+    monkeypatch.setattr(image_parts, "MOST", 2 * 4 * 300)
     with Largest() as seen:
         parts = weighed_scores(objective, *inputs)
     for found, expected in zip(parts, whole, strict=True):
@@ -201,8 +200,9 @@ def test_pitfall_memory_scores_in_parts_are_the_same_and_smaller(
     kept: list[Tensor] = []  # for the way back
     with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each) or each, lambda each: each):
         objective.score(*inputs)
-    assert {each.untyped_storage().data_ptr() for each in kept} == {each.data_ptr() for each in inputs}
-    monkeypatch.setattr(radzero if attention == "cosine" else cross_attention, "_MOST_SCORED", 1)
+    assert kept
+    assert {each.untyped_storage().data_ptr() for each in kept} <= {each.data_ptr() for each in inputs}
+    monkeypatch.setattr(image_parts, "MOST", 1)
     torch.testing.assert_close(objective.score(*inputs), whole[0])
 
 
@@ -343,10 +343,7 @@ def test_maps_and_what_each_patch_adds_belong_to_the_score() -> None:
     scores = reader.score(patches, queries)
     torch.testing.assert_close(reader.gated_products(patches, queries).sum(1), scores * seen.norm(dim=-1))
     torch.testing.assert_close(reader.weights(patches, queries).sum(1), torch.ones(3, 6))
-    torch.testing.assert_close(rival().maps(patches, queries), queries @ patches.transpose(1, 2))
-    cross = rival(attention="cross")
-    assert isinstance(cross.reader, CrossModalAttention)
-    torch.testing.assert_close(cross.maps(patches, queries), cross.reader.gated_products(patches, queries).mT)
+    assert isinstance(rival(attention="cross").reader, CrossModalAttention)
 
 
 def test_it_lacks_the_maps_that_no_loss_trains() -> None:

@@ -28,11 +28,7 @@ class CLIP(Rival):
             loss = global_alignment_loss(features.image_global, features.report_global, scale)
         return {"loss": loss, "global": loss}, {"temperature": 1 / scale.detach()}
 
-    def clamp_logit_scale(self) -> None:
-        """Bring the scale back below its bound."""
-        self.logit_scale.clamp()
-
     @property
     def temperature(self) -> float:
         """Of the cosines, as learned."""
-        return float(1 / self.logit_scale().detach())
+        return self.logit_scale.temperature

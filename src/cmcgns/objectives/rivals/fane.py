@@ -14,6 +14,7 @@ from cmcgns.objectives.global_alignment import LogitScale
 from cmcgns.objectives.objective import Figures, register
 from cmcgns.objectives.precision import full_precision
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
+from cmcgns.objectives.rivals.siglip import pair_loss
 from cmcgns.settings.config import ObjectiveSettings, Settings
 
 _TINY = 1e-6  # of divisors and of shares of attention: a study alone, patches that are all alike
@@ -38,21 +39,6 @@ class FaNeOptions(Settings):
     """start of b, which is learned"""
     sentence_temperature: Annotated[float, Field(gt=0)] = 0.07
     """tau of the sentences"""
-
-
-def pair_loss(logits: Tensor, positive: Tensor, weights: Tensor) -> Tensor:
-    """`-1/B Σ_i Σ_j w_ij log σ(z_ij l_ij)`, z_ij = 1 for a pair and -1 otherwise: SigLIP's with any number of pairs.
-
-    Args:
-        logits: (B, ranks · B) l of this rank's images and all reports.
-        positive: (B, ranks · B) true for pairs.
-        weights: (B, ranks · B) w, not negative.
-
-    Returns:
-        Sum over all reports of all ranks, mean over all images of all ranks; never negative.
-    """
-    signed = torch.where(positive, logits, -logits)
-    return -sum_over_ranks((weights * F.logsigmoid(signed)).sum() / (len(logits) * world_size()))
 
 
 @torch.no_grad()
@@ -203,11 +189,7 @@ class FaNe(Rival):
             similarity = (similarity - centre) / (1 - centre + _TINY)
         return (text[:, None] == gather(text)) | (similarity.clamp(max=1) > self.options.similar)
 
-    def clamp_logit_scale(self) -> None:
-        """Bring the scale back below its bound."""
-        self.logit_scale.clamp()
-
     @property
     def temperature(self) -> float:
         """Of the cosines, as learned."""
-        return float(1 / self.logit_scale().detach())
+        return self.logit_scale.temperature

@@ -3,18 +3,17 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
 from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks
 from cmcgns.objectives.global_alignment import global_alignment_loss
+from cmcgns.objectives.image_parts import by_images
 from cmcgns.objectives.objective import Figures, register
 from cmcgns.objectives.precision import full_precision
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
 from cmcgns.settings.config import Settings, Temperature, Weight
 
-_MOST_SCORED = 2**27  # words × images × patches at a time, half a gigabyte an array; the rest is recomputed
 _NOTHING = -1e4  # a logit that counts for nothing, finite so that a report without any word has a gradient of 0
 _IGNORED = -100  # a row without a loss
 
@@ -56,11 +55,7 @@ def match(patches: Tensor, words: Tensor, word_mask: Tensor, options: GLoRIAOpti
     Returns:
         (B, N) Z; far below all others for a report without any word.
     """
-    images = max(1, _MOST_SCORED // (patches.shape[1] * word_mask.numel()))
-    if images >= len(patches):
-        return _match(patches, words, word_mask, options)
-    parts = patches.split(images)
-    return torch.cat([checkpoint(_match, part, words, word_mask, options, use_reentrant=False) for part in parts])
+    return by_images(lambda part: _match(part, words, word_mask, options), patches, word_mask.numel())
 
 
 def _match(patches: Tensor, words: Tensor, word_mask: Tensor, options: GLoRIAOptions) -> Tensor:

@@ -219,11 +219,7 @@ class PRIOR(Rival):
         self.memory.copy_(torch.where(placed[:, None], sentence, self.memory))
         self.chosen |= placed
 
-    def clamp_logit_scale(self) -> None:
-        """Bring the scale back below its bound."""
-        self.logit_scale.clamp()
-
     @property
     def temperature(self) -> float:
         """Of the cosines, as learned."""
-        return float(1 / self.logit_scale().detach())
+        return self.logit_scale.temperature

@@ -4,22 +4,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives.collective import total
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
+from cmcgns.objectives.image_parts import by_images
 from cmcgns.objectives.objective import Figures, MapKind, Stage, register
 from cmcgns.objectives.precision import full_precision
 from cmcgns.objectives.query_matched import Stated, Statements, query_matched_contrast
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
 from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight
-
-_MOST_SCORED = 2**27  # sentences × images × patches at a time, as in `CrossModalAttention`; the rest is recomputed
 
 
 class RadZeroOptions(Settings):
@@ -66,13 +63,8 @@ class CosineReader:
         return self.weights(patches, queries) * self.cosines(patches, queries)
 
     def score(self, patches: Tensor, queries: Tensor) -> Tensor:
-        """(B, N) S, in parts of the images that are recomputed where one array of all would be large."""
-        studies, count = patches.shape[:2]
-        if studies * count * len(queries) <= _MOST_SCORED:
-            return self._score(patches, queries)
-        images = max(1, _MOST_SCORED // (count * len(queries)))
-        parts = [checkpoint(self._score, part, queries, use_reentrant=False) for part in patches.split(images)]
-        return torch.cat(parts)
+        """(B, N) S."""
+        return by_images(lambda part: self._score(part, queries), patches, len(queries))
 
     def _score(self, patches: Tensor, queries: Tensor) -> Tensor:
         # The length of Σ_p w_p v_bp follows from the products of the patches: no (N, B, D) array of what is seen.
@@ -187,16 +179,6 @@ class RadZero(Rival):
         """
         return self.reader.score(patches.float(), queries)
 
-    def maps(self, patches: Tensor, queries: Tensor) -> Tensor:
-        """(B, N, P) heat maps: cosines of sentence and patch (the paper's), low everywhere for what is not there.
-
-        With `attention: cross` no loss compares the two directly: instead what each patch adds to the score before it
-        is divided by a length. Arguments as of :meth:`score`.
-        """
-        reader, patches = self.reader, patches.float()
-        found = reader.cosines if isinstance(reader, CosineReader) else reader.gated_products
-        return found(patches, queries).transpose(1, 2)
-
     def lacks_map(self, kind: MapKind) -> str:
         """That nothing has trained the global embeddings, or that learned maps lie between sentences and patches."""
         if kind in ("pooled", "joint") and not self.uses_globals:
@@ -205,17 +187,12 @@ class RadZero(Rival):
             return "the run has objective.options.attention cross"
         return ""
 
-    def clamp_logit_scale(self) -> None:
-        """Bring both scales back below their bound."""
-        for scale in (self.logit_scale, self.report_scale):
-            scale.clamp()
-
     @property
     def temperature(self) -> float:
         """Of whole images and reports."""
-        return float(1 / self.logit_scale().detach())
+        return self.logit_scale.temperature
 
     @property
     def local_temperature(self) -> float:
         """Of the scores S."""
-        return float(1 / self.report_scale().detach())
+        return self.report_scale.temperature

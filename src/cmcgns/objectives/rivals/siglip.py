@@ -21,6 +21,21 @@ class SigLIPOptions(Settings):
     """start of b, which is learned; far below 0, so that the many negatives cost little at the start"""
 
 
+def pair_loss(logits: Tensor, positive: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+    """`-1/B Σ_i Σ_j w_ij log σ(z_ij l_ij)`, z_ij = 1 for a pair and -1 otherwise.
+
+    Args:
+        logits: (B, ranks · B) l of this rank's images and all reports.
+        positive: (B, ranks · B) true for pairs, of which a row may have several.
+        weights: (B, ranks · B) w, not negative.
+
+    Returns:
+        Sum over all reports of all ranks, mean over all images of all ranks; never negative.
+    """
+    signed = torch.where(positive, logits, -logits)
+    return -sum_over_ranks((weights * F.logsigmoid(signed)).sum() / (len(logits) * world_size()))
+
+
 def sigmoid_loss(image: Tensor, report: Tensor, logit_scale: Tensor, bias: Tensor) -> Tensor:
     """`-1/B Σ_i Σ_j log σ(z_ij (t x_i·y_j + b))`, z_ij = 1 for a pair and -1 otherwise: section 3.2 of the paper.
 
@@ -37,8 +52,7 @@ def sigmoid_loss(image: Tensor, report: Tensor, logit_scale: Tensor, bias: Tenso
         Sum over all reports of all ranks, mean over all images of all ranks.
     """
     logits = logit_scale * image.float() @ gather(report.float()).T + bias
-    pairs = F.one_hot(own_numbers(len(image), image.device), logits.shape[1])
-    return -sum_over_ranks(F.logsigmoid((2 * pairs - 1) * logits).sum() / (len(image) * world_size()))
+    return pair_loss(logits, F.one_hot(own_numbers(len(image), image.device), logits.shape[1]).bool())
 
 
 @register("siglip")
@@ -61,11 +75,7 @@ class SigLIP(Rival):
         metrics = {"temperature": 1 / scale.detach(), "bias": self.bias.detach().clone()}
         return {"loss": loss, "global": loss}, metrics
 
-    def clamp_logit_scale(self) -> None:
-        """Bring the scale back below its bound."""
-        self.logit_scale.clamp()
-
     @property
     def temperature(self) -> float:
         """Of the cosines, as learned."""
-        return float(1 / self.logit_scale().detach())
+        return self.logit_scale.temperature
