@@ -93,7 +93,7 @@ class ReportEncoder(nn.Module):
                 f"the tokenizer has {vocabulary} word pieces, but report encoder {settings.name} knows "
                 f"{hf_config.vocab_size}: tokenizer and encoder do not belong together"
             )
-        limit = _positions(self.body)
+        limit = positions(self.body)
         if limit is not None and max_tokens > limit:
             raise UserError(
                 f"data.max_tokens is {max_tokens}, but report encoder {settings.name} has {limit} positions: "
@@ -165,7 +165,7 @@ def _takes_whole_mask(body: Any) -> bool:
     return body.config.model_type in _PLAIN_ATTENTION and body.config._attn_implementation == "sdpa"
 
 
-def _positions(body: Any) -> int | None:
+def positions(body: Any) -> int | None:
     """Longest input; RoBERTa and its kin start to count behind the padding."""
     limit = getattr(body.config, "max_position_embeddings", None)
     table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)

@@ -20,7 +20,7 @@ from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.local_report import Sentences, other_reports
 from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
-from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, register
+from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, of_recipe, register
 from cmcgns.objectives.own_query import own_query_report
 from cmcgns.objectives.precision import full_precision
 from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
@@ -112,11 +112,6 @@ class CMCGNS(Objective):
         return self.settings.weight_report > 0 and self.settings.negatives != "in_batch"
 
     @property
-    def temperature(self) -> float:
-        """Of L_global."""
-        return self.logit_scale.temperature
-
-    @property
     def is_started(self) -> bool:
         """Whether the cluster bank has started."""
         return self.bank.is_started
@@ -128,13 +123,10 @@ class CMCGNS(Objective):
 
     def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:
         """The bank, and temperatures that the settings change or hold fixed."""
-        now, own = self.settings, {"bank": "it starts anew"}  # half of its buffers would make no sense
-        if now.temperature != before.temperature:
-            own["logit_scale"] = f"objective.temperature is {now.temperature:g}, there {before.temperature:g}"
+        # Half of the bank's buffers would make no sense.
+        now, own = self.settings, {"bank": "it starts anew"} | super().kept_from(before)
         if not now.learn_tau or now.tau != before.tau:
-            own["report_scale"] = f"objective.tau is {now.tau:g}" + (
-                f", there {before.tau:g}" if now.tau != before.tau else " and not learned"
-            )
+            own["report_scale"] = of_recipe("objective.tau", now.tau, before.tau)
         return own
 
     @property

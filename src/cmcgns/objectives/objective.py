@@ -116,13 +116,18 @@ class Objective(nn.Module, ABC):
             UserError: a model that the settings do not fit.
         """
 
-    def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:  # noqa: ARG002
+    def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:
         """Parts of it, by attribute, that a run which starts from another run's weights does not take, and why.
+
+        By default the scale of whole images and reports, where the settings change its temperature.
 
         Args:
             before: settings of the other run.
         """
-        return {}
+        now, theirs = self.settings.temperature, before.temperature
+        if self._scale is None or now == theirs:
+            return {}
+        return {"logit_scale": of_recipe("objective.temperature", now, theirs)}
 
     def clusters_of(self, features: Features, batch: Batch) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
         """(B, M) nearest, and second nearest, centroid of every sentence, padding included; None without clusters.
@@ -155,7 +160,12 @@ class Objective(nn.Module, ABC):
     @property
     def temperature(self) -> float:
         """That divides the cosines of images and reports; where it is learned, as it is now."""
-        return self.settings.temperature
+        return self.settings.temperature if self._scale is None else self._scale.temperature
+
+    @property
+    def _scale(self) -> LogitScale | None:
+        scale = getattr(self, "logit_scale", None)
+        return scale if isinstance(scale, LogitScale) else None
 
     @property
     def local_temperature(self) -> float:
@@ -183,6 +193,11 @@ class Objective(nn.Module, ABC):
     def warning_after(self) -> str | None:
         """What a person should hear at the end of a run."""
         return None
+
+
+def of_recipe(key: str, now: float, before: float) -> str:
+    """Why a scale starts at the temperature of the recipe, not at that of the weights."""
+    return f"{key} is {now:g}" + (f", there {before:g}" if now != before else " and not learned")
 
 
 _OBJECTIVES: Registry[Objective] = Registry(str(__package__))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError, one_line
 from cmcgns.models.image_encoder import ImageEncoder
+from cmcgns.models.report_encoder import positions
 from cmcgns.models.transformers_body import TransformersBody
 from cmcgns.objectives.objective import MapKind
 from cmcgns.pretrained.arguments import check_texts
@@ -206,8 +207,5 @@ def _read_preprocessing(file: Path) -> Preprocessing:
 
 def _longest(pair: Any, tokenizer: Any) -> int:
     """Word pieces of the longest text that the text tower reads."""
-    config = getattr(pair.config, "text_config", pair.config)
-    limit = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
-    # RoBERTa and its kin start to count behind the padding.
-    behind = (config.pad_token_id or 0) + 1 if "roberta" in str(getattr(config, "model_type", "")) else 0
-    return int(min(limit - behind, tokenizer.model_max_length))
+    limit = positions(getattr(pair, "text_model", pair))
+    return int(min(limit or tokenizer.model_max_length, tokenizer.model_max_length))

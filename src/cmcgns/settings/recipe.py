@@ -85,11 +85,14 @@ def _refuse_idle(objective: ObjectiveSettings, before: Any, overrides: Sequence[
     """
     named = {override.partition("=")[0].strip() for override in overrides}
     waits = objective.name == "cm-cgns" and objective.local != "own_query" and objective.negatives == "in_batch"
-    if not waits or "objective.negatives" in named or not isinstance(before, dict):
+    if not named or not waits or "objective.negatives" in named:
         return
-    now = objective.model_dump(mode="json", include=set(_OF_CLUSTERS))
+    try:
+        in_file = ObjectiveSettings.model_validate(before)
+    except ValidationError:
+        return  # an override has mended it
     for name in _OF_CLUSTERS:
-        if now[name] != before.get(name):
+        if getattr(objective, name) != getattr(in_file, name):
             raise UserError(
                 f"objective.{name} has no effect with objective.negatives=in_batch: set objective.negatives=cluster "
                 f"too, or leave objective.{name} as it is"

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.objectives import rivals
 from cmcgns.objectives.collective import world_size
+from cmcgns.objectives.global_alignment import LogitScale
 from cmcgns.objectives.objective import STAGES, find_objective
 from cmcgns.settings.config import (
     DataSettings,
@@ -135,3 +136,26 @@ def test_the_weights_of_a_finished_run_are_those_that_it_is_opened_with(name: st
     trained, opened = rival_task(name), rival_task(name, for_training=False)
     kept = {key for key in trained.state_dict() if not key.startswith(trained.training_only)}
     assert opened.state_dict().keys() == kept
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_temperature_that_the_recipe_changes_is_not_that_of_the_weights(name: str) -> None:
+    """`--init`: what another run learned stays with it where the recipe says otherwise."""
+    objective = rival_task(name).objective
+    same, other = objective.settings, ObjectiveSettings(name=name, dim=16, temperature=0.5)
+    assert objective.kept_from(same) == {}
+    learned = isinstance(getattr(objective, "logit_scale", None), LogitScale)
+    said = {"logit_scale": "objective.temperature is 0.1, there 0.5"} if learned else {}
+    assert objective.kept_from(other) == said
+
+
+def test_radzero_keeps_a_tau_that_is_changed_or_held_fixed() -> None:
+    def kept(before: ObjectiveSettings, **options: object) -> dict[str, str]:
+        return rival_task("radzero", **options).objective.kept_from(before)
+
+    learned = ObjectiveSettings(name="radzero", options={"tau": 0.2})
+    assert kept(learned, tau=0.2) == {}
+    assert kept(learned) == {"report_scale": "objective.options.tau is 0.07, there 0.2"}
+    fixed = {"report_scale": "objective.options.tau is 0.2 and not learned"}
+    assert kept(learned, tau=0.2, learn_tau=False) == fixed
+    assert kept(ObjectiveSettings(tau=0.3), tau=0.3) == {}  # of the method itself

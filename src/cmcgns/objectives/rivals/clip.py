@@ -27,8 +27,3 @@ class CLIP(Rival):
         with full_precision(features.image_global):
             loss = global_alignment_loss(features.image_global, features.report_global, scale)
         return {"loss": loss, "global": loss}, {"temperature": 1 / scale.detach()}
-
-    @property
-    def temperature(self) -> float:
-        """Of the cosines, as learned."""
-        return self.logit_scale.temperature

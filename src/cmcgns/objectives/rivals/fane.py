@@ -188,8 +188,3 @@ class FaNe(Rival):
             centre = self.centre[0] / self.centre[1].clamp(min=_TINY)  # 0 before the first step
             similarity = (similarity - centre) / (1 - centre + _TINY)
         return (text[:, None] == gather(text)) | (similarity.clamp(max=1) > self.options.similar)
-
-    @property
-    def temperature(self) -> float:
-        """Of the cosines, as learned."""
-        return self.logit_scale.temperature

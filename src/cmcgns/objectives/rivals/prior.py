@@ -218,8 +218,3 @@ class PRIOR(Rival):
         placed = F.one_hot(self.chosen.int().argmin(), len(self.memory)).bool() & ~self.chosen & poorest.isfinite()
         self.memory.copy_(torch.where(placed[:, None], sentence, self.memory))
         self.chosen |= placed
-
-    @property
-    def temperature(self) -> float:
-        """Of the cosines, as learned."""
-        return self.logit_scale.temperature

@@ -12,7 +12,7 @@ from cmcgns.objectives.collective import total
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.image_parts import by_images
-from cmcgns.objectives.objective import Figures, MapKind, Stage, register
+from cmcgns.objectives.objective import Figures, MapKind, Stage, of_recipe, register
 from cmcgns.objectives.precision import full_precision
 from cmcgns.objectives.query_matched import Stated, Statements, query_matched_contrast
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
@@ -179,6 +179,15 @@ class RadZero(Rival):
         """
         return self.reader.score(patches.float(), queries)
 
+    def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:
+        """Temperatures that the settings change or hold fixed."""
+        own, now = super().kept_from(before), self.options
+        same = before.name == self.settings.name
+        theirs = RadZeroOptions.model_validate(before.options).tau if same else before.tau
+        if not now.learn_tau or now.tau != theirs:
+            own["report_scale"] = of_recipe("objective.options.tau", now.tau, theirs)
+        return own
+
     def lacks_map(self, kind: MapKind) -> str:
         """That nothing has trained the global embeddings, or that learned maps lie between sentences and patches."""
         if kind in ("pooled", "joint") and not self.uses_globals:
@@ -186,11 +195,6 @@ class RadZero(Rival):
         if kind == "patches" and self.attention is not None:
             return "the run has objective.options.attention cross"
         return ""
-
-    @property
-    def temperature(self) -> float:
-        """Of whole images and reports."""
-        return self.logit_scale.temperature
 
     @property
     def local_temperature(self) -> float:

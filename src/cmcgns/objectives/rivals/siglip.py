@@ -74,8 +74,3 @@ class SigLIP(Rival):
             loss = sigmoid_loss(features.image_global, features.report_global, scale, self.bias)
         metrics = {"temperature": 1 / scale.detach(), "bias": self.bias.detach().clone()}
         return {"loss": loss, "global": loss}, metrics
-
-    @property
-    def temperature(self) -> float:
-        """Of the cosines, as learned."""
-        return self.logit_scale.temperature
