@@ -19,7 +19,7 @@ from torch.nn import functional
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.global_alignment import global_alignment_loss
 from cmcgns.objectives.local_image import local_image_loss
-from cmcgns.objectives.local_report import Sentences
+from cmcgns.objectives.own_query import Sentences
 from cmcgns.settings.config import BankSettings, ObjectiveSettings
 from unchanged import GOLDEN, RELEASED
 

@@ -34,7 +34,7 @@ import objective as benchmark
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features
 from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.local_report import Sentences
+from cmcgns.objectives.own_query import Sentences
 from cmcgns.phantom import write_dataset
 from cmcgns.phantom.trees import tree_names, write_tree
 from cmcgns.prepare.sources import get_source

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cmcgns.common.errors import UserError
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.cross_attention import CrossModalAttention
-from cmcgns.objectives.local_report import other_reports
+from cmcgns.objectives.report_comparison import other_reports
 from cmcgns.training.checkpoint import load_weights, save_weights
 from cmcgns.training.task import build_task
 from support.objectives import (

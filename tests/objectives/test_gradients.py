@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from cmcgns.objectives.centroids import Clusters, assign_two
-from cmcgns.objectives.local_report import SentencePairs, contrast
 from cmcgns.objectives.objective import STAGES
+from cmcgns.objectives.own_query import SentencePairs, contrast
 from support.objectives import (
     COUNTS,
     DIM,

@@ -125,7 +125,7 @@ def test_another_objective_pretrains_from_its_name_alone(tmp_path: Path) -> None
     model = cmcgns.load(out)
     assert isinstance(model.task.objective, GlobalContrast)
     assert model.method is None
-    assert model.temperature == 0.2
+    assert model.temperature == pytest.approx(0.2)
     embedded = model.embed_text(["No pleural effusion.", "Heart size is normal."])
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
     picture = next((tmp_path / "studies").rglob("*.png"))

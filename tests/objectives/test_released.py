@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.local_report import SentencePairs, Sentences
-from cmcgns.objectives.released import released_contrast, released_margin
+from cmcgns.objectives.own_query import SentencePairs, Sentences, released_contrast, released_margin
 from support.objectives import Golden, assert_gradient, assert_value, clusters_of, sentence_rows, small_settings, unit
 
 

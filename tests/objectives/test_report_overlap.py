@@ -11,7 +11,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features
 from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.report_overlap import report_overlap, soft_negatives
+from cmcgns.objectives.report_clusters import report_overlap, soft_negatives
 from cmcgns.settings.recipe import load_recipe
 from support.objectives import (
     DIM,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cmcgns.objectives.sentence_clusters import SentenceClusters, newest_places
+from cmcgns.objectives.report_clusters import SentenceClusters, newest_places
 
 
 def padded(rows: list[list[int]]) -> Tensor:

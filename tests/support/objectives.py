@@ -13,8 +13,8 @@ from cmcgns.models.model import Features
 from cmcgns.objectives.centroids import Clusters, Update, assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.local_report import Sentences
 from cmcgns.objectives.objective import Figures, Objective, Stage
+from cmcgns.objectives.own_query import Sentences
 from cmcgns.settings.config import (
     BankSettings,
     DataSettings,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cmcgns.objectives.centroids import Update, assign_two, move_centroids, seed_centroids, worst_fit
 from cmcgns.objectives.collective import gather, total
-from cmcgns.objectives.sentence_clusters import newest_places
+from cmcgns.objectives.report_clusters import newest_places
 from cmcgns.settings.config import BankSettings
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives import bank_warnings
+from cmcgns.objectives.arithmetic import full_precision
 from cmcgns.objectives.average_encoder import AverageEncoder
 from cmcgns.objectives.centroids import Clusters, assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
@@ -18,15 +19,12 @@ from cmcgns.objectives.collective import gather
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
-from cmcgns.objectives.local_report import Sentences, other_reports
 from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
 from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, of_recipe, register
-from cmcgns.objectives.own_query import own_query_report
-from cmcgns.objectives.precision import full_precision
+from cmcgns.objectives.own_query import Sentences, own_query_report
 from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
-from cmcgns.objectives.report_comparison import compare_reports
-from cmcgns.objectives.report_overlap import soft_negatives
-from cmcgns.objectives.sentence_clusters import SentenceClusters
+from cmcgns.objectives.report_clusters import SentenceClusters, soft_negatives
+from cmcgns.objectives.report_comparison import compare_reports, other_reports
 from cmcgns.settings.config import ObjectiveSettings
 
 
@@ -76,7 +74,7 @@ class CMCGNS(Objective):
             )
         if settings.target in HEADS and settings.weight_reconstruction > 0:
             self.average = AverageEncoder(model, HEADS[settings.target], settings.target_momentum)
-        if self.uses_bank and settings.local == "query_matched":
+        if self.uses_bank and self.matched:
             self.known = SentenceClusters()
 
     def trainable_parts(self, model: ImageReportModel, stage: Stage) -> list[nn.Module]:
@@ -112,6 +110,11 @@ class CMCGNS(Objective):
         return self.settings.weight_report > 0 and self.settings.negatives != "in_batch"
 
     @property
+    def matched(self) -> bool:
+        """Whether every sentence looks at every image with its own query."""
+        return self.settings.local == "query_matched"
+
+    @property
     def is_started(self) -> bool:
         """Whether the cluster bank has started."""
         return self.bank.is_started
@@ -137,21 +140,20 @@ class CMCGNS(Objective):
     @property
     def local_temperature(self) -> float:
         """Of L_report."""
-        return float(1 / self.report_scale())
+        return self.report_scale.temperature
 
     def lacks_map(self, kind: MapKind) -> str:
         """That the weight of the loss behind it is 0, or that `own_query` compares no sentence with every image."""
         if kind == "joint":
             return self.lacks_map("gated") or self.lacks_map("pooled")
-        if kind == "gated" and self.settings.local != "query_matched":
+        if kind == "gated" and not self.matched:
             return f"the run has objective.local {self.settings.local}"
         weight = "weight_global" if kind == "pooled" else "weight_report"
         return f"the run has objective.{weight} 0" if getattr(self.settings, weight) == 0 else ""
 
     def queries(self, sentences: Tensor) -> Tensor:
         """Sentence embeddings f_R (..., D) as they look at an image: unit vectors z1 in the query-matched form."""
-        matched = self.settings.local == "query_matched"
-        return F.normalize(sentences.float(), dim=-1) if matched else sentences
+        return F.normalize(sentences.float(), dim=-1) if self.matched else sentences
 
     def assigned_by(self, z1: Tensor, z2: Tensor) -> Tensor:
         """What L_report compares with the centroids to find a sentence's clusters.
@@ -165,7 +167,7 @@ class CMCGNS(Objective):
         Returns:
             (n, D) unit vectors.
         """
-        return self.bank.members(z1, z2) if self.settings.local == "query_matched" else z1
+        return self.bank.members(z1, z2) if self.matched else z1
 
     def warning_before(self, micro_steps: int) -> str | None:
         """That nothing will force the bank to start."""
@@ -210,7 +212,7 @@ class CMCGNS(Objective):
             features: of the batch.
             batch: B studies of M padded sentences.
         """
-        if self.settings.local == "query_matched" and self.settings.bank.source != "text":
+        if self.matched and self.settings.bank.source != "text":
             rows = self.sentences(features, features.patches, batch)
             vectors = self.assigned_by(rows.z1, rows.z2)
         else:  # what it sees in its image does not matter
@@ -249,19 +251,18 @@ class CMCGNS(Objective):
             use_bank: false for in-batch negatives only, as before the bank has started.
         """
         clusters = None
-        if use_bank and self.settings.negatives != "in_batch" and self.bank.is_started:
+        if use_bank and self.uses_bank and self.bank.is_started:
             clusters = assign_two(rows.z1, self.bank.centroids, self.bank.active)
         return own_query_report(self.settings, rows, clusters, self.report_scale())
 
     def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
-        matched = self.settings.local == "query_matched"
         rows = self.sentences(features, features.patches, batch)
         with full_precision(rows.z1):
-            use_bank = self.bank.is_started  # the step that seeds the bank does not use it yet
-            if self.training and self.settings.negatives != "in_batch":
+            use_bank = self.uses_bank and self.bank.is_started  # the step that seeds the bank does not use it yet
+            if self.training and self.uses_bank:
                 self.bank.observe(rows.z1, rows.z2, rows.mask, rows.text)
             figures = {"tau": 1 / self.report_scale().detach()}
-            if matched:
+            if self.matched:
                 found = self._matched_report(features.patches, rows, batch, use_bank)
                 loss = found.loss
                 figures |= {"score_own": found.own, "score_other": found.other}
@@ -269,16 +270,16 @@ class CMCGNS(Objective):
                 loss, margin = self.own_query_loss(rows, use_bank)
                 if self.settings.negatives == "cluster" and self.settings.false_negatives == "margin":
                     figures["margin"] = margin.detach()
-            if self.settings.negatives != "in_batch":
+            if self.uses_bank:
                 figures |= self.bank.statistics()
-        if not self.training and not matched:
+        if not self.training and not self.matched:
             figures |= self._swapped_report(features, batch)
         return loss, figures
 
     def _matched_report(self, patches: Tensor, rows: Sentences, batch: Batch, use_bank: bool) -> MatchedReport:
         places = batch.sentence_places
         statements = Statements.of(rows.z1, batch.sentence_mask, batch.sentence_text, places)
-        bank = self.bank if use_bank and self.settings.negatives != "in_batch" and self.bank.is_started else None
+        bank = self.bank if use_bank else None
         if bank is not None:
             vectors = self.assigned_by(rows.z1, rows.z2)
             vectors = vectors if places is None else vectors[places]
@@ -309,8 +310,7 @@ class CMCGNS(Objective):
     def sentences(self, features: Features, patches: Tensor, batch: Batch) -> Sentences:
         """Those of a batch, flattened, and what they see in images of which (B, P, D) patches are given."""
         queries = self.queries(features.sentences)
-        matched = self.settings.local == "query_matched"  # then only the bank asks for z2
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not matched):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.matched):  # then only the bank asks for z2
             attended, _ = self.attention.image_to_text(patches, queries, batch.sentence_mask)
         return Sentences.of(features.sentences, attended, batch.sentence_mask, batch.sentence_text)
 

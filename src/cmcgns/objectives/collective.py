@@ -86,6 +86,11 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     return value if world_size() == 1 else _SumOverRanks.apply(value)
 
 
+def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of the values at the chosen places of all ranks, 0 where there are none; both of one shape."""
+    return sum_over_ranks((values * chosen).sum() / total(chosen.sum()).clamp(min=1))
+
+
 def gather(value: Tensor) -> Tensor:
     """Concatenate the rows of all ranks, in rank order; (n, ...) -> (world size · n, ...).
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmcgns.objectives.image_parts import by_images
+from cmcgns.objectives.arithmetic import by_images, products, seen_cosines
 
 AttentionKind = Literal["sigmoid", "softmax"]
 
@@ -65,8 +65,7 @@ class CrossModalAttention(nn.Module):
         """Every sentence looks at every image.
 
         With the gates w(n, b) of sentence n over the patches of image b, `s(n, b)` is the cosine of z1_n with
-        `sum_p w_p v_bp`. Numerator and length are summed over patches of known products (`z1_n·v_bp`, and the
-        Gram matrix of the values of an image), so that no (N, B, D) array of attended vectors is needed.
+        `sum_p w_p v_bp` (:func:`~cmcgns.objectives.arithmetic.seen_cosines`).
 
         Args:
             patches: (B, P, D).
@@ -79,8 +78,7 @@ class CrossModalAttention(nn.Module):
 
     def weights(self, patches: Tensor, queries: Tensor) -> Tensor:
         """(B, P, N) gates w(n, b); arguments as of :meth:`score`."""
-        scores: Tensor = self._keys(patches).flatten(0, 1) @ self.text_query(queries).T * self.scale
-        scores = scores.unflatten(0, patches.shape[:2])
+        scores = products(self._keys(patches), self.text_query(queries)) * self.scale
         return scores.sigmoid() if self.kind == "sigmoid" else scores.softmax(1)
 
     def gated_products(self, patches: Tensor, queries: Tensor) -> Tensor:
@@ -89,19 +87,11 @@ class CrossModalAttention(nn.Module):
         Not divided by the length of what the sentence sees, so that images compare: a sentence that nothing in the
         image bears out has small ones everywhere.
         """
-        return self._along(patches, queries)[0]
+        return self.weights(patches, queries) * products(self._values(patches), queries)
 
     def _score(self, patches: Tensor, queries: Tensor) -> Tensor:
-        along, squared = self._along(patches, queries)
-        cosines: Tensor = along.sum(1) * squared.clamp(min=1e-12).rsqrt()
-        return cosines
-
-    def _along(self, patches: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, P, N) `w_p z1_n·v_bp`, and (B, N) squared length of `sum_p w_p v_bp`."""
         values, weights = self._values(patches), self.weights(patches, queries)
-        along = weights * (values.flatten(0, 1) @ queries.T).unflatten(0, values.shape[:2])
-        squared = (weights * (values @ values.transpose(1, 2) @ weights)).sum(1)
-        return along, squared
+        return seen_cosines(weights, values, weights * products(values, queries))
 
     def _keys(self, patches: Tensor) -> Tensor:
         keys: Tensor = self.image_key(patches)

@@ -8,7 +8,8 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.freeze import running_statistics_kept
 from cmcgns.models.model import ImageReportModel
-from cmcgns.objectives.collective import own_rows, sum_over_ranks, total, world_size
+from cmcgns.objectives.arithmetic import full_precision
+from cmcgns.objectives.collective import mean_where, own_rows, world_size
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.decoders import ImageDecoder, PatchDecoder
 from cmcgns.objectives.reconstruction_targets import high_frequencies, normalise_patches, patch_features, text_map
@@ -179,7 +180,7 @@ class MaskedReconstruction(nn.Module):
         if kind == "text_map":
             patches = net.pool_patches(net.image_encoder.tokens(batch.images))
             queries = model.embed_sentences(sentences)
-            with torch.autocast(patches.device.type, enabled=False):
+            with full_precision(patches):
                 found = text_map(patches.float(), queries.float(), batch.sentence_mask)
             return found.view(-1, 1, *self.grid)
         plain = self.plain(batch)
@@ -188,7 +189,7 @@ class MaskedReconstruction(nn.Module):
     def plain(self, batch: Batch) -> Tensor:
         """(B, 1, H, W) the images to rebuild, or their high frequencies, before any patch is normalised."""
         images = self.images(batch).float()
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             return high_frequencies(images, self.grid) if self.settings.target == "high_frequencies" else images
 
     def images(self, batch: Batch) -> Tensor:
@@ -219,4 +220,4 @@ class MaskedReconstruction(nn.Module):
         region = torch.ones_like(error, dtype=torch.bool)
         if self.settings.reconstruct == "hidden" and self.training:
             region = self.region(hidden, error)
-        return sum_over_ranks((error * region).sum() / total(region.sum()).clamp(min=1))
+        return mean_where(error, region)

@@ -16,10 +16,9 @@ from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks, total
 from cmcgns.objectives.cross_attention import CrossModalAttention
-from cmcgns.objectives.report_overlap import cluster_membership
+from cmcgns.objectives.report_clusters import LEAST_WEIGHT, cluster_membership
 from cmcgns.settings.config import ObjectiveSettings
 
-_LEAST_WEIGHT = 1e-3  # of a false negative that is weighed down
 _NOTHING = -1e4  # a logit that counts for nothing, finite so that a row without any competitor has a gradient of 0
 
 
@@ -267,7 +266,7 @@ def matched_report(
         left_out = left_out | false
     elif treated == "soft" and bank is not None:
         alike = likeness(rows, everyone, studies, bank.queries, not_shown)
-        weights = torch.where(false, (1 - alike).clamp(_LEAST_WEIGHT, 1).log(), 0.0)
+        weights = torch.where(false, (1 - alike).clamp(LEAST_WEIGHT, 1).log(), 0.0)
     towards_images = torch.where(stated.hard & ~left_out & ~false, math.log(settings.mu), weights)
     centroids = None
     if asks and bank is not None and stated.holds is not None:

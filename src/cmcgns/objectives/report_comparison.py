@@ -59,3 +59,19 @@ def compare_reports(
         sums += (errors * region).sum((2, 3, 4))
         counts += region.sum((1, 2, 3))
     return sums, counts
+
+
+def other_reports(report_text: Tensor) -> tuple[Tensor, Tensor]:
+    """For every study the next one in the batch, cyclically, whose report differs.
+
+    Args:
+        report_text: (B,) equal numbers mean equal text; images of one study share it.
+
+    Returns:
+        (B,) rows, and (B,) whether there is one.
+    """
+    place = torch.arange(len(report_text), device=report_text.device)
+    distance = (place[None, :] - place[:, None]) % len(place)
+    distance = distance.masked_fill(report_text[:, None] == report_text[None, :], len(place))
+    nearest, partner = distance.min(1)
+    return partner, nearest < len(place)

@@ -6,11 +6,10 @@ from torch import Tensor
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
+from cmcgns.objectives.arithmetic import by_images, full_precision, products, seen_cosines
 from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks
 from cmcgns.objectives.global_alignment import global_alignment_loss
-from cmcgns.objectives.image_parts import by_images
 from cmcgns.objectives.objective import Figures, register
-from cmcgns.objectives.precision import full_precision
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
 from cmcgns.settings.config import Settings, Temperature, Weight
 
@@ -43,8 +42,7 @@ def match(patches: Tensor, words: Tensor, word_mask: Tensor, options: GLoRIAOpti
     `Z(b, r) = tau_s log Σ_i exp(cos(c_i, t_i) / tau_s)` over the real words of report r. As in the paper, the sum is
     not divided by their number: n times as many words that match alike add `tau_s log n`.
 
-    Numerator and length of the cosine are sums of known products, `Σ_j a_ij s_ij` and the root of `a_iᵀ G a_i` with
-    the Gram matrix G of the patches of an image, so that no (B, N, L, D) array of contexts is needed.
+    No (B, N, L, D) array of contexts is needed (:func:`~cmcgns.objectives.arithmetic.seen_cosines`).
 
     Args:
         patches: (B, P, D) unit vectors v.
@@ -59,15 +57,14 @@ def match(patches: Tensor, words: Tensor, word_mask: Tensor, options: GLoRIAOpti
 
 
 def _match(patches: Tensor, words: Tensor, word_mask: Tensor, options: GLoRIAOptions) -> Tensor:
-    products = (patches.flatten(0, 1) @ words.flatten(0, 1).T).unflatten(0, patches.shape[:2])  # (B, P, N·L)
-    scores = products
+    cosines = products(patches, words.flatten(0, 1))  # (B, P, N·L)
+    scores = cosines
     if options.double_softmax:
-        of_report = products.unflatten(2, word_mask.shape).masked_fill(~word_mask, _NOTHING)
+        of_report = cosines.unflatten(2, word_mask.shape).masked_fill(~word_mask, _NOTHING)
         scores = of_report.softmax(3).flatten(2)
     weights = (scores / options.attention_temperature).softmax(1)
-    squared = (weights * (patches @ patches.transpose(1, 2) @ weights)).sum(1)
-    cosines = (weights * products).sum(1) * squared.clamp(min=1e-12).rsqrt()
-    logits = cosines.unflatten(1, word_mask.shape) / options.matching_temperature
+    seen = seen_cosines(weights, patches, weights * cosines)
+    logits = seen.unflatten(1, word_mask.shape) / options.matching_temperature
     matching: Tensor = options.matching_temperature * logits.masked_fill(~word_mask, _NOTHING).logsumexp(2)
     return matching
 

@@ -14,10 +14,10 @@ from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.model import ImageReportModel, start_plain
 from cmcgns.models.report_encoder import ReportEncoder, in_parts
-from cmcgns.objectives.collective import own_rows, sum_over_ranks, total, world_size
+from cmcgns.objectives.arithmetic import full_precision
+from cmcgns.objectives.collective import mean_where, own_rows, world_size
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, draw_hidden
 from cmcgns.objectives.objective import Figures, Stage, register
-from cmcgns.objectives.precision import full_precision
 from cmcgns.objectives.reconstruction_targets import normalise_patches
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
 from cmcgns.settings.config import ObjectiveSettings, Settings, Weight
@@ -39,11 +39,6 @@ class MRMOptions(Settings):
     """share of a report's word pieces that is hidden"""
     report_weight: Weight = 1.0
     """lambda: of the report's loss; the image's weighs 1"""
-
-
-def mean_where(errors: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of the errors at the chosen places of all ranks, 0 where there are none; both of one shape."""
-    return sum_over_ranks((errors * chosen).sum() / total(chosen.sum()).clamp(min=1))
 
 
 def draw_words(real: Tensor, ratio: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
+from cmcgns.objectives.arithmetic import by_images, full_precision, products, seen_cosines
 from cmcgns.objectives.collective import total
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
-from cmcgns.objectives.image_parts import by_images
 from cmcgns.objectives.objective import Figures, MapKind, Stage, of_recipe, register
-from cmcgns.objectives.precision import full_precision
 from cmcgns.objectives.query_matched import Stated, Statements, query_matched_contrast
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
 from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight
@@ -51,8 +50,7 @@ class CosineReader:
 
     def cosines(self, patches: Tensor, queries: Tensor) -> Tensor:
         """(B, P, N) s: the paper's similarity map, in [-1, 1]."""
-        found: Tensor = (patches.flatten(0, 1) @ queries.T).unflatten(0, patches.shape[:2])
-        return found
+        return products(patches, queries)
 
     def weights(self, patches: Tensor, queries: Tensor) -> Tensor:
         """(B, P, N) w, whose sum over patches is 1."""
@@ -67,11 +65,9 @@ class CosineReader:
         return by_images(lambda part: self._score(part, queries), patches, len(queries))
 
     def _score(self, patches: Tensor, queries: Tensor) -> Tensor:
-        # The length of Σ_p w_p v_bp follows from the products of the patches: no (N, B, D) array of what is seen.
         cosines = self.cosines(patches, queries)
         weights = (cosines / self.temperature).softmax(1)
-        squared = (weights * (patches @ patches.transpose(1, 2) @ weights)).sum(1)
-        return (weights * cosines).sum(1) * squared.clamp(min=1e-12).rsqrt()
+        return seen_cosines(weights, patches, weights * cosines)
 
 
 def multi_positive_contrast(

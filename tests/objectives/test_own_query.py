@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cmcgns.objectives.centroids import Clusters
-from cmcgns.objectives.local_report import SentencePairs, Sentences, contrast, margin_loss, soft_weights
+from cmcgns.objectives.own_query import SentencePairs, Sentences, contrast, margin_loss, soft_weights
 from support.objectives import (
     Golden,
     assert_gradient,
