@@ -82,11 +82,11 @@ class Inputs:
             unit(sizes.clusters),
         )
 
-    def features(self, grid: tuple[int, int]) -> Features:
+    def features(self) -> Features:
         """What the encoders would have given; nobody asks for word pieces."""
         words = torch.zeros(len(self.sentences), 1, 1)
         local, pooled = (self.patches, self.sentences), (self.image_global, self.report_global)
-        return Features(*local, words, words[..., 0].bool(), *pooled, grid)
+        return Features(*local, words, words[..., 0].bool(), *pooled)
 
 
 def objective(sizes: Sizes) -> CMCGNS:
@@ -119,7 +119,7 @@ def ours(sizes: Sizes, inputs: Inputs) -> Step:
     text = torch.arange(real.numel()).view(shape)
     images = torch.zeros(sizes.studies, 1, 1, 1)
     batch = Batch(images, none, real, none, real, text, torch.arange(sizes.studies), text)
-    features = inputs.features(module_grid(sizes))
+    features = inputs.features()
 
     def step() -> None:
         losses, _ = module(lambda _: features, batch, 0)

@@ -6,9 +6,8 @@ import torch
 
 from cmcgns.data.reports.tokenizer import train_tokenizer
 from cmcgns.data.reports.tokens import tokenize_reports
-from cmcgns.models.encode_reports import encode_reports, mean_and_global
 from cmcgns.models.image_encoder import ImageEncoder
-from cmcgns.models.model import ImageReportModel
+from cmcgns.models.model import ImageReportModel, encode_reports, mean_and_global
 from cmcgns.models.report_encoder import ReportEncoder
 from cmcgns.settings.config import ImageEncoderSettings, ReportEncoderSettings
 

@@ -52,7 +52,6 @@ def encode(module, batch):
 
 def test_shapes_and_unit_length(both):
     features = encode(both, make_batch())
-    assert features.grid == (4, 4)
     assert features.patches.shape == (STUDIES, 16, DIM)
     assert features.sentences.shape == (STUDIES, SENTENCES, DIM)
     for name in ("patches", "image_global", "report_global"):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import cmcgns
-from cmcgns.pretrained.timm_config import timm_config
+from cmcgns.pretrained.embed import timm_config
 from cmcgns.settings.recipe import parse_recipe
 
 

@@ -118,7 +118,6 @@ def random_features(batch: Batch, *, dim: int = DIM, seed: int = 0) -> Features:
         word_mask=batch.token_sentence >= 0,
         image_global=unit(studies, dim, seed=seed + 2).requires_grad_(),
         report_global=unit(studies, dim, seed=seed + 3).requires_grad_(),
-        grid=GRID,
     )
 
 

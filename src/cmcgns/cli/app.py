@@ -45,9 +45,7 @@ def root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo.")] = Path("demo"),
-    recipe: Annotated[
-        str, typer.Option(help="Name of a recipe, or path of a YAML file; A+B lays B over A.")
-    ] = "demo",
+    recipe: Annotated[str, typer.Option(help=training.RECIPE)] = "demo",
     set_: training.Set = None,
     full: Annotated[bool, typer.Option("--full", help="Also k-NN, detection and segmentation.")] = False,
 ) -> None:

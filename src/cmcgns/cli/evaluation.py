@@ -12,9 +12,15 @@ protocols = typer.Typer(name="protocols", help="What `evaluate` can run.", no_ar
 app.add_typer(protocols)
 
 _ENCODER = (
-    "RUN (folder of a finished run); NAME@FILE (a timm name and weights of another program); random:RUN; "
-    "random:NAME; imagenet:NAME (timm's own weights; downloaded if they are not here)."
+    "RUN (folder of a finished run); NAME@FILE (a timm name and weights of another program); transformers:FOLDER (a "
+    "vision transformer or image-text pair of another program); random:RUN; random:NAME; imagenet:NAME (timm's own "
+    "weights; downloaded if they are not here)."
 )
+Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+Data = Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")]
+Images = Annotated[
+    Path | None, typer.Option(help="Folder where image paths start; the table's own, or the run's for its table.")
+]
 
 
 @app.command()
@@ -80,12 +86,10 @@ def compare(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    data: Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")],
+    run: Run,
+    data: Data,
     out: Annotated[Path | None, typer.Option(help="Folder for report.html and pictures; RUN/report.")] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder where image paths start; the table's own, or the run's for its table.")
-    ] = None,
+    images: Images = None,
 ) -> None:
     """Show what a run learned, on studies that it did not train on: curves, bank, examples, attention."""
     from cmcgns.common.claim import claimed
@@ -100,13 +104,11 @@ def report(
 
 @app.command()
 def clusters(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    data: Annotated[Path, typer.Option(help="Table (csv, parquet) or folder with image paths and reports.")],
+    run: Run,
+    data: Data,
     split: Annotated[str | None, typer.Option(help="Whose sentences; by default the run's validation split.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for clusters.html, .json and .csv; RUN/clusters.")] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder where image paths start; the table's own, or the run's for its table.")
-    ] = None,
+    images: Images = None,
 ) -> None:
     """Show the clusters of a run: their sentences, sizes over time, labels, a map. The page quotes reports."""
     from cmcgns.common.claim import claimed

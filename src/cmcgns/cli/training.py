@@ -11,7 +11,8 @@ app = typer.Typer()
 bench = typer.Typer(name="bench", help="Measure speed and memory.", no_args_is_help=True)
 app.add_typer(bench)
 
-Recipe = Annotated[str, typer.Argument(help="Name of a recipe, or path of a YAML file; A+B lays B over A.")]
+RECIPE = "Name of a recipe, or path of a YAML file; A+B lays B over A."
+Recipe = Annotated[str, typer.Argument(help=RECIPE)]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, for example training.batch_size=32.")]
 
 
@@ -51,9 +52,7 @@ def pretrain(
 
 @app.command()
 def recipes(
-    name: Annotated[
-        str | None, typer.Argument(help="Name of a recipe, or path of a YAML file; A+B lays B over A.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help=RECIPE)] = None,
     set_: Set = None,
 ) -> None:
     """List the recipes that come with the package, or show every setting of one with its meaning."""

@@ -90,6 +90,18 @@ class ImageEncoder(nn.Module):
 
         return isinstance(self.body, VisionTransformer)
 
+    def require_patch_drop(self, key: str) -> None:
+        """Refuse a setting `key` that asks for patches to be left out, where they cannot be.
+
+        Raises:
+            UserError: names the encoder and the ways out.
+        """
+        if not self.can_drop_patches:
+            raise UserError(
+                f"{key}=tokens: {type(self.body).__name__} cannot leave patches out, as a VisionTransformer of timm "
+                f"can; set {key}=pixels, or another image_encoder.name"
+            )
+
     def visible_tokens(self, images: Tensor, visible: Tensor) -> Tensor:
         """Tokens of some patches, computed without the others (MAE, He et al., CVPR 2022).
 

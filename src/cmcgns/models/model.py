@@ -1,14 +1,20 @@
 """Both encoders with their projections and pools, and what they hand to an objective."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
+from cmcgns.data.reports.tokens import ReportTokens
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.report_encoder import ReportEncoder, in_parts, pool_sentences
+
+_REPORT = ("token_ids", "token_mask", "token_sentence", "sentence_mask")
 
 
 @dataclass
@@ -16,13 +22,12 @@ class Features:
     """Embeddings of B studies.
 
     Attributes:
-        patches: (B, P, D) unit patch tokens `f_I`, row-major on `grid`.
+        patches: (B, P, D) unit patch tokens `f_I`, row-major on the grid.
         sentences: (B, M, D) sentence embeddings `f_R`, means of their words; rows of padding are 0.
         words: (B, L, D) unit embeddings of the word pieces.
         word_mask: (B, L) true where a sentence has a word piece: not for [CLS], [SEP] and padding.
         image_global: (B, D) unit image embeddings.
         report_global: (B, D) unit report embeddings.
-        grid: (h, w) with h·w = P.
     """
 
     patches: Tensor
@@ -31,7 +36,6 @@ class Features:
     word_mask: Tensor
     image_global: Tensor
     report_global: Tensor
-    grid: tuple[int, int]
 
 
 def start_plain(layer: nn.Linear) -> None:
@@ -134,7 +138,6 @@ class ImageReportModel(nn.Module):
             word_mask=batch.token_sentence >= 0,
             image_global=self.pool_image(tokens),
             report_global=report_global,
-            grid=self.image_encoder.grid,
         )
 
     def project_patches(self, tokens: Tensor) -> Tensor:
@@ -189,3 +192,52 @@ class ImageReportModel(nn.Module):
         # An empty report has no direction, and normalising a vector near 0 would give it a gradient without bounds.
         pooled = pooled.masked_fill(~sentence_mask.any(1, keepdim=True), 0)
         return sentences, F.normalize(pooled, dim=-1)
+
+
+class EncodedReports(NamedTuple):
+    """Embeddings of B reports.
+
+    Attributes:
+        sentences: (B, M, D) f_R; rows of padding are 0.
+        mask: (B, M) true for real sentences.
+        pooled: (B, D) unit global embeddings, 0 for a report without any sentence.
+    """
+
+    sentences: Tensor
+    mask: Tensor
+    pooled: Tensor
+
+
+def encode_reports(model: ImageReportModel, tokens: ReportTokens, batch_size: int) -> Iterator[EncodedReports]:
+    """Embeddings of all reports in order, a batch at a time; mode and gradients are the caller's.
+
+    Args:
+        model: on any device.
+        tokens: of n reports.
+        batch_size: reports at a time.
+    """
+    device = next(model.parameters()).device
+    count = len(tokens.report_text)
+    for start in range(0, count, batch_size):
+        arrays = tokens.padded(np.arange(start, min(start + batch_size, count)))
+        inputs = [torch.from_numpy(arrays[name]).to(device) for name in _REPORT]
+        sentences, pooled = model.encode_report(*inputs)
+        yield EncodedReports(sentences, inputs[-1], pooled)
+
+
+def mean_and_global(model: ImageReportModel, tokens: ReportTokens, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Both embeddings of each report: the mean of its sentences f_R, and the global one.
+
+    Args:
+        model: as for :func:`encode_reports`.
+        tokens: of n reports, at least one.
+        batch_size: reports at a time.
+
+    Returns:
+        (n, D), and (n, D) unit vectors; 0 for a report without any sentence.
+    """
+    means, pooled = [], []
+    for each in encode_reports(model, tokens, batch_size):
+        means.append(each.sentences.sum(1) / each.mask.sum(1, keepdim=True).clamp(min=1))
+        pooled.append(each.pooled)
+    return torch.cat(means), torch.cat(pooled)

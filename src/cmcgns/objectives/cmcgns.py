@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives import bank_warnings
@@ -65,13 +64,9 @@ class CMCGNS(Objective):
         Raises:
             UserError: `mask: tokens` with an encoder whose patches cannot be left out.
         """
-        settings, encoder = self.settings, model.image_encoder
-        drops = self.reconstruction is not None and settings.mask == "tokens"
-        if drops and not encoder.can_drop_patches:
-            raise UserError(
-                f"objective.mask=tokens: {type(encoder.body).__name__} cannot leave patches out, as a "
-                "VisionTransformer of timm can; set objective.mask=pixels, or another image_encoder.name"
-            )
+        settings = self.settings
+        if self.reconstruction is not None and settings.mask == "tokens":
+            model.image_encoder.require_patch_drop("objective.mask")
         if settings.target in HEADS and settings.weight_reconstruction > 0:
             self.average = AverageEncoder(model, HEADS[settings.target], settings.target_momentum)
         if self.uses_bank and self.matched:

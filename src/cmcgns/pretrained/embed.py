@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
@@ -12,13 +13,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.images.place import centre_crop
+from cmcgns.data.images.place import RESAMPLING, centre_crop
 from cmcgns.data.images.read import Picture, read_image
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.data.reports.tokens import ReportTokens, tokenize_reports
-from cmcgns.models.encode_reports import encode_reports, mean_and_global
+from cmcgns.models.model import encode_reports, mean_and_global
 from cmcgns.pretrained.arguments import as_list, check_texts
-from cmcgns.pretrained.timm_config import timm_config
 from cmcgns.settings.config import Recipe
 from cmcgns.training.task import PretrainingTask
 
@@ -164,3 +164,28 @@ class Embedder:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.task.parameters()).device
+
+
+def timm_config(recipe: Recipe, before: dict[str, Any]) -> dict[str, Any]:
+    """What `timm.data.resolve_model_data_config` reads of an encoder: how this run prepared its images.
+
+    timm's mode `border` does the same but for the padding, which is gray there and black here.
+
+    Args:
+        recipe: of the run.
+        before: what timm says of the architecture, from which only names of layers are taken.
+    """
+    data, channels = recipe.data, recipe.image_encoder.channels
+    share = data.image_size / data.resize
+    if math.floor(data.image_size / share) < data.resize:  # timm divides again and rounds down
+        share = math.nextafter(share, 0)
+    names = {key: before[key] for key in ("architecture", "classifier", "first_conv") if key in before}
+    return names | {
+        "input_size": (channels, data.image_size, data.image_size),
+        "mean": (0.5,) * channels,
+        "std": (0.5,) * channels,
+        "interpolation": RESAMPLING.name.lower(),
+        "crop_pct": share,
+        "crop_mode": "border",
+        "num_classes": 0,
+    }

@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cmcgns.common.errors import UserError
 from cmcgns.models.checked_tensors import read_tensors
 from cmcgns.models.positions import interpolate_positions
@@ -14,7 +16,7 @@ from cmcgns.settings.recipe import differences
 from cmcgns.training.checkpoint import load_task
 from cmcgns.training.data import PreparedData
 from cmcgns.training.run_folder import RunFolder
-from cmcgns.training.task import PretrainingTask, build_for
+from cmcgns.training.task import PretrainingTask, build_task
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +109,17 @@ def first_task(
 ) -> PretrainingTask:
     """What training goes on with: a checkpoint, the weights of another run, or the recipe's own start."""
     if latest is not None:
-        task = build_for(recipe, prepared, folder.read_report_config())
+        task = _build(recipe, prepared, folder.read_report_config())
         load_task(latest, task, verify=False)  # `find_start` has compared it
     elif init is not None:
-        task = build_for(recipe, prepared, initial_report_config(recipe.report_encoder, RunFolder(init)))
+        task = _build(recipe, prepared, initial_report_config(recipe.report_encoder, RunFolder(init)))
         load_initial_weights(task, recipe, RunFolder(init))
     else:
-        task = build_for(recipe, prepared)
+        task = _build(recipe, prepared)
     return task
+
+
+def _build(recipe: Recipe, prepared: PreparedData, report_config: dict[str, Any] | None = None) -> PretrainingTask:
+    """A task; with the configuration of a saved report encoder, it waits for weights of a run."""
+    torch.manual_seed(recipe.training.seed)
+    return build_task(recipe, len(prepared.tokenizer), report_config, load_weights=report_config is None)

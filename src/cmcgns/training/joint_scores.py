@@ -19,8 +19,8 @@ from cmcgns.data.pairs.loader import make_loader
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.metrics.ranking import RankedScores
-from cmcgns.models.encode_reports import mean_and_global
 from cmcgns.models.freeze import eval_mode
+from cmcgns.models.model import mean_and_global
 from cmcgns.objectives.objective import MapKind
 from cmcgns.objectives.phrase_maps import patch_maps
 from cmcgns.settings.config import Recipe

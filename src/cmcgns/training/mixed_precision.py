@@ -12,8 +12,8 @@ class UnconvertedBatches(MixedPrecision):  # type: ignore[misc]  # Lightning's c
     as targets of the reconstruction; in training, not in validation, which does not go through Fabric's wrapper.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
-        super().__init__("bf16-mixed", device)
+    def __init__(self) -> None:
+        super().__init__("bf16-mixed", "cpu")  # whoever has launched it names the device that it has got
 
     def convert_input(self, data: Any) -> Any:
         """The batch."""

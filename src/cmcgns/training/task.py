@@ -1,7 +1,6 @@
 """The task of a run: model and objective as one module, and the weights that Stage II starts with."""
 
 import logging
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +14,6 @@ from cmcgns.models.report_encoder import ReportEncoder
 from cmcgns.objectives.objective import Figures, Objective, Stage, find_objective
 from cmcgns.settings.config import Recipe, ReportEncoderSettings
 from cmcgns.training.checkpoint import TrainingState, load_weights, save_weights
-from cmcgns.training.data import PreparedData
 from cmcgns.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -79,12 +77,6 @@ def try_out(recipe: Recipe) -> None:
     small = recipe.model_copy(update={"report_encoder": ReportEncoderSettings()})
     with torch.device("meta"):
         build_task(small, vocabulary=2, load_weights=False)
-
-
-def build_for(recipe: Recipe, prepared: PreparedData, report_config: dict[str, Any] | None = None) -> PretrainingTask:
-    """A task; with the configuration of a saved report encoder, it waits for weights of a run."""
-    torch.manual_seed(recipe.training.seed)
-    return build_task(recipe, len(prepared.tokenizer), report_config, load_weights=report_config is None)
 
 
 def keep_best(folder: RunFolder, task: PretrainingTask, state: TrainingState, figures: dict[str, float]) -> None:

@@ -18,7 +18,7 @@ from cmcgns.objectives.collective import gather, own_rows, sum_over_ranks, total
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import global_alignment_loss
 from cmcgns.objectives.objective import Figures, register
-from cmcgns.objectives.rivals.rival import Rival, weighted_sum
+from cmcgns.objectives.rivals.rival import AttentiveRival, weighted_sum
 from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight
 
 _NOTHING = -1e4  # a logit that counts for nothing, finite so that a row of padding has a gradient of 0
@@ -112,7 +112,7 @@ def swapped_prediction(image: Tensor, report: Tensor, prototypes: Tensor, option
 
 
 @register("mgca")
-class MGCA(Rival):
+class MGCA(AttentiveRival):
     """`L = L_ITA + 0.7 L_CTA + 0.5 L_CPA`: whole images and reports, tokens, prototypes.
 
     `global` is L_ITA, symmetric InfoNCE at `objective.temperature` (τ_1, 0.1). `tokens` is L_CTA, half the sum of its
@@ -140,15 +140,6 @@ class MGCA(Rival):
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 start_plain(layer)
-
-    @property
-    def reader(self) -> CrossModalAttention:
-        """The attention of sentences on patches, which is learned; by it no sentence is scored."""
-        return self.attention
-
-    def queries(self, sentences: Tensor) -> Tensor:
-        """Sentence embeddings f_R (..., D) as they are: so the attention has learned them."""
-        return sentences
 
     def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:  # noqa: ARG002
         """Losses and metrics of a batch."""

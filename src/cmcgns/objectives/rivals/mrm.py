@@ -162,11 +162,8 @@ class MRM(Rival):
         Raises:
             UserError: an image encoder that cannot leave patches out; word embeddings narrower than hidden states.
         """
-        if self.options.mask == "tokens" and not model.image_encoder.can_drop_patches:
-            raise UserError(
-                f"objective.options.mask=tokens: {type(model.image_encoder.body).__name__} cannot leave patches out, "
-                "as a VisionTransformer of timm can; set objective.options.mask=pixels, or another image_encoder.name"
-            )
+        if self.options.mask == "tokens":
+            model.image_encoder.require_patch_drop("objective.options.mask")
         body, width = model.report_encoder.body, model.report_encoder.width
         table: Tensor = body.get_input_embeddings().weight
         if table.shape[1] != width:

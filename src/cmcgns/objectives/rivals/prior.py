@@ -17,7 +17,7 @@ from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction
 from cmcgns.objectives.objective import Figures, register
-from cmcgns.objectives.rivals.rival import Rival, weighted_sum
+from cmcgns.objectives.rivals.rival import AttentiveRival, weighted_sum
 from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight
 
 
@@ -115,7 +115,7 @@ class PresenceHead(nn.Module):
 
 
 @register("prior")
-class PRIOR(Rival):
+class PRIOR(AttentiveRival):
     """Global contrast, local alignment (LAM), masked image (CCR) and sentence prototypes (SPG), summed.
 
     - `global`: symmetric InfoNCE of whole images and reports; its scale starts at 1 / `objective.temperature`.
@@ -143,7 +143,7 @@ class PRIOR(Rival):
     options: PRIOROptions
     uses_patches = True
     map_kinds = ("pooled", "attention")
-    reads = Rival.reads | {"decoder_width"}
+    reads = AttentiveRival.reads | {"decoder_width"}
     memory: Tensor
     chosen: Tensor
 
@@ -163,15 +163,6 @@ class PRIOR(Rival):
         start = torch.randn(options.prototypes, dim, generator=torch.Generator().manual_seed(seed), device="cpu")
         self.register_buffer("memory", F.normalize(start, dim=-1))
         self.register_buffer("chosen", torch.zeros(options.prototypes, dtype=torch.bool))
-
-    @property
-    def reader(self) -> CrossModalAttention:
-        """The attention of sentences on patches, which is learned; by it no sentence is scored."""
-        return self.attention
-
-    def queries(self, sentences: Tensor) -> Tensor:
-        """Sentence embeddings f_R (..., D) as they are: so the attention has learned them."""
-        return sentences
 
     def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:
         """Losses and metrics of a batch; in training also move the prototypes."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cmcgns.models.model import ImageReportModel
+from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage
 
 
@@ -37,6 +38,25 @@ class Rival(Objective):
         if kind in self.map_kinds and (kind != "pooled" or self.uses_globals):
             return ""
         return f"the run has objective.name {self.settings.name}"
+
+
+class AttentiveRival(Rival):
+    """A rival whose sentences look at patches by an attention that is learned, and by which none is scored.
+
+    Attributes:
+        attention: of sentences on patches.
+    """
+
+    attention: CrossModalAttention
+
+    @property
+    def reader(self) -> CrossModalAttention:
+        """The attention."""
+        return self.attention
+
+    def queries(self, sentences: Tensor) -> Tensor:
+        """Sentence embeddings f_R (..., D) as they are: so the attention has learned them."""
+        return sentences
 
 
 def weighted_sum(terms: Figures, weights: dict[str, float]) -> Tensor:
