@@ -79,7 +79,8 @@ class CrossModalAttention(nn.Module):
     def weights(self, patches: Tensor, queries: Tensor) -> Tensor:
         """(B, P, N) gates w(n, b); arguments as of :meth:`score`."""
         scores = products(self._keys(patches), self.text_query(queries)) * self.scale
-        return scores.sigmoid() if self.kind == "sigmoid" else scores.softmax(1)
+        weights: Tensor = scores.sigmoid() if self.kind == "sigmoid" else scores.softmax(1)
+        return weights
 
     def gated_products(self, patches: Tensor, queries: Tensor) -> Tensor:
         """(B, P, N) `w_p z1_n·v_bp`: what every patch adds to the numerator of :meth:`score`, whose arguments it has.
