@@ -108,12 +108,21 @@ def _embed(job: Job, settings: RetrievalSettings) -> tuple[_Gallery, dict[str, A
 
 
 def _draw(rows: IntArray, studies: npt.NDArray[np.object_], settings: RetrievalSettings) -> IntArray:
-    """At most `limit` rows: whole studies, in the order of a random draw, put back in their own order."""
+    """At most `limit` rows: whole studies, in the order of a random draw, put back in their own order.
+
+    Raises:
+        UserError: the first study drawn has more images than that.
+    """
     if settings.limit is None or len(rows) <= settings.limit:
         return rows
     names, number, images = np.unique(studies[rows].astype(str), return_inverse=True, return_counts=True)
     order = np.random.default_rng(settings.seed).permutation(len(names))
     taken = order[np.cumsum(images[order]) <= settings.limit]
+    if len(taken) == 0:
+        raise UserError(
+            f"settings.limit={settings.limit} leaves no study: the first one drawn has {images[order[0]]} images; "
+            f"{images.max()} hold any study"
+        )
     return rows[np.isin(number, taken)]
 
 
