@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from math import isclose
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from cmcgns.evaluation.task_settings.base import PARTS, TaskSettings, register
+from cmcgns.metrics.detection import figure_names
 from cmcgns.settings.config import Positive, Weight
 
 Overlap = Annotated[float, Field(gt=0, le=1)]
-AP_NAMES = {0.4: "ap40", 0.5: "ap50", 0.75: "ap75"}
-FREE_RESPONSE = 0.5  # intersection over union at which false alarms are counted
 
 
 @register("detection")
@@ -46,6 +44,4 @@ class DetectionSettings(TaskSettings):
     @property
     def figures(self) -> list[str]:
         """Precision at overlaps that are asked for, recall, sensitivity."""
-        named = [name for iou, name in AP_NAMES.items() if any(isclose(iou, asked) for asked in self.ious)]
-        free = ["sensitivity@1fp"] if any(isclose(FREE_RESPONSE, asked) for asked in self.ious) else []
-        return ["map", *named, f"recall@{self.max_detections}", *free]
+        return figure_names(self.ious, self.max_detections)
