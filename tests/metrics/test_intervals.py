@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.cell_measures import seed_measures
-from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.contract import Predictions, seed_measures
 from cmcgns.metrics import resamples
 from cmcgns.metrics.interval_table import NO_VARIATION, ONE_PATIENT, Interval, none_if_undefined
 from cmcgns.metrics.intervals import mean_interval, measure_intervals, paired_intervals

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.cell_measures import least_positives, seed_measures
-from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.contract import Predictions, least_positives, seed_measures
 from cmcgns.evaluation.results import (
     cells_of,
     protocols_of,

@@ -14,13 +14,11 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.boxes import parse_boxes
 from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, read_manifest
 from cmcgns.data.vocabulary import is_frontal
-from cmcgns.evaluation.content import masks_sha256, pixels_sha256
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of, labels_of
+from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of, labels_of, masks_sha256, pixels_sha256
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.subsets import RULE, nested_fraction
-from cmcgns.evaluation.targets import Target
-from cmcgns.evaluation.task_settings.base import PARTS
+from cmcgns.evaluation.task_settings.base import PARTS, Target
 from cmcgns.metrics.ranking import FloatArray, IntArray
 
 _NOTHING = r"\s*(?:\[\s*\])?\s*"

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmcgns.evaluation.cell_measures import least_positives, seed_measures
-from cmcgns.evaluation.contract import Predictions, Task
+from cmcgns.evaluation.contract import Predictions, Task, least_positives, seed_measures
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.results import (
     ResultRow,

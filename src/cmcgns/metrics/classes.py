@@ -137,6 +137,24 @@ def by_class(
     )
 
 
+def means_and_classes(
+    metrics: Sequence[str],
+    compute: Callable[[npt.NDArray[np.generic]], Sequence[FloatArray]],
+    labels: FloatArray,
+    names: Sequence[str],
+    left_out: Array,
+    needed: Sequence[int] = BOTH,
+) -> Measures:
+    """Each metric's mean over the C classes, then every class; `compute`: counts (R, n) -> (R, C) of each metric."""
+
+    def columns(counts: npt.NDArray[np.generic]) -> FloatArray:
+        both = ((class_mean(each, left_out)[:, None], each) for each in compute(counts))
+        return np.concatenate([part for pair in both for part in pair], axis=1)
+
+    of = tuple(Measure(metric, name) for metric in metrics for name in ("", *names))
+    return by_class(of, columns, labels, names, left_out, needed)
+
+
 def check_exclusive(names: Sequence[str], labels: FloatArray, images: npt.NDArray[np.str_], part: str) -> None:
     """Raise unless every row has exactly one class.
 

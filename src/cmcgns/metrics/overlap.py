@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics.classes import POSITIVE, by_class, class_mean, left_out_classes
+from cmcgns.metrics.classes import POSITIVE, left_out_classes, means_and_classes
 from cmcgns.metrics.measure import Array, Measure, Measures, joined, row_means
 from cmcgns.metrics.ranking import FloatArray
 
@@ -192,16 +192,11 @@ def label_overlap_measures(arrays: Mapping[str, Array]) -> Measures:
     counts = [arrays[name].ravel() for name in ("intersection", "predicted", "truth")]
     dice, iou = (np.where(there, each.reshape(there.shape), 0.0) for each in dice_and_iou(*counts))
     everything = np.where(there, 2 * arrays["truth"] / (arrays["truth"] + float(arrays["pixels"])), 0.0)
-    left_out = left_out_classes(arrays)
 
-    def compute(drawn: npt.NDArray[np.generic]) -> FloatArray:
+    def compute(drawn: npt.NDArray[np.generic]) -> list[FloatArray]:
         weights = np.asarray(drawn, dtype=np.float64)
-        weight, columns = weights @ there, []
-        for table in (dice, iou, everything):
-            total = weights @ table
-            mean = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
-            columns += [class_mean(mean, left_out)[:, None], mean]
-        return np.concatenate(columns, axis=1)
+        weight, totals = weights @ there, [weights @ table for table in (dice, iou, everything)]
+        return [np.divide(each, weight, out=np.full_like(each, np.nan), where=weight > 0) for each in totals]
 
-    of = tuple(Measure(metric, name) for metric in ("dice", "iou", "dice_chance") for name in ("", *names))
-    return by_class(of, compute, arrays["labels"], names, left_out, POSITIVE)
+    metrics = ["dice", "iou", "dice_chance"]
+    return means_and_classes(metrics, compute, arrays["labels"], names, left_out_classes(arrays), POSITIVE)

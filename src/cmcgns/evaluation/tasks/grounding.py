@@ -13,14 +13,13 @@ import numpy.typing as npt
 import torch
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.boxes import parse_boxes
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.grounding import GroundingSettings, PhraseKind
+from cmcgns.evaluation.task_settings.of_texts import GroundingSettings, PhraseKind
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.objectives.objective import MapKind
@@ -195,10 +194,8 @@ def find_units(
         The units, and how many labels with boxes no sentence states, by label.
     """
     annotated = np.flatnonzero(~images.frame["boxes"].isin(["", "[]"]).to_numpy())
-    there = replace(images, frame=images.frame.iloc[annotated])
-    units, unsaid, names = [], Counter[str](), images.names
-    for image, stored, corners in zip(annotated.tolist(), there.frame["boxes"], there.boxes(), strict=True):
-        boxes = parse_boxes(stored, str(names[image]))
+    units, unsaid = [], Counter[str]()
+    for image, boxes, corners in images.placed(annotated):
         for label in dict.fromkeys(str(box.get("label", "")) for box in boxes):
             chosen = [number for number, box in enumerate(boxes) if str(box.get("label", "")) == label]
             if kind == "label":

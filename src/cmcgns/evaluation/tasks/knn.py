@@ -18,7 +18,7 @@ from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.knn import KnnSettings
+from cmcgns.evaluation.task_settings.learned import KnnSettings
 from cmcgns.evaluation.tasks.linear.task import check_rows, features_of, predictions
 from cmcgns.metrics.classification import binary_measures
 from cmcgns.metrics.measure import Measures

@@ -18,15 +18,15 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.features import token_batches
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.regions import Regions
 from cmcgns.evaluation.task_settings.base import PARTS
-from cmcgns.evaluation.task_settings.patch_probe import PatchProbeSettings
+from cmcgns.evaluation.task_settings.learned import PatchProbeSettings
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, choose_dtype, fit_probe
-from cmcgns.evaluation.tokens import token_batches
 from cmcgns.metrics.classes import skipped_classes
+from cmcgns.metrics.classification import patch_measures
 from cmcgns.metrics.measure import Array, Measures
-from cmcgns.metrics.patches import patch_measures
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 
 Tokens = npt.NDArray[np.float32]

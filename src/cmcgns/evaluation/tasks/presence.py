@@ -15,9 +15,9 @@ import torch
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.features import token_batches
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.presence import MAP_AUROC, PresenceSettings
-from cmcgns.evaluation.tokens import token_batches
+from cmcgns.evaluation.task_settings.of_texts import MAP_AUROC, PresenceSettings
 from cmcgns.metrics.classes import left_out_classes
 from cmcgns.metrics.classification import area_measures
 from cmcgns.metrics.measure import Array, Measures, joined

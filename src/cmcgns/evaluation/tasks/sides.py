@@ -20,7 +20,7 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.sides import SIDE_ACCURACY, SidesSettings
+from cmcgns.evaluation.task_settings.of_texts import SIDE_ACCURACY, SidesSettings
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.pretrained.model import By

@@ -11,7 +11,7 @@ from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.zero_shot import ZeroShotSettings
+from cmcgns.evaluation.task_settings.of_texts import ZeroShotSettings
 from cmcgns.metrics.classes import check_exclusive, rare_classes
 from cmcgns.metrics.classification import binary_measures, multiclass_measures
 from cmcgns.metrics.measure import Measures

@@ -17,10 +17,10 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.features import token_batches
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.regions import Regions
-from cmcgns.evaluation.task_settings.zero_shot_segmentation import MapSegmentationSettings
-from cmcgns.evaluation.tokens import token_batches
+from cmcgns.evaluation.task_settings.of_texts import MapSegmentationSettings
 from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.overlap import dice_and_iou, label_overlap_measures
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import fit_in_square, place_in_square
-from cmcgns.evaluation.targets import read_targets, whole_target
+from cmcgns.evaluation.regions import read_targets, whole_target
 from cmcgns.evaluation.tasks.segmentation.own_size import OwnSize, enlarge, kept_masks, runs_of
 from cmcgns.evaluation.tasks.segmentation.task import TASK
 from cmcgns.metrics.overlap import dice_and_iou

@@ -7,7 +7,7 @@ import torch
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.targets import read_targets
+from cmcgns.evaluation.regions import read_targets
 from cmcgns.evaluation.tasks import train_head
 from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, MaskSplit, build_decoder
 from cmcgns.evaluation.tasks.segmentation.task import TASK

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cmcgns.evaluation.features import FrozenMaps
-from cmcgns.evaluation.task_settings.detection import DetectionSettings
+from cmcgns.evaluation.task_settings.learned import DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList
 from cmcgns.evaluation.tasks.detection.head import Detector
 from cmcgns.metrics.measure import Array

@@ -17,7 +17,7 @@ from cmcgns.evaluation.features import FrozenMaps
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.base import PARTS
-from cmcgns.evaluation.task_settings.detection import DetectionSettings
+from cmcgns.evaluation.task_settings.learned import DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, anchor_grid, read_boxes
 from cmcgns.evaluation.tasks.detection.head import Detector, choose_maps, level_grids
 from cmcgns.evaluation.tasks.detection.predict import predict, with_truth

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.features import FrozenMaps
-from cmcgns.evaluation.task_settings.detection import DetectionSettings
+from cmcgns.evaluation.task_settings.learned import DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, assign, box_iou
 from cmcgns.evaluation.tasks.detection.head import Detector
 from cmcgns.evaluation.tasks.detection.predict import predict, with_truth

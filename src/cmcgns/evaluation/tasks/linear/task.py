@@ -17,7 +17,7 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.features import pooled_features
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.base import PARTS
-from cmcgns.evaluation.task_settings.linear import FinetuneSettings, LegacySettings, LinearSettings
+from cmcgns.evaluation.task_settings.learned import FinetuneSettings, LegacySettings, LinearSettings
 from cmcgns.evaluation.tasks.linear.finetune import FinetuneHead
 from cmcgns.evaluation.tasks.linear.legacy import LayerData, LayerHead
 from cmcgns.evaluation.tasks.linear.probe import choose_dtype, fit_probe, probabilities

@@ -14,8 +14,8 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import Pixels, centre_crop
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
-from cmcgns.evaluation.targets import Targets
-from cmcgns.evaluation.task_settings.segmentation import SegmentationSettings
+from cmcgns.evaluation.regions import Targets
+from cmcgns.evaluation.task_settings.learned import SegmentationSettings
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 
 

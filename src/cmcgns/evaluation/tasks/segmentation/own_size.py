@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from cmcgns.data.images.place import place_in_square
 from cmcgns.evaluation.image_set import ImageSet
-from cmcgns.evaluation.targets import Target, whole_target
+from cmcgns.evaluation.regions import whole_target
+from cmcgns.evaluation.task_settings.base import Target
 from cmcgns.metrics.measure import Array
 from cmcgns.metrics.ranking import BoolArray, IntArray
 

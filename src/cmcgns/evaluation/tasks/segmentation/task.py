@@ -14,9 +14,9 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.targets import read_targets
+from cmcgns.evaluation.regions import read_targets
 from cmcgns.evaluation.task_settings.base import PARTS
-from cmcgns.evaluation.task_settings.segmentation import SegmentationSettings
+from cmcgns.evaluation.task_settings.learned import SegmentationSettings
 from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, MaskSplit, build_decoder, decoder_name
 from cmcgns.evaluation.tasks.segmentation.own_size import COUNTS, OwnSize
 from cmcgns.evaluation.tasks.segmentation.train import DecoderHead, epoch_rows, measure_overlap
