@@ -22,7 +22,6 @@ from cmcgns.evaluation.task_settings import find_task_settings
 from cmcgns.metrics.classes import left_out_of_mean, needed_kinds
 from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.ranking import BoolArray, IntArray
-from cmcgns.settings.config import Settings
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,6 @@ class Job:
     def protocol(self) -> EvaluationProtocol:
         """What is to be done."""
         return self.data.protocol
-
-    @property
-    def settings(self) -> Settings:
-        """The task's own part of it."""
-        return self.protocol.task_settings
 
     def predictions(
         self, arrays: Mapping[str, Array], facts: Mapping[str, Any], rows: IntArray | slice = slice(None)

@@ -25,7 +25,7 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.metrics.ranking import IntArray
 
-FloatArray = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 Report = Callable[[float], None]
 
 _VERSION = 1  # to be raised whenever pooling or preprocessing gives other features
@@ -38,7 +38,7 @@ _HIGHEST = float(np.finfo(np.float16).max)
 
 def pooled_features(
     encoder: FrozenEncoder, images: ImageSet, cache: Path, progress: Report = lambda _: None
-) -> FloatArray:
+) -> Floats:
     """Features of every image, computed on first use and found again afterwards.
 
     The file's name depends on the encoder's weights and preprocessing, on the sizes, and on every image (its place,
@@ -60,7 +60,7 @@ def pooled_features(
     """
     file = cache / f"features-{_key(encoder, images)}.npy"
 
-    def block(start: int) -> FloatArray:
+    def block(start: int) -> Floats:
         rows = range(start, min(start + _BLOCK, len(images)))
 
         def fill(array: MappedArray, _: Sequence[int]) -> None:
@@ -77,13 +77,13 @@ def pooled_features(
             break
         progress(start / len(images))
         block(start)
-    features: FloatArray = cached_array(file, (len(images), encoder.width), np.float32, join)
+    features: Floats = cached_array(file, (len(images), encoder.width), np.float32, join)
     for joined in cache.glob(f"{file.stem}.*.npy"):
         joined.unlink(missing_ok=True)
     return features
 
 
-def _compute(encoder: FrozenEncoder, images: ImageSet, rows: range, progress: Report) -> FloatArray:
+def _compute(encoder: FrozenEncoder, images: ImageSet, rows: range, progress: Report) -> Floats:
     if encoder.encoder.training:
         raise RuntimeError(f"{encoder.name}: not in eval mode")
     features = np.empty((len(rows), encoder.width), dtype=np.float32)

@@ -28,15 +28,17 @@ def skipped_classes(names: Sequence[str], train: FloatArray, test: FloatArray) -
     Returns:
         name -> reason, and (C,) whether training had a positive and a negative.
     """
-    reasons: dict[str, str] = {}
-    learnt = np.ones(len(names), dtype=bool)
-    for part, labels in (("test", test), ("training", train)):
-        for value, kind in ((0, "negative"), (1, "positive")):
-            lacking = ~(labels == value).any(axis=0)
-            reasons |= {names[c]: f"no {kind} among the {part} rows" for c in np.flatnonzero(lacking).tolist()}
-            if part == "training":
-                learnt &= ~lacking
-    return reasons, learnt
+    learnt = (train == 0).any(axis=0) & (train == 1).any(axis=0)
+    return undefined_classes(names, test) | undefined_classes(names, train, "training"), learnt
+
+
+def undefined_classes(names: Sequence[str], labels: FloatArray, part: str = "test") -> dict[str, str]:
+    """Classes without a negative or a positive among the labels (n, C) of some rows, and which of them is missing."""
+    return {
+        names[c]: f"no {kind} among the {part} rows"
+        for value, kind in ((0, "negative"), (1, "positive"))
+        for c in np.flatnonzero(~(labels == value).any(axis=0)).tolist()
+    }
 
 
 _KINDS = {1: "positive", 0: "negative"}

@@ -86,7 +86,8 @@ def _match_images(
     for rank in range(int(count.max())):
         images = np.flatnonzero(rank < count)
         detection = first[images] + rank
-        overlap = _iou(boxes[detection].astype(np.float64), truth[images])[:, None]
+        found, marked = torch.from_numpy(boxes[detection].astype(np.float64)), torch.from_numpy(truth[images])
+        overlap = box_iou(found[:, None], marked).numpy()
         allowed = free[images] & (overlap >= limits[:, None])
         ranked = np.where(allowed, overlap, -1.0)[..., ::-1]
         chosen = ranked.shape[2] - 1 - ranked.argmax(axis=2)  # the later of equals
@@ -96,14 +97,14 @@ def _match_images(
         free[images[row], threshold, chosen[row, threshold]] = False
 
 
-def _iou(box: FloatArray, truth: FloatArray) -> FloatArray:
-    """(I, 4), (I, K, 4) -> (I, K)."""
-    box = box[:, None]
-    low, high = np.maximum(box[..., :2], truth[..., :2]), np.minimum(box[..., 2:], truth[..., 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=-1)
-    area, other = (np.prod(each[..., 2:] - each[..., :2], axis=-1) for each in (box, truth))
-    either = area + other - both
-    return np.asarray(np.divide(both, either, out=np.zeros_like(both), where=either > 0))
+def box_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union. (…, N, 4) and (…, K, 4) -> (…, N, K); 0 where both are empty."""
+    low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
+    high = torch.minimum(first[..., :, None, 2:], second[..., None, :, 2:])
+    both = (high - low).clamp(min=0).prod(-1)
+    area, other = ((boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1) for boxes in (first, second))
+    either = area[..., :, None] + other[..., None, :] - both
+    return torch.where(either > 0, both / either.clamp(min=torch.finfo(either.dtype).tiny), 0)
 
 
 RECALLS = np.linspace(0, 1, 101)

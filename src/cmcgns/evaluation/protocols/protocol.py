@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -17,6 +17,8 @@ from cmcgns.evaluation.task_settings import TaskSettings, find_task_settings
 from cmcgns.pretrained.prompts import SOURCES, later_wording, read_prompts
 from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
+
+Kind = TypeVar("Kind", bound=TaskSettings)
 
 
 class SplitSettings(Settings):
@@ -91,6 +93,12 @@ class EvaluationProtocol(Settings):
     def task_settings(self) -> TaskSettings:
         """`settings`, checked and with the defaults of the task."""
         return find_task_settings(self.task).model_validate(self.settings)
+
+    def settings_as(self, kind: type[Kind]) -> Kind:
+        """The same, of a task that knows what its settings are."""
+        settings = self.task_settings
+        assert isinstance(settings, kind)
+        return settings
 
     @property
     def sha256(self) -> str:

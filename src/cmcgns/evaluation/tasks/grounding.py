@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.of_texts import GroundingSettings, PhraseKind
-from cmcgns.metrics.measure import Array, Measure, Measures, row_means
+from cmcgns.metrics.measure import Array, Measures, label_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.objectives.objective import MapKind
 from cmcgns.pretrained.phrase_maps import to_pixels
@@ -47,14 +47,14 @@ class Grounding:
         """Why this task cannot be done; empty if it can."""
         if reason := encoder.lacks_report_encoder() or data.lacks_boxes(("test",)):
             return reason
-        settings = cast(GroundingSettings, data.protocol.task_settings)
+        settings = data.protocol.settings_as(GroundingSettings)
         if reason := encoder.run.lacks_map(settings.similarity):
             return f"{reason}: nothing trained its {settings.similarity} similarity"
         return ""
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Figures of every phrase in every image."""
-        settings, test = cast(GroundingSettings, job.settings), job.data.test
+        settings, test = job.protocol.settings_as(GroundingSettings), job.data.test
         model = job.encoder.run
         book = load_prompts(settings.prompts, settings.ensemble)
         texts = test.texts(model.recipe.data.text)
@@ -84,10 +84,7 @@ class Grounding:
         """Means over the phrases, then some of them by label."""
         arrays = dict(predictions.arrays)
         labels = arrays.pop("labels")
-        values = {Measure(name): column for name, column in arrays.items()}
-        for name in (name for name in _BY_LABEL if name in arrays):
-            values |= {Measure(name, str(x)): np.where(labels == x, arrays[name], np.nan) for x in np.unique(labels)}
-        return row_means(values)
+        return label_means(arrays, labels, [name for name in _BY_LABEL if name in arrays])
 
 
 def _names(images: npt.NDArray[np.str_], units: Sequence[Unit]) -> npt.NDArray[np.str_]:

@@ -7,7 +7,6 @@ vote of the k nearest training images with weights exp(similarity / temperature)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +36,7 @@ class Knn:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Let the training images of every cell vote."""
-        settings = cast(KnnSettings, job.settings)
+        settings = job.protocol.settings_as(KnnSettings)
         train, test = (features_of(job, part) for part in ("train", "test"))
         for number, cell in enumerate(job.cells):
             job.progress(f"{cell.name}: nearest neighbours", number / len(job.cells))

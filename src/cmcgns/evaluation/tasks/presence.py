@@ -7,7 +7,7 @@ No box takes part, so every labelled test image does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class Presence:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Largest values of every test image, label and kind of map."""
-        settings, names, test = cast(PresenceSettings, job.settings), job.data.label_names, job.data.test
+        settings, names, test = job.protocol.settings_as(PresenceSettings), job.data.label_names, job.data.test
         book, model = load_prompts(settings.prompts, settings.ensemble), job.encoder.run
         ensembles = Ensembles(book.of(name).positive for name in names)
         kinds = [kind for kind in get_args(MapKind) if not model.lacks_map(kind)]

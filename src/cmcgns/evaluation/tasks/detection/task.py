@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class DetectionTask:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Predictions of every cell, each as soon as it is done."""
-        settings = cast(DetectionSettings, job.settings)
+        settings = job.protocol.settings_as(DetectionSettings)
         splits = {part: _read_split(job, settings, part) for part in PARTS}
         for cell in job.cells:
             yield cell, _run_cell(job, settings, cell, splits)

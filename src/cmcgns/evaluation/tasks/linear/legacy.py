@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
+from cmcgns.evaluation.features import Floats
 from cmcgns.evaluation.task_settings.base import LabelKind
 from cmcgns.evaluation.task_settings.learned import LegacySettings
 from cmcgns.evaluation.tasks.linear.probe import log_odds
@@ -43,10 +44,10 @@ class LayerData:
         outcome: whether classes exclude each other (cross-entropy over them) or not (one of each).
     """
 
-    train: npt.NDArray[np.float32]
+    train: Floats
     labels: FloatArray
     rows: IntArray
-    val: npt.NDArray[np.float32]
+    val: Floats
     val_labels: FloatArray
     outcome: LabelKind = "binary"
 

@@ -69,11 +69,6 @@ def choose_dtype(rows: int, width: int) -> torch.dtype:
     return torch.float64 if rows <= 4 * width else torch.float32
 
 
-def probabilities(logits: FloatArray) -> FloatArray:
-    """Log-odds -> probabilities, without overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(logits / 2)))
-
-
 def log_odds(linear: FloatArray, outcome: LabelKind) -> FloatArray:
     """Outputs of a layer -> log-odds of each class, of a softmax against all others. (n, C) -> (n, C)."""
     if outcome == "binary":

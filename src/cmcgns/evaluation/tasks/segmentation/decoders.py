@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,7 +81,7 @@ class SetrDecoder(nn.Module):
     def __init__(self, width: int, stride: int, size: int, channels: Sequence[int], progressive: bool) -> None:
         super().__init__()
         self.size, self.width = size, width
-        steps = max(1, round(torch.tensor(float(stride)).log2().item())) if progressive else 1
+        steps = max(1, round(math.log2(stride))) if progressive else 1
         outputs = [channels[min(step, len(channels) - 1)] for step in range(steps)]
         kernel = 3 if progressive else 1
         self.steps = nn.ModuleList(
