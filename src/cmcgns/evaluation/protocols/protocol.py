@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.common.packaged import packaged_names, packaged_text
-from cmcgns.evaluation.task_settings import TaskSettings, find_task_settings
+from cmcgns.evaluation.task_settings import TaskSettings, find_task_settings, task_names
 from cmcgns.pretrained.prompts import SOURCES, later_wording, read_prompts
 from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
@@ -192,6 +192,9 @@ def _inline_prompts(content: dict[str, Any], name: str) -> None:
     """Put a file of prompts into the protocol itself: what it says decides results, so it belongs into the hash."""
     settings = content.get("settings")
     prompts = settings.get("prompts") if isinstance(settings, dict) else None
+    task = content.get("task")
+    if task in task_names() and "prompts" not in find_task_settings(task).model_fields:
+        return  # a key that the task does not have is refused as any other
     if isinstance(settings, dict) and isinstance(prompts, str) and prompts not in SOURCES:
         file = _file_of(prompts)
         if file is None:
