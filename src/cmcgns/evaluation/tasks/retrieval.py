@@ -122,7 +122,7 @@ def _draw(rows: IntArray, studies: npt.NDArray[np.object_], settings: RetrievalS
     if len(taken) == 0:
         raise UserError(
             f"settings.limit={settings.limit} leaves no study: the first one drawn has {images[order[0]]} images; "
-            f"{images.max()} hold any study"
+            f"with {images.max()} or more any study fits"
         )
     return rows[np.isin(number, taken)]
 
