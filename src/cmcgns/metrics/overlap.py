@@ -24,7 +24,7 @@ _TIE = 1e-5  # of the largest absolute value: interpolating equal values leaves 
 _LEAST_NOISE = 1e-3  # of a map's range
 
 
-def box_masks(boxes: Sequence[npt.NDArray[np.float64]], size: int, offset: float = 0) -> Tensor:
+def box_masks(boxes: Sequence[npt.NDArray[np.float64]], size: int) -> Tensor:
     """Boxes -> (N, size, size) true inside any box of a phrase; empty where all boxes lie outside of the square.
 
     A pixel is inside if its centre is; a box between centres has the pixel that its own centre lies in.
@@ -32,10 +32,9 @@ def box_masks(boxes: Sequence[npt.NDArray[np.float64]], size: int, offset: float
     Args:
         boxes: for each phrase (k, 4) x0, y0, x1, y1.
         size: side of the square.
-        offset: what was cropped from the left and the top.
     """
     owner = torch.from_numpy(np.repeat(np.arange(len(boxes)), [len(each) for each in boxes]))
-    corners = torch.from_numpy(np.concatenate([each.reshape(-1, 4) for each in boxes]) - offset)
+    corners = torch.from_numpy(np.concatenate([each.reshape(-1, 4) for each in boxes]))
     centre = torch.arange(size, dtype=torch.float64) + 0.5
     along = []
     for axis in (0, 1):

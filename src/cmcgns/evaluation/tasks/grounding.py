@@ -58,7 +58,7 @@ class Grounding:
         model = job.encoder.run
         book = load_prompts(settings.prompts, settings.ensemble)
         texts = test.texts(model.recipe.data.text)
-        units, unsaid = find_units(test, settings.phrases, book, texts)
+        units, unsaid = find_units(test, settings.phrases, book, texts, job.encoder.image_size)
         if not units:
             raise UserError(f"{job.data.name}: no report sentence states a label that has boxes")
         found = _judge(job, settings, units, book)
@@ -141,8 +141,7 @@ def _figures(
 ) -> dict[str, torch.Tensor]:
     """(n,) of every figure."""
     size = job.encoder.image_size
-    offset = (job.data.test.pixels.shape[1] - size) // 2
-    masks = box_masks([unit.boxes for unit in units], size, offset)
+    masks = box_masks([unit.boxes for unit in units], size)
     outside = ~masks.flatten(1).any(1)
     found: dict[str, torch.Tensor] = {}
     for kind, values in maps.items():
@@ -164,7 +163,7 @@ class Unit:
         image: its number in the set.
         label: of the boxes.
         phrases: sentences that say it; their maps are averaged.
-        boxes: (k, 4) x0, y0, x1, y1 in pixels of the stored square.
+        boxes: (k, 4) x0, y0, x1, y1 in pixels of the crop; they may reach out of it.
     """
 
     image: int
@@ -174,7 +173,7 @@ class Unit:
 
 
 def find_units(
-    images: ImageSet, kind: PhraseKind, book: PromptBook, texts: Sequence[str]
+    images: ImageSet, kind: PhraseKind, book: PromptBook, texts: Sequence[str], crop: int
 ) -> tuple[list[Unit], dict[str, int]]:
     """All phrases with boxes, in the order of the images.
 
@@ -186,13 +185,14 @@ def find_units(
             only boxes of that side count.
         book: prompts, and the words that tell what a sentence is about.
         texts: the report of each row.
+        crop: side of what the encoder sees of the square.
 
     Returns:
         The units, and how many labels with boxes no sentence states, by label.
     """
     annotated = np.flatnonzero(~images.frame["boxes"].isin(["", "[]"]).to_numpy())
     units, unsaid = [], Counter[str]()
-    for image, boxes, corners in images.placed(annotated):
+    for image, boxes, corners in images.placed(annotated, crop):
         for label in dict.fromkeys(str(box.get("label", "")) for box in boxes):
             chosen = [number for number, box in enumerate(boxes) if str(box.get("label", "")) == label]
             if kind == "label":
