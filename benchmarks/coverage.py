@@ -109,7 +109,7 @@ def coverage(name: str, positives: int, simulations: int, resamples: int = 500, 
         if len(found) == 1:
             table = measure_intervals(found, groups, None, resamples, seed).mean
         else:
-            table = paired_intervals(found[:1], found[1:], groups, None, resamples, seed).difference
+            table = paired_intervals(found[:1], found[1:], groups, resamples, seed).difference
         hits += bool(table.low[0] <= truth <= table.high[0])
     return hits / simulations
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from cmcgns.evaluation.subsets import nested_fraction
-from cmcgns.evaluation.task_settings.linear import LegacySettings
+from cmcgns.evaluation.task_settings.learned import LegacySettings
 from cmcgns.evaluation.tasks.linear.legacy import LayerData, LayerHead
 from cmcgns.evaluation.tasks.linear.probe import choose_dtype, fit_probe
 from cmcgns.evaluation.tasks.train_head import Schedule, train_head

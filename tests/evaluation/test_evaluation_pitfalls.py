@@ -14,14 +14,14 @@ from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.protocols.protocol import Cell, load_protocol
 from cmcgns.evaluation.subsets import nested_fraction
-from cmcgns.evaluation.task_settings.detection import DetectionSettings
-from cmcgns.evaluation.task_settings.segmentation import SegmentationSettings
+from cmcgns.evaluation.task_settings.learned import DetectionSettings, SegmentationSettings
 from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, anchor_grid, read_boxes
-from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, detect
+from cmcgns.evaluation.tasks.detection.predict import detect
 from cmcgns.evaluation.tasks.detection.train import detection_loss
 from cmcgns.evaluation.tasks.linear import finetune
 from cmcgns.evaluation.tasks.segmentation.decoders import turn_and_scale
 from cmcgns.evaluation.tasks.segmentation.train import draw_changes
+from cmcgns.metrics.detection import MatchedDetections
 from cmcgns.metrics.overlap import overlap_measures
 from cmcgns.prepare.sources.base import SourceOptions, SplitRule
 from cmcgns.prepare.sources.siim import join_rows

@@ -1,6 +1,7 @@
 """From kept predictions to result rows: how many rows each figure is about, and why one has no interval."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,23 @@ def test_phrases_of_a_class_are_counted(tmp_path: Path, monkeypatch: pytest.Monk
     found = judged(Phrases(), tmp_path, monkeypatch)
     counts = {label: (row.n, row.positives, row.patients) for (_, label), row in found.items()}
     assert counts == {"": (2 * TEST, None, 12), "Edema": (TEST, None, 12), "Mass": (TEST - 1, None, 12)}
+
+
+class Halves(Classes):
+    """Mass was not learnt; both classes get a probability of one half."""
+
+    def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
+        for cell, found in super().run(job):
+            more = {"probabilities": np.full((TEST, 2), 0.5), "counted": np.array([True, False])}
+            yield cell, replace(found, arrays=found.arrays | more)
+
+
+def test_a_class_that_was_not_learnt_is_in_no_reliability_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = judged(Halves(), tmp_path, monkeypatch)
+    (curve,) = figures.reliability_of(tmp_path / "out", {row.protocol for row in found.values()})
+    assert (curve.predicted, curve.observed, curve.count) == ((0.5,), (0.5,), (TEST,))
 
 
 def test_a_figure_without_variation_says_so_in_the_results_and_on_the_page(

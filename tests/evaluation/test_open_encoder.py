@@ -170,6 +170,13 @@ def test_a_random_start_is_the_same_every_time() -> None:
     assert open_encoder("random:resnet18", image_size=32, seed=1).sha256 != first
 
 
+def test_only_a_random_start_has_seen_nothing(state: STATE, tmp_path: Path) -> None:
+    random = open_encoder("random:resnet18", image_size=32)
+    assert random.seen_nothing
+    assert random.at_size(64).seen_nothing
+    assert not opened(state, tmp_path).seen_nothing
+
+
 COMMIT = "0" * 40
 
 

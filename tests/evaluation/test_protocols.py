@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cmcgns.common.errors import UserError
+from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.protocols import list_protocols, load_protocol, protocol_titles
+from cmcgns.evaluation.tasks import get_task
 from cmcgns.pretrained import prompts
 from cmcgns.pretrained.prompts import packaged_prompts
 
@@ -80,8 +83,9 @@ def test_a_change_on_the_command_line_changes_id_and_hash() -> None:
     assert load_protocol("linear/v1", ["split.test=[train]"]).id != changed.id
 
 
-def test_a_file_of_prompts_becomes_part_of_the_protocol(tmp_path: Path) -> None:
-    prompts = tmp_path / "prompts.yaml"
+@pytest.mark.parametrize("name", ["prompts.yaml", "prompts.txt", "prompts"])
+def test_a_file_of_prompts_becomes_part_of_the_protocol(name: str, tmp_path: Path) -> None:
+    prompts = tmp_path / name
     hashes = []
     for sentence in ("Fluid.", "Fluid is seen."):
         prompts.write_text(f"Edema: {{positive: [{sentence}], negative: [No fluid.]}}\n")
@@ -91,6 +95,24 @@ def test_a_file_of_prompts_becomes_part_of_the_protocol(tmp_path: Path) -> None:
     assert hashes[0] != hashes[1]
     with pytest.raises(UserError, match="no such file"):
         load_protocol("zero-shot/v1", ["settings.prompts=missing.yaml"])
+    with pytest.raises(UserError, match="neither a file nor one of built-in, phantom, template"):
+        load_protocol("zero-shot/v1", [f"settings.prompts={'x' * 5000}"])
+
+
+def test_prompts_of_the_home_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").write_text("Edema: {positive: [Fluid.], negative: [No fluid.]}\n")
+    assert "Edema" in load_protocol("zero-shot/v1", ["settings.prompts=~/mine"]).settings["prompts"]
+
+
+@pytest.mark.parametrize("iou", [0.4, 0.500001, 0.75])
+def test_a_figure_of_an_overlap_is_known_where_it_is_made(iou: float) -> None:
+    protocol = load_protocol("detection/v1", [f"settings.ious=[{iou}]", f"primary=ap{iou * 100:.0f}"])
+    nothing = {name: np.zeros((0, 4)) for name in ("boxes", "truth_boxes")} | {"scores": np.zeros(0)}
+    nothing |= {name: np.zeros(0, dtype=np.int64) for name in ("image", "truth_image")}
+    how = {"ious": np.array([iou]), "skip_empty": np.array(False), "max_detections": np.array(100)}
+    made = get_task("detection").measures(Predictions(np.arange(2), np.arange(2), nothing | how, {}))
+    assert [each.metric for each in made.of] == protocol.task_settings.figures
 
 
 @pytest.mark.parametrize("name", ["zero-shot/v1", "phantom-sides/v1"])

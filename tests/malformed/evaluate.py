@@ -86,7 +86,8 @@ PROTOCOLS = [
     Call(f"{BY} knn/v1 --set image_size=7", ["image_size", "greater than or equal to 16"]),
     Call(f"{BY} retrieval/v1 --set settings.ks=[]", ["ks", "at least 1"]),
     Call(f"{BY} zero-shot/v1 --set settings.prompts=nothing.yaml", ["nothing.yaml", "no such"]),
-    Call(f"{BY} zero-shot/v1 --set settings.prompts=nothing", ["nothing", "template"], status=1),
+    Call(f"{BY} zero-shot/v1 --set settings.prompts=nothing", ["nothing", "neither a file nor one of", "template"]),
+    Call(f"{BY} knn/v1 --set settings.prompts=nothing", ["prompts is no setting", "cmcgns protocols show"]),
     Call(f"{BY} zero-shot/v1 --set settings.prompts={MINE}", ["mine.yaml", "Edema", "mapping"], {MINE: "Edema: 3\n"}),
     Call(f"{BY} zero-shot/v1 --set settings.prompts={MINE}", ["Edema", "negative"], {
         MINE: "Edema: {positive: [Edema.]}\n"}),

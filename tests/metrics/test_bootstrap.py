@@ -45,7 +45,7 @@ def paired_areas(
     first: npt.ArrayLike, second: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike, resamples: int
 ) -> Interval:
     sides = ([of_areas(scores, labels)] for scores in (first, second))
-    return first_of(paired_intervals(*sides, groups, None, resamples).difference)
+    return first_of(paired_intervals(*sides, groups, resamples).difference)
 
 
 def test_whole_patients_are_drawn_and_as_many_as_there_are() -> None:
@@ -121,7 +121,7 @@ def test_paired_difference_of_equals_is_zero_and_is_narrower_than_unpaired() -> 
 
 def test_paired_difference_takes_any_statistics() -> None:
     values, groups = clustered(3, 50)
-    doubled = paired_intervals([of_values(2 * values)], [of_values(values)], groups, None, 50).difference
+    doubled = paired_intervals([of_values(2 * values)], [of_values(values)], groups, 50).difference
     alone = mean_interval(values, groups, 50)
     np.testing.assert_allclose(doubled.records()[0], [alone.value, alone.low, alone.high, 50])
 

@@ -91,7 +91,7 @@ def coverage(draw: Draw, simulations: int, resamples: int, by_patient: bool = Tr
             table = measure_intervals(sample.measures, groups, None, resamples, seed).mean
         else:
             first, second = sample.measures
-            table = paired_intervals([first], [second], groups, None, resamples, seed).difference
+            table = paired_intervals([first], [second], groups, resamples, seed).difference
         hits += bool(table.low[0] <= sample.truth <= table.high[0])
     return hits / simulations
 

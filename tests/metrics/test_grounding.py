@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.images.place import place_boxes
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.pretrained.phrase_maps import to_pixels
 
@@ -35,8 +36,10 @@ def test_boxes_are_cut_at_the_border_and_gone_beyond_it() -> None:
 
 
 def test_a_crop_moves_boxes() -> None:
-    assert box_masks([boxes((4, 4, 6, 6))], 8, offset=3)[0].nonzero().tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
-    assert not box_masks([boxes((0, 0, 3, 3))], 8, offset=3).any()
+    drawn = {"x": 4, "y": 4, "width": 2, "height": 2}, {"x": 0, "y": 0, "width": 3, "height": 3}
+    seen, outside = box_masks([place_boxes([each], 14, 14, 14, 8) for each in drawn], 8)
+    assert seen.nonzero().tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
+    assert not outside.any()
 
 
 def test_a_perfect_map_gets_the_best_of_every_figure() -> None:

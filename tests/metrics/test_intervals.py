@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.cell_measures import seed_measures
-from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.contract import Predictions, seed_measures
 from cmcgns.metrics import resamples
 from cmcgns.metrics.interval_table import NO_VARIATION, ONE_PATIENT, Interval, none_if_undefined
 from cmcgns.metrics.intervals import mean_interval, measure_intervals, paired_intervals
@@ -162,18 +161,18 @@ def test_one_patient_has_values_but_no_interval() -> None:
 
 def test_paired_difference_agrees_with_one_at_a_time() -> None:
     one, other = Counted(8), Counted(9)
-    found = paired_intervals([one.measures], [other.measures], one.groups, None, 300, 3)
+    found = paired_intervals([one.measures], [other.measures], one.groups, 300, 3)
     areas = [mean_area(each.scores, one.labels) for each in (one, other)]
     expected = percentile_interval(lambda counts: areas[0](counts) - areas[1](counts), one.groups, 300, 3)
     assert found.difference.records()[0] == pytest.approx((expected.value, expected.low, expected.high, 300))
-    swapped = paired_intervals([other.measures], [one.measures], one.groups, None, 300, 3)
+    swapped = paired_intervals([other.measures], [one.measures], one.groups, 300, 3)
     np.testing.assert_allclose(swapped.difference.low, -found.difference.high)
     assert found.difference.high[0] - found.difference.low[0] > 0
 
 
 def test_paired_seeds_are_averaged_before_they_are_compared() -> None:
     first, second = [Counted(k) for k in range(3)], [Counted(k, weight=3.0) for k in (5, 6)]
-    found = paired_intervals([o.measures for o in first], [o.measures for o in second], first[0].groups, None, 200)
+    found = paired_intervals([o.measures for o in first], [o.measures for o in second], first[0].groups, 200)
     values = [np.mean([one.values for one in side], axis=0) for side in (first, second)]
     expected = mean_interval(values[0] - values[1], first[0].groups, 200)
     assert found.difference.records()[3] == pytest.approx((expected.value, expected.low, expected.high, 200))

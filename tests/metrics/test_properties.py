@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.cell_measures import seed_measures
-from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.contract import Predictions, seed_measures
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.interval_table import IntervalTable
 from cmcgns.metrics.intervals import measure_intervals

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cmcgns.evaluation.cell_measures import seed_measures
-from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.contract import Predictions, seed_measures
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.interval_table import NARROW, IntervalTable
 from cmcgns.metrics.intervals import measure_intervals, paired_intervals

@@ -149,8 +149,9 @@ def test_long_texts_are_cut_and_that_is_said(kind: str, tmp_path: Path, caplog: 
 
 
 def test_an_image_encoder_alone_has_no_text(tmp_path: Path) -> None:
-    encoder = open_encoder(f"transformers:{folder_of('dinov2', tmp_path)}")
+    encoder = open_encoder(f"transformers:{folder_of('dinov2', tmp_path / 'random-vit')}")
     assert encoder.pretrained is None
+    assert not encoder.seen_nothing  # whatever its folder is called
     assert "no report encoder" in encoder.lacks_report_encoder()
     larger = encoder.at_size(48)
     assert larger.tokens(torch.zeros(1, 3, 48, 48)).shape == (1, 36, 16)

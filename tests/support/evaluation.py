@@ -156,7 +156,10 @@ def tiny_run() -> FrozenEncoder:
     torch.manual_seed(0)
     model = Pretrained(build_task(recipe, len(tokenizer), load_weights=False), tokenizer, recipe)
     image_encoder = model.task.model.image_encoder
-    return FrozenEncoder("random tiny", image_encoder, recipe.data.image_size, recipe.data.resize, pretrained=model)
+    data = recipe.data
+    return FrozenEncoder(
+        "random tiny", image_encoder, data.image_size, data.resize, pretrained=model, seen_nothing=True
+    )
 
 
 def protocol_of(task: str, settings: dict[str, Any] | None = None, **more: Any) -> EvaluationProtocol:

@@ -83,12 +83,12 @@ def run_on(data: Path, out: Path) -> FrozenEncoder:
     return encoder_of(out)
 
 
-def encoder_of(run: Path | None, name: str = "run") -> FrozenEncoder:
+def encoder_of(run: Path | None, name: str = "run", seen_nothing: bool = False) -> FrozenEncoder:
     pretrained = SimpleNamespace(folder=run) if run is not None else None
-    return cast(FrozenEncoder, SimpleNamespace(name=name, pretrained=pretrained))
+    return cast(FrozenEncoder, SimpleNamespace(name=name, pretrained=pretrained, seen_nothing=seen_nothing))
 
 
-RANDOM = encoder_of(None, "random resnet18")
+RANDOM = encoder_of(None, "random resnet18", seen_nothing=True)
 """An encoder that saw nothing."""
 
 

@@ -11,7 +11,8 @@ from cmcgns.data.manifest import write_manifest
 from cmcgns.evaluation.contract import Job
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.tasks.linear.probe import LinearProbe, probabilities
+from cmcgns.evaluation.tasks.linear.probe import LinearProbe
+from cmcgns.pretrained.zero_shot import probability
 from support.evaluation import job_of, oracle, parts_of, protocol_of, write_pictures
 
 CLASSES = ("A", "B", "C")
@@ -44,7 +45,7 @@ def change_labels(folder: Path, change: Any) -> None:
 
 def predicted(probe: LinearProbe, features: np.ndarray) -> np.ndarray:
     """Probabilities (n, C) of a probe."""
-    return probabilities(probe.logits(features))
+    return probability(probe.logits(features), 1.0)
 
 
 def make_job(

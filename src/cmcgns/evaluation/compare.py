@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.cell_measures import least_positives, seed_measures
-from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.contract import Predictions, least_positives, seed_measures
 from cmcgns.evaluation.results import (
     cells_of,
     protocols_of,
@@ -62,19 +61,19 @@ class ComparisonRow:
     protocol: str
     dataset: str
     fraction: float | None
-    metric: str
-    label: str
-    primary: bool
-    a: float | None
-    b: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    n: int
-    patients: int
-    seeds: int
-    resamples: int
-    clear: bool
+    metric: str = ""
+    label: str = ""
+    primary: bool = False
+    a: float | None = None
+    b: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    patients: int = 0
+    seeds: int = 0
+    resamples: int = 0
+    clear: bool = False
     note: str = ""
     support: int = 0
 
@@ -156,12 +155,12 @@ def _compare_protocol(
         a, b = both[: len(cells)], both[len(cells) :]
         names = [[f"{one.metric} {one.label}".strip() for one in side[0].of] for side in (a, b)]
         only += _only_in_one(f"{name}, ", names[0], names[1], first, second)
-        found = paired_intervals(a, b, sides[0][0].patients, None, resamples)
+        found = paired_intervals(a, b, sides[0][0].patients, resamples)
+        table, dataset = found.difference, str(records[0].get("dataset", ""))
         template = ComparisonRow(
-            name, str(records[0].get("dataset", "")), fraction, "", "", False, None, None, None, None, None,
-            found.difference.rows, found.difference.patients, len(cells), 0, False, note,
-        )  # fmt: skip
-        yield from _rows(template, found, a[0].notes, primary or found.difference.of[0].metric)
+            name, dataset, fraction, n=table.rows, patients=table.patients, seeds=len(cells), note=note
+        )
+        yield from _rows(template, found, a[0].notes, primary or table.of[0].metric)
 
 
 def _rows(

@@ -6,20 +6,22 @@ Predictions are kept; every figure, interval, subgroup and paired comparison is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from cmcgns.common.errors import UserError
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
+from cmcgns.evaluation.task_settings import find_task_settings
+from cmcgns.metrics.classes import left_out_of_mean, needed_kinds
 from cmcgns.metrics.measure import Array, Measures
-from cmcgns.metrics.ranking import IntArray
-from cmcgns.settings.config import Settings
+from cmcgns.metrics.ranking import BoolArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,6 @@ class Job:
         """What is to be done."""
         return self.data.protocol
 
-    @property
-    def settings(self) -> Settings:
-        """The task's own part of it."""
-        return self.protocol.task_settings
-
     def predictions(
         self, arrays: Mapping[str, Array], facts: Mapping[str, Any], rows: IntArray | slice = slice(None)
     ) -> Predictions:
@@ -104,3 +101,57 @@ class Task(Protocol):
     def measures(self, predictions: Predictions) -> Measures:
         """Figures of one cell."""
         ...
+
+
+def least_positives(settings: Mapping[str, Any]) -> int:
+    """Positive and negative patients that a class must have to count in a mean, of a protocol as it was recorded."""
+    task = find_task_settings(settings["task"]).model_validate(settings.get("settings", {}))
+    return int(getattr(task, "min_positives", 1))  # 1 where there are no classes
+
+
+def seed_measures(
+    task: Task, predictions: Sequence[Predictions], least: int, mask: BoolArray | None = None
+) -> list[Measures]:
+    """Figures of each seed, means over the same classes; seeds that predict the same share one object.
+
+    At 100 % of the labels a probe that is solved to convergence does not depend on its seed: it is computed once.
+
+    Args:
+        task: makes figures of predictions.
+        predictions: one a seed, of one encoder or of several that are compared.
+        least: positive and negative patients that a class must have to count in a mean.
+        mask: (n,) true for the rows of a subgroup; None: all.
+
+    Raises:
+        UserError: the seeds judged different rows.
+    """
+    found: list[Measures] = []
+    more = _left_out(predictions, least, mask)
+    for place, one in enumerate(predictions):
+        if not np.array_equal(one.rows, predictions[0].rows):
+            raise UserError("the seeds of a cell judged different rows: evaluate again into a new folder")
+        before = next((k for k in range(place) if _same(one, predictions[k])), None)
+        whole = replace(one, arrays={**one.arrays, **more})
+        found.append(task.measures(whole) if before is None else found[before])
+    return found
+
+
+def _left_out(predictions: Sequence[Predictions], least: int, mask: BoolArray | None) -> dict[str, Array]:
+    """Array `left_out` of what has classes: one that any seed did not learn counts in the mean of none.
+
+    An array `positives_alone` says that a figure needs no rows without the class, as those of places in an image.
+    """
+    first = predictions[0]
+    if not {"label_names", "counted"} <= first.arrays.keys():
+        return {}
+    rows = slice(None) if mask is None else mask
+    counted = np.all([one.arrays["counted"] for one in predictions], axis=0)
+    labels, needed = first.arrays["labels"][rows], needed_kinds(first.arrays)
+    return {"left_out": left_out_of_mean(labels, counted, first.patients[rows], least, needed)}
+
+
+def _same(one: Predictions, other: Predictions) -> bool:
+    if one.arrays.keys() != other.arrays.keys() or not np.array_equal(one.patients, other.patients):
+        return False
+    pairs = [(one.arrays[name], other.arrays[name]) for name in one.arrays]
+    return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)

@@ -12,15 +12,13 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.boxes import parse_boxes
-from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, read_manifest
+from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, label_columns, read_manifest
 from cmcgns.data.vocabulary import is_frontal
-from cmcgns.evaluation.content import masks_sha256, pixels_sha256
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of, labels_of
+from cmcgns.evaluation.image_set import UNCERTAIN, ImageSet, image_set_of, labels_of, masks_sha256, pixels_sha256
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.subsets import RULE, nested_fraction
-from cmcgns.evaluation.targets import Target
-from cmcgns.evaluation.task_settings.base import PARTS
+from cmcgns.evaluation.task_settings.base import PARTS, Target
 from cmcgns.metrics.ranking import FloatArray, IntArray
 
 _NOTHING = r"\s*(?:\[\s*\])?\s*"
@@ -286,7 +284,7 @@ def _held_out(train: pd.DataFrame, share: float, seed: int) -> pd.Index:
 
 
 def _label_names(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol) -> list[str]:
-    there = [str(name).removeprefix("label_") for name in frame if str(name).startswith("label_")]
+    there = [name.removeprefix(LABEL) for name in label_columns(frame)]
     missing = [name for name in (*protocol.labels, *protocol.uncertain) if name not in there]
     if missing:
         found = ", ".join(there) or "none"

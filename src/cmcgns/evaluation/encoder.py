@@ -40,6 +40,7 @@ class FrozenEncoder:
         resize: long side of an image before the centre crop to `image_size`.
         statistics: of its normalisation.
         pretrained: the run that it comes from, with its report encoder; None for an image encoder alone.
+        seen_nothing: its weights are random, so no image can have been seen before.
 
     Attributes:
         width: channels C of the pooled features.
@@ -58,9 +59,10 @@ class FrozenEncoder:
         resize: int,
         statistics: Statistics = HALF,
         pretrained: Pretrained | None = None,
+        seen_nothing: bool = False,
     ) -> None:
         self.name, self.image_size, self.resize = name, image_size, resize
-        self.statistics, self.pretrained = statistics, pretrained
+        self.statistics, self.pretrained, self.seen_nothing = statistics, pretrained, seen_nothing
         self.encoder = encoder.eval().requires_grad_(False)
         self.width = encoder.width
         self._levels = _choose_levels(encoder.body)
@@ -179,7 +181,9 @@ class FrozenEncoder:
             encoder.body.set_input_size(img_size=size)
         resize = round(self.resize * size / self.image_size)
         try:
-            return FrozenEncoder(self.name, encoder, size, resize, self.statistics, self.pretrained)
+            return FrozenEncoder(
+                self.name, encoder, size, resize, self.statistics, self.pretrained, self.seen_nothing
+            )
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UserError(f"{self.name} does not take images of {size} px: {error}") from error
 

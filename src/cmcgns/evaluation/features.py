@@ -1,14 +1,14 @@
-"""What a frozen encoder makes of images, computed once and kept on disk: pooled features, and maps of its stages.
+"""What a frozen encoder makes of images: pooled features and maps of its stages, kept on disk, and patch tokens.
 
 Maps are kept in half precision, pooled features as float32: half precision would save 0.8 GB of 1.6 for 190,000
 images of 2,048 features, but overflows above 65,504, and features that differ in the eleventh bit would tie, which a
-ranking metric notices.
+ranking metric notices. Tokens are made a few images at a time: of a whole split they would not fit into memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.metrics.ranking import IntArray
 
-FloatArray = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 Report = Callable[[float], None]
 
 _VERSION = 1  # to be raised whenever pooling or preprocessing gives other features
@@ -38,7 +38,7 @@ _HIGHEST = float(np.finfo(np.float16).max)
 
 def pooled_features(
     encoder: FrozenEncoder, images: ImageSet, cache: Path, progress: Report = lambda _: None
-) -> FloatArray:
+) -> Floats:
     """Features of every image, computed on first use and found again afterwards.
 
     The file's name depends on the encoder's weights and preprocessing, on the sizes, and on every image (its place,
@@ -60,7 +60,7 @@ def pooled_features(
     """
     file = cache / f"features-{_key(encoder, images)}.npy"
 
-    def block(start: int) -> FloatArray:
+    def block(start: int) -> Floats:
         rows = range(start, min(start + _BLOCK, len(images)))
 
         def fill(array: MappedArray, _: Sequence[int]) -> None:
@@ -77,13 +77,13 @@ def pooled_features(
             break
         progress(start / len(images))
         block(start)
-    features: FloatArray = cached_array(file, (len(images), encoder.width), np.float32, join)
+    features: Floats = cached_array(file, (len(images), encoder.width), np.float32, join)
     for joined in cache.glob(f"{file.stem}.*.npy"):
         joined.unlink(missing_ok=True)
     return features
 
 
-def _compute(encoder: FrozenEncoder, images: ImageSet, rows: range, progress: Report) -> FloatArray:
+def _compute(encoder: FrozenEncoder, images: ImageSet, rows: range, progress: Report) -> Floats:
     if encoder.encoder.training:
         raise RuntimeError(f"{encoder.name}: not in eval mode")
     features = np.empty((len(rows), encoder.width), dtype=np.float32)
@@ -202,3 +202,21 @@ def _map_key(encoder: FrozenEncoder, pixels: Pixels, size: int) -> str:
     for first in range(0, len(pixels), 1024):
         digest.update(pixels[first : first + 1024].tobytes())
     return digest.hexdigest()[:24]
+
+
+def token_batches(
+    encoder: FrozenEncoder, images: ImageSet, rows: IntArray, tell: Callable[[float], None]
+) -> Iterator[tuple[IntArray, Tensor]]:
+    """Some images (b,) at a time and their tokens (b, P, C), where the encoder is.
+
+    Raises:
+        UserError: a token that is not finite; names the image.
+    """
+    for start in range(0, len(rows), _BATCH):
+        tell(start / len(rows))
+        batch = rows[start : start + _BATCH]
+        tokens = encoder.tokens(encoder.tensors(np.asarray(images.pixels[batch]))).float()
+        finite = torch.isfinite(tokens).flatten(1).all(1).cpu().numpy()
+        if not finite.all():
+            raise UserError(f"{encoder.name}: tokens of {images.names[batch[~finite][0]]} are not finite")
+        yield batch, tokens

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmcgns.evaluation.cell_measures import least_positives, seed_measures
-from cmcgns.evaluation.contract import Predictions, Task
+from cmcgns.evaluation.contract import Predictions, Task, least_positives, seed_measures
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.results import (
     ResultRow,
@@ -54,14 +53,18 @@ class ReliabilityCurve:
 
 
 def reliability_of(folder: Path, names: Iterable[str]) -> list[ReliabilityCurve]:
-    """One curve a protocol that predicts probabilities: all classes together, most labels, first seed."""
+    """One curve a protocol that predicts probabilities: all classes together, most labels, first seed.
+
+    Classes that were not learnt are left out: what is predicted for them says nothing.
+    """
     curves = []
     for name in names:
         cell = max(cells_of(folder, name), key=lambda cell: cell.fraction or 0)
         arrays = read_predictions(folder, name, cell).arrays
         if "probabilities" not in arrays:
             continue
-        found = reliability(arrays["probabilities"].reshape(-1, 1), arrays["labels"].reshape(-1, 1))
+        labels = np.where(arrays["counted"], arrays["labels"], np.nan)  # as the figures of calibration do
+        found = reliability(arrays["probabilities"].reshape(-1, 1), labels.reshape(-1, 1))
         used = found.rows[0] > 0
         values = (tuple(row[0][used].tolist()) for row in (found.probability, found.positive, found.rows))
         curves.append(ReliabilityCurve(name, cell.fraction, *values))

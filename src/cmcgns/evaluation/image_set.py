@@ -1,17 +1,27 @@
-"""Images of a prepared dataset with labels, boxes and masks: what the protocols read."""
+"""Images of a prepared dataset with labels, boxes and masks: what the protocols read.
+
+Hashes of images and masks as they enter a result are remembered as long as the files are the same ones. A hundred
+thousand images of 256 pixels are 7 GB, which takes half a minute to read and hash: too long for a second call that
+has nothing to do, and for each of several protocols on the same data.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from cmcgns.common.array_cache import cache_folder
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import file_stamp, sha256, write_bytes
 from cmcgns.data.boxes import placed_boxes
 from cmcgns.data.images.masks import read_mask
 from cmcgns.data.images.place import Pixels, fit_in_square, have_one_shape
@@ -23,6 +33,7 @@ from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 from cmcgns.settings.config import TextKind
 
 UNCERTAIN = -1
+_BLOCK = 1024  # images hashed at once
 
 
 @dataclass(frozen=True)
@@ -63,12 +74,18 @@ class ImageSet:
         Raises:
             UserError: rows that were not annotated at all, or whose boxes are malformed; names the first.
         """
-        columns, placed = self.frame[["boxes", "width", "height"]], []
-        for name, (text, width, height) in zip(self.names, columns.itertuples(index=False), strict=True):
+        return [corners for _, _, corners in self.placed(np.arange(len(self)), crop)]
+
+    def placed(
+        self, rows: IntArray, crop: int | None = None
+    ) -> Iterator[tuple[int, list[dict[str, Any]], FloatArray]]:
+        """Some rows (b,), each with its k boxes as they are stated and as :meth:`boxes` places them."""
+        columns, names = self.frame[["boxes", "width", "height"]].iloc[rows], self.names[rows]
+        for row, name, cells in zip(rows.tolist(), names, columns.itertuples(index=False), strict=True):
+            text, width, height = cells
             if not text:
                 raise UserError(f"{name}: has no annotation of boxes (an empty list would be [])")
-            placed.append(placed_boxes(text, width, height, str(name), self.pixels.shape[1], crop, inside=True)[1])
-        return placed
+            yield row, *placed_boxes(text, width, height, str(name), self.pixels.shape[1], crop, inside=True)
 
     def masks(self, rows: IntArray | None = None) -> BoolArray:
         """(b, S, S) true inside, of some rows (b,) or all; images without a mask have an empty one.
@@ -154,3 +171,43 @@ def labels_of(
     meaning = np.array([uncertain.get(name, np.nan) for name in label_names])
     labels = np.where(stated == UNCERTAIN, meaning, stated)
     return np.where(np.isnan(stated), 0.0, labels) if empty_is_negative else labels
+
+
+def pixels_sha256(images: ImageSet) -> str:
+    """Hash of all pixels; remembered by name, size and time of the file that they are mapped from."""
+
+    def compute() -> str:
+        digest = hashlib.sha256(f"{images.pixels.shape}".encode())
+        for start in range(0, len(images), _BLOCK):
+            digest.update(images.pixels[start : start + _BLOCK].tobytes())
+        return digest.hexdigest()
+
+    file = getattr(images.pixels, "filename", None)
+    stamp = file_stamp(file) if file else ()
+    return _remembered([f"{file} {stamp}"], compute) if stamp else compute()
+
+
+def masks_sha256(images: ImageSet) -> str:
+    """Hash of all mask files, by their content; remembered by their names, sizes and times."""
+    files = [Path(image_file(images.folder, path)) if path else None for path in images.frame["mask_path"]]
+
+    def compute() -> str:
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(sha256(file).encode() if file and file.is_file() else b"none")
+        return digest.hexdigest()
+
+    return _remembered((f"{file} {file_stamp(file) if file else ()}" for file in files), compute)
+
+
+def _remembered(stamps: Iterable[str], compute: Callable[[], str]) -> str:
+    key = hashlib.sha256("\n".join(stamps).encode()).hexdigest()
+    file = cache_folder() / "evaluation" / "content" / key[:2] / key
+    try:
+        found = file.read_text("ascii")
+    except (OSError, ValueError):
+        found = ""
+    if not re.fullmatch("[0-9a-f]{64}", found):
+        found = compute()
+        write_bytes(file, found.encode(), durable=False)
+    return found

@@ -80,7 +80,7 @@ def _from_run(folder: Path, random: bool, seed: int) -> FrozenEncoder:
     if random:
         model, name = random_twin(model, seed), f"random ({name})"
     data = model.recipe.data
-    return FrozenEncoder(name, model.task.model.image_encoder, data.image_size, data.resize, HALF, model)
+    return FrozenEncoder(name, model.task.model.image_encoder, data.image_size, data.resize, HALF, model, random)
 
 
 def _from_transformers(folder: Path) -> FrozenEncoder:
@@ -102,7 +102,8 @@ def _from_timm(
     elif not kind:
         load_image_weights(encoder.body, file, 3, prefix)
         label = f"{name} ({', '.join(filter(None, (file.stem, prefix)))})"
-    return FrozenEncoder(label, encoder, size, round(_RESIZE * size / _SIZE), statistics)
+    resize = round(_RESIZE * size / _SIZE)
+    return FrozenEncoder(label, encoder, size, resize, statistics, seen_nothing=kind == "random")
 
 
 def _load_imagenet(encoder: ImageEncoder, name: str) -> None:

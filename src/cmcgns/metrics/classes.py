@@ -28,15 +28,17 @@ def skipped_classes(names: Sequence[str], train: FloatArray, test: FloatArray) -
     Returns:
         name -> reason, and (C,) whether training had a positive and a negative.
     """
-    reasons: dict[str, str] = {}
-    learnt = np.ones(len(names), dtype=bool)
-    for part, labels in (("test", test), ("training", train)):
-        for value, kind in ((0, "negative"), (1, "positive")):
-            lacking = ~(labels == value).any(axis=0)
-            reasons |= {names[c]: f"no {kind} among the {part} rows" for c in np.flatnonzero(lacking).tolist()}
-            if part == "training":
-                learnt &= ~lacking
-    return reasons, learnt
+    learnt = (train == 0).any(axis=0) & (train == 1).any(axis=0)
+    return undefined_classes(names, test) | undefined_classes(names, train, "training"), learnt
+
+
+def undefined_classes(names: Sequence[str], labels: FloatArray, part: str = "test") -> dict[str, str]:
+    """Classes without a negative or a positive among the labels (n, C) of some rows, and which of them is missing."""
+    return {
+        names[c]: f"no {kind} among the {part} rows"
+        for value, kind in ((0, "negative"), (1, "positive"))
+        for c in np.flatnonzero(~(labels == value).any(axis=0)).tolist()
+    }
 
 
 _KINDS = {1: "positive", 0: "negative"}
@@ -135,6 +137,24 @@ def by_class(
         {one: each for one, each in rests_on.items() if each},
         {one: said for one in of if (said := notes.get(one.label, "") if one.label else text)},
     )
+
+
+def means_and_classes(
+    metrics: Sequence[str],
+    compute: Callable[[npt.NDArray[np.generic]], Sequence[FloatArray]],
+    labels: FloatArray,
+    names: Sequence[str],
+    left_out: Array,
+    needed: Sequence[int] = BOTH,
+) -> Measures:
+    """Each metric's mean over the C classes, then every class; `compute`: counts (R, n) -> (R, C) of each metric."""
+
+    def columns(counts: npt.NDArray[np.generic]) -> FloatArray:
+        both = ((class_mean(each, left_out)[:, None], each) for each in compute(counts))
+        return np.concatenate([part for pair in both for part in pair], axis=1)
+
+    of = tuple(Measure(metric, name) for metric in metrics for name in ("", *names))
+    return by_class(of, columns, labels, names, left_out, needed)
 
 
 def check_exclusive(names: Sequence[str], labels: FloatArray, images: npt.NDArray[np.str_], part: str) -> None:

@@ -1,4 +1,4 @@
-"""Classification: areas, agreement of the likeliest class, calibration."""
+"""Classification of images: areas, agreement of the likeliest class, calibration; and of their patches."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from cmcgns.common.errors import UserError
 from cmcgns.metrics.calibration import calibration_measures
-from cmcgns.metrics.classes import NOT_LEARNT, by_class, class_mean, left_out_classes
+from cmcgns.metrics.classes import NOT_LEARNT, POSITIVE, by_class, class_mean, left_out_classes, means_and_classes
 from cmcgns.metrics.measure import Array, Measure, Measures, joined, row_means
 from cmcgns.metrics.ranking import FloatArray, RankedScores
 
@@ -59,12 +60,7 @@ def area_measures(
         metric: what the area is called.
     """
     ranked = RankedScores(scores, labels)
-
-    def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
-        areas = ranked.auroc(counts)
-        return np.concatenate([class_mean(areas, left_out)[:, None], areas], axis=1)
-
-    return by_class((Measure(metric), *(Measure(metric, name) for name in names)), compute, labels, names, left_out)
+    return means_and_classes([metric], lambda counts: [ranked.auroc(counts)], labels, names, left_out)
 
 
 def _rare_mean(scores: Array, labels: FloatArray, names: Sequence[str], left_out: Array) -> Measures:
@@ -81,19 +77,14 @@ def _rare_mean(scores: Array, labels: FloatArray, names: Sequence[str], left_out
 
 def _ranking(scores: Array, labels: FloatArray, names: Sequence[str], left_out: Array) -> Measures:
     ranked = RankedScores(scores, labels)
-    of = [Measure("auroc"), *(Measure("auroc", name) for name in names)]
-    of += [Measure("auprc"), *(Measure("auprc", name) for name in names)]
 
-    def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
-        parts = []
-        for per_class in (ranked.auroc(counts), ranked.average_precision(counts)):
-            parts += [class_mean(per_class, left_out)[:, None], per_class]
-        return np.concatenate(parts, axis=1)
+    def compute(counts: npt.NDArray[np.generic]) -> list[FloatArray]:
+        return [ranked.auroc(counts), ranked.average_precision(counts)]
 
-    found = by_class(tuple(of), compute, labels, names, left_out)
+    found = means_and_classes(["auroc", "auprc"], compute, labels, names, left_out)
     known = ~np.isnan(labels)
     flat = [name for c, name in enumerate(names) if known[:, c].sum() > 1 and np.ptp(scores[known[:, c], c]) == 0]
-    said = {one: _with(found.notes.get(one, ""), one, flat) for one in of if flat and one.label in ("", *flat)}
+    said = {one: _with(found.notes.get(one, ""), one, flat) for one in found.of if flat and one.label in ("", *flat)}
     return replace(found, notes={**found.notes, **said})
 
 
@@ -123,3 +114,35 @@ def _agreement(arrays: Mapping[str, Array]) -> Measures:
     notes = {accuracy: f"{NOT_LEARNT} {', '.join(unlearnt)}"} if unlearnt else {}
     right = replace(row_means({accuracy: (truth * chosen).sum(axis=1)}), notes=notes)
     return joined([right, by_class(of, compute, arrays["labels"], names, left_out)])
+
+
+def patch_measures(arrays: Mapping[str, Array]) -> Measures:
+    """Average precision (`ap`) over all patches, by finding and its mean, and the share of positive patches.
+
+    The share is the average precision of scores at random (`ap_chance`). The mean leaves out findings with too few
+    positive patients.
+
+    Args:
+        arrays: `scores` (n, P, K), higher means more likely; `patch_labels` (n, P, K) 1, 0 or NaN; `labels` (n, K)
+            whether an image has a positive patch; `label_names` (K,); `counted` (K,) whether the finding was learnt;
+            `positives_alone`; optionally `left_out` (K,) of :func:`cmcgns.metrics.classes.left_out_of_mean`.
+
+    Raises:
+        UserError: scores and labels of unlike shapes, or a labelled score that is NaN.
+    """
+    scores, truth, names = arrays["scores"], arrays["patch_labels"], arrays["label_names"].tolist()
+    if scores.shape != truth.shape or scores.ndim != 3:
+        raise UserError(f"scores {scores.shape} and labels {truth.shape} of patches must have one shape, (n, P, K)")
+    _, patches, findings = scores.shape
+    known = np.where(arrays["counted"], truth.astype(np.float64), np.nan)
+    ranked = RankedScores(scores.reshape(-1, findings), known.reshape(-1, findings), patches)
+    positive, judged = (known == 1).sum(axis=1), (~np.isnan(known)).sum(axis=1)
+
+    def compute(counts: npt.NDArray[np.generic]) -> list[FloatArray]:
+        weights = np.asarray(counts, dtype=np.float64)
+        total = weights @ judged
+        share = np.divide(weights @ positive, total, out=np.full_like(total, np.nan), where=total > 0)
+        return [ranked.average_precision(counts), share]
+
+    metrics = ["ap", "ap_chance"]
+    return means_and_classes(metrics, compute, arrays["labels"], names, left_out_classes(arrays), POSITIVE)

@@ -9,7 +9,7 @@ from the right ones; of the others it matters only how much they weigh in betwee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cmcgns.metrics.measure import Array, Kind, Measure, Measures
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 
 _CHUNK_CELLS = 1 << 22  # images × thresholds × boxes at once
@@ -85,7 +86,8 @@ def _match_images(
     for rank in range(int(count.max())):
         images = np.flatnonzero(rank < count)
         detection = first[images] + rank
-        overlap = _iou(boxes[detection].astype(np.float64), truth[images])[:, None]
+        found, marked = torch.from_numpy(boxes[detection].astype(np.float64)), torch.from_numpy(truth[images])
+        overlap = box_iou(found[:, None], marked).numpy()
         allowed = free[images] & (overlap >= limits[:, None])
         ranked = np.where(allowed, overlap, -1.0)[..., ::-1]
         chosen = ranked.shape[2] - 1 - ranked.argmax(axis=2)  # the later of equals
@@ -95,14 +97,19 @@ def _match_images(
         free[images[row], threshold, chosen[row, threshold]] = False
 
 
-def _iou(box: FloatArray, truth: FloatArray) -> FloatArray:
-    """(I, 4), (I, K, 4) -> (I, K)."""
-    box = box[:, None]
-    low, high = np.maximum(box[..., :2], truth[..., :2]), np.minimum(box[..., 2:], truth[..., 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=-1)
-    area, other = (np.prod(each[..., 2:] - each[..., :2], axis=-1) for each in (box, truth))
-    either = area + other - both
-    return np.asarray(np.divide(both, either, out=np.zeros_like(both), where=either > 0))
+def box_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union. (…, N, 4) and (…, K, 4) -> (…, N, K); 0 where both are empty."""
+    low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
+    high = torch.minimum(first[..., :, None, 2:], second[..., None, :, 2:])
+    both, area, other = (
+        sides[..., 0] * sides[..., 1]
+        for sides in (
+            (end - start).clamp(min=0)
+            for start, end in ((low, high), (first[..., :2], first[..., 2:]), (second[..., :2], second[..., 2:]))
+        )
+    )
+    either = area[..., :, None] + other[..., None, :] - both
+    return torch.where(either > 0, both / either.clamp(min=torch.finfo(either.dtype).tiny), 0)
 
 
 RECALLS = np.linspace(0, 1, 101)
@@ -195,3 +202,67 @@ def _at_threshold(right: Tensor, ranked: Tensor, boxes: Tensor, images: Tensor) 
     average = (points * envelope).sum(0) / len(RECALLS)
     allowed = torch.where(ranked - right <= images, recall, 0).amax(0)
     return average, recall[-1], allowed
+
+
+class MatchedDetections:
+    """Matched detections of n images."""
+
+    def __init__(self, arrays: Mapping[str, Array], images: int) -> None:
+        image, truth_image = arrays["image"], arrays["truth_image"]
+        self.ious = [float(value) for value in arrays["ious"]]
+        hits = match(image, arrays["boxes"], truth_image, arrays["truth_boxes"], self.ious)
+        truths = np.bincount(truth_image, minlength=images)
+        self.has_box = truths > 0
+        self._ranked = RankedDetections(image, arrays["scores"], hits, truths)
+        filled = (truths > 0) & (np.bincount(image, minlength=images) > 0)
+        self._counted = np.where(filled | ~arrays["skip_empty"], 1.0, 0.0)
+
+    def figures(self, counts: npt.NDArray[np.generic]) -> Figures:
+        """Figures of resamples from how often (R, n) each image was drawn."""
+        return self._ranked.figures(counts.astype(np.float64) * self._counted)
+
+
+_AP = {0.4: "ap40", 0.5: "ap50", 0.75: "ap75"}
+_FREE_RESPONSE = 0.5  # intersection over union at which false alarms are counted
+
+
+def _place(iou: float, ious: Sequence[float]) -> int | None:
+    """Where a threshold is among those that were asked for; None: it is not."""
+    near = np.flatnonzero(np.isclose(ious, iou))
+    return int(near[0]) if len(near) else None
+
+
+def figure_names(ious: Sequence[float], most: int) -> list[str]:
+    """Figures that these thresholds and at most so many detections of an image make, in order."""
+    named = [name for iou, name in _AP.items() if _place(iou, ious) is not None]
+    free = ["sensitivity@1fp"] if _place(_FREE_RESPONSE, ious) is not None else []
+    return ["map", *named, f"recall@{most}", *free]
+
+
+def detection_measures(arrays: Mapping[str, Array], images: int) -> Measures:
+    """Mean average precision, its value at some overlaps, recall, and sensitivity.
+
+    `map` is the mean over the overlaps of the average precision; `recall@100` the mean over the overlaps of the
+    share of boxes found by any of an image's detections; `sensitivity@1fp` the share found, with an overlap of at
+    least 0.5, at the score that lets one false alarm an image through.
+
+    Args:
+        arrays: `image` (m,), `boxes` (m, 4) and `scores` (m,) of detections, `truth_image` (g,) and `truth_boxes`
+            (g, 4), and how they are judged: `ious` (T,), `skip_empty`, `max_detections`.
+        images: n.
+    """
+    matched = MatchedDetections(arrays, images)
+    places = [place for iou in _AP if (place := _place(iou, matched.ious)) is not None]
+    free = _place(_FREE_RESPONSE, matched.ious)
+    of = tuple(map(Measure, figure_names(matched.ious, int(arrays["max_detections"]))))
+
+    def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
+        figures = matched.figures(counts)
+        columns = [figures.precision.mean(1), *(figures.precision[:, place] for place in places)]
+        columns.append(figures.recall.mean(1))
+        if free is not None:
+            columns.append(figures.sensitivity[:, free])
+        return np.stack(columns, axis=1)
+
+    kind = Kind("with a box", matched.has_box)
+    return Measures(of, compute, {name: [kind] for name in of})

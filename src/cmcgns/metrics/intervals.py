@@ -95,7 +95,6 @@ def paired_intervals(
     first: Sequence[Measures],
     second: Sequence[Measures],
     groups: npt.ArrayLike,
-    mask: npt.ArrayLike | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> PairedIntervals:
@@ -109,7 +108,6 @@ def paired_intervals(
         first: figures of the first encoder, one object a seed.
         second: of the second; rows in the same order.
         groups: (n,) patient id of each row.
-        mask: (n,) true for the rows of a subgroup. None: all rows.
         resamples: how many resamples.
         seed: of the draws.
 
@@ -122,7 +120,7 @@ def paired_intervals(
     of = tuple(name for name in first[0].of if name in shared)
     if not of:
         raise UserError("the two have no figure in common")
-    found = [resample(side, of, groups, mask, resamples, seed) for side in (first, second)]
+    found = [resample(side, of, groups, None, resamples, seed) for side in (first, second)]
     value_a, value_b = (each.values.mean(axis=0) for each in found)
     drawn_a, drawn_b = (each.drawn.mean(axis=0) for each in found)
     difference = interval_table(of, value_a - value_b, drawn_a - drawn_b, found[0], logit=False, times=DIFFERENCE)

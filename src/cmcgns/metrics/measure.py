@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -86,6 +86,14 @@ def row_means(values: Mapping[Measure, Array], kind: str = "") -> Measures:
         return np.asarray(np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0))
 
     return Measures(tuple(values), compute, {name: [Kind(kind, defined[:, m])] for m, name in enumerate(values)})
+
+
+def label_means(values: Mapping[str, Array], labels: Array, by_label: Iterable[str]) -> Measures:
+    """Means over the rows of all figures (n,), then of some of them by the label (n,) that a row is about."""
+    named = {Measure(name): column for name, column in values.items()}
+    for name in by_label:
+        named |= {Measure(name, str(x)): np.where(labels == x, values[name], np.nan) for x in np.unique(labels)}
+    return row_means(named)
 
 
 def joined(parts: Sequence[Measures]) -> Measures:

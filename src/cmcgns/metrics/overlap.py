@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
-from cmcgns.metrics.classes import POSITIVE, by_class, class_mean, left_out_classes
+from cmcgns.metrics.classes import POSITIVE, left_out_classes, means_and_classes
 from cmcgns.metrics.measure import Array, Measure, Measures, joined, row_means
 from cmcgns.metrics.ranking import FloatArray
 
@@ -24,7 +24,7 @@ _TIE = 1e-5  # of the largest absolute value: interpolating equal values leaves 
 _LEAST_NOISE = 1e-3  # of a map's range
 
 
-def box_masks(boxes: Sequence[npt.NDArray[np.float64]], size: int, offset: float = 0) -> Tensor:
+def box_masks(boxes: Sequence[npt.NDArray[np.float64]], size: int) -> Tensor:
     """Boxes -> (N, size, size) true inside any box of a phrase; empty where all boxes lie outside of the square.
 
     A pixel is inside if its centre is; a box between centres has the pixel that its own centre lies in.
@@ -32,10 +32,9 @@ def box_masks(boxes: Sequence[npt.NDArray[np.float64]], size: int, offset: float
     Args:
         boxes: for each phrase (k, 4) x0, y0, x1, y1.
         size: side of the square.
-        offset: what was cropped from the left and the top.
     """
     owner = torch.from_numpy(np.repeat(np.arange(len(boxes)), [len(each) for each in boxes]))
-    corners = torch.from_numpy(np.concatenate([each.reshape(-1, 4) for each in boxes]) - offset)
+    corners = torch.from_numpy(np.concatenate([each.reshape(-1, 4) for each in boxes]))
     centre = torch.arange(size, dtype=torch.float64) + 0.5
     along = []
     for axis in (0, 1):
@@ -192,16 +191,11 @@ def label_overlap_measures(arrays: Mapping[str, Array]) -> Measures:
     counts = [arrays[name].ravel() for name in ("intersection", "predicted", "truth")]
     dice, iou = (np.where(there, each.reshape(there.shape), 0.0) for each in dice_and_iou(*counts))
     everything = np.where(there, 2 * arrays["truth"] / (arrays["truth"] + float(arrays["pixels"])), 0.0)
-    left_out = left_out_classes(arrays)
 
-    def compute(drawn: npt.NDArray[np.generic]) -> FloatArray:
+    def compute(drawn: npt.NDArray[np.generic]) -> list[FloatArray]:
         weights = np.asarray(drawn, dtype=np.float64)
-        weight, columns = weights @ there, []
-        for table in (dice, iou, everything):
-            total = weights @ table
-            mean = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
-            columns += [class_mean(mean, left_out)[:, None], mean]
-        return np.concatenate(columns, axis=1)
+        weight, totals = weights @ there, [weights @ table for table in (dice, iou, everything)]
+        return [np.divide(each, weight, out=np.full_like(each, np.nan), where=weight > 0) for each in totals]
 
-    of = tuple(Measure(metric, name) for metric in ("dice", "iou", "dice_chance") for name in ("", *names))
-    return by_class(of, compute, arrays["labels"], names, left_out, POSITIVE)
+    metrics = ["dice", "iou", "dice_chance"]
+    return means_and_classes(metrics, compute, arrays["labels"], names, left_out_classes(arrays), POSITIVE)

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cmcgns.common.files import write_text
 from cmcgns.common.stored import naming_damage
-from cmcgns.evaluation.cell_measures import least_positives, seed_measures
+from cmcgns.evaluation.contract import least_positives, seed_measures
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.results import cells_of, read_predictions, read_protocol
 from cmcgns.evaluation.tasks import get_task

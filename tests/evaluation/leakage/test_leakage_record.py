@@ -29,6 +29,7 @@ from support.leakage import (
         ("run", True, "its run folder has no seen.parquet"),
         ("resnet50 (weights)", False, "resnet50 (weights) was pretrained on is not known"),
         ("imagenet resnet50", False, "is not known"),
+        ("random-vit", False, "is not known"),  # a folder of weights may be called anything
     ],
 )
 def test_what_is_not_known_is_said(name: str, has_run: bool, said: str, judged: Path, tmp_path: Path) -> None:

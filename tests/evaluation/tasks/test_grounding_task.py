@@ -147,7 +147,7 @@ def sided(*extra: dict[str, Any]) -> str:
 def units_of(tmp_path: Path, kind: Any, boxes: str, text: str) -> Any:
     folder = write_boxed(tmp_path / "d", [[]], boxes=boxes, report=text)
     data = TaskData(PROTOCOL, folder, SIDE, SIDE)
-    return find_units(data.test, kind, load_prompts(), [text])
+    return find_units(data.test, kind, load_prompts(), [text], SIDE)
 
 
 def test_report_sentences_that_state_a_label_speak_of_the_boxes_on_their_side(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.knn import KnnSettings
+from cmcgns.evaluation.task_settings.learned import KnnSettings
 from cmcgns.evaluation.tasks.knn import vote
 from cmcgns.metrics.measure import Measure
 from support.evaluation import figures, run

@@ -11,13 +11,13 @@ from sklearn.metrics import average_precision_score
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text, write_manifest
-from cmcgns.evaluation.cell_measures import seed_measures
+from cmcgns.evaluation.contract import seed_measures
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.regions import Regions
 from cmcgns.evaluation.tasks.patch_probe import TASK, chosen_patches
+from cmcgns.metrics.classification import patch_measures
 from cmcgns.metrics.measure import Measure
-from cmcgns.metrics.patches import patch_measures
 from support.evaluation import figures, job_of, oracle, parts_of, predict, protocol_of, run, same, write_pictures
 
 SIDE, BLOCK = 16, 4

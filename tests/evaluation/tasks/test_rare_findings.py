@@ -8,8 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cmcgns.data.manifest import write_manifest
-from cmcgns.evaluation.cell_measures import seed_measures
-from cmcgns.evaluation.contract import Predictions
+from cmcgns.evaluation.contract import Predictions, seed_measures
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.classification import binary_measures

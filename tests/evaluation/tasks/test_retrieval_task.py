@@ -137,6 +137,14 @@ def test_a_limit_draws_whole_studies(tmp_path: Path) -> None:
     assert (again.rows == predictions.rows).all()
 
 
+def test_a_limit_below_the_size_of_a_study_is_refused(tmp_path: Path) -> None:
+    labels, texts = draw(6), reports(6)
+    owners = [f"d:{n // 3}" for n in range(6)]
+    folder = write_labelled(tmp_path / "d", labels, report=texts, study_id=owners, patient_id=owners)
+    with pytest.raises(UserError, match=r"settings\.limit=2 .* has 3 images"):
+        predict(protocol_of("retrieval", {"limit": 2}), folder, frozen(Seer(oracle(labels, texts))))
+
+
 def class_texts(texts: list[str], labels: np.ndarray) -> dict[str, np.ndarray]:
     found = {text: np.concatenate([2 * labels[row] - 1, np.zeros(8)]) for row, text in enumerate(texts)}
     for c, name in enumerate(NAMES):

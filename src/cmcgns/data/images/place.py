@@ -5,7 +5,7 @@ middle. Boxes and masks go the same way, and maps come back by it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from cmcgns.common.errors import UserError
 MAX_PIXELS = 89_000_000  # Pillow calls more a decompression bomb; the largest digitised films have 40 million
 RESAMPLING = Image.Resampling.BILINEAR  # Pillow's is antialiased: as wide as the reduction
 Pixels = NDArray[np.uint8]
+Scalar = TypeVar("Scalar", bound=np.generic)
 Gray: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -116,8 +117,8 @@ def without_padding(square: Pixels, width: int, height: int) -> Pixels:
     return square if any(bar.any() for bar in outside) else square[rows, columns]
 
 
-def centre_crop(pixels: Pixels, size: int) -> Pixels:
-    """(n, S, S) -> (n, size, size), as in evaluation."""
+def centre_crop(pixels: NDArray[Scalar], size: int) -> NDArray[Scalar]:
+    """(n, S, S) -> (n, size, size), as in evaluation; of pixels or of masks."""
     first = (pixels.shape[1] - size) // 2
     inside = slice(first, first + size)
     return np.ascontiguousarray(pixels[:, inside, inside])

@@ -23,7 +23,6 @@ from cmcgns.training.seen import SeenFile, open_seen
 
 logger = logging.getLogger(__name__)
 
-_RANDOM = "random"  # what names of random encoders begin with; without a run they have seen nothing
 # RSNA's and SIIM's images come from NIH ChestX-ray14, a part of COVIDx from RSNA.
 _FROM_NIH = {"nih", "rsna", "siim", "covidx"}
 # Collected at one place each; whatever else there is may hold public cases, as COVIDx does.
@@ -207,9 +206,9 @@ def _counter(progress: Callable[[str, float], None], total: int) -> Callable[[in
 
 
 def _seen_by(encoder: FrozenEncoder) -> tuple[SeenFile | None, list[Caution]]:
-    run = encoder.pretrained.folder if encoder.pretrained is not None else None
-    if run is None and encoder.name.startswith(_RANDOM):
+    if encoder.seen_nothing:
         return None, []
+    run = encoder.pretrained.folder if encoder.pretrained is not None else None
     seen = open_seen(RunFolder(run).seen) if run else None
     if seen is None:
         why = f": its run folder has no {RunFolder(run).seen.name}" if run else ""

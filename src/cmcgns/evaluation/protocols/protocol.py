@@ -7,16 +7,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
 from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.common.packaged import packaged_names, packaged_text
-from cmcgns.evaluation.task_settings import TaskSettings, find_task_settings
-from cmcgns.pretrained.prompts import later_wording, read_prompts
+from cmcgns.evaluation.task_settings import TaskSettings, find_task_settings, task_names
+from cmcgns.pretrained.prompts import SOURCES, later_wording, read_prompts
 from cmcgns.settings.config import Settings
 from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
+
+Kind = TypeVar("Kind", bound=TaskSettings)
 
 
 class SplitSettings(Settings):
@@ -91,6 +93,12 @@ class EvaluationProtocol(Settings):
     def task_settings(self) -> TaskSettings:
         """`settings`, checked and with the defaults of the task."""
         return find_task_settings(self.task).model_validate(self.settings)
+
+    def settings_as(self, kind: type[Kind]) -> Kind:
+        """The same, of a task that knows what its settings are."""
+        settings = self.task_settings
+        assert isinstance(settings, kind)
+        return settings
 
     @property
     def sha256(self) -> str:
@@ -184,11 +192,27 @@ def _inline_prompts(content: dict[str, Any], name: str) -> None:
     """Put a file of prompts into the protocol itself: what it says decides results, so it belongs into the hash."""
     settings = content.get("settings")
     prompts = settings.get("prompts") if isinstance(settings, dict) else None
-    if isinstance(settings, dict) and isinstance(prompts, str) and prompts.endswith((".yaml", ".yml")):
-        if not Path(prompts).is_file():
-            raise UserError(f"protocol {name}: settings.prompts: {prompts}: no such file")
-        read_prompts(Path(prompts))  # names the label and what is wrong with it
-        content["settings"] = settings | {"prompts": read_mapping_file(Path(prompts))}
+    task = content.get("task")
+    if task in task_names() and "prompts" not in find_task_settings(task).model_fields:
+        return  # a key that the task does not have is refused as any other
+    if isinstance(settings, dict) and isinstance(prompts, str) and prompts not in SOURCES:
+        file = _file_of(prompts)
+        if file is None:
+            raise UserError(
+                f"protocol {name}: settings.prompts: {shortened(prompts)}: no such file (neither a file nor one of "
+                f"{', '.join(SOURCES)})"
+            )
+        read_prompts(file)  # names the label and what is wrong with it
+        content["settings"] = settings | {"prompts": read_mapping_file(file)}
+
+
+def _file_of(text: str) -> Path | None:
+    """The file that a text names, however odd it is; None if there is none."""
+    try:
+        path = Path(text).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a disk, somebody unknown's home, a null character
+        return None
 
 
 def _read(name: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:

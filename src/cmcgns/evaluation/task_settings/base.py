@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,10 @@ RANKING = ["auroc", "auprc"]
 CALIBRATION = ["brier", "ece"]
 RARE_MEAN = "auroc_rare"  # only where a label is rare in training and has enough test patients
 MULTICLASS = ["accuracy", "macro_f1"]
+Target = Literal["masks", "boxes"]
+"""What is to be drawn or told apart."""
+LabelKind = Literal["binary", "multiclass"]
+"""Whether every label has an answer of its own, or the labels exclude each other."""
 MinPositives = Annotated[int, Field(ge=1)]
 MIN_POSITIVES = Field(5, description="positive and negative test patients that a class must have to count in a mean")
 

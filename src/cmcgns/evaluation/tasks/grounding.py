@@ -6,22 +6,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.boxes import parse_boxes
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.grounding import GroundingSettings, PhraseKind
-from cmcgns.metrics.measure import Array, Measure, Measures, row_means
+from cmcgns.evaluation.task_settings.of_texts import GroundingSettings, PhraseKind
+from cmcgns.metrics.measure import Array, Measures, label_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.objectives.objective import MapKind
 from cmcgns.pretrained.phrase_maps import to_pixels
@@ -48,18 +47,18 @@ class Grounding:
         """Why this task cannot be done; empty if it can."""
         if reason := encoder.lacks_report_encoder() or data.lacks_boxes(("test",)):
             return reason
-        settings = cast(GroundingSettings, data.protocol.task_settings)
+        settings = data.protocol.settings_as(GroundingSettings)
         if reason := encoder.run.lacks_map(settings.similarity):
             return f"{reason}: nothing trained its {settings.similarity} similarity"
         return ""
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Figures of every phrase in every image."""
-        settings, test = cast(GroundingSettings, job.settings), job.data.test
+        settings, test = job.protocol.settings_as(GroundingSettings), job.data.test
         model = job.encoder.run
         book = load_prompts(settings.prompts, settings.ensemble)
         texts = test.texts(model.recipe.data.text)
-        units, unsaid = find_units(test, settings.phrases, book, texts)
+        units, unsaid = find_units(test, settings.phrases, book, texts, job.encoder.image_size)
         if not units:
             raise UserError(f"{job.data.name}: no report sentence states a label that has boxes")
         found = _judge(job, settings, units, book)
@@ -85,10 +84,7 @@ class Grounding:
         """Means over the phrases, then some of them by label."""
         arrays = dict(predictions.arrays)
         labels = arrays.pop("labels")
-        values = {Measure(name): column for name, column in arrays.items()}
-        for name in (name for name in _BY_LABEL if name in arrays):
-            values |= {Measure(name, str(x)): np.where(labels == x, arrays[name], np.nan) for x in np.unique(labels)}
-        return row_means(values)
+        return label_means(arrays, labels, [name for name in _BY_LABEL if name in arrays])
 
 
 def _names(images: npt.NDArray[np.str_], units: Sequence[Unit]) -> npt.NDArray[np.str_]:
@@ -145,8 +141,7 @@ def _figures(
 ) -> dict[str, torch.Tensor]:
     """(n,) of every figure."""
     size = job.encoder.image_size
-    offset = (job.data.test.pixels.shape[1] - size) // 2
-    masks = box_masks([unit.boxes for unit in units], size, offset)
+    masks = box_masks([unit.boxes for unit in units], size)
     outside = ~masks.flatten(1).any(1)
     found: dict[str, torch.Tensor] = {}
     for kind, values in maps.items():
@@ -168,7 +163,7 @@ class Unit:
         image: its number in the set.
         label: of the boxes.
         phrases: sentences that say it; their maps are averaged.
-        boxes: (k, 4) x0, y0, x1, y1 in pixels of the stored square.
+        boxes: (k, 4) x0, y0, x1, y1 in pixels of the crop; they may reach out of it.
     """
 
     image: int
@@ -178,7 +173,7 @@ class Unit:
 
 
 def find_units(
-    images: ImageSet, kind: PhraseKind, book: PromptBook, texts: Sequence[str]
+    images: ImageSet, kind: PhraseKind, book: PromptBook, texts: Sequence[str], crop: int
 ) -> tuple[list[Unit], dict[str, int]]:
     """All phrases with boxes, in the order of the images.
 
@@ -190,15 +185,14 @@ def find_units(
             only boxes of that side count.
         book: prompts, and the words that tell what a sentence is about.
         texts: the report of each row.
+        crop: side of what the encoder sees of the square.
 
     Returns:
         The units, and how many labels with boxes no sentence states, by label.
     """
     annotated = np.flatnonzero(~images.frame["boxes"].isin(["", "[]"]).to_numpy())
-    there = replace(images, frame=images.frame.iloc[annotated])
-    units, unsaid, names = [], Counter[str](), images.names
-    for image, stored, corners in zip(annotated.tolist(), there.frame["boxes"], there.boxes(), strict=True):
-        boxes = parse_boxes(stored, str(names[image]))
+    units, unsaid = [], Counter[str]()
+    for image, boxes, corners in images.placed(annotated, crop):
         for label in dict.fromkeys(str(box.get("label", "")) for box in boxes):
             chosen = [number for number, box in enumerate(boxes) if str(box.get("label", "")) == label]
             if kind == "label":

@@ -7,7 +7,6 @@ vote of the k nearest training images with weights exp(similarity / temperature)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.knn import KnnSettings
+from cmcgns.evaluation.task_settings.learned import KnnSettings
 from cmcgns.evaluation.tasks.linear.task import check_rows, features_of, predictions
 from cmcgns.metrics.classification import binary_measures
 from cmcgns.metrics.measure import Measures
@@ -37,7 +36,7 @@ class Knn:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Let the training images of every cell vote."""
-        settings = cast(KnnSettings, job.settings)
+        settings = job.protocol.settings_as(KnnSettings)
         train, test = (features_of(job, part) for part in ("train", "test"))
         for number, cell in enumerate(job.cells):
             job.progress(f"{cell.name}: nearest neighbours", number / len(job.cells))

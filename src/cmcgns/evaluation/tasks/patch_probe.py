@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +18,16 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.features import Floats, token_batches
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.regions import Regions
 from cmcgns.evaluation.task_settings.base import PARTS
-from cmcgns.evaluation.task_settings.patch_probe import PatchProbeSettings
+from cmcgns.evaluation.task_settings.learned import PatchProbeSettings
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, choose_dtype, fit_probe
-from cmcgns.evaluation.tokens import token_batches
 from cmcgns.metrics.classes import skipped_classes
+from cmcgns.metrics.classification import patch_measures
 from cmcgns.metrics.measure import Array, Measures
-from cmcgns.metrics.patches import patch_measures
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
-
-Tokens = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class _Patches:
     """Patches to learn from or to choose by: number of the image (m,), tokens (m, C), labels (m, K)."""
 
     image: IntArray
-    tokens: Tokens
+    tokens: Floats
     labels: FloatArray
 
 
@@ -47,11 +45,11 @@ class PatchProbe:
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         del encoder  # any will do
-        return data.lacks_regions(cast(PatchProbeSettings, data.protocol.task_settings).target, PARTS)
+        return data.lacks_regions(data.protocol.settings_as(PatchProbeSettings).target, PARTS)
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Fit the probes of all cells on patches that are encoded once, then let them score each test image once."""
-        settings = cast(PatchProbeSettings, job.settings)
+        settings = job.protocol.settings_as(PatchProbeSettings)
         names = job.data.region_names(settings.target)
         train, val, test = (
             Regions(getattr(job.data, part), names, settings.target, job.encoder.image_size, settings.finding_share)
@@ -130,7 +128,7 @@ def _gather(job: Job, regions: Regions, rows: IntArray, settings: PatchProbeSett
     computed beside it.
     """
     most = max(1, settings.max_negatives // len(regions.rows))
-    found: list[tuple[IntArray, Tokens, FloatArray]] = []
+    found: list[tuple[IntArray, Floats, FloatArray]] = []
     for batch, tokens in token_batches(
         job.encoder, regions.images, rows, lambda share: job.progress(f"patches of {part}", share)
     ):

@@ -7,7 +7,7 @@ No box takes part, so every labelled test image does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ import torch
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.features import token_batches
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.presence import MAP_AUROC, PresenceSettings
-from cmcgns.evaluation.tokens import token_batches
+from cmcgns.evaluation.task_settings.of_texts import MAP_AUROC, PresenceSettings
 from cmcgns.metrics.classes import left_out_classes
 from cmcgns.metrics.classification import area_measures
 from cmcgns.metrics.measure import Array, Measures, joined
@@ -43,7 +43,7 @@ class Presence:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Largest values of every test image, label and kind of map."""
-        settings, names, test = cast(PresenceSettings, job.settings), job.data.label_names, job.data.test
+        settings, names, test = job.protocol.settings_as(PresenceSettings), job.data.label_names, job.data.test
         book, model = load_prompts(settings.prompts, settings.ensemble), job.encoder.run
         ensembles = Ensembles(book.of(name).positive for name in names)
         kinds = [kind for kind in get_args(MapKind) if not model.lacks_map(kind)]

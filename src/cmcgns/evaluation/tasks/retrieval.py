@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cmcgns.common.errors import UserError
+from cmcgns.data.images.near_duplicates import connected
 from cmcgns.data.reports.text import normalise_sentence, split_sentences
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.features import Floats
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.retrieval import RetrievalSettings
+from cmcgns.evaluation.task_settings.of_texts import RetrievalSettings
 from cmcgns.metrics.measure import Array, Measure, Measures, row_means
 from cmcgns.metrics.ranking import FloatArray, IntArray
 from cmcgns.metrics.retrieval import chance_precision, chance_recall, precision_at_k, recall_at_k, recall_of_scores
 from cmcgns.pretrained.prompts import load_prompts
 
-Floats = npt.NDArray[np.float32]
 _WAYS = ("report_to_image", "image_to_report")
 _KEPT = ("image_embeddings", "report_embeddings")  # (n, D) of the queries: recall at any other k follows from them
 
@@ -49,7 +50,7 @@ class Retrieval:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        settings = cast(RetrievalSettings, data.protocol.task_settings)
+        settings = data.protocol.settings_as(RetrievalSettings)
         if reason := encoder.lacks_score(settings.by):
             return reason
         if settings.classes and not data.label_names:
@@ -58,7 +59,7 @@ class Retrieval:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Hits of every query."""
-        settings = cast(RetrievalSettings, job.settings)
+        settings = job.protocol.settings_as(RetrievalSettings)
         found, facts = _embed(job, settings)
         arrays: dict[str, Array] = {}
         if found.report is not None:
@@ -108,12 +109,21 @@ def _embed(job: Job, settings: RetrievalSettings) -> tuple[_Gallery, dict[str, A
 
 
 def _draw(rows: IntArray, studies: npt.NDArray[np.object_], settings: RetrievalSettings) -> IntArray:
-    """At most `limit` rows: whole studies, in the order of a random draw, put back in their own order."""
+    """At most `limit` rows: whole studies, in the order of a random draw, put back in their own order.
+
+    Raises:
+        UserError: the first study drawn has more images than that.
+    """
     if settings.limit is None or len(rows) <= settings.limit:
         return rows
     names, number, images = np.unique(studies[rows].astype(str), return_inverse=True, return_counts=True)
     order = np.random.default_rng(settings.seed).permutation(len(names))
     taken = order[np.cumsum(images[order]) <= settings.limit]
+    if len(taken) == 0:
+        raise UserError(
+            f"settings.limit={settings.limit} leaves no study: the first one drawn has {images[order[0]]} images; "
+            f"with {images.max()} or more any study fits"
+        )
     return rows[np.isin(number, taken)]
 
 
@@ -190,16 +200,11 @@ def right_groups(texts: Sequence[str], studies: Sequence[str]) -> npt.NDArray[np
     punctuation aside), and rows that such steps connect.
     """
     normalised = ["\n".join(map(normalise_sentence, split_sentences(text))) for text in texts]
-    number = np.arange(len(normalised))
-    keys = [np.unique(np.asarray(key), return_inverse=True)[1] for key in (normalised, list(studies))]
-    while True:
-        before = number
-        for key in keys:
-            least = np.full(key.max() + 1, len(number))
-            np.minimum.at(least, key, number)
-            number = least[key]
-        if (number == before).all():
-            return number
+    pairs = []
+    for key in (normalised, list(studies)):
+        _, first, place = np.unique(np.asarray(key), return_index=True, return_inverse=True)
+        pairs.append(np.column_stack([np.arange(len(key)), first[place]]))
+    return connected(len(normalised), np.concatenate(pairs))
 
 
 TASK = Retrieval()

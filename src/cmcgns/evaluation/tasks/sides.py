@@ -20,8 +20,8 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.sides import SIDE_ACCURACY, SidesSettings
-from cmcgns.metrics.measure import Array, Measure, Measures, row_means
+from cmcgns.evaluation.task_settings.of_texts import SIDE_ACCURACY, SidesSettings
+from cmcgns.metrics.measure import Array, Measures, label_means
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.pretrained.model import By
 from cmcgns.pretrained.prompts import PromptBook, load_prompts, names_one_side, swap_sides
@@ -50,9 +50,8 @@ class Sides:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Score every statement and its swapped twin with the statement's own image."""
-        settings, test, model = job.settings, job.data.test, job.encoder.run
-        assert isinstance(settings, SidesSettings)
-        book = load_prompts(settings.prompts)
+        test, model = job.data.test, job.encoder.run
+        book = load_prompts(job.protocol.settings_as(SidesSettings).prompts)
         labels = [*book.labels(), *book.unknown(job.data.label_names)]
         said = find_statements(test.texts(model.recipe.data.text), book, labels, _sides_with_boxes(test))
         if not said:
@@ -70,12 +69,9 @@ class Sides:
 
     def measures(self, predictions: Predictions) -> Measures:
         """Means over the statements, then by label."""
-        arrays, labels = predictions.arrays, predictions.arrays["labels"]
+        arrays = predictions.arrays
         wins = {name: values for name, values in arrays.items() if name.startswith(SIDE_ACCURACY)}
-        values = {Measure(name): column for name, column in wins.items()}
-        for name, column in wins.items():
-            values |= {Measure(name, str(x)): np.where(labels == x, column, np.nan) for x in np.unique(labels)}
-        return row_means(values)
+        return label_means(wins, arrays["labels"], wins)
 
 
 def find_statements(

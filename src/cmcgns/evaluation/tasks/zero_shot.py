@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
 
@@ -11,11 +10,10 @@ from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.zero_shot import ZeroShotSettings
-from cmcgns.metrics.classes import check_exclusive, rare_classes
+from cmcgns.evaluation.task_settings.of_texts import ZeroShotSettings
+from cmcgns.metrics.classes import check_exclusive, rare_classes, undefined_classes
 from cmcgns.metrics.classification import binary_measures, multiclass_measures
 from cmcgns.metrics.measure import Measures
-from cmcgns.metrics.ranking import FloatArray
 from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.pretrained.zero_shot import probability
 
@@ -29,12 +27,12 @@ class ZeroShot:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        settings = cast(ZeroShotSettings, data.protocol.task_settings)
+        settings = data.protocol.settings_as(ZeroShotSettings)
         return data.lacks_labels(("test",)) or encoder.lacks_score(settings.by)
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Scores of every test image."""
-        settings, data = cast(ZeroShotSettings, job.settings), job.data
+        settings, data = job.protocol.settings_as(ZeroShotSettings), job.data
         names, test = data.label_names, data.test
         if settings.outcome == "multiclass":
             check_exclusive(names, test.labels, test.names, "test")
@@ -48,7 +46,7 @@ class ZeroShot:
             chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         else:
             scores, chances = states - denies, probability(states - denies, temperature)
-        facts = book.facts(names, "positive", "negative") | {"skipped": _undefined(names, test.labels)}
+        facts = book.facts(names, "positive", "negative") | {"skipped": undefined_classes(names, test.labels)}
         facts |= {"temperature": temperature, "unlabelled_images": int(np.isnan(test.labels).all(axis=1).sum())}
         rare, about = rare_classes(names, data.prevalence)
         arrays = rare | {
@@ -66,14 +64,6 @@ class ZeroShot:
         """Figures: of labels that exclude each other the accuracy, else the area, comes first."""
         arrays = predictions.arrays
         return multiclass_measures(arrays) if bool(arrays["exclusive"]) else binary_measures(arrays)
-
-
-def _undefined(names: list[str], labels: FloatArray) -> dict[str, str]:
-    """Labels without an area, and why."""
-    lacking = {kind: ~(labels == value).any(axis=0) for kind, value in (("negative", 0), ("positive", 1))}
-    return {
-        names[c]: f"no {kind} among the test rows" for kind, none in lacking.items() for c in np.flatnonzero(none)
-    }
 
 
 TASK = ZeroShot()

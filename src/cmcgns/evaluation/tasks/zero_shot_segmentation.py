@@ -6,7 +6,7 @@ Nothing is trained; validation images choose where a map is cut. Test rows choos
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,10 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
+from cmcgns.evaluation.features import token_batches
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.regions import Regions
-from cmcgns.evaluation.task_settings.zero_shot_segmentation import MapSegmentationSettings
-from cmcgns.evaluation.tokens import token_batches
+from cmcgns.evaluation.task_settings.of_texts import MapSegmentationSettings
 from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.overlap import dice_and_iou, label_overlap_measures
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
@@ -41,7 +41,7 @@ class ZeroShotSegmentation:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        settings = cast(MapSegmentationSettings, data.protocol.task_settings)
+        settings = data.protocol.settings_as(MapSegmentationSettings)
         if reason := encoder.lacks_report_encoder() or data.lacks_regions(settings.target, ("val", "test")):
             return reason
         kind = _kind(settings, encoder.run)
@@ -50,7 +50,7 @@ class ZeroShotSegmentation:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Choose a threshold for each label on validation images, then cut the maps of the test images there."""
-        settings, size = cast(MapSegmentationSettings, job.settings), job.encoder.image_size
+        settings, size = job.protocol.settings_as(MapSegmentationSettings), job.encoder.image_size
         names = job.data.region_names(settings.target)
         val, test = (Regions(getattr(job.data, part), names, settings.target, size) for part in ("val", "test"))
         maps = _LabelMaps(job, settings, names)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.results import ENCODER, ResultRow, cells_of, read_predictions, read_protocol
-from cmcgns.evaluation.task_settings.sides import SIDE_ACCURACY
+from cmcgns.evaluation.task_settings.of_texts import SIDE_ACCURACY
 from cmcgns.metrics.measure import ENOUGH, LEAST
 from cmcgns.pretrained.model import By
 from cmcgns.reporting.evaluation.names import extent, is_legacy, protocol_title

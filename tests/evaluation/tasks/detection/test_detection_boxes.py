@@ -5,7 +5,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou as library_iou
 
-from cmcgns.evaluation.tasks.detection.boxes import BoxList, box_iou
+from cmcgns.evaluation.tasks.detection.boxes import BoxList
+from cmcgns.metrics.detection import box_iou
 
 BOXES = BoxList(
     4, np.array([0, 2, 2, 2]), np.array([[0, 0, 5, 5], [-4, 1, 6, 9], [30, 30, 50, 40], [-20, 0, 0.5, 9.0]])

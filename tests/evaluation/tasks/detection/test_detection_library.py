@@ -7,10 +7,10 @@ import pytest
 import torch
 from torchmetrics.detection import MeanAveragePrecision
 
-from cmcgns.evaluation.task_settings.detection import DetectionSettings
+from cmcgns.evaluation.task_settings.learned import DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import BoxList
-from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, with_truth
-from cmcgns.metrics.detection import RECALLS
+from cmcgns.evaluation.tasks.detection.predict import with_truth
+from cmcgns.metrics.detection import RECALLS, MatchedDetections
 from cmcgns.metrics.measure import Array
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cmcgns.evaluation.tasks.detection.boxes import ANCHORS, ANCHORS_SIZE, BoxList, anchor_grid, assign, box_iou
+from cmcgns.evaluation.tasks.detection.boxes import ANCHORS, ANCHORS_SIZE, BoxList, anchor_grid, assign
 from cmcgns.evaluation.tasks.detection.train import detection_loss
+from cmcgns.metrics.detection import box_iou
 
 SIZE = 128
 GRIDS = [(16, 16), (8, 8), (4, 4)]

@@ -8,7 +8,7 @@ import torch
 
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.linear import FinetuneSettings
+from cmcgns.evaluation.task_settings.learned import FinetuneSettings
 from cmcgns.evaluation.tasks import train_head
 from cmcgns.evaluation.tasks.linear.finetune import Classifier, layer_groups
 from cmcgns.metrics.measure import Measure

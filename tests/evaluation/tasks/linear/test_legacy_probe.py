@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.task_settings.linear import LegacySettings
+from cmcgns.evaluation.task_settings.learned import LegacySettings
 from cmcgns.evaluation.tasks.linear.legacy import LayerData, LayerHead
 from cmcgns.evaluation.tasks.train_head import Schedule, train_head
 from cmcgns.metrics.ranking import mean_auroc

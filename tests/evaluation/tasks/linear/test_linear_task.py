@@ -6,7 +6,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score, r
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.task_settings.linear import LinearSettings
+from cmcgns.evaluation.task_settings.learned import LinearSettings
 from cmcgns.evaluation.tasks import get_task
 from cmcgns.evaluation.tasks.linear import probe
 from cmcgns.metrics.measure import Measure

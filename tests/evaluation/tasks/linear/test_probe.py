@@ -6,7 +6,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.subsets import nested_fraction
-from cmcgns.evaluation.task_settings.linear import L2_GRID
+from cmcgns.evaluation.task_settings.learned import L2_GRID
 from cmcgns.evaluation.tasks.linear.probe import LinearProbe, fit_probe
 from cmcgns.metrics.ranking import mean_auroc
 from support.linear import predicted

@@ -13,8 +13,8 @@ from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import fit_in_square, place_in_square
-from cmcgns.evaluation.targets import read_targets, whole_target
-from cmcgns.evaluation.tasks.segmentation.own_size import OwnSize, enlarge, kept_masks, runs_of
+from cmcgns.evaluation.regions import read_targets, whole_target
+from cmcgns.evaluation.tasks.segmentation.own_size import OwnSize, enlarge, runs_of
 from cmcgns.evaluation.tasks.segmentation.task import TASK
 from cmcgns.metrics.overlap import dice_and_iou
 from support.evaluation import oracle, write_pictures
@@ -76,6 +76,13 @@ def test_a_mask_drawn_without_a_fault_at_64_pixels_is_not_perfect_at_its_own_siz
     assert arrays["own_truth"].tolist() == [pixels for _, pixels in expected]
     assert 0.93 < dice[:3].mean() < 0.99  # eight pixels of the mask are one of the encoder's
     assert dice[3] == 1.0  # 64 pixels are its own size
+
+
+def kept_masks(arrays):
+    """The drawn masks (h, w) of a cell's arrays, image by image."""
+    parts = np.split(arrays["mask_runs"], np.cumsum(arrays["mask_run_counts"])[:-1])
+    for size, runs in zip(arrays["mask_sizes"], parts, strict=True):
+        yield np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size)
 
 
 def test_kept_masks_are_those_that_were_judged(ellipses):

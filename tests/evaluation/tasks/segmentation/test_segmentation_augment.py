@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cmcgns.evaluation.task_settings.segmentation import SegmentationSettings
+from cmcgns.evaluation.task_settings.learned import SegmentationSettings
 from cmcgns.evaluation.tasks.segmentation.decoders import turn_and_scale
 from cmcgns.evaluation.tasks.segmentation.train import draw_changes
 

@@ -7,7 +7,7 @@ import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.open_encoder import open_encoder
-from cmcgns.evaluation.task_settings.segmentation import SegmentationSettings
+from cmcgns.evaluation.task_settings.learned import SegmentationSettings
 from cmcgns.evaluation.tasks.segmentation.decoders import SetrDecoder, UNetDecoder, build_decoder, decoder_name
 
 CHANNELS = [32, 16, 8, 8, 4]

@@ -6,7 +6,7 @@ from itertools import chain
 import pytest
 import torch
 
-from cmcgns.evaluation.task_settings.segmentation import SegmentationSettings
+from cmcgns.evaluation.task_settings.learned import SegmentationSettings
 from cmcgns.evaluation.tasks.segmentation.train import focal_per_image, mixed_loss, soft_overlap
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import centre_crop
-from cmcgns.evaluation.targets import fill_boxes, read_targets
+from cmcgns.evaluation.regions import fill_boxes, read_targets
 from support.images import read_image_set
 
 

@@ -7,7 +7,7 @@ import torch
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.targets import read_targets
+from cmcgns.evaluation.regions import read_targets
 from cmcgns.evaluation.tasks import train_head
 from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, MaskSplit, build_decoder
 from cmcgns.evaluation.tasks.segmentation.task import TASK
@@ -61,10 +61,10 @@ def test_encoder_and_its_batch_statistics_stay_bit_for_bit(rectangles, make_job,
 def test_batch_size_and_order_do_not_change_what_is_drawn(rectangles, resnet, make_job):
     job = make_job(rectangles, resnet)
     part = MaskSplit("test", job.data.test, read_targets(job.data.test, "masks", 32))
-    decoder, order = build_decoder(resnet, job.settings, 0), np.array([5, 2, 7, 0, 1, 3, 6, 4])
-    whole = measure_overlap(decoder, MapStore(resnet, 0, 8), part, np.arange(8), job.settings)
+    decoder, order = build_decoder(resnet, job.protocol.task_settings, 0), np.array([5, 2, 7, 0, 1, 3, 6, 4])
+    whole = measure_overlap(decoder, MapStore(resnet, 0, 8), part, np.arange(8), job.protocol.task_settings)
     for size in (1, 3):
-        found = measure_overlap(decoder, MapStore(resnet, 0, size), part, order, job.settings)
+        found = measure_overlap(decoder, MapStore(resnet, 0, size), part, order, job.protocol.task_settings)
         assert torch.allclose(found.soft, whole.soft[order], rtol=1e-4)
         assert (found.hard - whole.hard[order]).abs().max() <= 1
 
@@ -190,8 +190,8 @@ def test_training_beats_the_untrained_decoder(tmp_path, make_job, name):
     job = make_job(tmp_path / "phantom", encoder, target="boxes", epochs=15)
     ((_, predictions),) = run(job)
     part = MaskSplit("test", job.data.test, read_targets(job.data.test, "boxes", 64))
-    untrained = build_decoder(encoder, job.settings, 0)
-    before = measure_overlap(untrained, MapStore(encoder, 0, 8), part, np.arange(30), job.settings)
+    untrained = build_decoder(encoder, job.protocol.task_settings, 0)
+    before = measure_overlap(untrained, MapStore(encoder, 0, 8), part, np.arange(30), job.protocol.task_settings)
     trained = figures(predictions)
     start = TASK.measures(
         type(predictions)(

@@ -89,16 +89,6 @@ def read_boxes(images: ImageSet, size: int) -> BoxList:
     return BoxList(len(each), image, corners)
 
 
-def box_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union. (…, N, 4) and (…, K, 4) -> (…, N, K); 0 where both are empty."""
-    low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
-    high = torch.minimum(first[..., :, None, 2:], second[..., None, :, 2:])
-    both = (high - low).clamp(min=0).prod(-1)
-    area, other = ((boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1) for boxes in (first, second))
-    either = area[..., :, None] + other[..., None, :] - both
-    return torch.where(either > 0, both / either.clamp(min=torch.finfo(either.dtype).tiny), 0)
-
-
 @dataclass(frozen=True)
 class AnchorGrid:
     """Every output of the head: N = sum over levels of rows · columns · anchors, in that order, finest level first.

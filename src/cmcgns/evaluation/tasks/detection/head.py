@@ -133,20 +133,14 @@ class SimpleFeaturePyramid(nn.Module):
         return [lateral(each) for lateral, each in zip(self.laterals, maps, strict=True)]
 
 
-class _ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of (B, C, h, w)."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        last = maps.movedim(1, -1)
-        return functional.layer_norm(last, self.normalized_shape, self.weight, self.bias, self.eps).movedim(-1, 1)
-
-
 def _lateral(inputs: int) -> nn.Module:
+    from timm.layers import LayerNorm2d
+
     return nn.Sequential(
         nn.Conv2d(inputs, _PYRAMID_WIDTH, 1, bias=False),
-        _ChannelNorm(_PYRAMID_WIDTH),
+        LayerNorm2d(_PYRAMID_WIDTH, eps=1e-5),
         nn.Conv2d(_PYRAMID_WIDTH, _PYRAMID_WIDTH, 3, padding=1, bias=False),
-        _ChannelNorm(_PYRAMID_WIDTH),
+        LayerNorm2d(_PYRAMID_WIDTH, eps=1e-5),
     )
 
 

@@ -1,4 +1,4 @@
-"""Detections: from outputs of the head, of a batch and of a whole split, and matched with the truth."""
+"""Detections: from outputs of the head, of a batch and of a whole split."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cmcgns.evaluation.features import FrozenMaps
-from cmcgns.evaluation.task_settings.detection import DetectionSettings
+from cmcgns.evaluation.task_settings.learned import DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList
 from cmcgns.evaluation.tasks.detection.head import Detector
-from cmcgns.metrics.detection import Figures, RankedDetections, match
 from cmcgns.metrics.measure import Array
 
 _TRIED = 1000
@@ -110,26 +108,3 @@ def with_truth(found: Mapping[str, Array], truth: BoxList, settings: DetectionSe
         "skip_empty": np.array(settings.skip_empty),
         "max_detections": np.array(settings.max_detections),
     }
-
-
-class MatchedDetections:
-    """Matched detections of n images."""
-
-    def __init__(self, arrays: Mapping[str, Array], images: int) -> None:
-        image, truth_image = arrays["image"], arrays["truth_image"]
-        self.ious = [float(value) for value in arrays["ious"]]
-        hits = match(image, arrays["boxes"], truth_image, arrays["truth_boxes"], self.ious)
-        truths = np.bincount(truth_image, minlength=images)
-        self.has_box = truths > 0
-        self._ranked = RankedDetections(image, arrays["scores"], hits, truths)
-        filled = (truths > 0) & (np.bincount(image, minlength=images) > 0)
-        self._counted = np.where(filled | ~arrays["skip_empty"], 1.0, 0.0)
-
-    def figures(self, counts: npt.NDArray[np.generic]) -> Figures:
-        """Figures of resamples from how often (R, n) each image was drawn."""
-        return self._ranked.figures(counts.astype(np.float64) * self._counted)
-
-    def place(self, iou: float) -> int | None:
-        """Position of a threshold, if it is one."""
-        near = np.flatnonzero(np.isclose(self.ious, iou))
-        return int(near[0]) if len(near) else None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from cmcgns.common.errors import UserError
@@ -18,14 +17,15 @@ from cmcgns.evaluation.features import FrozenMaps
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.base import PARTS
-from cmcgns.evaluation.task_settings.detection import AP_NAMES, FREE_RESPONSE, DetectionSettings
+from cmcgns.evaluation.task_settings.learned import DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, anchor_grid, read_boxes
 from cmcgns.evaluation.tasks.detection.head import Detector, choose_maps, level_grids
-from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, predict, with_truth
+from cmcgns.evaluation.tasks.detection.predict import predict, with_truth
 from cmcgns.evaluation.tasks.detection.train import BoxSplit, DetectorHead
 from cmcgns.evaluation.tasks.train_head import Trained, checkpoint_of, schedule_of, train_head
-from cmcgns.metrics.measure import Array, Kind, Measure, Measures
-from cmcgns.metrics.ranking import FloatArray, IntArray
+from cmcgns.metrics.detection import detection_measures
+from cmcgns.metrics.measure import Array, Measures
+from cmcgns.metrics.ranking import IntArray
 
 
 class DetectionTask:
@@ -39,37 +39,15 @@ class DetectionTask:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Predictions of every cell, each as soon as it is done."""
-        settings = cast(DetectionSettings, job.settings)
+        settings = job.protocol.settings_as(DetectionSettings)
         splits = {part: _read_split(job, settings, part) for part in PARTS}
         for cell in job.cells:
             yield cell, _run_cell(job, settings, cell, splits)
             checkpoint_of(job, cell).unlink(missing_ok=True)
 
     def measures(self, predictions: Predictions) -> Measures:
-        """Mean average precision, its value at some overlaps, recall, and sensitivity.
-
-        `map` is the mean over the overlaps of the average precision; `recall@100` the mean over the overlaps of the
-        share of boxes found by any of an image's detections; `sensitivity@1fp` the share found, with an overlap of at
-        least 0.5, at the score that lets one false alarm an image through.
-        """
-        arrays = predictions.arrays
-        ranked = MatchedDetections(arrays, len(predictions.rows))
-        named = {name: place for value, name in AP_NAMES.items() if (place := ranked.place(value)) is not None}
-        free_response = ranked.place(FREE_RESPONSE)
-        of = ["map", *named, f"recall@{int(arrays['max_detections'])}"]
-        of += [] if free_response is None else ["sensitivity@1fp"]
-
-        def compute(counts: npt.NDArray[np.generic]) -> FloatArray:
-            figures = ranked.figures(counts)
-            columns = [figures.precision.mean(1), *(figures.precision[:, place] for place in named.values())]
-            columns.append(figures.recall.mean(1))
-            if free_response is not None:
-                columns.append(figures.sensitivity[:, free_response])
-            return np.stack(columns, axis=1)
-
-        named_of = tuple(Measure(name) for name in of)
-        kind = Kind("with a box", ranked.has_box)
-        return Measures(named_of, compute, {name: [kind] for name in named_of})
+        """See :func:`cmcgns.metrics.detection.detection_measures`."""
+        return detection_measures(predictions.arrays, len(predictions.rows))
 
 
 def _read_split(job: Job, settings: DetectionSettings, part: str) -> BoxSplit:

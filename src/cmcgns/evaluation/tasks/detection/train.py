@@ -15,11 +15,12 @@ from torch.nn import functional
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.features import FrozenMaps
-from cmcgns.evaluation.task_settings.detection import DetectionSettings
-from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, assign, box_iou
+from cmcgns.evaluation.task_settings.learned import DetectionSettings
+from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, assign
 from cmcgns.evaluation.tasks.detection.head import Detector
-from cmcgns.evaluation.tasks.detection.predict import MatchedDetections, predict, with_truth
+from cmcgns.evaluation.tasks.detection.predict import predict, with_truth
 from cmcgns.evaluation.tasks.train_head import Head, shuffled
+from cmcgns.metrics.detection import MatchedDetections, box_iou
 from cmcgns.metrics.ranking import IntArray
 
 _IGNORED_ABOVE = 0.5

@@ -13,7 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
-from cmcgns.evaluation.task_settings.linear import FinetuneSettings, Outcome
+from cmcgns.evaluation.task_settings.base import LabelKind
+from cmcgns.evaluation.task_settings.learned import FinetuneSettings
 from cmcgns.evaluation.tasks.linear.probe import log_odds
 from cmcgns.evaluation.tasks.train_head import Head, shuffled
 from cmcgns.metrics.ranking import FloatArray, IntArray
@@ -40,7 +41,7 @@ class FinetuneHead(Head[IntArray]):
         encoder: FrozenEncoder,
         data: TaskData,
         rows: IntArray,
-        outcome: Outcome,
+        outcome: LabelKind,
         settings: FinetuneSettings,
         seed: int,
     ) -> None:

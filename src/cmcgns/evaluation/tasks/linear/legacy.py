@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from cmcgns.evaluation.task_settings.linear import LegacySettings, Outcome
+from cmcgns.evaluation.features import Floats
+from cmcgns.evaluation.task_settings.base import LabelKind
+from cmcgns.evaluation.task_settings.learned import LegacySettings
 from cmcgns.evaluation.tasks.linear.probe import log_odds
 from cmcgns.evaluation.tasks.train_head import Head, shuffled
 from cmcgns.metrics.ranking import FloatArray, IntArray
@@ -42,12 +44,12 @@ class LayerData:
         outcome: whether classes exclude each other (cross-entropy over them) or not (one of each).
     """
 
-    train: npt.NDArray[np.float32]
+    train: Floats
     labels: FloatArray
     rows: IntArray
-    val: npt.NDArray[np.float32]
+    val: Floats
     val_labels: FloatArray
-    outcome: Outcome = "binary"
+    outcome: LabelKind = "binary"
 
 
 class _Layer(nn.Module):
@@ -151,7 +153,7 @@ class LayerHead(Head[_Batch]):
         return log_odds(linear, self.data.outcome)
 
 
-def _share(known: Tensor, outcome: Outcome) -> Tensor:
+def _share(known: Tensor, outcome: LabelKind) -> Tensor:
     """Weights of the labels of a batch (b, C) in its mean; of classes that exclude each other, all or none count."""
     if outcome == "multiclass":
         known = known.all(1, keepdim=True).expand_as(known)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.task_settings.linear import L2_GRID, Outcome
+from cmcgns.evaluation.task_settings.base import LabelKind
+from cmcgns.evaluation.task_settings.learned import L2_GRID
 from cmcgns.evaluation.tasks.linear.logistic import TOLERANCE, Design, Features, measure_scale, solve
 from cmcgns.metrics.ranking import FloatArray, IntArray, check_labels, mean_auroc
 
@@ -42,7 +43,7 @@ class LinearProbe:
     scale: FloatArray
     l2: float
     converged: bool
-    outcome: Outcome = "binary"
+    outcome: LabelKind = "binary"
     validation: dict[float, float] = field(default_factory=dict)
 
     def logits(self, features: npt.ArrayLike) -> FloatArray:
@@ -68,12 +69,7 @@ def choose_dtype(rows: int, width: int) -> torch.dtype:
     return torch.float64 if rows <= 4 * width else torch.float32
 
 
-def probabilities(logits: FloatArray) -> FloatArray:
-    """Log-odds -> probabilities, without overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(logits / 2)))
-
-
-def log_odds(linear: FloatArray, outcome: Outcome) -> FloatArray:
+def log_odds(linear: FloatArray, outcome: LabelKind) -> FloatArray:
     """Outputs of a layer -> log-odds of each class, of a softmax against all others. (n, C) -> (n, C)."""
     if outcome == "binary":
         return linear
@@ -92,7 +88,7 @@ def fit_probe(
     dtype: torch.dtype = torch.float64,
     device: str | torch.device = "cpu",
     rows: IntArray | None = None,
-    outcome: Outcome = "binary",
+    outcome: LabelKind = "binary",
 ) -> LinearProbe:
     """Fit one probe per L2 strength and keep the one that does best in validation.
 

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.contract import Job, Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
-from cmcgns.evaluation.features import pooled_features
+from cmcgns.evaluation.features import Floats, pooled_features
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.base import PARTS
-from cmcgns.evaluation.task_settings.linear import FinetuneSettings, LegacySettings, LinearSettings
+from cmcgns.evaluation.task_settings.learned import FinetuneSettings, LegacySettings, LinearSettings
 from cmcgns.evaluation.tasks.linear.finetune import FinetuneHead
 from cmcgns.evaluation.tasks.linear.legacy import LayerData, LayerHead
-from cmcgns.evaluation.tasks.linear.probe import choose_dtype, fit_probe, probabilities
+from cmcgns.evaluation.tasks.linear.probe import choose_dtype, fit_probe
 from cmcgns.evaluation.tasks.train_head import Head, checkpoint_of, schedule_of, train_head
 from cmcgns.metrics.classes import check_exclusive, facts_of, rare_classes, skipped_classes
 from cmcgns.metrics.classification import binary_measures, multiclass_measures
 from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray
+from cmcgns.pretrained.zero_shot import probability
 
-_Features = dict[str, npt.NDArray[np.float32]]
+_Features = dict[str, Floats]
 """(n, F) of each split."""
 Scores = tuple[FloatArray, dict[str, Any]]
 """Log-odds (n, C) of the test rows, and facts."""
@@ -43,7 +43,7 @@ class Linear:
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Fit one layer a cell; cells that learn from the same rows share the solution of `lbfgs`."""
-        settings = cast(LinearSettings, job.settings)
+        settings = job.protocol.settings_as(LinearSettings)
         if settings.outcome == "multiclass":
             for part in PARTS:
                 images = getattr(job.data, part)
@@ -65,7 +65,8 @@ class Linear:
                 if key not in solved:
                     solved = {key: _solved(job, settings, features, rows)}
                 scores, facts = solved[key]
-            more = {"probabilities": probabilities(scores), "exclusive": np.array(settings.outcome == "multiclass")}
+            exclusive = np.array(settings.outcome == "multiclass")
+            more = {"probabilities": probability(scores, 1.0), "exclusive": exclusive}
             yield cell, predictions(job, rows, scores, facts, **more)
             checkpoint_of(job, cell).unlink(missing_ok=True)
 
@@ -75,7 +76,7 @@ class Linear:
         return multiclass_measures(arrays) if bool(arrays["exclusive"]) else binary_measures(arrays)
 
 
-def features_of(job: Job, part: str) -> npt.NDArray[np.float32]:
+def features_of(job: Job, part: str) -> Floats:
     """Pooled features (n, C) of a split."""
     images = getattr(job.data, part)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,8 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import Pixels, centre_crop
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
-from cmcgns.evaluation.targets import Targets
-from cmcgns.evaluation.task_settings.segmentation import SegmentationSettings
+from cmcgns.evaluation.regions import Targets
+from cmcgns.evaluation.task_settings.learned import SegmentationSettings
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 
 
@@ -80,7 +81,7 @@ class SetrDecoder(nn.Module):
     def __init__(self, width: int, stride: int, size: int, channels: Sequence[int], progressive: bool) -> None:
         super().__init__()
         self.size, self.width = size, width
-        steps = max(1, round(torch.tensor(float(stride)).log2().item())) if progressive else 1
+        steps = max(1, round(math.log2(stride))) if progressive else 1
         outputs = [channels[min(step, len(channels) - 1)] for step in range(steps)]
         kernel = 3 if progressive else 1
         self.steps = nn.ModuleList(

@@ -6,7 +6,6 @@ Dice of about 0.975 against the mask itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +14,8 @@ from torch.nn import functional
 
 from cmcgns.data.images.place import place_in_square
 from cmcgns.evaluation.image_set import ImageSet
-from cmcgns.evaluation.targets import Target, whole_target
+from cmcgns.evaluation.regions import whole_target
+from cmcgns.evaluation.task_settings.base import Target
 from cmcgns.metrics.measure import Array
 from cmcgns.metrics.ranking import BoolArray, IntArray
 
@@ -78,10 +78,3 @@ class OwnSize:
             "mask_runs": np.concatenate(runs).astype(np.int32),
             "mask_run_counts": np.array([len(each) for each in runs], dtype=np.int32),
         }
-
-
-def kept_masks(arrays: Mapping[str, Array]) -> Iterator[BoolArray]:
-    """The drawn masks (h, w) of a cell's arrays, image by image."""
-    parts = np.split(arrays["mask_runs"], np.cumsum(arrays["mask_run_counts"])[:-1])
-    for size, runs in zip(arrays["mask_sizes"], parts, strict=True):
-        yield np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size)

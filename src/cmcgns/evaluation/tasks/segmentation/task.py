@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
 
@@ -14,9 +13,9 @@ from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.protocols import Cell
-from cmcgns.evaluation.targets import read_targets
+from cmcgns.evaluation.regions import read_targets
 from cmcgns.evaluation.task_settings.base import PARTS
-from cmcgns.evaluation.task_settings.segmentation import SegmentationSettings
+from cmcgns.evaluation.task_settings.learned import SegmentationSettings
 from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, MaskSplit, build_decoder, decoder_name
 from cmcgns.evaluation.tasks.segmentation.own_size import COUNTS, OwnSize
 from cmcgns.evaluation.tasks.segmentation.train import DecoderHead, epoch_rows, measure_overlap
@@ -32,12 +31,12 @@ class Segmentation:
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         del encoder  # any that gives maps will do
-        settings = cast(SegmentationSettings, data.protocol.task_settings)
+        settings = data.protocol.settings_as(SegmentationSettings)
         return data.lacks_targets(settings.target, ("train", "test"))
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Train one decoder a cell and let it draw on the test images."""
-        settings = cast(SegmentationSettings, job.settings)
+        settings = job.protocol.settings_as(SegmentationSettings)
         job.progress("reading what is to be drawn", 0.0)
         splits = {name: _split(job, settings, name) for name in PARTS}
         store = MapStore(job.encoder, settings.cache_limit, settings.batch_size)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cmcgns.evaluation.task_settings.segmentation import SegmentationSettings
+from cmcgns.evaluation.task_settings.learned import SegmentationSettings
 from cmcgns.evaluation.tasks.segmentation.decoders import MapStore, MaskSplit
 from cmcgns.evaluation.tasks.train_head import Head
 from cmcgns.metrics.overlap import dice_and_iou
