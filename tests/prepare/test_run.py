@@ -60,6 +60,17 @@ def do(root, out, options=OPTIONS):
     return console.file.getvalue()
 
 
+@pytest.mark.parametrize("points", ["null", "[1, 2, 3, 4]"])
+def test_a_box_with_points_that_are_none_is_left_out(points, root, tmp_path):
+    box = f'[{{"label": "a", "x": 1, "y": 2, "width": 3, "height": 4, "points": {points}}}]'
+    table = pd.read_csv(root / "table.csv", dtype="str").assign(boxes=["", "[]", box, ""])
+    table.to_csv(root / "table.csv", index=False)
+    do(root, tmp_path / "out")
+    assert read_manifest(tmp_path / "out")["source"].tolist() == ["pictures/a.png", "pictures/b.png"]
+    left_out = {entry["where"]: entry["reason"] for entry in read_report(tmp_path / "out")["left_out"]}
+    assert left_out["table.csv, row 3"].startswith("points of box 1 are not a list of pairs of finite numbers")
+
+
 def test_a_folder_becomes_a_manifest(root, tmp_path):
     out = tmp_path / "out"
     text = do(root, out)

@@ -45,7 +45,18 @@ def box_fault(text: str) -> str:
         sides = list(map(as_number, stated))
         if not all(map(math.isfinite, sides)) or min(sides[2:]) <= 0:
             return f"box {number} is not finite or without area ({', '.join(BOX_FIELDS)}: {shortened(stated)})"
+        if not has_usable_points(box):
+            return f"points of box {number} are not a list of pairs of finite numbers ({shortened(box['points'])})"
     return ""
+
+
+def has_usable_points(box: Mapping[str, Any]) -> bool:
+    """Whether a box states no points, or a list of pairs of finite numbers."""
+    points = box.get("points", [])
+    return isinstance(points, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(math.isfinite(as_number(each)) for each in pair)
+        for pair in points
+    )
 
 
 def parse_boxes(text: str, where: str) -> list[dict[str, Any]]:
