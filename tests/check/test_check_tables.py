@@ -103,6 +103,17 @@ def test_the_same_studies_in_two_manifests(tmp_path: Path) -> None:
     assert found([first], "studies-in-several-manifests") == []
 
 
+def test_only_manifests_that_hold_the_study_are_named(tmp_path: Path) -> None:
+    study = rows(3)
+    parts = {"a": study[:1], "b": study[:2], "c": study[1:2]}
+    folders = [write(tmp_path / name, frame.reset_index(drop=True)) for name, frame in parts.items()]
+    first, second, third = (each.message for each in found(folders, "studies-in-several-manifests"))
+    files = {name: str(tmp_path / name / "manifest.parquet") for name in parts}
+    assert first == f"1 studies are also in {files['b']}"
+    assert second == f"2 studies are also in {files['a']}, {files['c']}"
+    assert third == f"1 studies are also in {files['b']}"
+
+
 def test_test_is_kept_then_val(tmp_path: Path) -> None:
     frame = changed(rows(6), "split", {3: "val"})
     frame = changed(frame, "patient_id", dict.fromkeys(range(5), "set:p0"))
