@@ -16,15 +16,9 @@ from rich.progress import Progress
 from cmcgns.common.errors import UserError
 from cmcgns.common.spreadsheet import write_spreadsheet
 from cmcgns.data.pairs.batch import steps_per_epoch
-from cmcgns.data.pairs.dataset import PairDataset, StoredImages, pair_dataset
-from cmcgns.data.pairs.rows import (
-    PairTable,
-    assign_splits,
-    count_small,
-    read_images,
-    read_pairs,
-    twice_the_side,
-)
+from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
+from cmcgns.data.pairs.images import StoredImages, count_small, read_images, twice_the_side
+from cmcgns.data.pairs.rows import PairTable, assign_splits, read_pairs
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.reports.tokenizer import load_saved_tokenizer, load_tokenizer, train_tokenizer
 from cmcgns.data.shards.index import AGAIN, ShardFolder, open_shards

@@ -1,21 +1,17 @@
-"""Rows that can be trained on, their images, those that are left out, and which of them train and validate."""
+"""Rows that can be trained on, those that are left out, and which of them train and validate."""
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow
-from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError, shortened
 from cmcgns.common.remote import is_url
-from cmcgns.data.images.files import picture_sizes
-from cmcgns.data.images.place import Pixels
-from cmcgns.data.images.read import load_images
 from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.pairs.table import (
     TABLE_NAMES,
@@ -32,8 +28,6 @@ from cmcgns.data.vocabulary import is_frontal, parse_views
 from cmcgns.settings.config import DataSettings
 
 logger = logging.getLogger(__name__)
-
-_LOOKED_AT = 200  # files, for the size of the pictures
 
 
 @dataclass
@@ -187,77 +181,6 @@ def _check_files(pairs: PairTable, bad_images: str, exists: Callable[[str], bool
         f"Correct the paths{hint}, name the folder where they start with --set data.images=DIR, or leave these rows "
         "out with --set data.bad_images=leave_out"
     )
-
-
-class SomeImages:
-    """Some rows of an array that stays where it is: indexed by all of them, a memory map would come into memory.
-
-    Args:
-        pixels: (n, S, S).
-        rows: (k,) which ones.
-    """
-
-    def __init__(self, pixels: Pixels, rows: NDArray[np.int64]) -> None:
-        self.pixels, self.rows = pixels, rows
-        self.shape = (len(rows), *pixels.shape[1:])
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> Pixels:
-        return self.pixels[self.rows[rows]]
-
-
-def read_images(
-    pairs: PairTable, settings: DataSettings, progress: Callable[[int], None] | None = None
-) -> Pixels | SomeImages:
-    """Resized images of the rows, from the cache or the files.
-
-    Args:
-        pairs: rows whose images cannot be read are left out, if the settings say so.
-        settings: size, and what is done about unreadable images.
-        progress: called with the number of images done since the last call.
-
-    Returns:
-        (n, S, S) uint8, one of each row that is left.
-
-    Raises:
-        UserError: unreadable images, unless they are to be left out; names rows and files.
-    """
-    paths = pairs.frame["image_path"].tolist()
-    images, errors = load_images(paths, settings.resize, progress)
-    if not errors:
-        return images
-    if settings.bad_images == "stop":
-        rows = pairs.frame["row"]
-        shown = "\n  ".join(f"row {rows[i]}: {text}" for i, text in list(errors.items())[:10])
-        raise UserError(
-            f"{pairs.source}: {len(errors)} images cannot be read:\n  {shown}\n"
-            "Replace them, or leave these rows out with --set data.bad_images=leave_out"
-        )
-    bad = np.zeros(len(paths), dtype=bool)
-    bad[list(errors)] = True
-    pairs.leave_out(pd.Series(bad), "unreadable image")
-    return SomeImages(images, np.flatnonzero(~bad))
-
-
-def twice_the_side(settings: DataSettings) -> DataSettings:
-    """The settings for pictures of twice the side."""
-    return settings.model_copy(update={"resize": 2 * settings.resize})
-
-
-def count_small(paths: Sequence[str], side: int) -> tuple[int, int]:
-    """How many pictures have a long side of fewer pixels, by the heads of some of the files.
-
-    Args:
-        paths: files, of which a few are looked at, evenly spread, and no URLs.
-        side: pixels.
-
-    Returns:
-        Small ones, and those whose size is known.
-    """
-    some = [paths[i] for i in np.linspace(0, len(paths) - 1, min(_LOOKED_AT, len(paths))).astype(int)]
-    some = [path for path in some if not is_url(path)]
-    stated = pd.DataFrame({"width": [0] * len(some), "height": [0] * len(some)})
-    longest = picture_sizes(stated, some).max(axis=1) if some else np.zeros(0, dtype=np.int64)
-    return int(((longest > 0) & (longest < side)).sum()), int((longest > 0).sum())
 
 
 def rows_of_split(pairs: PairTable, split: str, way_out: str = "") -> pd.DataFrame:
