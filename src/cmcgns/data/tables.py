@@ -1,7 +1,7 @@
 """Tables on disk: csv as text, parquet in its own types; what is wrong with one is said with its name."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +103,28 @@ def table_sha256(path: Path, without: Sequence[str] = ()) -> str:
 def plain_name(column: str) -> str:
     """A column's name without case, blanks and marks; `Patient ID` and `patient_id` are one name to a reader."""
     return "".join(filter(str.isalnum, column.casefold()))
+
+
+def refuse_twins(
+    names: Sequence[str], known: Sequence[str], mapping: Mapping[str, str], option: Callable[[str], str], path: Path
+) -> None:
+    """Stop at columns of one name but for case, blanks and marks, one of which would be used unasked.
+
+    Args:
+        names: of the table's columns.
+        known: names that are used.
+        mapping: known name -> the table's column, as the user says.
+        option: how the user says it: spells an `OURS=THEIRS` as the command line takes it.
+        path: the table, for the message.
+    """
+    plain = {plain_name(name): name for name in names if name not in known and name not in mapping.values()}
+    for name in known:
+        twin = plain.get(plain_name(name))
+        if twin is not None and name in names and name not in mapping:
+            raise UserError(
+                f"{path}: the columns {name} and {twin} are both there; say which one is meant with "
+                f"{option(f'{name}={twin}')} (or {name}={name})"
+            )
 
 
 def describe_columns(wanted: str, names: list[str], hint: str = "") -> str:

@@ -22,6 +22,7 @@ from cmcgns.data.tables import (
     plain_name,
     read_table,
     refuse_nested,
+    refuse_twins,
 )
 from cmcgns.data.vocabulary import canonical_ids, parse_splits
 from cmcgns.settings.config import DataSettings
@@ -54,7 +55,8 @@ def read_columns(table: Path, settings: DataSettings, everything: bool) -> pd.Da
     form = TextFormat(settings.separator or "", settings.encoding or "")
     frame = read_table(table, columns=None if everything else _wanted(names, mapping), form=form)
     names = names or list(frame.columns)
-    _check_spellings(names, mapping, table)
+    refuse_twins(names, _COLUMNS, mapping, lambda pair: f"--set {quote(f'data.columns.{pair}')}", table)
+    _warn_of_near_names(names, mapping, table)
     frame = _named(frame, mapping, table)
     if frame.columns.duplicated().any():
         twice = frame.columns[frame.columns.duplicated()][0]
@@ -77,24 +79,12 @@ def _wanted(names: list[str], mapping: dict[str, str]) -> list[str] | None:
     return [name for name in names if name in known] if wanted <= set(names) else None
 
 
-def _check_spellings(names: list[str], mapping: dict[str, str], table: Path) -> None:
-    """Warn of a column that is ignored although it is spelt almost like one that would be used.
-
-    Raises:
-        UserError: two columns that differ in case, blanks or marks alone, one of which would be used.
-    """
+def _warn_of_near_names(names: list[str], mapping: dict[str, str], table: Path) -> None:
+    """Name a column that is ignored although it is spelt almost like one that would be used."""
     unknown = {plain_name(name): name for name in names if name not in _COLUMNS and name not in mapping.values()}
     for wanted in _COLUMNS:
-        if wanted in mapping:
-            continue
-        twin = unknown.get(plain_name(wanted))
-        if wanted in names and twin is not None:
-            raise UserError(
-                f"{table}: the columns {wanted} and {twin} are both there; say which one is meant with "
-                f"--set {quote(f'data.columns.{wanted}={twin}')} (or {wanted})"
-            )
         near = difflib.get_close_matches(plain_name(wanted), unknown, 1, cutoff=0.9)
-        if near and wanted not in names:
+        if near and wanted not in names and wanted not in mapping:
             theirs = unknown[near[0]]
             logger.warning(
                 "%s: the column %s is not used; if it is %s, say so with --set data.columns.%s=%s",

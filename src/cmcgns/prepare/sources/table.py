@@ -16,9 +16,9 @@ from cmcgns.data.tables import (
     find_table,
     is_missing,
     is_parquet,
-    plain_name,
     read_table,
     refuse_nested,
+    refuse_twins,
 )
 from cmcgns.data.vocabulary import canonical_ids, parse_ages, parse_sexes, parse_splits, parse_views
 from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files, relative_paths
@@ -93,21 +93,8 @@ def _map_columns(frame: pd.DataFrame, mapping: dict[str, str], file: Path) -> di
         hint = "; map names with --column OURS=THEIRS"
         found = describe_columns("image_path", list(frame.columns), hint)
         raise UserError(f"{file}: missing column image_path {found}")
-    _refuse_twins(list(frame.columns), mapping, file)
+    refuse_twins(list(frame.columns), COLUMNS, mapping, lambda pair: f"--column {quote(pair)}", file)
     return used
-
-
-def _refuse_twins(names: list[str], mapping: dict[str, str], file: Path) -> None:
-    """Columns of one name but for case, blanks and marks, one of which would be used, unless the user says which."""
-    taken = {*COLUMNS, *mapping.values()}
-    plain = {plain_name(other): other for other in names if other not in taken}
-    for name in names:
-        twin = plain.get(plain_name(name))
-        if twin is not None and name in COLUMNS and name not in mapping:
-            raise UserError(
-                f"{file}: the columns {name} and {twin} are both there; say which one is meant with --column "
-                f"{quote(f'{name}={twin}')} (or {name}={name})"
-            )
 
 
 def _check_files(table: SourceTable, folder: Path) -> None:
