@@ -10,8 +10,8 @@ import pandas as pd
 from cmcgns.common.errors import UserError, shortened
 from cmcgns.common.files import write_bytes
 from cmcgns.common.remote import not_here
-from cmcgns.data.tables import SUFFIXES, as_text, is_parquet, read_table
-from cmcgns.data.vocabulary import canonical_ids
+from cmcgns.data.tables import SUFFIXES, is_parquet, read_table
+from cmcgns.data.vocabulary import column_reader
 
 LABEL = "label_"
 SPLITS = ("train", "val", "test", "")
@@ -66,7 +66,7 @@ def conform(frame: pd.DataFrame, where: str) -> pd.DataFrame:
         raise UserError(f"{where}: missing column {missing[0]} (a manifest needs {', '.join(REQUIRED)})")
     columns: dict[str, pd.Series] = {}
     for name in TEXT:
-        read = canonical_ids if name in ("patient_id", "study_id") else as_text
+        read = column_reader(name)
         columns[name] = read(frame[name]) if name in frame else pd.Series("", index=frame.index, dtype="str")
     for name in NUMBERS:
         values = frame[name] if name in frame else pd.Series(pd.NA, index=frame.index)

@@ -1,6 +1,7 @@
 """Cells of tables and DICOM tags as the manifest has them: ids, view, split, sex, age, what stands for nothing."""
 
 import re
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -101,8 +102,12 @@ def canonical_ids(values: pd.Series) -> pd.Series:
         (n,) text; empty where the id is missing.
     """
     ids = as_text(values)
-    ids = ids.mask(is_missing(ids), "")
     return ids.str.replace(_WHOLE, r"\1", regex=True) if ids.str.contains(r"[.,]0+$").any() else ids
+
+
+def column_reader(name: str) -> Callable[[pd.Series], pd.Series]:
+    """What makes text of a column of that name: ids have a spelling of their own."""
+    return canonical_ids if name in ("patient_id", "study_id") else as_text
 
 
 def twin_keys(ids: pd.Series) -> pd.Series:

@@ -24,7 +24,7 @@ from cmcgns.data.tables import (
     refuse_nested,
     refuse_twins,
 )
-from cmcgns.data.vocabulary import canonical_ids, parse_splits
+from cmcgns.data.vocabulary import column_reader, parse_splits
 from cmcgns.settings.config import DataSettings
 
 logger = logging.getLogger(__name__)
@@ -122,8 +122,7 @@ def fill_columns(frame: pd.DataFrame, table: Path, images: str | None = None) ->
         UserError: a row without an image; names the first. No such folder.
     """
     for column in (*REPORT_COLUMNS, *OPTIONAL_COLUMNS):
-        read = canonical_ids if column in ("study_id", "patient_id") else as_text
-        frame[column] = read(frame[column]) if column in frame else ""
+        frame[column] = column_reader(column)(frame[column]) if column in frame else ""
     paths = as_text(frame["image_path"])
     empty = frame.loc[paths == "", "row"]
     if len(empty):

@@ -14,7 +14,6 @@ from cmcgns.data.tables import (
     as_text,
     describe_columns,
     find_table,
-    is_missing,
     is_parquet,
     read_table,
     refuse_nested,
@@ -42,7 +41,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     file = find_table(root)
     table = SourceTable()
     cells = read_table(file, form=options.form)
-    theirs = pd.DataFrame({str(name): as_text(cells[name]) for name in cells})
+    theirs = pd.DataFrame({str(name): as_text(cells[name]) for name in cells})  # stripped, words for nothing empty
     ours = _map_columns(theirs, options.columns, file)
     refuse_nested(cells, ours.values(), file)
     unused = sorted(set(theirs.columns) - set(ours.values()))
@@ -63,7 +62,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
 
 def _refuse_without_effect(frame: pd.DataFrame, options: SourceOptions, file: Path) -> None:
     """Options that this table leaves nothing to do."""
-    stated = [name for name in ("dataset", "split") if name in frame and not is_missing(frame[name]).any()]
+    stated = [name for name in ("dataset", "split") if name in frame and (frame[name] != "").all()]
     usual = SourceOptions()
     for given, reason in (
         (
@@ -101,8 +100,8 @@ def _check_files(table: SourceTable, folder: Path) -> None:
     """Images and masks must be there, below the folder where paths start."""
     named = [name for name in ("image_path", "mask_path") if name in table.frame]
     for name in named:
-        cells = table.frame[name].str.strip()
-        paths, leaves = relative_paths(cells.mask(is_missing(cells), ""), folder)
+        cells = table.frame[name]
+        paths, leaves = relative_paths(cells, folder)
         table.frame[name] = paths
         reasons = _why_not_usable(cells, paths, leaves, name, folder)
         table.leave_out(reasons != "", cells.map(shortened) + ": " + reasons)
@@ -135,10 +134,8 @@ def _why_not_usable(cells: pd.Series, paths: pd.Series, leaves: pd.Series, name:
 
 def _check_boxes(table: SourceTable) -> None:
     if "boxes" in table.frame:
-        cells = table.frame["boxes"].str.strip()
-        cells = cells.mask(is_missing(cells), "")
+        cells = table.frame["boxes"]
         faults = cells.map({cell: box_fault(cell) if cell else "" for cell in cells.unique()}).astype("str")
-        table.frame["boxes"] = cells
         table.leave_out(faults != "", faults)
 
 
@@ -146,7 +143,7 @@ def _describe(table: SourceTable, name_of_dataset: str) -> None:
     """Ids with the dataset's name in front."""
     frame = table.frame
     empty = pd.Series("", index=frame.index, dtype="str")
-    dataset = frame["dataset"].str.strip() if "dataset" in frame else empty
+    dataset = frame.get("dataset", empty)
     frame["dataset"] = dataset.mask(dataset == "", name_of_dataset)
     ids = frame["image_path"].str.replace(r"\.\w+$", "", regex=True)
     for name in ("study_id", "patient_id"):  # an image stands for a missing study, the study for a missing patient
@@ -170,13 +167,13 @@ def _describe_patients(table: SourceTable) -> None:
     if unknown:
         table.notes.append(f"unknown views, kept as OTHER: {shortened(', '.join(map(repr, unknown)))}")
     if "sex" in frame:
-        stated = ~is_missing(frame["sex"])
+        stated = frame["sex"] != ""
         sexes = parse_sexes(frame["sex"])
         if unknown := sorted(set(frame.loc[stated & (sexes == ""), "sex"])):
             table.notes.append(f"sexes other than F and M, left empty: {shortened(', '.join(map(repr, unknown)))}")
         frame["sex"] = sexes
     if "age" in frame:
-        stated = ~is_missing(frame["age"])
+        stated = frame["age"] != ""
         frame["age"] = parse_ages(frame["age"])
         unread = int((stated & frame["age"].isna()).sum())
         if unread:
@@ -187,7 +184,7 @@ def _split(table: SourceTable, seed: int) -> None:
     """Splits as they are; where they are missing, the patient's, else drawn by patient."""
     if "split" not in table.frame:
         table.frame["split"] = ""
-    cells = table.frame["split"].str.strip()
+    cells = table.frame["split"]
     table.frame["split"] = parse_splits(cells)
     unknown = table.frame["split"].isna()
     table.leave_out(unknown, "split is " + quoted(cells) + "; train, val or test is expected")
