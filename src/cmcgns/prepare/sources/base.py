@@ -19,6 +19,9 @@ from cmcgns.data.paths import plain_path
 
 SplitRule = Literal["v1", "legacy"]
 PLACE = "_place"  # column of the readers: file and row, for messages
+_LEAVES_ROOT = (
+    "symbolic link that leaves the root; put the files there, or name a folder above (--root, --images of a table)"
+)
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,7 @@ def find_optional(root: Path, *patterns: str) -> Path | None:
     return next((path for pattern in patterns for path in sorted(root.glob(pattern))), None)
 
 
-def existing_files(
-    root: Path, folders: Iterable[str] = ("",), left_out: list[dict[str, str]] | None = None
-) -> set[str]:
+def existing_files(root: Path, folders: Iterable[str] = ("",), table: SourceTable | None = None) -> set[str]:
     """Files below folders of the root, as paths relative to the root with forward slashes.
 
     Symbolic links are followed as long as they stay below the root; others, which would let a table reach any file of
@@ -153,26 +154,26 @@ def existing_files(
     Args:
         root: the dataset's folder.
         folders: relative to the root; "" is the root itself, a missing one is empty.
-        left_out: links that leave the root and folders that cannot be listed are added here.
+        table: remembers links that leave the root, and folders that cannot be listed.
     """
     top = os.path.realpath(root)
-    skipped = left_out if left_out is not None else []
+    table = table or SourceTable()
     files: set[str] = set()
     pending: list[tuple[str, frozenset[str]]] = []  # folder, and the linked folders above it
     for folder in dict.fromkeys(folders):
         if is_inside(os.path.realpath(root / folder), top):
             pending.append((folder, frozenset()))
         else:
-            skipped.append(_leaves_root(folder))
+            table.also_left_out([folder], _LEAVES_ROOT)
     while pending:
         folder, followed = pending.pop()
-        for entry in _entries(root, folder, skipped):
+        for entry in _entries(root, folder, table):
             name = f"{folder}/{entry.name}" if folder else entry.name
             target = os.path.realpath(entry.path) if entry.is_symlink() else ""
             if not is_text(name):
-                skipped.append({"where": ascii(name)[1:-1], "reason": "its name is no UTF-8: rename it"})
+                table.also_left_out([ascii(name)[1:-1]], "its name is no UTF-8: rename it")
             elif target and not is_inside(target, top):
-                skipped.append(_leaves_root(name))
+                table.also_left_out([name], _LEAVES_ROOT)
             elif entry.is_dir():
                 if target not in followed:  # else a circle of links
                     pending.append((name, followed | {target} if target else followed))
@@ -229,17 +230,12 @@ def relative_paths(cells: pd.Series, root: Path) -> tuple[pd.Series, pd.Series]:
     return paths, paths.str.startswith("/") | (paths == "..") | paths.str.startswith("../")
 
 
-def _entries(root: Path, folder: str, skipped: list[dict[str, str]]) -> list[os.DirEntry[str]]:
+def _entries(root: Path, folder: str, table: SourceTable) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(root / folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        skipped.append({"where": folder, "reason": f"folder cannot be listed ({error.strerror})"})
+        table.also_left_out([folder], f"folder cannot be listed ({error.strerror})")
         return []
-
-
-def _leaves_root(name: str) -> dict[str, str]:
-    hint = "put the files there, or name a folder above (--root, --images of a table)"
-    return {"where": name, "reason": f"symbolic link that leaves the root; {hint}"}

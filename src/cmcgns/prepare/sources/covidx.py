@@ -35,7 +35,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     """
     lists = _find_lists(root)
     table = SourceTable()
-    files = existing_files(root, left_out=table.left_out)
+    files = existing_files(root, table=table)
     deepest_first = sorted(files, key=lambda path: (path.count("/"), path), reverse=True)
     images = {"/".join(path.split("/")[-2:]): path for path in deepest_first}
     table.frame = pd.concat([_read_list(path, part) for part, path in lists.items()], ignore_index=True)

@@ -147,7 +147,7 @@ def read_either(root: Path) -> tuple[pd.DataFrame, SourceTable]:
 
 def _join(root: Path, table: SourceTable, reports: pd.DataFrame) -> None:
     """Give every image its file and its report; leave out what lacks one."""
-    images = pd.Series(by_name(existing_files(root, left_out=table.left_out), (".png",)), dtype="str").sort_values()
+    images = pd.Series(by_name(existing_files(root, table=table), (".png",)), dtype="str").sort_values()
     table.also_left_out(images[~images.index.isin(table.frame["name"])], "no report names it")
     pictured = reports["study"].isin(table.frame["study"])
     table.also_left_out("CXR" + reports.loc[~pictured, "study"], "the report names no image")
@@ -167,7 +167,7 @@ def _join(root: Path, table: SourceTable, reports: pd.DataFrame) -> None:
 def _read_csv(root: Path) -> tuple[pd.DataFrame, SourceTable]:
     listed = read_table(root / "indiana_reports.csv", ("uid", "MeSH", "findings", "impression"))
     table = SourceTable()
-    images = read_rows(root / "indiana_projections.csv", table.left_out, ("uid", "filename", "projection"))
+    images = read_rows(root / "indiana_projections.csv", table, ("uid", "filename", "projection"))
     table.frame = pd.DataFrame(
         {
             "study": images["uid"].str.strip(),

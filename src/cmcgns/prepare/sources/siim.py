@@ -51,7 +51,7 @@ def join_rows(rows: pd.DataFrame, name: str, options: SourceOptions) -> SourceTa
         options: rule and seed of the split.
     """
     table = SourceTable()
-    rows = number_rows(rows, name, table.left_out)
+    rows = number_rows(rows, name, table)
     images, codes = rows["ImageId"].str.strip(), rows["EncodedPixels"].str.strip()
     codes = codes.mask(codes == NO_MASK, "")
     published = published_splits(len(rows), 0.3)
@@ -102,7 +102,7 @@ def _fault_of_code(code: str) -> str:
 
 def _add_files(table: SourceTable, root: Path, named: set[str], name: str) -> None:
     """Add `source`; leave out images without a file, and name the files that no row uses."""
-    found = existing_files(root, left_out=table.left_out)
+    found = existing_files(root, table=table)
     files = pd.Series(sorted(file for file in found if file.lower().endswith(".dcm")), dtype="str")
     if files.empty:
         raise UserError(f"{root}: no .dcm file in it or its folders; unpack the images of the challenge there")

@@ -45,7 +45,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     ours = _map_columns(theirs, options.columns, file)
     refuse_nested(cells, ours.values(), file)
     unused = sorted(set(theirs.columns) - set(ours.values()))
-    table.frame = number_rows(theirs[list(ours.values())].set_axis(list(ours), axis=1), file.name, table.left_out)
+    table.frame = number_rows(theirs[list(ours.values())].set_axis(list(ours), axis=1), file.name, table)
     _refuse_without_effect(table.frame, options, file)
     if unused:
         table.notes.append(f"columns that are not used: {shortened(', '.join(unused), 1000)}")
@@ -108,7 +108,7 @@ def _check_files(table: SourceTable, folder: Path) -> None:
     table.leave_out(table.frame["image_path"] == "", "no image_path")
     known = {str(path) for name in named for path in table.frame[name].unique() if path}
     folders = sorted({path.partition("/")[0] if "/" in path else "" for path in known})
-    files = existing_files(folder, [""] if "" in folders else folders, table.left_out)
+    files = existing_files(folder, [""] if "" in folders else folders, table)
     for name in named:
         paths = table.frame[name]
         table.leave_out((paths != "") & ~paths.isin(files), f"no such file: {name} " + paths.map(shortened))
