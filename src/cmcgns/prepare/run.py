@@ -16,7 +16,7 @@ from cmcgns.common.files import write_json
 from cmcgns.common.remote import not_here
 from cmcgns.common.stored import naming_damage, read_json
 from cmcgns.common.terminal import terminal_text
-from cmcgns.data.manifest import write_manifest
+from cmcgns.data.manifest import conform, write_manifest
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.shards.write import write_shards
 from cmcgns.prepare.image import ImageSettings, ImageTask
@@ -97,6 +97,7 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
             raise UserError(f"{root}: no image is left for a manifest ({reasons or 'the tables name none'})")
         if name != "table" and "split_rule" not in frame:  # a table's splits are its owner's
             frame["split_rule"] = options.split
+        frame = conform(frame, "manifest.parquet")
         manifest = write_manifest(frame, out / "manifest.parquet")
         summary = summarise(source, frame, table, _about(root, options))
         write_json(out / "report.json", summary)
