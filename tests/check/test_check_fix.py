@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cmcgns.check import fix, run_checks
+from cmcgns.check.run import fix, run_checks
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import boxes_text, read_manifest
 from support.check import box, changed, rows, sha, write

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from cmcgns.check import run_checks
 from cmcgns.check.image_facts import CACHE, measure_images
+from cmcgns.check.run import run_checks
 from cmcgns.check.text import dicom_patient_tags
 from cmcgns.common import files
 from cmcgns.data.images.read import decode_image

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cmcgns.check import run_checks
+from cmcgns.check.run import run_checks
 from cmcgns.check.tables import MOST_GROUPS
 from support.check import changed, found, rows, sha, write
 
