@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,7 +69,8 @@ class PairTable:
 def read_pairs(
     path: Path,
     settings: DataSettings,
-    exists: Callable[[str], bool] | None = None,
+    *,
+    look_for_files: bool = True,
     everything: bool = True,
     for_training: bool = False,
 ) -> PairTable:
@@ -82,7 +82,7 @@ def read_pairs(
     Args:
         path: table or folder; relative image paths start at the table's folder, or at `data.images`.
         settings: columns, views, which text, how the table is written.
-        exists: says whether an image is there; by default a file of that path (URLs are taken to be there).
+        look_for_files: whether every image has to be there (URLs are taken to be); not for members of shards.
         everything: also read columns that pretraining does not know (from a parquet table; they cost memory).
         for_training: rows that belong neither to the training nor to the validation split are dropped before their
             reports and images are looked at.
@@ -94,7 +94,7 @@ def read_pairs(
     frame = read_columns(table, settings, everything)
     frame["row"] = range(1, len(frame) + 1)
     images = images_folder(settings.images, table, "data.images")
-    pairs = PairTable(fill_columns(frame, table, settings.images), table, images)
+    pairs = PairTable(fill_columns(frame, table, images), table, images)
     pairs.leave_out(has_nul(pairs.frame), "NUL bytes: the file is damaged")
     check_ids(pairs.frame, table)
     pairs.frame["split"] = usual_splits(pairs.frame["split"], (settings.train_split, settings.val_split))
@@ -108,7 +108,8 @@ def read_pairs(
     pairs.leave_out(~_has_sentence(pairs.frame["text"]), "empty report")
     pairs.leave_out(pairs.frame["text"].str.len() > MAX_REPORT, f"report of more than {MAX_REPORT:,} characters")
     warn_about_reports(pairs.frame, table.name)
-    _check_files(pairs, settings.bad_images, exists)
+    if look_for_files:
+        _check_files(pairs, settings.bad_images)
     if len(pairs.frame) == 0:
         why = "; the reasons stand above" if pairs.left_out else ": the table is empty"
         raise UserError(f"{table}: no row is left to train on{why}")
@@ -161,10 +162,10 @@ def _has_sentence(texts: pd.Series) -> pd.Series:
     return pd.Series(found, index=texts.index)
 
 
-def _check_files(pairs: PairTable, bad_images: str, exists: Callable[[str], bool] | None) -> None:
-    exists = exists or (lambda path: is_url(path) or os.path.isfile(path))  # noqa: PTH113 - takes names of any length
+def _check_files(pairs: PairTable, bad_images: str) -> None:
     paths = pairs.frame["image_path"]
-    missing = pd.Series(np.fromiter((not exists(path) for path in paths), bool, len(paths)), index=paths.index)
+    found = (is_url(path) or os.path.isfile(path) for path in paths)  # noqa: PTH113 - takes names of any length
+    missing = ~pd.Series(np.fromiter(found, bool, len(paths)), index=paths.index)
     if not missing.any():
         return
     if bad_images == "leave_out":

@@ -11,7 +11,7 @@ import pandas as pd
 from cmcgns.common.errors import UserError, did_you_mean, first_of, shortened
 from cmcgns.data.delimited import TextFormat
 from cmcgns.data.manifest import REPORT_COLUMNS
-from cmcgns.data.paths import absolute_paths, images_folder
+from cmcgns.data.paths import absolute_paths
 from cmcgns.data.reports.section_rules import list_rules, load_rules
 from cmcgns.data.reports.sections import has_heading
 from cmcgns.data.tables import (
@@ -108,7 +108,7 @@ def _named(frame: pd.DataFrame, mapping: dict[str, str], table: Path) -> pd.Data
     return frame.rename(columns={theirs: ours for ours, theirs in mapping.items()})
 
 
-def fill_columns(frame: pd.DataFrame, table: Path, images: str | None = None) -> pd.DataFrame:
+def fill_columns(frame: pd.DataFrame, table: Path, images: Path) -> pd.DataFrame:
     """All columns of text and ids, stripped; images by absolute path.
 
     A row without a study is one of its own, a study without a patient is one of its own.
@@ -116,10 +116,10 @@ def fill_columns(frame: pd.DataFrame, table: Path, images: str | None = None) ->
     Args:
         frame: of `read_columns`, and `row`; changed in place.
         table: where it comes from.
-        images: folder where relative image paths start; by default the table's.
+        images: folder where relative image paths start.
 
     Raises:
-        UserError: a row without an image; names the first. No such folder.
+        UserError: a row without an image; names the first.
     """
     for column in (*REPORT_COLUMNS, *OPTIONAL_COLUMNS):
         frame[column] = column_reader(column)(frame[column]) if column in frame else ""
@@ -129,7 +129,7 @@ def fill_columns(frame: pd.DataFrame, table: Path, images: str | None = None) ->
         raise UserError(
             f"{table}: image_path is empty in row {empty.iloc[0]} ({len(empty)} rows); fill in or delete these rows"
         )
-    frame["image_path"] = absolute_paths(paths, images_folder(images, table, "data.images"))
+    frame["image_path"] = absolute_paths(paths, images)
     for column, fallback in (("study_id", "image_path"), ("patient_id", "study_id")):
         missing = frame[column] == ""
         if missing.any():
