@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cmcgns.check.boxes import box_table
-from cmcgns.data.manifest import boxes_text, conform
+from cmcgns.data.boxes import boxes_text
+from cmcgns.data.manifest import conform
 from support.check import box, changed, found, rows, write
 
 GOOD_BOXES = [box(0, 0, 100, 120), box(-0.5, 10, 20, 20), box(90, 100, 11, 21) | {"points": [[90, 100], [101, 121]]}]

@@ -6,7 +6,8 @@ import pytest
 
 from cmcgns.check.run import fix, run_checks
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import boxes_text, read_manifest
+from cmcgns.data.boxes import boxes_text
+from cmcgns.data.manifest import read_manifest
 from support.check import box, changed, rows, sha, write
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.check.rule import Finding, Loaded, Severity, positions, rule
-from cmcgns.data.boxes import BOX_FIELDS, NOT_LISTED, as_number, has_usable_points, listed_boxes
-from cmcgns.data.manifest import boxes_text
+from cmcgns.data.boxes import BOX_FIELDS, NOT_LISTED, as_number, boxes_text, has_usable_points, listed_boxes
 
 SLACK = 1.0  # pixels: boxes are scaled with the image and rounded
 

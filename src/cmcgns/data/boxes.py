@@ -15,6 +15,11 @@ BOX_FIELDS = ("x", "y", "width", "height")
 NOT_LISTED = "boxes are not a JSON list of {label, x, y, width, height}"
 
 
+def boxes_text(boxes: Iterable[dict[str, object]]) -> str:
+    """Boxes as the manifest keeps them."""
+    return json.dumps(list(boxes), ensure_ascii=False)
+
+
 def listed_boxes(text: str) -> list[dict[str, Any]] | None:
     """The boxes of a cell, whatever they state; None: it is no list of boxes in JSON."""
     try:

@@ -1,8 +1,6 @@
 """The manifest: one row per image, one schema for every dataset, checked when written and when read."""
 
 import io
-import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -113,13 +111,3 @@ def read_manifest(path: Path) -> pd.DataFrame:
     if not is_parquet(file) and file.name.lower().endswith(SUFFIXES):
         raise UserError(f"{file} is no manifest but a table; `cmcgns prepare table --root {file}` makes one of it")
     return conform(read_table(file), str(file))
-
-
-def boxes_text(boxes: Iterable[dict[str, object]]) -> str:
-    """Boxes as the manifest keeps them."""
-    return json.dumps(list(boxes), ensure_ascii=False)
-
-
-def image_file(folder: Path, image_path: str) -> str:
-    """Where an image is: a URL as it stands, else a path below the manifest's folder."""
-    return image_path if "://" in image_path else str(folder / image_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cmcgns.common.array_cache import cache_folder
 from cmcgns.common.files import file_stamp, sha256, write_bytes
-from cmcgns.data.manifest import image_file
+from cmcgns.data.paths import image_file
 from cmcgns.evaluation.image_set import ImageSet
 
 _BLOCK = 1024  # images hashed at once

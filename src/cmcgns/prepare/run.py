@@ -23,7 +23,7 @@ from cmcgns.prepare.image import ImageSettings, ImageTask
 from cmcgns.prepare.report import describe_identifiers, summarise, write_prepare_page
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.sources import get_source
-from cmcgns.prepare.sources.base import SourceOptions, is_inside
+from cmcgns.prepare.sources.base import SourceOptions
 from cmcgns.prepare.work import Engine, prepare_images
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> No
     if root.is_file() and name != "table":
         raise UserError(f"--root {root} is a file; {name} needs the folder that its files were unpacked in")
     for place in filter(None, (root, options.images)):
-        if is_inside(os.path.realpath(out), os.path.realpath(place)):
+        if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(place)):
             raise UserError(f"--out {out} lies in the dataset's own folder {place}; choose another one")
     load_rules(options.rules)
     earlier = name

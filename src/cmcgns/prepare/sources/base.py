@@ -7,15 +7,13 @@ from. It reads tables and names image files; it opens no image (that is done onc
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import pandas as pd
 
 from cmcgns.common.errors import UserError, shortened
-from cmcgns.common.remote import is_url
 from cmcgns.data.delimited import TextFormat
-from cmcgns.data.paths import plain_path
 
 SplitRule = Literal["v1", "legacy"]
 PLACE = "_place"  # column of the readers: file and row, for messages
@@ -161,7 +159,7 @@ def existing_files(root: Path, folders: Iterable[str] = ("",), table: SourceTabl
     files: set[str] = set()
     pending: list[tuple[str, frozenset[str]]] = []  # folder, and the linked folders above it
     for folder in dict.fromkeys(folders):
-        if is_inside(os.path.realpath(root / folder), top):
+        if Path(os.path.realpath(root / folder)).is_relative_to(top):
             pending.append((folder, frozenset()))
         else:
             table.also_left_out([folder], _LEAVES_ROOT)
@@ -172,7 +170,7 @@ def existing_files(root: Path, folders: Iterable[str] = ("",), table: SourceTabl
             target = os.path.realpath(entry.path) if entry.is_symlink() else ""
             if not is_text(name):
                 table.also_left_out([ascii(name)[1:-1]], "its name is no UTF-8: rename it")
-            elif target and not is_inside(target, top):
+            elif target and not Path(target).is_relative_to(top):
                 table.also_left_out([name], _LEAVES_ROOT)
             elif entry.is_dir():
                 if target not in followed:  # else a circle of links
@@ -191,11 +189,6 @@ def is_text(name: str) -> bool:
     return True
 
 
-def is_inside(path: str, folder: str) -> bool:
-    """Whether a resolved path is a resolved folder or below it."""
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
 def by_name(files: Iterable[str], suffixes: tuple[str, ...]) -> dict[str, str]:
     """File name -> path, for names that are unique within a dataset; of several paths the shallowest wins.
 
@@ -206,28 +199,6 @@ def by_name(files: Iterable[str], suffixes: tuple[str, ...]) -> dict[str, str]:
     named = (path for path in files if path.lower().endswith(suffixes))
     chosen = sorted(named, key=lambda path: (path.count("/"), path), reverse=True)
     return {path.rpartition("/")[2]: path for path in chosen}
-
-
-def relative_paths(cells: pd.Series, root: Path) -> tuple[pd.Series, pd.Series]:
-    """Paths of a table, relative to the root and without detours; the files are not asked for.
-
-    Args:
-        cells: (n,) paths relative to the root, or absolute ones below it; backslashes count as slashes.
-        root: the dataset's folder.
-
-    Returns:
-        (n,) relative paths, and (n,) Boolean: the path leaves the root.
-    """
-    top = PurePosixPath(os.path.realpath(root)).as_posix() + "/"
-    here = PurePosixPath(os.path.abspath(root)).as_posix() + "/"  # noqa: PTH100 - links must stay as they are
-
-    def clean(path: str) -> str:
-        if is_url(path):
-            return path
-        return plain_path(path.replace("\\", "/").removeprefix(here).removeprefix(top)).replace("\\", "/")
-
-    paths = cells.map({cell: clean(cell) for cell in cells.unique()}).astype("str")
-    return paths, paths.str.startswith("/") | (paths == "..") | paths.str.startswith("../")
 
 
 def _entries(root: Path, folder: str, table: SourceTable) -> list[os.DirEntry[str]]:

@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import shortened
-from cmcgns.data.boxes import BOX_FIELDS
-from cmcgns.data.manifest import LABEL, NUMBERS, TEXT, boxes_text
+from cmcgns.data.boxes import BOX_FIELDS, boxes_text
+from cmcgns.data.manifest import LABEL, NUMBERS, TEXT
 from cmcgns.data.tables import MISSING, has_nul, read_table
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable
 

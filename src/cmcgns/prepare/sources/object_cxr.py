@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import boxes_text
+from cmcgns.data.boxes import boxes_text
 from cmcgns.data.tables import read_table
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files, find
 from cmcgns.prepare.sources.cells import draw_splits, number_rows, published_share

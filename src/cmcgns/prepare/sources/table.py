@@ -9,7 +9,7 @@ import pandas as pd
 from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.data.boxes import box_fault
 from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, TEXT
-from cmcgns.data.paths import images_folder, is_of_another_system
+from cmcgns.data.paths import images_folder, is_of_another_system, relative_paths
 from cmcgns.data.tables import (
     as_text,
     describe_columns,
@@ -20,7 +20,7 @@ from cmcgns.data.tables import (
     refuse_twins,
 )
 from cmcgns.data.vocabulary import canonical_ids, parse_ages, parse_sexes, parse_splits, parse_views
-from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files, relative_paths
+from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files
 from cmcgns.prepare.sources.cells import draw_splits, finish, number_rows, quoted, read_labels
 from cmcgns.prepare.sources.reports import cut_reports
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.data.manifest import LABEL, boxes_text, label_columns
+from cmcgns.data.boxes import boxes_text
+from cmcgns.data.manifest import LABEL, label_columns
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, by_name, existing_files, find
 from cmcgns.prepare.sources.cells import (
     boxes_by_image,
