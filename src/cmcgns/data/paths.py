@@ -8,6 +8,7 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.remote import is_url
+from cmcgns.data.tables import map_once
 
 _FOREIGN = r"^[A-Za-z]:[\\/]|^\\\\"  # C:\images, \\server\images
 _UNPLAIN = re.compile(r"^/|//|\\|(?:^|/)\.{1,2}(?:/|$)")
@@ -36,7 +37,7 @@ def absolute_paths(cells: pd.Series, folder: Path) -> pd.Series:
     root = folder.resolve()
     if not cells.str.contains(_UNPLAIN.pattern).any():  # no loop where all are plain
         return f"{root}/" + cells
-    return cells.map({cell: plain_path(image_file(root, plain_path(cell))) for cell in cells.unique()}).astype("str")
+    return map_once(cells, lambda cell: plain_path(image_file(root, plain_path(cell)))).astype("str")
 
 
 def relative_paths(cells: pd.Series, root: Path) -> tuple[pd.Series, pd.Series]:
@@ -57,7 +58,7 @@ def relative_paths(cells: pd.Series, root: Path) -> tuple[pd.Series, pd.Series]:
             return path
         return plain_path(path.replace("\\", "/").removeprefix(here).removeprefix(top))
 
-    paths = cells.map({cell: clean(cell) for cell in cells.unique()}).astype("str")
+    paths = map_once(cells, clean).astype("str")
     return paths, paths.str.startswith("/") | (paths == "..") | paths.str.startswith("../")
 
 

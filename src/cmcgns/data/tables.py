@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -205,6 +206,11 @@ def _without_bytes(cells: pd.Series, path: Path) -> pd.Series:
 def is_missing(cells: pd.Series) -> pd.Series:
     """(n,) Boolean: the cell is empty, or says so ("nan", "None")."""
     return cells.str.strip().str.lower().isin(MISSING)
+
+
+def map_once(cells: pd.Series, change: Callable[[Any], object]) -> pd.Series:
+    """(n,) The changed cells; each distinct one is changed once, because most of them repeat."""
+    return cells.map({cell: change(cell) for cell in cells.unique()})
 
 
 def has_nul(frame: pd.DataFrame) -> pd.Series:

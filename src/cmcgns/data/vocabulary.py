@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from cmcgns.data.tables import MISSING, as_text, is_missing
+from cmcgns.data.tables import MISSING, as_text, is_missing, map_once
 
 VIEWS = ("AP", "PA", "FRONTAL", "LATERAL", "OTHER", "")  # FRONTAL: AP or PA, which of them is not known
 _UNKNOWN = {*MISSING, "?", "unk", "unknown"}  # views that say of themselves that nobody knows
@@ -57,7 +57,7 @@ def parse_views(cells: pd.Series) -> tuple[pd.Series, list[str]]:
 
 def is_frontal(cells: pd.Series) -> pd.Series:
     """(n,) Boolean: the view is AP, PA, FRONTAL, empty or not known; that is, not known to be another one."""
-    return ~cells.map({cell: parse_view(str(cell)) for cell in cells.unique()}).isin(("LATERAL", "OTHER"))
+    return ~map_once(cells, lambda cell: parse_view(str(cell))).isin(("LATERAL", "OTHER"))
 
 
 def parse_splits(cells: pd.Series) -> pd.Series:
@@ -72,7 +72,7 @@ def parse_sex(text: str) -> str:
 
 def parse_sexes(cells: pd.Series) -> pd.Series:
     """(n,) F, M or empty."""
-    return cells.map({cell: parse_sex(cell) for cell in cells.unique()}).astype("str")
+    return map_once(cells, parse_sex).astype("str")
 
 
 def parse_age(text: str) -> int | None:
@@ -86,7 +86,7 @@ def parse_age(text: str) -> int | None:
 
 def parse_ages(cells: pd.Series) -> pd.Series:
     """(n,) Int32 years; missing where unreadable or above 120."""
-    return cells.map({cell: parse_age(cell) for cell in cells.unique()}).astype("Int32")
+    return map_once(cells, parse_age).astype("Int32")
 
 
 def canonical_ids(values: pd.Series) -> pd.Series:

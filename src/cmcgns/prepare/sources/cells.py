@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cmcgns.common.errors import shortened
 from cmcgns.data.boxes import BOX_FIELDS, boxes_text
 from cmcgns.data.manifest import LABEL, NUMBERS, TEXT
-from cmcgns.data.tables import MISSING, has_nul, read_table
+from cmcgns.data.tables import MISSING, has_nul, map_once, read_table
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable
 
 
@@ -68,7 +68,7 @@ def read_labels(table: SourceTable, columns: Mapping[str, str]) -> None:
 
 def label_values(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
     """(n,) Int8 labels (missing: not stated), and (n,) Boolean: the cell holds something else."""
-    numbers = cells.map({cell: _label(cell) for cell in cells.unique()}).astype("float64")
+    numbers = map_once(cells, _label).astype("float64")
     bad = numbers == math.inf
     return numbers.where(~bad).astype("Int8"), bad
 

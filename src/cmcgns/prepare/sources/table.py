@@ -15,6 +15,7 @@ from cmcgns.data.tables import (
     describe_columns,
     find_table,
     is_parquet,
+    map_once,
     read_table,
     refuse_nested,
     refuse_twins,
@@ -117,7 +118,7 @@ def _check_files(table: SourceTable, folder: Path) -> None:
     table.frame["source"] = table.frame["image_path"]
     if "mask_path" in named:
         masks = table.frame.pop("mask_path")
-        table.frame["mask"] = masks.map({path: json.dumps({"file": path}) if path else "" for path in masks.unique()})
+        table.frame["mask"] = map_once(masks, lambda path: json.dumps({"file": path}) if path else "")
 
 
 def _why_not_usable(cells: pd.Series, paths: pd.Series, leaves: pd.Series, name: str, folder: Path) -> pd.Series:
@@ -134,8 +135,7 @@ def _why_not_usable(cells: pd.Series, paths: pd.Series, leaves: pd.Series, name:
 
 def _check_boxes(table: SourceTable) -> None:
     if "boxes" in table.frame:
-        cells = table.frame["boxes"]
-        faults = cells.map({cell: box_fault(cell) if cell else "" for cell in cells.unique()}).astype("str")
+        faults = map_once(table.frame["boxes"], lambda cell: box_fault(cell) if cell else "").astype("str")
         table.leave_out(faults != "", faults)
 
 
