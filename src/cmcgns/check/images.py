@@ -16,8 +16,7 @@ from cmcgns.check.tables import across_splits, by_preference, group_findings, pl
 from cmcgns.check.text import dicom_patient_tags
 from cmcgns.common.errors import UserError, first_of
 from cmcgns.data.images.masks import read_mask
-from cmcgns.data.images.near_duplicates import CORRELATION, connected, near_duplicates
-from cmcgns.data.images.turned import best_correlation
+from cmcgns.data.images.near_duplicates import CORRELATION, best_correlation, connected, near_duplicates
 from cmcgns.data.manifest import REPORT_COLUMNS, label_columns
 
 
