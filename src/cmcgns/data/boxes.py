@@ -42,7 +42,10 @@ def as_number(side: object) -> float:
 
 def box_fault(text: str) -> str:
     """What is wrong with a cell of boxes in JSON; empty if nothing is."""
-    boxes = listed_boxes(text)
+    return _fault(listed_boxes(text))
+
+
+def _fault(boxes: list[dict[str, Any]] | None) -> str:
     if boxes is None:
         return NOT_LISTED
     for number, box in enumerate(boxes, start=1):
@@ -76,10 +79,10 @@ def parse_boxes(text: str, where: str) -> list[dict[str, Any]]:
     """
     if not text:
         return []
-    if fault := box_fault(text):
+    boxes = listed_boxes(text)
+    if fault := _fault(boxes):
         raise UserError(f"{where}: {fault}; `cmcgns check` names all such rows")
-    boxes: list[dict[str, Any]] = json.loads(text)
-    return boxes
+    return boxes or []
 
 
 def picture_size(width: object, height: object, where: str) -> tuple[int, int]:

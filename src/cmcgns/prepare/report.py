@@ -1,6 +1,5 @@
 """What `prepare` found, as numbers for programs and as a page for people."""
 
-import base64
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 
 from cmcgns.common.errors import first_of
 from cmcgns.common.files import write_text
-from cmcgns.common.page import page_template
+from cmcgns.common.page import data_url, page_template
 from cmcgns.data.images.files import open_picture
 from cmcgns.data.images.read import gray_of
 from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, label_columns
@@ -142,4 +141,4 @@ def _thumbnail(path: Path) -> Markup:
         gray.thumbnail((150, 150))
         buffer = BytesIO()
         gray.save(buffer, format="JPEG", quality=80)
-    return Markup("data:image/jpeg;base64,") + Markup(base64.b64encode(buffer.getvalue()).decode())  # nosec B704 # letters
+    return data_url("jpeg", buffer.getvalue())

@@ -76,8 +76,10 @@ def _parse(file: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
     try:
         parser.feed(data)
         tree = parser.close()
+    except UserError:
+        raise
     except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise error if isinstance(error, UserError) else UserError(f"it is no readable XML ({error})") from error
+        raise UserError(f"it is no readable XML ({error})") from error
     uid = tree.find("uId")
     study = (uid.get("id", "") if uid is not None else "").removeprefix("CXR") or file.stem
     report = {
