@@ -106,35 +106,35 @@ class Source:
     Attributes:
         name: as in `cmcgns prepare NAME`.
         title: official name.
-        task: what it serves, e.g. "pretraining".
         licence: licence or terms.
-        size: of the download.
         url: of the official page.
         uses: options that the reader heeds, by their names in `SourceOptions`; `seed-v1` is the seed under v1 only.
-        layout: what to unpack where, one line each.
+        layout: what to unpack where, one line each; a message about another layout ends with it.
         read: the reader.
     """
 
     name: str
     title: str
-    task: str
     licence: str
-    size: str
     url: str
     uses: list[str]
     layout: list[str]
     read: Reader
 
 
+class OtherLayout(UserError):
+    """A folder in which the dataset's own files are not where they are published."""
+
+
 def find(root: Path, *patterns: str) -> Path:
     """The one file or folder below the root that the first matching pattern names.
 
     Raises:
-        UserError: nothing matches; says what was looked for.
+        OtherLayout: nothing matches; says what was looked for.
     """
     found = find_optional(root, *patterns)
     if found is None:
-        raise UserError(f"{root}: none of {', '.join(patterns)} is there")
+        raise OtherLayout(f"{root}: none of {', '.join(patterns)} is there")
     return found
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.text_files import read_lines
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files
+from cmcgns.prepare.sources.base import PLACE, OtherLayout, SourceOptions, SourceTable, existing_files
 from cmcgns.prepare.sources.cells import draw_splits, finish, look_up, quoted
 
 _NORMAL, _PNEUMONIA, _COVID = "label_Normal", "label_Pneumonia", "label_COVID-19"
@@ -64,7 +64,7 @@ def _one(root: Path, part: str, version: str) -> Path:
                 raise UserError(f"{root}: {len(found)} {part} lists ({names}); keep those of one version")
             if found:
                 return found[0]
-    raise UserError(f"{root}: no {part} list is there (looked for {', '.join(dict.fromkeys(patterns))})")
+    raise OtherLayout(f"{root}: no {part} list is there (looked for {', '.join(dict.fromkeys(patterns))})")
 
 
 def _read_list(path: Path, part: str) -> pd.DataFrame:

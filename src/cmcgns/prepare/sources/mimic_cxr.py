@@ -18,7 +18,7 @@ from cmcgns.data.reports.sections import remove_marks, split_sections
 from cmcgns.data.reports.text import MAX_REPORT
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_splits, parse_views
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files
+from cmcgns.prepare.sources.base import PLACE, OtherLayout, SourceOptions, SourceTable, existing_files
 from cmcgns.prepare.sources.cells import finish, label_values, look_up, read_rows
 
 REPORT = re.compile(r"(?:.*/)?files/p\d\d/p\d{8}/s(\d{8})\.txt")
@@ -90,10 +90,10 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     table = SourceTable()
     images, loose = _walk(root, table)
     if images.empty:
-        raise UserError(f"{root}: there is no image like files/p10/p10000032/s50414267/*.jpg (or .dcm)")
+        raise OtherLayout(f"{root}: there is no image like files/p10/p10000032/s50414267/*.jpg (or .dcm)")
     reports = zipped_reports(root) | loose
     if not reports:
-        raise UserError(
+        raise OtherLayout(
             f"{root}: no reports; put mimic-cxr-reports.zip there or unpack it (files/p10/…/s50414267.txt)"
         )
     _add_rows(table, root, images)

@@ -12,7 +12,15 @@ from cmcgns.data.reports.sections import remove_marks
 from cmcgns.data.reports.text import MAX_REPORT
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import parse_views
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, by_name, existing_files, find_optional
+from cmcgns.prepare.sources.base import (
+    PLACE,
+    OtherLayout,
+    SourceOptions,
+    SourceTable,
+    by_name,
+    existing_files,
+    find_optional,
+)
 from cmcgns.prepare.sources.cells import draw_splits, finish, read_rows
 
 COLUMNS = ("study", "findings", "impression", "mesh")
@@ -31,7 +39,7 @@ def read_xml(root: Path) -> tuple[pd.DataFrame, SourceTable]:
     """
     folder = find_optional(root, "ecgen-radiology/", "*/ecgen-radiology/")
     if folder is None:
-        raise UserError(f"{root}: neither ecgen-radiology (of NLMCXR_reports.tgz) nor indiana_reports.csv is there")
+        raise OtherLayout(f"{root}: neither ecgen-radiology (of NLMCXR_reports.tgz) nor indiana_reports.csv is there")
     reports: list[dict[str, str]] = []
     images: list[dict[str, str]] = []
     table = SourceTable()
