@@ -67,6 +67,11 @@ def is_of_another_system(cells: pd.Series) -> pd.Series:
     return cells.str.contains(_FOREIGN)
 
 
+def expanded(path: Path | str) -> Path:
+    """The path with a user's folder for ~; as it stands where there is no such user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises then
+
+
 def images_folder(stated: Path | str | None, table: Path, option: str) -> Path:
     """Where relative paths of a table start: the folder that the user named, else the table's own.
 
@@ -75,7 +80,7 @@ def images_folder(stated: Path | str | None, table: Path, option: str) -> Path:
     """
     if not stated:
         return table.parent
-    folder = Path(stated).expanduser()
+    folder = expanded(stated)
     if not folder.is_dir():
         raise UserError(f"{option} {folder}: no such folder")
     return folder

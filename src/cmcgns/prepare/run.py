@@ -17,6 +17,7 @@ from cmcgns.common.remote import not_here
 from cmcgns.common.stored import naming_damage, read_json
 from cmcgns.common.terminal import terminal_text
 from cmcgns.data.manifest import conform, write_manifest
+from cmcgns.data.paths import expanded
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.shards.write import write_shards
 from cmcgns.prepare.image import ImageSettings, ImageTask
@@ -80,7 +81,7 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     source = get_source(name)
     console = console or Console(stderr=True, highlight=False)
     if options.images:
-        options = replace(options, images=options.images.expanduser())  # no shell does it behind --images=
+        options = replace(options, images=expanded(options.images))  # no shell does it behind --images=
     _check_call(name, root, out, options)
     with claimed(out, "prepare"):
         table = source.read(root, options)
