@@ -65,7 +65,7 @@ def load(folder: Path) -> None:
     from cmcgns.settings.config import DataSettings
 
     settings = DataSettings(image_size=SIZE, resize=SIZE)
-    pairs = read_pairs(folder, settings, exists=lambda _: True, everything=False)
+    pairs = read_pairs(folder, settings, look_for_files=False, everything=False)
     texts = pairs.frame["text"]
     tokenizer = train_tokenizer(texts[:2000], 1000)
     tokens = tokenize_reports(texts, tokenizer, settings.max_tokens, settings.max_sentences)

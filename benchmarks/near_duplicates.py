@@ -17,9 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from cmcgns.data.images.near_duplicates import CORRELATION, near_duplicates, signature
+from cmcgns.data.images.near_duplicates import CORRELATION, best_correlation, near_duplicates, signature
 from cmcgns.data.images.read import decode_image
-from cmcgns.data.images.turned import best_correlation
 
 Gray = NDArray[np.uint8]
 

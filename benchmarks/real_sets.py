@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.data.manifest import boxes_text
+from cmcgns.data.boxes import boxes_text
 from cmcgns.prepare.run import PrepareOptions, prepare
 
 FINDINGS = (

@@ -158,9 +158,7 @@ def with_bank(module: CMCGNS, inputs: benchmark.Inputs, sizes: benchmark.Sizes, 
     none = torch.zeros(text.shape, dtype=torch.long)
     images = torch.zeros(sizes.studies, 1, 1, 1)
     batch = Batch(images, none, real, none, real, text, torch.arange(sizes.studies), text)
-    return losses_of(module, inputs.features(), batch) | {
-        "centroids": array_hash(module.bank.centroids.numpy())
-    }
+    return losses_of(module, inputs.features(), batch) | {"centroids": array_hash(module.bank.centroids.numpy())}
 
 
 def golden() -> Iterator[tuple[str, Any]]:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from cmcgns.check.boxes import box_table
-from cmcgns.data.manifest import boxes_text, conform
+from cmcgns.data.boxes import boxes_text
+from cmcgns.data.manifest import conform
 from support.check import box, changed, found, rows, write
 
-GOOD_BOXES = [box(0, 0, 100, 120), box(-0.5, 10, 20, 20), box(90, 100, 11, 21)]
+GOOD_BOXES = [box(0, 0, 100, 120), box(-0.5, 10, 20, 20), box(90, 100, 11, 21) | {"points": [[90, 100], [101, 121]]}]
 GOOD = [*(boxes_text([good]) for good in GOOD_BOXES), "[]", ""]
 
 
@@ -28,6 +29,8 @@ GOOD = [*(boxes_text([good]) for good in GOOD_BOXES), "[]", ""]
         ("impossible-box", f'[{{"x": 1{"0" * 400}, "y": 2, "width": 3, "height": 4}}]'),
         ("impossible-box", boxes_text([box(1, 1, 0, 5)])),
         ("impossible-box", boxes_text([box(10, 10, -5, 5)])),
+        ("impossible-box", boxes_text([box(1, 1, 5, 5) | {"points": None}])),
+        ("impossible-box", boxes_text([box(1, 1, 5, 5) | {"points": [1, 1, 6, 6]}])),
         ("box-outside", boxes_text([box(100, 1, 5, 5)])),
         ("box-outside", boxes_text([box(1, 500, 5, 5)])),
         ("box-outside", boxes_text([box(-10, 1, 9, 5)])),

@@ -4,9 +4,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cmcgns.check import fix, run_checks
+from cmcgns.check.run import fix, run_checks
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import boxes_text, read_manifest
+from cmcgns.data.boxes import boxes_text
+from cmcgns.data.manifest import read_manifest
 from support.check import box, changed, rows, sha, write
 
 

@@ -1,17 +1,22 @@
 import errno
 import os
 import re
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from cmcgns.check import run_checks
+from cmcgns.check.boxes import box_table
 from cmcgns.check.image_facts import CACHE, measure_images
+from cmcgns.check.rule import RULES, Loaded
+from cmcgns.check.run import run_checks
 from cmcgns.check.text import dicom_patient_tags
 from cmcgns.common import files
 from cmcgns.data.images.read import decode_image
+from cmcgns.data.manifest import read_manifest
 from support.check import changed, found, picture, rows, write
 from support.image_faults import FAULTS, dicom, dicom_bytes
 
@@ -196,6 +201,16 @@ def masked(folder: Path, **columns: int) -> Path:
     good.resize((50, 60)).save(folder / "masks/3.png")
     (folder / "masks/4.png").write_bytes((folder / "masks/0.png").read_bytes()[:60])
     return folder
+
+
+def test_masks_leave_the_warnings_of_the_caller_alone(tmp_path: Path) -> None:
+    frame = read_manifest(masked(tmp_path))
+    loaded = Loaded(tmp_path / "manifest.parquet", frame, box_table(frame))
+    loaded = replace(loaded, images=measure_images(tmp_path, frame["image_path"].tolist()))
+    filters = list(warnings.filters)
+    findings = RULES["mask"].findings([loaded])
+    assert next(findings).rule == "mask"
+    assert list(warnings.filters) == filters, "while the others are still to come"
 
 
 def test_each_bad_mask_is_named(tmp_path: Path) -> None:

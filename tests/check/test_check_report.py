@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cmcgns.check import Finding, Report, print_report, report_json, run_checks, write_page
-from cmcgns.check.report import severity_text
+from cmcgns.check.report import Report, print_report, report_json, severity_text, write_page
+from cmcgns.check.rule import Finding
+from cmcgns.check.run import run_checks
 from support.check import changed, rows, write
 
 _VOID = {"meta", "br", "img", "hr", "link"}

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmcgns.check import RULES, run_checks
+from cmcgns.check.rule import RULES
+from cmcgns.check.run import run_checks
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import write_manifest
 from support.check import changed, rows, write
@@ -104,7 +105,7 @@ def million(folder: Path) -> None:
 def test_a_million_rows_are_checked_within_two_gigabytes(tmp_path: Path) -> None:
     million(tmp_path / "big")
     program = (
-        "import sys; from pathlib import Path; from cmcgns.check import run_checks\n"
+        "import sys; from pathlib import Path; from cmcgns.check.run import run_checks\n"
         "report = run_checks([Path(sys.argv[1])], open_images=False)\n"
         "status = Path('/proc/self/status').read_text()\n"
         "print(len(report.findings), status.split('VmHWM:')[1].split()[0])"

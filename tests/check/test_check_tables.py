@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cmcgns.check import run_checks
+from cmcgns.check.run import run_checks
 from cmcgns.check.tables import MOST_GROUPS
 from support.check import changed, found, rows, sha, write
 
@@ -101,6 +101,17 @@ def test_the_same_studies_in_two_manifests(tmp_path: Path) -> None:
     findings = found([first, second], "studies-in-several-manifests")
     assert [finding.rows for finding in findings] == [(0, 1), (0, 1)]
     assert found([first], "studies-in-several-manifests") == []
+
+
+def test_only_manifests_that_hold_the_study_are_named(tmp_path: Path) -> None:
+    study = rows(3)
+    parts = {"a": study[:1], "b": study[:2], "c": study[1:2]}
+    folders = [write(tmp_path / name, frame.reset_index(drop=True)) for name, frame in parts.items()]
+    first, second, third = (each.message for each in found(folders, "studies-in-several-manifests"))
+    files = {name: str(tmp_path / name / "manifest.parquet") for name in parts}
+    assert first == f"1 studies are also in {files['b']}"
+    assert second == f"2 studies are also in {files['a']}, {files['c']}"
+    assert third == f"1 studies are also in {files['b']}"
 
 
 def test_test_is_kept_then_val(tmp_path: Path) -> None:

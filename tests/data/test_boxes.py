@@ -19,6 +19,9 @@ GOOD = {"label": "a", "x": 1, "y": 2.5, "width": 3, "height": 4}
     (json.dumps([GOOD | {"width": 0}]), "without area"), (json.dumps([GOOD | {"height": -1}]), "without area"),
     ('[{"x": NaN, "y": 1, "width": 1, "height": 1}]', "not finite"),
     ('[{"x": 1' + "0" * 400 + ', "y": 1, "width": 1, "height": 1}]', "not finite"),
+    (json.dumps([GOOD, GOOD | {"points": None}]), "points of box 2 are not a list of pairs"),
+    *((json.dumps([GOOD | {"points": points}]), "points of box 1 are not a list of pairs of finite numbers")
+      for points in ({}, "ab", [1, 2, 3, 4], [[1, 2], [3]], [["1", 2]], [[1, None]], [[1, float("nan")]])),
 ])  # fmt: skip
 def test_malformed_boxes_name_the_row(text: str, fault: str) -> None:
     with pytest.raises(UserError, match=rf"^a\.dcm: .*{fault}") as caught:
@@ -28,7 +31,8 @@ def test_malformed_boxes_name_the_row(text: str, fault: str) -> None:
 
 def test_good_boxes_keep_all_that_they_state() -> None:
     assert parse_boxes("", "a") == parse_boxes("[]", "a") == []
-    assert parse_boxes(json.dumps([GOOD]), "a") == [GOOD]
+    for good in (GOOD, GOOD | {"points": []}, GOOD | {"points": [[1, 2.5], [4, 6.5]]}):
+        assert parse_boxes(json.dumps([good]), "a") == [good]
 
 
 @pytest.mark.parametrize("size", [("abc", 3), (3, "<NA>"), (0, 3), (-1, 3), (2.5, 3), (None, 3), ("9" * 5000, 3)])

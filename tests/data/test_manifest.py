@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import NUMBERS, TEXT, conform, image_file, label_columns, read_manifest, write_manifest
+from cmcgns.data.manifest import NUMBERS, TEXT, conform, label_columns, read_manifest, write_manifest
+from cmcgns.data.paths import image_file
 
 
 def rows(**changes):

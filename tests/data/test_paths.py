@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.rows import read_pairs
 from cmcgns.data.paths import plain_path
+from cmcgns.prepare.run import PrepareOptions, prepare
 from cmcgns.settings.config import DataSettings
 from support.trees import read_source, reasons, write_image, write_text
 
@@ -59,6 +61,15 @@ def test_names_of_any_length_are_missing_files(pictures: Path) -> None:
     pairs = read_pairs(own, DataSettings(images=str(pictures), bad_images="leave_out"))
     assert [left["reason"] for left in pairs.left_out] == ["image file is missing"]
     assert len(read_source("table", own, images=pictures).frame) == 1
+
+
+def test_the_folder_of_a_user_who_is_not_there_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("image_path,report\na.png,Clear.\n")
+    with pytest.raises(UserError, match=r"data\.images ~nobody-of-that-name/x: no such folder"):
+        read_pairs(tmp_path / "own.csv", DataSettings(images="~nobody-of-that-name/x"))
+    options = PrepareOptions(images=Path("~nobody-of-that-name/x"))
+    with pytest.raises(UserError, match=r"--images ~nobody-of-that-name/x: no such folder"):
+        prepare("table", tmp_path / "own.csv", tmp_path / "out", options)
 
 
 def test_plain_paths() -> None:

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from cmcgns.data.manifest import boxes_text, read_manifest, write_manifest
+from cmcgns.data.boxes import boxes_text
+from cmcgns.data.manifest import read_manifest, write_manifest
 from cmcgns.evaluation.contract import Predictions
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.protocols.protocol import Cell, load_protocol

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmcgns.data.manifest import boxes_text
+from cmcgns.data.boxes import boxes_text
 from cmcgns.evaluation.encoder import FrozenEncoder
 from support.evaluation import predict, protocol_of, tiny_run, write_set
 

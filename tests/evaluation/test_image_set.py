@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import boxes_text, write_manifest
+from cmcgns.data.boxes import boxes_text
+from cmcgns.data.manifest import write_manifest
 from support.images import read_image_set
 
 

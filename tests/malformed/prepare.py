@@ -81,6 +81,9 @@ OPTIONS = [
         "out/report.json": '{"source": {"name": "nih"}}'}),
     Call(f"prepare table --root pairs {TO}", ["out/report.json", "damaged | JSON"], {"out/report.json": "{"}),
     Call(f"prepare table --root pairs {TO}", ["out/report.json", "damaged | JSON"], {"out/report.json": "[]"}),
+    Call(f"prepare table --root pairs {TO}", ["out/report.json", "damaged", "delete"], {"out/report.json": "{}"}),
+    Call(f"prepare table --root pairs {TO}", ["out/report.json", "damaged", "delete"], {
+        "out/report.json": '{"source": "nih"}'}),
 ]  # fmt: skip
 
 TABLES = [

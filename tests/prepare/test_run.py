@@ -2,6 +2,8 @@
 
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -58,6 +60,38 @@ def do(root, out, options=OPTIONS):
     console = quiet()
     prepare("table", root, out, PrepareOptions(**{**vars(options), "columns": {"image_path": "Path"}}), console)
     return console.file.getvalue()
+
+
+def test_images_may_be_named_from_the_home_folder(root, tmp_path, monkeypatch):
+    """No shell expands the ~ of --images=~/pictures."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    table = pd.read_csv(root / "table.csv", dtype="str").drop(columns="mask_path")
+    table["Path"] = table["Path"].str.removeprefix("pictures/")
+    (tmp_path / "tables").mkdir()
+    table.to_csv(tmp_path / "tables" / "table.csv", index=False)
+    options = replace(OPTIONS, images=Path("~/mine/pictures"))
+    do(tmp_path / "tables", tmp_path / "out", options)
+    assert read_manifest(tmp_path / "out")["source"].tolist() == ["a.png", "b.png", "c.png"]
+    with pytest.raises(UserError, match="lies in the dataset's own folder"):
+        do(tmp_path / "tables", root / "pictures" / "out", options)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"source": "nih"}', '{"source": {}}'])
+def test_a_report_of_something_else_is_named(content, root, tmp_path):
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(UserError, match=r"report\.json is damaged .* delete it"):
+        do(root, tmp_path)
+
+
+@pytest.mark.parametrize("points", ["null", "[1, 2, 3, 4]"])
+def test_a_box_with_points_that_are_none_is_left_out(points, root, tmp_path):
+    box = f'[{{"label": "a", "x": 1, "y": 2, "width": 3, "height": 4, "points": {points}}}]'
+    table = pd.read_csv(root / "table.csv", dtype="str").assign(boxes=["", "[]", box, ""])
+    table.to_csv(root / "table.csv", index=False)
+    do(root, tmp_path / "out")
+    assert read_manifest(tmp_path / "out")["source"].tolist() == ["pictures/a.png", "pictures/b.png"]
+    left_out = {entry["where"]: entry["reason"] for entry in read_report(tmp_path / "out")["left_out"]}
+    assert left_out["table.csv, row 3"].startswith("points of box 1 are not a list of pairs of finite numbers")
 
 
 def test_a_folder_becomes_a_manifest(root, tmp_path):

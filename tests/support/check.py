@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from cmcgns.check import Finding, run_checks
+from cmcgns.check.rule import Finding
+from cmcgns.check.run import run_checks
 from cmcgns.data.manifest import write_manifest
 
 

@@ -8,8 +8,9 @@ from PIL import Image
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.read import read_image
-from cmcgns.data.manifest import image_file, read_manifest, write_manifest
+from cmcgns.data.manifest import read_manifest, write_manifest
 from cmcgns.data.pairs.dataset import PairDataset
+from cmcgns.data.paths import image_file
 from cmcgns.data.reports.tokenizer import train_tokenizer
 from cmcgns.data.reports.tokens import tokenize_reports
 from cmcgns.data.shards.index import ShardFolder, open_shards

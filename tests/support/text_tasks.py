@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cmcgns.data.manifest import boxes_text
+from cmcgns.data.boxes import boxes_text
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.pretrained import Pretrained

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.shards.stream import HeldImages, ShardImages
+from cmcgns.data.pairs.images import SomeImages
+from cmcgns.data.shards.stream import ShardImages
 from cmcgns.data.shards.write import write_shards
 from cmcgns.training.data import prepare_data, summary
 from support.training import (
@@ -69,7 +70,7 @@ def test_rows_texts_and_pictures_are_those_of_the_table(studies: Path, shards: P
     recipe = tiny_recipe()
     near, far = prepare_data(recipe, studies), prepare_data(recipe, shards)
     assert isinstance(far.train.images, ShardImages)
-    assert isinstance(far.validation.images, HeldImages)
+    assert isinstance(far.validation.images, SomeImages)
     assert near.tokenizer.get_vocab() == far.tokenizer.get_vocab()
     assert summary(near) == summary(far)
     assert (len(far.train), len(far.validation)) == (TRAIN, VALIDATION)

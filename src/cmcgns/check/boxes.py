@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cmcgns.check.rule import Finding, Loaded, Severity, positions, rule
-from cmcgns.data.boxes import BOX_FIELDS, NOT_LISTED, as_number, listed_boxes
-from cmcgns.data.manifest import boxes_text
+from cmcgns.data.boxes import BOX_FIELDS, NOT_LISTED, as_number, boxes_text, has_usable_points, listed_boxes
 
 SLACK = 1.0  # pixels: boxes are scaled with the image and rounded
 
@@ -19,10 +18,12 @@ def box_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
 
     Returns:
         One row per box: `row` (position in the manifest), `x`, `y`, `width`, `height` (NaN where there is no number),
-        `image_width`, `image_height` (NaN where the manifest does not say); and the rows that hold no list of boxes.
+        `pointed` (whether its points, if it has any, are pairs of finite numbers), `image_width`, `image_height` (NaN
+        where the manifest does not say); and the rows that hold no list of boxes.
     """
     rows: list[int] = []
     numbers: list[tuple[float, ...]] = []
+    pointed: list[bool] = []
     malformed: list[int] = []
     texts = frame["boxes"].tolist()
     for row in np.flatnonzero(~frame["boxes"].isin(["", "[]"])).tolist():
@@ -32,8 +33,10 @@ def box_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
             continue
         rows += [row] * len(boxes)
         numbers += [tuple(as_number(box.get(side)) for side in BOX_FIELDS) for box in boxes]
+        pointed += map(has_usable_points, boxes)
     table = pd.DataFrame(np.array(numbers, dtype=np.float64).reshape(-1, 4), columns=list(BOX_FIELDS))
     table.insert(0, "row", np.array(rows, dtype=np.int64))
+    table["pointed"] = np.array(pointed, dtype=bool)
     for name in ("width", "height"):
         table[f"image_{name}"] = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)[rows]
     return table, malformed
@@ -48,10 +51,11 @@ def malformed_boxes(loaded: Loaded) -> Iterator[Finding]:
 @rule("impossible-box", "a box has a missing, NaN or infinite number, or no area")
 def impossible_box(loaded: Loaded) -> Iterator[Finding]:
     """Boxes that no image can hold."""
-    finite = _finite(loaded.boxes[0])
+    finite, pointed = _finite(loaded.boxes[0]), loaded.boxes[0]["pointed"]
     yield _finding(loaded, "error", "a box lacks x, y, width or height as a finite number", ~finite)
     flat = finite & (loaded.boxes[0][["width", "height"]] <= 0).any(axis=1)
     yield _finding(loaded, "error", "a box has no area: its width or height is zero or negative", flat)
+    yield _finding(loaded, "error", "the points of a box are not pairs of finite numbers", ~pointed)
 
 
 @rule("box-outside", "a box lies outside its image")

@@ -15,11 +15,12 @@ from cmcgns.check.text import personal_metadata
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import WriteRefused, file_stamp, read_arrays, write_arrays
 from cmcgns.common.processes import in_threads
+from cmcgns.common.remote import is_url
 from cmcgns.data.images.files import open_picture
 from cmcgns.data.images.near_duplicates import FIELDS, signature
 from cmcgns.data.images.place import Gray, Pixels
 from cmcgns.data.images.read import gray_of
-from cmcgns.data.manifest import image_file
+from cmcgns.data.paths import image_file
 
 TEXT_ROWS = 5  # rows of pixels in a line that cross enough strokes
 _LONG_SIDE = 1024  # larger pictures are reduced
@@ -140,7 +141,7 @@ def measure_images(
 ) -> ImageFacts:
     """Facts of all images of a manifest; unchanged files are found in the cache of an earlier call."""
     files = [image_file(folder, path) for path in image_paths]
-    skipped = [row for row, path in enumerate(image_paths) if not path or "://" in path]
+    skipped = [row for row, path in enumerate(image_paths) if not path or is_url(path)]
     keys = np.array([_key(file) for file in files], dtype=np.uint64)
     facts = np.zeros(len(files), dtype=_FACTS)
     known = _fill_from_cache(folder / CACHE, keys, facts)

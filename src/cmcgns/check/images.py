@@ -1,9 +1,8 @@
 """Rules about the stored images and masks themselves, and about pictures that are near duplicates."""
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,9 @@ from cmcgns.check.rule import Finding, Loaded, joint_rule, rule
 from cmcgns.check.tables import across_splits, by_preference, group_findings, places, stack
 from cmcgns.check.text import dicom_patient_tags
 from cmcgns.common.errors import UserError, first_of
+from cmcgns.common.processes import in_threads
 from cmcgns.data.images.masks import read_mask
-from cmcgns.data.images.near_duplicates import CORRELATION, connected, near_duplicates
-from cmcgns.data.images.turned import best_correlation
+from cmcgns.data.images.near_duplicates import CORRELATION, best_correlation, connected, near_duplicates
 from cmcgns.data.manifest import REPORT_COLUMNS, label_columns
 
 
@@ -93,9 +92,9 @@ def mask(loaded: Loaded) -> Iterator[Finding]:
     """An empty mask is right where the labels say that there is nothing."""
     paths = loaded.frame["mask_path"]
     rows = np.flatnonzero(((paths != "") & ~paths.str.contains("://", regex=False)).to_numpy(dtype=bool)).tolist()
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        for findings in pool.map(lambda row: list(_judge_mask(loaded, row)), rows):
-            yield from findings
+    with warnings.catch_warnings(action="ignore"):  # left before anything is yielded: the filter is everybody's
+        found = in_threads(lambda row: list(_judge_mask(loaded, row)), rows)
+    yield from chain.from_iterable(found)
 
 
 def _judge_mask(loaded: Loaded, row: int) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import first_of
-from cmcgns.data.manifest import image_file
+from cmcgns.data.paths import image_file
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

@@ -67,7 +67,8 @@ def studies_in_several_manifests(manifests: Sequence[Loaded]) -> Iterator[Findin
         return
     table = _spread(stack(manifests, "study_id"), "manifest")
     for number, rows in table.groupby("manifest"):
-        others = ", ".join(str(manifests[other].file) for other in table["manifest"].unique() if other != number)
+        shared = table["key"].isin(rows["key"]) & (table["manifest"] != number)
+        others = ", ".join(str(manifests[other].file) for other in table.loc[shared, "manifest"].unique())
         message = f"{rows['key'].nunique():,} studies are also in {others}"
         yield manifests[rows["manifest"].iloc[0]].finding("warning", message, rows["row"])
 

@@ -1,5 +1,6 @@
 """Pages in the house style."""
 
+import base64
 import re
 
 from jinja2 import Environment, FunctionLoader, Template
@@ -15,6 +16,11 @@ def markdown_text(text: object) -> str:
     """Text that Markdown takes as it is: one line, no tables, links, emphasis or HTML."""
     line = " ".join(str(text).split())
     return _SIGNS.sub(lambda found: _ENTITIES.get(found[0], "\\" + found[0]), line)
+
+
+def data_url(kind: str, content: bytes) -> Markup:
+    """A picture (png, jpeg) as the address of an image in a page."""
+    return Markup(f"data:image/{kind};base64,") + Markup(base64.b64encode(content).decode())  # nosec B704 # letters
 
 
 def page_template(package: str, name: str, style: str = "", trim: bool = False) -> Template:

@@ -15,6 +15,11 @@ BOX_FIELDS = ("x", "y", "width", "height")
 NOT_LISTED = "boxes are not a JSON list of {label, x, y, width, height}"
 
 
+def boxes_text(boxes: Iterable[dict[str, object]]) -> str:
+    """Boxes as the manifest keeps them."""
+    return json.dumps(list(boxes), ensure_ascii=False)
+
+
 def listed_boxes(text: str) -> list[dict[str, Any]] | None:
     """The boxes of a cell, whatever they state; None: it is no list of boxes in JSON."""
     try:
@@ -37,7 +42,10 @@ def as_number(side: object) -> float:
 
 def box_fault(text: str) -> str:
     """What is wrong with a cell of boxes in JSON; empty if nothing is."""
-    boxes = listed_boxes(text)
+    return _fault(listed_boxes(text))
+
+
+def _fault(boxes: list[dict[str, Any]] | None) -> str:
     if boxes is None:
         return NOT_LISTED
     for number, box in enumerate(boxes, start=1):
@@ -45,7 +53,18 @@ def box_fault(text: str) -> str:
         sides = list(map(as_number, stated))
         if not all(map(math.isfinite, sides)) or min(sides[2:]) <= 0:
             return f"box {number} is not finite or without area ({', '.join(BOX_FIELDS)}: {shortened(stated)})"
+        if not has_usable_points(box):
+            return f"points of box {number} are not a list of pairs of finite numbers ({shortened(box['points'])})"
     return ""
+
+
+def has_usable_points(box: Mapping[str, Any]) -> bool:
+    """Whether a box states no points, or a list of pairs of finite numbers."""
+    points = box.get("points", [])
+    return isinstance(points, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(math.isfinite(as_number(each)) for each in pair)
+        for pair in points
+    )
 
 
 def parse_boxes(text: str, where: str) -> list[dict[str, Any]]:
@@ -60,10 +79,10 @@ def parse_boxes(text: str, where: str) -> list[dict[str, Any]]:
     """
     if not text:
         return []
-    if fault := box_fault(text):
+    boxes = listed_boxes(text)
+    if fault := _fault(boxes):
         raise UserError(f"{where}: {fault}; `cmcgns check` names all such rows")
-    boxes: list[dict[str, Any]] = json.loads(text)
-    return boxes
+    return boxes or []
 
 
 def picture_size(width: object, height: object, where: str) -> tuple[int, int]:

@@ -1,8 +1,6 @@
 """The manifest: one row per image, one schema for every dataset, checked when written and when read."""
 
 import io
-import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +8,8 @@ import pandas as pd
 from cmcgns.common.errors import UserError, shortened
 from cmcgns.common.files import write_bytes
 from cmcgns.common.remote import not_here
-from cmcgns.data.tables import SUFFIXES, as_text, is_parquet, read_table
-from cmcgns.data.vocabulary import canonical_ids
+from cmcgns.data.tables import SUFFIXES, is_parquet, read_table
+from cmcgns.data.vocabulary import column_reader
 
 LABEL = "label_"
 SPLITS = ("train", "val", "test", "")
@@ -66,7 +64,7 @@ def conform(frame: pd.DataFrame, where: str) -> pd.DataFrame:
         raise UserError(f"{where}: missing column {missing[0]} (a manifest needs {', '.join(REQUIRED)})")
     columns: dict[str, pd.Series] = {}
     for name in TEXT:
-        read = canonical_ids if name in ("patient_id", "study_id") else as_text
+        read = column_reader(name)
         columns[name] = read(frame[name]) if name in frame else pd.Series("", index=frame.index, dtype="str")
     for name in NUMBERS:
         values = frame[name] if name in frame else pd.Series(pd.NA, index=frame.index)
@@ -113,13 +111,3 @@ def read_manifest(path: Path) -> pd.DataFrame:
     if not is_parquet(file) and file.name.lower().endswith(SUFFIXES):
         raise UserError(f"{file} is no manifest but a table; `cmcgns prepare table --root {file}` makes one of it")
     return conform(read_table(file), str(file))
-
-
-def boxes_text(boxes: Iterable[dict[str, object]]) -> str:
-    """Boxes as the manifest keeps them."""
-    return json.dumps(list(boxes), ensure_ascii=False)
-
-
-def image_file(folder: Path, image_path: str) -> str:
-    """Where an image is: a URL as it stands, else a path below the manifest's folder."""
-    return image_path if "://" in image_path else str(folder / image_path)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.remote import is_url
-from cmcgns.data.manifest import image_file
+from cmcgns.data.tables import map_once
 
 _FOREIGN = r"^[A-Za-z]:[\\/]|^\\\\"  # C:\images, \\server\images
 _UNPLAIN = re.compile(r"^/|//|\\|(?:^|/)\.{1,2}(?:/|$)")
@@ -17,6 +17,11 @@ _UNPLAIN = re.compile(r"^/|//|\\|(?:^|/)\.{1,2}(?:/|$)")
 def plain_path(path: str) -> str:
     """A path with slashes and without detours; URLs, and nothing, as they are."""
     return path if not path or is_url(path) else os.path.normpath(path.replace("\\", "/"))
+
+
+def image_file(folder: Path, image_path: str) -> str:
+    """Where an image is: a URL as it stands, else a path below the manifest's folder."""
+    return image_path if is_url(image_path) else str(folder / image_path)
 
 
 def absolute_paths(cells: pd.Series, folder: Path) -> pd.Series:
@@ -32,12 +37,39 @@ def absolute_paths(cells: pd.Series, folder: Path) -> pd.Series:
     root = folder.resolve()
     if not cells.str.contains(_UNPLAIN.pattern).any():  # no loop where all are plain
         return f"{root}/" + cells
-    return cells.map({cell: plain_path(image_file(root, plain_path(cell))) for cell in cells.unique()}).astype("str")
+    return map_once(cells, lambda cell: plain_path(image_file(root, plain_path(cell)))).astype("str")
+
+
+def relative_paths(cells: pd.Series, root: Path) -> tuple[pd.Series, pd.Series]:
+    """Paths of a table, relative to the root and without detours; the files are not asked for.
+
+    Args:
+        cells: (n,) paths relative to the root, or absolute ones below it; backslashes count as slashes.
+        root: the dataset's folder.
+
+    Returns:
+        (n,) relative paths, and (n,) Boolean: the path leaves the root.
+    """
+    top = os.path.realpath(root) + "/"
+    here = os.path.abspath(root) + "/"  # noqa: PTH100 - links must stay as they are
+
+    def clean(path: str) -> str:
+        if is_url(path):
+            return path
+        return plain_path(path.replace("\\", "/").removeprefix(here).removeprefix(top))
+
+    paths = map_once(cells, clean).astype("str")
+    return paths, paths.str.startswith("/") | (paths == "..") | paths.str.startswith("../")
 
 
 def is_of_another_system(cells: pd.Series) -> pd.Series:
     """(n,) Boolean: an absolute path of a Windows machine, which is nowhere here."""
-    return cells.str.contains(_FOREIGN) if os.sep == "/" else pd.Series(False, index=cells.index)
+    return cells.str.contains(_FOREIGN)
+
+
+def expanded(path: Path | str) -> Path:
+    """The path with a user's folder for ~; as it stands where there is no such user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises then
 
 
 def images_folder(stated: Path | str | None, table: Path, option: str) -> Path:
@@ -48,7 +80,7 @@ def images_folder(stated: Path | str | None, table: Path, option: str) -> Path:
     """
     if not stated:
         return table.parent
-    folder = Path(stated).expanduser()
+    folder = expanded(stated)
     if not folder.is_dir():
         raise UserError(f"{option} {folder}: no such folder")
     return folder

@@ -1,8 +1,9 @@
 """Tables on disk: csv as text, parquet in its own types; what is wrong with one is said with its name."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,6 +106,28 @@ def plain_name(column: str) -> str:
     return "".join(filter(str.isalnum, column.casefold()))
 
 
+def refuse_twins(
+    names: Sequence[str], known: Sequence[str], mapping: Mapping[str, str], option: Callable[[str], str], path: Path
+) -> None:
+    """Stop at columns of one name but for case, blanks and marks, one of which would be used unasked.
+
+    Args:
+        names: of the table's columns.
+        known: names that are used.
+        mapping: known name -> the table's column, as the user says.
+        option: how the user says it: spells an `OURS=THEIRS` as the command line takes it.
+        path: the table, for the message.
+    """
+    plain = {plain_name(name): name for name in names if name not in known and name not in mapping.values()}
+    for name in known:
+        twin = plain.get(plain_name(name))
+        if twin is not None and name in names and name not in mapping:
+            raise UserError(
+                f"{path}: the columns {name} and {twin} are both there; say which one is meant with "
+                f"{option(f'{name}={twin}')} (or {name}={name})"
+            )
+
+
 def describe_columns(wanted: str, names: list[str], hint: str = "") -> str:
     """What a message says of the columns of a table that lacks one: "(found: a, b); HINT. Did you mean a?"."""
     near = did_you_mean(wanted, names)
@@ -183,6 +206,11 @@ def _without_bytes(cells: pd.Series, path: Path) -> pd.Series:
 def is_missing(cells: pd.Series) -> pd.Series:
     """(n,) Boolean: the cell is empty, or says so ("nan", "None")."""
     return cells.str.strip().str.lower().isin(MISSING)
+
+
+def map_once(cells: pd.Series, change: Callable[[Any], object]) -> pd.Series:
+    """(n,) The changed cells; each distinct one is changed once, because most of them repeat."""
+    return cells.map({cell: change(cell) for cell in cells.unique()})
 
 
 def has_nul(frame: pd.DataFrame) -> pd.Series:

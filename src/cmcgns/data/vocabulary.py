@@ -1,10 +1,11 @@
 """Cells of tables and DICOM tags as the manifest has them: ids, view, split, sex, age, what stands for nothing."""
 
 import re
+from collections.abc import Callable
 
 import pandas as pd
 
-from cmcgns.data.tables import MISSING, as_text, is_missing
+from cmcgns.data.tables import MISSING, as_text, is_missing, map_once
 
 VIEWS = ("AP", "PA", "FRONTAL", "LATERAL", "OTHER", "")  # FRONTAL: AP or PA, which of them is not known
 _UNKNOWN = {*MISSING, "?", "unk", "unknown"}  # views that say of themselves that nobody knows
@@ -56,7 +57,7 @@ def parse_views(cells: pd.Series) -> tuple[pd.Series, list[str]]:
 
 def is_frontal(cells: pd.Series) -> pd.Series:
     """(n,) Boolean: the view is AP, PA, FRONTAL, empty or not known; that is, not known to be another one."""
-    return ~cells.map({cell: parse_view(str(cell)) for cell in cells.unique()}).isin(("LATERAL", "OTHER"))
+    return ~map_once(cells, lambda cell: parse_view(str(cell))).isin(("LATERAL", "OTHER"))
 
 
 def parse_splits(cells: pd.Series) -> pd.Series:
@@ -71,7 +72,7 @@ def parse_sex(text: str) -> str:
 
 def parse_sexes(cells: pd.Series) -> pd.Series:
     """(n,) F, M or empty."""
-    return cells.map({cell: parse_sex(cell) for cell in cells.unique()}).astype("str")
+    return map_once(cells, parse_sex).astype("str")
 
 
 def parse_age(text: str) -> int | None:
@@ -85,7 +86,7 @@ def parse_age(text: str) -> int | None:
 
 def parse_ages(cells: pd.Series) -> pd.Series:
     """(n,) Int32 years; missing where unreadable or above 120."""
-    return cells.map({cell: parse_age(cell) for cell in cells.unique()}).astype("Int32")
+    return map_once(cells, parse_age).astype("Int32")
 
 
 def canonical_ids(values: pd.Series) -> pd.Series:
@@ -101,8 +102,12 @@ def canonical_ids(values: pd.Series) -> pd.Series:
         (n,) text; empty where the id is missing.
     """
     ids = as_text(values)
-    ids = ids.mask(is_missing(ids), "")
     return ids.str.replace(_WHOLE, r"\1", regex=True) if ids.str.contains(r"[.,]0+$").any() else ids
+
+
+def column_reader(name: str) -> Callable[[pd.Series], pd.Series]:
+    """What makes text of a column of that name: ids have a spelling of their own."""
+    return canonical_ids if name in ("patient_id", "study_id") else as_text
 
 
 def twin_keys(ids: pd.Series) -> pd.Series:

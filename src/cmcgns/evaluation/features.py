@@ -20,7 +20,7 @@ from cmcgns.common.array_cache import MappedArray, cached_array
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import file_stamp, free_bytes
 from cmcgns.data.images.place import Pixels
-from cmcgns.data.manifest import image_file
+from cmcgns.data.paths import image_file
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.metrics.ranking import IntArray

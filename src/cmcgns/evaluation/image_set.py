@@ -26,8 +26,9 @@ from cmcgns.data.boxes import placed_boxes
 from cmcgns.data.images.masks import read_mask
 from cmcgns.data.images.place import Pixels, fit_in_square, have_one_shape
 from cmcgns.data.images.read import load_images
-from cmcgns.data.manifest import LABEL, image_file
+from cmcgns.data.manifest import LABEL
 from cmcgns.data.pairs.rows import choose_text
+from cmcgns.data.paths import image_file
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 from cmcgns.settings.config import TextKind

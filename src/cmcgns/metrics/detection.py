@@ -102,14 +102,17 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
     low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
     high = torch.minimum(first[..., :, None, 2:], second[..., None, :, 2:])
     both, area, other = (
-        sides[..., 0] * sides[..., 1]
-        for sides in (
-            (end - start).clamp(min=0)
-            for start, end in ((low, high), (first[..., :2], first[..., 2:]), (second[..., :2], second[..., 2:]))
-        )
+        _area(low, high),
+        _area(first[..., :2], first[..., 2:]),
+        _area(second[..., :2], second[..., 2:]),
     )
     either = area[..., :, None] + other[..., None, :] - both
     return torch.where(either > 0, both / either.clamp(min=torch.finfo(either.dtype).tiny), 0)
+
+
+def _area(low: Tensor, high: Tensor) -> Tensor:
+    sides = (high - low).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
 
 
 RECALLS = np.linspace(0, 1, 101)

@@ -7,16 +7,13 @@ from pathlib import Path
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import file_stamp, inside, sha256, write_bytes
+from cmcgns.data.images.dicom import KEPT_TAGS
 from cmcgns.data.images.masks import Mask, mask_from_source, resize_mask, save_mask
 from cmcgns.data.images.place import have_one_shape, resize
 from cmcgns.data.images.read import decode_image, encode_image
 
 _STEM = 80  # bytes of an image's name that its file keeps: names have 255 at most
 _READING = "v2"  # to be raised whenever the same file gives other pixels
-# What a manifest needs; no identifier of a person is kept, only the names of the tags that hold one.
-_KEPT_TAGS = (
-    "ViewPosition", "Laterality", "ImageLaterality", "PatientSex", "PatientAge", "BurnedInAnnotation", "identifying",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class ImageResult:
         stamp: size and time of the source file and what was asked for; a changed file is prepared anew.
         error: why the image is left out; empty if it was prepared.
         image_path, mask_path: relative to the prepared folder.
-        tags: what the file itself says (DICOM).
+        tags: what the file itself says (DICOM), and the names of the tags that hold a person's data, never these.
     """
 
     source: str
@@ -145,6 +142,6 @@ def _decode(task: ImageTask, settings: ImageSettings, stamp: str) -> tuple[bytes
         task.source, stamp, "", "images/" + target_name(task.source, ".png" if settings.lossless else ".jpg"),
         "masks/" + target_name(task.source, ".png") if task.mask else "", width, height,
         decoded.width, decoded.height, sha256(path),
-        {name: decoded.tags[name] for name in _KEPT_TAGS if decoded.tags.get(name)},
+        {name: decoded.tags[name] for name in (*KEPT_TAGS, "identifying") if decoded.tags.get(name)},
     )  # fmt: skip
     return encode_image(pixels, settings.lossless), mask, result

@@ -1,6 +1,5 @@
 """What `prepare` found, as numbers for programs and as a page for people."""
 
-import base64
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 
 from cmcgns.common.errors import first_of
 from cmcgns.common.files import write_text
-from cmcgns.common.page import page_template
+from cmcgns.common.page import data_url, page_template
 from cmcgns.data.images.files import open_picture
 from cmcgns.data.images.read import gray_of
 from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, label_columns
@@ -27,7 +26,7 @@ _WORDS = (0, 1, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500)
 
 
 def summarise(source: Source, frame: pd.DataFrame, table: SourceTable, about: dict[str, Any]) -> dict[str, Any]:
-    """Counts of a prepared dataset, ready for JSON."""
+    """Counts of a prepared dataset, ready for JSON; its rows have the manifest's columns and types."""
     return {
         "source": {"name": source.name, "title": source.title, "licence": source.licence, "url": source.url},
         "settings": about,
@@ -57,18 +56,15 @@ def _counts_by_split(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _label_counts(values: pd.Series, splits: pd.Series) -> dict[str, Any]:
-    numbers = pd.to_numeric(values, errors="coerce")
     named = {"positive": 1, "negative": 0, "uncertain": -1}
-    counts: dict[str, Any] = {name: int((numbers == value).sum()) for name, value in named.items()}
-    counts["not stated"] = int(numbers.isna().sum())
-    by_split = (numbers == 1).groupby(splits.where(splits != "", "none"), sort=False).sum()
+    counts: dict[str, Any] = {name: int((values == value).sum()) for name, value in named.items()}
+    counts["not stated"] = int(values.isna().sum())
+    by_split = (values == 1).groupby(splits.where(splits != "", "none"), sort=False).sum()
     return counts | {"positive by split": {str(name): int(count) for name, count in by_split.items()}}
 
 
 def _box_counts(frame: pd.DataFrame) -> dict[str, int]:
-    if "boxes" not in frame:
-        return {"images annotated": 0, "images with boxes": 0, "boxes": 0}
-    boxes = frame["boxes"].astype("str")
+    boxes = frame["boxes"]
     return {
         "images annotated": int((boxes != "").sum()),
         "images with boxes": int((~boxes.isin(["", "[]"])).sum()),
@@ -78,13 +74,9 @@ def _box_counts(frame: pd.DataFrame) -> dict[str, int]:
 
 def _word_counts(frame: pd.DataFrame) -> dict[str, int]:
     """Histogram of the length of the reports in words; empty without reports."""
-    names = [name for name in REPORT_COLUMNS if name in frame]
-    if not names:
-        return {}
-    sections = [frame[name].fillna("").astype("str") for name in names]
-    lengths = [text.str.count(r"\S+") for text in sections]
-    in_sections = sum(lengths[:2], start=pd.Series(0, index=frame.index))
-    words = in_sections.where(in_sections > 0, lengths[-1])
+    findings, impression, report = (frame[name].str.count(r"\S+") for name in REPORT_COLUMNS)
+    in_sections = findings + impression
+    words = in_sections.where(in_sections > 0, report)
     if not words.any():
         return {}
     edges = [*_WORDS, np.inf]
@@ -110,9 +102,8 @@ def identifiers_by_kind(frame: pd.DataFrame) -> dict[str, list[str]]:
     """Kinds of identifiers that reports seem to hold, and in which studies; never what they are."""
     studies: dict[str, set[str]] = {}
     for column in REPORT_COLUMNS:
-        if column in frame:
-            for kind, rows in find_identifiers(frame[column], marks=True).items():
-                studies.setdefault(kind, set()).update(frame["study_id"].iloc[rows])
+        for kind, rows in find_identifiers(frame[column], marks=True).items():
+            studies.setdefault(kind, set()).update(frame["study_id"].iloc[rows])
     return {kind: sorted(found) for kind, found in studies.items()}
 
 
@@ -138,7 +129,7 @@ def write_prepare_page(path: Path, summary: dict[str, Any], frame: pd.DataFrame,
 
 
 def _caption(row: pd.Series) -> str:
-    positive = [str(name) for name, cell in row.items() if str(cell) in ("1", "1.0")]
+    positive = [str(name) for name, cell in row.items() if str(cell) == "1"]
     labels = [name.removeprefix(LABEL) for name in positive if name.startswith(LABEL)]
     parts = (row["split"], row["view"], ", ".join(labels[:3]))
     return " · ".join(str(part) for part in parts if part)
@@ -150,4 +141,4 @@ def _thumbnail(path: Path) -> Markup:
         gray.thumbnail((150, 150))
         buffer = BytesIO()
         gray.save(buffer, format="JPEG", quality=80)
-    return Markup("data:image/jpeg;base64,") + Markup(base64.b64encode(buffer.getvalue()).decode())  # nosec B704 # letters
+    return data_url("jpeg", buffer.getvalue())

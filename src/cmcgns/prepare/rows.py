@@ -20,13 +20,11 @@ def manifest_rows(table: SourceTable, results: Mapping[str, ImageResult]) -> pd.
     """
     if len(table.frame) == 0:
         return table.frame
-    found = pd.DataFrame([_seen(results[source]) for source in table.frame["source"]], index=table.frame.index)
+    found = pd.DataFrame([_seen(results[source]) for source in table.frame["source"]])
     failed = found["error"] != ""
-    table.left_out += [
-        {"where": source, "reason": error}
-        for source, error in zip(table.frame.loc[failed, "source"], found.loc[failed, "error"], strict=True)
-    ]
-    frame = table.frame.drop(columns="mask", errors="ignore")
+    table.leave_out(failed, found["error"], table.frame["source"])
+    found = found[~failed].reset_index(drop=True)
+    frame = table.frame.drop(columns="mask", errors="ignore").reset_index(drop=True)
     for name in _SEEN:
         frame[name] = found[name]
     for name in ("view", "sex", "age"):
@@ -40,7 +38,6 @@ def manifest_rows(table: SourceTable, results: Mapping[str, ImageResult]) -> pd.
     for name in ("laterality", "identifying_tags"):  # columns of their own, where any file states them
         if (found[name] != "").any():
             frame[name] = found[name]
-    frame = frame[~failed].reset_index(drop=True)
     if "boxes" in frame:
         columns = ("boxes", "width", "height", "original_width", "original_height")
         frame["boxes"] = [_scale_boxes(*row) for row in zip(*(frame[name] for name in columns), strict=True)]

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,24 @@ from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError, first_of
 from cmcgns.common.files import write_json
 from cmcgns.common.remote import not_here
-from cmcgns.common.stored import read_json
+from cmcgns.common.stored import naming_damage, read_json
 from cmcgns.common.terminal import terminal_text
-from cmcgns.data.manifest import write_manifest
+from cmcgns.data.manifest import conform, write_manifest
+from cmcgns.data.paths import expanded
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.shards.write import write_shards
 from cmcgns.prepare.image import ImageSettings, ImageTask
 from cmcgns.prepare.report import describe_identifiers, summarise, write_prepare_page
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.sources import get_source
-from cmcgns.prepare.sources.base import SourceOptions, is_inside
+from cmcgns.prepare.sources.base import SourceOptions
 from cmcgns.prepare.work import Engine, prepare_images
 
 logger = logging.getLogger(__name__)
 
 SHARDS = "shards"
 _SHOWN_REASONS = 5
+_WRITE_AGAIN = "delete it, and `cmcgns prepare` writes it again"
 _NO_EFFECT = {  # option -> as the command line spells it, and why a dataset may not heed it
     "split": ("--split legacy", "no published program's split of it is known, or its splits are your own"),
     "seed": ("--seed", "none of its splits is drawn here"),
@@ -78,6 +80,8 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
     """
     source = get_source(name)
     console = console or Console(stderr=True, highlight=False)
+    if options.images:
+        options = replace(options, images=expanded(options.images))  # no shell does it behind --images=
     _check_call(name, root, out, options)
     with claimed(out, "prepare"):
         table = source.read(root, options)
@@ -94,6 +98,7 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
             raise UserError(f"{root}: no image is left for a manifest ({reasons or 'the tables name none'})")
         if name != "table" and "split_rule" not in frame:  # a table's splits are its owner's
             frame["split_rule"] = options.split
+        frame = conform(frame, "manifest.parquet")
         manifest = write_manifest(frame, out / "manifest.parquet")
         summary = summarise(source, frame, table, _about(root, options))
         write_json(out / "report.json", summary)
@@ -151,10 +156,13 @@ def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> No
     if root.is_file() and name != "table":
         raise UserError(f"--root {root} is a file; {name} needs the folder that its files were unpacked in")
     for place in filter(None, (root, options.images)):
-        if is_inside(os.path.realpath(out), os.path.realpath(place)):
+        if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(place)):
             raise UserError(f"--out {out} lies in the dataset's own folder {place}; choose another one")
     load_rules(options.rules)
-    earlier = read_report(out)["source"]["name"] if (out / "report.json").is_file() else name
+    earlier = name
+    if (out / "report.json").is_file():
+        with naming_damage(out / "report.json", _WRITE_AGAIN):
+            earlier = read_report(out)["source"]["name"]
     if earlier != name:
         raise UserError(f"--out {out} holds {earlier} already, which {name} would replace; choose another folder")
 
@@ -187,4 +195,4 @@ def read_report(out: Path) -> dict[str, Any]:
     file = out / "report.json"
     if not file.is_file():
         raise UserError(f"{file}: no such report; `cmcgns prepare` writes one")
-    return read_json(file, "delete it, and `cmcgns prepare` writes it again")
+    return read_json(file, _WRITE_AGAIN)

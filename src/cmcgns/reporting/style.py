@@ -1,6 +1,5 @@
 """The look that all pictures share: colours, type sizes, radiographs, boxes, saving."""
 
-import base64
 import io
 import textwrap
 import warnings
@@ -19,6 +18,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from cmcgns.common.files import write_bytes
+from cmcgns.common.page import data_url
 
 # Okabe and Ito (2008): told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
@@ -87,13 +87,8 @@ def save_pictures(folder: Path, figures: Mapping[str, Figure], kinds: Sequence[s
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names in scripts that the font lacks
         for name, figure in figures.items():
-            images[name] = png_data(save_picture(figure, place / f"{name}.png").read_bytes())
+            images[name] = data_url("png", save_picture(figure, place / f"{name}.png").read_bytes())
     return images
-
-
-def png_data(content: bytes) -> Markup:
-    """A PNG as the address of an image in a page."""
-    return Markup("data:image/png;base64,") + Markup(base64.b64encode(content).decode())  # nosec B704 # letters
 
 
 def style_plot(axes: Axes, title: str, xlabel: str = "", ylabel: str = "") -> None:

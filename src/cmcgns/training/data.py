@@ -16,15 +16,9 @@ from rich.progress import Progress
 from cmcgns.common.errors import UserError
 from cmcgns.common.spreadsheet import write_spreadsheet
 from cmcgns.data.pairs.batch import steps_per_epoch
-from cmcgns.data.pairs.dataset import PairDataset, StoredImages, pair_dataset
-from cmcgns.data.pairs.rows import (
-    PairTable,
-    assign_splits,
-    count_small,
-    read_images,
-    read_pairs,
-    twice_the_side,
-)
+from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
+from cmcgns.data.pairs.images import StoredImages, count_small, read_images, twice_the_side
+from cmcgns.data.pairs.rows import PairTable, assign_splits, read_pairs
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.data.reports.tokenizer import load_saved_tokenizer, load_tokenizer, train_tokenizer
 from cmcgns.data.shards.index import AGAIN, ShardFolder, open_shards
@@ -112,7 +106,7 @@ def _read(
         read = partial(read_images, pairs, recipe.data)
         read_fine = partial(read_images, pairs, twice_the_side(recipe.data))
     else:  # what `data.bad_images` says held at the start
-        pairs = read_pairs(Path(data), recipe.data, lambda _: True, everything=False, for_training=True)
+        pairs = read_pairs(Path(data), recipe.data, look_for_files=False, everything=False, for_training=True)
         resumed.keep(pairs)
         read, read_fine = (partial(resumed.read_images, pairs, side) for side in (size, 2 * size))
     images = _with_bar("reading images", len(pairs.frame), read)
@@ -130,7 +124,7 @@ def _read(
 
 def read_shard_pairs(shards: ShardFolder, recipe: Recipe) -> PairTable:
     """Rows of the shards' manifest; their source is the index, whose content changes with every shard's."""
-    pairs = read_pairs(shards.manifest, recipe.data, lambda _: True, for_training=True)
+    pairs = read_pairs(shards.manifest, recipe.data, look_for_files=False, for_training=True)
     pairs.source = shards.index
     return pairs
 

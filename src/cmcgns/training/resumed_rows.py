@@ -17,7 +17,7 @@ from cmcgns.common.processes import in_threads
 from cmcgns.common.remote import is_url
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.images.read import load_images
-from cmcgns.data.pairs.dataset import StoredImages
+from cmcgns.data.pairs.images import StoredImages
 from cmcgns.data.pairs.rows import PairTable
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.seen import open_seen

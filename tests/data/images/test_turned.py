@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmcgns.data.images.near_duplicates import CORRELATION, thumbnail
-from cmcgns.data.images.turned import best_correlation
+from cmcgns.data.images.near_duplicates import CORRELATION, best_correlation, thumbnail
 from support.check import picture
 
 LARGE = [picture(seed, (256, 256)) for seed in range(6)]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.data.pairs.dataset import PairDataset
-from cmcgns.data.pairs.rows import count_small
+from cmcgns.data.pairs.images import count_small
 from cmcgns.data.shards.write import write_shards
 from cmcgns.phantom import write_dataset
 from cmcgns.training.data import prepare_data

@@ -349,7 +349,9 @@ def test_only_known_columns_are_read_where_that_is_asked_for(tmp_path):
     frame = pd.DataFrame({"Path": ["a.png", "b.png"], "report": ["Normal.", "Edema."], "boxes": "[]", "view": "AP"})
     frame.to_parquet(table)
     settings = DataSettings(columns={"image_path": "Path"})
-    whole, lean = (read_pairs(table, settings, lambda _: True, everything) for everything in (True, False))
+    whole, lean = (
+        read_pairs(table, settings, look_for_files=False, everything=everything) for everything in (True, False)
+    )
     assert "boxes" in whole.frame
     assert "boxes" not in lean.frame
     pd.testing.assert_frame_equal(whole.frame.drop(columns="boxes"), lean.frame)
@@ -360,7 +362,7 @@ def test_only_known_columns_are_read_where_that_is_asked_for(tmp_path):
 def test_findings_and_impression_are_one_text_with_a_blank_line_that_ends_a_sentence(tmp_path):
     sections = {"findings": [" Heart normal ", "", "B."], "impression": ["No edema\n", "A.", " "]}
     pd.DataFrame({"image_path": ["a", "b", "c"]} | sections).to_parquet(tmp_path / "pairs.parquet")
-    texts = read_pairs(tmp_path, DataSettings(), lambda _: True).frame["text"].tolist()
+    texts = read_pairs(tmp_path, DataSettings(), look_for_files=False).frame["text"].tolist()
     assert texts == ["Heart normal\n\nNo edema", "A.", "B."]
     assert split_sentences(texts[0]) == ["Heart normal", "No edema"]
 

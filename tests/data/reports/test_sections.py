@@ -301,7 +301,7 @@ HEADINGS = "headings: {findings: [findings], impression: [impression]}"
         ("headings: {findings: [a], impression: ['/(/']}", "headings: '(' is no regular expression"),
         ("headings: {findings: [a], impression: [À]}", "'À' is listed under findings and under impression"),
         ("headings: {findings: [a], impression: ['']}", "impression has an empty entry"),
-        (f"{HEADINGS}\nmark: {{}}", "mark: no such key"),
+        (f"{HEADINGS}\nmark: {{}}", "mark is no setting. Did you mean marks?"),
         (f"{HEADINGS}\nmarks: {{pattern: '['}}", "marks.pattern: '[' is no regular expression"),
         (f"{HEADINGS}\nwithout_heading: all", "without_heading: Input should be"),
         (f"{HEADINGS}\nignore_lines: ['/*/']", "ignore_lines: '*' is no regular expression"),

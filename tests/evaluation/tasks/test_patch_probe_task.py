@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import boxes_text, write_manifest
+from cmcgns.data.boxes import boxes_text
+from cmcgns.data.manifest import write_manifest
 from cmcgns.evaluation.contract import seed_measures
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.protocols import Cell

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import boxes_text
+from cmcgns.data.boxes import boxes_text
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.tasks import sides
 from cmcgns.evaluation.tasks.sides import TASK, Statement, find_statements

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import boxes_text
+from cmcgns.data.boxes import boxes_text
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.evaluation.tasks.zero_shot_segmentation import CUTS, TASK

@@ -23,9 +23,9 @@ def test_find_takes_the_first_pattern_that_matches(tmp_path):
 def test_names_in_another_encoding_are_left_out_and_named(tmp_path):
     (tmp_path / "good.png").touch()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xe9sum\xe9.png")).touch()
-    left_out = []
-    assert existing_files(tmp_path, [""], left_out) == {"good.png"}
-    (left,) = left_out
+    table = SourceTable()
+    assert existing_files(tmp_path, [""], table) == {"good.png"}
+    (left,) = table.left_out
     json.dumps(left).encode()
     assert left == {"where": r"r\udce9sum\udce9.png", "reason": "its name is no UTF-8: rename it"}
 

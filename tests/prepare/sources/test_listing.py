@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cmcgns.prepare.sources.base import by_name, existing_files
+from cmcgns.prepare.sources.base import SourceTable, by_name, existing_files
 
 
 def test_files_of_chosen_folders(tmp_path: Path) -> None:
@@ -24,12 +24,12 @@ def test_links_inside_are_followed_others_named(tmp_path: Path) -> None:
     (root / "away").symlink_to(outside)
     (root / "z.png").symlink_to(outside / "x.png")
     (root / "broken.png").symlink_to(tmp_path / "nothing")
-    left_out: list[dict[str, str]] = []
-    files = existing_files(root, left_out=left_out)
+    table = SourceTable()
+    files = existing_files(root, table=table)
     assert {"real/x.png", "inside/x.png", "y.png"} <= files
     assert not any("away" in path or path.endswith(("z.png", "broken.png")) for path in files)
-    assert {"away", "z.png"} <= {entry["where"] for entry in left_out}
-    assert existing_files(root, ["away"], left_out) == set()
+    assert {"away", "z.png"} <= {entry["where"] for entry in table.left_out}
+    assert existing_files(root, ["away"], table) == set()
 
 
 def test_a_linked_root_is_a_root(tmp_path: Path) -> None:

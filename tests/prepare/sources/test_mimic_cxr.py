@@ -281,6 +281,5 @@ def test_whole_file_problems_are_explained(tmp_path: Path) -> None:
 def test_the_source_says_where_the_data_come_from() -> None:
     source = get_source("mimic-cxr")
     assert source.name == "mimic-cxr"
-    assert source.task == "pretraining"
     assert "Credentialed" in source.licence
     assert source.url.startswith("https://physionet.org/")

@@ -2,11 +2,13 @@
 
 import importlib.util
 import re
+from pathlib import Path
 
 import pytest
 
 from cmcgns.common.errors import UserError
 from cmcgns.prepare.sources import get_source, source_names
+from cmcgns.prepare.sources.base import SourceOptions
 
 NAMES = ["mimic-cxr", "openi", "chexpert", "rsna", "covidx", "siim", "object-cxr", "nih", "vindr", "table"]
 
@@ -22,9 +24,17 @@ def test_source_is_described(name: str) -> None:
         pytest.skip(f"{module} is not there")
     source = get_source(name)
     assert source.name == name
-    assert all((source.title, source.task, source.licence, source.size, source.layout))
+    assert all((source.title, source.licence, source.layout))
     assert name == "table" or re.match(r"https://\S+$", source.url)
     assert callable(source.read)
+
+
+@pytest.mark.parametrize("name", NAMES[:-1])
+def test_a_folder_of_another_layout_is_told_what_is_expected(name: str, tmp_path: Path) -> None:
+    source = get_source(name)
+    with pytest.raises(UserError, match=str(tmp_path)) as caught:
+        source.read(tmp_path, SourceOptions())
+    assert all(f"\n  {line}" in str(caught.value) for line in source.layout)
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("mimic", "mimic-cxr"), ("NIH", "nih"), ("object_cxr", "object-cxr")])

@@ -4,7 +4,7 @@ What happens to a stored value, in this order (DICOM PS3.3 C.7.6.3, C.11.1, C.11
 
 1. Bits that are not in use are masked; signed values get their sign (BitsStored, HighBit, PixelRepresentation).
 2. Modality LUT: the sequence, else rescale slope and intercept.
-3. VOI: the first item of the VOI LUT sequence (`cmcgns.data.images.lookup`); else the first window centre and width
+3. VOI: the first item of the VOI LUT sequence (a lookup table); else the first window centre and width
    by the VOI LUT function (LINEAR, LINEAR_EXACT, SIGMOID); else, and where the window is unusable, the rule of
    `cmcgns.data.images.brightness`: least to greatest value. Unsigned pictures of up to 8 bits without rescale or VOI
    stay as they are. The tag `voi` names which of these was applied.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,23 +11,13 @@ from torch.utils.data import Dataset
 
 from cmcgns.data.images.place import Pixels
 from cmcgns.data.pairs.batch import Batch, BatchRequest
-from cmcgns.data.pairs.rows import PairTable, read_images, twice_the_side
+from cmcgns.data.pairs.images import StoredImages, read_images, twice_the_side
+from cmcgns.data.pairs.rows import PairTable
 from cmcgns.data.reports.tokens import ReportTokens, drop_sentences, length_groups, round_up, tokenize_reports, trim
 from cmcgns.settings.config import DataSettings
 
 _PARTS = 4  # of a batch, by the length of their reports
 _SENTENCES, _PLACES = 4, 64  # fixed shapes are multiples of these: sentences a report, and of a batch
-
-
-class StoredImages(Protocol):
-    """An array of all images, or what reads them when they are asked for."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, S, S)."""
-
-    def __getitem__(self, rows: Any, /) -> Any:
-        """(b,) rows -> (b, S, S) uint8."""
 
 
 class PairDataset(Dataset[Batch]):

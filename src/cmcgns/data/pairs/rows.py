@@ -1,21 +1,16 @@
-"""Rows that can be trained on, their images, those that are left out, and which of them train and validate."""
+"""Rows that can be trained on, those that are left out, and which of them train and validate."""
 
 import logging
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow
-from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError, shortened
 from cmcgns.common.remote import is_url
-from cmcgns.data.images.files import picture_sizes
-from cmcgns.data.images.place import Pixels
-from cmcgns.data.images.read import load_images
 from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.pairs.table import (
     TABLE_NAMES,
@@ -32,8 +27,6 @@ from cmcgns.data.vocabulary import is_frontal, parse_views
 from cmcgns.settings.config import DataSettings
 
 logger = logging.getLogger(__name__)
-
-_LOOKED_AT = 200  # files, for the size of the pictures
 
 
 @dataclass
@@ -76,7 +69,8 @@ class PairTable:
 def read_pairs(
     path: Path,
     settings: DataSettings,
-    exists: Callable[[str], bool] | None = None,
+    *,
+    look_for_files: bool = True,
     everything: bool = True,
     for_training: bool = False,
 ) -> PairTable:
@@ -88,7 +82,7 @@ def read_pairs(
     Args:
         path: table or folder; relative image paths start at the table's folder, or at `data.images`.
         settings: columns, views, which text, how the table is written.
-        exists: says whether an image is there; by default a file of that path (URLs are taken to be there).
+        look_for_files: whether every image has to be there (URLs are taken to be); not for members of shards.
         everything: also read columns that pretraining does not know (from a parquet table; they cost memory).
         for_training: rows that belong neither to the training nor to the validation split are dropped before their
             reports and images are looked at.
@@ -100,7 +94,7 @@ def read_pairs(
     frame = read_columns(table, settings, everything)
     frame["row"] = range(1, len(frame) + 1)
     images = images_folder(settings.images, table, "data.images")
-    pairs = PairTable(fill_columns(frame, table, settings.images), table, images)
+    pairs = PairTable(fill_columns(frame, table, images), table, images)
     pairs.leave_out(has_nul(pairs.frame), "NUL bytes: the file is damaged")
     check_ids(pairs.frame, table)
     pairs.frame["split"] = usual_splits(pairs.frame["split"], (settings.train_split, settings.val_split))
@@ -114,7 +108,8 @@ def read_pairs(
     pairs.leave_out(~_has_sentence(pairs.frame["text"]), "empty report")
     pairs.leave_out(pairs.frame["text"].str.len() > MAX_REPORT, f"report of more than {MAX_REPORT:,} characters")
     warn_about_reports(pairs.frame, table.name)
-    _check_files(pairs, settings.bad_images, exists)
+    if look_for_files:
+        _check_files(pairs, settings.bad_images)
     if len(pairs.frame) == 0:
         why = "; the reasons stand above" if pairs.left_out else ": the table is empty"
         raise UserError(f"{table}: no row is left to train on{why}")
@@ -167,10 +162,10 @@ def _has_sentence(texts: pd.Series) -> pd.Series:
     return pd.Series(found, index=texts.index)
 
 
-def _check_files(pairs: PairTable, bad_images: str, exists: Callable[[str], bool] | None) -> None:
-    exists = exists or (lambda path: is_url(path) or os.path.isfile(path))  # noqa: PTH113 - takes names of any length
+def _check_files(pairs: PairTable, bad_images: str) -> None:
     paths = pairs.frame["image_path"]
-    missing = pd.Series(np.fromiter((not exists(path) for path in paths), bool, len(paths)), index=paths.index)
+    found = (is_url(path) or os.path.isfile(path) for path in paths)  # noqa: PTH113 - takes names of any length
+    missing = ~pd.Series(np.fromiter(found, bool, len(paths)), index=paths.index)
     if not missing.any():
         return
     if bad_images == "leave_out":
@@ -187,77 +182,6 @@ def _check_files(pairs: PairTable, bad_images: str, exists: Callable[[str], bool
         f"Correct the paths{hint}, name the folder where they start with --set data.images=DIR, or leave these rows "
         "out with --set data.bad_images=leave_out"
     )
-
-
-class SomeImages:
-    """Some rows of an array that stays where it is: indexed by all of them, a memory map would come into memory.
-
-    Args:
-        pixels: (n, S, S).
-        rows: (k,) which ones.
-    """
-
-    def __init__(self, pixels: Pixels, rows: NDArray[np.int64]) -> None:
-        self.pixels, self.rows = pixels, rows
-        self.shape = (len(rows), *pixels.shape[1:])
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> Pixels:
-        return self.pixels[self.rows[rows]]
-
-
-def read_images(
-    pairs: PairTable, settings: DataSettings, progress: Callable[[int], None] | None = None
-) -> Pixels | SomeImages:
-    """Resized images of the rows, from the cache or the files.
-
-    Args:
-        pairs: rows whose images cannot be read are left out, if the settings say so.
-        settings: size, and what is done about unreadable images.
-        progress: called with the number of images done since the last call.
-
-    Returns:
-        (n, S, S) uint8, one of each row that is left.
-
-    Raises:
-        UserError: unreadable images, unless they are to be left out; names rows and files.
-    """
-    paths = pairs.frame["image_path"].tolist()
-    images, errors = load_images(paths, settings.resize, progress)
-    if not errors:
-        return images
-    if settings.bad_images == "stop":
-        rows = pairs.frame["row"]
-        shown = "\n  ".join(f"row {rows[i]}: {text}" for i, text in list(errors.items())[:10])
-        raise UserError(
-            f"{pairs.source}: {len(errors)} images cannot be read:\n  {shown}\n"
-            "Replace them, or leave these rows out with --set data.bad_images=leave_out"
-        )
-    bad = np.zeros(len(paths), dtype=bool)
-    bad[list(errors)] = True
-    pairs.leave_out(pd.Series(bad), "unreadable image")
-    return SomeImages(images, np.flatnonzero(~bad))
-
-
-def twice_the_side(settings: DataSettings) -> DataSettings:
-    """The settings for pictures of twice the side."""
-    return settings.model_copy(update={"resize": 2 * settings.resize})
-
-
-def count_small(paths: Sequence[str], side: int) -> tuple[int, int]:
-    """How many pictures have a long side of fewer pixels, by the heads of some of the files.
-
-    Args:
-        paths: files, of which a few are looked at, evenly spread, and no URLs.
-        side: pixels.
-
-    Returns:
-        Small ones, and those whose size is known.
-    """
-    some = [paths[i] for i in np.linspace(0, len(paths) - 1, min(_LOOKED_AT, len(paths))).astype(int)]
-    some = [path for path in some if not is_url(path)]
-    stated = pd.DataFrame({"width": [0] * len(some), "height": [0] * len(some)})
-    longest = picture_sizes(stated, some).max(axis=1) if some else np.zeros(0, dtype=np.int64)
-    return int(((longest > 0) & (longest < side)).sum()), int((longest > 0).sum())
 
 
 def rows_of_split(pairs: PairTable, split: str, way_out: str = "") -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 from cmcgns.common.errors import UserError, did_you_mean, first_of, shortened
 from cmcgns.data.delimited import TextFormat
 from cmcgns.data.manifest import REPORT_COLUMNS
-from cmcgns.data.paths import absolute_paths, images_folder
+from cmcgns.data.paths import absolute_paths
 from cmcgns.data.reports.section_rules import list_rules, load_rules
 from cmcgns.data.reports.sections import has_heading
 from cmcgns.data.tables import (
@@ -22,8 +22,9 @@ from cmcgns.data.tables import (
     plain_name,
     read_table,
     refuse_nested,
+    refuse_twins,
 )
-from cmcgns.data.vocabulary import canonical_ids, parse_splits
+from cmcgns.data.vocabulary import column_reader, parse_splits
 from cmcgns.settings.config import DataSettings
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ def read_columns(table: Path, settings: DataSettings, everything: bool) -> pd.Da
     form = TextFormat(settings.separator or "", settings.encoding or "")
     frame = read_table(table, columns=None if everything else _wanted(names, mapping), form=form)
     names = names or list(frame.columns)
-    _check_spellings(names, mapping, table)
+    refuse_twins(names, _COLUMNS, mapping, lambda pair: f"--set {quote(f'data.columns.{pair}')}", table)
+    _warn_of_near_names(names, mapping, table)
     frame = _named(frame, mapping, table)
     if frame.columns.duplicated().any():
         twice = frame.columns[frame.columns.duplicated()][0]
@@ -77,24 +79,12 @@ def _wanted(names: list[str], mapping: dict[str, str]) -> list[str] | None:
     return [name for name in names if name in known] if wanted <= set(names) else None
 
 
-def _check_spellings(names: list[str], mapping: dict[str, str], table: Path) -> None:
-    """Warn of a column that is ignored although it is spelt almost like one that would be used.
-
-    Raises:
-        UserError: two columns that differ in case, blanks or marks alone, one of which would be used.
-    """
+def _warn_of_near_names(names: list[str], mapping: dict[str, str], table: Path) -> None:
+    """Name a column that is ignored although it is spelt almost like one that would be used."""
     unknown = {plain_name(name): name for name in names if name not in _COLUMNS and name not in mapping.values()}
     for wanted in _COLUMNS:
-        if wanted in mapping:
-            continue
-        twin = unknown.get(plain_name(wanted))
-        if wanted in names and twin is not None:
-            raise UserError(
-                f"{table}: the columns {wanted} and {twin} are both there; say which one is meant with "
-                f"--set {quote(f'data.columns.{wanted}={twin}')} (or {wanted})"
-            )
         near = difflib.get_close_matches(plain_name(wanted), unknown, 1, cutoff=0.9)
-        if near and wanted not in names:
+        if near and wanted not in names and wanted not in mapping:
             theirs = unknown[near[0]]
             logger.warning(
                 "%s: the column %s is not used; if it is %s, say so with --set data.columns.%s=%s",
@@ -118,7 +108,7 @@ def _named(frame: pd.DataFrame, mapping: dict[str, str], table: Path) -> pd.Data
     return frame.rename(columns={theirs: ours for ours, theirs in mapping.items()})
 
 
-def fill_columns(frame: pd.DataFrame, table: Path, images: str | None = None) -> pd.DataFrame:
+def fill_columns(frame: pd.DataFrame, table: Path, images: Path) -> pd.DataFrame:
     """All columns of text and ids, stripped; images by absolute path.
 
     A row without a study is one of its own, a study without a patient is one of its own.
@@ -126,21 +116,20 @@ def fill_columns(frame: pd.DataFrame, table: Path, images: str | None = None) ->
     Args:
         frame: of `read_columns`, and `row`; changed in place.
         table: where it comes from.
-        images: folder where relative image paths start; by default the table's.
+        images: folder where relative image paths start.
 
     Raises:
-        UserError: a row without an image; names the first. No such folder.
+        UserError: a row without an image; names the first.
     """
     for column in (*REPORT_COLUMNS, *OPTIONAL_COLUMNS):
-        read = canonical_ids if column in ("study_id", "patient_id") else as_text
-        frame[column] = read(frame[column]) if column in frame else ""
+        frame[column] = column_reader(column)(frame[column]) if column in frame else ""
     paths = as_text(frame["image_path"])
     empty = frame.loc[paths == "", "row"]
     if len(empty):
         raise UserError(
             f"{table}: image_path is empty in row {empty.iloc[0]} ({len(empty)} rows); fill in or delete these rows"
         )
-    frame["image_path"] = absolute_paths(paths, images_folder(images, table, "data.images"))
+    frame["image_path"] = absolute_paths(paths, images)
     for column, fallback in (("study_id", "image_path"), ("patient_id", "study_id")):
         missing = frame[column] == ""
         if missing.any():

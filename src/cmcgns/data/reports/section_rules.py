@@ -5,13 +5,13 @@ import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.packaged import packaged_names
-from cmcgns.settings.yaml import named_text, parse_mapping
+from cmcgns.settings.yaml import explain, named_text, parse_mapping
 
 READ = ("findings", "impression")
 # Sections that a heading in small letters may open within a line; "Note: …" is a sentence of the findings.
@@ -132,8 +132,7 @@ def load_rules(name_or_path: str | Path) -> SectionRules:
     try:
         return SectionRules.model_validate(parse_mapping(text, name))
     except ValidationError as error:
-        lines = [f"{'.'.join(str(key) for key in item['loc'])}: {_explain(dict(item))}" for item in error.errors()]
-        raise UserError(f"rule file {name}:\n  " + "\n  ".join(lines)) from None
+        raise UserError(explain(error, SectionRules, f"rule file {name}")) from None
 
 
 def fold(words: str) -> str:
@@ -161,9 +160,3 @@ def _check(expression: str) -> str:
     except re.error as error:
         raise ValueError(f"{expression!r} is no regular expression: {error}") from None
     return expression
-
-
-def _explain(item: dict[str, Any]) -> str:
-    if item["type"] == "extra_forbidden":
-        return f"no such key; known are {', '.join(SectionRules.model_fields)}, and pattern and replace below marks"
-    return str(item["msg"]).removeprefix("Value error, ")

@@ -25,6 +25,7 @@ from cmcgns.data.images.place import Pixels
 from cmcgns.data.images.read import pixel_digest, read_image
 from cmcgns.data.pairs.batch import BatchRequest, TrainingOrder, steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset
+from cmcgns.data.pairs.images import SomeImages
 from cmcgns.data.shards.index import AGAIN, ShardFolder
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class ShardImages:
             pixels[place] = self._decode(int(row))
         return pixels
 
-    def load(self, rows: NDArray[np.int64], progress: Callable[[int], None] | None = None) -> "HeldImages":
+    def load(self, rows: NDArray[np.int64], progress: Callable[[int], None] | None = None) -> SomeImages:
         """Decode rows once, shard by shard, into an array in the cache; the same rows are found there again."""
         shard_of, shape = self.shard_of_row[rows], (len(rows), self.size, self.size)
         digest = pixel_digest()
@@ -88,7 +89,9 @@ class ShardImages:
                 in_threads(decode, np.flatnonzero(shard_of == number).tolist(), progress)
             self._held.clear()
 
-        return HeldImages(cached_array(file, shape, np.uint8, fill), rows, len(self.members))
+        places = np.full(len(self.members), -1, dtype=np.int64)
+        places[rows] = np.arange(len(rows))
+        return SomeImages(cached_array(file, shape, np.uint8, fill), places)
 
     def _decode(self, row: int) -> Pixels:
         shard, member = self.names[self.shard_of_row[row]], self.members[row].decode()
@@ -106,27 +109,6 @@ class ShardImages:
             self._held[name] = self.folder.read(name)
         self._held.move_to_end(name)
         return self._held[name]
-
-
-class HeldImages:
-    """An array of some of the rows, asked for by the numbers of all.
-
-    Args:
-        pixels: (k, S, S).
-        rows: (k,) which ones they are.
-        total: n.
-    """
-
-    def __init__(self, pixels: Pixels, rows: NDArray[np.int64], total: int) -> None:
-        self.pixels, self.place = pixels, np.full(total, -1, dtype=np.int64)
-        self.place[rows] = np.arange(len(rows))
-        self.shape = (total, *pixels.shape[1:])
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> Pixels:
-        found = self.place[rows]
-        if (found < 0).any():
-            raise IndexError("a row that is not held")
-        return np.asarray(self.pixels[found])
 
 
 class StreamOrder:

@@ -27,7 +27,8 @@ from cmcgns.common.processes import in_threads
 from cmcgns.common.remote import MAX_IMAGE, NamedBytes, is_url, read_bytes
 from cmcgns.data.images.files import STORED
 from cmcgns.data.images.read import read_image
-from cmcgns.data.manifest import image_file, read_manifest, write_manifest
+from cmcgns.data.manifest import read_manifest, write_manifest
+from cmcgns.data.paths import image_file
 from cmcgns.data.shards.index import FORMAT, MAX_SHARD, Index, Shard, written_before
 
 _SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}

@@ -18,7 +18,7 @@ from cmcgns.common.array_cache import MappedArray, cached_array
 from cmcgns.common.files import read_arrays, sha256, sha256_of_files, write_arrays
 from cmcgns.data.images.files import picture_sizes
 from cmcgns.data.images.near_duplicates import FIELDS, Signatures, near_duplicates, square_signatures
-from cmcgns.data.manifest import image_file
+from cmcgns.data.paths import image_file
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.leakage.overlap import PRETRAINING
 from cmcgns.training.seen import ROWS, SeenFile

@@ -7,18 +7,19 @@ from. It reads tables and names image files; it opens no image (that is done onc
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import pandas as pd
 
 from cmcgns.common.errors import UserError, shortened
-from cmcgns.common.remote import is_url
 from cmcgns.data.delimited import TextFormat
-from cmcgns.data.paths import plain_path
 
 SplitRule = Literal["v1", "legacy"]
 PLACE = "_place"  # column of the readers: file and row, for messages
+_LEAVES_ROOT = (
+    "symbolic link that leaves the root; put the files there, or name a folder above (--root, --images of a table)"
+)
 
 
 @dataclass(frozen=True)
@@ -105,35 +106,35 @@ class Source:
     Attributes:
         name: as in `cmcgns prepare NAME`.
         title: official name.
-        task: what it serves, e.g. "pretraining".
         licence: licence or terms.
-        size: of the download.
         url: of the official page.
         uses: options that the reader heeds, by their names in `SourceOptions`; `seed-v1` is the seed under v1 only.
-        layout: what to unpack where, one line each.
+        layout: what to unpack where, one line each; a message about another layout ends with it.
         read: the reader.
     """
 
     name: str
     title: str
-    task: str
     licence: str
-    size: str
     url: str
     uses: list[str]
     layout: list[str]
     read: Reader
 
 
+class OtherLayout(UserError):
+    """A folder in which the dataset's own files are not where they are published."""
+
+
 def find(root: Path, *patterns: str) -> Path:
     """The one file or folder below the root that the first matching pattern names.
 
     Raises:
-        UserError: nothing matches; says what was looked for.
+        OtherLayout: nothing matches; says what was looked for.
     """
     found = find_optional(root, *patterns)
     if found is None:
-        raise UserError(f"{root}: none of {', '.join(patterns)} is there")
+        raise OtherLayout(f"{root}: none of {', '.join(patterns)} is there")
     return found
 
 
@@ -142,9 +143,7 @@ def find_optional(root: Path, *patterns: str) -> Path | None:
     return next((path for pattern in patterns for path in sorted(root.glob(pattern))), None)
 
 
-def existing_files(
-    root: Path, folders: Iterable[str] = ("",), left_out: list[dict[str, str]] | None = None
-) -> set[str]:
+def existing_files(root: Path, folders: Iterable[str] = ("",), table: SourceTable | None = None) -> set[str]:
     """Files below folders of the root, as paths relative to the root with forward slashes.
 
     Symbolic links are followed as long as they stay below the root; others, which would let a table reach any file of
@@ -153,26 +152,26 @@ def existing_files(
     Args:
         root: the dataset's folder.
         folders: relative to the root; "" is the root itself, a missing one is empty.
-        left_out: links that leave the root and folders that cannot be listed are added here.
+        table: remembers links that leave the root, and folders that cannot be listed.
     """
     top = os.path.realpath(root)
-    skipped = left_out if left_out is not None else []
+    table = table or SourceTable()
     files: set[str] = set()
     pending: list[tuple[str, frozenset[str]]] = []  # folder, and the linked folders above it
     for folder in dict.fromkeys(folders):
-        if is_inside(os.path.realpath(root / folder), top):
+        if Path(os.path.realpath(root / folder)).is_relative_to(top):
             pending.append((folder, frozenset()))
         else:
-            skipped.append(_leaves_root(folder))
+            table.also_left_out([folder], _LEAVES_ROOT)
     while pending:
         folder, followed = pending.pop()
-        for entry in _entries(root, folder, skipped):
+        for entry in _entries(root, folder, table):
             name = f"{folder}/{entry.name}" if folder else entry.name
             target = os.path.realpath(entry.path) if entry.is_symlink() else ""
             if not is_text(name):
-                skipped.append({"where": ascii(name)[1:-1], "reason": "its name is no UTF-8: rename it"})
-            elif target and not is_inside(target, top):
-                skipped.append(_leaves_root(name))
+                table.also_left_out([ascii(name)[1:-1]], "its name is no UTF-8: rename it")
+            elif target and not Path(target).is_relative_to(top):
+                table.also_left_out([name], _LEAVES_ROOT)
             elif entry.is_dir():
                 if target not in followed:  # else a circle of links
                     pending.append((name, followed | {target} if target else followed))
@@ -190,11 +189,6 @@ def is_text(name: str) -> bool:
     return True
 
 
-def is_inside(path: str, folder: str) -> bool:
-    """Whether a resolved path is a resolved folder or below it."""
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
 def by_name(files: Iterable[str], suffixes: tuple[str, ...]) -> dict[str, str]:
     """File name -> path, for names that are unique within a dataset; of several paths the shallowest wins.
 
@@ -207,39 +201,12 @@ def by_name(files: Iterable[str], suffixes: tuple[str, ...]) -> dict[str, str]:
     return {path.rpartition("/")[2]: path for path in chosen}
 
 
-def relative_paths(cells: pd.Series, root: Path) -> tuple[pd.Series, pd.Series]:
-    """Paths of a table, relative to the root and without detours; the files are not asked for.
-
-    Args:
-        cells: (n,) paths relative to the root, or absolute ones below it; backslashes count as slashes.
-        root: the dataset's folder.
-
-    Returns:
-        (n,) relative paths, and (n,) Boolean: the path leaves the root.
-    """
-    top = PurePosixPath(os.path.realpath(root)).as_posix() + "/"
-    here = PurePosixPath(os.path.abspath(root)).as_posix() + "/"  # noqa: PTH100 - links must stay as they are
-
-    def clean(path: str) -> str:
-        if is_url(path):
-            return path
-        return plain_path(path.replace("\\", "/").removeprefix(here).removeprefix(top)).replace("\\", "/")
-
-    paths = cells.map({cell: clean(cell) for cell in cells.unique()}).astype("str")
-    return paths, paths.str.startswith("/") | (paths == "..") | paths.str.startswith("../")
-
-
-def _entries(root: Path, folder: str, skipped: list[dict[str, str]]) -> list[os.DirEntry[str]]:
+def _entries(root: Path, folder: str, table: SourceTable) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(root / folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        skipped.append({"where": folder, "reason": f"folder cannot be listed ({error.strerror})"})
+        table.also_left_out([folder], f"folder cannot be listed ({error.strerror})")
         return []
-
-
-def _leaves_root(name: str) -> dict[str, str]:
-    hint = "put the files there, or name a folder above (--root, --images of a table)"
-    return {"where": name, "reason": f"symbolic link that leaves the root; {hint}"}

@@ -9,28 +9,28 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import shortened
-from cmcgns.data.boxes import BOX_FIELDS
-from cmcgns.data.manifest import LABEL, NUMBERS, TEXT, boxes_text
-from cmcgns.data.tables import MISSING, has_nul, read_table
+from cmcgns.data.boxes import BOX_FIELDS, boxes_text
+from cmcgns.data.manifest import LABEL, NUMBERS, TEXT
+from cmcgns.data.tables import MISSING, has_nul, map_once, read_table
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable
 
 
-def read_rows(path: Path, left_out: list[dict[str, str]], required: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_rows(path: Path, table: SourceTable, required: tuple[str, ...] = ()) -> pd.DataFrame:
     """A csv file with a column that names file and row (the first row below the header is row 1).
 
     Args:
         path: the file.
-        left_out: rows with NUL bytes, the mark of a damaged file, are added here.
+        table: remembers the rows with NUL bytes, the mark of a damaged file, which are left out.
         required: columns that must be there.
     """
-    return number_rows(read_table(path, required), path.name, left_out)
+    return number_rows(read_table(path, required), path.name, table)
 
 
-def number_rows(rows: pd.DataFrame, name: str, left_out: list[dict[str, str]]) -> pd.DataFrame:
-    """The rows with the column `PLACE`, without those that have NUL bytes."""
+def number_rows(rows: pd.DataFrame, name: str, table: SourceTable) -> pd.DataFrame:
+    """The rows with the column `PLACE`, without those that have NUL bytes, which the table remembers."""
     damaged = has_nul(rows)
     places = name + ", row " + pd.Series(range(1, len(rows) + 1), index=rows.index).astype("str")
-    left_out += [{"where": place, "reason": "NUL bytes: the file is damaged"} for place in places[damaged]]
+    table.also_left_out(places[damaged], "NUL bytes: the file is damaged")
     return rows.assign(**{PLACE: places})[~damaged].reset_index(drop=True)
 
 
@@ -68,7 +68,7 @@ def read_labels(table: SourceTable, columns: Mapping[str, str]) -> None:
 
 def label_values(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
     """(n,) Int8 labels (missing: not stated), and (n,) Boolean: the cell holds something else."""
-    numbers = cells.map({cell: _label(cell) for cell in cells.unique()}).astype("float64")
+    numbers = map_once(cells, _label).astype("float64")
     bad = numbers == math.inf
     return numbers.where(~bad).astype("Int8"), bad
 
@@ -85,18 +85,18 @@ def _label(cell: str) -> float:
     return number if number in (1, 0, -1) else math.inf
 
 
-def drop_bad_boxes(boxes: pd.DataFrame, left_out: list[dict[str, str]]) -> pd.DataFrame:
+def drop_bad_boxes(boxes: pd.DataFrame, table: SourceTable) -> pd.DataFrame:
     """The boxes that have an area; others are left out, their images stay.
 
     Args:
         boxes: text or numbers in x, y, width, height, and `PLACE`.
-        left_out: bad ones are added here.
+        table: remembers the bad ones.
     """
     numbers = boxes[list(BOX_FIELDS)].apply(pd.to_numeric, errors="coerce")
     finite = numbers.map(math.isfinite).all(axis=1)
     positive = (numbers["width"] > 0) & (numbers["height"] > 0)
     for bad, reason in ((~finite, "box is not four numbers"), (finite & ~positive, "box without area")):
-        left_out += [{"where": str(place), "reason": reason} for place in boxes.loc[bad, PLACE]]
+        table.also_left_out(boxes.loc[bad, PLACE], reason)
     good = finite & positive
     kept: pd.DataFrame = boxes.drop(columns=list(BOX_FIELDS)).join(numbers)[good].reset_index(drop=True)
     return kept

@@ -28,14 +28,14 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     """
     folder = find(root, "train.csv", "*/train.csv", "*/*/train.csv").parent
     table = SourceTable()
-    images = _index(existing_files(root, left_out=table.left_out), folder.relative_to(root).as_posix())
+    images = _index(existing_files(root, table=table), folder.relative_to(root).as_posix())
     required = ("Path", *_DETAILS, *CHEXPERT_FINDINGS)
-    parts = {name: read_rows(folder / f"{name}.csv", table.left_out, required) for name in ("train", "valid")}
-    parts["test"] = _test_rows(root, images, table.left_out)
+    parts = {name: read_rows(folder / f"{name}.csv", table, required) for name in ("train", "valid")}
+    parts["test"] = _test_rows(root, images, table)
     table.frame = pd.concat([rows.assign(_part=name) for name, rows in parts.items()], ignore_index=True)
     _name(table, images)
     read_labels(table, {LABEL + finding: finding for finding in CHEXPERT_FINDINGS})
-    held = _five_by_200(root, table.left_out)
+    held = _five_by_200(root, table)
     table.frame["split"] = _splits(table, options, held)
     if held:  # a column of its own: these images are in no split, and are what retrieval by class is tested on
         listed = table.frame["_key"].isin(held) & (table.frame["_part"] == "train")
@@ -55,17 +55,17 @@ def _keys(paths: pd.Series) -> pd.DataFrame:
     return paths.str.replace("\\", "/", regex=False).str.extract(_KEY)
 
 
-def _test_rows(root: Path, images: pd.Series, left_out: list[dict[str, str]]) -> pd.DataFrame:
+def _test_rows(root: Path, images: pd.Series, table: SourceTable) -> pd.DataFrame:
     """Labels of the 500 test studies: `test_labels.csv` has a row per image, `groundtruth.csv` one per study."""
     names = ("test_labels.csv", "groundtruth.csv")
     file = find_optional(root, *(place + name for name in names for place in ("", "*/", "*/*/")))
     if file is None:
         return pd.DataFrame()
-    rows = read_rows(file, left_out, CHEXPERT_FINDINGS)
+    rows = read_rows(file, table, CHEXPERT_FINDINGS)
     if "Path" in rows:
         return rows
     if "Study" not in rows:
-        rows = read_rows(file, left_out, ("Path",))  # says what is missing
+        rows = read_rows(file, table, ("Path",))  # says what is missing
     keys = pd.DataFrame({"Path": images.to_numpy(), "_study": images.index.str.rpartition("/").get_level_values(0)})
     studies = rows["Study"].str.replace("\\", "/", regex=False).str.extract(_STUDY)[0]
     return rows.assign(_study=studies).merge(keys, on="_study", how="left").fillna("")
@@ -92,10 +92,10 @@ def _name(table: SourceTable, images: pd.Series) -> None:
     )
 
 
-def _five_by_200(root: Path, left_out: list[dict[str, str]]) -> set[str]:
+def _five_by_200(root: Path, table: SourceTable) -> set[str]:
     """Keys of CheXpert-5x200, which serves retrieval, where its list is there."""
     file = find_optional(root, "chexpert_5x200.csv", "*/chexpert_5x200.csv")
-    return set() if file is None else set(_keys(read_rows(file, left_out, ("Path",))["Path"])[0].dropna())
+    return set() if file is None else set(_keys(read_rows(file, table, ("Path",))["Path"])[0].dropna())
 
 
 def _splits(table: SourceTable, options: SourceOptions, held: set[str]) -> pd.Series:

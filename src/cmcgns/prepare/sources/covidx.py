@@ -8,7 +8,7 @@ import pandas as pd
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.text_files import read_lines
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files
+from cmcgns.prepare.sources.base import PLACE, OtherLayout, SourceOptions, SourceTable, existing_files
 from cmcgns.prepare.sources.cells import draw_splits, finish, look_up, quoted
 
 _NORMAL, _PNEUMONIA, _COVID = "label_Normal", "label_Pneumonia", "label_COVID-19"
@@ -35,7 +35,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     """
     lists = _find_lists(root)
     table = SourceTable()
-    files = existing_files(root, left_out=table.left_out)
+    files = existing_files(root, table=table)
     deepest_first = sorted(files, key=lambda path: (path.count("/"), path), reverse=True)
     images = {"/".join(path.split("/")[-2:]): path for path in deepest_first}
     table.frame = pd.concat([_read_list(path, part) for part, path in lists.items()], ignore_index=True)
@@ -64,7 +64,7 @@ def _one(root: Path, part: str, version: str) -> Path:
                 raise UserError(f"{root}: {len(found)} {part} lists ({names}); keep those of one version")
             if found:
                 return found[0]
-    raise UserError(f"{root}: no {part} list is there (looked for {', '.join(dict.fromkeys(patterns))})")
+    raise OtherLayout(f"{root}: no {part} list is there (looked for {', '.join(dict.fromkeys(patterns))})")
 
 
 def _read_list(path: Path, part: str) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from cmcgns.data.reports.sections import remove_marks, split_sections
 from cmcgns.data.reports.text import MAX_REPORT
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import CHEXPERT_FINDINGS, parse_splits, parse_views
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files
+from cmcgns.prepare.sources.base import PLACE, OtherLayout, SourceOptions, SourceTable, existing_files
 from cmcgns.prepare.sources.cells import finish, label_values, look_up, read_rows
 
 REPORT = re.compile(r"(?:.*/)?files/p\d\d/p\d{8}/s(\d{8})\.txt")
@@ -87,20 +87,19 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     Raises:
         UserError: no images, no reports, or a table that cannot be read.
     """
-    left_out: list[dict[str, str]] = []
-    images, loose = _walk(root, left_out)
+    table = SourceTable()
+    images, loose = _walk(root, table)
     if images.empty:
-        raise UserError(f"{root}: there is no image like files/p10/p10000032/s50414267/*.jpg (or .dcm)")
+        raise OtherLayout(f"{root}: there is no image like files/p10/p10000032/s50414267/*.jpg (or .dcm)")
     reports = zipped_reports(root) | loose
     if not reports:
-        raise UserError(
+        raise OtherLayout(
             f"{root}: no reports; put mimic-cxr-reports.zip there or unpack it (files/p10/…/s50414267.txt)"
         )
-    table = _rows(root, images)
+    _add_rows(table, root, images)
     _add_split(root, table)
     _add_labels(root, table)
     add_reports(table, reports, load_rules(options.rules))
-    table.left_out = left_out + table.left_out
     table.frame = table.frame.assign(
         dataset="mimic-cxr",
         patient_id="mimic-cxr:p" + table.frame["subject_id"],
@@ -109,11 +108,11 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     return finish(table, "radiologist_")
 
 
-def _walk(root: Path, left_out: list[dict[str, str]]) -> tuple[pd.DataFrame, Reports]:
+def _walk(root: Path, table: SourceTable) -> tuple[pd.DataFrame, Reports]:
     """Images and loose reports by one walk; asking for 377,110 files by name would take much longer."""
     images: list[tuple[str, ...]] = []
     reports: Reports = {}
-    for path in existing_files(root, left_out=left_out):
+    for path in existing_files(root, table=table):
         if match := _IMAGE.fullmatch(path):
             images.append((path, match[3], match[1], match[2]))
         elif match := REPORT.fullmatch(path):
@@ -130,16 +129,16 @@ def _table(root: Path, kind: str) -> Path | None:
     return max(tables, key=lambda file: file.name, default=None)
 
 
-def _rows(root: Path, images: pd.DataFrame) -> SourceTable:
+def _add_rows(table: SourceTable, root: Path, images: pd.DataFrame) -> None:
     """One row per image that the tables know; without tables, one per image file."""
     file = _table(root, "metadata") or _table(root, "split")
     if file is None:
-        note = (
+        table.frame = images.assign(view="", **{PLACE: images["source"]})
+        table.notes.append(
             "view: no metadata table is there; DICOM files may state it when the images are read, else it stays empty"
         )
-        return SourceTable(images.assign(view="", **{PLACE: images["source"]}), notes=[note])
-    table = SourceTable()
-    listed = read_rows(file, table.left_out, _KEYS)
+        return
+    listed = read_rows(file, table, _KEYS)
     table.frame = rows = listed[list(_KEYS)].assign(
         view=parse_views(listed["ViewPosition"])[0] if "ViewPosition" in listed else "",
         **{PLACE: listed[PLACE] + " (" + listed["dicom_id"] + ")"},
@@ -151,7 +150,6 @@ def _rows(root: Path, images: pd.DataFrame) -> SourceTable:
         table.notes.append(f"view: {file.name} does not state it; mimic-cxr-2.0.0-metadata.csv.gz does")
     table.leave_out(rows.duplicated("dicom_id"), "the image is listed twice")
     table.leave_out(table.frame["source"].isna(), "the image is not there")
-    return table
 
 
 def _add_split(root: Path, table: SourceTable) -> None:

@@ -42,8 +42,8 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     table = SourceTable()
     path = find(root, "Data_Entry_2017*.csv", "*/Data_Entry_2017*.csv")
     required = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
-    rows = read_rows(path, table.left_out, required)
-    files = existing_files(root, left_out=table.left_out)
+    rows = read_rows(path, table, required)
+    files = existing_files(root, table=table)
     names = by_name(filter(_FOLDER.search, files), (".png",))
     image = rows["Image Index"].str.strip()
     sex = rows.get("Patient Gender", rows.get("Patient Sex", pd.Series("", index=rows.index)))
@@ -58,7 +58,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         view=view,
         sex=parse_sexes(sex),
         age=parse_ages(rows["Patient Age"]),
-        boxes=look_up(image, _boxes(root, table.left_out)),
+        boxes=look_up(image, _boxes(root, table)),
     )
     wrong = ~(number % 1 == 0).fillna(False).astype(bool)
     table.leave_out(wrong, "Patient ID is " + quoted(rows["Patient ID"]) + "; a whole number is expected")
@@ -80,7 +80,7 @@ def _read_findings(table: SourceTable) -> None:
     table.leave_out(unknown != "", "Finding Labels has the unknown " + unknown)
 
 
-def _boxes(root: Path, left_out: list[dict[str, str]]) -> dict[str, str]:
+def _boxes(root: Path, table: SourceTable) -> dict[str, str]:
     """Image -> boxes in pixels of the published 1024 px images; images that are not listed were not annotated."""
     path = find_optional(root, "BBox_List_2017*.csv", "*/BBox_List_2017*.csv")
     if path is None:
@@ -91,9 +91,9 @@ def _boxes(root: Path, left_out: list[dict[str, str]]) -> dict[str, str]:
         found, wanted = shortened(",".join(header)), ",".join(_BOX_HEADER)
         raise UserError(f"{path}: the header is {found!r}; {wanted!r} is expected")
     boxes = cells.iloc[:, :6].set_axis(["image", "label", *BOX_FIELDS], axis=1)
-    boxes = number_rows(boxes, path.name, left_out)
+    boxes = number_rows(boxes, path.name, table)
     boxes["label"] = boxes["label"].replace("Infiltrate", "Infiltration")  # two spellings of one finding
-    return boxes_by_image(drop_bad_boxes(boxes, left_out))
+    return boxes_by_image(drop_bad_boxes(boxes, table))
 
 
 def _split(table: SourceTable, folder: Path, options: SourceOptions) -> None:

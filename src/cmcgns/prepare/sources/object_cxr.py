@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.manifest import boxes_text
+from cmcgns.data.boxes import boxes_text
 from cmcgns.data.tables import read_table
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files, find
 from cmcgns.prepare.sources.cells import draw_splits, number_rows, published_share
@@ -46,7 +46,7 @@ def _read_part(root: Path, part: str, file: Path, options: SourceOptions) -> Sou
         raise UserError(f"{file}: missing column image_name (found: {', '.join(rows.columns)})")
     table = images_of(rows, part, file.name, options)
     find(root, f"{part}/")
-    files = {name for name in existing_files(root, [part], table.left_out) if "/." not in name}
+    files = {name for name in existing_files(root, [part], table) if "/." not in name}
     table.match_files(files, _sources(rows, part), file.name)
     return table
 
@@ -61,7 +61,7 @@ def images_of(rows: pd.DataFrame, part: str, name: str, options: SourceOptions) 
         options: rule and seed of the split.
     """
     table = SourceTable()
-    rows = number_rows(rows, name, table.left_out)
+    rows = number_rows(rows, name, table)
     split = {"train": "train", "dev": "test"}.get(part, "")
     table.frame = pd.DataFrame({PLACE: rows[PLACE], "source": _sources(rows, part), "split": split})
     if part == "train":

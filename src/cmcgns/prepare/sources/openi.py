@@ -12,7 +12,15 @@ from cmcgns.data.reports.sections import remove_marks
 from cmcgns.data.reports.text import MAX_REPORT
 from cmcgns.data.tables import read_table
 from cmcgns.data.vocabulary import parse_views
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, by_name, existing_files, find_optional
+from cmcgns.prepare.sources.base import (
+    PLACE,
+    OtherLayout,
+    SourceOptions,
+    SourceTable,
+    by_name,
+    existing_files,
+    find_optional,
+)
 from cmcgns.prepare.sources.cells import draw_splits, finish, read_rows
 
 COLUMNS = ("study", "findings", "impression", "mesh")
@@ -31,7 +39,7 @@ def read_xml(root: Path) -> tuple[pd.DataFrame, SourceTable]:
     """
     folder = find_optional(root, "ecgen-radiology/", "*/ecgen-radiology/")
     if folder is None:
-        raise UserError(f"{root}: neither ecgen-radiology (of NLMCXR_reports.tgz) nor indiana_reports.csv is there")
+        raise OtherLayout(f"{root}: neither ecgen-radiology (of NLMCXR_reports.tgz) nor indiana_reports.csv is there")
     reports: list[dict[str, str]] = []
     images: list[dict[str, str]] = []
     table = SourceTable()
@@ -76,8 +84,10 @@ def _parse(file: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
     try:
         parser.feed(data)
         tree = parser.close()
+    except UserError:
+        raise
     except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise error if isinstance(error, UserError) else UserError(f"it is no readable XML ({error})") from error
+        raise UserError(f"it is no readable XML ({error})") from error
     uid = tree.find("uId")
     study = (uid.get("id", "") if uid is not None else "").removeprefix("CXR") or file.stem
     report = {
@@ -147,7 +157,7 @@ def read_either(root: Path) -> tuple[pd.DataFrame, SourceTable]:
 
 def _join(root: Path, table: SourceTable, reports: pd.DataFrame) -> None:
     """Give every image its file and its report; leave out what lacks one."""
-    images = pd.Series(by_name(existing_files(root, left_out=table.left_out), (".png",)), dtype="str").sort_values()
+    images = pd.Series(by_name(existing_files(root, table=table), (".png",)), dtype="str").sort_values()
     table.also_left_out(images[~images.index.isin(table.frame["name"])], "no report names it")
     pictured = reports["study"].isin(table.frame["study"])
     table.also_left_out("CXR" + reports.loc[~pictured, "study"], "the report names no image")
@@ -167,7 +177,7 @@ def _join(root: Path, table: SourceTable, reports: pd.DataFrame) -> None:
 def _read_csv(root: Path) -> tuple[pd.DataFrame, SourceTable]:
     listed = read_table(root / "indiana_reports.csv", ("uid", "MeSH", "findings", "impression"))
     table = SourceTable()
-    images = read_rows(root / "indiana_projections.csv", table.left_out, ("uid", "filename", "projection"))
+    images = read_rows(root / "indiana_projections.csv", table, ("uid", "filename", "projection"))
     table.frame = pd.DataFrame(
         {
             "study": images["uid"].str.strip(),

@@ -1,7 +1,6 @@
 """Reports of a table of one's own: whole ones are cut into sections."""
 
 import re
-from collections.abc import Callable
 from functools import partial
 
 import pandas as pd
@@ -11,6 +10,7 @@ from cmcgns.data.manifest import REPORT_COLUMNS
 from cmcgns.data.reports.section_rules import READ, SectionRules, list_rules, load_rules
 from cmcgns.data.reports.sections import has_heading, remove_marks, split_sections, without_own_heading
 from cmcgns.data.reports.text import MAX_REPORT, compose
+from cmcgns.data.tables import map_once
 from cmcgns.prepare.sources.base import PLACE, SourceTable
 
 _SHOWN = 5  # rows or studies in a message
@@ -37,14 +37,15 @@ def cut_reports(table: SourceTable, name: str) -> None:
     frame = table.frame
     for column in READ:
         if column in frame:
-            frame[column] = _each(frame[column], partial(without_own_heading, section=column, rules=rules))
+            bare = partial(without_own_heading, section=column, rules=rules)
+            frame[column] = map_once(frame[column], bare).astype("str")
     if "report" not in frame:
         return
     for column in READ:
         frame[column] = frame.get(column, "")
     whole = (frame["report"].str.strip() != "") & ((frame["findings"] == "") | (frame["impression"] == ""))
     reports = frame.loc[whole, "report"].map(_with_line_breaks)
-    frame["report"] = _each(frame["report"], lambda text: remove_marks(text, rules).strip())
+    frame["report"] = map_once(frame["report"], lambda text: remove_marks(text, rules).strip()).astype("str")
     if whole.any():
         sections = {text: split_sections(text, rules) for text in reports.unique()}
         for column in READ:
@@ -54,10 +55,6 @@ def cut_reports(table: SourceTable, name: str) -> None:
         frame.loc[empty, "report"] = ""
         _note_what_was_cut(table, whole, empty, name)
         _note_other_language(table, reports.drop_duplicates(), rules, name)
-
-
-def _each(cells: pd.Series, change: Callable[[str], str]) -> pd.Series:
-    return cells.map({cell: change(cell) for cell in cells.unique()}).astype("str")
 
 
 def _with_line_breaks(text: str) -> str:

@@ -78,7 +78,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     _add_patients(table, root)
     _add_splits(table, options)
     find(root, f"{IMAGES}/")
-    files = {name for name in existing_files(root, [IMAGES], table.left_out) if name.endswith(".dcm")}
+    files = {name for name in existing_files(root, [IMAGES], table) if name.endswith(".dcm")}
     table.frame["source"] = f"{IMAGES}/" + table.frame.pop("image") + ".dcm"
     table.match_files(files, f"{IMAGES}/" + rows["patientId"].str.strip() + ".dcm", file.name)
     return table
@@ -92,7 +92,7 @@ def images_of(rows: pd.DataFrame, name: str) -> SourceTable:
         name: of the file, for messages.
     """
     table = SourceTable()
-    cells = number_rows(rows, name, table.left_out).apply(lambda column: column.str.strip())
+    cells = number_rows(rows, name, table).apply(lambda column: column.str.strip())
     numbers = cells[list(BOX_FIELDS)].apply(pd.to_numeric, errors="coerce").astype(float)
     published = pd.Series(sorted(set(cells["patientId"]) - {""}), dtype="str")
     table.frame = cells[[PLACE, "patientId", "Target"]].join(numbers)

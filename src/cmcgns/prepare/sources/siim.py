@@ -8,7 +8,7 @@ import pandas as pd
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.masks import NO_MASK, SIIM_SIDE, parse_rle
 from cmcgns.data.tables import read_table
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files, find
+from cmcgns.prepare.sources.base import PLACE, OtherLayout, SourceOptions, SourceTable, existing_files, find
 from cmcgns.prepare.sources.cells import draw_splits, number_rows, published_splits, with_image
 
 FRACTIONS = {"train": 0.70, "val": 0.15, "test": 0.15}
@@ -51,7 +51,7 @@ def join_rows(rows: pd.DataFrame, name: str, options: SourceOptions) -> SourceTa
         options: rule and seed of the split.
     """
     table = SourceTable()
-    rows = number_rows(rows, name, table.left_out)
+    rows = number_rows(rows, name, table)
     images, codes = rows["ImageId"].str.strip(), rows["EncodedPixels"].str.strip()
     codes = codes.mask(codes == NO_MASK, "")
     published = published_splits(len(rows), 0.3)
@@ -102,10 +102,10 @@ def _fault_of_code(code: str) -> str:
 
 def _add_files(table: SourceTable, root: Path, named: set[str], name: str) -> None:
     """Add `source`; leave out images without a file, and name the files that no row uses."""
-    found = existing_files(root, left_out=table.left_out)
+    found = existing_files(root, table=table)
     files = pd.Series(sorted(file for file in found if file.lower().endswith(".dcm")), dtype="str")
     if files.empty:
-        raise UserError(f"{root}: no .dcm file in it or its folders; unpack the images of the challenge there")
+        raise OtherLayout(f"{root}: no .dcm file in it or its folders; unpack the images of the challenge there")
     images = files.str.rpartition("/")[2].str.slice(stop=-len(".dcm"))
     second, unnamed = images.duplicated(), ~images.isin(named)
     sources = pd.Series(files[~second].to_numpy(), index=images[~second])

@@ -9,19 +9,19 @@ import pandas as pd
 from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.data.boxes import box_fault
 from cmcgns.data.manifest import LABEL, REPORT_COLUMNS, TEXT
-from cmcgns.data.paths import images_folder, is_of_another_system
+from cmcgns.data.paths import images_folder, is_of_another_system, relative_paths
 from cmcgns.data.tables import (
     as_text,
     describe_columns,
     find_table,
-    is_missing,
     is_parquet,
-    plain_name,
+    map_once,
     read_table,
     refuse_nested,
+    refuse_twins,
 )
 from cmcgns.data.vocabulary import canonical_ids, parse_ages, parse_sexes, parse_splits, parse_views
-from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files, relative_paths
+from cmcgns.prepare.sources.base import SourceOptions, SourceTable, existing_files
 from cmcgns.prepare.sources.cells import draw_splits, finish, number_rows, quoted, read_labels
 from cmcgns.prepare.sources.reports import cut_reports
 
@@ -42,11 +42,11 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     file = find_table(root)
     table = SourceTable()
     cells = read_table(file, form=options.form)
-    theirs = pd.DataFrame({str(name): as_text(cells[name]) for name in cells})
+    theirs = pd.DataFrame({str(name): as_text(cells[name]) for name in cells})  # stripped, words for nothing empty
     ours = _map_columns(theirs, options.columns, file)
     refuse_nested(cells, ours.values(), file)
     unused = sorted(set(theirs.columns) - set(ours.values()))
-    table.frame = number_rows(theirs[list(ours.values())].set_axis(list(ours), axis=1), file.name, table.left_out)
+    table.frame = number_rows(theirs[list(ours.values())].set_axis(list(ours), axis=1), file.name, table)
     _refuse_without_effect(table.frame, options, file)
     if unused:
         table.notes.append(f"columns that are not used: {shortened(', '.join(unused), 1000)}")
@@ -63,7 +63,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
 
 def _refuse_without_effect(frame: pd.DataFrame, options: SourceOptions, file: Path) -> None:
     """Options that this table leaves nothing to do."""
-    stated = [name for name in ("dataset", "split") if name in frame and not is_missing(frame[name]).any()]
+    stated = [name for name in ("dataset", "split") if name in frame and (frame[name] != "").all()]
     usual = SourceOptions()
     for given, reason in (
         (
@@ -93,36 +93,23 @@ def _map_columns(frame: pd.DataFrame, mapping: dict[str, str], file: Path) -> di
         hint = "; map names with --column OURS=THEIRS"
         found = describe_columns("image_path", list(frame.columns), hint)
         raise UserError(f"{file}: missing column image_path {found}")
-    _refuse_twins(list(frame.columns), mapping, file)
+    refuse_twins(list(frame.columns), COLUMNS, mapping, lambda pair: f"--column {quote(pair)}", file)
     return used
-
-
-def _refuse_twins(names: list[str], mapping: dict[str, str], file: Path) -> None:
-    """Columns of one name but for case, blanks and marks, one of which would be used, unless the user says which."""
-    taken = {*COLUMNS, *mapping.values()}
-    plain = {plain_name(other): other for other in names if other not in taken}
-    for name in names:
-        twin = plain.get(plain_name(name))
-        if twin is not None and name in COLUMNS and name not in mapping:
-            raise UserError(
-                f"{file}: the columns {name} and {twin} are both there; say which one is meant with --column "
-                f"{quote(f'{name}={twin}')} (or {name}={name})"
-            )
 
 
 def _check_files(table: SourceTable, folder: Path) -> None:
     """Images and masks must be there, below the folder where paths start."""
     named = [name for name in ("image_path", "mask_path") if name in table.frame]
     for name in named:
-        cells = table.frame[name].str.strip()
-        paths, leaves = relative_paths(cells.mask(is_missing(cells), ""), folder)
+        cells = table.frame[name]
+        paths, leaves = relative_paths(cells, folder)
         table.frame[name] = paths
         reasons = _why_not_usable(cells, paths, leaves, name, folder)
         table.leave_out(reasons != "", cells.map(shortened) + ": " + reasons)
     table.leave_out(table.frame["image_path"] == "", "no image_path")
     known = {str(path) for name in named for path in table.frame[name].unique() if path}
     folders = sorted({path.partition("/")[0] if "/" in path else "" for path in known})
-    files = existing_files(folder, [""] if "" in folders else folders, table.left_out)
+    files = existing_files(folder, [""] if "" in folders else folders, table)
     for name in named:
         paths = table.frame[name]
         table.leave_out((paths != "") & ~paths.isin(files), f"no such file: {name} " + paths.map(shortened))
@@ -131,7 +118,7 @@ def _check_files(table: SourceTable, folder: Path) -> None:
     table.frame["source"] = table.frame["image_path"]
     if "mask_path" in named:
         masks = table.frame.pop("mask_path")
-        table.frame["mask"] = masks.map({path: json.dumps({"file": path}) if path else "" for path in masks.unique()})
+        table.frame["mask"] = map_once(masks, lambda path: json.dumps({"file": path}) if path else "")
 
 
 def _why_not_usable(cells: pd.Series, paths: pd.Series, leaves: pd.Series, name: str, folder: Path) -> pd.Series:
@@ -148,10 +135,7 @@ def _why_not_usable(cells: pd.Series, paths: pd.Series, leaves: pd.Series, name:
 
 def _check_boxes(table: SourceTable) -> None:
     if "boxes" in table.frame:
-        cells = table.frame["boxes"].str.strip()
-        cells = cells.mask(is_missing(cells), "")
-        faults = cells.map({cell: box_fault(cell) if cell else "" for cell in cells.unique()}).astype("str")
-        table.frame["boxes"] = cells
+        faults = map_once(table.frame["boxes"], lambda cell: box_fault(cell) if cell else "").astype("str")
         table.leave_out(faults != "", faults)
 
 
@@ -159,7 +143,7 @@ def _describe(table: SourceTable, name_of_dataset: str) -> None:
     """Ids with the dataset's name in front."""
     frame = table.frame
     empty = pd.Series("", index=frame.index, dtype="str")
-    dataset = frame["dataset"].str.strip() if "dataset" in frame else empty
+    dataset = frame.get("dataset", empty)
     frame["dataset"] = dataset.mask(dataset == "", name_of_dataset)
     ids = frame["image_path"].str.replace(r"\.\w+$", "", regex=True)
     for name in ("study_id", "patient_id"):  # an image stands for a missing study, the study for a missing patient
@@ -183,13 +167,13 @@ def _describe_patients(table: SourceTable) -> None:
     if unknown:
         table.notes.append(f"unknown views, kept as OTHER: {shortened(', '.join(map(repr, unknown)))}")
     if "sex" in frame:
-        stated = ~is_missing(frame["sex"])
+        stated = frame["sex"] != ""
         sexes = parse_sexes(frame["sex"])
         if unknown := sorted(set(frame.loc[stated & (sexes == ""), "sex"])):
             table.notes.append(f"sexes other than F and M, left empty: {shortened(', '.join(map(repr, unknown)))}")
         frame["sex"] = sexes
     if "age" in frame:
-        stated = ~is_missing(frame["age"])
+        stated = frame["age"] != ""
         frame["age"] = parse_ages(frame["age"])
         unread = int((stated & frame["age"].isna()).sum())
         if unread:
@@ -200,7 +184,7 @@ def _split(table: SourceTable, seed: int) -> None:
     """Splits as they are; where they are missing, the patient's, else drawn by patient."""
     if "split" not in table.frame:
         table.frame["split"] = ""
-    cells = table.frame["split"].str.strip()
+    cells = table.frame["split"]
     table.frame["split"] = parse_splits(cells)
     unknown = table.frame["split"].isna()
     table.leave_out(unknown, "split is " + quoted(cells) + "; train, val or test is expected")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmcgns.data.manifest import LABEL, boxes_text, label_columns
+from cmcgns.data.boxes import boxes_text
+from cmcgns.data.manifest import LABEL, label_columns
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, by_name, existing_files, find
 from cmcgns.prepare.sources.cells import (
     boxes_by_image,
@@ -40,7 +41,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         [_kaggle(first, table)] if kaggle else [_physionet(first.parent, part, table) for part in ("train", "test")]
     )
     frame = pd.concat(parts, ignore_index=True)
-    files = by_name(existing_files(root, left_out=table.left_out), (".dicom", ".dcm"))
+    files = by_name(existing_files(root, table=table), (".dicom", ".dcm"))
     stems = {name.rpartition(".")[0]: path for name, path in files.items()}
     table.frame = frame.assign(
         dataset="vindr",
@@ -58,19 +59,19 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
 
 def _physionet(folder: Path, part: str, table: SourceTable) -> pd.DataFrame:
     """Images of `image_labels_{part}.csv` with the boxes of `annotations_{part}.csv`."""
-    rows = read_rows(folder / f"image_labels_{part}.csv", table.left_out, ("image_id",))
+    rows = read_rows(folder / f"image_labels_{part}.csv", table, ("image_id",))
     rows = rows.rename(columns={"Other disease": "Other diseases"})  # the test table's spelling
     findings = [str(name) for name in rows if name not in ("image_id", "rad_id", PLACE, "")]
     readers = SourceTable(rows)
     read_labels(readers, {LABEL + finding: finding for finding in findings})
     table.left_out += readers.left_out
-    boxes = read_rows(folder / f"annotations_{part}.csv", table.left_out, ("image_id", "class_name", *_CORNERS))
+    boxes = read_rows(folder / f"annotations_{part}.csv", table, ("image_id", "class_name", *_CORNERS))
     return _merge_readers(readers.frame, boxes, table).assign(_part=part)
 
 
 def _kaggle(path: Path, table: SourceTable) -> pd.DataFrame:
     """Images of `train.csv`, which has a row per box and reader, and one for each reader who found nothing."""
-    rows = read_rows(path, table.left_out, ("image_id", "class_name", "rad_id", *_CORNERS))
+    rows = read_rows(path, table, ("image_id", "class_name", "rad_id", *_CORNERS))
     found = pd.crosstab([rows["image_id"], rows["rad_id"]], rows["class_name"]).clip(upper=1).astype("Int8")
     readers = found.add_prefix(LABEL).reset_index()
     places = rows.drop_duplicates(["image_id", "rad_id"])[["image_id", "rad_id", PLACE]]
@@ -93,7 +94,7 @@ def _merge_readers(readers: pd.DataFrame, boxes: pd.DataFrame, table: SourceTabl
         width=corners["x_max"] - corners["x_min"],
         height=corners["y_max"] - corners["y_min"],
     )
-    by_image = boxes_by_image(drop_bad_boxes(marked, table.left_out), ("rad_id",) if "rad_id" in marked else ())
+    by_image = boxes_by_image(drop_bad_boxes(marked, table), ("rad_id",) if "rad_id" in marked else ())
     merged = merged.reset_index().rename(columns={"image_id": "image"})
     merged["boxes"] = merged["image"].map(by_image).astype(object).fillna(boxes_text([])).astype("str")
     return merged

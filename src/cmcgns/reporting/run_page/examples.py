@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from cmcgns.common.page import data_url
 from cmcgns.reporting.run_page.heat_maps import choose_rows
 from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
 from cmcgns.reporting.style import (
@@ -19,7 +20,6 @@ from cmcgns.reporting.style import (
     SMALL,
     TEXT,
     new_figure,
-    png_data,
     show_radiograph,
     wrap,
 )
@@ -53,7 +53,7 @@ def _thumbnail(image: Floats) -> Markup:
     """An (S, S) image in [-1, 1]."""
     buffer = io.BytesIO()
     Image.fromarray(((image + 1) * 127.5).round().clip(0, 255).astype(np.uint8)).save(buffer, format="PNG")
-    return png_data(buffer.getvalue())
+    return data_url("png", buffer.getvalue())
 
 
 def _find(studies: EncodedStudies, row: int, by_report: bool, shown: int) -> Retrieved:

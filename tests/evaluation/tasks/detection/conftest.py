@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cmcgns.data.manifest import boxes_text
+from cmcgns.data.boxes import boxes_text
 from cmcgns.evaluation.open_encoder import open_encoder
 from support.evaluation import job_of, parts_of, protocol_of, write_pictures
 

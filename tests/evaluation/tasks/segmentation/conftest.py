@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmcgns.data.manifest import boxes_text
+from cmcgns.data.boxes import boxes_text
 from support.evaluation import job_of, parts_of, protocol_of, write_pictures
 
 SMALL = {
