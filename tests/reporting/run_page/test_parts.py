@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.reporting import style
 from cmcgns.reporting.clusters.bank import bank_start
-from cmcgns.reporting.run_page.heat_maps import statements
+from cmcgns.reporting.run_page.heat_maps import _findings, statements
 from cmcgns.reporting.run_page.results import duration, interval, is_clear, number
 from cmcgns.reporting.run_page.studies import _boxes_of_row
 from cmcgns.reporting.run_page.training import PANELS, draw_panel, stage_change
@@ -56,6 +57,22 @@ def test_findings_of_real_studies_are_known_by_the_names_of_their_datasets() -> 
 
 def test_unknown_label_is_looked_for_by_its_name() -> None:
     assert _named("Hilar fibrosis is present.", "Fibrosis", [box("Fibrosis")])
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pd.array([1, 0, None], dtype="Int8"),  # of a prepared table
+        ["1", "0", ""],  # of a csv table, all of whose cells are text
+        ["1.0", "x", None],
+        [1.0, -1.0, float("nan")],
+    ],
+    ids=lambda cells: str(list(cells)),
+)
+def test_labels_are_read_whatever_their_type(cells: object) -> None:
+    frame = pd.DataFrame({"dataset": ["table"] * 3, "label_Mass": cells})
+    studies = SimpleNamespace(boxes=[[], [box("Mass")], []], sentences=[[], [], []], frame=frame, book=load_prompts())
+    assert [_findings(studies, row, ["Mass", "Fibrosis"]) for row in range(3)] == [{"Mass"}, {"Mass"}, set()]
 
 
 def test_boxes_follow_resize_padding_and_crop() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -157,7 +158,7 @@ def _findings(studies: EncodedStudies, row: int, labels: Iterable[str]) -> set[s
         label
         for label in labels
         if label in boxed
-        or about.get(f"{LABEL}{label}") == 1
+        or pd.to_numeric(about.get(f"{LABEL}{label}"), errors="coerce") == 1  # missing ones may be pd.NA, or text
         or any(book.states(sentence, label) for sentence in studies.sentences[row])
     }
 
