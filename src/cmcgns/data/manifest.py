@@ -14,6 +14,8 @@ from cmcgns.data.tables import SUFFIXES, as_text, is_parquet, read_table
 from cmcgns.data.vocabulary import canonical_ids
 
 LABEL = "label_"
+SYNTHETIC = "phantom"
+"""Dataset of drawings, which resemble each other more than radiographs do."""
 SPLITS = ("train", "val", "test", "")
 REPORT_COLUMNS = ("findings", "impression", "report")
 

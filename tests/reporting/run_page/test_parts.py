@@ -1,16 +1,18 @@
 """What the pictures are computed from."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from cmcgns.evaluation.study_set import StudySet
 from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.reporting import style
 from cmcgns.reporting.clusters.bank import bank_start
-from cmcgns.reporting.run_page.heat_maps import _findings, statements
+from cmcgns.reporting.run_page.heat_maps import _findings
 from cmcgns.reporting.run_page.results import duration, interval, is_clear, number
-from cmcgns.reporting.run_page.studies import _boxes_of_row
+from cmcgns.reporting.run_page.studies import EncodedStudies, _boxes_of_row
 from cmcgns.reporting.run_page.training import PANELS, draw_panel, stage_change
 from cmcgns.reporting.style import Box, new_figure, save_picture, wrap
 from cmcgns.settings.config import DataSettings
@@ -23,8 +25,24 @@ def box(label: str, side: str = "none", degree: str = "small") -> Box:
 def _named(sentence: str, label: str, boxes: list[Box], dataset: str = "phantom") -> tuple[Box, ...]:
     """Boxes of the label that the sentence states."""
     frame = pd.DataFrame({"dataset": [dataset]})
-    found = statements(SimpleNamespace(boxes=[boxes], sentences=[[sentence]], frame=frame))
+    studies = SimpleNamespace(
+        boxes=[boxes], sentences=[[sentence]], book=load_prompts("phantom" if synthetic(frame) else "built-in")
+    )
+    found = EncodedStudies.statements.func(studies)  # type: ignore[arg-type]
     return next((statement.boxes for statement in found if statement.label == label), ())
+
+
+def synthetic(frame: pd.DataFrame) -> bool:
+    return StudySet(Path(), frame, SimpleNamespace()).is_synthetic  # type: ignore[arg-type]
+
+
+def test_a_mixed_table_is_not_called_synthetic() -> None:
+    for names, expected in (
+        (["phantom", "phantom"], True),
+        (["phantom", "mine"], False),
+        (["mine", "phantom"], False),
+    ):
+        assert synthetic(pd.DataFrame({"dataset": names})) == expected
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,6 @@ class Inspection:
         plane: their places on a map.
         polarities: whether they state or deny a finding, where that is known.
         quality: of the negatives, and by chance, where it is known what the sentences say.
-        synthetic: whether the studies are.
     """
 
     model: Pretrained
@@ -53,7 +52,6 @@ class Inspection:
     plane: Plane
     polarities: list[Polarity]
     quality: dict[str, tuple[float, float]]
-    synthetic: bool
 
     @property
     def about(self) -> dict[str, Any]:
@@ -86,8 +84,7 @@ def inspect_clusters(
     labels = read_labels(shown.frame, shown.source)
     found = cluster_sentences(model, shown)
     clusters, distinct = describe_clusters(bank, found), distinct_sentences(found)
-    synthetic = bool((shown.frame["dataset"] == "phantom").all())
-    known = oracle if synthetic else None
+    known = oracle if shown.is_synthetic else None
     return Inspection(
         model=model,
         bank=bank,
@@ -102,7 +99,6 @@ def inspect_clusters(
         plane=principal_plane(distinct.vectors),
         polarities=[polarity(text, known) for text in distinct.texts],
         quality=measure_quality(found, known),
-        synthetic=synthetic,
     )
 
 

@@ -75,7 +75,7 @@ def _facts(seen: Inspection) -> dict[str, Any]:
         "vectors": _VECTORS,
         "settings": seen.model.recipe.objective,
         "enough": ENOUGH,
-        "synthetic": seen.synthetic,
+        "synthetic": seen.shown.is_synthetic,
     }
 
 
