@@ -175,4 +175,4 @@ def _forest_plot(primary: Sequence[ComparisonRow]) -> dict[str, Figure]:
 def _order(name: str) -> tuple[int, int, int, str]:
     """By the task that the protocol's own name ends in."""
     base = name.partition("/")[0].replace("-", "_")
-    return paper_order(name, next((task for task in TASKS if base.endswith(task)), ""))
+    return paper_order(name, max((task for task in TASKS if base.endswith(task)), key=len, default=""))
