@@ -1,21 +1,26 @@
 """What the pictures are computed from."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from cmcgns.demo import summarise_judgements
+from cmcgns.evaluation.compare import Comparison
 from cmcgns.evaluation.study_set import StudySet
 from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.reporting import style
 from cmcgns.reporting.clusters.bank import bank_start
+from cmcgns.reporting.evaluation.notices import Records
 from cmcgns.reporting.run_page.heat_maps import _findings
-from cmcgns.reporting.run_page.results import duration, interval, is_clear, number
+from cmcgns.reporting.run_page.results import MEASURES, duration, interval, is_clear, number
 from cmcgns.reporting.run_page.studies import EncodedStudies, _boxes_of_row
 from cmcgns.reporting.run_page.training import PANELS, draw_panel, stage_change
 from cmcgns.reporting.style import Box, new_figure, save_picture, wrap
 from cmcgns.settings.config import DataSettings
+from support.result_rows import make_rows
 
 
 def box(label: str, side: str = "none", degree: str = "small") -> Box:
@@ -162,3 +167,19 @@ def test_numbers_become_text() -> None:
 def test_equal_figures_give_equal_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
     first, second = (save_picture(new_figure(1, 1), tmp_path / name / "a.png") for name in "xy")
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_what_guessing_gets_is_that_of_the_evaluations_report() -> None:
+    retrieval = next(row for row in make_rows() if row.metric == "report_to_image_r@10" and row.seed is None)
+    place = replace(retrieval, protocol="phantom-grounding/v1", task="grounding")
+    rows = [
+        retrieval,
+        replace(retrieval, protocol="linear/v1", task="linear", metric="auroc", fraction=10.0),
+        replace(place, metric="cnr_default"),
+        replace(place, metric="pointing_default"),
+        replace(place, metric="pointing_chance", value=0.125),
+    ]
+    kept = Records(facts={retrieval.protocol: {"chance_r": {"r@10": 0.02}}})
+    chance = summarise_judgements(rows, rows, Comparison("a", "b", (), ()), kept)["chance"]
+    known = {"linear_auroc": 0.5, "report_to_image_r10": 0.02, "grounding_cnr": 0.0, "grounding_pointing": 0.125}
+    assert chance == dict.fromkeys(measure.key for measure in MEASURES) | known
