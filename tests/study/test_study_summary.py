@@ -144,7 +144,7 @@ def test_a_measure_that_does_not_apply_takes_no_part_and_that_is_said(tmp_path: 
         ({"replicates": [None] * 60}, False, "no interval: no variation among the resamples"),
         ({"few": True}, True, "interval too narrow: only 3 seeds, only 20 patients"),
     ],
-    ids=str,
+    ids=["few patients", "undefined", "scarce patients"],
 )
 def test_its_interval_has_the_rules_of_every_other_one(
     tmp_path: Path, changes: dict[str, Any], has_interval: bool, note: str
