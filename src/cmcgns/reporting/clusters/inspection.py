@@ -7,12 +7,17 @@ from typing import Any
 from cmcgns.common.errors import UserError
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.pretrained import Pretrained, load
-from cmcgns.reporting.clusters.bank import Records, lacks_bank
-from cmcgns.reporting.clusters.history import History, read_history
-from cmcgns.reporting.clusters.members import Cluster, DistinctSentences, describe_clusters, distinct_sentences
+from cmcgns.reporting.clusters.bank import History, Records, lacks_bank, read_history
+from cmcgns.reporting.clusters.members import (
+    Cluster,
+    DistinctSentences,
+    Plane,
+    describe_clusters,
+    distinct_sentences,
+    principal_plane,
+)
 from cmcgns.reporting.clusters.purity import Labels, LabelShare, label_shares, read_labels
-from cmcgns.reporting.clusters.quality import measure_quality
-from cmcgns.reporting.clusters.sentence_map import Plane, Polarity, polarity, principal_plane
+from cmcgns.reporting.clusters.quality import Polarity, measure_quality, polarity
 from cmcgns.reporting.clusters.sentences import ClusteredSentences, SplitImages, cluster_sentences, read_split
 from cmcgns.training.cluster_log import SentenceOracle
 from cmcgns.training.journal import read_metrics
