@@ -25,7 +25,7 @@ from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.study_set import read_study_set
 from cmcgns.phantom import sentence_truth, write_dataset
 from cmcgns.pretrained import load
-from cmcgns.reporting.evaluation.command import device_of, judge_encoder
+from cmcgns.reporting.evaluation.command import judge_encoder
 from cmcgns.reporting.evaluation.comparison import write_comparison
 from cmcgns.reporting.evaluation.names import interval_text
 from cmcgns.reporting.evaluation.notices import Records, read_records
@@ -146,7 +146,7 @@ def judge(
     """Figures of a run on synthetic studies, of a randomly initialised twin, and their paired differences."""
     model = load(run)
     pairs = [(load_protocol(name), data) for name in protocols]
-    folder, options = out / "evaluation", EvaluateOptions(fractions=(FRACTION,), device=device_of("auto"))
+    folder, options = out / "evaluation", EvaluateOptions(fractions=(FRACTION,), device="auto")
     rows = {}
     for name, encoder in (("pretrained", str(run)), ("random", f"random:{run}")):
         judged = open_encoder(encoder, seed=model.recipe.training.seed + 1)
