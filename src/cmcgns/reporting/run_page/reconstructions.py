@@ -23,10 +23,10 @@ from cmcgns.reporting.style import (
     INK,
     SMALL,
     TEXT,
+    colour_bar,
     cover,
     draw_boxes,
     new_figure,
-    range_bar,
     show_map,
     show_radiograph,
 )
@@ -158,7 +158,8 @@ def draw_reconstructions(studies: EncodedStudies, examples: list[Rebuilt]) -> Fi
             if line == 0:
                 axes.set_title(head, fontsize=TEXT, color=INK, pad=7)
         _name_findings(axes_of_row[0], studies, example.row)
-    range_bar(axes_of_row[-1], drawn, digits=2)
+    below = axes_of_row[-1].inset_axes((0.0, -0.09, 1.0, 0.04))
+    colour_bar(figure, below, drawn, digits=2)
     return figure
 
 

@@ -47,7 +47,7 @@ def headline(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             "pretrained": interval(first[key]),
             "random": interval(second.get(key)),
             "difference": interval(paired.get(key), signed=True),
-            "chance": names.DASH if chance.get(key) is None else names.number(chance[key]),
+            "chance": names.interval_text(chance.get(key)),
             "decided": is_clear(paired.get(key)),
         }
         for measure in MEASURES
@@ -83,7 +83,7 @@ def is_clear(values: Ends | None) -> bool:
 
 def number(value: float | None) -> str:
     """Two digits, or a dash for what is missing or undefined."""
-    return names.number(value, 2) if names.is_number(value) else names.DASH
+    return names.interval_text(value, show=partial(names.number, digits=2))
 
 
 def duration(seconds: float) -> str:
