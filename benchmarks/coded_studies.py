@@ -10,7 +10,7 @@ import yaml
 
 from cmcgns.phantom.anatomy import SIDES
 from cmcgns.phantom.findings import FindingPlan
-from cmcgns.phantom.hard.findings import PAINT_ORDER, Slot, places_of, plan_hard_finding
+from cmcgns.phantom.hard.findings import KINDS, Slot
 from cmcgns.phantom.hard.study import plan_hard_study, study_of
 from cmcgns.phantom.study import Study
 
@@ -74,7 +74,7 @@ def _read(words: Sequence[str], table: Mapping[str, Any]) -> CodedFinding | None
     sides = {side for word in rest for side in table["sides"].get(word, ())}
     zones = {table["places"][word] for word in rest if word in table["places"]}
     grades = [table["grades"][word] for word in rest if word in table["grades"]]
-    places = places_of(kind["label"])
+    places = KINDS[kind["label"]].places
     fixed = _ZONE.get(places[0]) if len(places) == 1 else None
     if len(zones) > 1 or (fixed and not zones <= {fixed}):
         return None
@@ -115,13 +115,13 @@ def draw_coded_findings(rng: np.random.Generator, coded: Sequence[CodedFinding])
     """Draw coded findings in the order of painting; where the codes leave a place open, a free one is taken."""
     taken: set[Slot] = set()
     enlarged = any(finding.label == "Cardiomegaly" for finding in coded)
-    for label in PAINT_ORDER:
+    for label in KINDS:
         done: set[Slot] = set()
         for finding in (finding for finding in coded if finding.label == label):
             grade = int(rng.random() < 0.45) if finding.grade is None else finding.grade
             for slot in _slots(rng, finding, taken):
                 if slot not in done:  # two codes may say the same
-                    plan = plan_hard_finding(rng, label, slot, grade)
+                    plan = KINDS[label].plan(rng, slot, grade)
                     yield _beside_heart(plan) if enlarged else plan
                 done.add(slot)
         taken |= done
@@ -134,7 +134,7 @@ def _beside_heart(plan: FindingPlan) -> FindingPlan:
 
 
 def _slots(rng: np.random.Generator, finding: CodedFinding, taken: set[Slot]) -> list[Slot]:
-    places = places_of(finding.label)
+    places = KINDS[finding.label].places
     if not places:
         return [Slot("none", "")]
     both = tuple(SIDES)

@@ -18,16 +18,18 @@ from cmcgns.common.files import write_json
 from cmcgns.data.manifest import read_manifest
 from cmcgns.evaluation.compare import Comparison, compare_folders, write_comparison_rows
 from cmcgns.evaluation.open_encoder import open_encoder
-from cmcgns.evaluation.protocols import Cell, load_protocol
+from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.evaluation.report_use import report_use
-from cmcgns.evaluation.results import ResultRow, read_predictions
+from cmcgns.evaluation.results import ResultRow
 from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.study_set import read_study_set
 from cmcgns.phantom import sentence_truth, write_dataset
 from cmcgns.pretrained import load
-from cmcgns.reporting.evaluation.command import device_of, judge_encoder
+from cmcgns.reporting.evaluation.command import judge_encoder
 from cmcgns.reporting.evaluation.comparison import write_comparison
 from cmcgns.reporting.evaluation.names import interval_text
+from cmcgns.reporting.evaluation.notices import Records, read_records
+from cmcgns.reporting.evaluation.selection import Selection
 from cmcgns.reporting.run_page.report import write_run_page
 from cmcgns.reporting.run_page.results import MEASURES
 from cmcgns.settings.config import Recipe
@@ -36,7 +38,7 @@ from cmcgns.training.run_folder import RunFolder
 
 
 def summarise_judgements(
-    pretrained: Sequence[ResultRow], random: Sequence[ResultRow], comparison: Comparison, chance: Mapping[str, float]
+    pretrained: Sequence[ResultRow], random: Sequence[ResultRow], comparison: Comparison, kept: Records
 ) -> dict[str, Any]:
     """What :func:`cmcgns.reporting.run_page.report.write_run_page` shows of two judged encoders.
 
@@ -44,15 +46,14 @@ def summarise_judgements(
         pretrained: result rows.
         random: of the randomly initialised twin.
         comparison: of the two.
-        chance: what guessing gives, by key, where it depends on the data.
+        kept: what the first one's evaluation left in its folder.
     """
-    guesses = {measure.key: measure.chance for measure in MEASURES} | dict(chance)
-    for row in pretrained:
-        if row.metric == "pointing_chance" and not row.label and not row.group:
-            guesses["grounding_pointing"] = row.value
+    selection = Selection(pretrained, {})
+    found = {(row.task, row.metric): row for row in _overall(pretrained) if not row.label}
+    about = {measure.key: found.get((measure.task, measure.metric)) for measure in MEASURES}
     tasks = {row.protocol: row.task for row in pretrained}
     return {
-        "chance": guesses,
+        "chance": {key: kept.chance(selection, row) if row else None for key, row in about.items()},
         "pretrained": _summary(pretrained),
         "random": _summary(random),
         "difference": {
@@ -64,9 +65,13 @@ def summarise_judgements(
     }
 
 
+def _overall(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    return [row for row in rows if row.seed is None and not row.group]
+
+
 def _summary(rows: Sequence[ResultRow]) -> dict[str, Any]:
     """Figures of all test studies by key, and AUROC `per_label`."""
-    overall = [row for row in rows if row.seed is None and not row.group]
+    overall = _overall(rows)
     per_label: dict[str, dict[str, float | None]] = {}
     for row in overall:
         if row.label and row.metric == "auroc" and row.task in ("linear", "zero_shot"):
@@ -141,7 +146,7 @@ def judge(
     """Figures of a run on synthetic studies, of a randomly initialised twin, and their paired differences."""
     model = load(run)
     pairs = [(load_protocol(name), data) for name in protocols]
-    folder, options = out / "evaluation", EvaluateOptions(fractions=(FRACTION,), device=device_of("auto"))
+    folder, options = out / "evaluation", EvaluateOptions(fractions=(FRACTION,), device="auto")
     rows = {}
     for name, encoder in (("pretrained", str(run)), ("random", f"random:{run}")):
         judged = open_encoder(encoder, seed=model.recipe.training.seed + 1)
@@ -153,9 +158,8 @@ def judge(
     write_comparison_rows(folder / "comparison", comparison)
     write_comparison(folder / "comparison", comparison)
     test = read_study_set(data, "test", model)
-    facts = read_predictions(folder / "pretrained", "retrieval/v1@phantom", Cell()).facts
-    chance = {"report_to_image_r10": facts["chance_r"]["r@10"]}
-    results = summarise_judgements(rows["pretrained"], rows["random"], comparison, chance)
+    kept = read_records(folder / "pretrained", rows["pretrained"])
+    results = summarise_judgements(rows["pretrained"], rows["random"], comparison, kept)
     counts = {str(split): int(count) for split, count in read_manifest(data)["split"].value_counts().items()}
     return results | {"report_use": report_use(model, test) if model.rebuilds else None, "counts": counts}
 

@@ -11,6 +11,7 @@ from cmcgns.cli import evaluation
 from cmcgns.common.claim import LOCK, claimed, holds_anything
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation import compare
+from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.phantom.dataset import write_dataset
 from cmcgns.phantom.trees import write_tree
 from cmcgns.prepare.run import PrepareOptions, prepare
@@ -34,7 +35,7 @@ def resume(out: Path, data: Path) -> None:
 VERBS: dict[str, Callable[[Path, Path], object]] = {
     "pretrain": lambda out, data: run(data, out),
     "pretrain --resume": resume,
-    "evaluate": lambda out, _: command.judge_encoder(None, [], out, None, None),  # type: ignore[arg-type]
+    "evaluate": lambda out, _: command.judge_encoder(None, [], out, EvaluateOptions(), None),  # type: ignore[arg-type]
     "compare": lambda out, data: command.run_comparison(data, out.parent, out),
     "report": lambda out, data: evaluation.report(started_run(out), data, out),
     "clusters": lambda out, data: evaluation.clusters(started_run(out), data, None, out),

@@ -20,7 +20,7 @@ from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.figures import figures_of
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.results import cells_of, read_predictions
-from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
+from cmcgns.evaluation.run import EvaluateOptions, Outcome, device_of, progress_bars, run_protocols
 from cmcgns.evaluation.select import choose
 from cmcgns.reporting.evaluation import command
 from support.evaluation import PretendTask, tiny_encoder, tiny_run, write_set
@@ -294,8 +294,8 @@ def test_all_runs_general_protocols_on_the_v1_copy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["tpu", "cuda:x", "cuda:99", "cpu:1", "cuda:-1"])
 def test_a_wrong_device_is_explained(device: str) -> None:
     with pytest.raises(UserError, match=f"--device {device}: "):
-        command.device_of(device)
-    assert command.device_of("cpu") == "cpu"
+        device_of(device)
+    assert device_of("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("out", ["file", "file/below"])

@@ -11,7 +11,7 @@ from cmcgns.study.page import write_table
 from cmcgns.study.plan import Plan
 from cmcgns.study.results import Figure, Origin, Result
 from cmcgns.study.table import SUMMARY, TableRow, table_rows
-from study.test_study_table import results_for, slow_interval
+from study.test_study_table import changed, results_for, slow_interval
 from support.study import plan_of
 
 BOTH = ["AUROC", "R@10"]
@@ -135,6 +135,35 @@ def test_a_measure_that_does_not_apply_takes_no_part_and_that_is_said(tmp_path: 
     assert row.difference == pytest.approx((0.96 - np.mean([0.88, 0.89, 0.93])) / unit)
     rows = table_rows(plan, results)
     assert row_of(rows, "full").note == "interval too narrow: only 3 seeds"
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_interval", "note"),
+    [
+        ({"support": 4}, False, "no interval: it rests on 4 patients, at least 5 are needed"),
+        ({"replicates": [None] * 60}, False, "no interval: no variation among the resamples"),
+        ({"few": True}, True, "interval too narrow: only 3 seeds, only 20 patients"),
+    ],
+    ids=["few patients", "undefined", "scarce patients"],
+)
+def test_its_interval_has_the_rules_of_every_other_one(
+    tmp_path: Path, changes: dict[str, Any], has_interval: bool, note: str
+) -> None:
+    plan = plan_of(tmp_path, cells=[{"name": "full"}, THREE[1]], seeds=[0, 1, 2], summary=BOTH)
+    results = hand_made(plan, VALUES)
+    whole, row = (row_of(table_rows(plan, each), "full") for each in (results, changed(results, "global", **changes)))
+    assert (row.difference, row.seeds, row.note) == (whole.difference, 3, note)
+    assert (row.low is not None) == (row.high is not None) == has_interval
+    assert row.clear == (whole.clear and has_interval)
+    write_table(plan, changed(results, "global", **changes), tmp_path / "out")
+    assert "NaN" not in (tmp_path / "out" / "table.json").read_text()
+
+
+def test_a_single_seed_that_both_have_is_noted_in_it_too(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, cells=[{"name": "full"}, THREE[1]], seeds=[0, 1, 2], summary=BOTH)
+    results = {key: each for key, each in hand_made(plan, VALUES).items() if key in (("global", 0),) or "full" in key}
+    row = row_of(table_rows(plan, results), "full")
+    assert (row.seeds, row.note) == (1, "interval over patients alone: a single seed")
 
 
 def test_without_spread_there_is_no_standardised_difference(tmp_path: Path) -> None:

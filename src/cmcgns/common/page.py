@@ -9,6 +9,7 @@ from markupsafe import Markup
 from cmcgns.common.packaged import packaged_text
 
 _SIGNS = re.compile(r"([\\`*\[\]|~$<>&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_PAGE = "page.html.j2"
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
@@ -26,6 +27,8 @@ def data_url(kind: str, content: bytes) -> Markup:
 def page_template(package: str, name: str, style: str = "", trim: bool = False) -> Template:
     """A Jinja template from a file of a package, which may import others of its folder; everything is escaped.
 
+    It may extend `page.html.j2`, which has head and foot of every page.
+
     Args:
         package: e.g. `cmcgns.reporting.run_page`.
         name: of the file; `{{ css }}` in it is the house style.
@@ -33,6 +36,6 @@ def page_template(package: str, name: str, style: str = "", trim: bool = False) 
         trim: whether a block leaves no empty line and no indentation behind.
     """
     css = packaged_text("cmcgns.common", "page.css") + (packaged_text(package, style) if style else "")
-    loader = FunctionLoader(lambda file: packaged_text(package, file))
+    loader = FunctionLoader(lambda file: packaged_text("cmcgns.common" if file == _PAGE else package, file))
     page = Environment(autoescape=True, loader=loader, trim_blocks=trim, lstrip_blocks=trim)
     return page.get_template(name, globals={"css": Markup(css)})  # nosec B704 # of the package

@@ -12,6 +12,8 @@ from cmcgns.data.tables import SUFFIXES, is_parquet, read_table
 from cmcgns.data.vocabulary import column_reader
 
 LABEL = "label_"
+SYNTHETIC = "phantom"
+"""Dataset of drawings, which resemble each other more than radiographs do."""
 SPLITS = ("train", "val", "test", "")
 REPORT_COLUMNS = ("findings", "impression", "report")
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cmcgns.common.array_cache import cache_folder
+from cmcgns.common.errors import UserError
 from cmcgns.common.files import keeps_nothing
 from cmcgns.evaluation.contract import Job, Task
 from cmcgns.evaluation.data import TaskData, work_key
@@ -42,13 +44,29 @@ class EvaluateOptions:
         fractions: per cent of the training patients, in place of the protocols'.
         seeds: how many, in place of the protocols'.
         allow_leakage: go on although test patients or images were seen in training; said in every row.
-        device: where to compute.
+        device: where to compute, as for :func:`device_of`.
     """
 
     fractions: tuple[float, ...] = ()
     seeds: int | None = None
     allow_leakage: bool = False
     device: str = "cpu"
+
+
+def device_of(name: str) -> str:
+    """The device that `auto` means here, or the one that is named.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not number.isdecimal()):
+        raise UserError(f"--device {name}: auto, cpu, cuda or cuda:NUMBER is expected")
+    if int(number or 0) >= (torch.cuda.device_count() if kind == "cuda" else 1):
+        raise UserError(f"--device {name}: there is no such device here")
+    return name
 
 
 @dataclass

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256
 from cmcgns.data.boxes import placed_boxes
+from cmcgns.data.manifest import SYNTHETIC
 from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
 from cmcgns.data.pairs.rows import PairTable, read_pairs, rows_of_split
 from cmcgns.data.pairs.table import TABLE_NAMES
@@ -23,6 +24,7 @@ from cmcgns.metrics.overlap import box_masks
 from cmcgns.pretrained import Pretrained
 from cmcgns.settings.config import DataSettings
 from cmcgns.training.run_folder import RunFolder
+from cmcgns.training.seen import open_seen
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class StudySet:
     def patients(self) -> NDArray[np.object_]:
         """(n,) patient ids."""
         return self.frame["patient_id"].to_numpy(dtype=object)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether all of them are drawings of the built-in kind."""
+        return bool((self.frame["dataset"] == SYNTHETIC).all())
 
     @cached_property
     def sentences(self) -> list[list[str]]:
@@ -125,9 +132,23 @@ def _settings_for(model: Pretrained, manifest: Path, images: Path | None) -> Dat
     return data.model_copy(update={"images": str(images) if images else None})
 
 
-def trained_on(pairs: PairTable | StudySet, seen: pd.DataFrame) -> pd.Series:
-    """Rows whose patient, study or file is a training one; ids count within a data set, missing ones are no ids."""
-    frame, trained = pairs.frame, seen[seen["part"] == "train"]
+def trained_on(model: Pretrained, pairs: PairTable | StudySet) -> pd.Series | None:
+    """Rows whose patient, study or file is a training one; ids count within a data set, missing ones are no ids.
+
+    Args:
+        model: the run.
+        pairs: the rows.
+
+    Returns:
+        True or False a row; None where the run has no list of what it has seen.
+
+    Raises:
+        UserError: that list is damaged.
+    """
+    seen = open_seen(RunFolder(model.folder).seen) if model.folder is not None else None
+    if seen is None:
+        return None
+    frame, trained = pairs.frame, seen.frame[seen.frame["part"] == "train"]
     below = frame["study_id"].str.removeprefix(f"{pairs.source.parent.resolve()}/")  # a path stands for a missing id
     found = (frame["dataset"] + "\n" + below).isin(trained["dataset"] + "\n" + trained["study_id"])
     known = trained[trained["patient_id"] != ""]

@@ -11,6 +11,8 @@ import numpy as np
 from cmcgns.phantom.raster import Array
 
 SIDES: dict[str, int] = {"right": -1, "left": 1}
+CENTIMETRES = 36.0
+"""Width of a nominal frame; turns a diameter in centimetres into relative units."""
 
 
 @dataclass(frozen=True)

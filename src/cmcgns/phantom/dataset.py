@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -20,13 +19,12 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_bytes
 from cmcgns.common.processes import worker_pool
 from cmcgns.data.images.files import open_picture
-from cmcgns.data.manifest import write_manifest
+from cmcgns.data.manifest import LABEL, SYNTHETIC, boxes_text, write_manifest
 from cmcgns.phantom.hard import HARD_FINDINGS, make_hard_study
 from cmcgns.phantom.study import PATIENT_BLOCK, Study, check_side, make_study
 
 Row = dict[str, str | int]
 
-NAME = "phantom"  # of the dataset
 _CHUNK = 64
 _Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -179,9 +177,9 @@ def _write_study(out: Path, study: Study, split: str, level: Level) -> Row:
 def _row(study: Study, split: str) -> Row:
     size = len(study.image)
     row: Row = {
-        "study_id": f"{NAME}:{study.study_id.removeprefix('phantom-')}",
-        "patient_id": f"{NAME}:{study.patient_id.removeprefix('phantom-')}",
-        "dataset": NAME,
+        "study_id": f"{SYNTHETIC}:{study.study_id.removeprefix('phantom-')}",
+        "patient_id": f"{SYNTHETIC}:{study.patient_id.removeprefix('phantom-')}",
+        "dataset": SYNTHETIC,
         "view": study.view,
         "findings": study.findings_text,
         "impression": study.impression,
@@ -190,7 +188,7 @@ def _row(study: Study, split: str) -> Row:
         "split": split,
         "boxes": _boxes(study),
     }
-    row |= {f"label_{label}": value for label, value in study.labels.items()}
+    row |= {f"{LABEL}{label}": value for label, value in study.labels.items()}
     return row | {"width": size, "height": size, "original_width": size, "original_height": size}
 
 
@@ -200,7 +198,7 @@ def _boxes(study: Study) -> str:
         fields = asdict(finding)
         x, y, width, height = fields.pop("box")
         boxes.append(fields | {"x": x, "y": y, "width": width, "height": height})
-    return json.dumps(boxes)
+    return boxes_text(boxes)
 
 
 def _png(pixels: _Pixels) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcgns.phantom.anatomy import SIDES, Chest, Lung
+from cmcgns.phantom.anatomy import CENTIMETRES, SIDES, Chest, Lung
 from cmcgns.phantom.findings import FindingPlan
 from cmcgns.phantom.raster import Array, clamp, ramp, smooth_noise, stroke
 
@@ -77,9 +77,6 @@ _OBJECTS: dict[str, Callable[[Chest, FindingPlan], Array]] = {
     "ring": _ring,
 }
 
-CENTIMETRES = 36.0
-"""Width of a nominal frame; turns a nodule's diameter in centimetres into relative units."""
-
 
 def paint_finding(chest: Chest, plan: FindingPlan) -> NDArray[np.bool_]:
     """Draw one finding into ``chest`` and return its mask (H, W), which is never empty."""
@@ -90,12 +87,16 @@ def paint_finding(chest: Chest, plan: FindingPlan) -> NDArray[np.bool_]:
     else:
         lung, strength = chest.lungs[plan.side], np.zeros((chest.size, chest.size), np.float32)
         strength[:, lung.columns] = _LUNG_PAINTERS[plan.label](chest, lung, plan)
-    mask: NDArray[np.bool_] = strength > 0.5
-    if not mask.any():  # thinner than a pixel: keep the pixel that shows most of it
-        mask = strength >= strength.max()
-        if mask.all():
-            raise RuntimeError(f"{plan.label} left no trace at size {chest.size}: {plan}")
+    mask = mask_of(strength)
+    if mask.all():
+        raise RuntimeError(f"{plan.label} left no trace at size {chest.size}: {plan}")
     return mask
+
+
+def mask_of(strength: Array) -> NDArray[np.bool_]:
+    """Where half or more of a finding is, (H, W); of what is thinner than a pixel the one that shows most of it."""
+    mask: NDArray[np.bool_] = strength > 0.5
+    return mask if mask.any() else strength >= strength.max()
 
 
 def _distance(lung: Lung, plan: FindingPlan) -> Array:

@@ -7,7 +7,7 @@ Nothing depends on how many studies are made or in which order: every random str
 by the study's or the patient's own number.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -148,6 +148,19 @@ class StudyPlan:
         """The counterfactual: same patient, pose and noise without ``labels``; the text stays as it was."""
         return replace(self, findings=tuple(plan for plan in self.findings if plan.label not in labels))
 
+    def with_picture(
+        self,
+        image: NDArray[np.uint8],
+        mask: NDArray[np.uint8] | NDArray[np.uint16],
+        findings: Iterable[DrawnFinding],
+        names: tuple[str, ...] = FINDINGS,
+    ) -> Study:
+        """The study of this plan, as it was drawn."""
+        return Study(
+            self.study_id, self.patient_id, image, self.findings_text, self.impression, tuple(findings), mask,
+            self.sex, self.age, self.view, names,
+        )  # fmt: skip
+
 
 def make_study(seed: int, index: int, size: int = 128) -> Study:
     """Make the study number ``index`` of the endless series that ``seed`` names.
@@ -162,11 +175,7 @@ def make_study(seed: int, index: int, size: int = 128) -> Study:
     """
     check_side(size)
     plan = plan_study(seed, index)
-    image, mask, findings = render(plan, size)
-    return Study(
-        plan.study_id, plan.patient_id, image, plan.findings_text, plan.impression, tuple(findings), mask,
-        plan.sex, plan.age, plan.view,
-    )  # fmt: skip
+    return plan.with_picture(*render(plan, size))
 
 
 def check_side(size: int) -> None:

@@ -149,24 +149,36 @@ def name_lines(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
 
 
+def draw_difference(
+    axes: Axes, place: float, value: float, low: float | None, high: float | None, clear: bool
+) -> None:
+    """A point at the height `place`, with its interval where it has one; filled where that leaves out 0."""
+    if low is not None and high is not None:
+        axes.hlines(place, low, high, color=BLUE, linewidth=2)
+    filled = BLUE if clear else "white"
+    axes.plot(value, place, "o", markersize=7, color=BLUE, markerfacecolor=filled, zorder=3)
+
+
 def show_radiograph(axes: Axes, image: NDArray[np.float32], title: str = "") -> None:
     """A gray image in the encoder's range, -1 black and 1 white, on axes without ticks."""
     axes.imshow(image, cmap="gray", vmin=-1, vmax=1, interpolation="bicubic", extent=_SQUARE)
-    _bare(axes, title)
+    _bare(axes)
+    if title:
+        axes.set_title(title, fontsize=TEXT, color=INK, pad=6)
 
 
-def show_map(axes: Axes, values: NDArray[np.float32], title: str = "", **options: Any) -> Any:
+def show_map(axes: Axes, values: NDArray[np.float32], **options: Any) -> Any:
     """A map over the same unit square as the radiograph; returns what a colour bar needs."""
-    _bare(axes, title)
+    _bare(axes)
     return axes.imshow(values, extent=_SQUARE, **options)
 
 
-def draw_boxes(axes: Axes, boxes: Sequence[Box], colour: str = BOX, width: float = 1.6) -> None:
+def draw_boxes(axes: Axes, boxes: Sequence[Box], width: float = 1.6) -> None:
     """Outline findings; boxes are fractions of the image's sides."""
     for box in boxes:
         corner, size = (box.x0, box.y0), (box.x1 - box.x0, box.y1 - box.y0)
         axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="black", linewidth=width + 1.4, alpha=0.45))
-        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=width))
+        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=BOX, linewidth=width))
 
 
 def cover(axes: Axes, hidden: NDArray[np.bool_]) -> None:
@@ -179,11 +191,6 @@ def add_legend(axes: Axes) -> None:
     """A legend that stays readable on top of lines."""
     legend = axes.legend(fontsize=SMALL, labelcolor=INK, handlelength=1.4, framealpha=0.9, edgecolor="none")
     legend.set_zorder(5)
-
-
-def range_bar(axes: Axes, image: Any, digits: int = 3) -> None:
-    """A thin colour bar right below, which names the smallest and the largest value."""
-    colour_bar(axes.figure, axes.inset_axes((0.0, -0.09, 1.0, 0.04)), image, digits)
 
 
 def colour_bar(figure: Any, place: Axes, image: Any, digits: int = 3) -> None:
@@ -203,12 +210,10 @@ def wrap(text: str, width: int, lines: int = 3) -> str:
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
 
 
-def _bare(axes: Axes, title: str) -> None:
+def _bare(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlim(0, 1)
     axes.set_ylim(1, 0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    if title:
-        axes.set_title(title, fontsize=TEXT, color=INK, pad=6)

@@ -22,7 +22,7 @@ from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.run import EvaluateOptions
 from cmcgns.evaluation.select import Pair
 from cmcgns.phantom import sentence_truth
-from cmcgns.reporting.evaluation.command import device_of, judge_encoder
+from cmcgns.reporting.evaluation.command import judge_encoder
 from cmcgns.study.plan import Job, Plan
 from cmcgns.study.results import Figure, Origin, Result, read_figures, read_result, result_file, write_result
 from cmcgns.training.pretrain import pretrain
@@ -37,6 +37,11 @@ STARTED = "cell.json"  # what a cell that is not finished is made from, and the 
 def place_of(out: Path, job: Job) -> Path:
     """Folder of a job's run and evaluation."""
     return out / "cells" / job.cell / f"seed-{job.seed}"
+
+
+def run_of(out: Path, job: Job) -> RunFolder:
+    """A job's run."""
+    return RunFolder(place_of(out, job) / "run")
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ def conflict(plan: Plan, out: Path, job: Job, data: str | None = None, judges: b
         judges: whether runs that are kept are judged again where the protocols are others.
     """
     way_out = f"choose another --out, or delete {result_file(out, job.name)} and {place_of(out, job)}"
-    run = RunFolder(place_of(out, job) / "run")
+    run = run_of(out, job)
     judged_again = judges and run.model.is_file()
     if judges and run.has_ended and not run.model.is_file() and not result_file(out, job.name).is_file():
         place = place_of(out, job)
@@ -167,19 +172,23 @@ def _made(out: Path, job: Job) -> Iterator[tuple[Path, Origin]]:
 
 def is_untidy(work: Work, job: Job) -> bool:
     """Whether a finished job has files left that are not to be kept: its process was killed before they were gone."""
-    place, keep = place_of(work.out, job), work.plan.settings.keep
-    run = RunFolder(place / "run")
-    kept = (keep != "all" and run.state.is_dir()) or (keep == "none" and run.model.is_file())
-    return kept or (place / LOCK).is_file()
+    surplus = [*_surplus(work, job), place_of(work.out, job) / LOCK]
+    return any(path.exists() for path in surplus)
 
 
 def tidy(work: Work, job: Job) -> None:
     """Remove what the study does not keep of a finished run."""
-    run, keep = RunFolder(place_of(work.out, job) / "run"), work.plan.settings.keep
-    if keep != "all":
-        shutil.rmtree(run.state, ignore_errors=True)
-    if keep == "none":
-        run.model.unlink(missing_ok=True)
+    for path in _surplus(work, job):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _surplus(work: Work, job: Job) -> list[Path]:
+    """What there may be of a finished run that the study does not keep: its checkpoints, its weights."""
+    run, keep = run_of(work.out, job), work.plan.settings.keep
+    return [run.state] * (keep != "all") + [run.model] * (keep == "none")
 
 
 def _remove_left_overs(out: Path, job: Job) -> None:
@@ -190,7 +199,7 @@ def _remove_left_overs(out: Path, job: Job) -> None:
 
 
 def _make(work: Work, job: Job, place: Path) -> Result:
-    run, origin = RunFolder(place / "run"), work.origin(job)
+    run, origin = run_of(work.out, job), work.origin(job)
     if not run.is_finished:
         with _noted(place, origin):
             resume = run.config.is_file()
@@ -242,7 +251,7 @@ def _judge(work: Work, cell: str, run: Path, out: Path) -> tuple[int, list[Figur
     Raises:
         UserError: a protocol failed or cannot be done.
     """
-    device = device_of("cpu" if work.accelerator == "mps" else work.accelerator)
+    device = "cpu" if work.accelerator == "mps" else work.accelerator
     encoder = open_encoder(str(run))
     judging = work.plan.judging_of(cell)
     pairs = [pair for each, pair in zip(work.plan.judging, work.pairs, strict=True) if each in judging]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from cmcgns.objectives.objective import find_objective
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.settings.yaml import apply_overrides, explain, named_text, parse_mapping
-from cmcgns.study.plan import Job, Judging, Plan, unknown
+from cmcgns.study.plan import Job, Judging, Plan, refuse_unknown
 from cmcgns.study.settings import CellSettings, JudgeSettings, MeasureSettings, PhantomData, StudySettings
 from cmcgns.training.task import try_out
 
@@ -42,22 +42,20 @@ def load_plan(study: str) -> Plan:
     _refuse_clashes(settings.set, where)
     for cell in cells:
         _refuse_clashes(cell.set, f"{where}: cell {cell.name}")
-    _try_out(settings, cells, where)
-    jobs = _jobs(settings, cells, where)
+    recipes = {cell.name: _recipe(settings, cell, where) for cell in cells}
+    _try_out(recipes, where)
+    jobs = _jobs(settings, cells, recipes, where)
     judging = tuple(_judging(entry, f"{where}: judge") for entry in settings.judge)
     _refuse_twice((("judge", each.name) for each in judging), where)
     _refuse_twice((("judge", f"{each.protocol.id} on {each.entry.data or 'data'}") for each in judging), where)
     for cell in cells:
         for name in cell.without:
-            if name not in [each.name for each in judging]:
-                known = [each.name for each in judging]
-                raise UserError(f"{where}: cell {cell.name}: {unknown('without', name, known)}")
+            refuse_unknown("without", name, [each.name for each in judging], f"{where}: cell {cell.name}")
     columns = tuple(_column(each, judging, f"{where}: measures") for each in settings.measures)
     titles = [column.title for column in columns]
     _refuse_twice((("measures: title", title) for title in titles), where)
     for title in settings.summary:
-        if title not in titles:
-            raise UserError(f"{where}: {unknown('summary', title, titles)}")
+        refuse_unknown("summary", title, titles, where)
     return Plan(settings, tuple(cells), tuple(jobs), judging, columns)
 
 
@@ -95,13 +93,14 @@ def _cells(settings: StudySettings, where: str) -> list[CellSettings]:
     _refuse_twice((("cells", cell.name.casefold()) for cell in cells), where)
     names = [cell.name for cell in cells]
     for baseline in settings.baseline:
-        if baseline not in names:
-            raise UserError(f"{where}: {unknown('baseline', baseline, names)}")
+        refuse_unknown("baseline", baseline, names, where)
     _refuse_twice((("baseline", name) for name in settings.baseline), where)
     return cells
 
 
-def _jobs(settings: StudySettings, cells: Sequence[CellSettings], where: str) -> list[Job]:
+def _jobs(
+    settings: StudySettings, cells: Sequence[CellSettings], recipes: Mapping[str, Recipe], where: str
+) -> list[Job]:
     """All cells of the first seed, then those of the next one that have it."""
     own = {cell.name: cell.seeds or settings.seeds for cell in cells}
     for name, seeds in {
@@ -111,28 +110,31 @@ def _jobs(settings: StudySettings, cells: Sequence[CellSettings], where: str) ->
         _refuse_twice(((name, str(seed)) for seed in seeds), where)
     every = dict.fromkeys([*settings.seeds, *(seed for seeds in own.values() for seed in seeds)])
     return [
-        Job(cell.name, seed, _recipe(settings, cell, seed, where))
+        Job(cell.name, seed, _with_seed(recipes[cell.name], seed))
         for seed in every
         for cell in cells
         if seed in own[cell.name]
     ]
 
 
-def _try_out(settings: StudySettings, cells: Sequence[CellSettings], where: str) -> None:
+def _with_seed(recipe: Recipe, seed: int) -> Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})})
+
+
+def _try_out(recipes: Mapping[str, Recipe], where: str) -> None:
     """Raise where two cells are one recipe, or where there can be no such encoder and objective."""
-    seed = settings.seeds[0]
-    jobs = [Job(cell.name, seed, _recipe(settings, cell, seed, where)) for cell in cells]
-    _refuse_equal(jobs, where)
-    for job in jobs:
-        with _naming(f"{where}: cell {job.cell}"):
-            try_out(job.recipe)
+    _refuse_equal(recipes, where)
+    for cell, recipe in recipes.items():
+        with _naming(f"{where}: cell {cell}"):
+            try_out(recipe)
 
 
-def _recipe(settings: StudySettings, cell: CellSettings, seed: int, where: str) -> Recipe:
+def _recipe(settings: StudySettings, cell: CellSettings, where: str) -> Recipe:
+    """Of a cell, with the study's first seed."""
     overrides = [*settings.set, *cell.set]
     with _naming(f"{where}: cell {cell.name}"):
         _refuse_seed(overrides)
-        recipe = load_recipe(cell.recipe or settings.recipe, [*overrides, f"{_SEED}={seed}"])
+        recipe = load_recipe(cell.recipe or settings.recipe, [*overrides, f"{_SEED}={settings.seeds[0]}"])
         find_objective(recipe.objective)
         return recipe
 
@@ -165,13 +167,13 @@ def _refuse_clashes(overrides: Sequence[str], where: str) -> None:
                 raise UserError(f"{where}: `set` gives {both} twice; the first would be ignored")
 
 
-def _refuse_equal(jobs: Sequence[Job], where: str) -> None:
+def _refuse_equal(recipes: Mapping[str, Recipe], where: str) -> None:
     """Raise where two cells are one recipe: hours would be spent to learn nothing."""
     seen: dict[str, str] = {}
-    for job in jobs:
-        first = seen.setdefault(json.dumps(job.decisive), job.cell)
-        if first != job.cell:
-            raise UserError(f"{where}: cells: {first} and {job.cell} are the same recipe: leave one out")
+    for cell, recipe in recipes.items():
+        first = seen.setdefault(json.dumps(Job(cell, recipe.training.seed, recipe).decisive), cell)
+        if first != cell:
+            raise UserError(f"{where}: cells: {first} and {cell} are the same recipe: leave one out")
 
 
 def _judging(entry: JudgeSettings, where: str) -> Judging:
@@ -186,12 +188,10 @@ def _judging(entry: JudgeSettings, where: str) -> Judging:
 
 def _column(asked: MeasureSettings, judging: Sequence[Judging], where: str) -> MeasureSettings:
     by_name = {each.name: each for each in judging}
-    if asked.protocol not in by_name:
-        raise UserError(f"{where}: {unknown('protocol', asked.protocol, list(by_name))}")
+    refuse_unknown("protocol", asked.protocol, list(by_name), where)
     protocol = by_name[asked.protocol].protocol
     figures = protocol.task_settings.figures
-    if asked.measure not in figures:
-        raise UserError(f"{where}: {unknown(f'{asked.protocol}: measure', asked.measure, figures)}")
+    refuse_unknown(f"{asked.protocol}: measure", asked.measure, figures, where)
     fractions: list[float | None] = [*protocol.fractions] if protocol.learns else [None]
     fraction = asked.fraction if asked.fraction or len(fractions) > 1 else fractions[0]
     if fraction not in fractions:

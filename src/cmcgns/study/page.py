@@ -15,7 +15,7 @@ from cmcgns.common.files import write_json, write_text
 from cmcgns.common.page import markdown_text, page_template
 from cmcgns.common.spreadsheet import write_rows
 from cmcgns.reporting.evaluation.names import DASH, is_number, lower_is_better, number, signed, span
-from cmcgns.reporting.style import BLUE, FAINT, name_lines, new_panels, save_pictures, title_panel
+from cmcgns.reporting.style import FAINT, draw_difference, name_lines, new_panels, save_pictures, title_panel
 from cmcgns.study.plan import Plan
 from cmcgns.study.results import Result
 from cmcgns.study.table import TableRow, table_rows
@@ -179,10 +179,6 @@ def _forest(plan: Plan, rows: Sequence[TableRow], baselines: Sequence[str]) -> d
         axes.axvline(0, color=FAINT, linewidth=1.2)
         for row in compared:
             if row.title == title and is_number(row.difference):
-                place = places[row.cell, row.baseline]
-                if is_number(row.low) and is_number(row.high):
-                    axes.hlines(place, row.low, row.high, color=BLUE, linewidth=2)
-                filled = BLUE if row.clear else "white"
-                axes.plot(row.difference, place, "o", markersize=7, color=BLUE, markerfacecolor=filled, zorder=3)
+                draw_difference(axes, places[row.cell, row.baseline], row.difference, row.low, row.high, row.clear)
         name_lines(figure, axes, [apart[contrast] for contrast in places])
     return {_PICTURE: figure}

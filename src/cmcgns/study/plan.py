@@ -111,14 +111,15 @@ class Plan:
         """
         names = [cell.name for cell in self.cells]
         for name in cells:
-            if name not in names:
-                raise UserError(unknown("--cells", name, names))
+            refuse_unknown("--cells", name, names)
         for seed in seeds:
             if seed not in self.seeds:
                 raise UserError(f"--seeds {seed}: the study has {', '.join(map(str, self.seeds))}")
         return [job for job in self.jobs if job.cell in (cells or names) and job.seed in (seeds or [job.seed])]
 
 
-def unknown(key: str, name: str, known: Sequence[str]) -> str:
-    """What is said of a name that is none of those that are known."""
-    return f"{key}: there is no {shortened(name)}.{did_you_mean(name, known)} Known: {', '.join(known)}"
+def refuse_unknown(key: str, name: str, known: Sequence[str], where: str = "") -> None:
+    """Raise where a name, which a `key` of some place states, is none of those that are known."""
+    if name not in known:
+        said = f"{key}: there is no {shortened(name)}.{did_you_mean(name, known)} Known: {', '.join(known)}"
+        raise UserError(f"{where}: {said}" if where else said)

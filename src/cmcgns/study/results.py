@@ -159,7 +159,6 @@ def read_figures(
     protocol: str,
     judge: str,
     kept: Container[tuple[float | None, str]] | None = None,
-    resamples: int = RESAMPLES,
 ) -> Iterator[Figure]:
     """Every figure over all classes that the last call of `cmcgns evaluate` asked a folder for, of a protocol.
 
@@ -171,7 +170,6 @@ def read_figures(
         protocol: name in its tables.
         judge: what the study calls it.
         kept: fraction and name of the figures that come with their resamples; None: all.
-        resamples: R.
     """
     settings = read_protocol(judged, protocol)["settings"]
     task, cells = get_task(settings["task"]), [cell for cell in cells_of(judged, protocol) if _asked(cell, settings)]
@@ -179,7 +177,7 @@ def read_figures(
         draws = [read_predictions(judged, protocol, cell) for cell in cells if cell.fraction == fraction]
         measures = seed_measures(task, draws, least_positives(settings))
         of = [measure for measure in measures[0].of if not measure.label]
-        found = resample(measures, of, draws[0].patients, None, resamples, 0)
+        found = resample(measures, of, draws[0].patients, None, RESAMPLES, 0)
         rows = hashlib.sha256(json.dumps(list(draws[0].judged.values())).encode()).hexdigest()
         values, drawn = none_if_undefined(found.values.mean(axis=0)), np.round(found.drawn.mean(axis=0), _DIGITS)
         for place, measure in enumerate(of):

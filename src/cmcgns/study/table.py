@@ -4,11 +4,16 @@ A difference is paired twice: by training seed, and by resample of the test pati
 for every resample of the patients, seeds are drawn with replacement, and the mean of their differences on it is one
 value. So it says how the difference would vary with other patients and other seeds; with few seeds it says too
 little of the latter (tests/study/test_study_coverage.py).
+
+A last row may summarise several measures. A difference in one of them is divided by that measure's standard deviation
+between training seeds, pooled over all cells, and its sign is such that more is better: 1 says "better by as much as
+trainings of one recipe commonly differ". The mean is over the measures that both cells have; its interval is of the
+same draws of patients and seeds in all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +26,14 @@ from cmcgns.reporting.evaluation.names import lower_is_better
 from cmcgns.study.plan import Plan
 from cmcgns.study.results import Figure, Result
 from cmcgns.study.settings import MeasureSettings
-from cmcgns.study.summary import mean_standardised, spread_of_seeds
+
+BySeed = Mapping[int, Figure]
+"""A cell's figures of one measure."""
+
+_Difference = tuple[float | None, float | None, float | None, str]
+"""Mean difference, the ends of its interval, and what is to be known of them."""
+
+_NO_DIFFERENCE: _Difference = (None, None, None, "")
 
 _ROUNDING = 1e-12
 _NOT_KEPT = (
@@ -113,38 +125,74 @@ def table_rows(plan: Plan, results: Mapping[tuple[str, int], Result]) -> list[Ta
 def _summary(
     plan: Plan, results: Mapping[tuple[str, int], Result], pairs: Sequence[tuple[str, str]]
 ) -> list[TableRow]:
-    """Rows of the mean of standardised differences (:mod:`cmcgns.study.summary`)."""
+    """Rows of the mean of standardised differences."""
     columns = [column for column in plan.columns if column.title in plan.settings.summary]
     figures = {
         cell.name: {column.title: _figures(plan, results, cell.name, column) for column in columns}
         for cell in plan.cells
     }
     units = {
-        column.title: spread_of_seeds([figures[cell.name][column.title] for cell in plan.cells])
+        column.title: _spread_of_seeds([figures[cell.name][column.title] for cell in plan.cells])
         * (-1 if lower_is_better(column.measure) else 1)
         for column in columns
     }
     rows = []
     for cell, baseline in pairs:
         one, other = (figures[name] for name in plan.operands(cell, baseline))
-        rows.append(_summary_row(cell, baseline, mean_standardised(one, other, units), len(columns)))
+        seeds, found = _standardised(one, other, units) if cell != baseline else (0, _NO_DIFFERENCE)
+        difference, low, high, note = found
+        rows.append(
+            TableRow(
+                cell, baseline, SUMMARY, "", "", None, seeds, None, None, seeds, difference, low, high,
+                leaves_out_zero(low, high), note,
+            )
+        )  # fmt: skip
     return rows
 
 
-def _summary_row(
-    cell: str, baseline: str, found: tuple[list[str], float, FloatArray] | None, columns: int
-) -> TableRow:
-    if cell == baseline or found is None:
-        return TableRow(cell, baseline, SUMMARY, "", "", None, 0, None, None, 0, None, None, None, False, "")
-    titles, difference, drawn = found
-    low, high = difference_interval(drawn)
-    note = "" if len(titles) == columns else f"over {', '.join(titles)} alone"
-    if 1 < len(drawn) < FEW_SEEDS:
-        note = "; ".join(part for part in (note, f"{NARROW}: only {len(drawn)} seeds") if part)
-    seeds = len(drawn)
-    clear = leaves_out_zero(low, high)
-    return TableRow(
-        cell, baseline, SUMMARY, "", "", None, seeds, None, None, seeds, difference, low, high, clear, note
+def _spread_of_seeds(cells: Sequence[BySeed]) -> float:
+    """Standard deviation between seeds, pooled over the cells that have two or more; NaN where none has."""
+    values = [[figure.value for figure in cell.values() if figure.value is not None] for cell in cells]
+    squares = sum(float(np.var(each, ddof=1)) * (len(each) - 1) for each in values if len(each) > 1)
+    freedom = sum(len(each) - 1 for each in values if len(each) > 1)
+    return float(np.sqrt(squares / freedom)) if freedom else float("nan")
+
+
+def _standardised(
+    ours: Mapping[str, BySeed], theirs: Mapping[str, BySeed], units: Mapping[str, float]
+) -> tuple[int, _Difference]:
+    """Number of the shared seeds, and the mean of a cell's standardised differences from another one.
+
+    Args:
+        ours: by heading of the measure.
+        theirs: of the other cell.
+        units: by heading, what a difference is divided by; negative where less is better.
+    """
+    titles = [title for title, unit in units.items() if abs(unit) > 0 and _pairs(ours[title], theirs[title])]
+    shared = [set(ours[title]) & set(theirs[title]) for title in titles]
+    if not titles or not (seeds := sorted(set.intersection(*shared))):
+        return 0, _NO_DIFFERENCE
+
+    def average(of: Callable[[Figure], FloatArray]) -> FloatArray:
+        each = [
+            np.stack([(of(ours[title][seed]) - of(theirs[title][seed])) / units[title] for seed in seeds])
+            for title in titles
+        ]
+        mean: FloatArray = np.mean(each, axis=0)
+        return mean
+
+    values = average(lambda figure: np.array(figure.value, dtype=np.float64))
+    judged = [cell[title][seed] for cell in (ours, theirs) for title in titles for seed in seeds]
+    low, high, note = _interval(judged, len(seeds), average(Figure.drawn))
+    alone = "" if len(titles) == len(units) else f"over {', '.join(titles)} alone"
+    return len(seeds), (float(values.mean()), low, high, "; ".join(part for part in (alone, note) if part))
+
+
+def _pairs(ours: BySeed, theirs: BySeed) -> bool:
+    """Whether two cells were judged on the same rows, with resamples that were kept."""
+    shared = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+    return bool(shared) and all(
+        one.rows == other.rows and one.replicates and other.replicates for one, other in shared
     )
 
 
@@ -181,24 +229,37 @@ def _figures(
     return {seed: figure for seed, figure in found.items() if figure.value is not None}
 
 
-def _difference(
-    pairs: Sequence[tuple[Figure, Figure]],
-) -> tuple[float | None, float | None, float | None, str]:
-    """Mean difference, the ends of its interval, and what is to be known of them."""
+def _difference(pairs: Sequence[tuple[Figure, Figure]]) -> _Difference:
     if not pairs:
-        return None, None, None, ""
+        return _NO_DIFFERENCE
     if any(one.rows != other.rows for one, other in pairs):
         return None, None, None, "no difference: judged on other test rows, so nothing pairs"
     difference = float(np.mean([(one.value or 0.0) - (other.value or 0.0) for one, other in pairs]))
-    support = min(figure.support for pair in pairs for figure in pair)
+    figures = [figure for pair in pairs for figure in pair]
+    kept = all(figure.replicates for figure in figures)
+    drawn = np.stack([one.drawn() - other.drawn() for one, other in pairs]) if kept else None
+    return difference, *_interval(figures, len(pairs), drawn)
+
+
+def _interval(
+    figures: Sequence[Figure], seeds: int, drawn: FloatArray | None
+) -> tuple[float | None, float | None, str]:
+    """Ends of a difference's interval, and what is to be known of them or why there are none.
+
+    Args:
+        figures: all that the difference is made from.
+        seeds: S, of the training.
+        drawn: (S, R) of each seed on every resample of the patients; None where they are not kept.
+    """
+    support = min(figure.support for figure in figures)
     if support < LEAST:
-        return difference, None, None, f"no interval: it rests on {support} patients, at least {LEAST} are needed"
-    if not all(figure.replicates for pair in pairs for figure in pair):
-        return difference, None, None, f"no interval: {_NOT_KEPT}"
-    low, high = difference_interval(np.stack([one.drawn() - other.drawn() for one, other in pairs]))
+        return None, None, f"no interval: it rests on {support} patients, at least {LEAST} are needed"
+    if drawn is None:
+        return None, None, f"no interval: {_NOT_KEPT}"
+    low, high = difference_interval(drawn)
     if not high - low > _ROUNDING:
-        return difference, None, None, NO_VARIATION
-    few = [f"only {len(pairs)} seeds"] if 1 < len(pairs) < FEW_SEEDS else []
-    few += [f"only {support} patients"] if any(figure.few for pair in pairs for figure in pair) else []
-    said = ["interval over patients alone: a single seed"] if len(pairs) == 1 else []
-    return difference, low, high, "; ".join(said + ([f"{NARROW}: {', '.join(few)}"] if few else []))
+        return None, None, NO_VARIATION
+    few = [f"only {seeds} seeds"] if 1 < seeds < FEW_SEEDS else []
+    few += [f"only {support} patients"] if any(figure.few for figure in figures) else []
+    said = ["interval over patients alone: a single seed"] if seeds == 1 else []
+    return low, high, "; ".join(said + ([f"{NARROW}: {', '.join(few)}"] if few else []))

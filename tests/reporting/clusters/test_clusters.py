@@ -13,12 +13,11 @@ from cmcgns.common.errors import UserError
 from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.phantom import sentence_truth
+from cmcgns.reporting.clusters.bank import read_history
 from cmcgns.reporting.clusters.drawings import colours, draw_course, draw_map, draw_sizes, share_axis
-from cmcgns.reporting.clusters.history import read_history
-from cmcgns.reporting.clusters.members import Cluster, describe_clusters, distinct_sentences, fullest
+from cmcgns.reporting.clusters.members import Cluster, describe_clusters, distinct_sentences, fullest, principal_plane
 from cmcgns.reporting.clusters.purity import Labels, label_extremes, label_shares, read_labels
-from cmcgns.reporting.clusters.quality import measure_quality
-from cmcgns.reporting.clusters.sentence_map import polarity, principal_plane
+from cmcgns.reporting.clusters.quality import measure_quality, polarity
 from cmcgns.reporting.clusters.sentences import ClusteredSentences, clustered
 from cmcgns.settings.config import BankSettings
 from cmcgns.training.run_folder import RunFolder
@@ -254,7 +253,7 @@ def test_lines_follow_the_log(tmp_path: Path) -> None:
     history = read_history(log([0.5, 0.5], [0.75, 0.25], [1.0, 0.0]), 2, RunFolder(tmp_path))
     course = draw_course(history, {1: 0})
     assert course is not None
-    first = next(line for line in course.lines if line.number == 1)
+    first = next(line for line in course.lines if line.title.startswith("Cluster 1:"))
     assert [float(part) for part in first.points.split()[-1].split(",")] == [course.step.end, course.share.place(100)]
     assert first.title == "Cluster 1: 50.0% to 100.0%"
     assert [text for _, text in course.step.ticks] == ["10", "20", "30"]

@@ -156,3 +156,10 @@ def test_the_page_needs_nothing_else_and_is_the_same_again(folder: Path, tmp_pat
     page = write_comparison(tmp_path, make_comparison()).read_bytes()
     assert page == (folder / "comparison.html").read_bytes()
     assert not re.search(rb'(?:src|href)="(?!data:|#)', page)
+
+
+def test_protocols_are_in_the_order_of_their_tasks(tmp_path: Path) -> None:
+    tasks = ("segmentation", "zero-shot", "grounding", "zero-shot-segmentation")  # as in names.yaml
+    rows = [difference(protocol=f"phantom-{task}/v1") for task in reversed(tasks)]
+    page = write_comparison(tmp_path, Comparison("a", "b", tuple(rows), ())).read_text("utf-8")
+    assert re.findall("<h2><code>phantom-(.*?)/v1</code></h2>", page) == list(tasks)

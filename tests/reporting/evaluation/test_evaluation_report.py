@@ -144,6 +144,8 @@ def test_chance_is_shown_where_it_is_known(tmp_path: Path) -> None:
     assert chance(replace(place, metric="cnr_similarity")) == "0.000"
     assert chance(replace(place, metric="cnr_absolute_similarity")) == "–"
     assert chance(row(metric="accuracy")) == "–"
+    for kind in ("", "_pooled", "_joint"):
+        assert chance(replace(place, task="presence", metric=f"map_auroc{kind}")) == "0.500"
 
 
 def kept_retrieval(folder: Path, cautions: list[str]) -> ResultRow:

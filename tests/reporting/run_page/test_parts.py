@@ -1,18 +1,26 @@
 """What the pictures are computed from."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from cmcgns.demo import summarise_judgements
+from cmcgns.evaluation.compare import Comparison
+from cmcgns.evaluation.study_set import StudySet
+from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.reporting import style
 from cmcgns.reporting.clusters.bank import bank_start
-from cmcgns.reporting.run_page.heat_maps import statements
-from cmcgns.reporting.run_page.results import duration, interval, is_clear, number
-from cmcgns.reporting.run_page.studies import _boxes_of_row
+from cmcgns.reporting.evaluation.notices import Records
+from cmcgns.reporting.run_page.heat_maps import _findings
+from cmcgns.reporting.run_page.results import MEASURES, duration, interval, is_clear, number
+from cmcgns.reporting.run_page.studies import EncodedStudies, _boxes_of_row
 from cmcgns.reporting.run_page.training import PANELS, draw_panel, stage_change
 from cmcgns.reporting.style import Box, new_figure, save_picture, wrap
 from cmcgns.settings.config import DataSettings
+from support.result_rows import make_rows
 
 
 def box(label: str, side: str = "none", degree: str = "small") -> Box:
@@ -22,8 +30,24 @@ def box(label: str, side: str = "none", degree: str = "small") -> Box:
 def _named(sentence: str, label: str, boxes: list[Box], dataset: str = "phantom") -> tuple[Box, ...]:
     """Boxes of the label that the sentence states."""
     frame = pd.DataFrame({"dataset": [dataset]})
-    found = statements(SimpleNamespace(boxes=[boxes], sentences=[[sentence]], frame=frame))
+    studies = SimpleNamespace(
+        boxes=[boxes], sentences=[[sentence]], book=load_prompts("phantom" if synthetic(frame) else "built-in")
+    )
+    found = EncodedStudies.statements.func(studies)  # type: ignore[arg-type]
     return next((statement.boxes for statement in found if statement.label == label), ())
+
+
+def synthetic(frame: pd.DataFrame) -> bool:
+    return StudySet(Path(), frame, SimpleNamespace()).is_synthetic  # type: ignore[arg-type]
+
+
+def test_a_mixed_table_is_not_called_synthetic() -> None:
+    for names, expected in (
+        (["phantom", "phantom"], True),
+        (["phantom", "mine"], False),
+        (["mine", "phantom"], False),
+    ):
+        assert synthetic(pd.DataFrame({"dataset": names})) == expected
 
 
 @pytest.mark.parametrize(
@@ -56,6 +80,22 @@ def test_findings_of_real_studies_are_known_by_the_names_of_their_datasets() -> 
 
 def test_unknown_label_is_looked_for_by_its_name() -> None:
     assert _named("Hilar fibrosis is present.", "Fibrosis", [box("Fibrosis")])
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pd.array([1, 0, None], dtype="Int8"),  # of a prepared table
+        ["1", "0", ""],  # of a csv table, all of whose cells are text
+        ["1.0", "x", None],
+        [1.0, -1.0, float("nan")],
+    ],
+    ids=lambda cells: str(list(cells)),
+)
+def test_labels_are_read_whatever_their_type(cells: object) -> None:
+    frame = pd.DataFrame({"dataset": ["table"] * 3, "label_Mass": cells})
+    studies = SimpleNamespace(boxes=[[], [box("Mass")], []], sentences=[[], [], []], frame=frame, book=load_prompts())
+    assert [_findings(studies, row, ["Mass", "Fibrosis"]) for row in range(3)] == [{"Mass"}, {"Mass"}, set()]
 
 
 def test_boxes_follow_resize_padding_and_crop() -> None:
@@ -127,3 +167,19 @@ def test_numbers_become_text() -> None:
 def test_equal_figures_give_equal_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
     first, second = (save_picture(new_figure(1, 1), tmp_path / name / "a.png") for name in "xy")
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_what_guessing_gets_is_that_of_the_evaluations_report() -> None:
+    retrieval = next(row for row in make_rows() if row.metric == "report_to_image_r@10" and row.seed is None)
+    place = replace(retrieval, protocol="phantom-grounding/v1", task="grounding")
+    rows = [
+        retrieval,
+        replace(retrieval, protocol="linear/v1", task="linear", metric="auroc", fraction=10.0),
+        replace(place, metric="cnr_default"),
+        replace(place, metric="pointing_default"),
+        replace(place, metric="pointing_chance", value=0.125),
+    ]
+    kept = Records(facts={retrieval.protocol: {"chance_r": {"r@10": 0.02}}})
+    chance = summarise_judgements(rows, rows, Comparison("a", "b", (), ()), kept)["chance"]
+    known = {"linear_auroc": 0.5, "report_to_image_r10": 0.02, "grounding_cnr": 0.0, "grounding_pointing": 0.125}
+    assert chance == dict.fromkeys(measure.key for measure in MEASURES) | known

@@ -245,6 +245,18 @@ def test_table_without_labels_and_boxes(run: Path, data: Path, tmp_path: Path) -
     assert "synthetic studies" not in section(page, "settings")
 
 
+def test_a_table_that_begins_with_a_synthetic_study_is_not_called_synthetic(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    frame = pd.read_parquet(data / "manifest.parquet").query("split == 'test'").head(8)
+    frame["image_path"] = [str(data / path) for path in frame["image_path"]]
+    frame.iloc[1:, list(frame.columns).index("dataset")] = "mine"
+    frame.to_parquet(tmp_path / "mixed.parquet")
+    page = write_run_page(run, tmp_path / "mixed.parquet", {}, tmp_path / "report").read_text("utf-8")
+    assert "synthetic studies" not in section(page, "settings")
+    assert "synthetic drawings" not in section(page, "settings")
+
+
 def test_maps_are_those_of_ground_beside_a_finding_that_is_not_there(run: Path, data: Path) -> None:
     model = load(run)
     studies = encode_studies(model, data)
@@ -284,11 +296,11 @@ def test_all_maps_have_one_scale(run: Path, data: Path) -> None:
     model = load(run)
     examples = make_examples(encode_studies(model, data), 6)
     scale = scale_of(model, examples)
-    assert (scale.low, scale.high) == model.map_range
+    assert scale == model.map_range
     model.scores = JointScores(model.map)  # of a run that is older than the range
     values = [heat.values for example in examples for heat in (example.present, example.absent) if heat]
     scale = scale_of(model, examples)
-    assert (scale.low, scale.high) == (np.min(values), np.max(values))
+    assert scale == (np.min(values), np.max(values))
 
 
 def report_verb(*words: object) -> Any:

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cmcgns.common.array_cache import cache_folder
+from cmcgns.data.manifest import SYNTHETIC
 from cmcgns.data.vocabulary import twins_between
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
@@ -26,11 +27,9 @@ logger = logging.getLogger(__name__)
 # RSNA's and SIIM's images come from NIH ChestX-ray14, a part of COVIDx from RSNA.
 _FROM_NIH = {"nih", "rsna", "siim", "covidx"}
 # Collected at one place each; whatever else there is may hold public cases, as COVIDx does.
-_OF_THEIR_OWN = {"mimic-cxr", "openi", "chexpert", "object-cxr", "vindr", "phantom"}
+_OF_THEIR_OWN = {"mimic-cxr", "openi", "chexpert", "object-cxr", "vindr", SYNTHETIC}
 # Datasets of images without patients, whose image ids other datasets take for patients' (COVIDx does so).
 _IMAGE_IDS = r"(?:rsna|siim):"
-SYNTHETIC = "phantom"
-"""Dataset of drawings, which resemble each other more than radiographs do: told apart by ids and files alone."""
 
 
 def find_overlaps(
@@ -47,7 +46,7 @@ def find_overlaps(
     mine, theirs = (each.frame["sha256"].to_numpy()[pairs[:, end]] for end, each in enumerate((test, other)))
     new = (mine != theirs) | (mine == "")  # the same file has been found already
     drawn = [each.frame["dataset"].to_numpy()[pairs[:, end]] == SYNTHETIC for end, each in enumerate((test, other))]
-    new &= ~(drawn[0] & drawn[1])
+    new &= ~(drawn[0] & drawn[1])  # drawings are told apart by ids and files alone
     found = list(_overlaps("patient", people, test, other)) + list(_overlaps("file", files, test, other))
     return found + list(_overlaps("picture", pairs[new], test, other, correlations[new]))
 

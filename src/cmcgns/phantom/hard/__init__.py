@@ -4,6 +4,6 @@ The plain studies are solved by a global contrast alone. On these, ways of pretr
 """
 
 from cmcgns.phantom.hard.findings import HARD_FINDINGS
-from cmcgns.phantom.hard.study import HardFinding, HardPlan, make_hard_study, plan_hard_study
+from cmcgns.phantom.hard.study import make_hard_study, plan_hard_study
 
-__all__ = ["HARD_FINDINGS", "HardFinding", "HardPlan", "make_hard_study", "plan_hard_study"]
+__all__ = ["HARD_FINDINGS", "make_hard_study", "plan_hard_study"]

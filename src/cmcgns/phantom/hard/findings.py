@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cmcgns.phantom.anatomy import SIDES
+from cmcgns.phantom.anatomy import CENTIMETRES, SIDES
 from cmcgns.phantom.findings import FINDINGS, GRADES, SIZES, FindingPlan
 
 HARD_FINDINGS: tuple[str, ...] = (
@@ -32,6 +32,20 @@ class Slot(NamedTuple):
 _Planner = Callable[[np.random.Generator, Slot, int], FindingPlan]
 
 
+class Kind(NamedTuple):
+    """A label of the level.
+
+    Attributes:
+        chance: of a study to have it.
+        places: parts of a lung where it is drawn; none where it has but one place in the body.
+        plan: draws one at a given place; grade 0 is the lesser one, 1 the other.
+    """
+
+    chance: float
+    places: tuple[str, ...]
+    plan: _Planner
+
+
 def draw_hard_findings(rng: np.random.Generator) -> tuple[FindingPlan, ...]:
     """Draw the findings of one study, in the order of painting; none for a normal study.
 
@@ -39,7 +53,7 @@ def draw_hard_findings(rng: np.random.Generator) -> tuple[FindingPlan, ...]:
     """
     plans: list[FindingPlan] = []
     taken: set[Slot] = set()
-    for label, (chance, places, planner) in _KINDS.items():
+    for label, (chance, places, planner) in KINDS.items():
         if rng.random() >= chance:
             continue
         slots = _draw_slots(rng, label, places, taken, enlarged=any(p.label == "Cardiomegaly" for p in plans))
@@ -112,8 +126,7 @@ def _round(label: str, radius: tuple[float, float], contrast: tuple[float, float
     def plan(rng: np.random.Generator, slot: Slot, grade: int) -> FindingPlan:
         middle = sum(radius) / 2
         size = rng.uniform(middle, radius[1]) if grade else rng.uniform(radius[0], middle)
-        # The nominal frame is 36 cm wide; reports give the diameter with one decimal.
-        diameter = round(2 * size * 36, 1)
+        diameter = round(2 * size * CENTIMETRES, 1)  # as reports give it
         return FindingPlan(
             label, slot.side, slot.place, SIZES[grade], True,
             centre=_centre(rng, slot), extent=(size, rng.uniform(*contrast)), amount=diameter,
@@ -138,28 +151,16 @@ def _plan_hernia(rng: np.random.Generator, _: Slot, grade: int) -> FindingPlan:
     return FindingPlan("Hernia", "none", "retrocardiac region", SIZES[grade], True, centre=centre, extent=extent)
 
 
-_KINDS: dict[str, tuple[float, tuple[str, ...], _Planner]] = {  # in the order of painting
-    "Cardiomegaly": (0.13, (), _plan_cardiomegaly),
-    "Edema": (0.08, ("perihilar",), _plan_edema),
-    "Effusion": (0.15, ("base",), _plan_effusion),
-    "Pneumothorax": (0.13, ("apex",), _plan_pneumothorax),
-    "Atelectasis": (0.16, ("base",), _plan_atelectasis),
-    "Lung Cavity": (0.02, ("upper zone", "mid zone"), _round("Lung Cavity", (0.038, 0.054), (0.65, 0.85))),
-    "Consolidation": (0.18, tuple(ZONES), _plan_consolidation),
-    "Nodule": (0.17, tuple(ZONES), _round("Nodule", (0.024, 0.037), (0.68, 0.90))),
-    "Calcification": (0.14, tuple(ZONES), _round("Calcification", (0.013, 0.018), (0.42, 0.56))),
-    "Hernia": (0.02, (), _plan_hernia),
+KINDS: dict[str, Kind] = {
+    "Cardiomegaly": Kind(0.13, (), _plan_cardiomegaly),
+    "Edema": Kind(0.08, ("perihilar",), _plan_edema),
+    "Effusion": Kind(0.15, ("base",), _plan_effusion),
+    "Pneumothorax": Kind(0.13, ("apex",), _plan_pneumothorax),
+    "Atelectasis": Kind(0.16, ("base",), _plan_atelectasis),
+    "Lung Cavity": Kind(0.02, ("upper zone", "mid zone"), _round("Lung Cavity", (0.038, 0.054), (0.65, 0.85))),
+    "Consolidation": Kind(0.18, tuple(ZONES), _plan_consolidation),
+    "Nodule": Kind(0.17, tuple(ZONES), _round("Nodule", (0.024, 0.037), (0.68, 0.90))),
+    "Calcification": Kind(0.14, tuple(ZONES), _round("Calcification", (0.013, 0.018), (0.42, 0.56))),
+    "Hernia": Kind(0.02, (), _plan_hernia),
 }
-
-PAINT_ORDER: tuple[str, ...] = tuple(_KINDS)
-"""All labels, those first that lie below others."""
-
-
-def places_of(label: str) -> tuple[str, ...]:
-    """The parts of a lung where a finding is drawn; none where it has but one place in the body."""
-    return _KINDS[label][1]
-
-
-def plan_hard_finding(rng: np.random.Generator, label: str, slot: Slot, grade: int) -> FindingPlan:
-    """Draw one finding at a given place; grade 0 is the lesser one, 1 the other."""
-    return _KINDS[label][2](rng, slot, grade)
+"""All labels, those first that lie below others: the order of painting."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cmcgns.phantom.anatomy import SIDES, Chest
 from cmcgns.phantom.findings import FindingPlan
-from cmcgns.phantom.painting import paint_finding
+from cmcgns.phantom.painting import mask_of, paint_finding
 from cmcgns.phantom.raster import Array, ramp
 
 
@@ -16,9 +16,7 @@ def paint_hard_finding(chest: Chest, plan: FindingPlan) -> NDArray[np.bool_]:
     painter = _PAINTERS.get(plan.label)
     if painter is None:
         return paint_finding(chest, plan)
-    strength = painter(chest, plan)
-    mask: NDArray[np.bool_] = strength > 0.5
-    return mask if mask.any() else strength >= strength.max()  # smaller than a pixel: the one that shows most of it
+    return mask_of(painter(chest, plan))
 
 
 def _offsets(chest: Chest, plan: FindingPlan) -> tuple[Array, Array]:

@@ -61,11 +61,7 @@ def make_hard_study(seed: int, index: int, size: int = 128, *, held_out: bool = 
 def study_of(plan: HardPlan, size: int) -> Study:
     """A planned study with its picture, as :func:`make_hard_study` gives it."""
     check_side(size)
-    image, mask, findings = render_hard(plan, size)
-    return Study(
-        plan.study_id, plan.patient_id, image, plan.findings_text, plan.impression, tuple(findings), mask,
-        plan.sex, plan.age, plan.view, HARD_FINDINGS,
-    )  # fmt: skip
+    return plan.with_picture(*render_hard(plan, size), HARD_FINDINGS)
 
 
 def plan_hard_study(seed: int, index: int, *, held_out: bool = False) -> HardPlan:

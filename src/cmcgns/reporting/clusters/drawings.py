@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcgns.reporting.clusters.history import History
-from cmcgns.reporting.clusters.members import Cluster, DistinctSentences
-from cmcgns.reporting.clusters.sentence_map import Plane, Polarity
+from cmcgns.reporting.clusters.bank import History
+from cmcgns.reporting.clusters.members import Cluster, DistinctSentences, Plane, by_share
+from cmcgns.reporting.clusters.quality import Polarity
 
 COLOURS = 12  # clusters that have a colour of their own; more could not be told apart
 MOST_BARS, MOST_POINTS, MOST_LINES = 256, 2000, 512
 WIDTH, HEIGHT, MAP_HEIGHT = 1000, 320, 640
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 16, 46
+CANVAS = {"width": WIDTH, "height": HEIGHT, "map_height": MAP_HEIGHT, "left": LEFT, "right": WIDTH - RIGHT}
+"""What `drawings.html.j2` has to know, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,13 @@ class Axis:
         return round(self.start + (value - self.low) / span * (self.end - self.start), 1)
 
 
-def share_axis(largest: float, height: float = HEIGHT) -> Axis:
+def share_axis(largest: float) -> Axis:
     """An axis of per cent from 0 to a round value above the largest share, upwards."""
     top = max(largest * 100, 0.1)
     unit = 10 ** np.floor(np.log10(top))
     step = next(float(unit * part) for part in (0.2, 0.5, 1, 2, 5) if top / (unit * part) <= 5)
     count = int(np.ceil(top / step - 1e-9))
-    axis = Axis(0.0, count * step, height - BOTTOM, TOP)
+    axis = Axis(0.0, count * step, HEIGHT - BOTTOM, TOP)
     return Axis(
         axis.low, axis.high, axis.start, axis.end,
         [(axis.place(tick * step), f"{tick * step:.3g} %") for tick in range(count + 1)],
@@ -53,7 +55,7 @@ def share_axis(largest: float, height: float = HEIGHT) -> Axis:
 
 def colours(clusters: Sequence[Cluster]) -> dict[int, int]:
     """Number of a cluster -> its colour, for those that hold most; the others have none."""
-    held = sorted((each for each in clusters if each.state == "alive"), key=lambda each: (-each.share, each.number))
+    held = by_share(each for each in clusters if each.state == "alive")
     return {each.number: place for place, each in enumerate(held[:COLOURS])}
 
 
@@ -82,7 +84,7 @@ class Sizes:
 
 def draw_sizes(clusters: Sequence[Cluster]) -> Sizes:
     """Shares of the clusters, of which the `MOST_BARS` fullest are drawn."""
-    order = sorted(clusters, key=lambda each: (-each.share, each.number))
+    order = by_share(clusters)
     total = max(1, sum(each.sentences for each in clusters))
     axis = share_axis(max(max(each.share, each.sentences / total) for each in clusters))
     step = (WIDTH - LEFT - RIGHT) / min(len(order), MOST_BARS)
@@ -101,7 +103,6 @@ def draw_sizes(clusters: Sequence[Cluster]) -> Sizes:
 class Line:
     """A cluster's share over time."""
 
-    number: int
     colour: int | None
     points: str
     title: str
@@ -135,7 +136,7 @@ def draw_course(history: History, chosen: dict[int, int]) -> Course | None:
     order = sorted(range(1, clusters + 1), key=lambda number: (number in chosen, -number))[-MOST_LINES:]
     lines = [
         Line(
-            number, chosen.get(number),
+            chosen.get(number),
             " ".join(
                 f"{step.place(at)},{share.place(100 * value)}"
                 for at, value in zip(history.steps, history.shares[:, number - 1], strict=True)
@@ -166,7 +167,6 @@ class Tag:
     x: float
     y: float
     number: int
-    colour: int
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,10 @@ def draw_map(
         for i in order
     ]  # fmt: skip
     tags = []
-    for number, colour in chosen.items():
+    for number in chosen:
         own = sentences.cluster == number - 1
         if own.any():
-            tags.append(Tag(round(float(np.median(x[own])), 1), round(float(np.median(y[own])), 1), number, colour))
+            tags.append(Tag(round(float(np.median(x[own])), 1), round(float(np.median(y[own])), 1), number))
     return Map(dots, tags, len(sentences) - len(dots))
 
 

@@ -7,12 +7,17 @@ from typing import Any
 from cmcgns.common.errors import UserError
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.pretrained import Pretrained, load
-from cmcgns.reporting.clusters.bank import Records, lacks_bank
-from cmcgns.reporting.clusters.history import History, read_history
-from cmcgns.reporting.clusters.members import Cluster, DistinctSentences, describe_clusters, distinct_sentences
+from cmcgns.reporting.clusters.bank import History, Records, lacks_bank, read_history
+from cmcgns.reporting.clusters.members import (
+    Cluster,
+    DistinctSentences,
+    Plane,
+    describe_clusters,
+    distinct_sentences,
+    principal_plane,
+)
 from cmcgns.reporting.clusters.purity import Labels, LabelShare, label_shares, read_labels
-from cmcgns.reporting.clusters.quality import measure_quality
-from cmcgns.reporting.clusters.sentence_map import Plane, Polarity, polarity, principal_plane
+from cmcgns.reporting.clusters.quality import Polarity, measure_quality, polarity
 from cmcgns.reporting.clusters.sentences import ClusteredSentences, SplitImages, cluster_sentences, read_split
 from cmcgns.training.cluster_log import SentenceOracle
 from cmcgns.training.journal import read_metrics
@@ -37,7 +42,6 @@ class Inspection:
         plane: their places on a map.
         polarities: whether they state or deny a finding, where that is known.
         quality: of the negatives, and by chance, where it is known what the sentences say.
-        synthetic: whether the studies are.
     """
 
     model: Pretrained
@@ -53,7 +57,6 @@ class Inspection:
     plane: Plane
     polarities: list[Polarity]
     quality: dict[str, tuple[float, float]]
-    synthetic: bool
 
     @property
     def about(self) -> dict[str, Any]:
@@ -86,8 +89,7 @@ def inspect_clusters(
     labels = read_labels(shown.frame, shown.source)
     found = cluster_sentences(model, shown)
     clusters, distinct = describe_clusters(bank, found), distinct_sentences(found)
-    synthetic = bool((shown.frame["dataset"] == "phantom").all())
-    known = oracle if synthetic else None
+    known = oracle if shown.is_synthetic else None
     return Inspection(
         model=model,
         bank=bank,
@@ -102,7 +104,6 @@ def inspect_clusters(
         plane=principal_plane(distinct.vectors),
         polarities=[polarity(text, known) for text in distinct.texts],
         quality=measure_quality(found, known),
-        synthetic=synthetic,
     )
 
 

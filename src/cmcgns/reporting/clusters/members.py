@@ -1,4 +1,4 @@
-"""What each cluster holds: how many sentences and images, and which wordings stand nearest to its centroid."""
+"""What each cluster holds, how many sentences and images, and which are nearest; the distinct ones on a map."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -80,7 +80,12 @@ def describe_clusters(bank: ClusterBank, found: ClusteredSentences) -> list[Clus
 
 def fullest(clusters: Iterable[Cluster]) -> list[Cluster]:
     """Those that hold a shown sentence, the largest in training first."""
-    return sorted((each for each in clusters if each.sentences), key=lambda each: (-each.share, each.number))
+    return by_share(each for each in clusters if each.sentences)
+
+
+def by_share(clusters: Iterable[Cluster]) -> list[Cluster]:
+    """The largest in training first."""
+    return sorted(clusters, key=lambda each: (-each.share, each.number))
 
 
 def nearest_wordings(found: ClusteredSentences, members: NDArray[np.int64]) -> tuple[Wording, ...]:
@@ -129,3 +134,35 @@ def distinct_sentences(found: ClusteredSentences) -> DistinctSentences:
     sums = torch.zeros(size, found.vectors.shape[1]).index_add_(0, torch.from_numpy(found.text), found.vectors)
     vectors = F.normalize(sums, dim=-1)
     return DistinctSentences(found.texts, counts, pairs[first] % width, occurs[first] / counts, cosine, vectors)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """S points in the plane.
+
+    Attributes:
+        points: (S, 2).
+        explained: share of the variance along each of the two directions.
+    """
+
+    points: NDArray[np.float64]
+    explained: tuple[float, float]
+
+
+def principal_plane(vectors: Tensor) -> Plane:
+    """The first two principal components of (S, D) vectors.
+
+    A component has no sign of its own: the point that lies farthest out is on the positive side, so that equal
+    vectors give equal maps.
+    """
+    centred = vectors.double() - vectors.double().mean(0)
+    left, strength, _ = torch.linalg.svd(centred, full_matrices=False)
+    points = np.zeros((len(vectors), 2))
+    count = min(2, len(strength))
+    found = (left * strength)[:, :count].numpy()
+    farthest = found[np.abs(found).round(9).argmax(0), np.arange(count)]
+    points[:, :count] = found * np.where(farthest < 0, -1, 1)
+    variance = strength.square().numpy()
+    total = variance.sum()
+    shares = [float(part / total) if total > 0 else 0.0 for part in variance[:2]]
+    return Plane(points, (shares[0], shares[1] if count > 1 else 0.0))

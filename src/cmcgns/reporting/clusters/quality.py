@@ -1,6 +1,7 @@
-"""How good the clusters' false and hard negatives are, where it is known what every sentence says."""
+"""What sentences say, where that is known, and how good the clusters' false and hard negatives are by it."""
 
 import math
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,8 @@ from cmcgns.metrics.claims import Claims
 from cmcgns.metrics.cluster_quality import cluster_quality
 from cmcgns.reporting.clusters.sentences import ClusteredSentences
 from cmcgns.training.cluster_log import SentenceOracle
+
+Polarity = Literal["states", "denies", "neither", ""]
 
 MEANINGS = {
     "false_negative_precision": (
@@ -60,3 +63,11 @@ def measure_quality(found: ClusteredSentences, oracle: SentenceOracle | None) ->
     measured, dealt = figures(rows), [figures(random.permutation(rows)) for _ in range(_SHUFFLES)]
     chance = {name: [each[name] for each in dealt if name in each] or [math.nan] for name in measured}
     return {name: (measured[name], float(np.mean(chance[name]))) for name in MEANINGS if name in measured}
+
+
+def polarity(sentence: str, oracle: SentenceOracle | None) -> Polarity:
+    """Whether a sentence states or denies a finding; empty where that is not known."""
+    said = oracle(sentence) if oracle is not None else None
+    if said is None:
+        return ""
+    return "states" if said.stated else "denies" if said.denied else "neither"

@@ -16,8 +16,6 @@ from cmcgns.data.reports.text import normalise_sentence
 from cmcgns.evaluation.study_set import StudySet, as_studies, read_table, trained_on
 from cmcgns.objectives.centroids import Clusters
 from cmcgns.pretrained import BATCH, Pretrained
-from cmcgns.training.run_folder import RunFolder
-from cmcgns.training.seen import open_seen
 
 MOST = 2000  # images; the vectors of all their sentences are kept in memory
 Numbers = NDArray[np.int64]
@@ -85,14 +83,14 @@ def read_split(
     chosen = rows_of_split(pairs, split, ": name one of them with --split")
     pairs.frame = chosen.head(MOST)
     studies = as_studies(model, pairs, data, rebuilds=False)
-    seen = open_seen(RunFolder(model.folder).seen) if model.folder is not None else None
+    trained = trained_on(model, studies)
     return SplitImages(
         source=studies.source,
         frame=studies.frame,
         dataset=studies.dataset,
         split=split,
         total=len(chosen),
-        trained=None if seen is None else int(trained_on(studies, seen.frame).sum()),
+        trained=None if trained is None else int(trained.sum()),
     )
 
 

@@ -11,6 +11,7 @@ from cmcgns.reporting.evaluation.names import (
     CALIBRATION,
     DASH,
     fraction_name,
+    interval_text,
     is_number,
     metric_name,
     number,
@@ -200,6 +201,6 @@ def _line(
     last = [row for row in rows.values() if row][-1:]
     level = kept.chance(selection, last[0]) if last else None
     counts = [(f"{row.n:,}", f"{row.patients:,}") for row in last] or [(DASH, DASH)]
-    ends = (DASH if level is None else number(level), *counts[0])
+    ends = (interval_text(level), *counts[0])
     entries = (Entry(metric_name(metric)), *cells, *map(Entry, ends))
     return Line(protocol_title(protocol, selection.about), entries, code=protocol)

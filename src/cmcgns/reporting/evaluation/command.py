@@ -20,7 +20,7 @@ from cmcgns.evaluation.figures import PRIMARY, figures_of, reliability_of
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.evaluation.results import ResultRow, read_encoder, read_protocol, write_results
-from cmcgns.evaluation.run import EvaluateOptions, Outcome, progress_bars, run_protocols
+from cmcgns.evaluation.run import EvaluateOptions, Outcome, device_of, progress_bars, run_protocols
 from cmcgns.evaluation.select import Pair
 from cmcgns.metrics.classes import LEFT_OUT, NOT_LEARNT
 from cmcgns.metrics.classification import ONE_SCORE
@@ -49,7 +49,6 @@ def run_evaluation(
     """
     console = Console(highlight=False)
     judged = open_encoder(encoder, normalise, image_size, prefix=prefix)
-    options = replace(options, device=device_of(options.device))
     judgement = judge_encoder(judged, pairs, out, options, console)
     print_judgement(judgement, console)
     return 1 if judgement.outcome.failures or not judgement.rows else 0
@@ -70,8 +69,9 @@ def judge_encoder(
     """Run protocols, compute every figure, write `results.jsonl` and the report.
 
     Raises:
-        UserError: another process works in the folder, or it cannot be written to.
+        UserError: no such device, another process works in the folder, or it cannot be written to.
     """
+    options = replace(options, device=device_of(options.device))
     with claimed(out, "evaluate"):
         return _judge(encoder, pairs, out, options, console)
 
@@ -137,24 +137,6 @@ def run_comparison(first: Path, second: Path, out: Path | None) -> None:
         with claimed(out, "compare"):
             write_comparison_rows(out, comparison)
             console.print(f"Open [bold]{escape(str(write_comparison(out, comparison)))}[/bold]")
-
-
-def device_of(name: str) -> str:
-    """The device that `auto` means here, or the one that is named.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, colon, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and not number.isdecimal()):
-        raise UserError(f"--device {name}: auto, cpu, cuda or cuda:NUMBER is expected")
-    if int(number or 0) >= (torch.cuda.device_count() if kind == "cuda" else 1):
-        raise UserError(f"--device {name}: there is no such device here")
-    return name
 
 
 def print_judgement(judgement: Judgement, console: Console) -> None:

@@ -16,18 +16,18 @@ from cmcgns.reporting.evaluation.names import (
     TASKS,
     extent,
     fraction_name,
+    interval_text,
     is_chance,
     is_number,
     lower_is_better,
     metric_name,
-    number,
     paper_order,
     signed,
     span,
 )
 from cmcgns.reporting.evaluation.notices import FEW_PATIENTS, LeakNotice, few_patients
 from cmcgns.reporting.evaluation.pages import write_pages
-from cmcgns.reporting.style import BLUE, FAINT, WIDTH, name_lines, new_figure, style_plot
+from cmcgns.reporting.style import FAINT, WIDTH, draw_difference, name_lines, new_figure, style_plot
 
 A_BETTER, B_BETTER, NOT_CLEAR, UNDEFINED = "A better", "B better", "not clear", "undefined"
 
@@ -71,15 +71,14 @@ def verdict_of(row: ComparisonRow) -> str:
 
 def _line(row: ComparisonRow) -> dict[str, Any]:
     """A line of a table: a row as text; the metric says if lower is better."""
-    a, b = (number(value) if is_number(value) else DASH for value in (row.a, row.b))
     return {
         "protocol": row.protocol,
         "metric": metric_name(row.metric) + (" (lower is better)" if lower_is_better(row.metric) else ""),
         "label": row.label,
         "fraction": fraction_name(row.fraction) or "none",
-        "a": a,
-        "b": b,
-        "difference": signed(row.difference) if is_number(row.difference) else DASH,
+        "a": interval_text(row.a),
+        "b": interval_text(row.b),
+        "difference": interval_text(row.difference, show=signed),
         "interval": span(row.low, row.high, signed) or DASH,
         "verdict": verdict_of(row),
         "is_clear": row.clear,
@@ -164,9 +163,7 @@ def _forest_plot(primary: Sequence[ComparisonRow]) -> dict[str, Figure]:
     style_plot(axes, "", "Difference: A minus B")
     axes.axvline(0, color=FAINT, linewidth=1.2)
     for place, (row, value, low, high) in enumerate(shown):
-        filled = BLUE if row.clear else "white"
-        axes.hlines(place, low, high, color=BLUE, linewidth=2)
-        axes.plot(value, place, "o", markersize=7, color=BLUE, markerfacecolor=filled, zorder=3)
+        draw_difference(axes, place, value, low, high, row.clear)
     about = ((row.protocol, metric_name(row.metric), fraction_name(row.fraction)) for row, *_ in shown)
     name_lines(figure, axes, [", ".join(part for part in parts if part) for parts in about])
     return {"comparison-primary": figure}
@@ -175,4 +172,4 @@ def _forest_plot(primary: Sequence[ComparisonRow]) -> dict[str, Figure]:
 def _order(name: str) -> tuple[int, int, int, str]:
     """By the task that the protocol's own name ends in."""
     base = name.partition("/")[0].replace("-", "_")
-    return paper_order(name, next((task for task in TASKS if base.endswith(task)), ""))
+    return paper_order(name, max((task for task in TASKS if base.endswith(task)), key=len, default=""))

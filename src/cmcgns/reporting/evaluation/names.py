@@ -35,7 +35,11 @@ def span(low: float | None, high: float | None, show: Callable[[float], str] = n
 
 
 def interval_text(
-    value: float | None, low: float | None, high: float | None, show: Callable[[float], str] = number, none: str = ""
+    value: float | None,
+    low: float | None = None,
+    high: float | None = None,
+    show: Callable[[float], str] = number,
+    none: str = "",
 ) -> str:
     """`0.872 (0.851 to 0.893)`; `none` in place of an interval that is not there; a dash for no figure."""
     ends = span(low, high, show) or none

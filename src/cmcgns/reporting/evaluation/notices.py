@@ -9,8 +9,9 @@ from typing import Any, get_args
 
 from cmcgns.common.errors import UserError
 from cmcgns.evaluation.results import ENCODER, ResultRow, cells_of, read_predictions, read_protocol
-from cmcgns.evaluation.task_settings.of_texts import SIDE_ACCURACY
+from cmcgns.evaluation.task_settings.of_texts import MAP_AUROC, SIDE_ACCURACY
 from cmcgns.metrics.measure import ENOUGH, LEAST
+from cmcgns.objectives.objective import MapKind
 from cmcgns.pretrained.model import By
 from cmcgns.reporting.evaluation.names import extent, is_legacy, protocol_title
 from cmcgns.reporting.evaluation.selection import Selection
@@ -76,13 +77,10 @@ def _codes(names: Iterable[str]) -> str:
 
 
 _FIXED = {
-    "auroc": 0.5,
-    "map_auroc": 0.5,
-    "auroc_rare": 0.5,
+    **dict.fromkeys(("auroc", "auroc_rare", MAP_AUROC), 0.5),
+    **dict.fromkeys((f"{MAP_AUROC}_{kind}" for kind in get_args(MapKind)), 0.5),
     **dict.fromkeys((f"{SIDE_ACCURACY}_{by}" for by in get_args(By)), 0.5),
-    "cnr_similarity": 0.0,
-    "cnr_attention": 0.0,
-    "cnr_default": 0.0,
+    **dict.fromkeys(("cnr_similarity", "cnr_attention", "cnr_default"), 0.0),
 }  # whatever the data
 
 

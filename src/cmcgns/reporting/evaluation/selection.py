@@ -34,7 +34,7 @@ class Selection:
         failures: Iterable[tuple[str, str, str]] = (),
     ) -> None:
         self.rows, self.about = tuple(rows), protocols
-        self._failed = {(protocol, cell.partition("-percent")[0] if cell else "") for protocol, cell, _ in failures}
+        self._failed = {(protocol, cell.partition("-percent")[0]) for protocol, cell, _ in failures}
         tasks = {row.protocol: row.task for row in rows}
         self.tasks = tasks
         self.protocols = sorted(tasks, key=lambda name: paper_order(name, tasks[name]))

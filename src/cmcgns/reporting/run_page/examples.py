@@ -1,6 +1,5 @@
 """Examples of a run: retrieval in both directions."""
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +7,9 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from cmcgns.common.page import data_url
+from cmcgns.data.images.read import encode_image
 from cmcgns.reporting.run_page.heat_maps import choose_rows
 from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
 from cmcgns.reporting.style import (
@@ -51,9 +50,8 @@ def show_retrieval(studies: EncodedStudies) -> dict[str, Any]:
 
 def _thumbnail(image: Floats) -> Markup:
     """An (S, S) image in [-1, 1]."""
-    buffer = io.BytesIO()
-    Image.fromarray(((image + 1) * 127.5).round().clip(0, 255).astype(np.uint8)).save(buffer, format="PNG")
-    return data_url("png", buffer.getvalue())
+    pixels = ((image + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    return data_url("png", encode_image(pixels, lossless=True))
 
 
 def _find(studies: EncodedStudies, row: int, by_report: bool, shown: int) -> Retrieved:

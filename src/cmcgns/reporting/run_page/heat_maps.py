@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,13 +14,11 @@ from cmcgns.data.manifest import LABEL
 from cmcgns.data.pairs.batch import BatchRequest
 from cmcgns.pretrained import Pretrained
 from cmcgns.pretrained.phrase_maps import to_pixels
-from cmcgns.pretrained.prompts import PromptBook, load_prompts, speaks_of_side
-from cmcgns.reporting.run_page.studies import EncodedStudies, Floats
+from cmcgns.reporting.run_page.studies import EncodedStudies, Floats, Statement
 from cmcgns.reporting.style import (
     INK,
     OVERLAY,
     SMALL,
-    Box,
     colour_bar,
     draw_boxes,
     new_figure,
@@ -29,40 +28,14 @@ from cmcgns.reporting.style import (
 )
 
 _EXAMPLES, _SIDE = 6, 256
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A sentence that states a finding, and the boxes of what it names."""
-
-    row: int
-    sentence: int
-    label: str
-    boxes: tuple[Box, ...]
-
-
-def statements(studies: EncodedStudies) -> list[Statement]:
-    """All sentences that state a finding with a box, in order; a sentence of two findings counts once for each."""
-    found, book = [], book_of(studies)
-    for row, boxes in enumerate(studies.boxes):
-        for label in dict.fromkeys(box.label for box in boxes):
-            for number, sentence in enumerate(studies.sentences[row]):
-                named = tuple(box for box in boxes if box.label == label and speaks_of_side(sentence, box.side))
-                if named and book.states(sentence, label):
-                    found.append(Statement(row, number, label, named))
-    return found
-
-
-def book_of(studies: EncodedStudies) -> PromptBook:
-    """The words that tell what a sentence of these studies is about."""
-    names = studies.frame.get("dataset", ())
-    return load_prompts("phantom" if set(names) == {"phantom"} else "built-in")
+Scale = tuple[float, float]
+"""Values at which the colours of all maps of a page begin and end."""
 
 
 def choose_statements(studies: EncodedStudies, count: int) -> list[Statement]:
     """The first statement of every label, then the second ones, no study twice: nothing is chosen by its result."""
     by_label: dict[str, list[Statement]] = {}
-    for statement in statements(studies):
+    for statement in studies.statements:
         by_label.setdefault(statement.label, []).append(statement)
     chosen: list[Statement] = []
     while len(chosen) < count and any(by_label.values()):
@@ -103,14 +76,6 @@ class Example:
     absent: HeatMap | None
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Values at which the colours of all maps of a page begin and end."""
-
-    low: float
-    high: float
-
-
 def show_heat_maps(studies: EncodedStudies) -> dict[str, Any]:
     """The section of the first sentences that state each finding, or why there is none."""
     model = studies.model
@@ -118,7 +83,7 @@ def show_heat_maps(studies: EncodedStudies) -> dict[str, Any]:
         return {"absent": f"No map of phrases was trained: {reason}."}
     if not any(studies.boxes):
         return {"absent": "The table gives no finding boxes, so there is no true place to compare with."}
-    if not statements(studies):
+    if not studies.statements:
         return {"absent": "No sentence was found that states a finding with a box."}
     examples = make_examples(studies, _EXAMPLES)
     scale = scale_of(model, examples)
@@ -135,8 +100,7 @@ def show_heat_maps(studies: EncodedStudies) -> dict[str, Any]:
 
 def make_examples(studies: EncodedStudies, count: int) -> list[Example]:
     """The first statements of each finding, with their maps."""
-    said = statements(studies)
-    first = {statement.label: statement for statement in reversed(said)}
+    first = {statement.label: statement for statement in reversed(studies.statements)}
     examples = []
     for statement in choose_statements(studies, count):
         there = _findings(studies, statement.row, first)
@@ -152,13 +116,13 @@ def make_examples(studies: EncodedStudies, count: int) -> list[Example]:
 
 def _findings(studies: EncodedStudies, row: int, labels: Iterable[str]) -> set[str]:
     """Which of some findings a study has, as far as boxes, its report or a label say: not every finding has a box."""
-    book, about, boxed = book_of(studies), studies.frame.iloc[row], {box.label for box in studies.boxes[row]}
+    about, boxed = studies.frame.iloc[row], {box.label for box in studies.boxes[row]}
     return {
         label
         for label in labels
         if label in boxed
-        or about.get(f"{LABEL}{label}") == 1
-        or any(book.states(sentence, label) for sentence in studies.sentences[row])
+        or pd.to_numeric(about.get(f"{LABEL}{label}", ""), errors="coerce") == 1  # text in a csv table, or pd.NA
+        or any(studies.book.states(sentence, label) for sentence in studies.sentences[row])
     }
 
 
@@ -174,15 +138,15 @@ def _maps(studies: EncodedStudies, row: int, texts: list[str]) -> Floats:
 def scale_of(model: Pretrained, examples: Sequence[Example]) -> Scale:
     """As the run's validation says; of a run that kept nothing, the range of all maps that are shown."""
     if model.map_range is not None:
-        return Scale(*model.map_range)
+        return model.map_range
     shown = [each.values for example in examples for each in (example.present, example.absent) if each]
-    return Scale(min(float(each.min()) for each in shown), max(float(each.max()) for each in shown))
+    return min(float(each.min()) for each in shown), max(float(each.max()) for each in shown)
 
 
 def show_overlay(axes: Axes, values: Floats, scale: Scale) -> Any:
     """A map (h, w) over a radiograph; returns what a colour bar needs."""
     fine = to_pixels(torch.from_numpy(values).flatten()[None], (_SIDE, _SIDE))[0].numpy()
-    return show_map(axes, fine, cmap=OVERLAY, vmin=scale.low, vmax=scale.high)
+    return show_map(axes, fine, cmap=OVERLAY, vmin=scale[0], vmax=scale[1])
 
 
 def draw_heat_maps(studies: EncodedStudies, examples: list[Example], scale: Scale) -> Figure:

@@ -1,5 +1,6 @@
 """Examples of a run: masked radiographs, or what else is its target, rebuilt with two reports."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmcgns.data.pairs.batch import BatchRequest
+from cmcgns.data.pairs.batch import Batch, BatchRequest
 from cmcgns.metrics.overlap import box_masks
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, covered_pixels, draw_hidden
 from cmcgns.objectives.reconstruction_targets import restore_patches
@@ -22,10 +23,10 @@ from cmcgns.reporting.style import (
     INK,
     SMALL,
     TEXT,
+    colour_bar,
     cover,
     draw_boxes,
     new_figure,
-    range_bar,
     show_map,
     show_radiograph,
 )
@@ -74,20 +75,22 @@ def _rebuild(studies: EncodedStudies, row: int) -> Rebuilt:
     method, net = studies.model.method, studies.model.task.model
     assert method is not None and method.reconstruction is not None  # noqa: PT018 - else there is no section
     rebuilding, hidden = method.reconstruction, _choose_mask(studies, row)
-    batch = studies.dataset[BatchRequest(np.array([row]))]
-    image = rebuilding.images(batch)
+    batch, other = _batch(studies, row), other_report(studies, row)
+    features, image = net(batch), rebuilding.images(batch)
     covered = rebuilding.region(hidden, image)
-    patches = rebuilding.seen_patches(net, studies.patches[row][None], batch.images, hidden)
-    target = method.target(net, net(batch), batch)
+    patches = rebuilding.seen_patches(net, features.patches, batch.images, hidden)
+    target = method.target(net, features, batch)
     picture = _Picture(rebuilding, rebuilding.plain(batch), target)
-    other = other_report(studies, row)
     rebuilt = []
-    for source in (row, other):
-        sentences = studies.sentence_features[source][None]
-        mask = torch.ones(sentences.shape[:2], dtype=torch.bool)
-        output = rebuilding.reconstruct(patches, hidden, sentences, mask, method.attention)
+    for source in (batch, _batch(studies, other)):
+        sentences = (features if source is batch else net(source)).sentences
+        output = rebuilding.reconstruct(patches, hidden, sentences, source.sentence_mask, method.attention)
         rebuilt.append(torch.where(covered, picture(output), picture(target))[0, 0].numpy())
     return Rebuilt(row, other, image[0, 0].numpy(), covered[0, 0].numpy(), picture(target)[0, 0].numpy(), *rebuilt)
+
+
+def _batch(studies: EncodedStudies, row: int) -> Batch:
+    return studies.dataset[BatchRequest(np.array([row]))]
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def other_report(studies: EncodedStudies, row: int) -> int:
 def _choose_mask(studies: EncodedStudies, row: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(row)
     size, ratio = studies.dataset.settings.image_size, studies.model.recipe.objective.mask_ratio
-    masks = draw_hidden(DRAWS, studies.patches.shape[1], ratio, generator)
+    masks = draw_hidden(DRAWS, math.prod(studies.grid), ratio, generator)
     corners = size * np.array([(box.x0, box.y0, box.x1, box.y1) for box in studies.boxes[row]], dtype=np.float64)
     inside = box_masks([corners], size)[0]
     covered = (covered_pixels(masks, studies.grid, (size, size))[:, 0] * inside).sum((1, 2))
@@ -155,7 +158,8 @@ def draw_reconstructions(studies: EncodedStudies, examples: list[Rebuilt]) -> Fi
             if line == 0:
                 axes.set_title(head, fontsize=TEXT, color=INK, pad=7)
         _name_findings(axes_of_row[0], studies, example.row)
-    range_bar(axes_of_row[-1], drawn, digits=2)
+    below = axes_of_row[-1].inset_axes((0.0, -0.09, 1.0, 0.04))
+    colour_bar(figure, below, drawn, digits=2)
     return figure
 
 

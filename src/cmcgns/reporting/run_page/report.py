@@ -119,7 +119,7 @@ def _render(studies: EncodedStudies, results: dict[str, Any], **parts: Any) -> s
         duration=duration,
         clear=is_clear,
         masks=DRAWS,
-        synthetic=studies.frame["dataset"][0] == "phantom",
+        synthetic=studies.is_synthetic,
         **parts,
     )
 

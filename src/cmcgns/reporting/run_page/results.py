@@ -19,23 +19,18 @@ _NOTHING: Ends = {"value": None, "low": None, "high": None}
 
 @dataclass(frozen=True)
 class ResultLine:
-    """A row of the table of results; `chance` is what guessing gives, where that has a fixed value."""
+    """A row of the table of results; `short` is its name in the bars, where it has one."""
 
     key: str
     task: str
     metric: str
     name: str
-    short: str
-    chance: float | None
+    short: str = ""
 
 
 MEASURES = tuple(ResultLine(**row) for row in packaged_yaml("cmcgns.reporting.run_page", "measures.yaml"))
 # Shares between 0 and 1; a contrast-to-noise ratio has no place on their axis.
-_BARS = tuple(
-    measure
-    for measure in MEASURES
-    if measure.key in ("linear_auroc", "zero_shot_auroc", "report_to_image_r10", "grounding_pointing")
-)
+_BARS = tuple(measure for measure in MEASURES if measure.short)
 
 
 def headline(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -52,7 +47,7 @@ def headline(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             "pretrained": interval(first[key]),
             "random": interval(second.get(key)),
             "difference": interval(paired.get(key), signed=True),
-            "chance": names.DASH if chance.get(key) is None else names.number(chance[key]),
+            "chance": names.interval_text(chance.get(key)),
             "decided": is_clear(paired.get(key)),
         }
         for measure in MEASURES
@@ -88,7 +83,7 @@ def is_clear(values: Ends | None) -> bool:
 
 def number(value: float | None) -> str:
     """Two digits, or a dash for what is missing or undefined."""
-    return names.number(value, 2) if names.is_number(value) else names.DASH
+    return names.interval_text(value, show=partial(names.number, digits=2))
 
 
 def duration(seconds: float) -> str:

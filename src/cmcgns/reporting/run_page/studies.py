@@ -1,6 +1,7 @@
 """Studies that a run did not train on, as its encoders see them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,25 @@ from cmcgns.data.images.read import read_image
 from cmcgns.data.pairs.batch import evaluation_order
 from cmcgns.data.pairs.rows import PairTable
 from cmcgns.evaluation.study_set import StudySet, as_studies, read_table, trained_on
-from cmcgns.pretrained import Pretrained
+from cmcgns.pretrained import BATCH, Pretrained
+from cmcgns.pretrained.prompts import PromptBook, load_prompts, speaks_of_side
 from cmcgns.reporting.clusters.bank import lacks_bank
 from cmcgns.reporting.clusters.sentences import ClusteredSentences, clustered
 from cmcgns.reporting.style import Box
 from cmcgns.settings.config import DataSettings
-from cmcgns.training.run_folder import RunFolder
-from cmcgns.training.seen import SeenFile, open_seen
 
 Floats = NDArray[np.float32]
-_STUDIES = 1000  # enough to look at; features of all of them are kept in memory
+_STUDIES = 1000  # enough to look at; embeddings of all of them are kept in memory
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence that states a finding, and the boxes of what it names."""
+
+    row: int
+    sentence: int
+    label: str
+    boxes: tuple[Box, ...]
 
 
 @dataclass(frozen=True)
@@ -40,10 +50,7 @@ class EncodedStudies(StudySet):
         boxes: findings with a place; empty where the table has none.
         image: (n, D) unit image embeddings.
         report: (n, D) unit report embeddings.
-        patches: (n, P, D) f_I.
-        sentence_features: per study (m, D) f_R.
         clustered: all sentences with their clusters; None without a bank that has started.
-        grid: (h, w) of the patches.
     """
 
     model: Pretrained
@@ -52,10 +59,12 @@ class EncodedStudies(StudySet):
     boxes: list[list[Box]]
     image: Tensor
     report: Tensor
-    patches: Tensor
-    sentence_features: list[Tensor]
     clustered: ClusteredSentences | None
-    grid: tuple[int, int]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the patches."""
+        return self.model.task.model.image_encoder.grid
 
     @property
     def report_text(self) -> NDArray[np.int64]:
@@ -66,6 +75,23 @@ class EncodedStudies(StudySet):
     def shown(self) -> str:
         """The studies in words."""
         return f"{len(self)} studies of the {f'split “{self.split}”' if self.split else 'table'}"
+
+    @cached_property
+    def book(self) -> PromptBook:
+        """The words that tell what a sentence of these studies is about."""
+        return load_prompts("phantom" if self.is_synthetic else "built-in")
+
+    @cached_property
+    def statements(self) -> list[Statement]:
+        """All sentences that state a finding with a box, in order; one of two findings counts once for each."""
+        found = []
+        for row, boxes in enumerate(self.boxes):
+            for label in dict.fromkeys(box.label for box in boxes):
+                for number, sentence in enumerate(self.sentences[row]):
+                    named = tuple(box for box in boxes if box.label == label and speaks_of_side(sentence, box.side))
+                    if named and self.book.states(sentence, label):
+                        found.append(Statement(row, number, label, named))
+        return found
 
     def fine_pixels(self, row: int) -> Floats:
         """(S, S) what the encoder sees, in [-1, 1], in more pixels than it gets."""
@@ -86,8 +112,8 @@ def encode_studies(model: Pretrained, manifest: Path, images: Path | None = None
         UserError: a manifest or image that cannot be read, or no study that is new to the run.
     """
     pairs, data = read_table(model, manifest, images)
-    seen = open_seen(RunFolder(model.folder).seen) if model.folder is not None else None
-    pairs.frame, split = _choose_rows(pairs, data, seen)
+    trained = trained_on(model, pairs)
+    pairs.frame, split = _choose_rows(pairs, data, trained)
     studies = as_studies(model, pairs, data)
     return EncodedStudies(
         source=studies.source,
@@ -95,15 +121,15 @@ def encode_studies(model: Pretrained, manifest: Path, images: Path | None = None
         dataset=studies.dataset,
         model=model,
         split=split,
-        unseen=seen is not None or split not in ("", data.train_split),
+        unseen=trained is not None or split not in ("", data.train_split),
         boxes=_read_boxes(studies.frame, data),
         **_encode(model, studies),
     )
 
 
-def _choose_rows(pairs: PairTable, data: DataSettings, seen: SeenFile | None) -> tuple[pd.DataFrame, str]:
+def _choose_rows(pairs: PairTable, data: DataSettings, trained: pd.Series | None) -> tuple[pd.DataFrame, str]:
     """The first rows that were not trained on, and their split."""
-    frame = pairs.frame if seen is None else pairs.frame[~trained_on(pairs, seen.frame)]
+    frame = pairs.frame if trained is None else pairs.frame[~trained]
     for split in ("test", data.val_split):
         rows = frame[frame["split"] == split]
         if len(rows):
@@ -115,25 +141,19 @@ def _choose_rows(pairs: PairTable, data: DataSettings, seen: SeenFile | None) ->
 
 @torch.no_grad()
 def _encode(model: Pretrained, studies: StudySet) -> dict[str, Any]:
-    image, report, patches, sentences, clusters = [], [], [], [], []
+    image, report, clusters = [], [], []
     bank = model.method if lacks_bank(model) is None else None
-    for request in evaluation_order(len(studies), 64):
+    for request in evaluation_order(len(studies), BATCH):
         batch = studies.dataset[request]
         features = model.task.model(batch)
         image.append(features.image_global)
         report.append(features.report_global)
-        patches.append(features.patches)
-        for rows, mask in zip(features.sentences, batch.sentence_mask, strict=True):
-            sentences.append(rows[mask])
         if bank is not None:
             clusters.append((*bank.assign(features, batch), batch.sentence_mask))
     return {
         "image": F.normalize(torch.cat(image), dim=-1),
         "report": F.normalize(torch.cat(report), dim=-1),
-        "patches": torch.cat(patches),
-        "sentence_features": sentences,
         "clustered": clustered(studies.sentences, clusters) if clusters else None,
-        "grid": model.task.model.image_encoder.grid,
     }
 
 
