@@ -18,8 +18,9 @@ from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_bytes
 from cmcgns.common.processes import worker_pool
+from cmcgns.data.boxes import boxes_text
 from cmcgns.data.images.files import open_picture
-from cmcgns.data.manifest import LABEL, SYNTHETIC, boxes_text, write_manifest
+from cmcgns.data.manifest import LABEL, SYNTHETIC, write_manifest
 from cmcgns.phantom.hard import HARD_FINDINGS, make_hard_study
 from cmcgns.phantom.study import PATIENT_BLOCK, Study, check_side, make_study
 
