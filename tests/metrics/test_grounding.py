@@ -7,7 +7,7 @@ import torch
 from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import place_boxes
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
-from cmcgns.pretrained.phrase_maps import to_pixels
+from cmcgns.objectives.phrase_maps import to_pixels
 
 
 def boxes(*corners: tuple[float, float, float, float]) -> np.ndarray:

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from cmcgns.common.downloads import not_the_file
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import explain
+from cmcgns.common.files import explain, not_the_file
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -15,7 +15,7 @@ from cmcgns.data.images.place import centre_crop, place_boxes
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.task_settings.base import Target
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
-from cmcgns.pretrained.phrase_maps import grid_side
+from cmcgns.objectives.phrase_maps import grid_side
 
 _ROUNDING = 1e-6  # of a mean in single precision
 _INSIDE = 0.5 - _ROUNDING  # half of a patch

@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cmcgns.common.downloads import not_the_file
 from cmcgns.common.errors import UserError, one_line, shortened
-from cmcgns.common.files import explain
+from cmcgns.common.files import explain, not_the_file
 from cmcgns.common.remote import is_url, location_of
 from cmcgns.models.checked_tensors import has_checksum, read_tensors
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal, Protocol
 
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError, did_you_mean
@@ -14,7 +13,7 @@ from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives.global_alignment import LogitScale
 from cmcgns.settings.config import ObjectiveSettings, Settings
-from cmcgns.settings.yaml import explain
+from cmcgns.settings.yaml import validated
 
 Stage = Literal["alignment", "reconstruction"]
 STAGES: tuple[Stage, ...] = ("alignment", "reconstruction")
@@ -96,10 +95,7 @@ class Objective(nn.Module, ABC):
         chosen = settings.model_dump(exclude_defaults=True)
         if ignored := [f"objective.{name}" for name in chosen if name not in cls.reads | {"name", "options"}]:
             raise UserError(f"objective.name={settings.name} does not read {', '.join(ignored)}: leave the default")
-        try:
-            return cls.Options.model_validate(settings.options)
-        except ValidationError as error:
-            raise UserError(explain(error, cls.Options, f"objective.options of {settings.name}")) from None
+        return validated(cls.Options, settings.options, f"objective.options of {settings.name}")
 
     @abstractmethod
     def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:

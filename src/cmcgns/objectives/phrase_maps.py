@@ -14,10 +14,16 @@ Five ways, none of which is trained with boxes:
   sentence that looks for itself and as a whole report, find it (query-matched form only).
 """
 
+import math
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from cmcgns.common.errors import UserError
+from cmcgns.data.images.place import place_in_square
 from cmcgns.models.model import ImageReportModel
 from cmcgns.objectives.objective import MapKind, Objective
 
@@ -51,3 +57,33 @@ def patch_maps(
     assert reader is not None  # else the objective lacks the map
     found = reader.gated_products if kind == "gated" else reader.weights
     return found(patches.float(), queries).transpose(1, 2)
+
+
+def grid_side(patches: int) -> int:
+    """h of P = h · h patches.
+
+    Raises:
+        UserError: P is no square number.
+    """
+    side = math.isqrt(patches)
+    if side * side != patches:
+        raise UserError(f"{patches} patches form no square grid")
+    return side
+
+
+def to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, P) maps over a square grid, row-major -> (N, H, W), interpolated between the patches' centres.
+
+    Raises:
+        UserError: P is no square number.
+    """
+    side = grid_side(maps.shape[1])
+    grid = maps.unflatten(1, (1, side, side))
+    return F.interpolate(grid, size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def unpad(values: Tensor, width: int, height: int) -> NDArray[np.float32]:
+    """(P,) of the square that the encoder saw -> (height, width) of the picture inside it."""
+    side = max(width, height)
+    square = to_pixels(values[None], (side, side))[0].cpu().numpy()
+    return np.ascontiguousarray(square[place_in_square(width, height, side).inside])

@@ -17,10 +17,9 @@ from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.objectives.cmcgns import CMCGNS
 from cmcgns.objectives.objective import MapKind
-from cmcgns.objectives.phrase_maps import patch_maps
+from cmcgns.objectives.phrase_maps import patch_maps, unpad
 from cmcgns.pretrained.arguments import as_list, check_texts
 from cmcgns.pretrained.embed import BATCH, Embedder, Floats
-from cmcgns.pretrained.phrase_maps import unpad
 from cmcgns.pretrained.prompts import Ensembles
 from cmcgns.pretrained.zero_shot import Prompts, label_prompts, probability, prototype_cosines
 from cmcgns.training.joint_scores import JointScores

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
 from cmcgns.common.packaged import packaged_text
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.settings.config import Settings
-from cmcgns.settings.yaml import explain, parse_mapping, read_mapping_file
+from cmcgns.settings.yaml import parse_mapping, read_mapping_file, validated
 
 Sentences = Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -207,13 +207,7 @@ def read_prompts(path: Path) -> dict[str, LabelPrompts]:
 
 
 def _validate(content: Mapping[Any, Any], where: str) -> dict[str, LabelPrompts]:
-    entries = {}
-    for label, value in content.items():
-        try:
-            entries[str(label)] = LabelPrompts.model_validate(value)
-        except ValidationError as error:
-            raise UserError(explain(error, LabelPrompts, f"{where}, label {label}")) from None
-    return entries
+    return {str(label): validated(LabelPrompts, value, f"{where}, label {label}") for label, value in content.items()}
 
 
 def _book(name: str, labels: Mapping[str, LabelPrompts], ensemble: bool) -> PromptBook:

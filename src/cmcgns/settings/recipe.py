@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from cmcgns.common.errors import UserError
 from cmcgns.common.packaged import packaged_names
 from cmcgns.settings.config import ObjectiveSettings, Recipe
-from cmcgns.settings.yaml import apply_overrides, explain, merge, named_text, parse_mapping
+from cmcgns.settings.yaml import apply_overrides, merge, named_text, parse_mapping, validated
 
 
 def list_recipes() -> list[str]:
@@ -43,10 +43,7 @@ def parse_recipe(settings: Any, source: str) -> Recipe:
     Raises:
         UserError: one line for every offending key.
     """
-    try:
-        return Recipe.model_validate(_with_defaults(settings))
-    except ValidationError as error:
-        raise UserError(explain(error, Recipe, f"recipe {source}", "cmcgns recipes default")) from None
+    return validated(Recipe, _with_defaults(settings), f"recipe {source}", "cmcgns recipes default")
 
 
 def parse_stored_recipe(settings: Any, source: str) -> Recipe:

@@ -3,19 +3,20 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from cmcgns.common.errors import MOST_QUOTED, UserError, did_you_mean, first_of, shortened
-from cmcgns.common.files import explain as explain_place
+from cmcgns.common.files import explain
 from cmcgns.common.packaged import packaged_names, packaged_text
 
 MOST_BYTES = 1 << 20  # of a file of settings
 
 _LONGEST_NUMBER = 100  # digits; parsing takes time with their square
 _NUMBERS = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp", "binary"))
+Model = TypeVar("Model", bound=BaseModel)
 _LISTED = 20  # offending keys of one file
 
 
@@ -81,7 +82,7 @@ def read_settings_text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise UserError(explain_place(error, path, "read")) from error
+        raise UserError(explain(error, path, "read")) from error
     if len(content) > MOST_BYTES:
         raise UserError(_too_long(str(path)))
     try:
@@ -163,18 +164,24 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def explain(error: ValidationError, model: type[BaseModel], source: str, command: str = "") -> str:
-    """A message with one line for every offending key.
+def validated(model: type[Model], content: Any, source: str, command: str = "") -> Model:
+    """Settings that were checked.
 
     Args:
-        error: of the validation.
-        model: that the settings were to be.
-        source: named first.
+        model: that they are to be.
+        content: as read.
+        source: named first in messages.
         command: that prints all keys; empty: there is none, and they are listed.
+
+    Raises:
+        UserError: one line for every offending key.
     """
-    details = error.errors(include_url=False)
-    lines = first_of(details, _LISTED, lambda detail: _explain(dict(detail), model, command))
-    return f"{source}:\n  " + "\n  ".join(lines)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        lines = first_of(details, _LISTED, lambda detail: _explain(dict(detail), model, command))
+        raise UserError(f"{source}:\n  " + "\n  ".join(lines)) from None
 
 
 def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> str:

@@ -7,21 +7,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from cmcgns.common.errors import UserError, shortened
 from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.objectives.objective import find_objective
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import load_recipe
-from cmcgns.settings.yaml import apply_overrides, explain, named_text, parse_mapping
+from cmcgns.settings.yaml import apply_overrides, named_text, parse_mapping, validated
 from cmcgns.study.plan import Job, Judging, Plan, refuse_unknown
 from cmcgns.study.settings import CellSettings, JudgeSettings, MeasureSettings, PhantomData, StudySettings
 from cmcgns.training.task import try_out
 
-Model = TypeVar("Model", bound=BaseModel)
 _SEED = "training.seed"
 
 
@@ -65,17 +64,10 @@ def _settings(content: dict[str, Any], where: str) -> StudySettings:
     for key, model in parts.items():
         if isinstance(content.get(key), list):
             entries = enumerate(content[key], 1)
-            content[key] = [_checked(model, each, f"{where}, {key}, entry {number}") for number, each in entries]
+            content[key] = [validated(model, each, f"{where}, {key}, entry {number}") for number, each in entries]
     if isinstance(content.get("data"), dict):
-        content["data"] = _checked(PhantomData, content["data"], f"{where}, data")
-    return _checked(StudySettings, content, where)
-
-
-def _checked(model: type[Model], content: Any, where: str) -> Model:
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise UserError(explain(error, model, where)) from None
+        content["data"] = validated(PhantomData, content["data"], f"{where}, data")
+    return validated(StudySettings, content, where)
 
 
 def _cells(settings: StudySettings, where: str) -> list[CellSettings]:
@@ -86,7 +78,7 @@ def _cells(settings: StudySettings, where: str) -> list[CellSettings]:
     for choice in product(*(axis.items() for axis in settings.grid.values())) if settings.grid else ():
         name = "+".join(label for label, _ in choice)
         content = {"name": name, "set": [override for _, overrides in choice for override in overrides]}
-        cells.append(_checked(CellSettings, content, f"{where}: grid"))
+        cells.append(validated(CellSettings, content, f"{where}: grid"))
     if not cells:
         raise UserError(f"{where}: grid: an axis has no labels")
     # Some disks do not tell capitals from small letters.

@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from cmcgns.common.downloads import not_the_file
 from cmcgns.common.errors import UserError, one_line
+from cmcgns.common.files import not_the_file
 from cmcgns.common.remote import MAX_IMAGE, NamedBytes, is_url, read_bytes
 from cmcgns.data.images.place import MAX_PIXELS, check_size
 

@@ -7,11 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from cmcgns.common.errors import UserError
 from cmcgns.common.packaged import packaged_names
-from cmcgns.settings.yaml import explain, named_text, parse_mapping
+from cmcgns.settings.yaml import named_text, parse_mapping, validated
 
 READ = ("findings", "impression")
 # Sections that a heading in small letters may open within a line; "Note: …" is a sentence of the findings.
@@ -129,10 +128,7 @@ def load_rules(name_or_path: str | Path) -> SectionRules:
     """
     name = str(name_or_path)
     text = named_text("rule file", name, "cmcgns.data.reports", "rules")
-    try:
-        return SectionRules.model_validate(parse_mapping(text, name))
-    except ValidationError as error:
-        raise UserError(explain(error, SectionRules, f"rule file {name}")) from None
+    return validated(SectionRules, parse_mapping(text, name), f"rule file {name}")
 
 
 def fold(words: str) -> str:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.common.packaged import packaged_names, packaged_text
 from cmcgns.evaluation.task_settings import TaskSettings, find_task_settings, task_names
 from cmcgns.pretrained.prompts import SOURCES, later_wording, read_prompts
 from cmcgns.settings.config import Settings
-from cmcgns.settings.yaml import apply_overrides, explain, merge, parse_mapping, read_mapping_file
+from cmcgns.settings.yaml import apply_overrides, merge, parse_mapping, read_mapping_file, validated
 
 Kind = TypeVar("Kind", bound=TaskSettings)
 
@@ -158,17 +158,10 @@ def load_protocol(name: str, overrides: Sequence[str] = ()) -> EvaluationProtoco
         content["id"] = f"{content.get('id', '')}+{digest}"
     _inline_prompts(content, name)
     command = f"cmcgns protocols show {_like(content)}"
-    try:
-        protocol = EvaluationProtocol.model_validate(content)
-    except ValidationError as error:
-        raise UserError(explain(error, EvaluationProtocol, f"protocol {shortened(name)}", command)) from None
-    try:
-        settings = protocol.task_settings
-    except ValidationError as error:
-        raise UserError(
-            explain(error, find_task_settings(protocol.task), f"protocol {shortened(name)}, settings", command)
-        ) from None
-    _check_primary(protocol, settings.figures, f"protocol {shortened(name)}")
+    where = f"protocol {shortened(name)}"
+    protocol = validated(EvaluationProtocol, content, where, command)
+    settings = validated(find_task_settings(protocol.task), protocol.settings, f"{where}, settings", command)
+    _check_primary(protocol, settings.figures, where)
     return protocol
 
 

@@ -23,7 +23,7 @@ from cmcgns.evaluation.task_settings.of_texts import GroundingSettings, PhraseKi
 from cmcgns.metrics.measure import Array, Measures, label_means
 from cmcgns.metrics.overlap import box_masks, contrast_to_noise, mean_overlap, pointing_game
 from cmcgns.objectives.objective import MapKind
-from cmcgns.pretrained.phrase_maps import to_pixels
+from cmcgns.objectives.phrase_maps import to_pixels
 from cmcgns.pretrained.prompts import Ensembles, PromptBook, load_prompts, speaks_of_side
 
 _IMAGES = 32  # encoded at a time

@@ -25,8 +25,8 @@ from cmcgns.metrics.measure import Array, Measures
 from cmcgns.metrics.overlap import dice_and_iou, label_overlap_measures
 from cmcgns.metrics.ranking import BoolArray, FloatArray, IntArray
 from cmcgns.objectives.objective import MapKind
+from cmcgns.objectives.phrase_maps import to_pixels
 from cmcgns.pretrained import Pretrained
-from cmcgns.pretrained.phrase_maps import to_pixels
 from cmcgns.pretrained.prompts import Ensembles, load_prompts
 
 CUTS = np.r_[np.arange(0, 1, 0.02), 0.99]

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from cmcgns.data.manifest import LABEL
 from cmcgns.data.pairs.batch import BatchRequest
+from cmcgns.objectives.phrase_maps import to_pixels
 from cmcgns.pretrained import Pretrained
-from cmcgns.pretrained.phrase_maps import to_pixels
 from cmcgns.reporting.run_page.studies import EncodedStudies, Floats, Statement
 from cmcgns.reporting.style import (
     INK,
