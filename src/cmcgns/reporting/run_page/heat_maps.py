@@ -121,7 +121,7 @@ def _findings(studies: EncodedStudies, row: int, labels: Iterable[str]) -> set[s
         label
         for label in labels
         if label in boxed
-        or pd.to_numeric(about.get(f"{LABEL}{label}"), errors="coerce") == 1  # text in a csv table, may be pd.NA
+        or pd.to_numeric(about.get(f"{LABEL}{label}", ""), errors="coerce") == 1  # text in a csv table, or pd.NA
         or any(studies.book.states(sentence, label) for sentence in studies.sentences[row])
     }
 
