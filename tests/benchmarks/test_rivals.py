@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cmcgns.study.table import SUMMARY, TableRow
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -42,3 +44,39 @@ def test_every_rival_is_among_the_recipes(monkeypatch: pytest.MonkeyPatch) -> No
     assert {recipe.objective.dim for recipe in found.values()} == {128}
     read = {name for name, recipe in found.items() if recipe.objective.decoder_width == 64}
     assert read == {"default", *rivals.DECODERS}
+
+
+def test_the_page_has_a_line_for_each_rival_and_dashes_where_a_study_has_not_got(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import rivals_page
+
+    def row(rival: str, title: str, difference: float, low: float) -> TableRow:
+        high = 2 * difference - low
+        return TableRow(
+            rival, "default", title, "", "", None, 3, 0.5, 0.1, 3, difference, low, high, low > 0 or high < 0, ""
+        )
+
+    beds = {
+        "plain": [
+            row("clip", SUMMARY, 0.5, 0.25),
+            row("clip", "R@10", 0.1, 0.05),
+            row("gloria", SUMMARY, -0.25, -0.5),
+        ],
+        "hard": [row("clip", SUMMARY, 0.5, -0.5)],
+    }
+    costs = {
+        "clip": {"seconds": [1.0, 2.0], "memory": 80.0, "parameters": 1.5},
+        "default": {"seconds": [1.5, 3.0], "memory": 120.4, "parameters": 1.75},
+    }
+    assert rivals_page.table(beds, costs)[2:] == [
+        "| `clip` | **+0.500** (+0.250 to +0.750) | +0.500 (−0.500 to +1.500) | 1.00 | 80 MiB | 1.50 M |",
+        "| `gloria` | −0.250 (−0.500 to 0.000) | – | – | – | – |",
+        "| `default` |  |  | 1.50 | 120 MiB | 1.75 M |",
+    ]
+    panels = rivals_page.picture(beds, costs).axes
+    assert [axes.get_title(loc="left") for axes in panels] == [SUMMARY, "R@10", "time of a step"]
+    assert [line.get_label() for line in panels[0].lines if not line.get_label().startswith("_")] == [
+        "plain", "plain", "hard",
+    ]  # fmt: skip

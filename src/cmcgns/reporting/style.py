@@ -150,13 +150,31 @@ def name_lines(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
 
 
 def draw_difference(
-    axes: Axes, place: float, value: float, low: float | None, high: float | None, clear: bool
+    axes: Axes,
+    place: float,
+    value: float,
+    low: float | None,
+    high: float | None,
+    clear: bool,
+    colour: str = BLUE,
+    label: str = "",
 ) -> None:
-    """A point at the height `place`, with its interval where it has one; filled where that leaves out 0."""
+    """A point at the height `place`, with its interval where it has one; filled where that leaves out 0.
+
+    Args:
+        axes: of the plot.
+        place: height.
+        value: of the difference.
+        low: lower end of its interval.
+        high: upper end.
+        clear: whether the interval leaves out 0.
+        colour: of all of it.
+        label: for a legend; empty: none.
+    """
     if low is not None and high is not None:
-        axes.hlines(place, low, high, color=BLUE, linewidth=2)
-    filled = BLUE if clear else "white"
-    axes.plot(value, place, "o", markersize=7, color=BLUE, markerfacecolor=filled, zorder=3)
+        axes.hlines(place, low, high, color=colour, linewidth=2)
+    filled = colour if clear else "white"
+    axes.plot(value, place, "o", markersize=7, color=colour, markerfacecolor=filled, zorder=3, label=label or None)
 
 
 def show_radiograph(axes: Axes, image: NDArray[np.float32], title: str = "") -> None:
