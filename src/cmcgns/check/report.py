@@ -13,7 +13,7 @@ from cmcgns.check.rule import RULES, SEVERITIES, Finding, Severity
 from cmcgns.common.errors import first_of
 from cmcgns.common.files import write_text
 from cmcgns.common.page import page_template
-from cmcgns.common.terminal import terminal_text
+from cmcgns.common.safe_text import terminal_text
 
 _IN_TABLE = 3
 _ON_PAGE = 50

@@ -20,7 +20,7 @@ from cmcgns.check.rule import RULES, Loaded
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.common.files import write_json
-from cmcgns.common.terminal import terminal_text
+from cmcgns.common.safe_text import terminal_text
 from cmcgns.data.manifest import read_manifest, write_manifest
 
 _CLEANED = "manifest.cleaned.parquet"

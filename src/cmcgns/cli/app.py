@@ -13,7 +13,7 @@ from cmcgns.cli import data, evaluation, study, training
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import explain, is_about_a_place
 from cmcgns.common.processes import Stopped, stopping_at_signals
-from cmcgns.common.terminal import without_controls
+from cmcgns.common.safe_text import without_controls
 
 app = typer.Typer(
     name="cmcgns",

@@ -1,22 +1,13 @@
 """Pages in the house style."""
 
 import base64
-import re
 
 from jinja2 import Environment, FunctionLoader, Template
 from markupsafe import Markup
 
 from cmcgns.common.packaged import packaged_text
 
-_SIGNS = re.compile(r"([\\`*\[\]|~$<>&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _PAGE = "page.html.j2"
-_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-
-
-def markdown_text(text: object) -> str:
-    """Text that Markdown takes as it is: one line, no tables, links, emphasis or HTML."""
-    line = " ".join(str(text).split())
-    return _SIGNS.sub(lambda found: _ENTITIES.get(found[0], "\\" + found[0]), line)
 
 
 def data_url(kind: str, content: bytes) -> Markup:

@@ -14,8 +14,8 @@ from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError, first_of
 from cmcgns.common.files import write_json
 from cmcgns.common.remote import not_here
+from cmcgns.common.safe_text import terminal_text
 from cmcgns.common.stored import naming_damage, read_json
-from cmcgns.common.terminal import terminal_text
 from cmcgns.data.manifest import conform, write_manifest
 from cmcgns.data.paths import expanded
 from cmcgns.data.reports.section_rules import load_rules

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cmcgns.common.files import write_json, write_text
-from cmcgns.common.page import markdown_text, page_template
-from cmcgns.common.spreadsheet import write_rows
+from cmcgns.common.page import page_template
+from cmcgns.common.safe_text import markdown_text, write_rows
 from cmcgns.reporting.evaluation.names import DASH, is_number, lower_is_better, number, signed, span
 from cmcgns.reporting.style import FAINT, draw_difference, name_lines, new_panels, save_pictures, title_panel
 from cmcgns.study.plan import Plan

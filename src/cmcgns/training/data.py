@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.spreadsheet import write_spreadsheet
+from cmcgns.common.safe_text import write_spreadsheet
 from cmcgns.data.pairs.batch import steps_per_epoch
 from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
 from cmcgns.data.pairs.images import StoredImages, count_small, read_images, twice_the_side

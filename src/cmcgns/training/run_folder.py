@@ -17,8 +17,8 @@ from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import is_left_over, sha256, write_json, write_text
 from cmcgns.common.packaged import packaged_text
-from cmcgns.common.page import markdown_text
 from cmcgns.common.remote import not_here
+from cmcgns.common.safe_text import markdown_text
 from cmcgns.common.stored import read_json
 from cmcgns.common.version import VERSION
 from cmcgns.data.images.place import RESAMPLING

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.spreadsheet import write_rows
+from cmcgns.common.safe_text import write_rows
 
 Kind = Literal["patient", "file", "picture"]
 PRETRAINING = "pretraining"

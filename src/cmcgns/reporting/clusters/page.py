@@ -8,7 +8,7 @@ from typing import Any
 
 from cmcgns.common.files import make_folder, write_json, write_text
 from cmcgns.common.page import page_template
-from cmcgns.common.spreadsheet import write_spreadsheet
+from cmcgns.common.safe_text import write_spreadsheet
 from cmcgns.reporting.clusters.bank import bank_facts, bank_start
 from cmcgns.reporting.clusters.drawings import CANVAS, colours, draw_course, draw_map, draw_sizes
 from cmcgns.reporting.clusters.inspection import Inspection, inspect_clusters

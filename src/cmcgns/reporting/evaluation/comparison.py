@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from cmcgns.common.spreadsheet import write_rows
+from cmcgns.common.safe_text import write_rows
 from cmcgns.evaluation.compare import Comparison, ComparisonRow
 from cmcgns.reporting.evaluation.names import (
     DASH,

@@ -13,7 +13,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cmcgns.common.files import write_text
-from cmcgns.common.page import markdown_text, page_template
+from cmcgns.common.page import page_template
+from cmcgns.common.safe_text import markdown_text
 from cmcgns.reporting.style import save_pictures
 
 _PACKAGE = "cmcgns.reporting.evaluation"

@@ -1,4 +1,4 @@
-"""Tables that people open in a spreadsheet: csv in which no cell is taken for a formula."""
+"""Texts of data, harmless where they are shown: on a terminal, in a spreadsheet, in Markdown."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import category
+
+from rich.markup import escape
 
 from cmcgns.common.files import write_text
 
@@ -17,6 +20,24 @@ if TYPE_CHECKING:
 
 _FORMULA = re.compile(r"[\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r]")  # full-width signs count in some programs
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+_SIGNS = re.compile(r"([\\`*\[\]|~$<>&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
+def without_controls(text: str, keep: str = "") -> str:
+    """A text whose control characters are shown as escapes (`\\x1b`), but for those in `keep`."""
+    return "".join(char if char in keep or category(char) not in ("Cc", "Cs") else ascii(char)[1:-1] for char in text)
+
+
+def terminal_text(text: str) -> str:
+    """A text for a console of Rich: no markup, no control characters."""
+    return escape(without_controls(text))
+
+
+def markdown_text(text: object) -> str:
+    """Text that Markdown takes as it is: one line, no tables, links, emphasis or HTML."""
+    line = " ".join(str(text).split())
+    return _SIGNS.sub(lambda found: _ENTITIES.get(found[0], "\\" + found[0]), line)
 
 
 def safe_cell(value: object) -> object:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from cmcgns.common.spreadsheet import safe_cell, write_rows, write_spreadsheet
-from cmcgns.common.terminal import terminal_text, without_controls
+from cmcgns.common.safe_text import safe_cell, terminal_text, without_controls, write_rows, write_spreadsheet
 
 
 @pytest.mark.parametrize(
