@@ -86,7 +86,7 @@ def repeated_report(loaded: Loaded) -> Iterator[Finding]:
     if len(studies):
         rows = table.index[table["text"].isin(studies.index)].to_numpy()
         message = (
-            f"{len(studies):,} reports stand in more than one study, {int(studies.sum()):,} studies in all; "
+            f"{len(studies):,} {'report stands' if len(studies) == 1 else 'reports stand'} in more than one study, {int(studies.sum()):,} studies in all; "
             f"the most frequent in {int(studies.iloc[0]):,}"
         )
         yield loaded.finding("note", message, rows)
