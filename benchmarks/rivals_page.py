@@ -21,7 +21,9 @@ from cmcgns.reporting.evaluation.names import signed, span
 from cmcgns.reporting.style import (
     BLUE,
     FAINT,
+    GREEN,
     ORANGE,
+    PURPLE,
     draw_difference,
     name_lines,
     new_panels,
@@ -35,7 +37,7 @@ from cmcgns.study.table import SUMMARY, TableRow, table_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 BEDS = {"plain studies": ROOT / "benchmarks/results/rivals", "hard studies": ROOT / "benchmarks/results/rivals-hard"}
-COLOURS = (BLUE, ORANGE)
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 Rows = dict[str, list[TableRow]]
 """Differences default - rival, by bed."""
 Costs = Mapping[str, Mapping[str, Any]]
@@ -116,10 +118,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cost", type=Path)
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("--beds", type=Path, nargs="+", help="folders of kept studies, the plain bed first")
+    parser.add_argument("--beds", type=Path, nargs="+", help="folders of kept studies, at most four")
     options = parser.parse_args()
     chosen = BEDS if options.beds is None else {folder.name: folder for folder in options.beds}
-    beds = {name: read_bed(folder) for name, folder in chosen.items() if (folder / "study.yaml").is_file()}
+    beds = {name: read_bed(folder) if (folder / "study.yaml").is_file() else [] for name, folder in chosen.items()}
     costs = {} if options.cost is None else json.loads(options.cost.read_text("utf-8"))
     print("\n".join(table(beds, costs)))
     if options.picture is not None:

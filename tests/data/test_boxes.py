@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cmcgns.common.errors import UserError
-from cmcgns.data.boxes import check_inside, parse_boxes, picture_size
+from cmcgns.data.boxes import box_fault, check_inside, parse_boxes, picture_size
 
 GOOD = {"label": "a", "x": 1, "y": 2.5, "width": 3, "height": 4}
 
@@ -19,9 +19,6 @@ GOOD = {"label": "a", "x": 1, "y": 2.5, "width": 3, "height": 4}
     (json.dumps([GOOD | {"width": 0}]), "without area"), (json.dumps([GOOD | {"height": -1}]), "without area"),
     ('[{"x": NaN, "y": 1, "width": 1, "height": 1}]', "not finite"),
     ('[{"x": 1' + "0" * 400 + ', "y": 1, "width": 1, "height": 1}]', "not finite"),
-    (json.dumps([GOOD, GOOD | {"points": None}]), "points of box 2 are not a list of pairs"),
-    *((json.dumps([GOOD | {"points": points}]), "points of box 1 are not a list of pairs of finite numbers")
-      for points in ({}, "ab", [1, 2, 3, 4], [[1, 2], [3]], [["1", 2]], [[1, None]], [[1, float("nan")]])),
 ])  # fmt: skip
 def test_malformed_boxes_name_the_row(text: str, fault: str) -> None:
     with pytest.raises(UserError, match=rf"^a\.dcm: .*{fault}") as caught:
@@ -31,8 +28,18 @@ def test_malformed_boxes_name_the_row(text: str, fault: str) -> None:
 
 def test_good_boxes_keep_all_that_they_state() -> None:
     assert parse_boxes("", "a") == parse_boxes("[]", "a") == []
-    for good in (GOOD, GOOD | {"points": []}, GOOD | {"points": [[1, 2.5], [4, 6.5]]}):
+    for good in (GOOD, GOOD | {"points": None}, GOOD | {"points": []}, GOOD | {"points": [[1, 2.5], [4, 6.5]]}):
         assert parse_boxes(json.dumps([good]), "a") == [good]
+        assert not box_fault(json.dumps([good]))
+
+
+@pytest.mark.parametrize(
+    "points", [{}, "ab", [1, 2, 3, 4], [[1, 2], [3]], [["1", 2]], [[1, None]], [[1, float("nan")]]]
+)
+def test_points_that_cannot_be_scaled_are_a_fault_where_they_are(points: object) -> None:
+    text = json.dumps([GOOD, GOOD | {"points": points}])
+    assert box_fault(text).startswith("points of box 2 are not a list of pairs of finite numbers")
+    assert len(parse_boxes(text, "a")) == 2  # nothing that judges asks for them
 
 
 @pytest.mark.parametrize("size", [("abc", 3), (3, "<NA>"), (0, 3), (-1, 3), (2.5, 3), (None, 3), ("9" * 5000, 3)])

@@ -54,9 +54,12 @@ def test_columns_that_differ_in_marks_alone_are_refused_by_every_verb(tmp_path, 
     (tmp_path / "a.png").write_bytes(b"")
     said = rf"own\.csv: the columns patient_id and {re.escape(twin)} are both there; say which one is meant with"
     quoted = re.escape(twin) + ("" if twin.isidentifier() else "'")
-    with pytest.raises(UserError, match=rf"{said} --set .?data\.columns\.patient_id={quoted} \(or patient_id"):
+    other = r"data\.columns\.patient_id"
+    with pytest.raises(UserError, match=rf"{said} --set .?{other}={quoted} \(or --set {other}=patient_id\)"):
         read_pairs(table, DataSettings())
-    with pytest.raises(UserError, match=rf"{said} --column .?patient_id={quoted} \(or patient_id=patient_id\)"):
+    with pytest.raises(
+        UserError, match=rf"{said} --column .?patient_id={quoted} \(or --column patient_id=patient_id\)"
+    ):
         read_own(table, SourceOptions())
     for meant, patient in ((twin, "p2"), ("patient_id", "p1")):
         pairs = read_pairs(table, DataSettings(columns={"patient_id": meant}))

@@ -83,10 +83,11 @@ def test_a_report_of_something_else_is_named(content, root, tmp_path):
         do(root, tmp_path)
 
 
-@pytest.mark.parametrize("points", ["null", "[1, 2, 3, 4]"])
-def test_a_box_with_points_that_are_none_is_left_out(points, root, tmp_path):
-    box = f'[{{"label": "a", "x": 1, "y": 2, "width": 3, "height": 4, "points": {points}}}]'
-    table = pd.read_csv(root / "table.csv", dtype="str").assign(boxes=["", "[]", box, ""])
+def test_a_box_with_points_that_are_none_is_left_out(root, tmp_path):
+    def box(points):
+        return f'[{{"label": "a", "x": 1, "y": 2, "width": 3, "height": 4, "points": {points}}}]'
+
+    table = pd.read_csv(root / "table.csv", dtype="str").assign(boxes=["", box("null"), box("[1, 2, 3, 4]"), ""])
     table.to_csv(root / "table.csv", index=False)
     do(root, tmp_path / "out")
     assert read_manifest(tmp_path / "out")["source"].tolist() == ["pictures/a.png", "pictures/b.png"]

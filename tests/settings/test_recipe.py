@@ -101,6 +101,19 @@ def test_an_override_of_clusters_that_are_off_is_refused_with_the_switch(change)
         load_recipe("demo", [change, f"objective.negatives={negatives}"])
 
 
+def test_settings_of_clusters_wait_in_a_file_for_their_switch(tmp_path):
+    """Numbers that YAML reads as text are numbers to the settings: nothing was overridden."""
+    file = tmp_path / "r.yaml"
+    file.write_text("name: r\nobjective: {mu: 2e0, rarity: 5e-1, bank: {rate: 5e-2}}\n")
+    for overrides in ([], ["training.seed=3"], ["objective.dim=64"]):
+        assert load_recipe(str(file), overrides).objective.bank.rate == 0.05
+    with pytest.raises(UserError, match=r"objective\.mu has no effect"):
+        load_recipe(str(file), ["objective.mu=3"])
+    file.write_text("name: r\nobjective: {negatives: in_batch, mu: x}\n")
+    with pytest.raises(UserError, match=r"objective\.mu has no effect"):
+        load_recipe(str(file), ["objective.mu=2"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

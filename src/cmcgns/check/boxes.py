@@ -51,11 +51,18 @@ def malformed_boxes(loaded: Loaded) -> Iterator[Finding]:
 @rule("impossible-box", "a box has a missing, NaN or infinite number, or no area")
 def impossible_box(loaded: Loaded) -> Iterator[Finding]:
     """Boxes that no image can hold."""
-    finite, pointed = _finite(loaded.boxes[0]), loaded.boxes[0]["pointed"]
+    finite = _finite(loaded.boxes[0])
     yield _finding(loaded, "error", "a box lacks x, y, width or height as a finite number", ~finite)
     flat = finite & (loaded.boxes[0][["width", "height"]] <= 0).any(axis=1)
     yield _finding(loaded, "error", "a box has no area: its width or height is zero or negative", flat)
-    yield _finding(loaded, "error", "the points of a box are not pairs of finite numbers", ~pointed)
+
+
+@rule("odd-points", "the points of a box are not pairs of finite numbers")
+def odd_points(loaded: Loaded) -> Iterator[Finding]:
+    """Outlines that cannot be drawn; boxes are used without them."""
+    yield _finding(
+        loaded, "warning", "the points of a box are not pairs of finite numbers", ~loaded.boxes[0]["pointed"]
+    )
 
 
 @rule("box-outside", "a box lies outside its image")

@@ -85,8 +85,9 @@ def repeated_report(loaded: Loaded) -> Iterator[Finding]:
     studies = studies[studies > 1]
     if len(studies):
         rows = table.index[table["text"].isin(studies.index)].to_numpy()
+        stand = "report stands" if len(studies) == 1 else "reports stand"
         message = (
-            f"{len(studies):,} {'report stands' if len(studies) == 1 else 'reports stand'} in more than one study, {int(studies.sum()):,} studies in all; "
+            f"{len(studies):,} {stand} in more than one study, {int(studies.sum()):,} studies in all; "
             f"the most frequent in {int(studies.iloc[0]):,}"
         )
         yield loaded.finding("note", message, rows)

@@ -64,6 +64,11 @@ def keeps_nothing(error: Exception) -> bool:
     return isinstance(error, WriteRefused) or (cause is not None and cause.errno in _FULL)
 
 
+def expanded(path: Path | str) -> Path:
+    """The path with a user's folder for ~; as it stands where there is no such user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises then
+
+
 def explain(error: OSError, path: Path | str, use: str = "written") -> str:
     """What kept a path from being written, in one line with the way out."""
     place = Path(path)

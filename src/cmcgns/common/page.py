@@ -18,7 +18,7 @@ def data_url(kind: str, content: bytes) -> Markup:
 def page_template(package: str, name: str, style: str = "", trim: bool = False) -> Template:
     """A Jinja template from a file of a package, which may import others of its folder; everything is escaped.
 
-    It may extend `page.html.j2`, which has head and foot of every page.
+    It may extend `page.html.j2`, with the head and foot of a page.
 
     Args:
         package: e.g. `cmcgns.reporting.run_page`.

@@ -41,8 +41,14 @@ def as_number(side: object) -> float:
 
 
 def box_fault(text: str) -> str:
-    """What is wrong with a cell of boxes in JSON; empty if nothing is."""
-    return _fault(listed_boxes(text))
+    """What is wrong with a cell of boxes in JSON, with outlines that are to be scaled too; empty if nothing is."""
+    boxes = listed_boxes(text)
+    if fault := _fault(boxes):
+        return fault
+    for number, box in enumerate(boxes or [], start=1):
+        if not has_usable_points(box):
+            return f"points of box {number} are not a list of pairs of finite numbers ({shortened(box['points'])})"
+    return ""
 
 
 def _fault(boxes: list[dict[str, Any]] | None) -> str:
@@ -53,17 +59,18 @@ def _fault(boxes: list[dict[str, Any]] | None) -> str:
         sides = list(map(as_number, stated))
         if not all(map(math.isfinite, sides)) or min(sides[2:]) <= 0:
             return f"box {number} is not finite or without area ({', '.join(BOX_FIELDS)}: {shortened(stated)})"
-        if not has_usable_points(box):
-            return f"points of box {number} are not a list of pairs of finite numbers ({shortened(box['points'])})"
     return ""
 
 
 def has_usable_points(box: Mapping[str, Any]) -> bool:
     """Whether a box states no points, or a list of pairs of finite numbers."""
-    points = box.get("points", [])
-    return isinstance(points, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and all(math.isfinite(as_number(each)) for each in pair)
-        for pair in points
+    points = box.get("points")
+    return points is None or (
+        isinstance(points, list)
+        and all(
+            isinstance(pair, list) and len(pair) == 2 and all(math.isfinite(as_number(each)) for each in pair)
+            for pair in points
+        )
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import expanded
 from cmcgns.common.remote import is_url
 from cmcgns.data.tables import map_once
 
@@ -65,11 +66,6 @@ def relative_paths(cells: pd.Series, root: Path) -> tuple[pd.Series, pd.Series]:
 def is_of_another_system(cells: pd.Series) -> pd.Series:
     """(n,) Boolean: an absolute path of a Windows machine, which is nowhere here."""
     return cells.str.contains(_FOREIGN)
-
-
-def expanded(path: Path | str) -> Path:
-    """The path with a user's folder for ~; as it stands where there is no such user."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises then
 
 
 def images_folder(stated: Path | str | None, table: Path, option: str) -> Path:

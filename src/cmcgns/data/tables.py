@@ -124,7 +124,7 @@ def refuse_twins(
         if twin is not None and name in names and name not in mapping:
             raise UserError(
                 f"{path}: the columns {name} and {twin} are both there; say which one is meant with "
-                f"{option(f'{name}={twin}')} (or {name}={name})"
+                f"{option(f'{name}={twin}')} (or {option(f'{name}={name}')})"
             )
 
 

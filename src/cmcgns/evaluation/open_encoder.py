@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from cmcgns.common.errors import UserError, one_line
+from cmcgns.common.files import expanded
 from cmcgns.evaluation.encoder import HALF, IMAGENET, FrozenEncoder, Statistics
 from cmcgns.evaluation.encoder_names import HELP, KINDS, check_timm, explain_folder, explain_name, is_folder
 from cmcgns.models.image_encoder import ImageEncoder
@@ -53,7 +54,7 @@ def open_encoder(
             raise UserError(
                 f"{text}: its preprocessor_config.json says size and normalisation; leave those options out"
             )
-        return _from_transformers(Path(rest).expanduser())
+        return _from_transformers(expanded(rest))
     is_run = is_folder(rest) and kind != "imagenet"
     if prefix and (is_run or kind or not at):
         raise UserError(f"--prefix {prefix}: only weights of another program, NAME@FILE, have a prefix")
@@ -69,7 +70,7 @@ def open_encoder(
         raise UserError(explain_name(text))
     check_timm(text, kind, name, at, file)
     statistics = {"half": HALF, "imagenet": IMAGENET, None: HALF if kind == "random" else IMAGENET}[normalise]
-    return _from_timm(name, kind, Path(file).expanduser(), statistics, image_size or _SIZE, seed, prefix)
+    return _from_timm(name, kind, expanded(file), statistics, image_size or _SIZE, seed, prefix)
 
 
 def _from_run(folder: Path, random: bool, seed: int) -> FrozenEncoder:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import sha256
+from cmcgns.common.files import expanded, sha256
 from cmcgns.data.boxes import placed_boxes
 from cmcgns.data.manifest import SYNTHETIC
 from cmcgns.data.pairs.dataset import PairDataset, pair_dataset
@@ -121,13 +121,13 @@ def _settings_for(model: Pretrained, manifest: Path, images: Path | None) -> Dat
     if images is None and data.images and model.folder is not None:
         before = RunFolder(model.folder).read_provenance().get("manifest_sha256")
         if before == sha256(find_table(manifest, TABLE_NAMES)):
-            if not Path(data.images).expanduser().is_dir():
+            if not expanded(data.images).is_dir():
                 raise UserError(
                     f"{data.images}, where the run found its images (data.images), is no folder here: "
                     "say with --images DIR where they are now"
                 )
             return data
-    if images is not None and not images.expanduser().is_dir():
+    if images is not None and not expanded(images).is_dir():
         raise UserError(f"--images {images}: no such folder")
     return data.model_copy(update={"images": str(images) if images else None})
 

@@ -1,12 +1,12 @@
 """Image encoders: any timm backbone, with patch tokens in row-major order."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError, did_you_mean
+from cmcgns.common.files import expanded
 from cmcgns.models.freeze import freeze_unreached
 from cmcgns.models.weights import load_image_weights
 from cmcgns.settings.config import ImageEncoderSettings
@@ -35,7 +35,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         body = _create_body(settings, image_size)
         if settings.weights is not None and load_weights:
-            path = Path(settings.weights).expanduser()
+            path = expanded(settings.weights)
             load_image_weights(body, path, settings.channels, settings.weights_prefix or "")
         self._take(body, settings.channels, image_size, settings.name)
 

@@ -1,7 +1,6 @@
 """Report encoders: any Hugging Face encoder, or a small BERT from scratch."""
 
 from collections.abc import Callable
-from pathlib import Path
 from pickle import UnpicklingError  # nosec B403 # to catch it
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError, one_line
+from cmcgns.common.files import expanded
 from cmcgns.data.reports.tokenizer import without_advice
 from cmcgns.models.freeze import freeze_unreached
 from cmcgns.settings.config import ReportEncoderSettings
@@ -174,7 +174,7 @@ def positions(body: Any) -> int | None:
 
 
 def _from_pretrained(name: str, auto_model: Any) -> tuple[Any, set[str]]:
-    local = Path(name).expanduser()
+    local = expanded(name)
     if local.is_dir() and not (local / "config.json").is_file():
         raise UserError(f"report_encoder.name: {local} has no config.json; a transformers folder is expected")
     source = str(local) if local.is_dir() else name

@@ -19,7 +19,7 @@ from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
-from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, of_recipe, register
+from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, local_tau, of_recipe, register
 from cmcgns.objectives.own_query import Sentences, own_query_report
 from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
 from cmcgns.objectives.report_clusters import SentenceClusters, soft_negatives
@@ -123,8 +123,9 @@ class CMCGNS(Objective):
         """The bank, and temperatures that the settings change or hold fixed."""
         # Half of the bank's buffers would make no sense.
         now, own = self.settings, {"bank": "it starts anew"} | super().kept_from(before)
-        if not now.learn_tau or now.tau != before.tau:
-            own["report_scale"] = of_recipe("objective.tau", now.tau, before.tau)
+        theirs = local_tau(before)
+        if theirs is not None and (not now.learn_tau or now.tau != theirs):
+            own["report_scale"] = of_recipe("objective.tau", now.tau, theirs)
         return own
 
     @property

@@ -191,6 +191,14 @@ class Objective(nn.Module, ABC):
         return None
 
 
+def local_tau(settings: ObjectiveSettings) -> float | None:
+    """Temperature that the settings start `report_scale` with; None of an objective without such a scale."""
+    if settings.name == "cm-cgns":
+        return settings.tau
+    options = find_objective(settings).check_options(settings)
+    return getattr(options, "tau", None)
+
+
 def of_recipe(key: str, now: float, before: float) -> str:
     """Why a scale starts at the temperature of the recipe, not at that of the weights."""
     return f"{key} is {now:g}" + (f", there {before:g}" if now != before else " and not learned")

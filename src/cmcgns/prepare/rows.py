@@ -64,6 +64,6 @@ def _scale_boxes(text: str, width: int, height: int, original_width: int, origin
     for box in boxes:
         for key, axis in (("x", "x"), ("y", "y"), ("width", "x"), ("height", "y")):
             box[key] = round(box[key] * scale[axis], 3)
-        if "points" in box:
+        if box.get("points") is not None:
             box["points"] = [[round(x * scale["x"], 3), round(y * scale["y"], 3)] for x, y in box["points"]]
     return json.dumps(boxes, ensure_ascii=False)

@@ -12,12 +12,11 @@ from rich.console import Console
 
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError, first_of
-from cmcgns.common.files import write_json
+from cmcgns.common.files import expanded, write_json
 from cmcgns.common.remote import not_here
 from cmcgns.common.safe_text import terminal_text
 from cmcgns.common.stored import naming_damage, read_json
 from cmcgns.data.manifest import conform, write_manifest
-from cmcgns.data.paths import expanded
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.shards.write import write_shards
 from cmcgns.prepare.image import ImageSettings, ImageTask

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cmcgns.common.errors import UserError
+from cmcgns.common.files import expanded
 from cmcgns.common.packaged import packaged_text
 from cmcgns.data.reports.text import split_sentences
 from cmcgns.settings.config import Settings
@@ -174,7 +175,7 @@ def load_prompts(source: PromptSource = "built-in", ensemble: bool = True) -> Pr
         return PromptBook(source, {})
     if source in PACKAGED:
         return _book(source, _validate(packaged_prompts(source), PACKAGED[source]), ensemble)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.is_file():
         raise UserError(f"prompts: {source} is neither a file nor one of {', '.join(SOURCES)}")
     return _book(str(path), read_prompts(path), ensemble)

@@ -86,8 +86,8 @@ def _refuse_idle(objective: ObjectiveSettings, before: Any, overrides: Sequence[
         return
     try:
         in_file = ObjectiveSettings.model_validate(before)
-    except ValidationError:
-        return  # an override has mended it
+    except ValidationError:  # an override has mended it
+        in_file = ObjectiveSettings()
     for name in _OF_CLUSTERS:
         if getattr(objective, name) != getattr(in_file, name):
             raise UserError(

@@ -141,7 +141,7 @@ def test_the_weights_of_a_finished_run_are_those_that_it_is_opened_with(name: st
 @pytest.mark.parametrize("name", RIVALS)
 def test_a_temperature_that_the_recipe_changes_is_not_that_of_the_weights(name: str) -> None:
     """`--init`: what another run learned stays with it where the recipe says otherwise."""
-    objective = rival_task(name).objective
+    objective = rival_task(name, **({"global_weight": 1.0} if name == "radzero" else {})).objective
     same, other = objective.settings, ObjectiveSettings(name=name, dim=16, temperature=0.5)
     assert objective.kept_from(same) == {}
     learned = isinstance(getattr(objective, "logit_scale", None), LogitScale)
@@ -151,6 +151,7 @@ def test_a_temperature_that_the_recipe_changes_is_not_that_of_the_weights(name: 
 
 def test_radzero_keeps_a_tau_that_is_changed_or_held_fixed() -> None:
     def kept(before: ObjectiveSettings, **options: object) -> dict[str, str]:
+        options = {"global_weight": 1.0} | options
         return rival_task("radzero", **options).objective.kept_from(before)
 
     learned = ObjectiveSettings(name="radzero", options={"tau": 0.2})
@@ -159,3 +160,13 @@ def test_radzero_keeps_a_tau_that_is_changed_or_held_fixed() -> None:
     fixed = {"report_scale": "objective.options.tau is 0.2 and not learned"}
     assert kept(learned, tau=0.2, learn_tau=False) == fixed
     assert kept(ObjectiveSettings(tau=0.3), tau=0.3) == {}  # of the method itself
+    assert kept(ObjectiveSettings(name="clip")) == {}  # which has no such scale
+    whole = {"logit_scale": "objective.temperature is 0.1 and not learned"}
+    assert kept(learned, tau=0.2, global_weight=0) == whole
+
+
+def test_the_method_starts_with_a_tau_of_its_own_after_radzero() -> None:
+    kept = rival_task("cm-cgns").objective.kept_from
+    assert "report_scale" not in kept(ObjectiveSettings(name="radzero", options={"tau": 0.1}))
+    said = kept(ObjectiveSettings(name="radzero"))["report_scale"]  # which starts at .07
+    assert said == "objective.tau is 0.1, there 0.07"

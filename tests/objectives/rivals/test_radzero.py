@@ -200,7 +200,7 @@ def test_pitfall_memory_scores_in_parts_are_the_same_and_smaller(
     kept: list[Tensor] = []  # for the way back
     with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each) or each, lambda each: each):
         objective.score(*inputs)
-    assert kept
+    assert kept  # queries that a closure holds are not among what autograd saves
     assert {each.untyped_storage().data_ptr() for each in kept} <= {each.data_ptr() for each in inputs}
     monkeypatch.setattr(arithmetic, "MOST", 1)
     torch.testing.assert_close(objective.score(*inputs), whole[0])

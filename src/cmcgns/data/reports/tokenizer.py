@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError, one_line
+from cmcgns.common.files import expanded
 from cmcgns.data.reports.text import compose
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -69,7 +70,7 @@ def load_tokenizer(name: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    local = Path(name).expanduser()
+    local = expanded(name)
     try:
         # Left open, transformers asks at the terminal whether to run a stranger's code.
         source = str(local) if local.is_dir() else name

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, field_validator
 
 from cmcgns.common.errors import UserError, did_you_mean, shortened
+from cmcgns.common.files import expanded
 from cmcgns.common.packaged import packaged_names, packaged_text
 from cmcgns.evaluation.task_settings import TaskSettings, find_task_settings, task_names
 from cmcgns.pretrained.prompts import SOURCES, later_wording, read_prompts
@@ -202,7 +203,7 @@ def _inline_prompts(content: dict[str, Any], name: str) -> None:
 def _file_of(text: str) -> Path | None:
     """The file that a text names, however odd it is; None if there is none."""
     try:
-        path = Path(text).expanduser()
+        path = expanded(text)
         return path if path.is_file() else None
     except (OSError, RuntimeError, ValueError):  # too long for a disk, somebody unknown's home, a null character
         return None

@@ -12,7 +12,7 @@ from cmcgns.objectives.arithmetic import by_images, full_precision, products, se
 from cmcgns.objectives.collective import total
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
-from cmcgns.objectives.objective import Figures, MapKind, Stage, of_recipe, register
+from cmcgns.objectives.objective import Figures, MapKind, Stage, local_tau, of_recipe, register
 from cmcgns.objectives.query_matched import Stated, Statements, query_matched_contrast
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
 from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight
@@ -177,10 +177,10 @@ class RadZero(Rival):
 
     def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:
         """Temperatures that the settings change or hold fixed."""
-        own, now = super().kept_from(before), self.options
-        same = before.name == self.settings.name
-        theirs = RadZeroOptions.model_validate(before.options).tau if same else before.tau
-        if not now.learn_tau or now.tau != theirs:
+        own, now, theirs = super().kept_from(before), self.options, local_tau(before)
+        if not self.uses_globals:
+            own["logit_scale"] = of_recipe("objective.temperature", self.settings.temperature, before.temperature)
+        if theirs is not None and (not now.learn_tau or now.tau != theirs):
             own["report_scale"] = of_recipe("objective.options.tau", now.tau, theirs)
         return own
 
