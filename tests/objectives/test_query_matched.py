@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import cmcgns.objectives.arithmetic as arithmetic
+import cmcgns.objectives.numerics as numerics
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features
 from cmcgns.objectives.cmcgns import CMCGNS
@@ -248,7 +248,7 @@ def test_scores_in_chunks_of_images_are_the_same(monkeypatch: pytest.MonkeyPatch
     patches, queries = unit(5, 4, DIM).requires_grad_(), unit(7, DIM, seed=1).requires_grad_()
     whole = attention.score(patches, queries)
     expected = torch.autograd.grad((whole * unit(5, 7, seed=2)).sum(), (patches, queries))
-    monkeypatch.setattr(arithmetic, "MOST", 2 * 4 * 7)
+    monkeypatch.setattr(numerics, "MOST", 2 * 4 * 7)
     parts = attention.score(patches, queries)
     torch.testing.assert_close(parts, whole)
     found = torch.autograd.grad((parts * unit(5, 7, seed=2)).sum(), (patches, queries))

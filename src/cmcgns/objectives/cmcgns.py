@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives import bank_warnings
-from cmcgns.objectives.arithmetic import full_precision
 from cmcgns.objectives.average_encoder import AverageEncoder
 from cmcgns.objectives.centroids import Clusters, assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
@@ -19,6 +18,7 @@ from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
+from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, local_tau, of_recipe, register
 from cmcgns.objectives.own_query import Sentences, own_query_report
 from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report

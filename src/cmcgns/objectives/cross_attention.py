@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmcgns.objectives.arithmetic import by_images, products, seen_cosines
+from cmcgns.objectives.numerics import by_images, products, seen_cosines
 
 AttentionKind = Literal["sigmoid", "softmax"]
 
@@ -65,7 +65,7 @@ class CrossModalAttention(nn.Module):
         """Every sentence looks at every image.
 
         With the gates w(n, b) of sentence n over the patches of image b, `s(n, b)` is the cosine of z1_n with
-        `sum_p w_p v_bp` (:func:`~cmcgns.objectives.arithmetic.seen_cosines`).
+        `sum_p w_p v_bp` (:func:`~cmcgns.objectives.numerics.seen_cosines`).
 
         Args:
             patches: (B, P, D).

@@ -8,10 +8,10 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.freeze import running_statistics_kept
 from cmcgns.models.model import ImageReportModel
-from cmcgns.objectives.arithmetic import full_precision
 from cmcgns.objectives.collective import mean_where, own_rows, world_size
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.decoders import ImageDecoder, PatchDecoder
+from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.reconstruction_targets import high_frequencies, normalise_patches, patch_features, text_map
 from cmcgns.settings.config import ObjectiveSettings
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import cmcgns.objectives.arithmetic as arithmetic
+import cmcgns.objectives.numerics as numerics
 from cmcgns.objectives.global_alignment import global_alignment_loss
 from cmcgns.objectives.objective import STAGES
 from cmcgns.objectives.rivals.gloria import GLoRIA, GLoRIAOptions, local_contrast, match
@@ -217,7 +217,7 @@ def test_pitfall_no_array_of_contexts_and_images_in_turn_change_nothing(
     an_image = REPORTS * LENGTH * PATCHES  # products of its patches with all words
     found = []
     for bound in (2**27, images * an_image):
-        monkeypatch.setattr(arithmetic, "MOST", bound)
+        monkeypatch.setattr(numerics, "MOST", bound)
         with Largest() as largest:
             matching = match(*leaves, mask, GLoRIAOptions(double_softmax=double_softmax))
             value = local_contrast(matching, mask.any(1), 0.1)

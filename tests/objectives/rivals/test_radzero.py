@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import cmcgns.objectives.arithmetic as arithmetic
+import cmcgns.objectives.numerics as numerics
 from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features
@@ -191,7 +191,7 @@ def test_pitfall_memory_scores_in_parts_are_the_same_and_smaller(
     objective = rival(attention=attention)
     inputs = unit(5, 4, DIM).requires_grad_(), unit(300, DIM, seed=1).requires_grad_()
     whole = weighed_scores(objective, *inputs)
-    monkeypatch.setattr(arithmetic, "MOST", 2 * 4 * 300)
+    monkeypatch.setattr(numerics, "MOST", 2 * 4 * 300)
     with Largest() as seen:
         parts = weighed_scores(objective, *inputs)
     for found, expected in zip(parts, whole, strict=True):
@@ -202,7 +202,7 @@ def test_pitfall_memory_scores_in_parts_are_the_same_and_smaller(
         objective.score(*inputs)
     assert kept  # queries that a closure holds are not among what autograd saves
     assert {each.untyped_storage().data_ptr() for each in kept} <= {each.data_ptr() for each in inputs}
-    monkeypatch.setattr(arithmetic, "MOST", 1)
+    monkeypatch.setattr(numerics, "MOST", 1)
     torch.testing.assert_close(objective.score(*inputs), whole[0])
 
 

@@ -2,8 +2,8 @@
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
-from cmcgns.objectives.arithmetic import full_precision
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
+from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, register
 from cmcgns.objectives.rivals.rival import Rival
 from cmcgns.settings.config import ObjectiveSettings

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
-from cmcgns.objectives.arithmetic import full_precision
 from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks, world_size
+from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, register
 from cmcgns.objectives.rivals.rival import Rival
 from cmcgns.settings.config import Settings

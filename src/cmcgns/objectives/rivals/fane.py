@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
-from cmcgns.objectives.arithmetic import full_precision
 from cmcgns.objectives.collective import gather, sum_over_ranks, total, world_size
 from cmcgns.objectives.global_alignment import LogitScale
+from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, register
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
 from cmcgns.objectives.rivals.siglip import pair_loss

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
-from cmcgns.objectives.arithmetic import by_images, full_precision, products, seen_cosines
 from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks
 from cmcgns.objectives.global_alignment import global_alignment_loss
+from cmcgns.objectives.numerics import by_images, full_precision, products, seen_cosines
 from cmcgns.objectives.objective import Figures, register
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
 from cmcgns.settings.config import Settings, Temperature, Weight
@@ -42,7 +42,7 @@ def match(patches: Tensor, words: Tensor, word_mask: Tensor, options: GLoRIAOpti
     `Z(b, r) = tau_s log Σ_i exp(cos(c_i, t_i) / tau_s)` over the real words of report r. As in the paper, the sum is
     not divided by their number: n times as many words that match alike add `tau_s log n`.
 
-    No (B, N, L, D) array of contexts is needed (:func:`~cmcgns.objectives.arithmetic.seen_cosines`).
+    No (B, N, L, D) array of contexts is needed (:func:`~cmcgns.objectives.numerics.seen_cosines`).
 
     Args:
         patches: (B, P, D) unit vectors v.

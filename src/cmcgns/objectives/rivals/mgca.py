@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel, start_plain
-from cmcgns.objectives.arithmetic import full_precision
 from cmcgns.objectives.collective import gather, own_rows, sum_over_ranks, total, world_size
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import global_alignment_loss
+from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, register
 from cmcgns.objectives.rivals.rival import AttentiveRival, weighted_sum
 from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight

@@ -14,9 +14,9 @@ from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.model import ImageReportModel, start_plain
 from cmcgns.models.report_encoder import ReportEncoder, in_parts
-from cmcgns.objectives.arithmetic import full_precision
 from cmcgns.objectives.collective import mean_where, own_rows, world_size
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, draw_hidden
+from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, Stage, register
 from cmcgns.objectives.reconstruction_targets import normalise_patches
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel, start_plain
-from cmcgns.objectives.arithmetic import full_precision
 from cmcgns.objectives.centroids import move_centroids, worst_fit
 from cmcgns.objectives.collective import mean_where, sum_over_ranks, total
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction
+from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, register
 from cmcgns.objectives.rivals.rival import AttentiveRival, weighted_sum
 from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
-from cmcgns.objectives.arithmetic import by_images, full_precision, products, seen_cosines
 from cmcgns.objectives.collective import total
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
+from cmcgns.objectives.numerics import by_images, full_precision, products, seen_cosines
 from cmcgns.objectives.objective import Figures, MapKind, Stage, local_tau, of_recipe, register
 from cmcgns.objectives.query_matched import Stated, Statements, query_matched_contrast
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum

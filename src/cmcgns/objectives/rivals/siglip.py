@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
-from cmcgns.objectives.arithmetic import full_precision
 from cmcgns.objectives.collective import gather, own_numbers, sum_over_ranks, world_size
 from cmcgns.objectives.global_alignment import LogitScale
+from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, register
 from cmcgns.objectives.rivals.rival import Rival
 from cmcgns.settings.config import ObjectiveSettings, Settings

@@ -1,4 +1,4 @@
-"""Arithmetic that objectives share: float32, and every text with every patch of every image."""
+"""Numerics that objectives share: float32, and every text with every patch of every image."""
 
 from collections.abc import Callable
 
