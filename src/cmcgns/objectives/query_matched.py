@@ -258,26 +258,38 @@ def matched_report(
     cosines, of_centroids = cosines.tensor_split([len(everyone.z1)], dim=1)
     scores = cosines * logit_scale
     stated = Stated.of(rows, everyone, reports, bank.clusters if bank else None, not_shown)
-    left_out = stated.own | stated.text if settings.duplicates else stated.own
-    weights = torch.zeros_like(scores)
-    treated = settings.false_negatives if bank and settings.negatives == "cluster" else "keep"
-    false = stated.cluster & ~left_out if treated != "keep" else torch.zeros_like(left_out)
-    if treated == "mask":
-        left_out = left_out | false
-    elif treated == "soft" and bank is not None:
-        alike = likeness(rows, everyone, studies, bank.queries, not_shown)
-        weights = torch.where(false, (1 - alike).clamp(LEAST_WEIGHT, 1).log(), 0.0)
-    towards_images = torch.where(stated.hard & ~left_out & ~false, math.log(settings.mu), weights)
+    left_out, towards_images, towards_sentences = _competitors(settings, bank, rows, everyone, stated, not_shown)
     centroids = None
     if asks and bank is not None and stated.holds is not None:
         kept = bank.negative_weights(settings.rarity)
         weighed = of_centroids * logit_scale + kept.clamp(min=1e-12).log()
         centroids = CentroidQueries(weighed, ~stated.holds & (kept > 0), settings.mu)
     loss = query_matched_contrast(
-        scores, rows, everyone, left_out=left_out, towards_images=towards_images, towards_sentences=weights,
-        centroids=centroids,
+        scores, rows, everyone, left_out=left_out, towards_images=towards_images,
+        towards_sentences=towards_sentences, centroids=centroids,
     )  # fmt: skip
     shown = cosines.detach()
     others = everyone.mask & ~stated.own & ~stated.text
     means = (total((shown * each).sum()) / total(each.sum()).clamp(min=1) for each in (stated.own, others))
     return MatchedReport(loss, *means)
+
+
+def _competitors(
+    settings: ObjectiveSettings,
+    bank: ClusterBank | None,
+    rows: Statements,
+    everyone: Statements,
+    stated: Stated,
+    not_shown: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, N) pairs left out, and logarithms of the weights of images and of sentences among the negatives."""
+    left_out = stated.own | stated.text if settings.duplicates else stated.own
+    weights = torch.zeros(left_out.shape, device=left_out.device)
+    treated = settings.false_negatives if bank and settings.negatives == "cluster" else "keep"
+    false = stated.cluster & ~left_out if treated != "keep" else torch.zeros_like(left_out)
+    if treated == "mask":
+        left_out = left_out | false
+    elif treated == "soft" and bank is not None:
+        alike = likeness(rows, everyone, len(left_out), bank.queries, not_shown)
+        weights = torch.where(false, (1 - alike).clamp(LEAST_WEIGHT, 1).log(), 0.0)
+    return left_out, torch.where(stated.hard & ~left_out & ~false, math.log(settings.mu), weights), weights

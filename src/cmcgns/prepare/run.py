@@ -3,11 +3,12 @@
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from cmcgns.common.claim import claimed
@@ -19,11 +20,11 @@ from cmcgns.common.stored import naming_damage, read_json
 from cmcgns.data.manifest import conform, write_manifest
 from cmcgns.data.reports.section_rules import load_rules
 from cmcgns.data.shards.write import write_shards
-from cmcgns.prepare.image import ImageSettings, ImageTask
+from cmcgns.prepare.image import ImageResult, ImageSettings, ImageTask
 from cmcgns.prepare.report import describe_identifiers, summarise, write_prepare_page
 from cmcgns.prepare.rows import manifest_rows
 from cmcgns.prepare.sources import get_source
-from cmcgns.prepare.sources.base import SourceOptions
+from cmcgns.prepare.sources.base import SourceOptions, SourceTable
 from cmcgns.prepare.work import Engine, prepare_images
 
 logger = logging.getLogger(__name__)
@@ -90,34 +91,51 @@ def prepare(name: str, root: Path, out: Path, options: PrepareOptions, console: 
         masks = table.frame.get("mask", [""] * len(table.frame))
         tasks = [ImageTask(*pair) for pair in zip(table.frame["source"], masks, strict=True)]
         results = prepare_images(tasks, settings, options.engine, options.workers, console)
-        frame = manifest_rows(table, results)
-        if len(frame) == 0:
-            first = {entry["reason"]: entry["where"] for entry in reversed(table.left_out)}
-            reasons = "; ".join(f"{first[reason]}: {reason}" for reason in sorted(first)[:3])
-            raise UserError(f"{root}: no image is left for a manifest ({reasons or 'the tables name none'})")
-        if name != "table" and "split_rule" not in frame:  # a table's splits are its owner's
-            frame["split_rule"] = options.split
-        frame = conform(frame, "manifest.parquet")
+        frame = _frame(name, root, table, results, options)
         manifest = write_manifest(frame, out / "manifest.parquet")
         summary = summarise(source, frame, table, _about(root, options))
         write_json(out / "report.json", summary)
         write_prepare_page(out / "report.html", summary, frame, out)
-        for note in table.notes:
-            console.print(terminal_text(f"note: {note}"))
-        for line in describe_identifiers(summary["identifiers"]):
-            console.print(terminal_text(f"warning: {line} (all are in report.json)"))
-        if options.shards:
-            console.print(f"shards: {write_shards(out, out / SHARDS, options.shards)}")
-        elif (out / SHARDS).is_dir():
-            console.print(
-                f"{out / SHARDS} is of an earlier call and was left as it is: give --shards again, or delete it"
-            )
-        _print_left_out(summary["reasons"], console)
-        left_out = len(table.left_out)
+        shards = write_shards(out, out / SHARDS, options.shards) if options.shards else None
+        _print_outcome(summary, table.notes, shards, out, console)
         console.print(
-            terminal_text(f"{len(frame):,} images in {manifest}, {left_out:,} left out; see {out / 'report.html'}")
+            terminal_text(
+                f"{len(frame):,} images in {manifest}, {len(table.left_out):,} left out; see {out / 'report.html'}"
+            )
         )
         return manifest
+
+
+def _frame(
+    name: str, root: Path, table: SourceTable, results: Mapping[str, ImageResult], options: PrepareOptions
+) -> pd.DataFrame:
+    """The manifest; rows without an image go to `table.left_out`."""
+    frame = manifest_rows(table, results)
+    if len(frame) == 0:
+        first = {entry["reason"]: entry["where"] for entry in reversed(table.left_out)}
+        reasons = "; ".join(f"{first[reason]}: {reason}" for reason in sorted(first)[:3])
+        raise UserError(f"{root}: no image is left for a manifest ({reasons or 'the tables name none'})")
+    if name != "table" and "split_rule" not in frame:  # a table's splits are its owner's
+        frame["split_rule"] = options.split
+    return conform(frame, "manifest.parquet")
+
+
+def _print_outcome(
+    summary: Mapping[str, Any], notes: Sequence[str], shards: Path | None, out: Path, console: Console
+) -> None:
+    for note in notes:
+        console.print(terminal_text(f"note: {note}"))
+    for line in describe_identifiers(summary["identifiers"]):
+        console.print(terminal_text(f"warning: {line} (all are in report.json)"))
+    if shards is not None:
+        console.print(f"shards: {shards}")
+    elif (out / SHARDS).is_dir():
+        console.print(
+            f"{out / SHARDS} is of an earlier call and was left as it is: give --shards again, or delete it"
+        )
+    reasons = summary["reasons"]
+    for line in first_of(list(reasons), _SHOWN_REASONS, lambda reason: f"left out: {reasons[reason]:,} x {reason}"):
+        console.print(terminal_text(line))
 
 
 def read_column_names(pairs: Sequence[str]) -> dict[str, str]:
@@ -135,11 +153,6 @@ def read_column_names(pairs: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--column {ours} is given twice: {names[ours]} and {theirs}")
         names[ours] = theirs
     return names
-
-
-def _print_left_out(reasons: dict[str, int], console: Console) -> None:
-    for line in first_of(list(reasons), _SHOWN_REASONS, lambda reason: f"left out: {reasons[reason]:,} x {reason}"):
-        console.print(terminal_text(line))
 
 
 def _check_call(name: str, root: Path, out: Path, options: PrepareOptions) -> None:
