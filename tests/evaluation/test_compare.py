@@ -194,3 +194,28 @@ def test_whole_training_sets_compare_whatever_the_rule_of_fractions(tmp_path: Pa
     for name, rule in (("a", 1), ("b", 2)):
         judged(tmp_path / name, 0.0, cells=(Cell(100, 0),), record={"subset_rule": rule})
     assert compare_folders(tmp_path / "a", tmp_path / "b", resamples=20).rows
+
+
+def test_a_primary_figure_that_nobody_has_leaves_the_first_one(tmp_path: Path) -> None:
+    for name in "ab":
+        settings = {"task": "linear", "primary": "auroc_rare"}
+        judged(tmp_path / name, 0.1, cells=(Cell(1, 0),), extra=("Edema",), record={"settings": settings})
+    rows = compare_folders(tmp_path / "a", tmp_path / "b", resamples=20).rows
+    assert [row.primary for row in rows] == [True, False]
+
+
+def test_notes_of_both_encoders_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noted(predictions: Predictions) -> Measures:
+        found, score = measures(predictions), predictions.arrays["score"]
+        said = {measure: "one score for all" for measure in found.of if np.ptp(score) == 0}
+        said |= {measure: "of two classes" for measure in found.of if measure.label}
+        return replace(found, notes=said)
+
+    monkeypatch.setattr(compare, "get_task", {"linear": SimpleNamespace(measures=noted)}.__getitem__)
+    for name in "ab":
+        judged(tmp_path / name, 0.1, cells=(Cell(1, 0),), extra=("Edema",))
+    flat = Predictions(ROWS, PATIENTS, {"score": np.zeros(60), "Edema": np.arange(60.0)})
+    write_predictions(tmp_path / "b", "toy/v1", Cell(1, 0), "key", flat)
+    mean, edema = compare_folders(tmp_path / "a", tmp_path / "b", resamples=20).rows
+    assert mean.note == "b: one score for all"
+    assert edema.note == "of two classes"

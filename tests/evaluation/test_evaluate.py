@@ -16,9 +16,10 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.files import explained
 from cmcgns.evaluation import figures
 from cmcgns.evaluation import run as harness
+from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.figures import figures_of
-from cmcgns.evaluation.protocols import Cell
+from cmcgns.evaluation.protocols import Cell, load_protocol
 from cmcgns.evaluation.results import cells_of, read_predictions
 from cmcgns.evaluation.run import EvaluateOptions, Outcome, device_of, progress_bars, run_protocols
 from cmcgns.evaluation.select import choose
@@ -277,9 +278,21 @@ def test_results_of_one_name_would_overwrite_each_other(tmp_path: Path) -> None:
         choose("linear/v1", [first, second])
     for name, more in (("one", ""), ("two", "seeds: 2\n")):
         (tmp_path / f"{name}.yaml").write_text(f"base: linear/v1\nid: same/v1\n{more}")
-    with pytest.raises(UserError, match="two protocols have the id same/v1"):
+    with pytest.raises(UserError, match=r"two protocols \(same/v1\) would have one name, same-v1@mine"):
         choose(f"{tmp_path / 'one.yaml'},{tmp_path / 'two.yaml'}", [first])
     assert len(choose("linear/v1", [first, first])) == 1
+    alike = write_set(tmp_path / "c", "site-a"), write_set(tmp_path / "d", "site_a")  # one folder of cells for both
+    with pytest.raises(UserError, match="both hold site-a and site_a"):
+        choose("linear/v1", alike)
+
+
+def test_data_without_a_name_is_called_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = write_set(tmp_path / "a", ""), write_set(tmp_path / "nih", "")
+    assert [folder for _, folder in choose("linear/v1", [first, second])] == [first, second]
+    with pytest.raises(UserError, match="both hold nih"):
+        choose("linear/v1", [second, write_set(tmp_path / "named", "nih")])
+    monkeypatch.chdir(first)
+    assert TaskData(load_protocol("linear/v1"), Path(), 32, 32).name == "linear/v1@a"
 
 
 def test_all_runs_general_protocols_on_the_v1_copy(tmp_path: Path) -> None:

@@ -179,3 +179,9 @@ def test_a_missing_split_has_a_way_out(missing: str, hint: str, tmp_path: Path) 
 def test_an_uncertain_label_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs the label Edma"):
         data_of(write_set(tmp_path), "uncertain={Edma: 1}")
+
+
+def test_an_age_below_0_is_named_before_anything_is_computed(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "d", counts=(4, 2, 2), age=[40, 41, 42, 43, 44, 45, -1, 47])
+    with pytest.raises(UserError, match="age is -1 in mine:test00"):
+        TaskData(load_protocol("linear/v1"), folder, 32, 32)

@@ -435,7 +435,9 @@ def test_two_judges_of_one_protocol_on_data_of_one_name_are_refused(tmp_path: Pa
     retrieval = {"protocol": "retrieval/v1"}
     judge = [{"protocol": "linear/v1", "fractions": [10]}, retrieval]
     plan = plan_of(tmp_path, judge=[*judge, retrieval | {"name": "again", "data": str(tmp_path / "more")}])
-    with pytest.raises(UserError, match=r"judge: retrieval/v1 and again are both retrieval/v1 on data called"):
+    with pytest.raises(
+        UserError, match=r"judge: the figures of retrieval/v1 and again would have one name, retrieval-v1@"
+    ):
         study_data(plan, tmp_path)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.contract import Predictions, least_positives, seed_measures
+from cmcgns.evaluation.contract import Predictions, least_positives, primary_of, seed_measures
 from cmcgns.evaluation.results import (
     cells_of,
     protocols_of,
@@ -125,7 +125,7 @@ def _compare_protocol(
     records = read_protocol(first, name), read_protocol(second, name)
     _check_records(name, records, (first, second))
     settings = records[0]["settings"]
-    task, primary = get_task(settings["task"]), str(settings.get("primary", ""))
+    task = get_task(settings["task"])
     ours, theirs = cells_of(first, name), cells_of(second, name)
     only += _only_in_one(f"{name}, ", [cell.name for cell in ours], [cell.name for cell in theirs], first, second)
     common = [cell for cell in ours if cell in theirs]
@@ -160,7 +160,21 @@ def _compare_protocol(
         template = ComparisonRow(
             name, dataset, fraction, n=table.rows, patients=table.patients, seeds=len(cells), note=note
         )
-        yield from _rows(template, found, a[0].notes, primary or table.of[0].metric)
+        primary = primary_of(str(settings.get("primary", "")), [measure.metric for measure in table.of])
+        yield from _rows(template, found, _notes((first, second), (a[0].notes, b[0].notes)), primary)
+
+
+def _notes(
+    folders: tuple[Path, Path], notes: tuple[Mapping[Measure, str], Mapping[Measure, str]]
+) -> dict[Measure, str]:
+    """What is said of a figure of either encoder; once where it holds for both."""
+    names = [read_encoder(folder)["encoder"] for folder in folders]
+    found = {}
+    for measure in {**notes[0], **notes[1]}:
+        one, other = (side.get(measure, "") for side in notes)
+        apart = "; ".join(f"{name}: {text}" for name, text in zip(names, (one, other), strict=True) if text)
+        found[measure] = one if one == other else apart
+    return found
 
 
 def _rows(

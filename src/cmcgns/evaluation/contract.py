@@ -136,6 +136,11 @@ def seed_measures(
     return found
 
 
+def primary_of(wanted: str, metrics: Sequence[str]) -> str:
+    """The metric that stands for the others: the wanted one where it is among them, else the first."""
+    return wanted if wanted in metrics else metrics[0]
+
+
 def _left_out(predictions: Sequence[Predictions], least: int, mask: BoolArray | None) -> dict[str, Array]:
     """Array `left_out` of what has classes: one that any seed did not learn counts in the mean of none.
 

@@ -64,7 +64,7 @@ class TaskData:
     @property
     def name(self) -> str:
         """For tables: the protocol's id, and the dataset where the protocol does not say which."""
-        return self.protocol.id if self.protocol.dataset else f"{self.protocol.id}@{self.dataset}"
+        return result_name(self.protocol, self.dataset)
 
     @cached_property
     def split_sha256(self) -> str:
@@ -211,11 +211,26 @@ def work_key(data: TaskData, encoder: FrozenEncoder, *more: str) -> str:
     return hashlib.sha256(" ".join(about).encode()).hexdigest()
 
 
+def result_name(protocol: EvaluationProtocol, dataset: str) -> str:
+    """Protocol and dataset; the latter where the protocol does not say it."""
+    return protocol.id if protocol.dataset else f"{protocol.id}@{dataset}"
+
+
+def dataset_of(frame: pd.DataFrame, folder: Path) -> str:
+    """What a prepared dataset is called, and its results with it: by its manifest, else by its folder."""
+    return "+".join(sorted({str(name) for name in frame["dataset"]})) or folder.absolute().name
+
+
+def split_rules(frame: pd.DataFrame) -> list[str]:
+    """The rules by which the splits of a manifest were made."""
+    return sorted({str(rule) for rule in frame["split_rule"]} - {""})
+
+
 def _dataset_of(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol) -> str:
     names = sorted({str(name) for name in frame["dataset"]})
     if protocol.dataset and names != [protocol.dataset]:
         raise UserError(f"{protocol.id} is about {protocol.dataset}, but {folder} holds {', '.join(names)}")
-    return "+".join(names) or folder.name
+    return dataset_of(frame, folder)
 
 
 def _check_rule(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol) -> str:
@@ -223,7 +238,7 @@ def _check_rule(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol)
     wanted, column = protocol.split.rule, protocol.split.column
     if column not in frame:
         raise UserError(f"{folder}: no column {column}, from which {protocol.id} takes its splits")
-    found = sorted({str(rule) for rule in frame["split_rule"]} - {""})
+    found = split_rules(frame)
     if wanted != "any" and found and found != [wanted]:
         raise UserError(
             f"{folder} was prepared with --split {found[0]}, but {protocol.id} needs {wanted}: prepare it once more "
@@ -253,8 +268,10 @@ def _with_parts(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol)
 
 
 def _check_test_rows(frame: pd.DataFrame, folder: Path) -> None:
-    """Every test row counts once, and predictions are told apart by the file that they are about."""
+    """Every test row counts once, by the file that it is about, and has a place in the subgroups."""
     test = frame[frame["part"] == "test"]
+    if len(wrong := test[(test["age"] < 0).fillna(value=False)]):
+        raise UserError(f"{folder}: age is {wrong['age'].iloc[0]} in {wrong['study_id'].iloc[0]}: years, or nothing")
     names = test["source"].where(test["source"] != "", test["image_path"])
     twice = names[names.duplicated()]
     if len(twice):

@@ -154,8 +154,8 @@ class FrozenMaps:
         folder.mkdir(parents=True, exist_ok=True)
         starts = range(0, len(pixels), block)
         files = [base / f"{start}.npy" for start in starts]
-        there = all(file.is_file() for file in files)
-        self.kept = there or self.bytes <= min(limit, free_bytes(folder) / _SPARE)
+        to_write = self.bytes * sum(not file.is_file() for file in files) / max(len(files), 1)
+        self.kept = not to_write or (self.bytes <= limit and to_write <= free_bytes(folder) / _SPARE)
         blocks = zip(files, starts, strict=True) if self.kept else ()
         self._blocks = [self._block(file, start, progress) for file, start in blocks]
 

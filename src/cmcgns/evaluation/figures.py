@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmcgns.evaluation.contract import Predictions, Task, least_positives, seed_measures
+from cmcgns.evaluation.contract import Predictions, Task, least_positives, primary_of, seed_measures
 from cmcgns.evaluation.protocols import Cell, EvaluationProtocol
 from cmcgns.evaluation.results import (
     ResultRow,
@@ -143,12 +143,11 @@ def _read(folder: Path, name: str, record: dict[str, Any], cells: tuple[Cell, ..
         leakage=record["leakage"],
         note=". ".join(record["cautions"]),
     )
-    metrics = dict.fromkeys(measure.metric for measure in measures[0].of)
-    primary = protocol.primary or next(iter(metrics))
-    if primary not in metrics:  # the predictions are worth hours, and have other figures
-        known = f"{PRIMARY}{primary} is no figure of task {protocol.task}, which has {', '.join(metrics)}"
+    metrics = list(dict.fromkeys(measure.metric for measure in measures[0].of))
+    primary = primary_of(protocol.primary, metrics)
+    if protocol.primary not in ("", primary):  # the predictions are worth hours, and have other figures
+        known = f"{PRIMARY}{protocol.primary} is no figure of task {protocol.task}, which has {', '.join(metrics)}"
         template = replace(template, note=". ".join(part for part in (known, template.note) if part))
-        primary = next(iter(metrics))
     return _Seeds(template, cells, predictions, measures, primary, task, least)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from cmcgns.common.errors import UserError
 from cmcgns.data.manifest import read_manifest
+from cmcgns.evaluation.data import dataset_of, result_name, split_rules
 from cmcgns.evaluation.protocols import EvaluationProtocol, list_protocols, load_protocol
+from cmcgns.evaluation.results import slug
 from cmcgns.settings.recipe import describe_settings
 
 ALL = "all"
@@ -87,16 +89,22 @@ def _of_one_copy(pairs: list[Pair], datasets: dict[Path, _Dataset]) -> list[Pair
 
 def _check_names_differ(pairs: list[Pair], datasets: dict[Path, _Dataset]) -> list[Pair]:
     """Results are kept by protocol and dataset: two pairs of one name would overwrite each other."""
-    first: dict[tuple[str, str], Pair] = {}
+    first: dict[str, Pair] = {}
     for protocol, folder in pairs:
-        before, there = first.setdefault((protocol.id, datasets[folder].name), (protocol, folder))
-        if there != folder:
+        name = result_name(protocol, datasets[folder].name)
+        before, there = first.setdefault(slug(name), (protocol, folder))
+        if there != folder and before.id == protocol.id:
+            held = " and ".join(dict.fromkeys((datasets[there].name, datasets[folder].name)))
             raise UserError(
-                f"{protocol.id}: {there} and {folder} both hold {datasets[folder].name}, so that their results would "
+                f"{protocol.id}: {there} and {folder} both hold {held}, so that their results would "
                 "have one name: name one of them with --data (and the other one with another --out)"
             )
         if before is not protocol:
-            raise UserError(f"--protocol: two protocols have the id {protocol.id}; give one of the files another id")
+            ids = " and ".join(dict.fromkeys((before.id, protocol.id)))
+            raise UserError(
+                f"--protocol: the results of two protocols ({ids}) would have one name, {slug(name)}; "
+                "give one of the files another id"
+            )
     return pairs
 
 
@@ -106,11 +114,6 @@ def _of_rule(protocol: EvaluationProtocol, folders: list[Path], datasets: dict[P
     if len(fitting) != 1:
         raise UserError(f"{protocol.id}: which of {', '.join(map(str, folders))}? Name one of them with --data")
     return fitting
-
-
-def dataset_name(folder: Path) -> str:
-    """What a prepared dataset is called: results are kept by it."""
-    return _facts(folder).name
 
 
 def _all_of(folder: Path, dataset: _Dataset, overrides: Sequence[str], finetune: bool) -> list[Pair]:
@@ -132,9 +135,10 @@ def _load(name: str, overrides: Sequence[str], finetune: bool) -> EvaluationProt
 
 def _facts(folder: Path) -> _Dataset:
     frame = read_manifest(folder)
-    names = sorted({str(name) for name in frame["dataset"]})
-    rules = sorted({str(rule) for rule in frame["split_rule"]} - {""})
-    return _Dataset("+".join(names), rules[0] if len(rules) == 1 else "", frozenset(map(str, frame.columns)))
+    rules = split_rules(frame)
+    return _Dataset(
+        dataset_of(frame, folder), rules[0] if len(rules) == 1 else "", frozenset(map(str, frame.columns))
+    )
 
 
 def describe_protocol(name: str, overrides: Sequence[str] = ()) -> str:

@@ -9,10 +9,13 @@ from cmcgns.common.claim import FolderInUse
 from cmcgns.common.errors import UserError
 from cmcgns.common.files import write_json
 from cmcgns.common.stored import read_json
+from cmcgns.data.manifest import read_manifest
 from cmcgns.data.pairs.table import TABLE_NAMES
 from cmcgns.data.shards.index import open_shards
 from cmcgns.data.tables import find_table, table_sha256
-from cmcgns.evaluation.select import Pair, choose, dataset_name
+from cmcgns.evaluation.data import dataset_of, result_name
+from cmcgns.evaluation.results import slug
+from cmcgns.evaluation.select import Pair, choose
 from cmcgns.phantom import write_dataset
 from cmcgns.study.plan import Plan
 from cmcgns.study.settings import Phantom, PhantomData
@@ -39,15 +42,15 @@ def study_data(plan: Plan, out: Path) -> tuple[Path, list[Pair]]:
         train, judged = _draw(stated.phantom, out)
     else:
         train = judged = Path(stated)
-    pairs, first = [], dict[tuple[str, str], str]()
+    pairs, first = [], dict[str, str]()
     for each in plan.judging:
         folder = Path(each.entry.data) if each.entry.data else judged
         choose(each.entry.protocol, [folder], each.entry.set)  # refuses a dataset that is not the protocol's
-        called = (each.protocol.id, dataset_name(folder))
+        called = slug(result_name(each.protocol, dataset_of(read_manifest(folder), folder)))
         if (before := first.setdefault(called, each.name)) != each.name:
             raise UserError(
-                f"judge: {before} and {each.name} are both {called[0]} on data called {called[1]}, so their figures "
-                "would have one name: leave one out, or give one protocol another id"
+                f"judge: the figures of {before} and {each.name} would have one name, {called}: leave one out, or "
+                "give one protocol another id"
             )
         pairs.append((each.protocol, folder.absolute()))
     return train.absolute(), pairs

@@ -16,7 +16,7 @@ from cmcgns.evaluation.contract import seed_measures
 from cmcgns.evaluation.data import TaskData
 from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.regions import Regions
-from cmcgns.evaluation.tasks.patch_probe import TASK, chosen_patches
+from cmcgns.evaluation.tasks.patch_probe import TASK, _share, chosen_patches
 from cmcgns.metrics.classification import patch_measures
 from cmcgns.metrics.measure import Measure
 from support.evaluation import figures, job_of, oracle, parts_of, predict, protocol_of, run, same, write_pictures
@@ -267,3 +267,8 @@ def test_a_share_without_annotation_is_named(tmp_path: Path) -> None:
     job.data.fraction_rows = lambda *_: np.array([5, 6])  # type: ignore[method-assign]
     with pytest.raises(UserError, match=r"is annotated: ask for more than 5 %"):
         run(job)
+
+
+def test_a_finding_that_no_patch_is_judged_for_has_no_share() -> None:
+    truth = np.array([[[1, np.nan]], [[0, np.nan]]])
+    assert _share(("Mass", "Edema"), truth) == {"Mass": 0.5, "Edema": None}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cmcgns.common.errors import UserError
-from cmcgns.evaluation.tasks.train_head import Head, Schedule, train_head
+from cmcgns.evaluation.tasks.train_head import Head, Schedule, even_batches, train_head
 
 
 class Regression(Head[np.ndarray]):
@@ -145,3 +145,13 @@ def test_batches_that_teach_nothing_are_passed_over():
     before = {name: value.clone() for name, value in head.model.state_dict().items()}
     train_head(head, Schedule(1, 1))
     assert same(before, head.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "sizes"), [(1, 8, [2]), (5, 2, [3, 2]), (9, 8, [5, 4]), (16, 8, [8, 8]), (3, 1, [3])]
+)
+def test_no_batch_has_a_single_image(rows, size, sizes):
+    """BatchNorm of one image is undefined, or a matter of its places alone."""
+    batches = even_batches(np.arange(rows) + 7, size, seed=0, epoch=1)
+    assert [len(batch) for batch in batches] == sizes
+    assert set(np.concatenate(batches)) == set(range(7, 7 + rows))

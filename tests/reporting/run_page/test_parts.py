@@ -1,11 +1,16 @@
 """What the pictures are computed from."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 from cmcgns.demo import summarise_judgements
 from cmcgns.evaluation.compare import Comparison
@@ -14,6 +19,7 @@ from cmcgns.pretrained.prompts import load_prompts
 from cmcgns.reporting import style
 from cmcgns.reporting.clusters.bank import bank_start
 from cmcgns.reporting.evaluation.notices import Records
+from cmcgns.reporting.run_page.examples import _find
 from cmcgns.reporting.run_page.heat_maps import _findings
 from cmcgns.reporting.run_page.results import MEASURES, duration, interval, is_clear, number
 from cmcgns.reporting.run_page.studies import EncodedStudies, _boxes_of_row
@@ -140,6 +146,24 @@ def test_panels_mark_only_the_steps_that_they_show(key: str, marks: list[int]) -
     assert vertical & {50, 100} == set(marks)
     first, last = axes.get_xlim()
     assert last - first < 1.2 * (195 if key == "loss" else 99)
+
+
+def test_equal_reports_are_one_answer_at_the_place_of_their_best() -> None:
+    closeness = torch.tensor([[0.9], [0.8], [0.1], [0.5]])
+    reports = torch.tensor([ord(one) for one in "ABAC"])
+    studies = SimpleNamespace(image=torch.ones(4, 1), report=closeness, report_text=reports)
+    found = _find(studies, 1, by_report=False, shown=3)  # type: ignore[arg-type]
+    assert found.best == [0, 1, 3]
+    assert (found.right, found.rank) == ([False, True, False], 2)
+
+
+def test_an_image_by_url_is_shown() -> None:
+    content = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 200, dtype=np.uint8)).save(content, "PNG")
+    fsspec.filesystem("memory").pipe("pictures/a.png", content.getvalue())
+    frame = pd.DataFrame({"image_path": ["memory://pictures/a.png"]})
+    studies = SimpleNamespace(frame=frame, dataset=SimpleNamespace(settings=DataSettings(image_size=32, resize=32)))
+    assert EncodedStudies.fine_pixels(studies, 0).mean() == pytest.approx(200 / 127.5 - 1, abs=0.02)  # type: ignore[arg-type]
 
 
 def test_every_curve_has_a_colour_of_the_style() -> None:

@@ -174,10 +174,11 @@ def _score(
     return {key: np.concatenate(each) for key, each in scores.items()}, np.concatenate(truth)
 
 
-def _share(names: tuple[str, ...], truth: FloatArray) -> dict[str, float]:
-    """Positive patches among those that are judged, by finding."""
-    known = (~np.isnan(truth)).sum(axis=(0, 1))
-    return {name: float(share) for name, share in zip(names, (truth == 1).sum(axis=(0, 1)) / known, strict=True)}
+def _share(names: tuple[str, ...], truth: FloatArray) -> dict[str, float | None]:
+    """Positive patches among those that are judged, by finding; None where none is judged."""
+    known = (~np.isnan(truth)).sum(axis=(0, 1)).tolist()
+    positive = (truth == 1).sum(axis=(0, 1)).tolist()
+    return {name: one / of if of else None for name, one, of in zip(names, positive, known, strict=True)}
 
 
 TASK = PatchProbe()

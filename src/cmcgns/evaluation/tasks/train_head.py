@@ -137,6 +137,15 @@ def shuffled(rows: IntArray, seed: int, epoch: int) -> IntArray:
     return rows[np.random.default_rng([seed, epoch]).permutation(len(rows))]
 
 
+def even_batches(rows: IntArray, size: int, seed: int, epoch: int) -> list[IntArray]:
+    """Shuffled rows in batches as equal as can be, of about `size`.
+
+    None has a single image, of which BatchNorm could not tell the spread: a lone training image comes twice.
+    """
+    order = shuffled(rows.repeat(2) if len(rows) == 1 else rows, seed, epoch)
+    return np.array_split(order, min(len(order) // 2, math.ceil(len(order) / size)))
+
+
 def train_head(head: Head[Any], schedule: Schedule) -> Trained:
     """Train until validation stops it; the model ends with the weights of its best epoch, in eval mode.
 

@@ -9,7 +9,7 @@ from typing import Any
 from cmcgns.common.safe_text import write_rows
 from cmcgns.evaluation.figures import ReliabilityCurve
 from cmcgns.evaluation.protocols import EvaluationProtocol
-from cmcgns.evaluation.results import ResultRow
+from cmcgns.evaluation.results import ResultRow, slug
 from cmcgns.reporting.evaluation import build, plots
 from cmcgns.reporting.evaluation.names import (
     DESCRIPTIONS,
@@ -143,18 +143,18 @@ def _version_parts(selection: Selection, task: str, version: str, names: list[st
     """One version of a task: what its protocols were measured on and the paper's tables, then each protocol."""
     legacy = version.startswith("legacy")
     alone = len(names) == 1 and not legacy  # then it needs no heading above its own
-    slug = f"{task}-{version.replace('+', '-')}"
+    stem = f"{task}-{version.replace('+', '-')}"
     title = "Legacy protocols" if legacy else f"Protocols {version}".strip()
     title, code = (protocol_title(names[0], selection.about), names[0]) if alone else (title, "")
     part = Part(title, code, LEGACY_TEXT if legacy else "", sources(selection, names))
-    part.blocks = _shared_blocks(selection, slug, names, not alone)
+    part.blocks = _shared_blocks(selection, stem, names, not alone)
     own = {name: _protocol_blocks(selection, name) for name in names}
     if alone:
         part.blocks += own.pop(names[0])
     return [part, *(Part(protocol_title(name, selection.about), name, blocks=of) for name, of in own.items() if of)]
 
 
-def _shared_blocks(selection: Selection, slug: str, names: list[str], named: bool) -> Blocks:
+def _shared_blocks(selection: Selection, stem: str, names: list[str], named: bool) -> Blocks:
     """The paper's tables of what learns, and its plots."""
     learning = [name for name in names if selection.learns(name)]
     groups = (learning[start : start + _BLOCKS] for start in range(0, len(learning), _BLOCKS))
@@ -164,12 +164,12 @@ def _shared_blocks(selection: Selection, slug: str, names: list[str], named: boo
         caption = "Points are means over seeds, whiskers 95 % intervals over test patients."
         if any(selection.published(name) for name in learning):
             caption += " Gray: published figures, copied, without intervals, for orientation only."
-        blocks.append(Picture(f"fractions-{slug}", figure, "Value against share of the labels", caption))
+        blocks.append(Picture(f"fractions-{stem}", figure, "Value against share of the labels", caption))
     has_masks_or_boxes = selection.tasks[names[0]] in ("detection", "segmentation")
     if has_masks_or_boxes and any(build.further_metrics(selection, name) for name in learning):
         figure = plots.draw_bars(selection, learning)
         caption = "At the largest share of the labels; whiskers are 95 % intervals over test patients."
-        blocks.append(Picture(f"metrics-{slug}", figure, "Metrics of each protocol", caption))
+        blocks.append(Picture(f"metrics-{stem}", figure, "Metrics of each protocol", caption))
     return blocks
 
 
@@ -185,7 +185,7 @@ def _protocol_blocks(selection: Selection, name: str) -> Blocks:
     if selection.labels(name, primary):
         figure = plots.draw_classes(selection, name)
         caption = f"{metric_name(primary)} of each class{_at(selection, name)}, with 95 % intervals."
-        blocks.append(Picture(f"classes-{_slug(name)}", figure, "Figures of each class with intervals", caption))
+        blocks.append(Picture(f"classes-{slug(name)}", figure, "Figures of each class with intervals", caption))
         blocks.append(_short(build.class_table(selection, name)))
     others = [metric for metric in selection.metrics(name) if metric != primary and selection.labels(name, metric)]
     if others:
@@ -211,7 +211,7 @@ def _subgroups(selection: Selection, name: str) -> Blocks:
             f"{primary} in subgroups of the test set{_at(selection, name)}, with 95 % intervals; the line is "
             "everyone's figure. Intervals of two subgroups that overlap or not are no test of their difference."
         )
-        inside.append(Picture(f"subgroups-{_slug(name)}", figure, "Forest plot of subgroups", caption))
+        inside.append(Picture(f"subgroups-{slug(name)}", figure, "Forest plot of subgroups", caption))
     groups = selection.groups(name, selection.primary(name))
     if not groups:
         return []
@@ -231,7 +231,7 @@ def _calibration(selection: Selection, reliability: Sequence[ReliabilityCurve]) 
             caption = "Observed share of positives against predicted probability; on the diagonal the two agree. "
             caption += "The area of a point grows with the number of predictions in its bin."
             figure = plots.draw_reliability(curve, selection.encoder)
-            part.blocks.append(Picture(f"reliability-{_slug(name)}", figure, "Reliability diagram", caption))
+            part.blocks.append(Picture(f"reliability-{slug(name)}", figure, "Reliability diagram", caption))
         section.parts += [part] if part.blocks else []
     return [section] if section.parts else []
 
@@ -239,8 +239,3 @@ def _calibration(selection: Selection, reliability: Sequence[ReliabilityCurve]) 
 def _at(selection: Selection, name: str) -> str:
     """` at 100 % of the labels`, the largest share; empty for what learns nothing."""
     return f" at {of_the_labels(selection.fractions(name)[-1])}" if selection.learns(name) else ""
-
-
-def _slug(name: str) -> str:
-    """A file name of a protocol's name."""
-    return "".join(sign if sign.isalnum() or sign in "-." else "-" for sign in name)

@@ -59,7 +59,10 @@ def _find(studies: EncodedStudies, row: int, by_report: bool, shown: int) -> Ret
     order = (gallery @ query[row]).argsort(descending=True, stable=True).tolist()
     text = studies.report_text
     if not by_report:  # equal reports are one answer
-        order = list({int(text[other]): other for other in reversed(order)}.values())[::-1]
+        best: dict[int, int] = {}
+        for other in order:
+            best.setdefault(int(text[other]), other)
+        order = list(best.values())
     right = [bool(text[other] == text[row]) for other in order]
     return Retrieved(row, order[:shown], right[:shown], right.index(True) + 1)
 

@@ -114,7 +114,7 @@ def draw_bars(axes: Axes, results: Mapping[str, Any]) -> None:
                 continue
             low, high = (found["value"] if found[end] is None else found[end] for end in ("low", "high"))
             spread = [[found["value"] - low], [high - found["value"]]]
-            axes.bar(x, found["value"], width=0.33, color=colour, label=kind if place == 0 else None)
+            axes.bar(x, found["value"], width=0.33, color=colour, label=kind)
             if found["low"] is not None:
                 axes.errorbar(x, found["value"], yerr=spread, color=INK, linewidth=1.3, capsize=3)
             axes.text(x, high + 0.025, f"{found['value']:.2f}", ha="center", fontsize=SMALL, color=INK,
@@ -123,10 +123,15 @@ def draw_bars(axes: Axes, results: Mapping[str, Any]) -> None:
         chance = (results.get("chance") or {}).get(measure.key)
         if chance is None:
             continue
-        name = "chance" if place == 0 else None
-        axes.plot([place - 0.42, place + 0.42], [chance] * 2, color=INK, linestyle=":", linewidth=1.3, label=name)
+        ends = [place - 0.42, place + 0.42]
+        axes.plot(ends, [chance] * 2, color=INK, linestyle=":", linewidth=1.3, label="chance")
     axes.set_xticks(range(len(_BARS)), [measure.short for measure in _BARS], fontsize=SMALL, color=INK)
     axes.set_ylim(0, 1.19)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.grid(visible=False, axis="x")
-    axes.legend(fontsize=SMALL, frameon=False, ncols=3, loc="upper right", labelcolor=INK, handlelength=1.4)
+    handles, names = axes.get_legend_handles_labels()
+    once = dict(zip(names, handles, strict=True))
+    axes.legend(
+        once.values(), once, fontsize=SMALL, frameon=False, ncols=3, loc="upper right", labelcolor=INK,
+        handlelength=1.4,
+    )  # fmt: skip

@@ -97,7 +97,7 @@ class EncodedStudies(StudySet):
         """(S, S) what the encoder sees, in [-1, 1], in more pixels than it gets."""
         settings = self.dataset.settings
         times = max(1, min(4, 320 // settings.image_size))
-        return _crop(read_image(Path(self.frame["image_path"][row]), settings.resize * times), settings, times)
+        return _crop(read_image(str(self.frame["image_path"][row]), settings.resize * times), settings, times)
 
 
 def encode_studies(model: Pretrained, manifest: Path, images: Path | None = None) -> EncodedStudies:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cmcgns.common.errors import UserError
+from cmcgns.evaluation import features
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.features import FrozenMaps
 from cmcgns.evaluation.open_encoder import open_encoder
@@ -88,6 +89,21 @@ def test_an_interruption_costs_little(resnet, counted, tmp_path):
     rows = np.arange(70)
     assert all(torch.equal(a, b) for a, b in zip(resumed.read(rows), straight.read(rows), strict=True))
     assert {file.suffix for file in (tmp_path / "a").glob("*/*")} == {".npy"}
+
+
+def test_maps_on_the_disk_need_no_room_again(resnet, tmp_path, monkeypatch):
+    chosen = choose_maps(resnet)
+
+    def interrupt(_text, share):
+        if share > 0.9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FrozenMaps(resnet, PIXELS, 64, chosen, tmp_path, ROOM, interrupt, block=32)
+    whole = FrozenMaps(resnet, PIXELS, 64, chosen, tmp_path / "other", 0, quiet).bytes
+    monkeypatch.setattr(features, "free_bytes", lambda _: 0.8 * whole)  # enough for the two blocks that are missing
+    assert not FrozenMaps(resnet, PIXELS, 64, chosen, tmp_path / "other", ROOM, quiet, block=32).kept
+    assert FrozenMaps(resnet, PIXELS, 64, chosen, tmp_path, ROOM, quiet, block=32).kept
 
 
 def test_maps_that_are_not_finite_are_refused(resnet, tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ Redmon and Farhadi, YOLOv3: An Incremental Improvement, 2018, sections 2.1 and 2
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from cmcgns.evaluation.task_settings.learned import DetectionSettings
 from cmcgns.evaluation.tasks.detection.boxes import AnchorGrid, BoxList, assign
 from cmcgns.evaluation.tasks.detection.head import Detector
 from cmcgns.evaluation.tasks.detection.predict import predict, with_truth
-from cmcgns.evaluation.tasks.train_head import Head, shuffled
+from cmcgns.evaluation.tasks.train_head import Head, even_batches
 from cmcgns.metrics.detection import MatchedDetections, box_iou
 from cmcgns.metrics.ranking import IntArray
 
@@ -91,12 +90,8 @@ class DetectorHead(Head[IntArray]):
             raise UserError("choose_by: map needs boxes among the validation images, which have none: use loss")
 
     def batches(self, epoch: int) -> list[IntArray]:
-        """Rows in batches as equal as can be.
-
-        No batch has a single image, of which BatchNorm could not tell the spread: a lone training image comes twice.
-        """
-        order = shuffled(self.rows.repeat(2) if len(self.rows) == 1 else self.rows, self.seed, epoch)
-        return np.array_split(order, min(len(order) // 2, math.ceil(len(order) / self.settings.batch)))
+        """Rows of a batch each."""
+        return even_batches(self.rows, self.settings.batch, self.seed, epoch)
 
     def loss(self, batch: IntArray) -> Tensor:
         """Loss of some training images."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.evaluation.task_settings.base import LabelKind
 from cmcgns.evaluation.task_settings.learned import FinetuneSettings
 from cmcgns.evaluation.tasks.linear.probe import log_odds
-from cmcgns.evaluation.tasks.train_head import Head, shuffled
+from cmcgns.evaluation.tasks.train_head import Head, even_batches
 from cmcgns.metrics.ranking import FloatArray, IntArray
 
 
@@ -55,8 +54,8 @@ class FinetuneHead(Head[IntArray]):
         self.size, self.seed = settings.batch_size, seed
 
     def batches(self, epoch: int) -> list[IntArray]:
-        """Rows in batches of nearly one size, so that none has a single image, whose BatchNorm would mean nothing."""
-        return np.array_split(shuffled(self.rows, self.seed, epoch), math.ceil(len(self.rows) / self.size))
+        """Rows of a batch each."""
+        return even_batches(self.rows, self.size, self.seed, epoch)
 
     def loss(self, batch: IntArray) -> Tensor | None:
         """Mean cross-entropy over the labels that are known; None where there is none."""
