@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -27,18 +27,6 @@ _Weights = dict[str, Tensor]
 Batch = TypeVar("Batch")
 
 
-class Optimizer(Protocol):
-    """What of an optimiser outlives an interruption."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` takes."""
-        ...
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Be as the other one was."""
-        ...
-
-
 class Head(ABC, Generic[Batch]):
     """What is trained, and how: everything in which heads differ.
 
@@ -48,7 +36,7 @@ class Head(ABC, Generic[Batch]):
         rate: of learning, as the user sets it; named where a training diverges.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, rate: str) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, rate: str) -> None:
         self.model, self.optimizer, self.rate = model, optimizer, rate
 
     @abstractmethod
@@ -67,7 +55,6 @@ class Head(ABC, Generic[Batch]):
         """One step of the optimiser; the loss."""
         loss = self.loss(batch)
         if loss is not None:
-            assert isinstance(self.optimizer, torch.optim.Optimizer)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -210,8 +197,12 @@ def _resume(head: Head[Any], schedule: Schedule) -> tuple[Trained, _Weights]:
     if schedule.checkpoint is not None and schedule.checkpoint.is_file():
         with suppress(Exception):  # any damaged file: the training can be done again
             content = torch.load(schedule.checkpoint, map_location="cpu", weights_only=True)
-    if content.get("key") != schedule.key:
-        return Trained(), _copy(head.model)
-    head.model.load_state_dict(content["model"])
-    head.optimizer.load_state_dict(content["optimizer"])
-    return Trained(**content["state"]), content["best"]
+    fresh = _copy(head.model)
+    if content.get("key") == schedule.key:
+        try:
+            head.model.load_state_dict(content["model"])
+            head.optimizer.load_state_dict(content["optimizer"])
+            return Trained(**content["state"]), content["best"]
+        except RuntimeError:  # a head of another version, whose parameters have other names
+            head.model.load_state_dict(fresh)
+    return Trained(), fresh
