@@ -1,6 +1,7 @@
 """An array is computed once, whoever asks for it, and what is not whole is made again."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from cmcgns.common import array_cache
-from cmcgns.common.array_cache import cached_array
+from cmcgns.common.array_cache import _one_at_a_time, cached_array
 from cmcgns.common.errors import UserError
 
 SHAPE = (5, 3)
@@ -298,3 +299,24 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/cache: no array .*CMCGNS_CACHE"):
         cached_array(tmp_path / "file" / "cache" / "a.npy", SHAPE, np.uint8, never)
+
+
+def test_whoever_waited_for_a_lock_that_was_removed_waits_for_the_new_one(tmp_path):
+    lock, inside = tmp_path / ".a.npy.lock", threading.Event()
+
+    def wait():
+        with _one_at_a_time(lock):
+            inside.set()
+
+    with lock.open("ab") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.2)
+        lock.unlink()  # as its holder does at the end
+        second = lock.open("ab")
+        fcntl.flock(second, fcntl.LOCK_EX)
+    assert not inside.wait(0.3)
+    second.close()
+    waiting.join(10)
+    assert inside.is_set()

@@ -8,7 +8,15 @@ from cmcgns.common.errors import UserError
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction, covered_pixels, draw_hidden
 from cmcgns.objectives.reconstruction_targets import high_frequencies, normalise_patches
-from cmcgns.settings.config import DataSettings, ImageEncoderSettings, Recipe, ReportEncoderSettings
+from cmcgns.objectives.rivals.mrm import MRM
+from cmcgns.objectives.rivals.prior import PRIOR
+from cmcgns.settings.config import (
+    DataSettings,
+    ImageEncoderSettings,
+    ObjectiveSettings,
+    Recipe,
+    ReportEncoderSettings,
+)
 from cmcgns.training.task import PretrainingTask, build_task
 from support.objectives import DIM, GRID, SIZE, random_batch, small_settings, small_task, unit
 
@@ -276,3 +284,13 @@ def test_what_no_mask_or_grid_allows_is_refused() -> None:
             MaskedReconstruction(small_settings(mask=mask, mask_ratio=1.0), GRID, SIZE)
     with pytest.raises(UserError, match="10 pixels are no whole patches of a 3×3 grid"):
         MaskedReconstruction(small_settings(target_per_patch=True), (3, 3), 10)
+
+
+def test_a_rival_is_told_its_own_keys() -> None:
+    for ratio, said in ((0.01, "hides none"), (0.99, "hides all")):
+        settings = ObjectiveSettings(name="prior", dim=16, options={"mask_ratio": ratio})
+        with pytest.raises(UserError, match=rf"^objective\.options\.mask_ratio={ratio} {said}") as raised:
+            PRIOR(settings, (2, 2), 16)
+        assert "objective.reconstruct=" not in str(raised.value)  # which it does not read
+    with pytest.raises(UserError, match=r"^objective\.name=mrm: 10 pixels are no whole .* another data\.image_size$"):
+        MRM(ObjectiveSettings(name="mrm", dim=16), (3, 3), 10)

@@ -1,6 +1,8 @@
 """Weights of other programs: towers as transformers gives them, maps, scores, and what is refused."""
 
 import json
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -189,6 +192,39 @@ def test_what_is_missing_is_named(change: Any, said: str, tmp_path: Path) -> Non
     change(tmp_path)
     with pytest.raises(UserError, match=said):
         open_encoder(f"transformers:{tmp_path}")
+
+
+def without(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in tensors.items() if part not in name}
+
+
+def with_nan(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return tensors | {"visual_projection.weight": tensors["visual_projection.weight"] * math.nan}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (partial(without, "projection"), r"lack text_projection\.weight, visual_projection\.weight of CLIPModel"),
+        (partial(without, "text_model"), r"the weights lack text_model.* and \d+ more of CLIPModel"),
+        (lambda tensors: {f"module.{name}": value for name, value in tensors.items()}, r"lack .*; it has module\."),
+        (with_nan, "the weights of visual_projection.weight are not finite"),
+    ],
+)
+def test_weights_that_are_not_all_there_are_refused(change: Any, said: str, tmp_path: Path) -> None:
+    """What stays as it was drawn would be judged as if it had been trained."""
+    file = folder_of("clip", tmp_path) / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=said):
+        open_encoder(f"transformers:{tmp_path}")
+
+
+def test_a_pooler_that_is_not_used_may_be_missing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    transformers.ViTForImageClassification(transformers.ViTConfig(**VISION)).save_pretrained(tmp_path)
+    said = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    assert open_encoder(f"transformers:{tmp_path}").image_size == 32
 
 
 def test_other_refusals(tmp_path: Path) -> None:

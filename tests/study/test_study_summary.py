@@ -1,5 +1,6 @@
 """Cells with seeds of their own, with protocols that do not apply, and the mean of standardised differences."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,36 @@ def test_names_that_do_not_exist_are_refused(tmp_path: Path) -> None:
         plan_of(tmp_path, cells=[{"name": "full", "without": ["retrieval/v2"]}, THREE[1]])
     with pytest.raises(UserError, match=r"summary: there is no auroc"):
         plan_of(tmp_path, summary=["auroc"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "judged", "said"),
+    [
+        ("demo+rival-mrm", "retrieval/v1", r"retrieval/v1 cannot be done: .* mrm: .*`without: \[retrieval/v1\]`"),
+        (
+            "demo+rival-mrm",
+            "phantom-grounding/v1",
+            r"grounding/v1 cannot be done: the run has objective\.name mrm; give",
+        ),
+        ("demo+rival-mrm", "phantom-presence/v1", r"presence/v1 cannot be done"),
+        ("demo+rival-clip", "phantom-sides/v1", ""),
+        ("demo+rival-clip", "phantom-presence/v1", ""),
+    ],
+)
+def test_what_an_objective_trains_nothing_for_is_said_before_anything_is_trained(
+    recipe: str, judged: str, said: str, tmp_path: Path
+) -> None:
+    judge = [{"protocol": "linear/v1"}, {"protocol": judged}]
+    measures = [{"protocol": "linear/v1", "measure": "auroc"}]
+    cells = [{"name": "full"}, {"name": "rival", "recipe": recipe}]
+    changes = {"recipe": "demo", "set": [], "judge": judge, "measures": measures, "summary": [], "baseline": "full"}
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        plan_of(tmp_path, cells=cells, **changes)
+    cells[1]["without"] = [judged]
+    plan_of(tmp_path, cells=cells, **changes)
+    cells[1]["without"] = ["linear/v1", judged]
+    with pytest.raises(UserError, match="cell rival: without names all that judges: leave the cell out"):
+        plan_of(tmp_path, cells=cells, **changes)
 
 
 def hand_made(plan: Plan, values: dict[str, list[tuple[float, float]]]) -> dict[tuple[str, int], Result]:

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import BufferedWriter
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
-from cmcgns.common.files import NO_SPACE, WriteRefused, free_bytes, temporary_beside
+from cmcgns.common.files import NO_SPACE, WriteRefused, free_bytes, is_same_file, temporary_beside
 
 logger = logging.getLogger(__name__)
 
@@ -102,17 +103,27 @@ def _one_at_a_time(lock: Path) -> Iterator[None]:
     """A block that one process at a time is in, as far as the file system and the owner of the lock allow it."""
     held = None
     with suppress(OSError):  # of another user, or there is no room: then the array says so
-        held = lock.open("ab")
+        held = _locked(lock)
     if held is None:
         yield
         return
     with held:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(held, fcntl.LOCK_EX)
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def _locked(lock: Path) -> BufferedWriter:
+    """The file, with its lock: whoever had that may have removed the one that was waited for."""
+    while True:
+        held = lock.open("ab")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if not is_same_file(held.fileno(), lock):
+                held.close()
+                continue
+        return held
 
 
 def _make(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Fill) -> None:

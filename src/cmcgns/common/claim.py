@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cmcgns.common.array_cache import cache_folder
 from cmcgns.common.errors import UserError
-from cmcgns.common.files import explained, is_left_over, make_folder
+from cmcgns.common.files import explained, is_left_over, is_same_file, make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _lock(file: Path) -> int:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_same(descriptor, file):
+            if is_same_file(descriptor, file):
                 return descriptor
         except BlockingIOError:
             told = os.pread(descriptor, 200, 0)
@@ -103,13 +103,6 @@ def _lock(file: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder has just removed it
-
-
-def _is_same(descriptor: int, file: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), file.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _holder(work: str) -> bytes:

@@ -42,6 +42,14 @@ class WriteRefused(UserError):
     """A disk or a path does not take what is to be kept."""
 
 
+def is_same_file(descriptor: int, file: Path) -> bool:
+    """Whether an open file still has its name: another process may have removed it since, or made it anew."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
+
+
 def free_bytes(place: Path) -> int:
     """Space left on the disk of a path, whose last parts need not be there yet."""
     return shutil.disk_usage(next((each for each in (place, *place.parents) if each.is_dir()), Path("/"))).free

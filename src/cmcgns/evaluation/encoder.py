@@ -17,9 +17,9 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import Pixels, centre_crop
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.models.image_encoder import ImageEncoder
+from cmcgns.objectives.objective import By
 from cmcgns.pretrained import Pretrained
 from cmcgns.pretrained.foreign import TransformersBody
-from cmcgns.pretrained.model import By
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, for pixels in [0, 1]."""

@@ -19,9 +19,9 @@ from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
 from cmcgns.objectives.numerics import full_precision
-from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, local_tau, of_recipe, register
+from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, register
 from cmcgns.objectives.own_query import Sentences, own_query_report
-from cmcgns.objectives.query_matched import MatchedReport, Statements, matched_report
+from cmcgns.objectives.query_matched import Statements, matched_report
 from cmcgns.objectives.report_clusters import SentenceClusters, soft_negatives
 from cmcgns.objectives.report_comparison import compare_reports, other_reports
 from cmcgns.settings.config import ObjectiveSettings
@@ -119,14 +119,20 @@ class CMCGNS(Objective):
         """(K,) of the bank that a term asks."""
         return self.bank.known_shares if self.uses_bank else None
 
+    @classmethod
+    def contrasts(cls, settings: ObjectiveSettings) -> bool:
+        """Whether L_global is on, or sentences look at all images."""
+        matched = settings.local == "query_matched" and settings.weight_report > 0
+        return settings.weight_global > 0 or matched
+
+    @classmethod
+    def starts(cls, settings: ObjectiveSettings) -> dict[str, tuple[str, float]]:
+        """Temperatures of whole images and reports, and of sentences."""
+        return super().starts(settings) | {"report_scale": ("objective.tau", settings.tau)}
+
     def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:
-        """The bank, and temperatures that the settings change or hold fixed."""
-        # Half of the bank's buffers would make no sense.
-        now, own = self.settings, {"bank": "it starts anew"} | super().kept_from(before)
-        theirs = local_tau(before)
-        if theirs is not None and (not now.learn_tau or now.tau != theirs):
-            own["report_scale"] = of_recipe("objective.tau", now.tau, theirs)
-        return own
+        """The bank too: half of its buffers would make no sense."""
+        return {"bank": "it starts anew"} | super().kept_from(before)
 
     @property
     def reader(self) -> CrossModalAttention:
@@ -259,9 +265,8 @@ class CMCGNS(Objective):
                 self.bank.observe(rows.z1, rows.z2, rows.mask, rows.text)
             figures = {"tau": 1 / self.report_scale().detach()}
             if self.matched:
-                found = self._matched_report(features.patches, rows, batch, use_bank)
-                loss = found.loss
-                figures |= {"score_own": found.own, "score_other": found.other}
+                loss, scores = self._matched_report(features.patches, rows, batch, use_bank)
+                figures |= scores
             else:
                 loss, margin = self.own_query_loss(rows, use_bank)
                 if self.settings.negatives == "cluster" and self.settings.false_negatives == "margin":
@@ -272,7 +277,9 @@ class CMCGNS(Objective):
             figures |= self._swapped_report(features, batch)
         return loss, figures
 
-    def _matched_report(self, patches: Tensor, rows: Sentences, batch: Batch, use_bank: bool) -> MatchedReport:
+    def _matched_report(
+        self, patches: Tensor, rows: Sentences, batch: Batch, use_bank: bool
+    ) -> tuple[Tensor, Figures]:
         places = batch.sentence_places
         statements = Statements.of(rows.z1, batch.sentence_mask, batch.sentence_text, places)
         bank = self.bank if use_bank else None

@@ -23,6 +23,7 @@ class LogitScale(nn.Module):
 
     def __init__(self, temperature: float, learnable: bool) -> None:
         super().__init__()
+        self.learnable = learnable
         start = min(-math.log(temperature), _MAX_LOGARITHM)
         self.logarithm = nn.Parameter(torch.tensor(start), requires_grad=learnable)
 
@@ -42,7 +43,11 @@ class LogitScale(nn.Module):
 
 
 def global_alignment_loss(
-    image: Tensor, report: Tensor, logit_scale: Tensor, log_weights: Tensor | None = None
+    image: Tensor,
+    report: Tensor,
+    logit_scale: Tensor | float,
+    log_weights: Tensor | None = None,
+    image_weight: float = 0.5,
 ) -> Tensor:
     """Symmetric InfoNCE between B images and their B reports; negatives come from all ranks.
 
@@ -54,14 +59,16 @@ def global_alignment_loss(
         report: (B, D) report embeddings, row i belongs to image i.
         logit_scale: multiplier of the cosines, a scalar.
         log_weights: (B, ranks · B) log w_ij, 0 at the own study, w symmetric; None for equal ones.
+        image_weight: share of image -> report; the other direction has the rest.
 
     Returns:
-        The mean over both directions and all studies of all ranks. 0 for a single study.
+        The weighted mean over both directions, and over all studies of all ranks. 0 for a single study.
     """
     image, report = F.normalize(image.float(), dim=-1), F.normalize(report.float(), dim=-1)
     own = own_numbers(len(image), image.device)
     reports, images = logit_scale * image @ gather(report).T, logit_scale * report @ gather(image).T
     if log_weights is not None:
         reports, images = reports + log_weights, images + log_weights
-    both = F.cross_entropy(reports, own, reduction="sum") + F.cross_entropy(images, own, reduction="sum")
-    return sum_over_ranks(both / (2 * len(image) * world_size()))
+    to_report, to_image = (F.cross_entropy(logits, own, reduction="sum") for logits in (reports, images))
+    both = image_weight * to_report + (1 - image_weight) * to_image
+    return sum_over_ranks(both / (len(image) * world_size()))

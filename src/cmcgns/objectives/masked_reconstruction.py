@@ -44,18 +44,21 @@ class MaskedReconstruction(nn.Module):
         settings: of the objective.
         grid: (h, w) of the patch tokens.
         image_size: side of the square image in pixels.
+        options: `options.` where the settings are those of a rival, for messages.
 
     Raises:
         UserError: a ratio that hides nothing, or leaves no token; patches of no whole number of pixels.
     """
 
-    def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int) -> None:
+    def __init__(
+        self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, options: str = ""
+    ) -> None:
         super().__init__()
         self.settings, self.grid = settings, grid
         patches = grid[0] * grid[1]
         self.hidden_count = round(settings.mask_ratio * patches)
         self.image_size = image_size * settings.target_scale
-        self._check()
+        self._check(options)
         self.cross_modal = settings.reconstruction == "cross_modal"
         dim = settings.dim
         self.mask_token = nn.Parameter(torch.randn(dim) * dim**-0.5) if settings.mask != "pixels" else None
@@ -71,20 +74,26 @@ class MaskedReconstruction(nn.Module):
         else:
             self.decoder = ImageDecoder(width, settings.decoder_width, grid, self.image_size)
 
-    def _check(self) -> None:
+    def _check(self, options: str) -> None:
         settings, patches = self.settings, self.grid[0] * self.grid[1]
-        ratio = f"objective.mask_ratio={settings.mask_ratio:g}"
+        ratio = f"objective.{options}mask_ratio={settings.mask_ratio:g}"
         if settings.reconstruct == "hidden" and not self.hidden_count:
+            other = "" if options else ", or objective.reconstruct=everywhere"
             raise UserError(
-                f"{ratio} hides none of the {patches} positions, so there is "
-                "nothing to rebuild: set a larger one, or objective.reconstruct=everywhere"
+                f"{ratio} hides none of the {patches} positions, so there is nothing to rebuild: set a larger "
+                f"one{other}"
             )
         if self.hidden_count == patches:
             raise UserError(f"{ratio} hides all {patches} positions, so none is left to see: set a smaller one")
         if settings.target_per_patch and (self.image_size % self.grid[0] or self.image_size % self.grid[1]):
+            of, other = (
+                (f"objective.name={settings.name}", "")
+                if options
+                else ("objective.target_per_patch", ", or target_per_patch=false")
+            )
             raise UserError(
-                f"objective.target_per_patch: {self.image_size} pixels are no whole patches of a {self.grid[0]}×"
-                f"{self.grid[1]} grid: set another data.image_size, or target_per_patch=false"
+                f"{of}: {self.image_size} pixels are no whole patches of a {self.grid[0]}×{self.grid[1]} grid: "
+                f"set another data.image_size{other}"
             )
 
     def draw(self, studies: int, seed: int, device: torch.device) -> Tensor:

@@ -21,6 +21,9 @@ Figures = dict[str, Tensor]
 MapKind = Literal["pooled", "patches", "attention", "gated", "joint"]
 """Ways to say where in the image a phrase belongs (:mod:`cmcgns.objectives.phrase_maps`)."""
 
+By = Literal["global", "local", "sum"]
+"""Ways to score an image and a text: by global embeddings, by what a sentence sees in the image, or both."""
+
 
 class Reader(Protocol):
     """What lets single sentences look at images: patches (B, P, D) f_I, queries (N, D) unit vectors."""
@@ -112,18 +115,34 @@ class Objective(nn.Module, ABC):
             UserError: a model that the settings do not fit.
         """
 
+    @classmethod
+    def contrasts(cls, settings: ObjectiveSettings) -> bool:  # noqa: ARG003
+        """Whether images are told apart from the other reports of a batch, which then needs at least two studies."""
+        return True
+
+    @classmethod
+    def starts(cls, settings: ObjectiveSettings) -> dict[str, tuple[str, float]]:
+        """What its scalars start at, by attribute: the key of the recipe, and the value."""
+        return {"logit_scale": ("objective.temperature", settings.temperature)}
+
     def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:
         """Parts of it, by attribute, that a run which starts from another run's weights does not take, and why.
 
-        By default the scale of whole images and reports, where the settings change its temperature.
+        By default the scalars of :meth:`starts` that both have, where the settings change or do not learn them.
 
         Args:
             before: settings of the other run.
         """
-        now, theirs = self.settings.temperature, before.temperature
-        if self._scale is None or now == theirs:
-            return {}
-        return {"logit_scale": of_recipe("objective.temperature", now, theirs)}
+        theirs, own = find_objective(before).starts(before), {}
+        for name, (key, now) in self.starts(self.settings).items():
+            part = getattr(self, name, None)
+            if part is None or name not in theirs:
+                continue
+            if now != (there := theirs[name][1]):
+                own[name] = f"{key} is {now:g}, there {there:g}"
+            elif isinstance(part, LogitScale) and not part.learnable:
+                own[name] = f"{key} is {now:g} and not learned"
+        return own
 
     def clusters_of(self, features: Features, batch: Batch) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002
         """(B, M) nearest, and second nearest, centroid of every sentence, padding included; None without clusters.
@@ -146,6 +165,14 @@ class Objective(nn.Module, ABC):
     def lacks_map(self, kind: MapKind) -> str:
         """Why there is no such map of phrases: no loss trains it; empty if there is."""
         return "" if kind == "pooled" else f"the run has objective.name {self.settings.name}"
+
+    def lacks_score(self, by: By) -> str:
+        """Why images and sentences cannot be scored so: no loss trains it; empty if they can."""
+        if by != "local" and (reason := self.lacks_map("pooled")):
+            return f"{reason}: its global embeddings mean nothing"
+        if by != "global" and (reason := self.lacks_map("gated")):
+            return f"{reason}, and only a loss that has every sentence look at every image trains a local score"
+        return ""
 
     def clamp_logit_scale(self) -> None:
         """Bring its logit scales back below their bound; called after every step of the optimiser."""
@@ -189,19 +216,6 @@ class Objective(nn.Module, ABC):
     def warning_after(self) -> str | None:
         """What a person should hear at the end of a run."""
         return None
-
-
-def local_tau(settings: ObjectiveSettings) -> float | None:
-    """Temperature that the settings start `report_scale` with; None of an objective without such a scale."""
-    if settings.name == "cm-cgns":
-        return settings.tau
-    options = find_objective(settings).check_options(settings)
-    return getattr(options, "tau", None)
-
-
-def of_recipe(key: str, now: float, before: float) -> str:
-    """Why a scale starts at the temperature of the recipe, not at that of the weights."""
-    return f"{key} is {now:g}" + (f", there {before:g}" if now != before else " and not learned")
 
 
 _OBJECTIVES: Registry[Objective] = Registry(str(__package__))

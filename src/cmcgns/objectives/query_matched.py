@@ -123,6 +123,15 @@ class Stated:
         cluster, hard = (holds[:, each] & everyone.mask for each in (everyone.own, everyone.hard))
         return cls(own, text, cluster, hard, holds)
 
+    def mean_scores(self, cosines: Tensor, everyone: Statements) -> dict[str, Tensor]:
+        """`score_own`, `score_other`: mean (B, N) cosine of a sentence with its own image, and with images whose
+        reports do not state it."""
+        shown, others = cosines.detach(), everyone.mask & ~self.own & ~self.text
+        return {
+            name: total((shown * of).sum()) / total(of.sum()).clamp(min=1)
+            for name, of in (("score_own", self.own), ("score_other", others))
+        }
+
 
 def likeness(
     rows: Statements, everyone: Statements, studies: int, queries: Tensor, not_shown: Tensor | None = None
@@ -214,20 +223,6 @@ class CentroidQueries:
         return torch.logaddexp(every, more)
 
 
-@dataclass(frozen=True)
-class MatchedReport:
-    """L_report of a batch and what it rests on.
-
-    Attributes:
-        loss: scalar.
-        own, other: mean cosine of a sentence with its own image, and with images whose reports do not state it.
-    """
-
-    loss: Tensor
-    own: Tensor
-    other: Tensor
-
-
 def matched_report(
     settings: ObjectiveSettings,
     bank: ClusterBank | None,
@@ -237,8 +232,8 @@ def matched_report(
     reports: Tensor,
     logit_scale: Tensor,
     not_shown: Tensor | None = None,
-) -> MatchedReport:
-    """L_report as the settings say.
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_report as the settings say, and the figures of :meth:`Stated.mean_scores`.
 
     Args:
         settings: which sentences and images are no negatives, or weaker or stronger ones.
@@ -268,10 +263,7 @@ def matched_report(
         scores, rows, everyone, left_out=left_out, towards_images=towards_images,
         towards_sentences=towards_sentences, centroids=centroids,
     )  # fmt: skip
-    shown = cosines.detach()
-    others = everyone.mask & ~stated.own & ~stated.text
-    means = (total((shown * each).sum()) / total(each.sum()).clamp(min=1) for each in (stated.own, others))
-    return MatchedReport(loss, *means)
+    return loss, stated.mean_scores(cosines, everyone)
 
 
 def _competitors(

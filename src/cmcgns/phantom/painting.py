@@ -87,16 +87,16 @@ def paint_finding(chest: Chest, plan: FindingPlan) -> NDArray[np.bool_]:
     else:
         lung, strength = chest.lungs[plan.side], np.zeros((chest.size, chest.size), np.float32)
         strength[:, lung.columns] = _LUNG_PAINTERS[plan.label](chest, lung, plan)
-    mask = mask_of(strength)
-    if mask.all():
-        raise RuntimeError(f"{plan.label} left no trace at size {chest.size}: {plan}")
-    return mask
+    return mask_of(strength, plan)
 
 
-def mask_of(strength: Array) -> NDArray[np.bool_]:
+def mask_of(strength: Array, plan: FindingPlan) -> NDArray[np.bool_]:
     """Where half or more of a finding is, (H, W); of what is thinner than a pixel the one that shows most of it."""
     mask: NDArray[np.bool_] = strength > 0.5
-    return mask if mask.any() else strength >= strength.max()
+    mask = mask if mask.any() else strength >= strength.max()
+    if mask.all():
+        raise RuntimeError(f"{plan.label} left no trace at size {len(strength)}: {plan}")
+    return mask
 
 
 def _distance(lung: Lung, plan: FindingPlan) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmcgns.common.errors import UserError, one_line
+from cmcgns.common.errors import UserError, first_of, one_line
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.report_encoder import positions
-from cmcgns.objectives.objective import MapKind
+from cmcgns.objectives.objective import By, MapKind
 from cmcgns.pretrained.arguments import check_texts
 from cmcgns.pretrained.embed import BATCH, Floats
-from cmcgns.pretrained.model import By, Pretrained
+from cmcgns.pretrained.model import Pretrained
 from cmcgns.settings.config import DataSettings, Recipe
 from cmcgns.training.joint_scores import JointScores
 
 logger = logging.getLogger(__name__)
 _CONFIG_BYTES = 2**20
+_NAMED = 3  # tensors that a message names
+_UNREAD = ("pooler.", "embeddings.mask_token")  # of an image tower alone: what its patches do not need
 
 
 @dataclass(frozen=True)
@@ -214,17 +216,33 @@ def open_transformers(folder: Path) -> tuple[ImageEncoder, Preprocessing, Foreig
 
     preprocessing = _read_preprocessing(folder / "preprocessor_config.json")
     try:
-        model = AutoModel.from_pretrained(  # nosec B615 # nothing is fetched: local_files_only
-            str(folder), local_files_only=True, use_safetensors=None, dtype=torch.float32, trust_remote_code=False
-        )
+        model, report = AutoModel.from_pretrained(  # nosec B615 # nothing is fetched: local_files_only
+            str(folder), local_files_only=True, use_safetensors=None, dtype=torch.float32, trust_remote_code=False,
+            output_loading_info=True,
+        )  # fmt: skip
     except Exception as error:  # whatever the library raises of files that are missing or do not fit
         raise UserError(f"{folder}: transformers cannot open it: {one_line(error)}") from error
     has_text = hasattr(model, "get_text_features") and hasattr(model, "get_image_features")
+    _check_weights(model, report, folder, unread=() if has_text else _UNREAD)
     body = TransformersBody(model.vision_model if has_text else model)
     encoder = ImageEncoder.of(body, channels=3, image_size=preprocessing.size)
     if not has_text:
         return encoder, preprocessing, None
     return encoder, preprocessing, ForeignPair(model, _read_tokenizer(folder), encoder, preprocessing)
+
+
+def _check_weights(model: Any, report: Mapping[str, Any], folder: Path, unread: tuple[str, ...]) -> None:
+    """Raise where a tensor would stay as it was drawn, or is not finite; `unread` ones begin so."""
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(unread))
+    if missing:
+        found = sorted(report["unexpected_keys"])
+        others = f"; it has {', '.join(first_of(found, _NAMED))}, which the model has not" if found else ""
+        raise UserError(
+            f"{folder}: the weights lack {', '.join(first_of(missing, _NAMED))} of {type(model).__name__}{others}"
+        )
+    wrong = [name for name, value in model.state_dict().items() if not bool(value.isfinite().all())]
+    if wrong:
+        raise UserError(f"{folder}: the weights of {', '.join(first_of(wrong, _NAMED))} are not finite")
 
 
 def _read_tokenizer(folder: Path) -> Any:

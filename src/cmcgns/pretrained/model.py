@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from cmcgns.data.images.read import Picture, read_with_size
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.objectives.cmcgns import CMCGNS
-from cmcgns.objectives.objective import MapKind
+from cmcgns.objectives.objective import By, MapKind
 from cmcgns.objectives.phrase_maps import patch_maps, unpad
 from cmcgns.pretrained.arguments import as_list, check_texts
 from cmcgns.pretrained.embed import BATCH, Embedder, Floats
@@ -26,9 +26,6 @@ from cmcgns.training.joint_scores import JointScores
 
 if TYPE_CHECKING:
     import pandas as pd
-
-By = Literal["global", "local", "sum"]
-"""Which score of an image and a text: of the global embeddings, of sentences that look at the image, or both."""
 
 Prompted = Sequence[Sequence[str]]
 """Ensembles of prompts, one a label."""
@@ -76,12 +73,8 @@ class Pretrained(Embedder):
 
     def lacks(self, by: By) -> str:
         """Why images and sentences cannot be scored so; empty if they can."""
-        if by != "local" and (reason := self.lacks_map("pooled")):
-            return f"{reason}: its global embeddings mean nothing"
-        if by == "global":
-            return ""
-        if reason := self.lacks_map("gated"):
-            return f"{reason}, and only a loss that has every sentence look at every image trains a local score"
+        if reason := self.task.objective.lacks_score(by):
+            return reason
         if by == "sum" and not {"global", "local"} <= self.scores.deviation.keys():
             return "the run folder has no scores.json, which says how wide the two scores spread"
         return ""

@@ -7,13 +7,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from cmcgns.common.errors import UserError, shortened
 from cmcgns.evaluation.protocols import load_protocol
-from cmcgns.objectives.objective import find_objective
+from cmcgns.evaluation.task_settings.base import TaskSettings
+from cmcgns.evaluation.task_settings.of_texts import (
+    GroundingSettings,
+    MapSegmentationSettings,
+    PresenceSettings,
+    RetrievalSettings,
+    SidesSettings,
+    ZeroShotSettings,
+)
+from cmcgns.objectives.objective import By, MapKind, Objective, find_objective
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.settings.yaml import apply_overrides, named_text, parse_mapping, validated
@@ -42,14 +51,14 @@ def load_plan(study: str) -> Plan:
     for cell in cells:
         _refuse_clashes(cell.set, f"{where}: cell {cell.name}")
     recipes = {cell.name: _recipe(settings, cell, where) for cell in cells}
-    _try_out(recipes, where)
+    _refuse_equal(recipes, where)
+    objectives = {cell: _objective(recipe, f"{where}: cell {cell}") for cell, recipe in recipes.items()}
     jobs = _jobs(settings, cells, recipes, where)
     judging = tuple(_judging(entry, f"{where}: judge") for entry in settings.judge)
     _refuse_twice((("judge", each.name) for each in judging), where)
     _refuse_twice((("judge", f"{each.protocol.id} on {each.entry.data or 'data'}") for each in judging), where)
     for cell in cells:
-        for name in cell.without:
-            refuse_unknown("without", name, [each.name for each in judging], f"{where}: cell {cell.name}")
+        _check_judging(cell, judging, objectives[cell.name], f"{where}: cell {cell.name}")
     columns = tuple(_column(each, judging, f"{where}: measures") for each in settings.measures)
     titles = [column.title for column in columns]
     _refuse_twice((("measures: title", title) for title in titles), where)
@@ -113,12 +122,43 @@ def _with_seed(recipe: Recipe, seed: int) -> Recipe:
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})})
 
 
-def _try_out(recipes: Mapping[str, Recipe], where: str) -> None:
-    """Raise where two cells are one recipe, or where there can be no such encoder and objective."""
-    _refuse_equal(recipes, where)
-    for cell, recipe in recipes.items():
-        with _naming(f"{where}: cell {cell}"):
-            try_out(recipe)
+def _objective(recipe: Recipe, where: str) -> Objective:
+    """What the recipe trains for; raises where there can be no such encoder and objective."""
+    with _naming(where):
+        return try_out(recipe).objective
+
+
+def _check_judging(cell: CellSettings, judging: Sequence[Judging], objective: Objective, where: str) -> None:
+    """Raise where a cell is judged by nothing, or by what its objective trains nothing for."""
+    names = [each.name for each in judging]
+    for name in cell.without:
+        refuse_unknown("without", name, names, where)
+    left = [each for each in judging if each.name not in cell.without]
+    if not left:
+        raise UserError(f"{where}: without names all that judges: leave the cell out")
+    lacking = {each.name: reason for each in left if (reason := _lacks(each.protocol.task_settings, objective))}
+    if lacking:
+        name, reason = next(iter(lacking.items()))
+        without = ", ".join([*cell.without, *lacking])
+        raise UserError(f"{where}: {name} cannot be done: {reason}; give the cell `without: [{without}]`")
+
+
+def _lacks(settings: TaskSettings, objective: Objective) -> str:
+    """Why runs of the objective cannot be judged so, as far as it alone decides; empty if they can."""
+    match settings:
+        case ZeroShotSettings() | RetrievalSettings():
+            reasons = [objective.lacks_score(settings.by)]
+        case SidesSettings():
+            reasons = [objective.lacks_score(by) for by in get_args(By)]
+        case GroundingSettings():
+            reasons = [objective.lacks_map(settings.similarity)]
+        case MapSegmentationSettings() if settings.kind != "default":
+            reasons = [objective.lacks_map(settings.kind)]
+        case MapSegmentationSettings() | PresenceSettings():
+            reasons = [objective.lacks_map(kind) for kind in get_args(MapKind)]
+        case _:
+            return ""
+    return reasons[0] if all(reasons) else ""
 
 
 def _recipe(settings: StudySettings, cell: CellSettings, where: str) -> Recipe:

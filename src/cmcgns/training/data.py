@@ -24,6 +24,7 @@ from cmcgns.data.reports.tokenizer import load_saved_tokenizer, load_tokenizer, 
 from cmcgns.data.shards.index import AGAIN, ShardFolder, open_shards
 from cmcgns.data.shards.stream import NO_NEAR_BATCHES, ShardImages
 from cmcgns.models.report_encoder import SCRATCH
+from cmcgns.objectives.objective import find_objective
 from cmcgns.settings.config import Recipe
 from cmcgns.training.resumed_rows import ResumedRows
 
@@ -188,11 +189,16 @@ def describe_batches(recipe: Recipe, studies: int, ranks: int) -> str:
     """How an epoch is cut into batches, and how many studies it does not see.
 
     Raises:
-        UserError: not one batch, or a single study, in all or in a batch, where the objective contrasts.
+        UserError: not one batch, or a single study, in all or in a batch, where the objective contrasts; batches of
+            hard negatives where it has none.
     """
     training, objective = recipe.training, recipe.objective
-    matched = objective.local == "query_matched" and objective.weight_report > 0
-    contrasts = objective.weight_global > 0 or matched
+    contrasts = find_objective(objective).contrasts(objective)
+    if training.batches == "near" and not contrasts and objective.name != "cm-cgns":
+        raise UserError(
+            "training.batches=near brings hard negatives together, of which "
+            f"objective.name={objective.name} has none: set training.batches=shuffled"
+        )
     together = training.batch_size * ranks
     if studies < 2 and contrasts:
         raise UserError(

@@ -68,15 +68,15 @@ def build_task(
     return PretrainingTask(model, objective)
 
 
-def try_out(recipe: Recipe) -> None:
-    """Find out whether there can be such a model and objective, without memory, weights or a download.
+def try_out(recipe: Recipe) -> PretrainingTask:
+    """Model and objective without memory, weights or a download, to find out whether there can be such.
 
     Raises:
         UserError: what the settings alone do not tell, such as a mask that this encoder's grid does not allow.
     """
     small = recipe.model_copy(update={"report_encoder": ReportEncoderSettings()})
     with torch.device("meta"):
-        build_task(small, vocabulary=2, load_weights=False)
+        return build_task(small, vocabulary=2, load_weights=False)
 
 
 def keep_best(folder: RunFolder, task: PretrainingTask, state: TrainingState, figures: dict[str, float]) -> None:

@@ -170,3 +170,12 @@ def test_the_method_starts_with_a_tau_of_its_own_after_radzero() -> None:
     assert "report_scale" not in kept(ObjectiveSettings(name="radzero", options={"tau": 0.1}))
     said = kept(ObjectiveSettings(name="radzero"))["report_scale"]  # which starts at .07
     assert said == "objective.tau is 0.1, there 0.07"
+
+
+@pytest.mark.parametrize("name", ["siglip", "fane"])
+def test_a_bias_that_the_recipe_changes_is_not_that_of_the_weights(name: str) -> None:
+    objective = rival_task(name, bias=-3.4).objective
+    before = ObjectiveSettings(name=name, dim=16, options={"bias": -10.0})
+    assert objective.kept_from(before) == {"bias": "objective.options.bias is -3.4, there -10"}
+    assert objective.kept_from(before.model_copy(update={"options": {"bias": -3.4}})) == {}
+    assert objective.kept_from(ObjectiveSettings(name="clip", dim=16)) == {}  # which has none

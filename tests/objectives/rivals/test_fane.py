@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from cmcgns.objectives.rivals.fane import (
     negative_weights,
     pair_loss,
     sparse_attention,
-    within_report_contrast,
 )
 from cmcgns.objectives.rivals.siglip import sigmoid_loss
 from cmcgns.settings.config import ObjectiveSettings
@@ -230,12 +230,9 @@ def test_pitfall_sentences_of_other_reports_are_no_negatives() -> None:
     batch, features = given()
     counts = torch.tensor(COUNTS)
     alone = [
-        within_report_contrast(
-            features.sentences[row : row + 1],
-            features.patches[row : row + 1],
-            batch.sentence_mask[row : row + 1],
-            batch.sentence_text[row : row + 1],
-            0.07,
+        objective()._report(
+            SimpleNamespace(sentences=features.sentences[[row]], patches=features.patches[[row]]),
+            SimpleNamespace(sentence_mask=batch.sentence_mask[[row]], sentence_text=batch.sentence_text[[row]]),
         )
         for row in range(len(COUNTS))
     ]

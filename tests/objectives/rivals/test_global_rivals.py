@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cmcgns.objectives.global_alignment import global_alignment_loss
-from cmcgns.objectives.rivals.convirt import draw_sentence, only_sentence, weighted_contrast
+from cmcgns.objectives.rivals.convirt import draw_sentence, only_sentence
 from cmcgns.objectives.rivals.siglip import sigmoid_loss
 from objectives.rivals.test_every_rival import rival_task
 from support.objectives import random_batch, unit
@@ -52,8 +52,9 @@ def test_convirt_is_its_formula_and_weighs_its_directions() -> None:
     for i in range(5):
         row, column = np.exp(cosines()[i] / 0.1), np.exp(cosines()[:, i] / 0.1)
         expected -= (0.75 * math.log(row[i] / row.sum()) + 0.25 * math.log(column[i] / column.sum())) / 5
-    assert float(weighted_contrast(IMAGE, REPORT, 0.1, 0.75)) == pytest.approx(expected, rel=1e-5)
-    assert float(weighted_contrast(IMAGE, REPORT, 0.1, 0.25)) != pytest.approx(expected, rel=1e-3)
+    loss, other = (global_alignment_loss(IMAGE, REPORT, 10.0, image_weight=weight) for weight in (0.75, 0.25))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert float(other) != pytest.approx(expected, rel=1e-3)
 
 
 def test_convirt_draws_every_sentence_and_no_padding() -> None:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features
+from cmcgns.objectives.collective import mean_where
 from cmcgns.objectives.objective import STAGES
-from cmcgns.objectives.rivals.prior import PRIOR, PresenceHead, balanced_presence_loss, sentence_contrast
+from cmcgns.objectives.rivals.prior import PRIOR, PresenceHead, balanced_presence_loss
+from cmcgns.objectives.rivals.rival import pairs_of, within_study_contrast
 from cmcgns.settings.config import ObjectiveSettings
 from objectives.rivals.test_every_rival import rival_task
 from support.objectives import GRID, SIZE, figures_of, random_batch, random_features, unit
@@ -80,6 +82,11 @@ def written_out_report(first: Tensor, second: Tensor, counts: tuple[int, ...], t
             back = torch.stack([F.cosine_similarity(r[n], c[m], dim=0) / tau for n in range(count)])
             loss = loss - (there[m] - there.exp().sum().log() + back[m] - back.exp().sum().log()) / 2
     return loss / sentences
+
+
+def sentence_contrast(sentences: Tensor, seen: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """As PRIOR takes it."""
+    return mean_where(within_study_contrast(sentences, seen, pairs_of(mask), temperature), mask)
 
 
 def test_the_contrast_of_sentences_is_its_formula_in_value_and_gradient() -> None:

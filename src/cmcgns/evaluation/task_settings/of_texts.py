@@ -19,8 +19,7 @@ from cmcgns.evaluation.task_settings.base import (
     register,
 )
 from cmcgns.metrics.overlap import THRESHOLDS
-from cmcgns.objectives.objective import MapKind
-from cmcgns.pretrained.model import By
+from cmcgns.objectives.objective import By, MapKind
 from cmcgns.pretrained.prompts import PromptSource
 from cmcgns.settings.config import TextKind
 

@@ -23,7 +23,7 @@ from cmcgns.evaluation.protocols import Cell
 from cmcgns.evaluation.task_settings.of_texts import SIDE_ACCURACY, SidesSettings
 from cmcgns.metrics.measure import Array, Measures, label_means
 from cmcgns.metrics.ranking import FloatArray
-from cmcgns.pretrained.model import By
+from cmcgns.objectives.objective import By
 from cmcgns.pretrained.prompts import PromptBook, load_prompts, names_one_side, swap_sides
 
 _BATCH = 32  # images scored at a time, each with the sentences of all of them

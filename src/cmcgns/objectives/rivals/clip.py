@@ -15,6 +15,8 @@ class CLIP(Rival):
 
     `L = -1/2B Σ_i [log softmax_j(s x_i·y_j)_i + log softmax_j(s x_j·y_i)_i]`: the term L_global of CM-CGNS alone.
     The scale starts at 1 / `objective.temperature` (0.07 in the paper). Negatives come from all ranks.
+
+    Departures: encoders, heads and pools are those of all objectives here.
     """
 
     def __init__(self, settings: ObjectiveSettings, grid: tuple[int, int], image_size: int, seed: int = 0) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
-from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks, world_size
+from cmcgns.objectives.collective import own_rows, world_size
+from cmcgns.objectives.global_alignment import global_alignment_loss
 from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, register
 from cmcgns.objectives.rivals.rival import Rival
@@ -24,25 +25,6 @@ class ConVIRTOptions(Settings):
     """lambda: of image -> text; the other direction has the rest"""
     one_sentence: bool = True
     """a report stands for itself by one of its sentences, drawn anew in every step; false: by all of them"""
-
-
-def weighted_contrast(image: Tensor, text: Tensor, temperature: float, image_weight: float) -> Tensor:
-    """`1/B Σ_i (λ l_i(v→u) + (1-λ) l_i(u→v))`, equations 3 to 5.
-
-    Args:
-        image: (B, D) unit vectors v of this rank.
-        text: (B, D) unit vectors u; row i belongs to image i.
-        temperature: tau.
-        image_weight: lambda.
-
-    Returns:
-        Mean over the studies of all ranks.
-    """
-    own = own_numbers(len(image), image.device)
-    to_text = F.cross_entropy(image @ gather(text).T / temperature, own, reduction="sum")
-    to_image = F.cross_entropy(text @ gather(image).T / temperature, own, reduction="sum")
-    both = image_weight * to_text + (1 - image_weight) * to_image
-    return sum_over_ranks(both / (len(image) * world_size()))
 
 
 def draw_sentence(sentence_mask: Tensor, seed: int) -> Tensor:
@@ -63,10 +45,14 @@ def only_sentence(batch: Batch, chosen: Tensor) -> Batch:
 
 @register("convirt")
 class ConVIRT(Rival):
-    """Two weighted directions at a fixed temperature, `objective.temperature` (0.1 in the paper).
+    """`1/B Σ_i (λ l_i(v→u) + (1-λ) l_i(u→v))`, equations 3 to 5, at a fixed temperature (0.1 in the paper).
 
-    Departures: heads are those of all objectives here (attention and a linear map, instead of the mean of the image
-    and the maximum of the words with two layers behind them); negatives come from all ranks.
+    The temperature is `objective.temperature`.
+
+    Departures: heads are those of all objectives here (attention and a linear map to `objective.dim` numbers, instead
+    of the mean of the image and the maximum of the words with two layers behind them); negatives come from all ranks;
+    evaluation embeds whole reports, also where training draws sentences, and a drawn sentence keeps the positions
+    that it has in its report.
     """
 
     Options = ConVIRTOptions
@@ -78,6 +64,8 @@ class ConVIRT(Rival):
             batch = only_sentence(batch, draw_sentence(batch.sentence_mask, seed))
         features = model(batch)
         with full_precision(features.image_global):
-            image, text = features.image_global.float(), features.report_global.float()
-            loss = weighted_contrast(image, text, self.settings.temperature, self.options.image_weight)
+            loss = global_alignment_loss(
+                features.image_global, features.report_global, 1 / self.settings.temperature,
+                image_weight=self.options.image_weight,
+            )  # fmt: skip
         return {"loss": loss, "global": loss}, {}

@@ -8,12 +8,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
-from cmcgns.models.model import ImageReportModel
-from cmcgns.objectives.collective import gather, sum_over_ranks, total, world_size
+from cmcgns.models.model import Features, ImageReportModel
+from cmcgns.objectives.collective import gather, mean_where, total, world_size
 from cmcgns.objectives.global_alignment import LogitScale
 from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, register
-from cmcgns.objectives.rivals.rival import Rival, weighted_sum
+from cmcgns.objectives.rivals.rival import Rival, pairs_of, weighted_sum, within_study_contrast
 from cmcgns.objectives.rivals.siglip import pair_loss
 from cmcgns.settings.config import ObjectiveSettings, Settings
 
@@ -84,34 +84,6 @@ def sparse_attention(sentences: Tensor, patches: Tensor) -> Tensor:
     return shares / shares.sum(2, keepdim=True)
 
 
-def within_report_contrast(
-    sentences: Tensor, patches: Tensor, mask: Tensor, text: Tensor, temperature: float
-) -> Tensor:
-    """Symmetric cross-entropy between the sentences of a report and what each of them sees in its image.
-
-    `-1/2N Σ_n [log softmax_m(t_n·c_m / τ)_n + log softmax_m(t_m·c_n / τ)_n]`; m is n itself and the sentences of its
-    report that have another text.
-
-    Args:
-        sentences: (B, M, D) t, any length.
-        patches: (B, P, D) unit vectors.
-        mask: (B, M) true for real sentences.
-        text: (B, M) equal numbers mean equal text.
-        temperature: τ.
-
-    Returns:
-        Mean over the N sentences of all ranks; a report of a single sentence adds 0.
-    """
-    sentences = F.normalize(sentences, dim=-1)
-    seen = F.normalize(sparse_attention(sentences, patches) @ patches, dim=-1)
-    logits = sentences @ seen.transpose(1, 2) / temperature
-    other = (text[:, :, None] != text[:, None, :]) & mask[:, :, None] & mask[:, None, :]
-    own = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
-    logits = logits.masked_fill(~(other | own), -torch.inf)  # padding has itself alone, and adds exactly 0
-    both = logits.logsumexp(2) + logits.logsumexp(1) - 2 * logits.diagonal(dim1=1, dim2=2)
-    return sum_over_ranks(both.sum() / (2 * total(mask.sum()).clamp(min=1)))
-
-
 @register("fane")
 class FaNe(Rival):
     """Images with all reports that say what theirs says, and sentences with the patches they look at: FaNe-like.
@@ -150,6 +122,12 @@ class FaNe(Rival):
         self.bias = nn.Parameter(torch.tensor(self.options.bias))
         self.register_buffer("centre", torch.zeros(2))
 
+    @classmethod
+    def starts(cls, settings: ObjectiveSettings) -> dict[str, tuple[str, float]]:
+        """Temperature and bias."""
+        options = FaNeOptions.model_validate(settings.options)
+        return super().starts(settings) | {"bias": ("objective.options.bias", options.bias)}
+
     def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:  # noqa: ARG002
         """Losses and metrics of a batch."""
         features, scale, options = model(batch), self.logit_scale(), self.options
@@ -159,17 +137,19 @@ class FaNe(Rival):
             cosines = features.image_global.float() @ reports.T
             weights = negative_weights(cosines, positive, options.hardness)
             terms = {"global": pair_loss(scale * cosines + self.bias, positive, weights)}
-            terms["report"] = within_report_contrast(
-                features.sentences.float(),
-                features.patches.float(),
-                batch.sentence_mask,
-                batch.sentence_text,
-                options.sentence_temperature,
-            )
+            terms["report"] = self._report(features, batch)
         loss = weighted_sum(terms, {"global": options.global_weight, "report": options.report_weight})
         pairs_per_image = total(positive.sum()) / (len(positive) * world_size())
         metrics = {"temperature": 1 / scale.detach(), "bias": self.bias.detach().clone(), "pairs": pairs_per_image}
         return {"loss": loss, **terms}, metrics
+
+    def _report(self, features: Features, batch: Batch) -> Tensor:
+        """Mean over the sentences of all ranks; other sentences are those of the report with another text."""
+        sentences, patches = F.normalize(features.sentences.float(), dim=-1), features.patches.float()
+        mask, text = batch.sentence_mask, batch.sentence_text
+        seen, others = sparse_attention(sentences, patches) @ patches, text[:, :, None] != text[:, None]
+        each = within_study_contrast(sentences, seen, others & pairs_of(mask), self.options.sentence_temperature)
+        return mean_where(each, mask)
 
     @torch.no_grad()
     def find_pairs(self, own: Tensor, reports: Tensor, text: Tensor) -> Tensor:

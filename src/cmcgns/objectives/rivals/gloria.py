@@ -106,8 +106,9 @@ class GLoRIA(Rival):
 
     Departures from the paper: heads and pools are those of all objectives here; patches and words are unit vectors
     before the attention too, so that `s_ij` is a cosine (of two patches one weighs at most e^8 times as much as the
-    other); word pieces stand for themselves and are not added up to words; the two directions of a contrast are
-    averaged, not added; negatives come from all ranks; a report without any word has no part in L_l.
+    other); patches are those of the last map instead of an intermediate one, word pieces the last hidden states
+    instead of the last four, and they stand for themselves and are not added up to words; the two directions of a
+    contrast are averaged, not added; negatives come from all ranks; a report without any word has no part in L_l.
     """
 
     Options = GLoRIAOptions
@@ -119,7 +120,7 @@ class GLoRIA(Rival):
         """Losses and metrics of a batch."""
         features, options = model(batch), self.options
         with full_precision(features.patches):
-            scale = torch.tensor(1 / self.settings.temperature)
+            scale = 1 / self.settings.temperature
             whole = global_alignment_loss(features.image_global, features.report_global, scale)
             words, word_mask = gather(features.words.float()), gather(features.word_mask)
             matching = match(features.patches.float(), words, word_mask, options)

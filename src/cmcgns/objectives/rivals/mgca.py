@@ -18,10 +18,8 @@ from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import global_alignment_loss
 from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, register
-from cmcgns.objectives.rivals.rival import AttentiveRival, weighted_sum
+from cmcgns.objectives.rivals.rival import AttentiveRival, pairs_of, weighted_sum, within_study_contrast
 from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight
-
-_NOTHING = -1e4  # a logit that counts for nothing, finite so that a row of padding has a gradient of 0
 
 
 class MGCAOptions(Settings):
@@ -44,7 +42,7 @@ class MGCAOptions(Settings):
 
 
 def token_contrast(tokens: Tensor, seen: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """`-½ Σ_j w_j [log softmax_m(cos(x_j, o_m)/τ)_j + log softmax_m(cos(o_j, x_m)/τ)_j]` of every study, w_j equal.
+    """`Σ_j w_j l_j` of every study, w_j equal; l_j is that of :func:`within_study_contrast`.
 
     The other tokens of the same study are the only negatives.
 
@@ -57,13 +55,8 @@ def token_contrast(tokens: Tensor, seen: Tensor, mask: Tensor, temperature: floa
     Returns:
         (B,) means over the real tokens; 0 for a study without any.
     """
-    cosines = F.normalize(tokens.float(), dim=-1) @ F.normalize(seen.float(), dim=-1).transpose(1, 2)
-    real = mask[:, :, None] & mask[:, None, :]
-    logits = (cosines / temperature).masked_fill(~real, _NOTHING)
-    own = logits.diagonal(dim1=1, dim2=2)
-    losses = (logits.logsumexp(2) + logits.logsumexp(1)) / 2 - own
-    weights = mask / mask.sum(1, keepdim=True).clamp(min=1)
-    return (losses * weights).sum(1)
+    each = within_study_contrast(tokens, seen, pairs_of(mask), temperature)
+    return (each * mask / mask.sum(1, keepdim=True).clamp(min=1)).sum(1)
 
 
 @torch.no_grad()
@@ -115,9 +108,10 @@ def swapped_prediction(image: Tensor, report: Tensor, prototypes: Tensor, option
 class MGCA(AttentiveRival):
     """`L = L_ITA + 0.7 L_CTA + 0.5 L_CPA`: whole images and reports, tokens, prototypes.
 
-    `global` is L_ITA, symmetric InfoNCE at `objective.temperature` (τ_1, 0.1). `tokens` is L_CTA, half the sum of its
-    two directions: a word piece x_j sees `o_j = O Σ_k softmax_k((Q x_j)·(K v_k)/√D) V v_k` of the patches v_k of its
-    own image and finds it among what the other word pieces of its report see, and it finds x_j; so does a patch in
+    `global` is L_ITA, symmetric InfoNCE at `objective.temperature` (τ_1, 0.1; τ_1 0.07 and τ_2 0.1, the other way
+    round, are found as settings of it too, and were a trial of docs/rivals.md). `tokens` is L_CTA, half the sum of
+    its two directions: a word piece x_j sees `o_j = O Σ_k softmax_k((Q x_j)·(K v_k)/√D) V v_k` of the patches v_k of
+    its own image and finds it among what the other word pieces of its report see, and it finds x_j; so does a patch in
     its report. `prototypes` is L_CPA: image and report predict each other's soft assignment to K learned directions.
 
     Departures: heads are those of all objectives here, of `objective.dim` dimensions (128 in the paper). Word pieces
@@ -147,9 +141,8 @@ class MGCA(AttentiveRival):
         image, report = features.image_global, features.report_global
         tokens = self.align_tokens(features)
         with full_precision(image):
-            scale = image.new_full((), 1 / self.settings.temperature, dtype=torch.float32)
             terms = {
-                "global": global_alignment_loss(image, report, scale),
+                "global": global_alignment_loss(image, report, 1 / self.settings.temperature),
                 "tokens": tokens,
                 "prototypes": swapped_prediction(image, report, self.prototypes.weight, self.options),
             }

@@ -153,8 +153,13 @@ class MRM(Rival):
         masked: dict[str, Any] = {"reconstruction": "image_only", "reconstruct": "hidden", "target": "pixels"}
         masked |= self.options.model_dump(include={"mask", "mask_ratio"})
         settings = settings.model_copy(update=masked | {"target_per_patch": True})
-        self.rebuilding = MaskedReconstruction(settings, grid, image_size)
+        self.rebuilding = MaskedReconstruction(settings, grid, image_size, "options.")
         self.words = None
+
+    @classmethod
+    def contrasts(cls, settings: ObjectiveSettings) -> bool:  # noqa: ARG003
+        """Not with anything."""
+        return False
 
     def attach(self, model: ImageReportModel) -> None:
         """Begin the report's part, whose sizes are those of the report encoder.

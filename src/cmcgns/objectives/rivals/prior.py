@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel, start_plain
 from cmcgns.objectives.centroids import move_centroids, worst_fit
-from cmcgns.objectives.collective import mean_where, sum_over_ranks, total
+from cmcgns.objectives.collective import mean_where, total
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.masked_reconstruction import MaskedReconstruction
 from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, register
-from cmcgns.objectives.rivals.rival import AttentiveRival, weighted_sum
+from cmcgns.objectives.rivals.rival import AttentiveRival, pairs_of, weighted_sum, within_study_contrast
 from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight
 
 
@@ -42,27 +42,6 @@ class PRIOROptions(Settings):
     """K: sentence prototypes in memory"""
     prototype_momentum: Annotated[float, Field(ge=0, le=1)] = 0.99
     """share of itself that a prototype keeps in a step that has sentences for it"""
-
-
-def sentence_contrast(sentences: Tensor, seen: Tensor, sentence_mask: Tensor, temperature: float) -> Tensor:
-    """`-1/2N Σ_m [log softmax_n(cos(r_m, c_n)/τ)_m + log softmax_n(cos(r_n, c_m)/τ)_m]`, n in the report of m only.
-
-    Args:
-        sentences: (B, M, D) r.
-        seen: (B, M, D) c, what each sentence sees in its image.
-        sentence_mask: (B, M).
-        temperature: tau.
-
-    Returns:
-        Mean over the N sentences of all ranks; the only one of a report counts and adds 0.
-    """
-    first, second = F.normalize(sentences.float(), dim=-1), F.normalize(seen.float(), dim=-1)
-    pairs = sentence_mask[:, :, None] & sentence_mask[:, None]
-    own = torch.eye(sentence_mask.shape[1], dtype=torch.bool, device=pairs.device)
-    # Padding keeps its own column: the rows stay finite, and are left out of the sum.
-    logits = (first @ second.transpose(1, 2) / temperature).masked_fill(~(pairs | own), -torch.inf)
-    both = (logits.log_softmax(1) + logits.log_softmax(2)).diagonal(dim1=1, dim2=2)
-    return -sum_over_ranks((both * sentence_mask).sum() / (2 * total(sentence_mask.sum()).clamp(min=1)))
 
 
 def balanced_presence_loss(logits: Tensor, present: Tensor) -> Tensor:
@@ -158,7 +137,7 @@ class PRIOR(AttentiveRival):
         )
         self.logit_scale = LogitScale(settings.temperature, learnable=True)
         self.attention, self.predictor = CrossModalAttention(dim), Predictor(dim)
-        self.reconstruction = MaskedReconstruction(rebuilding, grid, image_size)
+        self.reconstruction = MaskedReconstruction(rebuilding, grid, image_size, "options.")
         self.head = PresenceHead(dim)
         start = torch.randn(options.prototypes, dim, generator=torch.Generator().manual_seed(seed), device="cpu")
         self.register_buffer("memory", F.normalize(start, dim=-1))
@@ -176,7 +155,8 @@ class PRIOR(AttentiveRival):
         with full_precision(patches):
             present, in_use = self._present(sentences.float(), mask, memory)
             terms["global"] = global_alignment_loss(features.image_global, features.report_global, scale)
-            terms["report"] = sentence_contrast(sentences, seen, mask, self.options.sentence_temperature)
+            each = within_study_contrast(sentences, seen, pairs_of(mask), self.options.sentence_temperature)
+            terms["report"] = mean_where(each, mask)
             terms["prototypes"] = balanced_presence_loss(presence, present)
         loss = weighted_sum(terms, {name: getattr(self.options, f"weight_{name}") for name in terms})
         return {"loss": loss} | terms, {"temperature": 1 / scale.detach(), "prototypes_in_use": in_use}

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
-from cmcgns.objectives.collective import total
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.numerics import by_images, full_precision, products, seen_cosines
-from cmcgns.objectives.objective import Figures, MapKind, Stage, local_tau, of_recipe, register
+from cmcgns.objectives.objective import Figures, MapKind, Stage, register
 from cmcgns.objectives.query_matched import Stated, Statements, query_matched_contrast
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
 from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight
@@ -157,9 +156,7 @@ class RadZero(Rival):
         stated = Stated.of(rows, everyone, batch.report_sentences, None)
         cosines, scale = self.score(features.patches, everyone.z1), self.report_scale()
         loss = multi_positive_contrast(cosines * scale, rows, everyone, stated, self.options.duplicates)
-        shown, others = cosines.detach(), everyone.mask & ~stated.own & ~stated.text
-        own, other = (total((shown * of).sum()) / total(of.sum()).clamp(min=1) for of in (stated.own, others))
-        return loss, {"tau": 1 / scale.detach(), "score_own": own, "score_other": other}
+        return loss, {"tau": 1 / scale.detach()} | stated.mean_scores(cosines, everyone)
 
     @property
     def reader(self) -> CosineReader | CrossModalAttention:
@@ -175,14 +172,11 @@ class RadZero(Rival):
         """
         return self.reader.score(patches.float(), queries)
 
-    def kept_from(self, before: ObjectiveSettings) -> dict[str, str]:
-        """Temperatures that the settings change or hold fixed."""
-        own, now, theirs = super().kept_from(before), self.options, local_tau(before)
-        if not self.uses_globals:
-            own["logit_scale"] = of_recipe("objective.temperature", self.settings.temperature, before.temperature)
-        if theirs is not None and (not now.learn_tau or now.tau != theirs):
-            own["report_scale"] = of_recipe("objective.options.tau", now.tau, theirs)
-        return own
+    @classmethod
+    def starts(cls, settings: ObjectiveSettings) -> dict[str, tuple[str, float]]:
+        """Temperatures of whole images and reports, and of sentences."""
+        options = RadZeroOptions.model_validate(settings.options)
+        return super().starts(settings) | {"report_scale": ("objective.options.tau", options.tau)}
 
     def lacks_map(self, kind: MapKind) -> str:
         """That nothing has trained the global embeddings, or that learned maps lie between sentences and patches."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmcgns.models.model import ImageReportModel
@@ -55,8 +56,31 @@ class AttentiveRival(Rival):
         return self.attention
 
     def queries(self, sentences: Tensor) -> Tensor:
-        """Sentence embeddings f_R (..., D) as they are: so the attention has learned them."""
+        """Sentence embeddings f_R (..., D) as they are: their length takes part in the attention, as in training."""
         return sentences
+
+
+def within_study_contrast(first: Tensor, second: Tensor, others: Tensor, temperature: float) -> Tensor:
+    """`-½ [log softmax_m(cos(x_j, o_m)/τ)_j + log softmax_m(cos(x_m, o_j)/τ)_j]` of every j of a study.
+
+    Args:
+        first: (B, T, D) x, any length.
+        second: (B, T, D) o, any length; row j belongs to row j of x.
+        others: (B, T, T) true for the m that j is told apart from; j itself always counts.
+        temperature: τ.
+
+    Returns:
+        (B, T); exactly 0 for a row that is alone, such as padding.
+    """
+    cosines = F.normalize(first.float(), dim=-1) @ F.normalize(second.float(), dim=-1).transpose(1, 2)
+    own = torch.eye(others.shape[1], dtype=torch.bool, device=others.device)
+    logits = (cosines / temperature).masked_fill(~(others | own), -torch.inf)
+    return (logits.logsumexp(2) + logits.logsumexp(1)) / 2 - logits.diagonal(dim1=1, dim2=2)
+
+
+def pairs_of(mask: Tensor) -> Tensor:
+    """(B, T) -> (B, T, T) true where both are."""
+    return mask[:, :, None] & mask[:, None]
 
 
 def weighted_sum(terms: Figures, weights: dict[str, float]) -> Tensor:

@@ -57,7 +57,10 @@ def sigmoid_loss(image: Tensor, report: Tensor, logit_scale: Tensor, bias: Tenso
 
 @register("siglip")
 class SigLIP(Rival):
-    """Every image and report of a batch is a pair or none, on its own. The scale starts at 1 / `temperature`."""
+    """Every image and report of a batch is a pair or none, on its own. The scale starts at 1 / `temperature`.
+
+    Departures: encoders, heads and pools are those of all objectives here, and the scale is at most 100.
+    """
 
     Options = SigLIPOptions
     options: SigLIPOptions
@@ -66,6 +69,12 @@ class SigLIP(Rival):
         super().__init__(settings, grid, image_size, seed)
         self.logit_scale = LogitScale(settings.temperature, learnable=True)
         self.bias = nn.Parameter(torch.tensor(self.options.bias))
+
+    @classmethod
+    def starts(cls, settings: ObjectiveSettings) -> dict[str, tuple[str, float]]:
+        """Temperature and bias."""
+        options = SigLIPOptions.model_validate(settings.options)
+        return super().starts(settings) | {"bias": ("objective.options.bias", options.bias)}
 
     def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:  # noqa: ARG002
         """Losses and metrics of a batch."""

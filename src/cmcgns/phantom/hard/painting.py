@@ -16,7 +16,7 @@ def paint_hard_finding(chest: Chest, plan: FindingPlan) -> NDArray[np.bool_]:
     painter = _PAINTERS.get(plan.label)
     if painter is None:
         return paint_finding(chest, plan)
-    return mask_of(painter(chest, plan))
+    return mask_of(painter(chest, plan), plan)
 
 
 def _offsets(chest: Chest, plan: FindingPlan) -> tuple[Array, Array]:

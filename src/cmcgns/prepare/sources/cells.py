@@ -12,7 +12,7 @@ from cmcgns.common.errors import shortened
 from cmcgns.data.boxes import BOX_FIELDS, boxes_text
 from cmcgns.data.manifest import LABEL, NUMBERS, TEXT
 from cmcgns.data.tables import MISSING, has_nul, map_once, read_table
-from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable
+from cmcgns.prepare.sources.base import PLACE, SourceTable
 
 
 def read_rows(path: Path, table: SourceTable, required: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -159,13 +159,6 @@ def draw_splits(
         for name, start, end in zip(fractions, [0, *ends[:-1]], ends, strict=True):
             chosen[members[start:end]] = name
     return patients.map(chosen)
-
-
-def without_legacy(table: SourceTable, options: SourceOptions, name: str) -> None:
-    """Say that there is one rule of splits only."""
-    table.frame["split_rule"] = "v1"
-    if options.split == "legacy":
-        table.notes.append(f"no legacy split is defined for {name}; v1 is used")
 
 
 def describe_shared_patients(frame: pd.DataFrame) -> str:

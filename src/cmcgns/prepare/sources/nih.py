@@ -21,7 +21,6 @@ from cmcgns.prepare.sources.cells import (
     number_rows,
     quoted,
     read_rows,
-    without_legacy,
 )
 
 FINDINGS = (
@@ -64,7 +63,6 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     table.leave_out(wrong, "Patient ID is " + quoted(rows["Patient ID"]) + "; a whole number is expected")
     _read_findings(table)
     _split(table, path.parent, options)
-    without_legacy(table, options, "nih")
     return finish(table)
 
 

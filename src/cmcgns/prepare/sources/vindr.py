@@ -15,7 +15,6 @@ from cmcgns.prepare.sources.cells import (
     look_up,
     read_labels,
     read_rows,
-    without_legacy,
 )
 
 _NORMAL = "No finding"
@@ -51,7 +50,6 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         view="PA",
     )
     _split(table, kaggle, options)
-    without_legacy(table, options, "vindr")
     table.notes.append("VinDr-CXR publishes no patient ids: every image counts as its own patient")
     table.notes.append("labels are 1 where more than half of the readers say so; boxes of all readers are kept")
     return finish(table)

@@ -11,8 +11,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.evaluation.results import ENCODER, ResultRow, cells_of, read_predictions, read_protocol
 from cmcgns.evaluation.task_settings.of_texts import MAP_AUROC, SIDE_ACCURACY
 from cmcgns.metrics.measure import ENOUGH, LEAST
-from cmcgns.objectives.objective import MapKind
-from cmcgns.pretrained.model import By
+from cmcgns.objectives.objective import By, MapKind
 from cmcgns.reporting.evaluation.names import extent, is_legacy, protocol_title
 from cmcgns.reporting.evaluation.selection import Selection
 
