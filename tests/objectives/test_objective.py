@@ -133,5 +133,5 @@ def test_another_objective_pretrains_from_its_name_alone(tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"objective\.name global-contrast"):
         model.ground(picture, "Small left pleural effusion.", kind="attention")
     page = write_run_page(out, tmp_path / "studies", {}, tmp_path / "page").read_text("utf-8")
-    assert "without the cluster bank" in page
+    assert "The run has objective.name global-contrast, which has no cluster bank" in page
     assert "the objective `global-contrast`" in (out / "card.md").read_text("utf-8")

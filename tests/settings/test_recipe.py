@@ -312,3 +312,28 @@ def test_a_run_that_is_older_than_a_setting_stays_what_it_was():
     assert parse_stored_recipe(kept, "config.yaml") == load_recipe("paper-resnet50")
     assert list(differences(completed(kept), load_recipe("paper-resnet50").model_dump(mode="json"))) == []
     assert parse_recipe({"objective": {}}, "own.yaml").objective.local == "query_matched"
+
+
+def test_a_rival_keeps_of_the_recipe_below_what_both_have():
+    """So that a rival's decoder is as large as the method's."""
+    below = load_recipe("demo").objective
+    for rival, kept in (("prior", True), ("mrm", True), ("clip", False)):
+        objective = load_recipe(f"demo+rival-{rival}").objective
+        assert objective.dim == below.dim
+        assert (objective.decoder_width == below.decoder_width) is kept
+    assert load_recipe("rival-prior").objective.decoder_width == load_recipe("default").objective.decoder_width
+
+
+def test_what_is_kept_is_a_setting_of_the_objective(tmp_path):
+    file = tmp_path / "own.yaml"
+    for kept in ("[decoder]", "3", "{dim: 1}"):
+        file.write_text(f"keep: {kept}\nobjective: {{name: prior}}")
+        with pytest.raises(UserError, match="keep lists settings of `objective`"):
+            load_recipe(f"demo+{file}")
+
+
+@pytest.mark.parametrize("name", ["demo+", "+rival-clip", "demo++rival-clip"])
+def test_an_empty_part_of_a_recipe_is_called_that(name):
+    with pytest.raises(UserError, match="a part between the plus signs is empty"):
+        load_recipe(name)
+    assert load_recipe("demo + rival-clip") == load_recipe("demo+rival-clip")

@@ -68,11 +68,7 @@ def test_names_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     ("recipe", "judged", "said"),
     [
         ("demo+rival-mrm", "retrieval/v1", r"retrieval/v1 cannot be done: .* mrm: .*`without: \[retrieval/v1\]`"),
-        (
-            "demo+rival-mrm",
-            "phantom-grounding/v1",
-            r"grounding/v1 cannot be done: the run has objective\.name mrm; give",
-        ),
+        ("demo+rival-mrm", "phantom-grounding/v1", r"v1 cannot be done: the run has objective\.name mrm"),
         ("demo+rival-mrm", "phantom-presence/v1", r"presence/v1 cannot be done"),
         ("demo+rival-clip", "phantom-sides/v1", ""),
         ("demo+rival-clip", "phantom-presence/v1", ""),
@@ -81,7 +77,7 @@ def test_names_that_do_not_exist_are_refused(tmp_path: Path) -> None:
 def test_what_an_objective_trains_nothing_for_is_said_before_anything_is_trained(
     recipe: str, judged: str, said: str, tmp_path: Path
 ) -> None:
-    judge = [{"protocol": "linear/v1"}, {"protocol": judged}]
+    judge = [{"protocol": "linear/v1", "fractions": [10]}, {"protocol": judged}]
     measures = [{"protocol": "linear/v1", "measure": "auroc"}]
     cells = [{"name": "full"}, {"name": "rival", "recipe": recipe}]
     changes = {"recipe": "demo", "set": [], "judge": judge, "measures": measures, "summary": [], "baseline": "full"}

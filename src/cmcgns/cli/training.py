@@ -56,10 +56,18 @@ def recipes(
     set_: Set = None,
 ) -> None:
     """List the recipes that come with the package, or show every setting of one with its meaning."""
+    from cmcgns.settings.config import ObjectiveSettings
     from cmcgns.settings.recipe import describe_settings, list_recipes, load_recipe
 
     if name is not None:
-        typer.echo(describe_settings(load_recipe(name, set_ or [])))
+        recipe = load_recipe(name, set_ or [])
+        typer.echo(describe_settings(recipe))
+        if recipe.objective.name != ObjectiveSettings().name or recipe.objective.options:
+            from cmcgns.objectives.objective import find_objective  # torch takes seconds to import
+
+            options = find_objective(recipe.objective).check_options(recipe.objective)
+            lines = describe_settings(options).replace("\n", "\n#     ")
+            typer.echo(f"# objective.options of {recipe.objective.name}:\n#     {lines or 'none'}")
         return
     if set_:
         raise UserError("--set changes a recipe: name it, for example `cmcgns recipes default --set KEY=VALUE`")

@@ -25,7 +25,9 @@ class Registry(Generic[T]):
         """Class decorator: the class is found by this name."""
 
         def add(kind: Kind) -> Kind:
-            self._kinds[name] = kind
+            first = self._kinds.setdefault(name, kind)
+            if (first.__module__, first.__qualname__) != (kind.__module__, kind.__qualname__):
+                raise ValueError(f"{name} is registered twice, in {first.__module__} and in {kind.__module__}")
             return kind
 
         return add

@@ -97,7 +97,10 @@ class Objective(nn.Module, ABC):
         """
         chosen = settings.model_dump(exclude_defaults=True)
         if ignored := [f"objective.{name}" for name in chosen if name not in cls.reads | {"name", "options"}]:
-            raise UserError(f"objective.name={settings.name} does not read {', '.join(ignored)}: leave the default")
+            raise UserError(
+                f"objective.name={settings.name} does not read {', '.join(ignored)}: leave the default "
+                "(RECIPE+rival-NAME takes an objective into a recipe, without what it does not read)"
+            )
         return validated(cls.Options, settings.options, f"objective.options of {settings.name}")
 
     @abstractmethod

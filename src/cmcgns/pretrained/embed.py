@@ -83,6 +83,11 @@ class Embedder:
         embedded: Floats = model.pool_image(model.image_encoder.tokens(images.to(self.device))).cpu().numpy()
         return embedded
 
+    def check_global(self, function: str) -> None:
+        """Raise where nothing has trained the global embeddings: they would be noise."""
+        if reason := self.task.objective.lacks_score("global"):
+            raise UserError(f"{function}: {reason}; model.image_encoder gives what the run has trained")
+
     def embed_image(self, paths: Sequence[Picture], batch_size: int = BATCH) -> Floats:
         """Embed radiographs.
 
@@ -94,8 +99,9 @@ class Embedder:
             (n, D) unit vectors.
 
         Raises:
-            UserError: no picture, or an unreadable one.
+            UserError: no picture, or an unreadable one; a run that trained no embeddings of whole images.
         """
+        self.check_global("embed_image")
         pictures = as_list(paths, "embed_image", batch_size)
         return np.concatenate([self.embed_tensors(images) for images in self.batches(pictures, batch_size)])
 
@@ -110,8 +116,9 @@ class Embedder:
             (n, D) unit vectors.
 
         Raises:
-            UserError: no text, or one without a letter or digit.
+            UserError: no text, or one without a letter or digit; a run that trained no embeddings of whole reports.
         """
+        self.check_global("embed_text")
         return self.encode_texts(as_list(texts, "embed_text", batch_size), batch_size)[1].cpu().numpy()
 
     @torch.no_grad()

@@ -77,6 +77,9 @@ class ForeignPair(Pretrained):
         scale = getattr(self.pair, "logit_scale", None)
         return 1.0 if scale is None else float((-scale).exp())
 
+    def check_global(self, function: str) -> None:
+        """A pair was trained for nothing else."""
+
     def lacks(self, by: By) -> str:
         """Why images and texts cannot be scored so; empty if they can."""
         return "" if by == "global" else "weights of another program have a global score alone"

@@ -75,6 +75,9 @@ _BEFORE = {
 _OF_CLUSTERS = ("bank", "mu", "rarity", "false_negatives", "centroid_negatives")
 
 
+_KEEP = "keep"  # of a recipe laid over another: what it takes of that one's objective
+
+
 def _refuse_idle(objective: ObjectiveSettings, before: Any, overrides: Sequence[str]) -> None:
     """Overrides of clusters where there are none, unless these are turned off by name.
 
@@ -137,25 +140,34 @@ def _lines(settings: BaseModel, indent: str) -> Iterator[str]:
 def _read(source: str) -> dict[str, Any]:
     """A recipe, or several of them between plus signs, each laid over those before it."""
     if Path(source).is_file() or source in list_recipes():
-        return _read_one(source)
+        return {key: value for key, value in _read_one(source).items() if key != _KEEP}
     settings: dict[str, Any] = {}
     for part in source.split("+"):
-        settings = _laid_over(settings, _read_one(part))
+        if not part.strip():
+            raise UserError(f"recipe {source}: a part between the plus signs is empty: NAME+NAME is expected")
+        settings = _laid_over(settings, _read_one(part.strip()))
+    settings.pop(_KEEP, None)
     return settings
 
 
 def _read_one(name_or_path: str) -> dict[str, Any]:
-    return parse_mapping(named_text("recipe", name_or_path, "cmcgns.settings.recipes"), name_or_path)
+    content = parse_mapping(named_text("recipe", name_or_path, "cmcgns.settings.recipes"), name_or_path)
+    kept = content.get(_KEEP, [])
+    if not isinstance(kept, list) or any(name not in ObjectiveSettings.model_fields for name in kept):
+        raise UserError(f"recipe {name_or_path}: {_KEEP} lists settings of `objective`, such as [decoder_width]")
+    return content
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Settings with those of `below` where `above` says nothing.
 
-    Of an objective that `above` replaces by another one only the width stays: its other settings are its own.
+    Of an objective that `above` replaces by another one only the width stays, and what `above` lists as `keep`: its
+    other settings are its own.
     """
     before, after = (each.get("objective") for each in (below, above))
     name = after.get("name") if isinstance(after, dict) else None
     if name and isinstance(before, dict) and name != before.get("name", ObjectiveSettings().name):
-        below = below | {"objective": {key: before[key] for key in ("dim",) if key in before}}
+        kept = ("dim", *above.get(_KEEP, ()))
+        below = below | {"objective": {key: before[key] for key in kept if key in before}}
     merged: dict[str, Any] = merge(below, above)
     return merged

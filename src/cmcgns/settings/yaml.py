@@ -192,7 +192,7 @@ def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> st
         same_name = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
         group = key.rpartition(".")[0]
         beside = ", ".join(known for known in keys if known.rpartition(".")[0] == group)
-        every = f" `{command}` shows all of them." if command else f" There are {beside}."
+        every = f" `{command}` shows all of them." if command else f" There are {beside or 'none'}."
         return f"{key} is no setting.{did_you_mean(same_name[0] if same_name else key, keys) or every}"
     if detail["type"] in ("model_type", "dict_type"):
         detail["msg"] = "a group of settings (a mapping) is expected"

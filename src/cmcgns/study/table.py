@@ -150,6 +150,9 @@ def _summary(
     return rows
 
 
+_NO_SPREAD = "needs a cell with two seeds, whose standard deviation is the unit"
+
+
 def _spread_of_seeds(cells: Sequence[BySeed]) -> float:
     """Standard deviation between seeds, pooled over the cells that have two or more; NaN where none has."""
     values = [[figure.value for figure in cell.values() if figure.value is not None] for cell in cells]
@@ -171,7 +174,7 @@ def _standardised(
     titles = [title for title, unit in units.items() if abs(unit) > 0 and _pairs(ours[title], theirs[title])]
     shared = [set(ours[title]) & set(theirs[title]) for title in titles]
     if not titles or not (seeds := sorted(set.intersection(*shared))):
-        return 0, _NO_DIFFERENCE
+        return 0, (None, None, None, "" if any(units.values()) else _NO_SPREAD)
 
     def average(of: Callable[[Figure], FloatArray]) -> FloatArray:
         each = [

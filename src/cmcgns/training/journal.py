@@ -65,7 +65,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return read_json_lines(path, "put it back from a copy; or take it away, and there are no curves")
 
 
-_TERMS = ("loss", "global", "image", "report", "reconstruction")
+_TERMS = ("loss", "global", "image", "report", "local", "tokens", "prototypes", "reconstruction")
 
 
 class RunConsole:
@@ -133,9 +133,10 @@ class RunConsole:
 
     def epoch(self, stage: str, epoch: int, epochs: int, figures: dict[str, float]) -> None:
         """Validation of an epoch."""
-        recall = figures.get("report_to_image_r10", float("nan"))
+        found = figures.get("report_to_image_r10")
+        recall = "" if found is None else f"  report→image R@10 {found:.3f}"
         self.say(
-            f"{stage} epoch {epoch}/{epochs}  validation: {terms(figures)}  report→image R@10 {recall:.3f}"
+            f"{stage} epoch {epoch}/{epochs}  validation: {terms(figures)}{recall}"
             f"  [{self.pairs_per_second:.0f} pairs/s]"
         )
 

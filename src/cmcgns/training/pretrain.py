@@ -178,4 +178,4 @@ def _write_end(folder: RunFolder, task: PretrainingTask, recipe: Recipe, prepare
     save_weights(folder.model, task, {"name": recipe.name}, task.training_only)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     folder.write_provenance({"finished": finished, "model_sha256": sha256(folder.model)})
-    folder.write_card(recipe)
+    folder.write_card(recipe, aligned=not task.objective.lacks_score("global"))

@@ -160,8 +160,13 @@ class RunFolder:
         init = self.read_provenance().get("init")
         return Path(init) if init else None
 
-    def write_card(self, recipe: Recipe) -> None:
-        """The model card."""
+    def write_card(self, recipe: Recipe, aligned: bool = True) -> None:
+        """The model card.
+
+        Args:
+            recipe: of the run.
+            aligned: whether whole images and reports have a space in common.
+        """
         published = recipe.objective.name == "cm-cgns"
         method = _METHOD if published else f"the objective `{recipe.objective.name}`"
         row = f"| objective | {_parts(recipe.objective)} |\n" if published else ""
@@ -170,8 +175,9 @@ class RunFolder:
             "image_encoder": markdown_text(recipe.image_encoder.name),
             "report_encoder": markdown_text(recipe.report_encoder.name),
         }
+        use = _USE[aligned].format(dim=recipe.objective.dim)
         text = packaged_text("cmcgns.training", "card.md")
-        write_text(self.card, text.format(recipe=recipe, method=method, parts=row, **names))
+        write_text(self.card, text.format(recipe=recipe, method=method, parts=row, use=use, **names))
 
     def write_provenance(self, content: dict[str, Any]) -> None:
         """Merge facts into provenance.json."""
@@ -184,6 +190,13 @@ class RunFolder:
         return read_json(
             self.provenance, "put it back from a copy; or take it away, and what it says of the run is lost"
         )
+
+
+_USE = {
+    True: """model.embed_image(["radiograph.png"])  # (1, {dim}), unit length
+model.embed_text(["No pleural effusion."])""",
+    False: "model.image_encoder  # a torch module; whole images and reports have no space in common",
+}  # by whether they have
 
 
 def _parts(objective: ObjectiveSettings) -> str:

@@ -169,11 +169,12 @@ def validate(
         task: model and objective.
         dataset: validation rows.
         batch_size: studies a batch (the number of negatives, so it must not vary between comparisons).
-        recall_limit: use the first so many studies for retrieval.
+        recall_limit: use the first so many studies for retrieval, where the objective trains for it.
         device: where the task is.
         known: what the sentences claim; None logs nothing of the clusters.
     """
     log = ClusterLog(known) if known else None
+    recall_limit = 0 if task.objective.lacks_score("global") else recall_limit
     sums: dict[str, Tensor] = {}
     studies: Counter[str] = Counter()  # a batch may have no value of a figure
     seen: list[tuple[Tensor, Tensor]] = []
@@ -196,7 +197,8 @@ def validate(
                 studies[name] += len(batch)
     figures = {name: float(value) / studies[name] for name, value in sums.items()}
     figures |= log.figures() if log else {}
-    limit = min(recall_limit, len(dataset))
+    if not (limit := min(recall_limit, len(dataset))):
+        return figures
     image, report = (torch.cat(part)[:limit].float().cpu().numpy() for part in zip(*seen, strict=True))
     return figures | retrieval(image, report, torch.cat(texts)[:limit].cpu().numpy())
 

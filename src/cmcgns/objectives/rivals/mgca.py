@@ -111,8 +111,9 @@ class MGCA(AttentiveRival):
     `global` is L_ITA, symmetric InfoNCE at `objective.temperature` (τ_1, 0.1; τ_1 0.07 and τ_2 0.1, the other way
     round, are found as settings of it too, and were a trial of docs/rivals.md). `tokens` is L_CTA, half the sum of
     its two directions: a word piece x_j sees `o_j = O Σ_k softmax_k((Q x_j)·(K v_k)/√D) V v_k` of the patches v_k of
-    its own image and finds it among what the other word pieces of its report see, and it finds x_j; so does a patch in
-    its report. `prototypes` is L_CPA: image and report predict each other's soft assignment to K learned directions.
+    its own image and finds it among what the other word pieces of its report see, and it finds x_j; so does a patch
+    in its report. `prototypes` is L_CPA: image and report predict each other's soft assignment to K learned
+    directions.
 
     Departures: heads are those of all objectives here, of `objective.dim` dimensions (128 in the paper). Word pieces
     stand for words. Tokens of a study weigh the same; in the paper a token weighs what [CLS] attends to it in the

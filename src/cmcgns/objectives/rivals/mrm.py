@@ -142,7 +142,7 @@ class MRM(Rival):
 
     Options = MRMOptions
     options: MRMOptions
-    reads = Rival.reads | {"decoder_width", "target_scale"}
+    reads = frozenset({"dim", "decoder_width", "target_scale"})
     training_only = ("words.",)
     uses_patches = True
     uses_globals = False

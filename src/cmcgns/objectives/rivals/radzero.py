@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from cmcgns.data.pairs.batch import Batch
@@ -16,13 +17,15 @@ from cmcgns.objectives.query_matched import Stated, Statements, query_matched_co
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
 from cmcgns.settings.config import ObjectiveSettings, Settings, Temperature, Weight
 
+_MAP_TEMPERATURE = 0.07
+
 
 class RadZeroOptions(Settings):
     """Its own settings."""
 
     attention: Literal["cosine", "cross"] = "cosine"
     """cosine: a sentence gives its weights by its cosines with the patches; cross: by learned maps, as in CARZero"""
-    map_temperature: Temperature = 0.07
+    map_temperature: Temperature = _MAP_TEMPERATURE
     """divides the cosines before the softmax over patches; nothing with attention=cross"""
     tau: Temperature = 0.07
     """temperature of the scores; its start with learn_tau"""
@@ -33,6 +36,12 @@ class RadZeroOptions(Settings):
     global_weight: Weight = 0.0
     """of a contrast of whole images and reports, at objective.temperature, which the paper does not have; with 0
     their embeddings are not trained, and retrieval or zero-shot by them means nothing"""
+
+    @model_validator(mode="after")
+    def _reads_map_temperature(self) -> "RadZeroOptions":
+        if self.attention == "cross" and self.map_temperature != _MAP_TEMPERATURE:
+            raise ValueError("map_temperature is not read with attention=cross: leave the default")
+        return self
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ def bank_start(records: Records) -> int | None:
 def lacks_bank(model: Pretrained) -> str | None:
     """Why a run has no clusters of sentences to show; None if it has."""
     method, settings = model.method, model.recipe.objective.bank
-    if method is None or not method.uses_bank:
+    if method is None:
+        return f"The run has objective.name {model.recipe.objective.name}, which has no cluster bank."
+    if not method.uses_bank:
         return (
             "The run was made without the cluster bank (no local report loss, or in-batch negatives); "
             "objective.negatives=cluster has one."

@@ -38,8 +38,8 @@ class Retrieved:
 
 def show_retrieval(studies: EncodedStudies) -> dict[str, Any]:
     """The section of both directions, for the first studies with findings; or why there is none."""
-    if studies.model.lacks("global"):
-        return {"absent": "The run was made without the global loss (weight 0), so whole reports were not aligned."}
+    if reason := studies.model.lacks("global"):
+        return {"absent": f"{reason[0].upper()}{reason[1:]}, so whole reports find no images."}
     found = [_find(studies, row, by_report=True, shown=_IMAGES) for row in choose_rows(studies, 4)]
     reverse = [_find(studies, row, by_report=False, shown=3) for row in choose_rows(studies, 2)]
     return {

@@ -62,7 +62,10 @@ class Rebuilt:
 def show_reconstructions(studies: EncodedStudies) -> dict[str, Any]:
     """The section of studies with findings, rebuilt under the mask that hides most of their boxes; or why none is."""
     method = studies.model.method
-    if method is None or method.reconstruction is None:
+    if method is None:
+        name = studies.model.recipe.objective.name
+        return {"absent": f"The run has objective.name {name}: rebuilt images are shown of the method itself alone."}
+    if method.reconstruction is None:
         return {"absent": "The run was made without masked reconstruction (objective.reconstruction: off)."}
     if not studies.model.rebuilds:
         return {"absent": "The run has a decoder, but Stage II did not train it (no epochs, or weight 0)."}

@@ -87,7 +87,7 @@ def write_run_page(run: Path, manifest: Path, results: dict[str, Any], out: Path
 def _sections(studies: EncodedStudies, records: Records, results: dict[str, Any]) -> Sections:
     """What each part of the page shows; a part without a picture says why."""
     sections = {
-        "curves": show_curves(records),
+        "curves": show_curves(records, studies.model.method is not None),
         "reconstructions": show_reconstructions(studies),
         "maps": show_heat_maps(studies),
         "bank": show_bank(studies, records),

@@ -1,6 +1,6 @@
 """Training in pictures: curves of every logged figure, and the cluster bank, how full and of which meaning."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -44,6 +44,9 @@ class Panel:
 PANELS = tuple(Panel(**panel) for panel in packaged_yaml("cmcgns.reporting.run_page", "panels.yaml"))
 
 
+_TERMS = ("global", "image", "report", "reconstruction", "margin")  # of the method; a rival's may be called so too
+
+
 def stage_change(records: Records) -> int | None:
     """Last step of Stage I, where both stages were run."""
     stages = [(record["stage"], record["step"]) for record in records if record["kind"] == "validation"]
@@ -51,19 +54,39 @@ def stage_change(records: Records) -> int | None:
     return before[-1] if before and any(stage == "reconstruction" for stage, _ in stages) else None
 
 
-def show_curves(records: Records) -> dict[str, Any]:
+def panels_of(records: Records, published: bool) -> list[Panel]:
+    """Panels of what was logged.
+
+    Args:
+        records: of the run.
+        published: whether the objective is the method's own, whose terms have titles; those of another one stand
+            under their own names.
+    """
+    logged = {key for record in records for key in record}
+    panels = [panel for panel in PANELS if any(key in logged for key, _, _ in panel.curves)]
+    if published:
+        return panels
+    panels = [panel for panel in panels if panel.curves[0][0] not in _TERMS]
+    known = {key for panel in PANELS for key, _, _ in panel.curves if key not in _TERMS} | {"kind", "stage", "step"}
+    by_kind = [
+        dict.fromkeys(key for record in records if record["kind"] == kind for key in record)
+        for kind in ("train", "validation")
+    ]
+    own = [key for key in by_kind[1] if key in by_kind[0] and key not in known and key != "epoch"]
+    return [*panels[:1], *(Panel(key, key, [(key, "", "BLUE")]) for key in own), *panels[1:]]
+
+
+def show_curves(records: Records, published: bool) -> dict[str, Any]:
     """The section of curves, or why there is none."""
     if not any(record["kind"] in ("train", "validation") for record in records):
         return {"absent": "Nothing was logged: the run was shorter than training.log_every, or has no metrics.jsonl."}
     notes = {"swapped": "report_swapped", "judged": "false_negative_contradict"}
     told = {name: any(key in record for record in records) for name, key in notes.items()}
-    return {"picture": draw_curves(records)} | told
+    return {"picture": draw_curves(records, panels_of(records, published))} | told
 
 
-def draw_curves(records: Records) -> Figure:
-    """A panel for every figure that the run has; training faint, validation with markers."""
-    present = {key for record in records for key in record}
-    panels = [panel for panel in PANELS if any(key in present for key, _, _ in panel.curves)]
+def draw_curves(records: Records, panels: Sequence[Panel]) -> Figure:
+    """A plot for every panel; training faint, validation with markers."""
     rows = ceil(len(panels) / 3)
     figure = new_figure(13, 3.25 * rows + 0.9)
     top = 1 - 0.95 / (3.25 * rows + 0.9)
