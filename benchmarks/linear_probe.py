@@ -6,8 +6,8 @@
 Features are synthetic but as awkward as a ResNet's after the last ReLU and pooling: skewed, correlated (a power-law
 spectrum), of very different scales, some dead; a tenth of the labels is missing, patients own three images each.
 Use no more threads than there are idle cores: on busy ones they wait for each other and take several times as long.
-Expected with --threads 1: 77 s of processor time for v1, 74 s for legacy (whose 14 to 19 epochs end early: a run of
-all 100 would take about six times as long).
+Expected with --threads 1: 77 s of processor time for v1, about 110 s for legacy (whose 14 to 19 epochs end early: a
+run of all 100 would take about six times as long).
 Wanted, once features exist: v1 (logistic regression to convergence) within 180 s, legacy (AdamW) within 900 s.
 """
 

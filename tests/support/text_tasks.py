@@ -47,7 +47,7 @@ def write_boxed(folder: Path, pictures: Sequence[Sequence[tuple[int, int, int, i
 class Attentive(torch.nn.Module):
     """CM-CGNS as far as it is asked which maps it trains."""
 
-    lacks_map, matched = CMCGNS.lacks_map, CMCGNS.matched
+    lacks_map, lacks_score, matched = CMCGNS.lacks_map, CMCGNS.lacks_score, CMCGNS.matched
 
     def __init__(self, settings: SimpleNamespace) -> None:
         super().__init__()

@@ -143,7 +143,7 @@ def _read(source: str) -> dict[str, Any]:
         return {key: value for key, value in _read_one(source).items() if key != _KEEP}
     settings: dict[str, Any] = {}
     for part in source.split("+"):
-        if not part.strip():
+        if "+" in source and not part.strip():
             raise UserError(f"recipe {source}: a part between the plus signs is empty: NAME+NAME is expected")
         settings = _laid_over(settings, _read_one(part.strip()))
     settings.pop(_KEEP, None)
