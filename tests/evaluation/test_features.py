@@ -78,7 +78,7 @@ def test_an_interrupted_computation_goes_on_after_its_last_block(tmp_path, monke
     images = images_of(write_images(tmp_path / "d"), tmp_path)
     whole = np.array(pooled_features(oracle(), images, tmp_path / "whole"))
     monkeypatch.setattr(features, "_BLOCK", 50)
-    monkeypatch.setattr(features, "_BATCH", 25)
+    monkeypatch.setattr(features, "BATCH", 25)
     encoder = oracle()
 
     def stop(share: float) -> None:
@@ -100,7 +100,7 @@ def test_another_process_may_finish_and_clear_up_meanwhile(tmp_path, monkeypatch
     images = images_of(write_images(tmp_path / "d"), tmp_path)
     whole = np.array(pooled_features(oracle(), images, tmp_path / "whole"))
     monkeypatch.setattr(features, "_BLOCK", 50)
-    monkeypatch.setattr(features, "_BATCH", 25)
+    monkeypatch.setattr(features, "BATCH", 25)
     moments: list[float] = []
     pooled_features(oracle(), images, tmp_path / "moments", moments.append)
     for number in range(len(moments)):

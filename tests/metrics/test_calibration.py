@@ -80,19 +80,18 @@ def test_a_missing_probability_matters_only_where_there_is_a_label() -> None:
 
 def test_reliability_is_what_the_error_is_made_of() -> None:
     probabilities, labels = drawn(3)
-    curve = reliability(probabilities, labels)
-    assert curve.rows.sum(axis=1).tolist() == (~np.isnan(labels)).sum(axis=0).tolist()
-    gap = np.nansum(curve.rows * np.abs(curve.probability - curve.positive), axis=1) / curve.rows.sum(axis=1)
     found = calibration_measures(probabilities, labels).compute(np.ones((1, len(labels))))
-    np.testing.assert_allclose(gap, found[0, 3::2])
+    for column, (p, y) in enumerate(zip(probabilities.T, labels.T, strict=True)):
+        probability, positive, rows = reliability(p, y)
+        assert rows.sum() == (~np.isnan(y)).sum()
+        assert (rows * np.abs(probability - positive)).sum() / rows.sum() == pytest.approx(found[0, 3 + 2 * column])
 
 
 def test_reliability_of_few_rows() -> None:
-    curve = reliability([[0.0], [0.05], [1.0]], [[0], [1], [1]])
-    assert curve.rows.tolist() == [[2, *[0] * 13, 1]]
-    np.testing.assert_allclose(curve.probability[0, [0, -1]], [0.025, 1])
-    np.testing.assert_allclose(curve.positive[0, [0, -1]], [0.5, 1])
-    assert np.isnan(curve.positive[0, 1:-1]).all()
+    probability, positive, rows = reliability([0.0, 0.05, 1.0, 0.5], [0, 1, 1, np.nan])
+    assert rows.tolist() == [2, 1]  # bins without a labelled row are left out
+    np.testing.assert_allclose(probability, [0.025, 1])
+    np.testing.assert_allclose(positive, [0.5, 1])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.objectives.objective import By
 from cmcgns.pretrained import Pretrained
+from cmcgns.pretrained.embed import BATCH  # that of `embed_image`: equal batches give equal bits
 from cmcgns.pretrained.foreign import TransformersBody
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -26,7 +27,6 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 HALF: Statistics = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_BATCH = 64  # as in `Pretrained.embed_image`: equal batches give equal bits
 _LEVELS = 4  # maps taken from a transformer, evenly spaced, the last one among them
 
 
@@ -163,9 +163,9 @@ class FrozenEncoder:
 
     def batches(self, pixels: Pixels, progress: Callable[[float], None]) -> Iterator[Tensor]:
         """Stored squares (n, S, S), a few at a time, as :meth:`tensors` gives them; arguments of `embed_pixels`."""
-        for start in range(0, len(pixels), _BATCH):
+        for start in range(0, len(pixels), BATCH):
             progress(start / len(pixels))
-            yield self.tensors(np.array(pixels[start : start + _BATCH]))
+            yield self.tensors(np.array(pixels[start : start + BATCH]))
 
     def at_size(self, size: int) -> FrozenEncoder:
         """This encoder for squares of another side: a transformer's position embedding is interpolated.

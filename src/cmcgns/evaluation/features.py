@@ -24,12 +24,12 @@ from cmcgns.data.paths import image_file
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.image_set import ImageSet
 from cmcgns.metrics.ranking import IntArray
+from cmcgns.pretrained.embed import BATCH
 
 Floats = npt.NDArray[np.float32]
 Report = Callable[[float], None]
 
 _VERSION = 1  # to be raised whenever pooling or preprocessing gives other features
-_BATCH = 64
 _BLOCK = 4096  # images between two savings
 _MAP_BATCH = 32
 _SPARE = 1.1  # of the disk's free space that files may not take
@@ -87,8 +87,8 @@ def _compute(encoder: FrozenEncoder, images: ImageSet, rows: range, progress: Re
     if encoder.encoder.training:
         raise RuntimeError(f"{encoder.name}: not in eval mode")
     features = np.empty((len(rows), encoder.width), dtype=np.float32)
-    for start in range(rows.start, rows.stop, _BATCH):
-        part = slice(start, min(start + _BATCH, rows.stop))
+    for start in range(rows.start, rows.stop, BATCH):
+        part = slice(start, min(start + BATCH, rows.stop))
         pooled = encoder.pooled(encoder.tensors(np.asarray(images.pixels[part])))
         if not torch.isfinite(pooled).all():
             row = start + int((~torch.isfinite(pooled).all(1)).nonzero()[0])
@@ -212,9 +212,9 @@ def token_batches(
     Raises:
         UserError: a token that is not finite; names the image.
     """
-    for start in range(0, len(rows), _BATCH):
+    for start in range(0, len(rows), BATCH):
         tell(start / len(rows))
-        batch = rows[start : start + _BATCH]
+        batch = rows[start : start + BATCH]
         tokens = encoder.tokens(encoder.tensors(np.asarray(images.pixels[batch]))).float()
         finite = torch.isfinite(tokens).flatten(1).all(1).cpu().numpy()
         if not finite.all():

@@ -64,10 +64,8 @@ def reliability_of(folder: Path, names: Iterable[str]) -> list[ReliabilityCurve]
         if "probabilities" not in arrays:
             continue
         labels = np.where(arrays["counted"], arrays["labels"], np.nan)  # as the figures of calibration do
-        found = reliability(arrays["probabilities"].reshape(-1, 1), labels.reshape(-1, 1))
-        used = found.rows[0] > 0
-        values = (tuple(row[0][used].tolist()) for row in (found.probability, found.positive, found.rows))
-        curves.append(ReliabilityCurve(name, cell.fraction, *values))
+        found = reliability(arrays["probabilities"].ravel(), labels.ravel())
+        curves.append(ReliabilityCurve(name, cell.fraction, *(tuple(each.tolist()) for each in found)))
     return curves
 
 

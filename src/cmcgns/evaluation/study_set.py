@@ -154,5 +154,5 @@ def trained_on(model: Pretrained, pairs: PairTable | StudySet) -> pd.Series | No
     known = trained[trained["patient_id"] != ""]
     found |= (frame["dataset"] + "\n" + frame["patient_id"]).isin(known["dataset"] + "\n" + known["patient_id"])
     if "sha256" in frame:
-        found |= frame["sha256"].isin(set(trained["sha256"]) - {""})
+        found |= frame["sha256"].str.strip().str.lower().isin(set(trained["sha256"]) - {""})
     return found

@@ -11,7 +11,6 @@ upwards when bins hold few rows: compare it only between models judged on the sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,21 +21,6 @@ from cmcgns.metrics.measure import Array, Measure, Measures
 from cmcgns.metrics.ranking import FloatArray, IntArray, check_labels
 
 BINS = 15
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """What a reliability diagram draws, of B bins; a bin holds its lower edge, the last one also 1.
-
-    Attributes:
-        probability: (C, B) mean probability of a bin's rows; NaN where a bin is empty.
-        positive: (C, B) share of positives among them; NaN where a bin is empty.
-        rows: (C, B) rows with a label.
-    """
-
-    probability: FloatArray
-    positive: FloatArray
-    rows: IntArray
 
 
 def calibration_measures(
@@ -79,26 +63,27 @@ def calibration_measures(
     return by_class(tuple(of), compute, label, named, left)
 
 
-def reliability(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Reliability:
-    """Mean probability and share of positives, bin by bin.
+def reliability(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, FloatArray, IntArray]:
+    """What a reliability diagram draws; a bin holds its lower edge, the last one also 1.
 
     Args:
-        probabilities: (n, C) in [0, 1].
-        labels: (n, C) in {0, 1, NaN}.
+        probabilities: (n,) in [0, 1].
+        labels: (n,) in {0, 1, NaN}.
+
+    Returns:
+        Of the B bins that hold a row with a label, (B,) each: mean probability, share of positives, rows.
 
     Raises:
         UserError: as :func:`calibration_measures`.
     """
-    probability, label = _check_probabilities(probabilities, labels)
-    sums = np.zeros((3, label.shape[1], BINS))
-    for c in range(label.shape[1]):
-        known = ~np.isnan(label[:, c])
-        place, p, y = _bin_of(probability[known, c]), probability[known, c], label[known, c]
-        for row, weights in enumerate((None, p, y)):
-            sums[row, c] = np.bincount(place, weights, minlength=BINS)
-    rows, p_sum, y_sum = sums
-    empty = np.where(rows > 0, rows, np.nan)
-    return Reliability(p_sum / empty, y_sum / empty, rows.astype(np.intp))
+    probability, label = (
+        each[:, 0] for each in _check_probabilities(*(np.reshape(each, (-1, 1)) for each in (probabilities, labels)))
+    )
+    known = ~np.isnan(label)
+    p, y, place = probability[known], label[known], _bin_of(probability[known])
+    rows, p_sum, y_sum = (np.bincount(place, weights, minlength=BINS) for weights in (None, p, y))
+    used = rows > 0
+    return p_sum[used] / rows[used], y_sum[used] / rows[used], rows[used].astype(np.intp)
 
 
 def _check_probabilities(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:

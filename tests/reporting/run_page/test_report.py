@@ -384,6 +384,7 @@ def test_studies_that_were_trained_on_are_known_by_file_too(run: Path, data: Pat
     frame = pd.read_parquet(data / "manifest.parquet").query("split == 'train'")
     frame["image_path"] = [str(data / path) for path in frame["image_path"]]
     frame["study_id"], frame["patient_id"], frame["split"] = frame["image_path"], frame["image_path"], "test"
+    frame["sha256"] = frame["sha256"].str.upper() + " "  # as other programs write it
     frame.to_parquet(tmp_path / "renamed.parquet")
     with pytest.raises(UserError, match="trained on all of its studies; give --data"):
         write_run_page(run, tmp_path / "renamed.parquet", {}, tmp_path / "report")
