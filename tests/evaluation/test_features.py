@@ -146,7 +146,7 @@ import numpy as np
 from support.evaluation import oracle
 from support.linear import make_job
 from cmcgns.evaluation import features
-features._BLOCK = features._BATCH = 12
+features._BLOCK = features.BATCH = 12
 data, cache, start, out = map(Path, sys.argv[1:])
 images = make_job(data, cache).data.train
 encoder = oracle()

@@ -198,3 +198,5 @@ def test_without_spread_there_is_no_standardised_difference(tmp_path: Path) -> N
     results = hand_made(plan, {cell: pairs[:1] for cell, pairs in VALUES.items()})
     row = row_of(table_rows(plan, results), "full")
     assert (row.difference, row.low) == (None, None)
+    write_table(plan, results, tmp_path / "out")
+    assert "needs a cell with two seeds" in (tmp_path / "out" / "table.md").read_text()

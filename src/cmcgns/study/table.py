@@ -174,7 +174,7 @@ def _standardised(
     titles = [title for title, unit in units.items() if abs(unit) > 0 and _pairs(ours[title], theirs[title])]
     shared = [set(ours[title]) & set(theirs[title]) for title in titles]
     if not titles or not (seeds := sorted(set.intersection(*shared))):
-        return 0, (None, None, None, "" if any(units.values()) else _NO_SPREAD)
+        return 0, (None, None, None, "" if any(abs(unit) > 0 for unit in units.values()) else _NO_SPREAD)
 
     def average(of: Callable[[Figure], FloatArray]) -> FloatArray:
         each = [
