@@ -185,3 +185,8 @@ def test_an_age_below_0_is_named_before_anything_is_computed(tmp_path: Path) -> 
     folder = write_set(tmp_path / "d", counts=(4, 2, 2), age=[40, 41, 42, 43, 44, 45, -1, 47])
     with pytest.raises(UserError, match="age is -1 in mine:test00"):
         TaskData(load_protocol("linear/v1"), folder, 32, 32)
+
+
+def test_a_folders_name_alone_makes_no_public_dataset(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is about rsna, but .*rsna holds rsna, by its folder's name alone"):
+        data_of(write_set(tmp_path / "rsna", ""), name="rsna-linear/v1")

@@ -52,7 +52,7 @@ class TaskData:
         self.protocol, self.folder = protocol, folder
         self.image_size, self.resize = image_size, image_size if protocol.whole_image else resize
         frame = read_manifest(folder)
-        self.dataset = _dataset_of(frame, folder, protocol)
+        self.dataset = _check_dataset(frame, folder, protocol)
         self.split_rule = _check_rule(frame, folder, protocol)
         if protocol.views == "frontal":
             frame = frame[is_frontal(frame["view"])]
@@ -226,11 +226,13 @@ def split_rules(frame: pd.DataFrame) -> list[str]:
     return sorted({str(rule) for rule in frame["split_rule"]} - {""})
 
 
-def _dataset_of(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol) -> str:
-    names = sorted({str(name) for name in frame["dataset"]})
-    if protocol.dataset and names != [protocol.dataset]:
-        raise UserError(f"{protocol.id} is about {protocol.dataset}, but {folder} holds {', '.join(names)}")
-    return dataset_of(frame, folder)
+def _check_dataset(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol) -> str:
+    """Its name; by its folder alone no data is taken for that of a protocol."""
+    name = dataset_of(frame, folder)
+    if protocol.dataset and set(frame["dataset"]) != {protocol.dataset}:
+        found = f"{name}, by its folder's name alone" if name == protocol.dataset else name
+        raise UserError(f"{protocol.id} is about {protocol.dataset}, but {folder} holds {found}")
+    return name
 
 
 def _check_rule(frame: pd.DataFrame, folder: Path, protocol: EvaluationProtocol) -> str:

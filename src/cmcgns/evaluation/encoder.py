@@ -17,7 +17,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.data.images.place import Pixels, centre_crop
 from cmcgns.data.pairs.dataset import normalise_pixels
 from cmcgns.models.image_encoder import ImageEncoder
-from cmcgns.objectives.objective import By
+from cmcgns.objectives.objective import By, MapKind
 from cmcgns.pretrained import Pretrained
 from cmcgns.pretrained.embed import BATCH  # that of `embed_image`: equal batches give equal bits
 from cmcgns.pretrained.foreign import TransformersBody
@@ -138,6 +138,10 @@ class FrozenEncoder:
         return (
             "" if self.pretrained else f"{self.name} has no report encoder (only a run or an image-text pair has one)"
         )
+
+    def lacks_map(self, kind: MapKind) -> str:
+        """Why there is no such map of phrases; empty if there is."""
+        return self.lacks_report_encoder() or self.run.lacks_map(kind)
 
     def lacks_score(self, by: By) -> str:
         """Why images and texts cannot be scored so; empty if they can."""

@@ -7,22 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
 from cmcgns.common.errors import UserError, shortened
 from cmcgns.evaluation.protocols import load_protocol
-from cmcgns.evaluation.task_settings.base import TaskSettings
-from cmcgns.evaluation.task_settings.of_texts import (
-    GroundingSettings,
-    MapSegmentationSettings,
-    PresenceSettings,
-    RetrievalSettings,
-    SidesSettings,
-    ZeroShotSettings,
-)
-from cmcgns.objectives.objective import By, MapKind, Objective, find_objective
+from cmcgns.evaluation.task_settings.of_texts import TextSettings
+from cmcgns.objectives.objective import Objective, find_objective
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.settings.yaml import apply_overrides, named_text, parse_mapping, validated
@@ -136,29 +128,13 @@ def _check_judging(cell: CellSettings, judging: Sequence[Judging], objective: Ob
     left = [each for each in judging if each.name not in cell.without]
     if not left:
         raise UserError(f"{where}: without names all that judges: leave the cell out")
-    lacking = {each.name: reason for each in left if (reason := _lacks(each.protocol.task_settings, objective))}
+    asked = ((each.name, each.protocol.task_settings) for each in left)
+    of_texts = ((name, settings) for name, settings in asked if isinstance(settings, TextSettings))
+    lacking = {name: reason for name, settings in of_texts if (reason := settings.lacked_by(objective))}
     if lacking:
         name, reason = next(iter(lacking.items()))
         without = ", ".join([*cell.without, *lacking])
         raise UserError(f"{where}: {name} cannot be done: {reason}; give the cell `without: [{without}]`")
-
-
-def _lacks(settings: TaskSettings, objective: Objective) -> str:
-    """Why runs of the objective cannot be judged so, as far as it alone decides; empty if they can."""
-    match settings:
-        case ZeroShotSettings() | RetrievalSettings():
-            reasons = [objective.lacks_score(settings.by)]
-        case SidesSettings():
-            reasons = [objective.lacks_score(by) for by in get_args(By)]
-        case GroundingSettings():
-            reasons = [objective.lacks_map(settings.similarity)]
-        case MapSegmentationSettings() if settings.kind != "default":
-            reasons = [objective.lacks_map(settings.kind)]
-        case MapSegmentationSettings() | PresenceSettings():
-            reasons = [objective.lacks_map(kind) for kind in get_args(MapKind)]
-        case _:
-            return ""
-    return reasons[0] if all(reasons) else ""
 
 
 def _recipe(settings: StudySettings, cell: CellSettings, where: str) -> Recipe:

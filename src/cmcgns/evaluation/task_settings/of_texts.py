@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, Protocol, get_args
 
 from pydantic import Field
 
@@ -29,8 +29,37 @@ MAP_AUROC = "map_auroc"
 SIDE_ACCURACY = "side_accuracy"
 
 
+class Gives(Protocol):
+    """An objective, or an encoder made with one: which scores and maps it has trained."""
+
+    def lacks_score(self, by: By) -> str:
+        """Why images and texts cannot be scored so; empty if they can."""
+
+    def lacks_map(self, kind: MapKind) -> str:
+        """Why there is no such map of phrases; empty if there is."""
+
+
+class TextSettings(TaskSettings):
+    """Of a task that compares images with texts, by scores or by maps."""
+
+    @property
+    def scores(self) -> tuple[By, ...]:
+        """Scores of which a run must have one, unless it has one of the maps."""
+        return ()
+
+    @property
+    def maps(self) -> tuple[MapKind, ...]:
+        """Maps of which a run must have one, unless it has one of the scores."""
+        return ()
+
+    def lacked_by(self, of: Gives) -> str:
+        """Why the task cannot be done with it; empty if it can, as far as the settings tell."""
+        reasons = [*map(of.lacks_score, self.scores), *map(of.lacks_map, self.maps)]
+        return reasons[0] if all(reasons) else ""
+
+
 @register("zero_shot")
-class ZeroShotSettings(TaskSettings):
+class ZeroShotSettings(TextSettings):
     """What an image is compared with."""
 
     min_positives: MinPositives = MIN_POSITIVES
@@ -47,13 +76,18 @@ class ZeroShotSettings(TaskSettings):
     query; sum: both, each over its spread in the run's validation"""
 
     @property
+    def scores(self) -> tuple[By, ...]:
+        """The one that is asked for."""
+        return (self.by,)
+
+    @property
     def figures(self) -> list[str]:
         """Areas and calibration, and agreement of labels that exclude each other."""
         return [*(MULTICLASS if self.outcome == "multiclass" else []), *RANKING, *CALIBRATION, RARE_MEAN]
 
 
 @register("retrieval")
-class RetrievalSettings(TaskSettings):
+class RetrievalSettings(TextSettings):
     """What counts as right, and how far to look."""
 
     by: By = "global"
@@ -75,6 +109,11 @@ class RetrievalSettings(TaskSettings):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @property
+    def scores(self) -> tuple[By, ...]:
+        """The one that is asked for."""
+        return (self.by,)
+
+    @property
     def figures(self) -> list[str]:
         """Recall both ways, and precision by class where it is asked for."""
         pairs = ("report_to_image", "image_to_report")
@@ -84,7 +123,7 @@ class RetrievalSettings(TaskSettings):
 
 
 @register("grounding")
-class GroundingSettings(TaskSettings):
+class GroundingSettings(TextSettings):
     """What is said, and how maps are made and judged."""
 
     phrases: PhraseKind = "label"
@@ -103,6 +142,11 @@ class GroundingSettings(TaskSettings):
     """the thresholds apply to maps stretched to [0, 1], or as they are"""
 
     @property
+    def maps(self) -> tuple[MapKind, ...]:
+        """The one that is asked for; others are judged beside it."""
+        return (self.similarity,)
+
+    @property
     def figures(self) -> list[str]:
         """Those of all maps, although a run without attention has fewer."""
         kinds = ("pointing", "cnr", "cnr_absolute", "miou")
@@ -112,7 +156,7 @@ class GroundingSettings(TaskSettings):
 
 
 @register("presence")
-class PresenceSettings(TaskSettings):
+class PresenceSettings(TextSettings):
     """What is said of a finding."""
 
     min_positives: MinPositives = MIN_POSITIVES
@@ -122,17 +166,27 @@ class PresenceSettings(TaskSettings):
     """mean map of all positive prompts; false: of the first one"""
 
     @property
+    def maps(self) -> tuple[MapKind, ...]:
+        """Any."""
+        return get_args(MapKind)
+
+    @property
     def figures(self) -> list[str]:
         """The run's default map and each kind, although a run may not have trained all."""
         return [MAP_AUROC, *(f"{MAP_AUROC}_{kind}" for kind in get_args(MapKind))]
 
 
 @register("sides")
-class SidesSettings(TaskSettings):
+class SidesSettings(TextSettings):
     """What tells that a sentence states a finding."""
 
     prompts: PromptSource = "built-in"
     """as for zero-shot; of it the words of each label"""
+
+    @property
+    def scores(self) -> tuple[By, ...]:
+        """Any."""
+        return get_args(By)
 
     @property
     def figures(self) -> list[str]:
@@ -141,7 +195,7 @@ class SidesSettings(TaskSettings):
 
 
 @register("zero_shot_segmentation")
-class MapSegmentationSettings(TaskSettings):
+class MapSegmentationSettings(TextSettings):
     """What is said, which map is cut, and against what."""
 
     parts: ClassVar[tuple[str, ...]] = ("val", "test")
@@ -156,6 +210,11 @@ class MapSegmentationSettings(TaskSettings):
     """mean map of all prompts of a kind; false: of the first one"""
     kind: Literal["default"] | MapKind = "default"
     """of map; default: the one that the run's validation chose"""
+
+    @property
+    def maps(self) -> tuple[MapKind, ...]:
+        """The one that is asked for; any, of which the run chose one."""
+        return get_args(MapKind) if self.kind == "default" else (self.kind,)
 
     @property
     def figures(self) -> list[str]:

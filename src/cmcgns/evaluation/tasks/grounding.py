@@ -48,7 +48,7 @@ class Grounding:
         if reason := encoder.lacks_report_encoder() or data.lacks_boxes(("test",)):
             return reason
         settings = data.protocol.settings_as(GroundingSettings)
-        if reason := encoder.run.lacks_map(settings.similarity):
+        if reason := settings.lacked_by(encoder):
             return f"{reason}: nothing trained its {settings.similarity} similarity"
         return ""
 

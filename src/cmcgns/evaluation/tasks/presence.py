@@ -36,10 +36,7 @@ class Presence:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        if reason := data.lacks_labels(("test",)) or encoder.lacks_report_encoder():
-            return reason
-        reasons = [encoder.run.lacks_map(kind) for kind in get_args(MapKind)]
-        return reasons[0] if all(reasons) else ""
+        return data.lacks_labels(("test",)) or data.protocol.settings_as(PresenceSettings).lacked_by(encoder)
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Largest values of every test image, label and kind of map."""

@@ -51,7 +51,7 @@ class Retrieval:
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
         settings = data.protocol.settings_as(RetrievalSettings)
-        if reason := encoder.lacks_score(settings.by):
+        if reason := settings.lacked_by(encoder):
             return reason
         if settings.classes and not data.label_names:
             return "settings.classes needs labels (columns label_…)"

@@ -45,8 +45,7 @@ class Sides:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        lacks = [encoder.lacks_score(by) for by in get_args(By)]
-        return data.lacks_reports() or ("" if "" in lacks else lacks[0])
+        return data.lacks_reports() or data.protocol.settings_as(SidesSettings).lacked_by(encoder)
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Score every statement and its swapped twin with the statement's own image."""

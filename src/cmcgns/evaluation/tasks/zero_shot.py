@@ -27,8 +27,7 @@ class ZeroShot:
 
     def lacks(self, data: TaskData, encoder: FrozenEncoder) -> str:
         """Why this task cannot be done; empty if it can."""
-        settings = data.protocol.settings_as(ZeroShotSettings)
-        return data.lacks_labels(("test",)) or encoder.lacks_score(settings.by)
+        return data.lacks_labels(("test",)) or data.protocol.settings_as(ZeroShotSettings).lacked_by(encoder)
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
         """Scores of every test image."""
