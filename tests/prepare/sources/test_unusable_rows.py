@@ -37,6 +37,19 @@ def test_a_column_without_one_good_cell(trees: dict[str, Path], name: str, cell:
         path.write_bytes(whole)
 
 
+@pytest.mark.parametrize("name", tree_names())
+def test_an_image_that_no_table_names_is_told_of(trees: dict[str, Path], tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+    shutil.copytree(trees[name], root)
+    before = read_source(name, root)
+    image = root / before.frame["source"].iloc[0]
+    extra = shutil.copy(image, image.with_name(f"view9_{image.name}"))  # so that CheXpert's paths hold a view
+    after = read_source(name, root)
+    pd.testing.assert_frame_equal(after.frame, before.frame)
+    told = [each["where"] for each in after.left_out if each not in before.left_out]
+    assert len(told) == 1 and told[0].endswith(extra.name), told
+
+
 def test_paths_of_another_system_are_the_same_paths(trees: dict[str, Path], tmp_path: Path) -> None:
     """CheXpert's tables with a backslash for every slash."""
     before = read_source("chexpert", trees["chexpert"])

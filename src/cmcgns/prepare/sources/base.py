@@ -95,6 +95,10 @@ class SourceTable:
         self.leave_out(~self.frame["source"].isin(files), "no such file", self.frame["source"])
         self.also_left_out(sorted(files - set(named)), f"{table} does not name it")
 
+    def unused(self, images: Iterable[str]) -> None:
+        """Remember images that no row names; to be called while rows that other reasons leave out are still there."""
+        self.also_left_out(sorted(set(images) - set(self.frame["source"])), "no readable row names it")
+
 
 Reader: TypeAlias = Callable[[Path, SourceOptions], SourceTable]
 

@@ -90,6 +90,7 @@ def _name(table: SourceTable, images: pd.Series) -> None:
         sex=parse_sexes(details["Sex"]),
         age=parse_ages(details["Age"]).where(details["Age"] != "0"),  # 0 stands for unknown: all patients are adults
     )
+    table.unused(images)
 
 
 def _five_by_200(root: Path, table: SourceTable) -> set[str]:

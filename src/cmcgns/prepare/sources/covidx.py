@@ -40,6 +40,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
     images = {"/".join(path.split("/")[-2:]): path for path in deepest_first}
     table.frame = pd.concat([_read_list(path, part) for part, path in lists.items()], ignore_index=True)
     _parse(table, images)
+    table.unused(path for key, path in images.items() if key.partition("/")[0] in lists and not key.endswith(".txt"))
     _split(table, options, "val" in lists)
     table.notes.append("COVIDx takes images from other collections, RSNA's (that is NIH's) among them")
     return finish(table)

@@ -59,6 +59,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         age=parse_ages(rows["Patient Age"]),
         boxes=look_up(image, _boxes(root, table)),
     )
+    table.unused(names.values())
     wrong = ~(number % 1 == 0).fillna(False).astype(bool)
     table.leave_out(wrong, "Patient ID is " + quoted(rows["Patient ID"]) + "; a whole number is expected")
     _read_findings(table)

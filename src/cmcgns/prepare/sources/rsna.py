@@ -9,6 +9,7 @@ import pandas as pd
 from cmcgns.common.errors import UserError, shortened
 from cmcgns.data.boxes import BOX_FIELDS
 from cmcgns.data.tables import read_table
+from cmcgns.data.text_files import read_lines
 from cmcgns.prepare.sources.base import PLACE, SourceOptions, SourceTable, existing_files, find, find_optional
 from cmcgns.prepare.sources.cells import (
     boxes_by_image,
@@ -47,8 +48,8 @@ def read_mapping(file: Path) -> pd.Series:
 
 def _mapping_records(file: Path) -> pd.DataFrame:
     try:
-        records = json.loads(file.read_text("utf-8-sig"))
-    except (ValueError, OSError, RecursionError) as error:
+        records = json.loads("\n".join(read_lines(file)))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read as json: {error}") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise UserError(f"{file}: a list of records is expected, each with `subset_img_id` and `img_id`")

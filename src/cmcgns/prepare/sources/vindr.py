@@ -49,6 +49,7 @@ def read(root: Path, options: SourceOptions) -> SourceTable:
         study_id="vindr:" + frame["image"],
         view="PA",
     )
+    table.unused(stems.values())
     _split(table, kaggle, options)
     table.notes.append("VinDr-CXR publishes no patient ids: every image counts as its own patient")
     table.notes.append("labels are 1 where more than half of the readers say so; boxes of all readers are kept")
