@@ -16,8 +16,10 @@ def freeze_unreached(module: nn.Module, output: Callable[[], Tensor]) -> list[st
     keeps their names, so that :func:`train_only` leaves them frozen.
 
     Returns:
-        Names of the frozen parameters.
+        Names of the frozen parameters; none of a module without memory, which nobody will train.
     """
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return []
     with eval_mode(module), torch.enable_grad():  # also when built under no_grad
         output().float().sum().backward()
     frozen = [key for key, parameter in module.named_parameters() if parameter.grad is None]
