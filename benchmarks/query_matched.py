@@ -45,7 +45,7 @@ def ours() -> Callable[[], None]:
 
     def step() -> None:
         rows = Statements.of(z1, mask, text).assigned(z1, bank.centroids, bank.active)
-        matched_report(settings, bank, attention, patches, rows, text, scale)[0].backward()
+        matched_report(settings, bank, attention, patches, rows, text, scale).loss.backward()
         patches.grad = None
         attention.zero_grad(set_to_none=True)
 

@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "query-matched, soft, hard": {"local": "query_matched", "false_negatives": "soft", "attention": "softmax"},
     "query-matched, places": {"local": "query_matched", "patch_positions": True, "unit_values": True},
     "query-matched, fixed": {"local": "query_matched", "centroid_negatives": False, "sentence_gradient": 0.0},
+    "query-matched, whole reports": {"local": "query_matched", "weight_matching": 0.7},
     "overlap": {"global_overlap": 0.8},
     "query-matched, overlap": {"local": "query_matched", "false_negatives": "keep", "global_overlap": 1.0},
     "released": {"arithmetic": "released", "learn_tau": False},

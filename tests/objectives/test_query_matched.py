@@ -199,10 +199,10 @@ def test_clusters_of_sentences_that_are_not_shown_count_as_the_image_s(name: str
     statements = statements.assigned(vectors, objective.bank.centroids, objective.bank.active)
     given = (objective.settings, objective.bank, objective.attention, features.patches, statements)
     scale = objective.report_scale()
-    found, _ = matched_report(*given, batch.report_sentences, scale, held)
+    found = matched_report(*given, batch.report_sentences, scale, held).loss
     assert_value(found.detach(), slow_loss(objective, features, batch, not_shown).detach())
     if name != "keep":
-        without, _ = matched_report(*given, batch.report_sentences, scale)
+        without = matched_report(*given, batch.report_sentences, scale).loss
         assert not torch.allclose(found, without, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The CM-CGNS objective: `L = w_g L_global + w_i L_image + w_r L_report (+ w_re L_re in Stage II)`."""
+"""The CM-CGNS objective: `L = w_g L_global + w_i L_image + w_r L_report + w_m L_match (+ w_re L_re in Stage II)`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +13,7 @@ from cmcgns.objectives import bank_warnings
 from cmcgns.objectives.average_encoder import AverageEncoder
 from cmcgns.objectives.centroids import Clusters, assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
-from cmcgns.objectives.collective import gather
+from cmcgns.objectives.collective import gather, world_size
 from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
@@ -21,9 +21,10 @@ from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
 from cmcgns.objectives.numerics import full_precision
 from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, register
 from cmcgns.objectives.own_query import Sentences, own_query_report
-from cmcgns.objectives.query_matched import Statements, matched_report
+from cmcgns.objectives.query_matched import Matched, Statements, matched_report
 from cmcgns.objectives.report_clusters import SentenceClusters, soft_negatives
 from cmcgns.objectives.report_comparison import compare_reports, other_reports
+from cmcgns.objectives.report_matching import matching_loss
 from cmcgns.settings.config import ObjectiveSettings
 
 
@@ -198,8 +199,9 @@ class CMCGNS(Objective):
             attended, _ = self.attention.text_to_image(local.patches, local.sentences, batch.sentence_mask)
             terms["image"] = local_image_loss(local.patches, attended, self.predictor)
         if settings.weight_report > 0:
-            terms["report"], of_report = self._local_report(local, batch)
-            metrics |= of_report
+            of_report, figures = self._local_report(local, batch)
+            terms |= of_report
+            metrics |= figures
         if self.reconstructs(self.stage):
             terms["reconstruction"] = self._reconstruction(model, local, batch, seed)
             metrics |= {} if self.training else self._rebuilt_with(model, local, batch)
@@ -257,7 +259,8 @@ class CMCGNS(Objective):
             clusters = assign_two(rows.z1, self.bank.centroids, self.bank.active)
         return own_query_report(self.settings, rows, clusters, self.report_scale())
 
-    def _local_report(self, features: Features, batch: Batch) -> tuple[Tensor, Figures]:
+    def _local_report(self, features: Features, batch: Batch) -> tuple[Figures, Figures]:
+        """L_report and L_match, and their metrics."""
         rows = self.sentences(features, features.patches, batch)
         with full_precision(rows.z1):
             use_bank = self.uses_bank and self.bank.is_started  # the step that seeds the bank does not use it yet
@@ -265,21 +268,23 @@ class CMCGNS(Objective):
                 self.bank.observe(rows.z1, rows.z2, rows.mask, rows.text)
             figures = {"tau": 1 / self.report_scale().detach()}
             if self.matched:
-                loss, scores = self._matched_report(features.patches, rows, batch, use_bank)
-                figures |= scores
+                matched = self._matched_report(features.patches, rows, batch, use_bank)
+                terms = {"report": matched.loss}
+                if self.settings.weight_matching > 0:
+                    terms["matching"] = matching_loss(self.settings, matched, len(batch) * world_size())
+                figures |= matched.scores
             else:
                 loss, margin = self.own_query_loss(rows, use_bank)
+                terms = {"report": loss}
                 if self.settings.negatives == "cluster" and self.settings.false_negatives == "margin":
                     figures["margin"] = margin.detach()
             if self.uses_bank:
                 figures |= self.bank.statistics()
         if not self.training and not self.matched:
             figures |= self._swapped_report(features, batch)
-        return loss, figures
+        return terms, figures
 
-    def _matched_report(
-        self, patches: Tensor, rows: Sentences, batch: Batch, use_bank: bool
-    ) -> tuple[Tensor, Figures]:
+    def _matched_report(self, patches: Tensor, rows: Sentences, batch: Batch, use_bank: bool) -> Matched:
         places = batch.sentence_places
         statements = Statements.of(rows.z1, batch.sentence_mask, batch.sentence_text, places)
         bank = self.bank if use_bank else None

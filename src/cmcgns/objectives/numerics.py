@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+NOTHING = -1e4
+"""A logit that counts for nothing, finite so that a row without any competitor has a gradient of 0."""
+
 MOST = 2**27
 """Texts × images × patches at a time: half a gigabyte an array."""
 

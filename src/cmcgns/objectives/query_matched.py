@@ -16,10 +16,9 @@ from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks, total
 from cmcgns.objectives.cross_attention import CrossModalAttention
+from cmcgns.objectives.numerics import NOTHING
 from cmcgns.objectives.report_clusters import LEAST_WEIGHT, cluster_membership
 from cmcgns.settings.config import ObjectiveSettings
-
-_NOTHING = -1e4  # a logit that counts for nothing, finite so that a row without any competitor has a gradient of 0
 
 
 @dataclass(frozen=True)
@@ -186,8 +185,8 @@ def query_matched_contrast(
     images = gather(scores + towards_images)[:, mine].T
     no_rival = gather(left_out)[:, mine].T & ~F.one_hot(own_image, images.shape[1]).bool()
     chosen = torch.where(rows.mask, own_image, -100)
-    to_images = F.cross_entropy(images.masked_fill(no_rival, _NOTHING), chosen, ignore_index=-100, reduction="sum")
-    rivals = (scores + towards_sentences).masked_fill(left_out | ~everyone.mask, _NOTHING)
+    to_images = F.cross_entropy(images.masked_fill(no_rival, NOTHING), chosen, ignore_index=-100, reduction="sum")
+    rivals = (scores + towards_sentences).masked_fill(left_out | ~everyone.mask, NOTHING)
     negatives = centroids.negatives(rivals.logsumexp(1), rows) if centroids else rivals.logsumexp(1)[rows.image]
     own_score = scores[:, mine].gather(0, rows.image[None])[0]
     to_sentences = (F.softplus(negatives - own_score) * rows.mask).sum()
@@ -215,12 +214,29 @@ class CentroidQueries:
             in_batch: (B,) the same over the sentences of the batch.
             rows: sentences of this rank.
         """
-        logits = self.scores.masked_fill(~self.usable, _NOTHING)
+        logits = self.scores.masked_fill(~self.usable, NOTHING)
         every = torch.logaddexp(in_batch, logits.logsumexp(1))[rows.image]
         if self.mu == 1:
             return every
         more = logits[rows.image, rows.hard] + math.log(self.mu - 1)
         return torch.logaddexp(every, more)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What came of every sentence looking at every image.
+
+    Attributes:
+        loss: L_report.
+        cosines: (B, N) s of this rank's images with the sentences of all ranks.
+        everyone: those sentences.
+        scores: figures of :meth:`Stated.mean_scores`.
+    """
+
+    loss: Tensor
+    cosines: Tensor
+    everyone: Statements
+    scores: dict[str, Tensor]
 
 
 def matched_report(
@@ -232,8 +248,8 @@ def matched_report(
     reports: Tensor,
     logit_scale: Tensor,
     not_shown: Tensor | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_report as the settings say, and the figures of :meth:`Stated.mean_scores`.
+) -> Matched:
+    """L_report as the settings say.
 
     Args:
         settings: which sentences and images are no negatives, or weaker or stronger ones.
@@ -263,7 +279,7 @@ def matched_report(
         scores, rows, everyone, left_out=left_out, towards_images=towards_images,
         towards_sentences=towards_sentences, centroids=centroids,
     )  # fmt: skip
-    return loss, stated.mean_scores(cosines, everyone)
+    return Matched(loss, cosines, everyone, stated.mean_scores(cosines, everyone))
 
 
 def _competitors(

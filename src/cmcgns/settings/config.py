@@ -160,6 +160,8 @@ class ObjectiveSettings(Settings):
     """weight of L_image"""
     weight_report: Weight = 0.5
     """weight of L_report"""
+    weight_matching: Weight = 0.0
+    """weight of L_match, which compares whole reports by what their sentences see; with query_matched L_report"""
     weight_reconstruction: Weight = 0.2
     """weight of L_re, in Stage II"""
     sentence_gradient: Fraction = 0.0
@@ -189,6 +191,10 @@ class ObjectiveSettings(Settings):
     """temperature of L_report; its start with learn_tau"""
     learn_tau: bool = True
     """false: tau is fixed"""
+    matching_tau: Temperature = 0.1
+    """temperature of L_match, fixed"""
+    matching_temperature: Temperature = 0.2
+    """how much the best sentences of a report count for more than the others in L_match"""
     centroid_negatives: bool = True
     """with query_matched: centroids are queries over every image; nothing with negatives=in_batch"""
     rarity: Weight = 1.0
@@ -297,7 +303,8 @@ _RELEASED: dict[str, Any] = {
     "patch_positions": False,
     "unit_values": False,
 }
-_OWN_QUERY: dict[str, Any] = {"rarity": 0.0, "centroid_negatives": True}
+_OWN_QUERY: dict[str, Any] = {"rarity": 0.0, "centroid_negatives": True, "weight_matching": 0.0}
+_OF_MATCHING = {"matching_tau", "matching_temperature"}
 
 
 class Recipe(Settings):
@@ -407,6 +414,12 @@ class Recipe(Settings):
     def _fits_local(self) -> None:
         """What only one form of L_report has."""
         objective = self.objective
+        if objective.weight_matching and not objective.weight_report:
+            raise ValueError("objective.weight_matching needs objective.weight_report, which is 0: leave it 0 too")
+        if not objective.weight_matching and (
+            changed := objective.model_dump(include=_OF_MATCHING, exclude_defaults=True)
+        ):
+            raise ValueError(f"objective.{min(changed)} has no meaning with weight_matching 0: leave its default")
         if objective.local == "query_matched":
             if objective.false_negatives == "margin":
                 raise ValueError("objective.false_negatives=margin is of local=own_query: set mask, soft or keep")

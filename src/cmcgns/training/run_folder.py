@@ -207,6 +207,7 @@ def _parts(objective: ObjectiveSettings) -> str:
         clusters = f", {objective.bank.clusters} clusters" if objective.negatives != "in_batch" else ""
         treatment = f", false negatives {objective.false_negatives}" if objective.negatives == "cluster" else ""
         parts.append(f"L_report ({objective.local}, negatives {objective.negatives}{clusters}{treatment})")
+    parts += ["L_match"] if objective.weight_matching else []
     if objective.reconstruction != "off" and objective.weight_reconstruction:
         hidden = f"{objective.mask_ratio:.0%} of the {objective.mask} hidden"
         parts.append(f"L_re ({objective.reconstruction}, {hidden}, {objective.target} rebuilt)")

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import cmcgns.objectives.numerics as numerics
 from cmcgns.objectives.global_alignment import global_alignment_loss
 from cmcgns.objectives.objective import STAGES
-from cmcgns.objectives.rivals.gloria import GLoRIA, GLoRIAOptions, local_contrast, match
+from cmcgns.objectives.report_matching import matching_contrast
+from cmcgns.objectives.rivals.gloria import GLoRIA, GLoRIAOptions, match
 from cmcgns.settings.config import ObjectiveSettings
 from objectives.rivals.test_every_rival import rival_task
 from support.objectives import GRID, figures_of, random_batch, random_features, unit
@@ -92,9 +93,9 @@ def test_local_contrast_is_its_formula_and_reports_without_words_take_no_part() 
     matching = 3 * unit(5, 5)
     for has_words in ([True] * 5, [True, True, False, True, False]):
         expected = slow_local(matching.double().numpy(), has_words, 0.1)
-        assert float(local_contrast(matching, torch.tensor(has_words), 0.1)) == pytest.approx(expected, rel=1e-5)
+        assert float(matching_contrast(matching, torch.tensor(has_words), 0.1)) == pytest.approx(expected, rel=1e-5)
     assert slow_local(matching.double().numpy(), [True] * 5, 0.1) != pytest.approx(expected, rel=1e-2)
-    assert float(local_contrast(matching, torch.zeros(5, dtype=torch.bool), 0.1)) == 0
+    assert float(matching_contrast(matching, torch.zeros(5, dtype=torch.bool), 0.1)) == 0
 
 
 @pytest.mark.parametrize("weights", [{}, {"global_weight": 0.5, "local_weight": 3.0}])
@@ -148,7 +149,7 @@ def test_a_patch_that_shows_the_words_finds_its_report() -> None:
     assert torch.equal(matching.argmax(0), torch.arange(4))
     mixed = matching[torch.tensor([1, 0, 3, 2])]
     every = torch.ones(4, dtype=torch.bool)
-    assert float(local_contrast(matching, every, 0.1)) < math.log(4) < float(local_contrast(mixed, every, 0.1))
+    assert float(matching_contrast(matching, every, 0.1)) < math.log(4) < float(matching_contrast(mixed, every, 0.1))
 
 
 def test_pitfall_double_softmax_is_off_by_default_and_another_objective() -> None:
@@ -220,7 +221,7 @@ def test_pitfall_no_array_of_contexts_and_images_in_turn_change_nothing(
         monkeypatch.setattr(numerics, "MOST", bound)
         with Largest() as largest:
             matching = match(*leaves, mask, GLoRIAOptions(double_softmax=double_softmax))
-            value = local_contrast(matching, mask.any(1), 0.1)
+            value = matching_contrast(matching, mask.any(1), 0.1)
             gradient = torch.autograd.grad(value, leaves)
         assert largest.elements == max(min(bound, STUDIES * an_image), words.numel())
         assert largest.elements < STUDIES * REPORTS * LENGTH * DIM
@@ -250,7 +251,7 @@ def test_pitfall_a_report_without_words_is_no_negative_and_gives_no_nan() -> Non
     patches, words, mask = studies()
     leaves = torch.cat([patches, unit(1, PATCHES, DIM, seed=5)]).requires_grad_(), words.requires_grad_()
     matching = match(*leaves, mask, GLoRIAOptions())
-    found = local_contrast(matching, mask.any(1), 0.1)
+    found = matching_contrast(matching, mask.any(1), 0.1)
     gradient = torch.autograd.grad(found, leaves, retain_graph=True)
     assert all(bool(each.isfinite().all()) for each in gradient)
     assert not gradient[1][-1].any()

@@ -1,20 +1,16 @@
 """GLoRIA (Huang et al., "GLoRIA: A Multimodal Global-Local Representation Learning Framework", ICCV 2021)."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import ImageReportModel
-from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks
+from cmcgns.objectives.collective import gather
 from cmcgns.objectives.global_alignment import global_alignment_loss
-from cmcgns.objectives.numerics import by_images, full_precision, products, seen_cosines
+from cmcgns.objectives.numerics import NOTHING, by_images, full_precision, products, seen_cosines
 from cmcgns.objectives.objective import Figures, register
+from cmcgns.objectives.report_matching import matching_contrast
 from cmcgns.objectives.rivals.rival import Rival, weighted_sum
 from cmcgns.settings.config import Settings, Temperature, Weight
-
-_NOTHING = -1e4  # a logit that counts for nothing, finite so that a report without any word has a gradient of 0
-_IGNORED = -100  # a row without a loss
 
 
 class GLoRIAOptions(Settings):
@@ -60,36 +56,13 @@ def _match(patches: Tensor, words: Tensor, word_mask: Tensor, options: GLoRIAOpt
     cosines = products(patches, words.flatten(0, 1))  # (B, P, N·L)
     scores = cosines
     if options.double_softmax:
-        of_report = cosines.unflatten(2, word_mask.shape).masked_fill(~word_mask, _NOTHING)
+        of_report = cosines.unflatten(2, word_mask.shape).masked_fill(~word_mask, NOTHING)
         scores = of_report.softmax(3).flatten(2)
     weights = (scores / options.attention_temperature).softmax(1)
     seen = seen_cosines(weights, patches, weights * cosines)
     logits = seen.unflatten(1, word_mask.shape) / options.matching_temperature
-    matching: Tensor = options.matching_temperature * logits.masked_fill(~word_mask, _NOTHING).logsumexp(2)
+    matching: Tensor = options.matching_temperature * logits.masked_fill(~word_mask, NOTHING).logsumexp(2)
     return matching
-
-
-def local_contrast(matching: Tensor, has_words: Tensor, temperature: float) -> Tensor:
-    """L_l: cross-entropy of `Z/tau_l` over all reports for an image, and over all images for a report.
-
-    A report without any word has no matching: it is no negative, and its study has no row in either direction.
-
-    Args:
-        matching: (B, N) Z of this rank's images with the reports of all ranks.
-        has_words: (N,) true for reports with a word.
-        temperature: tau_l.
-
-    Returns:
-        Mean over both directions and the studies of all ranks that have a word; 0 where there is none.
-    """
-    studies = len(matching)
-    mine, logits = own_rows(studies), matching / temperature
-    chosen = torch.where(has_words[mine], own_numbers(studies, matching.device), _IGNORED)
-    # Patches never travel: every rank matches all reports with its own images, and the matchings are put together.
-    to_images = F.cross_entropy(gather(logits)[:, mine].T, chosen, ignore_index=_IGNORED, reduction="sum")
-    reports = logits.masked_fill(~has_words, _NOTHING)
-    to_reports = F.cross_entropy(reports, chosen, ignore_index=_IGNORED, reduction="sum")
-    return sum_over_ranks((to_images + to_reports) / (2 * has_words.sum().clamp(min=1)))
 
 
 @register("gloria")
@@ -98,7 +71,7 @@ class GLoRIA(Rival):
 
     L_g is InfoNCE of image and report embeddings in both directions, at a fixed temperature tau_1 that is
     `objective.temperature` (0.1 in the paper). L_l is the same of attention-weighted matchings (:func:`match`,
-    :func:`local_contrast`).
+    :func:`~cmcgns.objectives.report_matching.matching_contrast`).
 
     The authors' program differs from the paper's equations, which hold here: it takes a softmax over the words before
     the one over the regions (`double_softmax`), lets special tokens take part, and does not multiply the log-sum-exp
@@ -124,7 +97,7 @@ class GLoRIA(Rival):
             whole = global_alignment_loss(features.image_global, features.report_global, scale)
             words, word_mask = gather(features.words.float()), gather(features.word_mask)
             matching = match(features.patches.float(), words, word_mask, options)
-            local = local_contrast(matching, word_mask.any(1), options.local_temperature)
+            local = matching_contrast(matching, word_mask.any(1), options.local_temperature)
         terms = {"global": whole, "local": local}
         weights = {"global": options.global_weight, "local": options.local_weight}
         return {"loss": weighted_sum(terms, weights), **terms}, {}
