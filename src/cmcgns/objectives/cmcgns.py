@@ -19,7 +19,7 @@ from cmcgns.objectives.global_alignment import LogitScale, global_alignment_loss
 from cmcgns.objectives.local_image import Predictor, local_image_loss
 from cmcgns.objectives.masked_reconstruction import HEADS, MaskedReconstruction
 from cmcgns.objectives.numerics import full_precision
-from cmcgns.objectives.objective import Figures, MapKind, Objective, Stage, register
+from cmcgns.objectives.objective import Figures, MapKind, Objective, Reader, Stage, register
 from cmcgns.objectives.own_query import Sentences, own_query_report
 from cmcgns.objectives.query_matched import Matched, Statements, matched_report
 from cmcgns.objectives.report_clusters import SentenceClusters, soft_negatives
@@ -136,7 +136,7 @@ class CMCGNS(Objective):
         return {"bank": "it starts anew"} | super().kept_from(before)
 
     @property
-    def reader(self) -> CrossModalAttention:
+    def reader(self) -> Reader:
         """The attention of sentences on patches."""
         return self.attention
 
@@ -297,7 +297,7 @@ class CMCGNS(Objective):
             self.known.keep(*(gather(each) for each in (statements.text, statements.own, statements.mask)))
             not_shown = self.known.of_left_out(batch.report_sentences, batch.sentence_text, bank.clusters)
         return matched_report(
-            self.settings, bank, self.attention, patches.float(), statements, batch.report_sentences,
+            self.settings, bank, self.reader, patches.float(), statements, batch.report_sentences,
             self.report_scale(), not_shown,
         )  # fmt: skip
 

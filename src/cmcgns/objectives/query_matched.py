@@ -15,8 +15,8 @@ from torch import Tensor
 from cmcgns.objectives.centroids import assign_two
 from cmcgns.objectives.cluster_bank import ClusterBank
 from cmcgns.objectives.collective import gather, own_numbers, own_rows, sum_over_ranks, total
-from cmcgns.objectives.cross_attention import CrossModalAttention
 from cmcgns.objectives.numerics import NOTHING
+from cmcgns.objectives.objective import Reader
 from cmcgns.objectives.report_clusters import LEAST_WEIGHT, cluster_membership
 from cmcgns.settings.config import ObjectiveSettings
 
@@ -242,7 +242,7 @@ class Matched:
 def matched_report(
     settings: ObjectiveSettings,
     bank: ClusterBank | None,
-    attention: CrossModalAttention,
+    reader: Reader,
     patches: Tensor,
     rows: Statements,
     reports: Tensor,
@@ -254,7 +254,7 @@ def matched_report(
     Args:
         settings: which sentences and images are no negatives, or weaker or stronger ones.
         bank: that has started, else None.
-        attention: gives the scores.
+        reader: gives the scores.
         patches: (B, P, D) f_I.
         rows: sentences of this rank, assigned to clusters if there is a bank.
         reports: (B, M) texts of the whole reports; 0 for padding.
@@ -265,7 +265,7 @@ def matched_report(
     everyone = rows.of_all_ranks(studies)
     asks = bank is not None and settings.centroid_negatives
     queries = torch.cat([everyone.z1, bank.queries]) if asks and bank else everyone.z1
-    cosines = attention.score(patches, queries)  # of both at once: keys, values and their products are the same
+    cosines = reader.score(patches, queries)  # of both at once: keys, values and their products are the same
     cosines, of_centroids = cosines.tensor_split([len(everyone.z1)], dim=1)
     scores = cosines * logit_scale
     stated = Stated.of(rows, everyone, reports, bank.clusters if bank else None, not_shown)
