@@ -7,6 +7,7 @@ All are the method with something more; the settings are its own.
 """
 
 import argparse
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,9 +52,9 @@ class OneMoreTerm(CMCGNS):
             idea = self.idea(model, features, batch)
         return losses | {"loss": losses["loss"] + idea, "idea": idea}, metrics
 
+    @abstractmethod
     def idea(self, model: ImageReportModel, features: Features, batch: Batch) -> Tensor:
         """The term."""
-        raise NotImplementedError
 
 
 @register("idea-single")

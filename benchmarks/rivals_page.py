@@ -46,8 +46,9 @@ Costs = Mapping[str, Mapping[str, Any]]
 def read_bed(folder: Path) -> list[TableRow]:
     """The differences that a kept study has, one for each rival and measure."""
     plan = load_plan(str(folder / "study.yaml"))
-    rows = table_rows(plan, read_results(plan, folder))
-    return [row for row in rows if row.difference is not None and row.baseline == plan.settings.baseline[0]]
+    rows, own = table_rows(plan, read_results(plan, folder)), plan.settings.baseline
+    # A second baseline is another form of the method, no rival of the first.
+    return [row for row in rows if row.difference is not None and row.baseline == own[0] and row.cell not in own]
 
 
 def step_ratio(costs: Costs, name: str) -> float:
