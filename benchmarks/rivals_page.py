@@ -1,10 +1,10 @@
-"""The comparison of docs/rivals.md in one table and one picture, from what is kept of the studies.
+"""The tables and the picture of docs/rivals.md, made anew from what is kept of the studies.
 
-    PYTHONPATH=src python benchmarks/rivals_page.py --cost benchmarks/results/rivals-cost.json \
-        --picture docs/images/rivals.png
+    PYTHONPATH=src python benchmarks/rivals_page.py                             # writes both
+    PYTHONPATH=src python benchmarks/rivals_page.py --beds DIR… --picture FILE  # of studies of yours, to the terminal
 
-`--cost` is what `benchmarks/rivals.py --json` wrote. The table goes to the terminal; both are made anew from
-`benchmarks/results/rivals` and `rivals-hard` (`--beds`), as far as these have got.
+What is kept are `benchmarks/results/rivals` and `rivals-hard`, as far as these have got, and what `rivals.py --json`
+wrote, `rivals-cost.json`. A test holds the page to the tables.
 """
 
 import argparse
@@ -36,19 +36,32 @@ from cmcgns.study.run import read_results
 from cmcgns.study.table import SUMMARY, TableRow, table_rows
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs/rivals.md"
+BEGIN, END = "<!-- made by benchmarks/rivals_page.py -->", "<!-- end -->"
+PICTURE = ROOT / "docs/images/rivals.png"
+COST = ROOT / "benchmarks/results/rivals-cost.json"
 BEDS = {"plain studies": ROOT / "benchmarks/results/rivals", "hard studies": ROOT / "benchmarks/results/rivals-hard"}
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 Rows = dict[str, list[TableRow]]
-"""Differences default - rival, by bed."""
+"""Differences default - cell, by bed, and behind them those of further baselines, which are forms of the method too."""
 Costs = Mapping[str, Mapping[str, Any]]
 
 
+def read_beds(folders: Mapping[str, Path]) -> Rows:
+    """What the kept studies have got, by bed."""
+    return {name: read_bed(folder) for name, folder in folders.items() if (folder / "study.yaml").is_file()}
+
+
 def read_bed(folder: Path) -> list[TableRow]:
-    """The differences that a kept study has, one for each rival and measure."""
+    """The differences that a kept study has, for each measure."""
     plan = load_plan(str(folder / "study.yaml"))
-    rows, own = table_rows(plan, read_results(plan, folder)), plan.settings.baseline
-    # A second baseline is another form of the method, no rival of the first.
-    return [row for row in rows if row.difference is not None and row.baseline == own[0] and row.cell not in own]
+    return [row for row in table_rows(plan, read_results(plan, folder)) if row.difference is not None]
+
+
+def against_rivals(rows: Sequence[TableRow]) -> list[TableRow]:
+    """The differences between the method as it is, the first baseline, and what is no form of it."""
+    forms = [row.baseline for row in rows]
+    return [row for row in rows if row.baseline == forms[0] and row.cell not in forms]
 
 
 def step_ratio(costs: Costs, name: str) -> float:
@@ -57,20 +70,34 @@ def step_ratio(costs: Costs, name: str) -> float:
     return statistics.median(one / other for one, other in pairs)
 
 
+def measure_tables(rows: Sequence[TableRow]) -> list[str]:
+    """Lines of Markdown: one table for each baseline of a bed, with a column for each measure."""
+    lines = []
+    for baseline in dict.fromkeys(row.baseline for row in rows):
+        own = [row for row in rows if row.baseline == baseline]
+        titles = list(dict.fromkeys(row.title for row in own))
+        lines += ["", f"| {baseline} − | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+        for cell in dict.fromkeys(row.cell for row in own):
+            lines.append(f"| `{cell}` | {' | '.join(_entry(_find(own, cell, title)) for title in titles)} |")
+    return lines
+
+
 def table(beds: Rows, costs: Costs) -> list[str]:
     """Lines of Markdown: the means of each rival on each bed, and what it costs."""
-    heads = [f"default - rival, {name}" for name in beds]
+    beds = {name: against_rivals(rows) for name, rows in beds.items()}
+    heads = [f"default − rival, {name}" for name in beds]
     lines = [
         f"| rival | {' | '.join(heads)} | step, of `clip`'s | memory | parameters |",
         "|---" * (len(beds) + 4) + "|",
     ]
     for rival in dict.fromkeys(row.cell for rows in beds.values() for row in rows):
-        found = [
-            _entry(next((row for row in rows if (row.cell, row.title) == (rival, SUMMARY)), None))
-            for rows in beds.values()
-        ]
+        found = [_entry(_find(rows, rival, SUMMARY)) for rows in beds.values()]
         lines.append(f"| `{rival}` | {' | '.join([*found, *_cost(costs, rival)])} |")
     return [*lines, f"| `default` | {' | '.join(['' for _ in beds] + _cost(costs, 'default'))} |"]
+
+
+def _find(rows: Sequence[TableRow], cell: str, title: str) -> TableRow | None:
+    return next((row for row in rows if (row.cell, row.title) == (cell, title)), None)
 
 
 def _entry(row: TableRow | None) -> str:
@@ -89,6 +116,7 @@ def _cost(costs: Costs, name: str) -> list[str]:
 
 def picture(beds: Rows, costs: Costs) -> Figure:
     """A panel for each measure, their mean first, and one for the time of a step."""
+    beds = {name: against_rivals(rows) for name, rows in beds.items()}
     every = [row for rows in beds.values() for row in rows]
     rivals = list(dict.fromkeys(row.cell for row in every))
     titles = sorted(dict.fromkeys(row.title for row in every), key=lambda title: title != SUMMARY)
@@ -114,19 +142,34 @@ def _draw_costs(figure: Figure, axes: Any, names: Sequence[str], costs: Costs) -
     name_lines(figure, axes, names)
 
 
+def tables(beds: Rows, costs: Costs) -> str:
+    """All tables as Markdown."""
+    lines = table(beds, costs)
+    for name, rows in beds.items():
+        lines += ["", f"On {name}:", *measure_tables(rows)]
+    return "\n".join(lines)
+
+
+def with_tables(page: str, made: str) -> str:
+    """The page with its tables made anew; all else stays."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.split(END, 1)[1]}"
+
+
 def main() -> None:
-    """Print the table; with --picture write the picture too."""
+    """Write page and picture; with --beds print the tables of other studies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cost", type=Path)
-    parser.add_argument("--picture", type=Path)
-    parser.add_argument("--beds", type=Path, nargs="+", help="folders of kept studies, at most four")
+    parser.add_argument("--cost", type=Path, default=COST)
+    parser.add_argument("--picture", type=Path, default=PICTURE)
+    parser.add_argument("--beds", type=Path, nargs="+", help="folders of studies, at most four")
     options = parser.parse_args()
-    chosen = BEDS if options.beds is None else {folder.name: folder for folder in options.beds}
-    beds = {name: read_bed(folder) if (folder / "study.yaml").is_file() else [] for name, folder in chosen.items()}
-    costs = {} if options.cost is None else json.loads(options.cost.read_text("utf-8"))
-    print("\n".join(table(beds, costs)))
-    if options.picture is not None:
-        save_picture(picture(beds, costs), options.picture)
+    beds = read_beds(BEDS if options.beds is None else {folder.name: folder for folder in options.beds})
+    costs = json.loads(options.cost.read_text("utf-8"))
+    if options.beds is None:
+        PAGE.write_text(with_tables(PAGE.read_text("utf-8"), tables(beds, costs)), "utf-8")
+    else:
+        print(tables(beds, costs))
+    save_picture(picture(beds, costs), options.picture)
 
 
 if __name__ == "__main__":

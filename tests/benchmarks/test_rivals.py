@@ -1,5 +1,6 @@
 """The scripts behind docs/rivals.md: which trial is best, and what a step keeps."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ import torch
 
 from cmcgns.study.table import SUMMARY, TableRow
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def test_the_mean_of_a_trial_is_over_its_measures_and_waits_for_all_trials(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,15 +54,17 @@ def test_the_page_has_a_line_for_each_rival_and_dashes_where_a_study_has_not_got
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import rivals_page
 
-    def row(rival: str, title: str, difference: float, low: float) -> TableRow:
+    def row(cell: str, title: str, difference: float, low: float, baseline: str = "default") -> TableRow:
         high = 2 * difference - low
         return TableRow(
-            rival, "default", title, "", "", None, 3, 0.5, 0.1, 3, difference, low, high, low > 0 or high < 0, ""
+            cell, baseline, title, "", "", None, 3, 0.5, 0.1, 3, difference, low, high, low > 0 or high < 0, ""
         )
 
     beds = {
         "plain": [
+            row("form", SUMMARY, 0.75, 0.5),
             row("clip", SUMMARY, 0.5, 0.25),
+            row("clip", SUMMARY, 2.5, 2.25, "form"),
             row("clip", "R@10", 0.1, 0.05),
             row("gloria", SUMMARY, -0.25, -0.5),
         ],
@@ -75,8 +79,29 @@ def test_the_page_has_a_line_for_each_rival_and_dashes_where_a_study_has_not_got
         "| `gloria` | −0.250 (−0.500 to 0.000) | – | – | – | – |",
         "| `default` |  |  | 1.50 | 120 MiB | 1.75 M |",
     ]
+    assert rivals_page.measure_tables(beds["plain"])[1:] == [
+        "| default − | mean of standardised differences | R@10 |",
+        "|---|---|---|",
+        "| `form` | **+0.750** (+0.500 to +1.000) | – |",
+        "| `clip` | **+0.500** (+0.250 to +0.750) | **+0.100** (+0.050 to +0.150) |",
+        "| `gloria` | −0.250 (−0.500 to 0.000) | – |",
+        "",
+        "| form − | mean of standardised differences |",
+        "|---|---|",
+        "| `clip` | **+2.500** (+2.250 to +2.750) |",
+    ]
     panels = rivals_page.picture(beds, costs).axes
     assert [axes.get_title(loc="left") for axes in panels] == [SUMMARY, "R@10", "time of a step"]
     assert [line.get_label() for line in panels[0].lines if not line.get_label().startswith("_")] == [
         "plain", "plain", "hard",
     ]  # fmt: skip
+
+
+def test_docs_show_what_the_kept_results_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.chdir(ROOT)  # where paths in a study count from
+    import rivals_page
+
+    made = rivals_page.tables(rivals_page.read_beds(rivals_page.BEDS), json.loads(rivals_page.COST.read_text()))
+    page = rivals_page.PAGE.read_text("utf-8")
+    assert page == rivals_page.with_tables(page, made)

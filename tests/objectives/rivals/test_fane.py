@@ -1,6 +1,8 @@
 """FaNe-like: pairs of similar reports, reweighted negatives, sentences against what they see in their image."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from cmcgns.objectives.rivals.fane import (
     centre_of,
     negative_weights,
     pair_loss,
+    shared_sentences,
     sparse_attention,
 )
 from cmcgns.objectives.rivals.siglip import sigmoid_loss
@@ -26,41 +29,53 @@ from support.objectives import DIM, GRID, SIZE, figures_of, random_batch, random
 
 COUNTS, BOUND = (3, 5, 0, 1, 4, 2), 6
 SCALE, BIAS = 7.0, -3.0  # far from the start, so that every pair counts for something
+KAPPA = 0.6
+REPORTS = ([21, 22, 23], [24, 25, 21, 24, 26], [], [27], [23, 22, 21, 28], [24, 25])
 Given = tuple[Batch, Features]
 
 
 def objective(**options: object) -> FaNe:
-    found = FaNe(ObjectiveSettings(name="fane", dim=DIM, options={"bias": BIAS, **options}), GRID, SIZE)
+    options = {"bias": BIAS, "similar": KAPPA, **options}
+    found = FaNe(ObjectiveSettings(name="fane", dim=DIM, options=options), GRID, SIZE)
     with torch.no_grad():
         found.logit_scale.logarithm.fill_(math.log(SCALE))
     return found
 
 
 def given() -> Given:
-    """Report 2 is empty, 4 is nearly report 0, 5 has the text of report 1; sentences are repeated within reports."""
+    """Report 2 is empty, 4 shares most sentences with report 0, 5 has the text of report 1; some are repeated."""
     batch = random_batch(COUNTS, BOUND, distinct=4)
-    batch = replace(batch, report_text=torch.tensor([7, 8, 9, 10, 11, 8]))
+    numbers = torch.tensor([report + [0] * (BOUND - len(report)) for report in REPORTS])
+    batch = replace(batch, report_text=torch.tensor([7, 8, 9, 10, 11, 8]), report_sentences=numbers)
     features = random_features(batch)
     reports = features.report_global.detach().clone()
-    reports[4] = torch.nn.functional.normalize(reports[0] + 0.05 * reports[3], dim=0)
     reports[2] = 0
     return batch, replace(features, report_global=reports.requires_grad_())
 
 
-def slow_pairs(reports: np.ndarray, text: list[int], centre: float, similar: float = 0.95) -> np.ndarray:
-    count = len(reports)
+def slow_similarity(first: list[int], second: list[int]) -> float:
+    one, other = Counter(first), Counter(second)
+    length = math.sqrt(sum(n * n for n in one.values()) * sum(n * n for n in other.values()))
+    return sum(one[number] * other[number] for number in one) / length if length else 0.0
+
+
+def slow_pairs(text: list[int], centre: float, similar: float = KAPPA) -> np.ndarray:
+    count = len(REPORTS)
     paired = np.zeros((count, count), dtype=bool)
     for i in range(count):
         for j in range(count):
-            similarity = (float(reports[i] @ reports[j]) - centre) / (1 - centre)
+            similarity = (slow_similarity(REPORTS[i], REPORTS[j]) - centre) / (1 - centre)
             paired[i, j] = i == j or text[i] == text[j] or similarity > similar
     return paired
 
 
-def slow_centre(reports: np.ndarray) -> float:
-    real = [report for report in reports if np.any(report)]
-    mean = sum(real) / len(real)
-    return float(np.mean([report @ mean / np.linalg.norm(mean) for report in real]))
+def slow_centre(reports: Sequence[list[int]]) -> float:
+    """Of vectors that have a place for each sentence."""
+    real = [report for report in reports if report]
+    rows = np.array([[report.count(number) for number in range(1, 50)] for report in real], dtype=float)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    mean = rows.mean(0)
+    return float(np.mean(rows @ mean / np.linalg.norm(mean)))
 
 
 def slow_weights(cosines: np.ndarray, paired: np.ndarray, hardness: float) -> np.ndarray:
@@ -117,7 +132,7 @@ def test_global_is_its_formula_in_value_and_gradient() -> None:
     batch, features = given()
     image, report = doubles(features.image_global, features.report_global)
     arrays = image.detach().numpy(), report.detach().numpy()
-    paired = slow_pairs(arrays[1], batch.report_text.tolist(), slow_centre(arrays[1]))
+    paired = slow_pairs(batch.report_text.tolist(), slow_centre(REPORTS))
     assert paired.sum() == 6 + 4  # reports 0 and 4, 1 and 5
     expected = slow_global(image, report, paired, slow_weights(arrays[0] @ arrays[1].T, paired, 2.0))
     expected.backward()
@@ -183,28 +198,22 @@ def test_pitfall_the_cosine_is_scaled_once() -> None:
 def test_pitfall_similar_reports_are_pairs_and_no_negatives() -> None:
     """The image comes nearer to a report that is similar to its own, and goes away from any other."""
     batch, features = given()
-    figures_of(objective(), features, batch)["global"].backward()
-    grads, reports = features.image_global.grad, features.report_global.detach()
-    slow = slow_pairs(reports.numpy(), batch.report_text.tolist(), slow_centre(reports.numpy()))
-    assert slow[0, 4]
-    assert slow[1, 5]
-    assert not slow[0, 1]
+    reports = features.report_global.detach()
+    found = objective().find_pairs(batch)
+    assert np.array_equal(found.numpy(), slow_pairs(batch.report_text.tolist(), slow_centre(REPORTS)))
+    assert [tuple(pair) for pair in found.nonzero().tolist() if pair[0] < pair[1]] == [(0, 4), (1, 5)]
     for i, j in ((0, 4), (1, 5)):  # with report j alone as the column of image i
         image = features.image_global.detach()[i : i + 1].clone().requires_grad_()
         logit = SCALE * image @ reports[j : j + 1].T + BIAS
-        paired = torch.tensor(slow[i : i + 1, j : j + 1])
-        pair_loss(logit, paired, torch.ones(1, 1)).backward()
+        pair_loss(logit, found[i : i + 1, j : j + 1], torch.ones(1, 1)).backward()
         assert float((image.grad * reports[j]).sum()) < 0  # a step against the gradient raises the cosine
-    assert grads is not None
-    assert float((grads[0] * reports[4]).sum()) < 0
-    assert float((grads[1] * reports[5]).sum()) < 0
 
 
 def test_pitfall_no_gradient_flows_through_pairs_and_weights() -> None:
     batch, features = given()
     cosines = features.image_global @ features.report_global.T
     found = objective()
-    pairs = found.find_pairs(features.report_global, features.report_global, batch.report_text)
+    pairs = found.find_pairs(batch)
     assert pairs.dtype == torch.bool
     assert not negative_weights(cosines, pairs, 1.0).requires_grad
     assert not found.centre.requires_grad
@@ -213,7 +222,7 @@ def test_pitfall_no_gradient_flows_through_pairs_and_weights() -> None:
 def test_pitfall_weights_of_negatives_have_mean_one() -> None:
     batch, features = given()
     cosines = (features.image_global @ features.report_global.T).detach()
-    pairs = objective().find_pairs(features.report_global, features.report_global, batch.report_text)
+    pairs = objective().find_pairs(batch)
     weights = negative_weights(cosines, pairs, 5.0)
     for i in range(len(weights)):
         assert float(weights[i][~pairs[i]].mean()) == pytest.approx(1, rel=1e-5)
@@ -252,25 +261,38 @@ def test_pitfall_equal_sentences_do_not_repel() -> None:
     assert float(figures_of(objective(), random_features(batch), two)["report"].detach()) > 0.01
 
 
+def test_similarity_is_the_cosine_of_counts_of_sentences() -> None:
+    batch, _ = given()
+    found = shared_sentences(batch.report_sentences, batch.report_sentences[[1, 4]])
+    slow = [[slow_similarity(report, REPORTS[other]) for other in (1, 4)] for report in REPORTS]
+    torch.testing.assert_close(found, torch.tensor(slow))
+    assert float(found[1, 0]) == pytest.approx(1)
+    assert float(found[5, 0]) == pytest.approx(3 / math.sqrt(2 * 7))  # 24 is said twice
+
+
 def test_the_centre_is_the_mean_cosine_with_the_mean() -> None:
-    _, features = given()
-    reports = features.report_global.detach()
-    assert float(centre_of(reports)) == pytest.approx(slow_centre(reports.double().numpy()), rel=1e-5)
-    assert float(centre_of(torch.zeros(3, DIM))) == 0
+    batch, _ = given()
+    reports = batch.report_sentences
+    found = centre_of(shared_sentences(reports, reports), reports)
+    assert float(found) == pytest.approx(slow_centre(REPORTS), rel=1e-5)
+    empty = torch.zeros(3, BOUND, dtype=torch.long)
+    assert float(centre_of(shared_sentences(empty, empty), empty)) == 0
 
 
 def test_the_centre_runs_in_training_alone() -> None:
     batch, features = given()
-    other = replace(features, report_global=unit(6, DIM, seed=9))
+    others = [[21], [21], [21, 22], [22], [23], []]
+    numbers = torch.tensor([report + [0] * (BOUND - len(report)) for report in others])
+    other = replace(batch, report_sentences=numbers)
     found = objective(centre_rate=0.25)
     found.eval()
     figures_of(found, features, batch)
     assert float(found.centre.abs().sum()) == 0
     found.train()
-    first, second = (slow_centre(each.report_global.detach().double().numpy()) for each in (features, other))
+    first, second = slow_centre(REPORTS), slow_centre(others)
     figures_of(found, features, batch)
     assert float(found.centre[0] / found.centre[1]) == pytest.approx(first, rel=1e-5)  # no pull towards 0
-    figures_of(found, other, batch)
+    figures_of(found, features, other)
     expected = (0.75 * first + second) / 1.75
     assert float(found.centre[0] / found.centre[1]) == pytest.approx(expected, rel=1e-5)
     before = found.centre.clone()
@@ -280,24 +302,30 @@ def test_the_centre_runs_in_training_alone() -> None:
 
 
 def test_pitfall_reports_of_one_crowd_are_not_all_pairs() -> None:
-    """Cosines above kappa throughout would make everything a pair, and pull it together still more."""
-    crowd = torch.nn.functional.normalize(unit(1, DIM) + 0.1 * unit(6, DIM, seed=1), dim=-1)
-    assert float((crowd @ crowd.T).min()) > 0.95
-    text = torch.arange(6)
-    assert torch.equal(objective().find_pairs(crowd, crowd, text), torch.eye(6, dtype=torch.bool))
-    assert bool(objective(centred=False).find_pairs(crowd, crowd, text).all())
+    """Reports that share all but a sentence would all be pairs, whatever that sentence says."""
+    batch, _ = given()
+    crowd = torch.tensor([[1, 2, 3, 4, 5, 10 + number] for number in range(6)])
+    batch = replace(batch, report_sentences=crowd, report_text=torch.arange(6))
+    assert torch.equal(objective().find_pairs(batch), torch.eye(6, dtype=torch.bool))
+    assert bool(objective(centred=False).find_pairs(batch).all())
+
+
+def test_pitfall_what_is_learned_does_not_make_pairs() -> None:
+    """Embeddings that are alike may not become pairs: they would be pulled together until all reports are."""
+    batch, features = given()
+    alike = replace(features, report_global=unit(1, DIM).expand(6, DIM).clone().requires_grad_())
+    expected = figures_of(objective(), features, batch)["pairs"]
+    assert float(figures_of(objective(), alike, batch)["pairs"]) == float(expected) == pytest.approx(10 / 6)
 
 
 def test_similarity_may_be_the_cosine_and_kappa_bounds_it() -> None:
-    batch, features = given()
-    reports = features.report_global.detach()
+    batch, _ = given()
     text = batch.report_text.tolist()
     for similar in (0.1, 0.5, 0.95):
-        found = objective(centred=False, similar=similar).find_pairs(reports, reports, batch.report_text)
-        slow = slow_pairs(reports.double().numpy(), text, 0.0, similar)
-        assert np.array_equal(found.numpy(), slow)
-    same = reports[:1].expand(6, DIM)
-    found = objective(centred=False, similar=1.0).find_pairs(same, same, batch.report_text)
+        found = objective(centred=False, similar=similar).find_pairs(batch)
+        assert np.array_equal(found.numpy(), slow_pairs(text, 0.0, similar))
+    same = replace(batch, report_sentences=batch.report_sentences[:1].expand(6, BOUND))
+    found = objective(centred=False, similar=1.0).find_pairs(same)
     assert np.array_equal(found.numpy(), np.equal.outer(text, text))  # equal texts alone
 
 

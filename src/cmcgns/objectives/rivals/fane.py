@@ -28,7 +28,7 @@ class FaNeOptions(Settings):
     report_weight: Annotated[float, Field(ge=0)] = 1.0
     """of the sentences of a report; lambda_1"""
     similar: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """kappa: a report that is more similar to that of an image is its pair too; 1: one of equal text alone"""
+    """kappa: a report that shares more sentences with that of an image is its pair too; 1: one of equal text alone"""
     centred: bool = True
     """similarity counts from that which reports have with their mean, on to 1; false: it is the cosine"""
     centre_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
@@ -57,14 +57,32 @@ def negative_weights(cosines: Tensor, positive: Tensor, hardness: float) -> Tens
     return torch.where(positive, 1.0, shares * (~positive).sum(1, keepdim=True))
 
 
-def centre_of(reports: Tensor) -> Tensor:
-    """The mean cosine of (N, D) unit vectors with the direction of their mean, which is the length of their mean.
+def shared_sentences(own: Tensor, others: Tensor) -> Tensor:
+    """(B, N) cosines of how often reports say each sentence: 1 for the same sentences, 0 for none in common.
 
-    Empty reports, which are 0, do not count.
+    Args:
+        own: (B, R) numbers of sentences, equal ones for equal text; 0 for padding.
+        others: (N, R) of the reports to compare them with.
     """
-    count = reports.any(1).sum().clamp(min=1)
-    length: Tensor = torch.linalg.vector_norm(reports.sum(0))
-    return length / count
+    real = others > 0
+    # A sentence of every report at a time: all at once they would take R times the memory.
+    common = torch.stack([((each[:, None, None] == others) & real).sum(2) for each in own.unbind(1)]).sum(0)
+    squares = [
+        ((each[:, :, None] == each[:, None]) & (each > 0)[:, None]).sum((1, 2)).float() for each in (own, others)
+    ]
+    return common / (squares[0][:, None] * squares[1]).sqrt().clamp(min=1)
+
+
+def centre_of(similarity: Tensor, others: Tensor) -> Tensor:
+    """The mean cosine of the reports of all ranks with the direction of their mean; empty ones do not count.
+
+    It is the length of the mean of their unit vectors, whose square is the mean similarity of any two.
+
+    Args:
+        similarity: (B, N) of this rank's reports with all.
+        others: (N, R) numbers of the sentences of all.
+    """
+    return total(similarity.sum()).sqrt() / (others > 0).any(1).sum().clamp(min=1)
 
 
 def sparse_attention(sentences: Tensor, patches: Tensor) -> Tensor:
@@ -92,13 +110,14 @@ class FaNe(Rival):
     public summary. They have L_mp + λ1 L_tc + λ2 L_hn + λ3 L_spa, every λ 1, κ = 0.95, τ1 = 0.1, τ2 = τ3 = 0.07.
 
     - `global` is L_mp, `-1/N Σ_i Σ_j log σ(h_ij (t x_i·y_j + b))`. h_ij = 1 where the similarity of reports i and j,
-      `(S - o) / (1 - o)`, exceeds κ, else -1; S is their cosine, o a running mean of the reports' with their mean.
+      `(S - o) / (1 - o)`, exceeds κ, else -1; S is a cosine, o a running mean of the reports' with their mean.
     - `report` is L_tc: sentences against what they see in their own image, negatives being of the same report.
 
     Departures, beside heads, pools and negatives of all ranks, which all objectives here share:
 
-    - S is of the reports' embeddings in training, without gradient; the paper has those of a frozen BioClinicalBERT.
-      Equal reports are always pairs.
+    - S is of the sentences that reports share (:func:`shared_sentences`); the paper has the embeddings of a second,
+      frozen BioClinicalBERT. Embeddings in training will not do: what is similar is made more so, until an image has
+      several pairs that say other things. Equal reports are always pairs.
     - t is learned, from 1 / `objective.temperature`. b is added, as in `siglip`; the paper's equation subtracts it.
     - A threshold makes attention sparse (:func:`sparse_attention`). The paper multiplies attention by a mask that an
       MLP gives, with an L1 term L_spa; what the MLP reads is not known.
@@ -132,8 +151,7 @@ class FaNe(Rival):
         """Losses and metrics of a batch."""
         features, scale, options = model(batch), self.logit_scale(), self.options
         with full_precision(features.image_global):
-            reports = gather(features.report_global.float())
-            positive = self.find_pairs(features.report_global.float(), reports, batch.report_text)
+            reports, positive = gather(features.report_global.float()), self.find_pairs(batch)
             cosines = features.image_global.float() @ reports.T
             weights = negative_weights(cosines, positive, options.hardness)
             terms = {"global": pair_loss(scale * cosines + self.bias, positive, weights)}
@@ -152,19 +170,15 @@ class FaNe(Rival):
         return mean_where(each, mask)
 
     @torch.no_grad()
-    def find_pairs(self, own: Tensor, reports: Tensor, text: Tensor) -> Tensor:
-        """(B, ranks · B) true for reports of the same text, the own one among them, and for similar ones.
-
-        Args:
-            own: (B, D) unit report embeddings of this rank; 0 for empty reports.
-            reports: (ranks · B, D) of all ranks.
-            text: (B,) equal numbers mean equal text.
-        """
-        similarity = own @ reports.T
+    def find_pairs(self, batch: Batch) -> Tensor:
+        """(B, ranks · B) true for reports of the same text, the own one among them, and for similar ones."""
+        everyone = gather(batch.report_sentences)
+        similarity = shared_sentences(batch.report_sentences, everyone)
         if self.options.centred:
             if self.training:
-                newest = torch.stack([centre_of(reports), torch.ones_like(self.centre[1])])
+                newest = torch.stack([centre_of(similarity, everyone), torch.ones_like(self.centre[1])])
                 self.centre.lerp_(newest, self.options.centre_rate)
             centre = self.centre[0] / self.centre[1].clamp(min=_TINY)  # 0 before the first step
             similarity = (similarity - centre) / (1 - centre + _TINY)
-        return (text[:, None] == gather(text)) | (similarity.clamp(max=1) > self.options.similar)
+        same = batch.report_text[:, None] == gather(batch.report_text)
+        return same | (similarity.clamp(max=1) > self.options.similar)
