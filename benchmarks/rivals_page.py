@@ -43,7 +43,7 @@ COST = ROOT / "benchmarks/results/rivals-cost.json"
 BEDS = {"plain studies": ROOT / "benchmarks/results/rivals", "hard studies": ROOT / "benchmarks/results/rivals-hard"}
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 Rows = dict[str, list[TableRow]]
-"""Differences default - cell, by bed, and behind them those of further baselines, which are forms of the method too."""
+"""Differences default - cell by bed, and behind them those of further baselines: other forms of the method."""
 Costs = Mapping[str, Mapping[str, Any]]
 
 
