@@ -122,18 +122,26 @@ def picture(beds: Rows, costs: Costs) -> Figure:
     titles = sorted(dict.fromkeys(row.title for row in every), key=lambda title: title != SUMMARY)
     figure, panels = new_panels(len(titles) + bool(costs), 2, 1.2 + 0.34 * len(rivals))
     for axes, title in zip(panels, titles, strict=False):
-        title_panel(axes, title, "default − rival", width=46)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.axvline(0, color=FAINT, linewidth=1.2)
-        for number, (bed, rows) in enumerate(beds.items()):
-            for row in (row for row in rows if row.title == title and row.difference is not None):
-                place = rivals.index(row.cell) + 0.3 * (number - (len(beds) - 1) / 2)
-                draw_difference(axes, place, row.difference, row.low, row.high, row.clear, COLOURS[number], bed)
+        _draw_measure(axes, title, rivals, beds)
         name_lines(figure, axes, rivals)
     if costs:
         _draw_costs(figure, panels[-1], [name for name in ("default", *rivals) if name in costs], costs)
     shared_legend(figure, panels[:-1] if costs else panels)
     return figure
+
+
+def _draw_measure(axes: Any, title: str, rivals: Sequence[str], beds: Rows) -> None:
+    title_panel(axes, title, "default − rival (hollow: the interval holds 0)", width=46)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.axvline(0, color=FAINT, linewidth=1.2)
+    for number, (bed, rows) in enumerate(beds.items()):
+        for row in (row for row in rows if row.title == title and row.difference is not None):
+            place = rivals.index(row.cell) + 0.3 * (number - (len(beds) - 1) / 2)
+            draw_difference(axes, place, row.difference, row.low, row.high, row.clear, COLOURS[number], bed)
+    for place, rival in enumerate(rivals):
+        if not any(_find(rows, rival, title) for rows in beds.values()):
+            said = {"textcoords": "offset points", "va": "center", "color": FAINT}
+            axes.annotate("not applicable", (0, place), (6, 0), **said)
 
 
 def _draw_costs(figure: Figure, axes: Any, names: Sequence[str], costs: Costs) -> None:
