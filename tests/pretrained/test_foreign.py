@@ -176,6 +176,12 @@ def test_a_pair_is_judged_by_everything_that_needs_text(tmp_path: Path) -> None:
     assert "weights of another program have a global score alone" in " ".join(answer.output.split())
 
 
+def with_setting(folder: Path, **settings: Any) -> None:
+    """Of the tokenizer's."""
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -185,6 +191,10 @@ def test_a_pair_is_judged_by_everything_that_needs_text(tmp_path: Path) -> None:
         (lambda folder: (folder / "model.safetensors").unlink(), "transformers cannot open it"),
         (lambda folder: (folder / "config.json").unlink(), "transformers cannot open it"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "its tokenizer cannot be opened"),
+        (lambda folder: [file.unlink() for file in folder.glob("tokenizer*")], "its tokenizer knows no word piece"),
+        (partial(with_setting, pad_token=None), "its tokenizer names no pad_token"),
+        (partial(with_setting, model_max_length="many"), "its tokenizer has model_max_length 'many', no count"),
+        (partial(with_setting, model_max_length=0), "its tokenizer has model_max_length 0, no count"),
     ],
 )
 def test_what_is_missing_is_named(change: Any, said: str, tmp_path: Path) -> None:

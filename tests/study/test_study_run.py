@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from typer.testing import CliRunner
 from cmcgns.cli.app import app
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
+from cmcgns.objectives.objective import with_options
+from cmcgns.settings.recipe import load_recipe
 from cmcgns.study import cell, run
 from cmcgns.study.data import fingerprint, study_data
+from cmcgns.study.results import Origin
 from cmcgns.study.run import StudyOptions, describe_study, run_study, write_study_table
 from support.evaluation import write_set
 from support.study import MOMENTS, OPTIONS, PARTS, do_study, plan_of, results_of, tables_of, write_study
@@ -194,6 +198,19 @@ def test_a_result_that_is_older_than_a_setting_counts(pretended: Path, tmp_path:
     other = plan_of(tmp_path, set=["training.batch_size=4", *PARTS, "objective.mu=2"])
     with pytest.raises(UserError, match=r"objective.mu \(3.0, now 2.0\)"):
         run_study(other, out, OPTIONS)
+
+
+def test_options_that_no_recipe_names_are_settings_of_a_result() -> None:
+    """Of an objective whose default changes, or that gains an option, since a cell was trained."""
+    now = with_options(load_recipe("demo+rival-gloria")).model_dump(mode="json")
+    name, value = next(iter(now["objective"]["options"].items()))
+    before = deepcopy(now)
+    assert Origin(before, "", []).settings_that_differ(now) == []
+    before["objective"]["options"][name] = 17
+    assert Origin(before, "", []).settings_that_differ(now) == [f"objective.options.{name} (17, now {value})"]
+    before["objective"]["options"] = {}  # as results had it that are older than this
+    assert Origin(before, "", []).settings_that_differ(now) == []
+    assert before["objective"]["options"] == {}
 
 
 @pytest.mark.parametrize(

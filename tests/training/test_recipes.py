@@ -14,6 +14,7 @@ from transformers import BertConfig, BertModel
 
 import cmcgns
 from cmcgns.data.reports.tokenizer import train_tokenizer
+from cmcgns.objectives.objective import find_objective
 from cmcgns.settings.config import Recipe, TrainingSettings
 from cmcgns.settings.recipe import list_recipes, load_recipe
 from cmcgns.training import loop
@@ -50,6 +51,11 @@ def small(name: str, bert: Path, precision: str) -> Recipe:
     # Its own switches by name: sizes of a part that is off are refused otherwise.
     switches = {f"objective.{key}": getattr(whole.objective, key) for key in ("negatives", "reconstruction")}
     changes: dict[str, Any] = SMALL | switches | {"training.precision": precision}
+    reads = find_objective(whole.objective).reads
+    groups = {key: key.split(".") for key in changes}
+    changes = {
+        key: changes[key] for key, (first, *rest) in groups.items() if first != "objective" or rest[0] in reads
+    }
     if whole.report_encoder.name != "random":
         changes["report_encoder.name"] = bert
     return load_recipe(name, [f"{key}={value}" for key, value in changes.items()])

@@ -10,10 +10,11 @@ import pytest
 from cmcgns.common import files
 from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
+from cmcgns.settings.recipe import parse_recipe
 from cmcgns.training.journal import MetricsLog, read_metrics
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.start import claimed_run, find_start, nothing_lost
-from support.training import tiny_recipe
+from support.training import SETTINGS, run, tiny_recipe
 
 
 class Killed(BaseException):
@@ -30,6 +31,18 @@ def refusals(folder: RunFolder) -> dict[str, str]:
         except UserError as error:
             found[name] = str(error)
     return found
+
+
+def test_an_option_that_no_recipe_names_is_a_setting_of_the_run(studies: Path, tmp_path: Path) -> None:
+    """A run goes on with what it has begun with, also where a default is another one by then."""
+    objective = {"objective": {"name": "siglip", "dim": 32}}
+    run(studies, tmp_path / "run", parse_recipe(SETTINGS | objective, "tiny"))
+    kept = RunFolder(tmp_path / "run").read_recipe()
+    assert kept.objective.options == {"bias": -10.0}
+    assert find_start(RunFolder(tmp_path / "run"), kept, resume=True) is not None
+    objective["objective"]["options"] = {"bias": -3.0}
+    with pytest.raises(UserError, match=r"differs in objective.options.bias \(-10.0, now -3.0\)"):
+        run(studies, tmp_path / "run", parse_recipe(SETTINGS | objective, "tiny"), resume=True)
 
 
 @pytest.mark.parametrize("after", range(4))

@@ -12,7 +12,7 @@ from cmcgns.common.registry import Registry
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives.global_alignment import LogitScale
-from cmcgns.settings.config import ObjectiveSettings, Settings
+from cmcgns.settings.config import ObjectiveSettings, Recipe, Settings
 from cmcgns.settings.yaml import validated
 
 Stage = Literal["alignment", "reconstruction"]
@@ -238,3 +238,14 @@ def find_objective(settings: ObjectiveSettings) -> type[Objective]:
     found = known[settings.name]
     found.check_options(settings)
     return found
+
+
+def with_options(recipe: Recipe) -> Recipe:
+    """A recipe with every option of its objective stated, so that what keeps it follows no default that changes.
+
+    Raises:
+        UserError: as of :func:`find_objective`.
+    """
+    settings = recipe.objective
+    options = find_objective(settings).check_options(settings).model_dump(mode="json")
+    return recipe.model_copy(update={"objective": settings.model_copy(update={"options": options})})

@@ -253,11 +253,19 @@ def _read_tokenizer(folder: Path) -> Any:
 
     try:
         # nothing is fetched: local_files_only
-        return AutoTokenizer.from_pretrained(  # nosec B615
+        found = AutoTokenizer.from_pretrained(  # nosec B615
             str(folder), local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # as above
         raise UserError(f"{folder}: its tokenizer cannot be opened: {one_line(error)}") from error
+    # Where the vocabulary's file is missing, the library makes a tokenizer to which all words are alike.
+    if not set(found.get_vocab().values()) - set(found.all_special_ids):
+        raise UserError(f"{folder}: its tokenizer knows no word piece: save tokenizer.json too")
+    if found.pad_token is None:
+        raise UserError(f"{folder}: its tokenizer names no pad_token: texts of several lengths need one")
+    if not isinstance(found.model_max_length, int) or found.model_max_length < 1:
+        raise UserError(f"{folder}: its tokenizer has model_max_length {found.model_max_length!r}, no count")
+    return found
 
 
 def _read_preprocessing(file: Path) -> Preprocessing:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from cmcgns.common.errors import UserError, shortened
 from cmcgns.evaluation.protocols import load_protocol
 from cmcgns.evaluation.task_settings.of_texts import TextSettings
-from cmcgns.objectives.objective import Objective, find_objective
+from cmcgns.objectives.objective import Objective, with_options
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.settings.yaml import apply_overrides, named_text, parse_mapping, validated
@@ -143,8 +143,7 @@ def _recipe(settings: StudySettings, cell: CellSettings, where: str) -> Recipe:
     with _naming(f"{where}: cell {cell.name}"):
         _refuse_seed(overrides)
         recipe = load_recipe(cell.recipe or settings.recipe, [*overrides, f"{_SEED}={settings.seeds[0]}"])
-        find_objective(recipe.objective)
-        return recipe
+        return with_options(recipe)
 
 
 @contextmanager

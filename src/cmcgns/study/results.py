@@ -28,6 +28,8 @@ from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.interval_table import DIFFERENCE, is_narrow, none_if_undefined
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.metrics.resamples import resample
+from cmcgns.objectives.objective import find_objective
+from cmcgns.settings.config import ObjectiveSettings
 from cmcgns.settings.recipe import completed, differences
 
 RESULTS = "results"
@@ -89,7 +91,12 @@ class Origin:
 
         A setting that the recipe lacks, because it is younger than the result, was as it is when nobody states it.
         """
-        return list(differences(completed(self.recipe), recipe))
+        before = completed(self.recipe)
+        own, other = before["objective"], recipe["objective"]
+        if own["name"] == other["name"]:
+            named = ObjectiveSettings(name=own["name"])
+            own["options"] = find_objective(named).Options().model_dump(mode="json") | own["options"]
+        return list(differences(before, recipe))
 
 
 @dataclass(frozen=True)

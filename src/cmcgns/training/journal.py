@@ -65,7 +65,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return read_json_lines(path, "put it back from a copy; or take it away, and there are no curves")
 
 
-_TERMS = ("loss", "global", "image", "report", "local", "tokens", "prototypes", "reconstruction")
+_TERMS = ("loss", "global", "image", "report", "matching", "local", "tokens", "prototypes", "reconstruction")
 
 
 class RunConsole:

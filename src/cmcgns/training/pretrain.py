@@ -11,7 +11,7 @@ from cmcgns.common.errors import UserError
 from cmcgns.common.files import sha256, write_json
 from cmcgns.data.shards.stream import ShardImages
 from cmcgns.models.freeze import unreached_parameters
-from cmcgns.objectives.objective import find_objective
+from cmcgns.objectives.objective import with_options
 from cmcgns.settings.config import Recipe
 from cmcgns.training.checkpoint import save_weights, set_aside
 from cmcgns.training.cluster_log import KnownSentences, SentenceOracle
@@ -75,7 +75,7 @@ def pretrain(
     """
     if resume and init:
         raise UserError("--resume goes on with a run, --init starts a new one: give one of them")
-    find_objective(recipe.objective)  # a wrong name is said before anything is read or made
+    recipe = with_options(recipe)  # a wrong name is said before anything is read or made
     folder, init = RunFolder(Path(out)), Path(init) if init else None
     with claimed_run(folder, resume), nothing_lost(folder):
         _run(folder, recipe, data, resume, init, lambda: launch(recipe, devices, nodes, accelerator), quiet, oracle)

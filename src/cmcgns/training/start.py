@@ -8,6 +8,7 @@ from pathlib import Path
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError, one_line
 from cmcgns.common.files import WriteRefused, explain, refused_by_disk
+from cmcgns.objectives.objective import with_options
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import differences, with_free_settings
 from cmcgns.training.checkpoint import TrainingState, checkpoints, newest_whole, read_state
@@ -73,7 +74,7 @@ def find_start(folder: RunFolder, recipe: Recipe, resume: bool) -> Path | None:
         if is_first_process():
             folder.check_new()
         return None
-    before = folder.read_recipe()
+    before = with_options(folder.read_recipe())
     asked = with_free_settings(recipe, before)
     if before != asked:
         changed = ", ".join(differences(before.model_dump(mode="json"), asked.model_dump(mode="json")))
