@@ -18,7 +18,7 @@ def coverage(seeds: int, patients: int, seed_sd: float, patient_sd: float) -> fl
         of_seed = rng.normal(scale=seed_sd, size=(seeds, 1))
         values = of_seed + rng.normal(scale=patient_sd, size=patients) + rng.normal(scale=0.5, size=(seeds, patients))
         counts = rng.multinomial(patients, np.full(patients, 1 / patients), size=RESAMPLES)
-        low, high = difference_interval(values @ counts.T / patients, seed=int(rng.integers(2**31)))
+        low, high = difference_interval(values @ counts.T / patients)
         held += low <= 0 <= high
     return held / TRIALS
 

@@ -1,6 +1,7 @@
 """The table against slow references: what is paired, drawn and left out."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,13 @@ def results_for(plan: Plan) -> Results:
     }
 
 
-def slow_interval(differences: list[list[float]], seed: int = 0) -> tuple[float, float]:
-    """One resample after the other."""
-    rng, means = np.random.default_rng(seed), []
-    for place in range(len(differences[0])):
-        drawn = [differences[rng.integers(0, len(differences))][place] for _ in differences]
-        means.append(sum(drawn) / len(drawn))
-    means = sorted(each for each in means if not np.isnan(each))
+def slow_interval(differences: list[list[float]]) -> tuple[float, float]:
+    """One resample after the other, with each all ways to draw the seeds."""
+    means = []
+    for of_resample in zip(*differences, strict=True):
+        if not any(np.isnan(each) for each in of_resample):
+            means += [sum(drawn) / len(drawn) for drawn in product(of_resample, repeat=len(of_resample))]
+    means.sort()
     ends = []
     for share in (0.025, 0.975):  # linear between the two nearest, as numpy's default
         exact = share * (len(means) - 1)
@@ -54,10 +55,24 @@ def slow_interval(differences: list[list[float]], seed: int = 0) -> tuple[float,
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_interval_is_that_of_the_slow_reference(seeds: int) -> None:
-    differences = np.random.default_rng(7).normal(size=(seeds, 90))
+    differences = np.random.default_rng(7).normal(size=(seeds, 40))
     assert difference_interval(differences) == pytest.approx(slow_interval(differences.tolist()), abs=1e-12)
     differences[0, :4] = np.nan
     assert difference_interval(differences) == pytest.approx(slow_interval(differences.tolist()), abs=1e-12)
+
+
+def test_interval_of_many_seeds_is_that_of_many_draws() -> None:
+    """Beyond five seeds ways are drawn, so the ends agree with those of other draws within their error."""
+    differences = np.random.default_rng(7).normal(loc=1.0, size=(7, 60))
+    rng = np.random.default_rng(1)
+    means = np.concatenate([differences[rng.integers(0, 7, size=7)].mean(axis=0) for _ in range(20_000)])
+    assert difference_interval(differences) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.02)
+
+
+def test_order_of_few_seeds_and_of_resamples_does_not_matter() -> None:
+    differences = np.random.default_rng(3).normal(size=(4, 50))
+    mixed = differences[[2, 0, 3, 1]][:, np.random.default_rng(0).permutation(50)]
+    assert difference_interval(mixed) == pytest.approx(difference_interval(differences), abs=1e-12)
 
 
 def test_interval_of_a_single_seed_is_over_patients_alone() -> None:

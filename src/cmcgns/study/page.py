@@ -25,7 +25,7 @@ _PICTURE = "study-differences"
 _STATEMENTS = (
     "A value is the mean over the training seeds, ± their standard deviation.",
     "A difference is paired by seed and by test patient. Its 95 % interval says how it would vary with other "
-    "patients and other seeds: 400 resamples of the patients, the seeds drawn with replacement in each.",
+    "patients and other seeds: 400 resamples of the patients, and with each the seeds drawn in all ways.",
     "Where the interval leaves out 0 the difference is set off. Among many, some are so by chance: decide beforehand "
     "which one counts.",
 )
