@@ -113,7 +113,7 @@ def _draws_of_seeds(seeds: int) -> FloatArray:
         drawn = np.indices((seeds,) * seeds).reshape(seeds, -1).T
     else:
         drawn = np.random.default_rng(0).integers(0, seeds, size=(_ALL_WAYS**_ALL_WAYS, seeds))
-    return (drawn[:, :, None] == np.arange(seeds)).sum(axis=1).astype(np.float64)
+    return np.asarray((drawn[:, :, None] == np.arange(seeds)).sum(axis=1), dtype=np.float64)
 
 
 def table_rows(plan: Plan, results: Mapping[tuple[str, int], Result]) -> list[TableRow]:
