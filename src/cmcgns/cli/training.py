@@ -61,13 +61,12 @@ def recipes(
 
     if name is not None:
         recipe = load_recipe(name, set_ or [])
-        typer.echo(describe_settings(recipe))
-        if recipe.objective.name != ObjectiveSettings().name or recipe.objective.options:
-            from cmcgns.objectives.objective import find_objective  # torch takes seconds to import
+        if recipe.objective.name == ObjectiveSettings().name and not recipe.objective.options:
+            typer.echo(describe_settings(recipe))
+        else:
+            from cmcgns.objectives.objective import describe_read  # torch takes seconds to import
 
-            options = find_objective(recipe.objective).check_options(recipe.objective)
-            lines = describe_settings(options).replace("\n", "\n#     ")
-            typer.echo(f"# objective.options of {recipe.objective.name}:\n#     {lines or 'none'}")
+            typer.echo(describe_read(recipe))
         return
     if set_:
         raise UserError("--set changes a recipe: name it, for example `cmcgns recipes default --set KEY=VALUE`")

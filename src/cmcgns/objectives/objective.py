@@ -13,6 +13,7 @@ from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives.global_alignment import LogitScale
 from cmcgns.settings.config import ObjectiveSettings, Recipe, Settings
+from cmcgns.settings.recipe import describe_settings
 from cmcgns.settings.yaml import validated
 
 Stage = Literal["alignment", "reconstruction"]
@@ -238,6 +239,18 @@ def find_objective(settings: ObjectiveSettings) -> type[Objective]:
     found = known[settings.name]
     found.check_options(settings)
     return found
+
+
+def describe_read(recipe: Recipe) -> str:
+    """Every setting that counts for a recipe, with its meaning; YAML that can be read again.
+
+    Raises:
+        UserError: as of :func:`find_objective`.
+    """
+    kind = find_objective(recipe.objective)
+    unread = set(ObjectiveSettings.model_fields) - kind.reads - {"name", "options"}
+    hidden = {f"objective.{name}" for name in unread}
+    return describe_settings(recipe, hidden, {"objective.options": kind.check_options(recipe.objective)})
 
 
 def with_options(recipe: Recipe) -> Recipe:

@@ -144,13 +144,13 @@ class ObjectiveSettings(Settings):
     """The losses: every row of an ablation is one of these switches."""
 
     name: str = "cm-cgns"
-    """cm-cgns reads the settings below"""
+    """cm-cgns, or the objective of a rival; of the settings below each reads its own"""
     options: dict[str, Any] = {}
     """settings that another objective has of its own"""
     dim: Width = 768
     """D; divisible by 8 (heads of the sentence pool)"""
     temperature: Temperature = 0.1
-    """start of L_global's temperature (learned)"""
+    """of the cosines of whole images and reports; learned from here on, but by rivals that hold it fixed"""
     weight_global: Weight = 1.0
     """weight of L_global; 0: it is not computed, as with the others"""
     global_overlap: Fraction = 0.0

@@ -1,7 +1,7 @@
 """Reading recipes: YAML by name or path, with overrides."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +104,17 @@ def _with_defaults(settings: Any) -> Any:
     return merge(Recipe().model_dump(mode="json"), settings)
 
 
-def describe_settings(settings: BaseModel) -> str:
-    """Every setting as YAML that can be read again, with its meaning as a comment."""
-    return "\n".join(_lines(settings, ""))
+def describe_settings(
+    settings: BaseModel, hidden: Collection[str] = (), parts: Mapping[str, BaseModel] | None = None
+) -> str:
+    """Every setting as YAML that can be read again, with its meaning as a comment.
+
+    Args:
+        settings: of a recipe, or a part of one.
+        hidden: keys such as `objective.mu` that are left out.
+        parts: by key, settings whose meaning stands nowhere else, in place of the mapping there.
+    """
+    return "\n".join(_lines(settings, "", hidden, parts or {}))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> Iterator[str]:
@@ -126,13 +134,19 @@ def with_free_settings(recipe: Recipe, other: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data, "training": training})
 
 
-def _lines(settings: BaseModel, indent: str) -> Iterator[str]:
+def _lines(
+    settings: BaseModel, above: str, hidden: Collection[str], parts: Mapping[str, BaseModel]
+) -> Iterator[str]:
+    indent = "  " * above.count(".")
     for name, field in type(settings).model_fields.items():
-        value = getattr(settings, name)
-        if isinstance(value, BaseModel):
+        if (key := above + name) in hidden:
+            continue
+        value = parts.get(key, getattr(settings, name))
+        if isinstance(value, BaseModel) and type(value).model_fields:
             yield f"{indent}{name}:  # {str(type(value).__doc__).splitlines()[0]}"
-            yield from _lines(value, indent + "  ")
+            yield from _lines(value, f"{key}.", hidden, parts)
         else:
+            value = value.model_dump() if isinstance(value, BaseModel) else value
             meaning = "  # " + " ".join(field.description.split()) if field.description else ""
             yield f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}{meaning}"
 

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,16 +65,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return read_json_lines(path, "put it back from a copy; or take it away, and there are no curves")
 
 
-_TERMS = ("loss", "global", "image", "report", "matching", "local", "tokens", "prototypes", "reconstruction")
-
-
 class RunConsole:
     """On a terminal a progress bar per stage over a line with the loss terms; elsewhere a line per epoch.
 
     Args:
         quiet: print nothing.
         console: for tests; standard output by default.
+
+    Attributes:
+        terms: names of the figures that it shows: the losses of the objective.
     """
+
+    terms: Sequence[str] = ("loss",)
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self.console = console or Console(quiet=quiet, highlight=False)
@@ -119,7 +121,7 @@ class RunConsole:
             return
         self._bar.advance(self._task)
         if figures is not None:
-            self._terms.plain = terms(figures)
+            self._terms.plain = self._losses(figures)
             self._bar.update(self._task, speed=f"{self.pairs_per_second:.0f} pairs/s")
 
     def restart_clock(self) -> None:
@@ -136,7 +138,7 @@ class RunConsole:
         found = figures.get("report_to_image_r10")
         recall = "" if found is None else f"  report→image R@10 {found:.3f}"
         self.say(
-            f"{stage} epoch {epoch}/{epochs}  validation: {terms(figures)}{recall}"
+            f"{stage} epoch {epoch}/{epochs}  validation: {self._losses(figures)}{recall}"
             f"  [{self.pairs_per_second:.0f} pairs/s]"
         )
 
@@ -144,16 +146,14 @@ class RunConsole:
         """A line of its own; the terminal wraps it, a file does not."""
         self.console.print(message, soft_wrap=True, markup=False)
 
+    def _losses(self, figures: dict[str, float]) -> str:
+        return "  ".join(f"{name} {figures[name]:.3f}" for name in self.terms if name in figures)
+
     def end_stage(self) -> None:
         """Close the bar."""
         if self._live is not None:
             self._live.stop()
             self._live = self._bar = None
-
-
-def terms(figures: dict[str, float]) -> str:
-    """The loss and its terms in one line of less than 80 characters."""
-    return "  ".join(f"{name} {figures[name]:.3f}" for name in _TERMS if name in figures)
 
 
 @dataclass

@@ -220,6 +220,7 @@ class Loop:
                     self.fabric.device,
                     self.known,
                 )
+            self.journal.console.terms = self.task.terms
             self.journal.validation(stage, figures, settings.epochs)
             self.journal.clusters(stage, self.task.objective.cluster_shares)
             loss = figures["loss"]
@@ -239,6 +240,7 @@ class Loop:
             values = dict(zip(figures, torch.stack(list(figures.values())).float().tolist(), strict=True))
             values["learning_rate"] = rate
         pairs = self.recipe.training.batch_size * self.recipe.training.accumulate * self.fabric.world_size
+        self.journal.console.terms = self.task.terms
         self.journal.console.step(pairs, values)
         if values is not None:
             self.journal.train(stage, values)

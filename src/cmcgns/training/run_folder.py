@@ -167,9 +167,8 @@ class RunFolder:
             recipe: of the run.
             aligned: whether whole images and reports have a space in common.
         """
-        published = recipe.objective.name == "cm-cgns"
-        method = _METHOD if published else f"the objective `{recipe.objective.name}`"
-        row = f"| objective | {_parts(recipe.objective)} |\n" if published else ""
+        method = _METHOD if recipe.objective.name == "cm-cgns" else f"the objective `{recipe.objective.name}`"
+        row = f"| objective | {_parts(recipe.objective)} |\n"
         names = {
             "name": markdown_text(recipe.name),
             "image_encoder": markdown_text(recipe.image_encoder.name),
@@ -200,7 +199,10 @@ model.embed_text(["No pleural effusion."])""",
 
 
 def _parts(objective: ObjectiveSettings) -> str:
-    """The losses that a run had, and what they were computed with."""
+    """The losses that a run had, and what they were computed with; of a rival its own settings."""
+    if objective.name != "cm-cgns":
+        options = [f"{name} {value}" for name, value in objective.options.items()]
+        return ", ".join([objective.name, f"D {objective.dim}", *options])
     weights = {"L_global": objective.weight_global, "L_image": objective.weight_image}
     parts = [name for name, weight in weights.items() if weight]
     if objective.weight_report:

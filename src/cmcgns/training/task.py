@@ -20,7 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 class PretrainingTask(nn.Module):
-    """What is trained, wrapped for several ranks and saved."""
+    """What is trained, wrapped for several ranks and saved.
+
+    Attributes:
+        terms: names of the losses of the last batch, `loss` the first.
+    """
+
+    terms: tuple[str, ...] = ("loss",)
 
     def __init__(self, model: ImageReportModel, objective: Objective) -> None:
         super().__init__()
@@ -39,7 +45,9 @@ class PretrainingTask(nn.Module):
 
     def forward(self, batch: Batch, seed: int = 0) -> tuple[Figures, Figures]:
         """Losses and metrics of a batch, as :class:`cmcgns.objectives.objective.Objective` says."""
-        return self.objective(self.model, batch, seed)  # type: ignore[no-any-return]
+        losses, metrics = self.objective(self.model, batch, seed)
+        self.terms = tuple(dict.fromkeys(("loss", *losses)))
+        return losses, metrics
 
 
 def build_task(

@@ -92,6 +92,19 @@ def test_every_trainable_parameter_has_a_finite_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RIVALS)
+def test_whatever_a_loss_reads_is_trained(name: str) -> None:
+    """A loss of patches whose projection stays as it was drawn would learn beside it, and nothing would say so."""
+    for stage in STAGES:
+        task = rival_task(name)
+        task.set_stage(stage)
+        trained = {key for key, parameter in task.named_parameters() if parameter.requires_grad}
+        task.requires_grad_(True)
+        task(random_batch((3, 4, 2), BOUND, size=32), 0)[0]["loss"].backward()
+        read = {key for key, parameter in task.named_parameters() if parameter.grad is not None}
+        assert read == trained, stage
+
+
+@pytest.mark.parametrize("name", RIVALS)
 def test_padding_changes_nothing(name: str) -> None:
     both = []
     for bound in (BOUND, BOUND + 3):

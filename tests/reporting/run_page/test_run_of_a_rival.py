@@ -9,7 +9,7 @@ import cmcgns
 from cmcgns.common.errors import UserError
 from cmcgns.phantom import write_dataset
 from cmcgns.reporting.clusters.bank import lacks_bank
-from cmcgns.reporting.run_page.report import write_run_page
+from cmcgns.reporting.run_page.report import overview_panels, write_run_page
 from cmcgns.reporting.run_page.training import panels_of
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.training.journal import read_metrics
@@ -45,6 +45,18 @@ def test_a_page_about_mrm_claims_no_joint_space_and_no_part_of_the_method(
         assert claim not in page.partition('<section id="settings">')[0], claim
     assert "The run has objective.name mrm: its global embeddings mean nothing" in section(page, "retrieval")
     assert "which has no cluster bank" in section(page, "bank")
+    settings = section(page, "settings")
+    assert "report_weight" in settings  # an option of its own
+    assert "mask_ratio: 0.75" in settings
+    for unread in ("weight_report", "clusters", "sentence_gradient"):
+        assert unread not in settings, unread
+    assert ", rebuilt images" not in page
+    assert "the method" not in settings
+
+
+def test_the_overview_of_a_rival_draws_its_terms_under_their_own_names(mrm: Path) -> None:
+    panels = overview_panels(read_metrics(mrm / "metrics.jsonl"), published=False, count=3)
+    assert [panel.title for panel in panels] == ["Total loss", "image", "report"]
 
 
 def test_no_recall_is_measured_in_a_space_that_nothing_trains(mrm: Path) -> None:
@@ -70,12 +82,16 @@ def test_embeddings_that_nothing_trains_are_not_given(mrm: Path) -> None:
     card = (mrm / "card.md").read_text("utf-8")
     assert "embed_text" not in card
     assert "model.image_encoder" in card
+    assert "| objective | mrm, D 16, mask pixels, mask_ratio 0.75" in card
 
 
 def test_every_term_of_gloria_has_a_panel(data: Path, tmp_path: Path) -> None:
     run = run_of("gloria", data, tmp_path / "gloria")
     titles = [panel.title for panel in panels_of(read_metrics(run / "metrics.jsonl"), published=False)]
     assert titles[:3] == ["Total loss", "global", "local"]
+    panels = overview_panels(read_metrics(run / "metrics.jsonl"), published=False, count=2)
+    shown = [(panel.title, panel.ylabel) for panel in panels]
+    assert shown == [("global", "global"), ("Retrieval, validation", "recall at 10")]
     assert "Retrieval, validation" in titles
     assert "embed_text" in (run / "card.md").read_text("utf-8")
     assert json.loads((run / "scores.json").read_text())

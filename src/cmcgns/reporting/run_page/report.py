@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
 from cmcgns.common.files import make_folder, write_text
 from cmcgns.common.page import page_template
+from cmcgns.objectives.objective import describe_read
 from cmcgns.pretrained import load
 from cmcgns.reporting.clusters.bank import Records, bank_start
 from cmcgns.reporting.run_page.examples import show_retrieval
@@ -24,9 +24,9 @@ from cmcgns.reporting.run_page.results import (
 )
 from cmcgns.reporting.run_page.studies import EncodedStudies, encode_studies
 from cmcgns.reporting.run_page.training import (
-    PANELS,
     Panel,
     draw_panel,
+    panels_of,
     show_bank,
     show_curves,
     stage_change,
@@ -111,7 +111,7 @@ def _render(studies: EncodedStudies, results: dict[str, Any], **parts: Any) -> s
         studies=studies,
         recipe=recipe,
         summary=describe_recipe(recipe),
-        settings=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
+        settings=describe_read(recipe),
         headline=headline(results),
         labels=per_label(results),
         results=results,
@@ -155,7 +155,8 @@ def draw_overview(
     right = figure.add_gridspec(3, 1, left=0.715, right=0.985, top=0.915, bottom=0.065, hspace=0.5)
     figure.text(0.715, 0.972, _legend(records), fontsize=SMALL + 0.5, color=FAINT)
     judged = bool(results.get("pretrained"))
-    for place, panel in enumerate(_panels(records, 2 if judged else 3)):
+    published = studies.model.method is not None
+    for place, panel in enumerate(overview_panels(records, published, 2 if judged else 3)):
         draw_panel(figure.add_subplot(right[place]), panel, records)
     if judged:
         draw_bars(figure.add_subplot(right[2]), results)
@@ -224,12 +225,13 @@ def _legend(records: Records) -> str:
     return " · ".join(parts)
 
 
-def _panels(records: Records, count: int) -> list[Panel]:
-    """The most telling curves that the run has."""
-    logged = {key for record in records for key in record}
-    wanted = ("Global alignment", "Retrieval, validation", "Total loss")
-    by_title = {panel.title: panel for panel in PANELS if panel.curves[0][0] in logged}
-    return [by_title[title] for title in wanted if title in by_title][:count]
+def overview_panels(records: Records, published: bool, count: int) -> list[Panel]:
+    """The most telling curves that the run has, as :func:`panels_of` names them."""
+    found = panels_of(records, published)
+    wanted = ("global", "report_to_image_r10", "loss")
+    by_curve = {panel.curves[0][0]: panel for panel in found}
+    first = [by_curve[key] for key in wanted if key in by_curve]
+    return [*first, *(panel for panel in found if panel not in first)][:count]
 
 
 def _heading(figure: Figure, height: float, title: str, note: str) -> None:
