@@ -134,9 +134,7 @@ def with_free_settings(recipe: Recipe, other: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data, "training": training})
 
 
-def _lines(
-    settings: BaseModel, above: str, hidden: Collection[str], parts: Mapping[str, BaseModel]
-) -> Iterator[str]:
+def _lines(settings: BaseModel, above: str, hidden: Collection[str], parts: Mapping[str, BaseModel]) -> Iterator[str]:
     indent = "  " * above.count(".")
     for name, field in type(settings).model_fields.items():
         if (key := above + name) in hidden:
