@@ -66,6 +66,7 @@ def objective(golden: dict[str, Tensor], arithmetic: str) -> CMCGNS:
         "local": "own_query",
         "negatives": "cluster",
         "rarity": 0.0,
+        "weight_matching": 0.0,
         "patch_positions": False,
         "unit_values": False,
         "bank": bank,

@@ -103,6 +103,7 @@ def objective(sizes: Sizes) -> CMCGNS:
         unit_values=False,
         false_negatives="margin",
         rarity=0.0,
+        weight_matching=0.0,
         bank=BankSettings(clusters=sizes.clusters, source="cross_modal", reseed=False),
     )
     side = math.isqrt(sizes.patches)

@@ -42,7 +42,7 @@ class Cost:
 def recipes(base: str) -> dict[str, Recipe]:
     """The method and every rival with the encoders, data and schedule of one recipe."""
     own = load_recipe(base)
-    found = {"default": own}
+    found = {"default": own, "sentences": load_recipe(base, ["objective.weight_matching=0"])}
     for name in sorted(each.removeprefix("rival-") for each in list_recipes() if each.startswith("rival-")):
         width = [f"objective.decoder_width={own.objective.decoder_width}"] if name in DECODERS else []
         found[name] = load_recipe(f"{base}+rival-{name}", width)

@@ -58,10 +58,13 @@ def read_bed(folder: Path) -> list[TableRow]:
     return [row for row in table_rows(plan, read_results(plan, folder)) if row.difference is not None]
 
 
-def against_rivals(rows: Sequence[TableRow]) -> list[TableRow]:
+def against_rivals(beds: Rows) -> Rows:
     """The differences between the method as it is, the first baseline, and what is no form of it."""
-    forms = [row.baseline for row in rows]
-    return [row for row in rows if row.baseline == forms[0] and row.cell not in forms]
+    forms = list(dict.fromkeys(row.baseline for rows in beds.values() for row in rows))
+    return {
+        name: [row for row in rows if row.baseline == forms[0] and row.cell not in forms]
+        for name, rows in beds.items()
+    }
 
 
 def step_ratio(costs: Costs, name: str) -> float:
@@ -84,7 +87,7 @@ def measure_tables(rows: Sequence[TableRow]) -> list[str]:
 
 def table(beds: Rows, costs: Costs) -> list[str]:
     """Lines of Markdown: the means of each rival on each bed, and what it costs."""
-    beds = {name: against_rivals(rows) for name, rows in beds.items()}
+    beds, forms = against_rivals(beds), dict.fromkeys(row.baseline for rows in beds.values() for row in rows)
     heads = [f"default − rival, {name}" for name in beds]
     lines = [
         f"| rival | {' | '.join(heads)} | step, of `clip`'s | memory | parameters |",
@@ -93,7 +96,8 @@ def table(beds: Rows, costs: Costs) -> list[str]:
     for rival in dict.fromkeys(row.cell for rows in beds.values() for row in rows):
         found = [_entry(_find(rows, rival, SUMMARY)) for rows in beds.values()]
         lines.append(f"| `{rival}` | {' | '.join([*found, *_cost(costs, rival)])} |")
-    return [*lines, f"| `default` | {' | '.join(['' for _ in beds] + _cost(costs, 'default'))} |"]
+    costly = [form for form in forms if form in costs]
+    return lines + [f"| `{form}` | {' | '.join(['' for _ in beds] + _cost(costs, form))} |" for form in costly]
 
 
 def _find(rows: Sequence[TableRow], cell: str, title: str) -> TableRow | None:
@@ -116,7 +120,7 @@ def _cost(costs: Costs, name: str) -> list[str]:
 
 def picture(beds: Rows, costs: Costs) -> Figure:
     """A panel for each measure, their mean first, and one for the time of a step."""
-    beds = {name: against_rivals(rows) for name, rows in beds.items()}
+    beds = against_rivals(beds)
     every = [row for rows in beds.values() for row in rows]
     rivals = list(dict.fromkeys(row.cell for row in every))
     titles = sorted(dict.fromkeys(row.title for row in every), key=lambda title: title != SUMMARY)

@@ -65,6 +65,7 @@ PUBLISHED: dict[str, Any] = {
     "negatives": "cluster",
     "centroid_negatives": True,
     "rarity": 0.0,
+    "weight_matching": 0.0,
     "weight_image": 0.02,
     "weight_report": 0.2,
     "false_negatives": "soft",

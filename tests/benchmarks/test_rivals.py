@@ -42,10 +42,10 @@ def test_every_rival_is_among_the_recipes(monkeypatch: pytest.MonkeyPatch) -> No
     from objectives.rivals.test_every_rival import RIVALS
 
     found = rivals.recipes("demo")
-    assert {"default", *RIVALS} == set(found)
+    assert {"default", "sentences", *RIVALS} == set(found)
     assert {recipe.objective.dim for recipe in found.values()} == {128}
     read = {name for name, recipe in found.items() if recipe.objective.decoder_width == 64}
-    assert read == {"default", *rivals.DECODERS}
+    assert read == {"default", "sentences", *rivals.DECODERS}
 
 
 def test_the_page_has_a_line_for_each_rival_and_dashes_where_a_study_has_not_got(

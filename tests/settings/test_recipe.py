@@ -191,7 +191,7 @@ def test_something_trains_the_report_encoder():
 def test_released_arithmetic_refuses_switches_that_it_does_not_have():
     released = {
         "arithmetic": "released", "sentence_gradient": 1, "tau": 1, "learn_tau": "false", "duplicates": "false",
-        "false_negatives": "margin", "local": "own_query", "rarity": 0, "bank": "{source: text, reseed: false}",
+        "false_negatives": "margin", "local": "own_query", "rarity": 0, "weight_matching": 0, "bank": "{source: text, reseed: false}",
         "patch_positions": "false", "unit_values": "false",
     }  # fmt: skip
     overrides = [f"objective.{name}={value}" for name, value in released.items()]
@@ -220,7 +220,7 @@ def test_a_margin_is_refused_where_there_is_none(wrong):
 
 
 def test_the_published_form_refuses_switches_of_the_other():
-    for wrong in ("centroid_negatives=false", "rarity=1"):
+    for wrong in ("centroid_negatives=false", "rarity=1", "weight_matching=1"):
         name = wrong.partition("=")[0]
         with pytest.raises(UserError, match=rf"own_query has no such switches: set objective\.{name}="):
             load_recipe("paper-resnet50", [f"objective.{wrong}"])
@@ -306,7 +306,7 @@ def test_a_run_may_go_on_with_other_workers_and_from_other_folders_but_with_no_o
 
 def test_a_run_that_is_older_than_a_setting_stays_what_it_was():
     kept = load_recipe("paper-resnet50").model_dump(mode="json")
-    for name in ("local", "rarity", "centroid_negatives", "patch_positions", "unit_values"):
+    for name in ("local", "rarity", "centroid_negatives", "patch_positions", "unit_values", "weight_matching"):
         del kept["objective"][name]
     del kept["objective"]["bank"]["reseed"]
     assert parse_stored_recipe(kept, "config.yaml") == load_recipe("paper-resnet50")

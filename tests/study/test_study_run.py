@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from cmcgns.cli.app import app
 from cmcgns.common.claim import claimed
 from cmcgns.common.errors import UserError
-from cmcgns.objectives.objective import with_options
+from cmcgns.objectives.objective import read_settings, with_options
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.study import cell, run
 from cmcgns.study.data import fingerprint, study_data
@@ -202,7 +202,7 @@ def test_a_result_that_is_older_than_a_setting_counts(pretended: Path, tmp_path:
 
 def test_options_that_no_recipe_names_are_settings_of_a_result() -> None:
     """Of an objective whose default changes, or that gains an option, since a cell was trained."""
-    now = with_options(load_recipe("demo+rival-gloria")).model_dump(mode="json")
+    now = read_settings(load_recipe("demo+rival-gloria"))
     name, value = next(iter(now["objective"]["options"].items()))
     before = deepcopy(now)
     assert Origin(before, "", []).settings_that_differ(now) == []
@@ -211,6 +211,19 @@ def test_options_that_no_recipe_names_are_settings_of_a_result() -> None:
     before["objective"]["options"] = {}  # as results had it that are older than this
     assert Origin(before, "", []).settings_that_differ(now) == []
     assert before["objective"]["options"] == {}
+
+
+def test_what_an_objective_does_not_read_and_a_name_count_for_nothing_in_a_result() -> None:
+    recipe = load_recipe("demo+rival-gloria")
+    now = read_settings(recipe)
+    assert not now["objective"].keys() & {"weight_report", "bank", "mu"}
+    older = with_options(recipe).model_dump(mode="json")  # as results had it that are older than this
+    older["objective"]["weight_report"], older["name"] = 0.25, "before"
+    assert Origin(older, "", []).settings_that_differ(now) == []
+    own = read_settings(load_recipe("demo"))
+    changed = deepcopy(own)
+    changed["objective"]["weight_report"] = 0.25
+    assert Origin(changed, "", []).settings_that_differ(own) == ["objective.weight_report (0.25, now 1.0)"]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ PUBLISHED = {
     "centroid_negatives": True,
     "reconstruction": "cross_modal",
     "rarity": 0.0,
+    "weight_matching": 0.0,
     "weight_image": 0.02,
     "weight_report": 0.2,
     "false_negatives": "soft",

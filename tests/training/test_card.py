@@ -18,18 +18,18 @@ def test_a_recipe_s_name_is_no_markup(tmp_path):
     [
         (
             [],
-            "L_global, L_report (query_matched, negatives in_batch), "
+            "L_global, L_report (query_matched, negatives in_batch), L_match, "
             "L_re (cross_modal, 50% of the features hidden, pixels rebuilt)",
         ),
         (["objective.weight_report=0", "objective.reconstruction='off'"], "L_global"),
         (
             ["objective.negatives=cluster", "objective.weight_image=0.02"],
             "L_global, L_image, L_report (query_matched, negatives cluster, 96 clusters, false negatives mask), "
-            "L_re (cross_modal, 50% of the features hidden, pixels rebuilt)",
+            "L_match, L_re (cross_modal, 50% of the features hidden, pixels rebuilt)",
         ),
         (
             ["objective.negatives=hard", "objective.weight_reconstruction=0"],
-            "L_global, L_report (query_matched, negatives hard, 96 clusters)",
+            "L_global, L_report (query_matched, negatives hard, 96 clusters), L_match",
         ),
     ],
 )

@@ -47,7 +47,10 @@ def started(prepared: PreparedData, **changes: object) -> PretrainingTask:
 
 @pytest.mark.parametrize(
     "form",
-    [{"local": "own_query", "rarity": 0.0, "bank__source": "cross_modal"}, {"local": "query_matched"}],
+    [
+        {"local": "own_query", "rarity": 0.0, "weight_matching": 0.0, "bank__source": "cross_modal"},
+        {"local": "query_matched"},
+    ],
     ids=["own_query", "query_matched"],
 )
 def test_figures_are_those_of_all_sentences_in_one_batch(

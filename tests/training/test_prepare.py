@@ -201,7 +201,12 @@ def test_batches_say_who_sits_out_and_have_more_than_one_study():
     assert describe_batches(mrm, 1, 1) == "an epoch: 1 batches of 1"
     with pytest.raises(UserError, match=r"near brings hard negatives .* of which objective\.name=mrm has none"):
         describe_batches(load_recipe("demo+rival-mrm", ["training.batches=near"]), 8, 1)
-    published = ("objective.local=own_query", "objective.rarity=0", "objective.bank.source=cross_modal")
+    published = (
+        "objective.local=own_query",
+        "objective.rarity=0",
+        "objective.weight_matching=0",
+        "objective.bank.source=cross_modal",
+    )
     own_image = ("objective.weight_global=0", "objective.sentence_gradient=1", *published)  # other sentences will do
     without = settings("training.batch_size=16", *own_image)
     with pytest.raises(UserError, match=r"studies: 1, which do not fill one batch of 16: set .*batch_size=1,"):

@@ -264,6 +264,7 @@ def test_the_watch_for_host_reads_sees_them(read: Any) -> None:
 PUBLISHED = {
     "local": "own_query",
     "rarity": 0.0,
+    "weight_matching": 0.0,
     "source": "cross_modal",
     "reseed": False,
     "patch_positions": False,

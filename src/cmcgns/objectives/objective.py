@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -97,12 +97,17 @@ class Objective(nn.Module, ABC):
             UserError: unknown keys or wrong types; a setting that it would ignore.
         """
         chosen = settings.model_dump(exclude_defaults=True)
-        if ignored := [f"objective.{name}" for name in chosen if name not in cls.reads | {"name", "options"}]:
+        if ignored := [f"objective.{name}" for name in chosen if name in cls.unread()]:
             raise UserError(
                 f"objective.name={settings.name} does not read {', '.join(ignored)}: leave the default "
                 "(RECIPE+rival-NAME takes an objective into a recipe, without what it does not read)"
             )
         return validated(cls.Options, settings.options, f"objective.options of {settings.name}")
+
+    @classmethod
+    def unread(cls) -> frozenset[str]:
+        """The settings of `objective` that count for nothing."""
+        return frozenset(ObjectiveSettings.model_fields) - cls.reads - {"name", "options"}
 
     @abstractmethod
     def forward(self, model: ImageReportModel, batch: Batch, seed: int) -> tuple[Figures, Figures]:
@@ -242,15 +247,28 @@ def find_objective(settings: ObjectiveSettings) -> type[Objective]:
 
 
 def describe_read(recipe: Recipe) -> str:
-    """Every setting that counts for a recipe, with its meaning; YAML that can be read again.
+    """Every setting that a recipe's objective reads, and all others of it, with their meaning; a recipe in YAML.
 
     Raises:
         UserError: as of :func:`find_objective`.
     """
     kind = find_objective(recipe.objective)
-    unread = set(ObjectiveSettings.model_fields) - kind.reads - {"name", "options"}
-    hidden = {f"objective.{name}" for name in unread}
+    hidden = {f"objective.{name}" for name in kind.unread()}
     return describe_settings(recipe, hidden, {"objective.options": kind.check_options(recipe.objective)})
+
+
+def read_settings(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as it is kept: of its objective every option, and nothing that it does not read.
+
+    So what keeps it follows no default that changes, neither of what counts nor of what does not.
+
+    Raises:
+        UserError: as of :func:`find_objective`.
+    """
+    content = with_options(recipe).model_dump(mode="json")
+    for name in find_objective(recipe.objective).unread():
+        del content["objective"][name]
+    return content
 
 
 def with_options(recipe: Recipe) -> Recipe:

@@ -158,10 +158,11 @@ class ObjectiveSettings(Settings):
     the share of clusters that both reports have, rare ones counting more"""
     weight_image: Weight = 0.0
     """weight of L_image"""
-    weight_report: Weight = 0.5
+    weight_report: Weight = 1.0
     """weight of L_report"""
-    weight_matching: Weight = 0.0
-    """weight of L_match, which compares whole reports by what their sentences see; with query_matched L_report"""
+    weight_matching: Weight = 1.0
+    """weight of L_match, which compares whole reports by what their sentences see; with local=query_matched, and
+    nothing with weight_report 0"""
     weight_reconstruction: Weight = 0.2
     """weight of L_re, in Stage II"""
     sentence_gradient: Fraction = 0.0
@@ -414,8 +415,6 @@ class Recipe(Settings):
     def _fits_local(self) -> None:
         """What only one form of L_report has."""
         objective = self.objective
-        if objective.weight_matching and not objective.weight_report:
-            raise ValueError("objective.weight_matching needs objective.weight_report, which is 0: leave it 0 too")
         if not objective.weight_matching and (
             changed := objective.model_dump(include=_OF_MATCHING, exclude_defaults=True)
         ):

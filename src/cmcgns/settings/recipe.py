@@ -52,12 +52,17 @@ def parse_stored_recipe(settings: Any, source: str) -> Recipe:
     Raises:
         UserError: as :func:`parse_recipe`.
     """
-    return parse_recipe(merge(_BEFORE, settings), source)
+    return parse_recipe(_with_younger(settings), source)
 
 
 def completed(settings: Any) -> Any:
     """Settings as something made from them kept them, unchecked; those that are younger as they were in effect."""
-    return _with_defaults(merge(_BEFORE, settings))
+    return _with_defaults(_with_younger(settings))
+
+
+def _with_younger(settings: Any) -> Any:
+    published = settings.get("objective", {}).get("name", ObjectiveSettings().name) == ObjectiveSettings().name
+    return merge(_BEFORE, settings) if published else settings
 
 
 # What was done before a setting existed is what its default does, but for these.
@@ -68,6 +73,7 @@ _BEFORE = {
         "bank": {"reseed": False},
         "patch_positions": False,
         "unit_values": False,
+        "weight_matching": 0.0,
     }
 }
 
@@ -79,11 +85,15 @@ _KEEP = "keep"  # of a recipe laid over another: what it takes of that one's obj
 
 
 def _refuse_idle(objective: ObjectiveSettings, before: Any, overrides: Sequence[str]) -> None:
-    """Overrides of clusters where there are none, unless these are turned off by name.
+    """Overrides of L_match without L_report, and of clusters where there are none, unless turned off by name.
 
     In a file such settings may stand: they wait for the switch. With `own_query` some of them have to be named.
     """
     named = {override.partition("=")[0].strip() for override in overrides}
+    if "objective.weight_matching" in named and objective.weight_matching and not objective.weight_report:
+        raise UserError(
+            "objective.weight_matching needs objective.weight_report, which is 0: leave it out, or set both"
+        )
     waits = objective.name == "cm-cgns" and objective.local != "own_query" and objective.negatives == "in_batch"
     if not named or not waits or "objective.negatives" in named:
         return

@@ -8,6 +8,7 @@ from typing import Any
 
 from cmcgns.common.errors import UserError, did_you_mean, shortened
 from cmcgns.evaluation.protocols import EvaluationProtocol
+from cmcgns.objectives.objective import read_settings
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import with_free_settings
 from cmcgns.study.settings import CellSettings, JudgeSettings, MeasureSettings, StudySettings
@@ -34,8 +35,8 @@ class Job:
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """The recipe, in which settings that change nothing of what is learned are as by default."""
-        return with_free_settings(self.recipe, Recipe()).model_dump(mode="json")
+        """The recipe, in which settings that change nothing of what is learned are as by default, its name too."""
+        return read_settings(with_free_settings(self.recipe, Recipe()).model_copy(update={"name": Recipe().name}))
 
 
 @dataclass(frozen=True)

@@ -90,13 +90,15 @@ class Origin:
         """What other settings a recipe has, as text; empty if there are none.
 
         A setting that the recipe lacks, because it is younger than the result, was as it is when nobody states it.
+        One that the objective does not read, and the recipe's name, count for nothing.
         """
         before = completed(self.recipe)
         own, other = before["objective"], recipe["objective"]
         if own["name"] == other["name"]:
-            named = ObjectiveSettings(name=own["name"])
-            own["options"] = find_objective(named).Options().model_dump(mode="json") | own["options"]
-        return list(differences(before, recipe))
+            kind = find_objective(ObjectiveSettings(name=own["name"]))
+            own["options"] = kind.Options().model_dump(mode="json") | own["options"]
+            before["objective"] = {name: value for name, value in own.items() if name not in kind.unread()}
+        return list(differences(before | {"name": recipe["name"]}, recipe))
 
 
 @dataclass(frozen=True)

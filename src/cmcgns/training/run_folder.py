@@ -22,6 +22,7 @@ from cmcgns.common.safe_text import markdown_text
 from cmcgns.common.stored import read_json
 from cmcgns.common.version import VERSION
 from cmcgns.data.images.place import RESAMPLING
+from cmcgns.objectives.objective import read_settings
 from cmcgns.settings.config import ObjectiveSettings, Recipe
 from cmcgns.settings.recipe import parse_stored_recipe
 from cmcgns.settings.yaml import read_mapping_file
@@ -102,7 +103,7 @@ class RunFolder:
             "channels": recipe.image_encoder.channels,
         }
         write_json(self.preprocess, preprocess)
-        write_text(self.config, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+        write_text(self.config, yaml.safe_dump(read_settings(recipe), sort_keys=False))
 
     def read_recipe(self) -> Recipe:
         """The settings of the run.
@@ -209,7 +210,7 @@ def _parts(objective: ObjectiveSettings) -> str:
         clusters = f", {objective.bank.clusters} clusters" if objective.negatives != "in_batch" else ""
         treatment = f", false negatives {objective.false_negatives}" if objective.negatives == "cluster" else ""
         parts.append(f"L_report ({objective.local}, negatives {objective.negatives}{clusters}{treatment})")
-    parts += ["L_match"] if objective.weight_matching else []
+        parts += ["L_match"] if objective.weight_matching else []
     if objective.reconstruction != "off" and objective.weight_reconstruction:
         hidden = f"{objective.mask_ratio:.0%} of the {objective.mask} hidden"
         parts.append(f"L_re ({objective.reconstruction}, {hidden}, {objective.target} rebuilt)")

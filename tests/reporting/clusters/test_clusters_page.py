@@ -211,7 +211,7 @@ def test_a_table_without_labels_and_a_run_without_a_log(run: Path, data: Path, t
 
 def test_the_published_form_assigns_by_the_sentence_itself(data: Path, tmp_path: Path) -> None:
     changes = ("objective.local=own_query", "objective.false_negatives=soft", "objective.bank.source=cross_modal",
-               "objective.rarity=0", "alignment.epochs=1")  # fmt: skip
+               "objective.rarity=0", "objective.weight_matching=0", "alignment.epochs=1")  # fmt: skip
     run = pretrain(load_recipe("demo", (*TINY, *changes)), data, tmp_path / "run", quiet=True)
     page = write_clusters(run, data, tmp_path / "out").read_text("utf-8")
     assert "a sentence is assigned by the sentence&#39;s own vector z1" in page
@@ -222,7 +222,7 @@ def test_the_published_form_assigns_by_the_sentence_itself(data: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [("negatives: cluster", "negatives: in_batch"), ("weight_report: 0.5", "weight_report: 0.0")]
+    ("before", "after"), [("negatives: cluster", "negatives: in_batch"), ("weight_report: 1.0", "weight_report: 0.0")]
 )
 def test_a_run_without_clusters_is_refused(run: Path, data: Path, tmp_path: Path, before: str, after: str) -> None:
     other = shutil.copytree(run, tmp_path / "run")

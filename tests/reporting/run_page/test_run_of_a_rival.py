@@ -12,6 +12,7 @@ from cmcgns.reporting.clusters.bank import lacks_bank
 from cmcgns.reporting.run_page.report import overview_panels, write_run_page
 from cmcgns.reporting.run_page.training import panels_of
 from cmcgns.settings.recipe import load_recipe
+from cmcgns.settings.yaml import read_mapping_file
 from cmcgns.training.journal import read_metrics
 from cmcgns.training.pretrain import pretrain
 from reporting.run_page.test_report import TINY, section
@@ -57,6 +58,14 @@ def test_a_page_about_mrm_claims_no_joint_space_and_no_part_of_the_method(
 def test_the_overview_of_a_rival_draws_its_terms_under_their_own_names(mrm: Path) -> None:
     panels = overview_panels(read_metrics(mrm / "metrics.jsonl"), published=False, count=3)
     assert [panel.title for panel in panels] == ["Total loss", "image", "report"]
+
+
+def test_a_run_keeps_of_its_objective_what_it_reads(mrm: Path) -> None:
+    """So that a default of the method which changes later leaves runs of rivals as they are."""
+    kept = read_mapping_file(mrm / "config.yaml")["objective"]
+    assert kept.keys() == {"name", "options", "dim", "decoder_width", "target_scale"}
+    assert kept["options"]["mask_ratio"] == 0.75
+    assert cmcgns.load(mrm).recipe.objective.name == "mrm"
 
 
 def test_no_recall_is_measured_in_a_space_that_nothing_trains(mrm: Path) -> None:
