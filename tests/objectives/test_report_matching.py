@@ -125,7 +125,10 @@ def test_order_of_studies_does_not_matter() -> None:
     ("changes", "message"),
     [
         (["objective.weight_matching=1", "objective.weight_report=0"], "matching needs .*weight_report, which"),
-        (["objective.weight_matching=0", "objective.matching_tau=0.2"], "matching_tau has no meaning with weight_matching 0"),
+        (
+            ["objective.weight_matching=0", "objective.matching_tau=0.2"],
+            "matching_tau has no meaning with weight_matching 0",
+        ),
         (
             ["objective.local=own_query", "objective.rarity=0", "objective.bank.source=text",
              "objective.weight_matching=1"],

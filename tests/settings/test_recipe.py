@@ -191,8 +191,8 @@ def test_something_trains_the_report_encoder():
 def test_released_arithmetic_refuses_switches_that_it_does_not_have():
     released = {
         "arithmetic": "released", "sentence_gradient": 1, "tau": 1, "learn_tau": "false", "duplicates": "false",
-        "false_negatives": "margin", "local": "own_query", "rarity": 0, "weight_matching": 0, "bank": "{source: text, reseed: false}",
-        "patch_positions": "false", "unit_values": "false",
+        "false_negatives": "margin", "local": "own_query", "rarity": 0, "bank": "{source: text, reseed: false}",
+        "patch_positions": "false", "unit_values": "false", "weight_matching": 0,
     }  # fmt: skip
     overrides = [f"objective.{name}={value}" for name, value in released.items()]
     load_recipe("default", overrides)
@@ -263,6 +263,13 @@ def test_an_empty_file_is_the_default(tmp_path):
     path = tmp_path / "mine.yml"
     path.write_text("# nothing\n")
     assert load_recipe(str(path)) == Recipe()
+
+
+def test_a_rival_s_settings_are_looked_up_where_they_are_listed():
+    with pytest.raises(UserError, match=r"double_softmax is no setting\. `cmcgns recipes rival-gloria` shows all"):
+        load_recipe("demo+rival-gloria", ["objective.double_softmax=true"])
+    with pytest.raises(UserError, match=r"no recipe clip: .* Did you mean rival-clip\?"):
+        load_recipe("demo+clip")
 
 
 def test_unknown_recipes_name_the_nearest(tmp_path):

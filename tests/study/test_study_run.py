@@ -104,6 +104,9 @@ def test_dry_run_tells_and_does_nothing(pretended: Path, tmp_path: Path) -> None
     lines = list(describe_study(plan, out, OPTIONS))
     assert "  global: objective.weight_report=0; seeds 0, 1 to do" in lines
     assert not out.exists()
+    blind = [{"name": "full"}, {"name": "global", "set": ["objective.mu=2"], "without": ["retrieval/v1"]}]
+    lines = list(describe_study(plan_of(tmp_path, cells=blind), out, OPTIONS))
+    assert "  global: objective.mu=2; without retrieval/v1; seeds 0, 1 to do" in lines
     run_study(plan, out, StudyOptions(cells=("full",), accelerator="cpu"))
     (out / "results" / "full-seed-1.json").unlink()
     lines = list(describe_study(plan, out, OPTIONS))

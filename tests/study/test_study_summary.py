@@ -193,6 +193,13 @@ def test_a_single_seed_that_both_have_is_noted_in_it_too(tmp_path: Path) -> None
     assert (row.seeds, row.note) == (1, "interval over patients alone: a single seed")
 
 
+def test_a_baseline_that_has_none_of_the_measures_is_refused(tmp_path: Path) -> None:
+    alone = [{"protocol": "retrieval/v1", "measure": "report_to_image_r@10", "title": "R@10"}]
+    assert plan_of(tmp_path, cells=THREE, baseline="global", measures=alone, summary=[])
+    with pytest.raises(UserError, match=r"baseline: blind has none of the measures \(see its `without`\)"):
+        plan_of(tmp_path, cells=THREE, baseline=["global", "blind"], measures=alone, summary=[])
+
+
 def test_without_spread_there_is_no_standardised_difference(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, cells=[{"name": "full"}, THREE[1]], seeds=[0], summary=BOTH)
     results = hand_made(plan, {cell: pairs[:1] for cell, pairs in VALUES.items()})

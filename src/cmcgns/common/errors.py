@@ -33,7 +33,14 @@ def first_of(items: Sequence[T], most: int, say: Callable[[T], str] = str) -> li
     return [say(item) for item in items[:most]] + ([f"and {rest:,} more"] if rest > 0 else [])
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like a wrong one, or holds it; empty where none does."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1) or [each for each in names if len(name) > 2 and name in each]
+    return near[0] if near else ""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The known name that is most like a wrong one, as the end of a message; empty where none is near."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f" Did you mean {near[0]}?" if near else ""
+    """The known name that is nearest to a wrong one, as the end of a message; empty where none is near."""
+    near = nearest(name, known)
+    return f" Did you mean {near}?" if near else ""

@@ -6,6 +6,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
+from cmcgns.common.errors import UserError, one_line
+
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=type[Any])
 
@@ -41,4 +43,7 @@ class Registry(Generic[T]):
 @cache
 def _import_all(package: str) -> None:
     for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}."):
-        import_module(module.name)  # which registers what it holds
+        try:
+            import_module(module.name)  # which registers what it holds
+        except Exception as error:  # of a file that somebody has added; everything else would stop with a traceback
+            raise UserError(f"{module.name} cannot be imported: {type(error).__name__}: {one_line(error)}") from error

@@ -43,7 +43,14 @@ def parse_recipe(settings: Any, source: str) -> Recipe:
     Raises:
         UserError: one line for every offending key.
     """
-    return validated(Recipe, _with_defaults(settings), f"recipe {source}", "cmcgns recipes default")
+    return validated(Recipe, _with_defaults(settings), f"recipe {source}", f"cmcgns recipes {_shown_by(settings)}")
+
+
+def _shown_by(settings: Any) -> str:
+    """The recipe of the package whose text has every setting of the objective, a rival's own ones too."""
+    objective = settings.get("objective") if isinstance(settings, dict) else None
+    rival = f"rival-{objective.get('name')}" if isinstance(objective, dict) else ""
+    return rival if rival in list_recipes() else "default"
 
 
 def parse_stored_recipe(settings: Any, source: str) -> Recipe:

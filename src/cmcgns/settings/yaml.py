@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cmcgns.common.errors import MOST_QUOTED, UserError, did_you_mean, first_of, shortened
+from cmcgns.common.errors import MOST_QUOTED, UserError, did_you_mean, first_of, nearest, shortened
 from cmcgns.common.files import explain
 from cmcgns.common.packaged import packaged_names, packaged_text
 
@@ -189,11 +189,14 @@ def _explain(detail: dict[str, Any], model: type[BaseModel], command: str) -> st
     if detail["type"] == "extra_forbidden":
         keys = known_keys(model)
         keys += sorted({known.rpartition(".")[0] for known in keys if "." in known})  # groups, as `objective.bank`
-        same_name = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
-        group = key.rpartition(".")[0]
-        beside = ", ".join(known for known in keys if known.rpartition(".")[0] == group)
-        every = f" `{command}` shows all of them." if command else f" There are {beside or 'none'}."
-        return f"{key} is no setting.{did_you_mean(same_name[0] if same_name else key, keys) or every}"
+        group, dot, last = key.rpartition(".")
+        beside = [known for known in keys if known.rpartition(".")[0] == group]
+        # The name alone is compared with those of its group: with the group before them all of these are alike.
+        near = nearest(last, [known.removeprefix(group + dot) for known in beside])
+        elsewhere = [known for known in keys if known.rpartition(".")[2] == last]
+        meant = group + dot + near if near else next(iter(elsewhere), "")
+        every = f" `{command}` shows all of them." if command else f" There are {', '.join(beside) or 'none'}."
+        return f"{key} is no setting.{f' Did you mean {meant}?' if meant else every}"
     if detail["type"] in ("model_type", "dict_type"):
         detail["msg"] = "a group of settings (a mapping) is expected"
     if detail["type"] == "invalid_key":

@@ -56,6 +56,7 @@ def load_plan(study: str) -> Plan:
     _refuse_twice((("measures: title", title) for title in titles), where)
     for title in settings.summary:
         refuse_unknown("summary", title, titles, where)
+    _check_baselines(settings, cells, columns, where)
     return Plan(settings, tuple(cells), tuple(jobs), judging, columns)
 
 
@@ -135,6 +136,18 @@ def _check_judging(cell: CellSettings, judging: Sequence[Judging], objective: Ob
         name, reason = next(iter(lacking.items()))
         without = ", ".join([*cell.without, *lacking])
         raise UserError(f"{where}: {name} cannot be done: {reason}; give the cell `without: [{without}]`")
+
+
+def _check_baselines(
+    settings: StudySettings, cells: Sequence[CellSettings], columns: Sequence[MeasureSettings], where: str
+) -> None:
+    """Raise where a baseline has none of the measures: nothing could be compared with it."""
+    by_name = {cell.name: cell for cell in cells}
+    for name in settings.baseline:
+        if all(column.protocol in by_name[name].without for column in columns):
+            raise UserError(
+                f"{where}: baseline: {name} has none of the measures (see its `without`): name another cell"
+            )
 
 
 def _recipe(settings: StudySettings, cell: CellSettings, where: str) -> Recipe:

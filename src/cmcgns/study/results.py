@@ -110,7 +110,7 @@ class Result:
         seed: of the training.
         key: hash of what it was made from.
         made_from: the same at length.
-        seconds: of training; of parts that were killed nothing is known.
+        seconds: of training, by the clock on the wall; of parts that were killed nothing is known.
         parameters: of encoders and objective.
         figures: all over all classes.
     """

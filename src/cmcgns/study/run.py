@@ -185,8 +185,9 @@ def describe_study(plan: Plan, out: Path, options: StudyOptions) -> Iterator[str
                 states.setdefault(_state(plan, out, job), []).append(str(job.seed))
         if states:
             about = " ".join([*([f"recipe {cell.recipe}"] if cell.recipe else []), *cell.set])
+            without = f"; without {', '.join(cell.without)}" if cell.without else ""
             seeds = "; ".join(f"seeds {', '.join(seeds)} {state}" for state, seeds in states.items())
-            yield f"  {cell.name}: {about or 'nothing differs'}; {seeds}"
+            yield f"  {cell.name}: {about or 'nothing differs'}{without}; {seeds}"
     for each in plan.judging:
         shares = ", ".join(f"{share:g} %" for share in each.protocol.fractions) if each.protocol.learns else ""
         yield f"  judged by {each.protocol.id} {shares}".rstrip()

@@ -423,4 +423,5 @@ def test_maps_of_phrases_are_the_gates_of_sentences() -> None:
     queries = objective.queries(features.sentences[0])
     torch.testing.assert_close(objective.reader.weights(features.patches, queries).transpose(1, 2), gates)
     assert not objective.lacks_map("attention")
+    assert objective.lacks_map("gated") == "the run has objective.name prior (maps that it trains: pooled, attention)"
     assert all(objective.lacks_map(kind) for kind in ("patches", "gated", "joint"))

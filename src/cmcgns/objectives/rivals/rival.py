@@ -36,9 +36,11 @@ class Rival(Objective):
 
     def lacks_map(self, kind: MapKind) -> str:
         """That no loss of it trains such a map."""
-        if kind in self.map_kinds and (kind != "pooled" or self.uses_globals):
+        trained = [each for each in self.map_kinds if each != "pooled" or self.uses_globals]
+        if kind in trained:
             return ""
-        return f"the run has objective.name {self.settings.name}"
+        others = f" (maps that it trains: {', '.join(trained)})" if trained else ""
+        return f"the run has objective.name {self.settings.name}{others}"
 
 
 class AttentiveRival(Rival):
