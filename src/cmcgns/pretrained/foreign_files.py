@@ -169,7 +169,7 @@ def _image_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
     first, second = folder / "preprocessor_config.json", folder / "processor_config.json"
     if not first.is_file() and not second.is_file():
         raise UserError(f"{first} is missing: it says how images are prepared; save the image processor too")
-    said = [(first, read_settings(first))] if first.is_file() else []
+    said: list[tuple[Path, Any]] = [(first, read_settings(first))] if first.is_file() else []
     if second.is_file():
         said.append((second, read_settings(second).get("image_processor")))
     for file, content in said:
@@ -202,7 +202,7 @@ def _statistics(content: Mapping[str, Any], file: Path, channels: int) -> tuple[
     if content.get("do_rescale") is False:
         white = float(_WHITE)
     elif (factor := content.get("rescale_factor")) is not None:
-        (stated,) = _numbers([factor], file, "rescale_factor", 1, lowest=1e-6)
+        (stated,) = _numbers(factor, file, "rescale_factor", 1, lowest=1e-6)
         white = 1.0 if math.isclose(_WHITE * stated, 1, rel_tol=1e-6) else _WHITE * stated
     mean, std = (0.0,) * channels, (1.0,) * channels
     if content.get("do_normalize") is not False:
@@ -212,7 +212,7 @@ def _statistics(content: Mapping[str, Any], file: Path, channels: int) -> tuple[
 
 
 def _numbers(stated: Any, file: Path, key: str, count: int, lowest: float = -1e6) -> tuple[float, ...]:
-    numbers = stated if isinstance(stated, list) else []
+    numbers = stated if isinstance(stated, list) else [stated]
     fits = all(type(each) in (int, float) and lowest <= each <= 1e6 for each in numbers)  # NaN is not either
     if len(numbers) != count or not fits:
         above = ", above 0" if lowest > 0 else ""
