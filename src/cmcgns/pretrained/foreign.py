@@ -229,7 +229,10 @@ def _try(pair: ForeignPair, images: Tensor, folder: Path) -> None:
     try:
         image, text = pair.embed_tensors(images), pair.encode_texts(["No finding."])[0]
     except Exception as error:  # of towers that do not give what was asked for
-        raise UserError(f"{folder}: it opens, but does not take an image and a text: {one_line(error)}") from error
+        raise UserError(
+            f"{folder}: its model opens, but does not take an image and a text; fetch config.json again, or undo "
+            f"what was edited ({one_line(error)})"
+        ) from error
     if image.shape != tuple(text.shape):
         raise UserError(
             f"{folder}: config.json makes {image.shape[1]} numbers of an image and {text.shape[1]} of a text, which "

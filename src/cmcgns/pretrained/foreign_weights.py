@@ -16,6 +16,7 @@ from cmcgns.pretrained.foreign_files import check_kinds, entries, read_settings
 _NAMED = 3  # tensors that a message names
 _FRACTIONS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _PLACES = ("position_ids", "token_type_ids")  # whole numbers that old files hold, which nothing reads
+_ATTENTION = "sdpa"  # a folder may name another, which would be fetched
 _MOST = 2  # how many times the numbers of its weights a model may hold
 
 
@@ -25,35 +26,44 @@ def load_model(folder: Path) -> Any:
     Raises:
         UserError: files that are missing, do not fit, or ask for what is not done here.
     """
-    from transformers import AutoConfig, AutoModel
-
     file = folder / "config.json"
     settings = read_settings(file)
     check_kinds(settings, file)
     tensors = read_state_dict(folder)
     _check_fractions(tensors, folder)
     _check_counts(settings, file, len(tensors))
-    attention = {"attn_implementation": "sdpa"}  # a folder may name another, which would be fetched
-    try:
-        # nothing is fetched: local_files_only
-        config = AutoConfig.from_pretrained(  # nosec B615
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
-        with torch.device("meta"):
-            plan: Any = AutoModel.from_config(config, **attention)
-    except Exception as error:  # whatever the library raises of settings that do not fit together
-        raise UserError(f"{file}: transformers cannot build this model: {one_line(error)}") from error
+    plan = _without_memory(file)
     _check_size(plan, tensors, folder)
     try:
         model, report = type(plan).from_pretrained(
-            None, config=config, state_dict=tensors, dtype=torch.float32, ignore_mismatched_sizes=True,
-            output_loading_info=True, **attention,
+            None, config=plan.config, state_dict=tensors, dtype=torch.float32, ignore_mismatched_sizes=True,
+            output_loading_info=True, attn_implementation=_ATTENTION,
         )  # fmt: skip
-    except Exception as error:  # as above, of weights
-        raise UserError(f"{folder}: transformers cannot load its weights: {one_line(error)}") from error
+    except Exception as error:  # whatever the library raises of weights that do not fit
+        raise UserError(
+            f"{folder}: transformers cannot load its weights; fetch or save them again ({one_line(error)})"
+        ) from error
     _drop_unread(model)
     _check_weights(model, report, folder)
     return model.eval()
+
+
+def _without_memory(file: Path) -> Any:
+    """The model that a `config.json` describes, with shapes and without numbers."""
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        # nothing is fetched: local_files_only
+        config = AutoConfig.from_pretrained(  # nosec B615
+            str(file.parent), local_files_only=True, trust_remote_code=False
+        )
+        with torch.device("meta"):
+            return AutoModel.from_config(config, attn_implementation=_ATTENTION)
+    except Exception as error:  # whatever the library raises of settings that do not fit together
+        raise UserError(
+            f"{file}: transformers cannot build this model; fetch the file again, or undo what was edited "
+            f"({one_line(error)})"
+        ) from error
 
 
 def has_text(model: Any) -> bool:
