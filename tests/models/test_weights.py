@@ -293,6 +293,12 @@ def test_values_that_are_no_weights(tmp_path, resnet, value, message):
         load_image_weights(empty_body(), tmp_path / "w.pth", channels=3)
 
 
+def test_a_variance_below_zero_is_refused(tmp_path, resnet):
+    torch.save(dict(resnet.state_dict()) | {"bn1.running_var": torch.full((64,), -0.5)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"bn1\.running_var is below 0"):
+        load_image_weights(empty_body(), tmp_path / "w.pth", channels=3)
+
+
 def test_an_optimiser_alone_holds_no_weights(tmp_path, resnet):
     optimiser = torch.optim.Adam(resnet.parameters())
     torch.save({"optimizer": optimiser.state_dict(), "epoch": 3}, tmp_path / "w.pth")

@@ -1,6 +1,5 @@
 """Weights of other programs: towers as transformers gives them, maps, scores, and what is refused."""
 
-import json
 import math
 from functools import partial
 from pathlib import Path
@@ -17,47 +16,13 @@ from typer.testing import CliRunner
 
 from cmcgns.cli.app import app
 from cmcgns.common.errors import UserError
-from cmcgns.data.reports.tokenizer import train_tokenizer
 from cmcgns.evaluation.encoder import FrozenEncoder
 from cmcgns.evaluation.open_encoder import open_encoder
 from cmcgns.phantom import write_dataset
 from cmcgns.pretrained.foreign import ForeignPair, pool_alone
+from support.foreign import TEXTS, change_json, folder_of
 
-VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 5, "num_attention_heads": 2}
-VISION |= {"image_size": 32, "patch_size": 8}
-TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-TEXT |= {"vocab_size": 80, "max_position_embeddings": 24, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 KINDS = ("clip", "siglip", "dual")
-TEXTS = ["No pleural effusion.", "There is a large left pleural effusion.", "The heart is large."]
-
-
-def model_of(kind: str) -> Any:
-    torch.manual_seed(3)
-    if kind == "clip":
-        return transformers.CLIPModel(
-            transformers.CLIPConfig(vision_config=VISION, text_config=TEXT, projection_dim=12)
-        )
-    if kind == "siglip":
-        return transformers.SiglipModel(transformers.SiglipConfig(vision_config=VISION, text_config=TEXT))
-    if kind == "dual":
-        towers = transformers.ViTConfig(**VISION), transformers.BertConfig(**TEXT)
-        config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(*towers, projection_dim=12)
-        return transformers.VisionTextDualEncoderModel(config)
-    return transformers.Dinov2Model(transformers.Dinov2Config(**VISION))
-
-
-def folder_of(kind: str, folder: Path, **processor: Any) -> Path:
-    """A saved model with its tokenizer and image processor."""
-    model = model_of(kind)
-    with torch.no_grad():
-        for parameter in model.parameters():  # a fresh head is nearly 0, and its layers are hardly told apart
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    if kind != "dinov2":
-        train_tokenizer(TEXTS, 80).save_pretrained(folder)
-    said = {"size": {"height": 32, "width": 32}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.25]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(said | processor))
-    return folder
 
 
 def opened(kind: str, folder: Path) -> tuple[FrozenEncoder, ForeignPair]:
@@ -176,25 +141,32 @@ def test_a_pair_is_judged_by_everything_that_needs_text(tmp_path: Path) -> None:
     assert "weights of another program have a global score alone" in " ".join(answer.output.split())
 
 
-def with_setting(folder: Path, **settings: Any) -> None:
-    """Of the tokenizer's."""
-    file = folder / "tokenizer_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+def set_tokenizer(folder: Path, **settings: Any) -> None:
+    change_json(folder / "tokenizer_config.json", **settings)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "preprocessor_config.json is missing"),
-        (lambda folder: (folder / "preprocessor_config.json").write_text("[]"), "does not say size"),
+        (lambda folder: (folder / "preprocessor_config.json").write_text("[]"), "settings are a JSON object"),
         (lambda folder: (folder / "preprocessor_config.json").write_text('{"size": 32}'), "image_mean"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "transformers cannot open it"),
-        (lambda folder: (folder / "config.json").unlink(), "transformers cannot open it"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "a folder without a weights file"),
+        (lambda folder: (folder / "config.json").unlink(), "config.json: cannot be read"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "its tokenizer cannot be opened"),
         (lambda folder: [file.unlink() for file in folder.glob("tokenizer*")], "its tokenizer knows no word piece"),
-        (partial(with_setting, pad_token=None), "its tokenizer names no pad_token"),
-        (partial(with_setting, model_max_length="many"), "its tokenizer has model_max_length 'many', no count"),
-        (partial(with_setting, model_max_length=0), "its tokenizer has model_max_length 0, no count"),
+        (
+            partial(set_tokenizer, pad_token=None),
+            "its tokenizer names no pad_token",
+        ),
+        (
+            partial(set_tokenizer, model_max_length="many"),
+            "its tokenizer has model_max_length 'many', no count",
+        ),
+        (
+            partial(set_tokenizer, model_max_length=0),
+            "its tokenizer has model_max_length 0, no count",
+        ),
     ],
 )
 def test_what_is_missing_is_named(change: Any, said: str, tmp_path: Path) -> None:
@@ -229,23 +201,9 @@ def test_weights_that_are_not_all_there_are_refused(change: Any, said: str, tmp_
         open_encoder(f"transformers:{tmp_path}")
 
 
-def test_a_pooler_that_is_not_used_may_be_missing(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    transformers.ViTForImageClassification(transformers.ViTConfig(**VISION)).save_pretrained(tmp_path)
-    said = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
-    assert open_encoder(f"transformers:{tmp_path}").image_size == 32
-
-
 def test_other_refusals(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder; `hf download"):
         open_encoder(f"transformers:{tmp_path / 'none'}")
-    folder = folder_of("clip", tmp_path / "small", size={"shortest_edge": 32}, crop_size=24)
+    folder = folder_of("clip", tmp_path / "clip")
     with pytest.raises(UserError, match="says size and normalisation"):
         open_encoder(f"transformers:{folder}", image_size=64)
-    assert open_encoder(f"transformers:{folder}").image_size == 24  # what is cropped; positions are interpolated
-    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1])
-    transformers.ResNetModel(config).save_pretrained(tmp_path / "resnet")
-    (tmp_path / "resnet" / "preprocessor_config.json").write_text((folder / "preprocessor_config.json").read_text())
-    with pytest.raises(UserError, match="states no patch_size"):
-        open_encoder(f"transformers:{tmp_path / 'resnet'}")

@@ -7,6 +7,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 MOST_QUOTED = 200  # characters of the input that a message repeats
+_CODE = "it asks for code of its own, which is not run; save it as one of the library's own classes"
+_ADVICE = {
+    "trust_remote_code": _CODE,
+    "custom code": _CODE,
+    "weights_only": "it holds more than tensors, and their code is not run; save tensors alone, best as .safetensors",
+}
 
 
 class UserError(ValueError):
@@ -17,8 +23,15 @@ class UserError(ValueError):
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, in one line of at most 300 characters; its type where it says nothing."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """What an error says, in one line of at most 300 characters; its type where it says nothing.
+
+    Libraries that refuse to run a stranger's code say how to run it all the same: that advice is not passed on.
+    """
+    text = " ".join(str(error).split())
+    for sign, said in _ADVICE.items():
+        if sign in text:
+            return said
+    return text[:300] or type(error).__name__
 
 
 def shortened(text: object, most: int = MOST_QUOTED) -> str:

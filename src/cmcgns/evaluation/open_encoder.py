@@ -51,9 +51,7 @@ def open_encoder(
     name, at, file = rest.partition("@")
     if kind == "transformers":
         if normalise or image_size or prefix:
-            raise UserError(
-                f"{text}: its preprocessor_config.json says size and normalisation; leave those options out"
-            )
+            raise UserError(f"{text}: its image processor says size and normalisation; leave those options out")
         return _from_transformers(expanded(rest))
     is_run = is_folder(rest) and kind != "imagenet"
     if prefix and (is_run or kind or not at):

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from cmcgns.common.errors import UserError, one_line
 from cmcgns.common.files import expanded
-from cmcgns.data.reports.tokenizer import without_advice
 from cmcgns.models.freeze import freeze_unreached
 from cmcgns.settings.config import ReportEncoderSettings
 
@@ -192,10 +191,10 @@ def _from_pretrained(name: str, auto_model: Any) -> tuple[Any, set[str]]:
             "them once more, as .safetensors"
         ) from error
     except SafetensorError as error:
-        raise UserError(f"report_encoder.name: the weights of {name} cannot be read: {error}") from error
+        raise UserError(f"report_encoder.name: the weights of {name} cannot be read: {one_line(error)}") from error
     except (OSError, ValueError) as error:
         raise UserError(
             f"report_encoder.name: {name} is neither a folder with a transformers model nor a hub name that can "
-            f"be reached from here; use a local folder, or `random`. ({without_advice(error)})"
+            f"be reached from here; use a local folder, or `random`. ({one_line(error)})"
         ) from error
     return body, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}

@@ -68,6 +68,8 @@ def load_image_weights(body: nn.Module, path: Path, channels: int, prefix: str =
     for key, value in found.tensors.items():
         if not value.float().isfinite().all():
             raise UserError(f"{path}: {key} holds NaN or infinite values; the training that wrote it had failed")
+        if key.endswith("running_var") and bool((value.float() < 0).any()):
+            raise UserError(f"{path}: {key} is below 0, which no variance is; the file is damaged or was edited")
     body.load_state_dict(found.tensors)
     _report(found, tensors, path)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmcgns.common.errors import UserError, first_of, one_line
+from cmcgns.common.errors import UserError, one_line, shortened
 from cmcgns.models.image_encoder import ImageEncoder
 from cmcgns.models.report_encoder import positions
 from cmcgns.objectives.objective import By, MapKind
 from cmcgns.pretrained.arguments import check_texts
 from cmcgns.pretrained.embed import BATCH, Floats
+from cmcgns.pretrained.foreign_files import Preprocessing, read_preprocessing, read_settings, square_side
+from cmcgns.pretrained.foreign_weights import has_text, load_model
 from cmcgns.pretrained.model import Pretrained
 from cmcgns.settings.config import DataSettings, Recipe
 from cmcgns.training.joint_scores import JointScores
 
 logger = logging.getLogger(__name__)
-_CONFIG_BYTES = 2**20
-_NAMED = 3  # tensors that a message names
-_UNREAD = ("pooler.", "embeddings.mask_token")  # of an image tower alone: what its patches do not need
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What `preprocessor_config.json` of a folder says.
-
-    Attributes:
-        size: side of the input in pixels.
-        mean, std: of each channel, for pixels in [0, 1].
-    """
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def resize(self) -> int:
-        """Long side of an image before the crop to `size`: 256 for 224, as for timm's models."""
-        return round(256 * self.size / 224)
 
 
 class ForeignPair(Pretrained):
@@ -161,26 +139,40 @@ class TransformersBody(nn.Module):
     """A vision tower such as CLIP's, SigLIP's, ViT or DINOv2, whose tokens are taken without its class token.
 
     Args:
-        vision: a transformers module that takes `pixel_values`; its configuration states a patch size.
+        vision: a transformers module that takes `pixel_values`.
+        file: its configuration, for messages.
 
     Attributes:
         depth: how many blocks it has.
+        channels: of the images, 1 or 3.
+        own_size: side of the images that it takes; None: of any.
 
     Raises:
-        UserError: no patch size or no blocks, as of a convolutional network.
+        UserError: patches that are no squares, no blocks, or images that gray ones cannot be made to.
     """
 
-    def __init__(self, vision: Any) -> None:
+    def __init__(self, vision: Any, file: Path) -> None:
         super().__init__()
-        self.vision = vision
-        patch, depth = (getattr(vision.config, name, None) for name in ("patch_size", "num_hidden_layers"))
-        if not isinstance(patch, int) or not isinstance(depth, int):
+        self.vision, config = vision, vision.config
+        patch, self.depth, self.channels = (
+            square_side(config.patch_size),
+            config.num_hidden_layers,
+            config.num_channels,
+        )
+        if patch is None or patch < 1:
+            raise UserError(f"{file}: patch_size {shortened(config.patch_size)}: only square patches are supported")
+        if self.depth < 1:
+            raise UserError(f"{file}: num_hidden_layers {self.depth}: there are no blocks to take maps from")
+        if self.channels not in (1, 3):
             raise UserError(
-                f"{type(vision).__name__} states no patch_size and num_hidden_layers in its config.json: only vision "
-                "transformers are opened so; for another architecture give timm's name of it, NAME@FOLDER"
+                f"{file}: num_channels {self.channels}: images are gray here, in 1 channel or repeated in 3"
             )
-        self.patch, self.depth = patch, depth
+        self.patch = patch
         self._interpolates = "interpolate_pos_encoding" in inspect.signature(vision.forward).parameters
+        # Those that are not asked to interpolate do so by themselves.
+        self.own_size = square_side(config.image_size) if self._interpolates else None
+        if self._interpolates and self.own_size is None:
+            raise UserError(f"{file}: image_size {shortened(config.image_size)}: only square images are supported")
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w) last hidden state of the patches."""
@@ -196,8 +188,7 @@ class TransformersBody(nn.Module):
         return [self._as_map(images, states[index + 1]) for index in indices]
 
     def _outputs(self, images: Tensor, **options: Any) -> Any:
-        side = getattr(self.vision.config, "image_size", None)
-        if self._interpolates and images.shape[-1] != side:
+        if self._interpolates and images.shape[-1] != self.own_size:
             options["interpolate_pos_encoding"] = True
         return self.vision(pixel_values=images, return_dict=True, **options)
 
@@ -213,77 +204,69 @@ def open_transformers(folder: Path) -> tuple[ImageEncoder, Preprocessing, Foreig
     """What a folder of the transformers library holds: its image tower, and the pair if it has a text tower.
 
     Raises:
-        UserError: no such folder, files that are missing or do not fit, or no vision transformer.
+        UserError: no such folder, files that are missing or do not fit, or no model that can be judged as it is.
     """
-    from transformers import AutoModel
-
-    preprocessing = _read_preprocessing(folder / "preprocessor_config.json")
-    try:
-        model, report = AutoModel.from_pretrained(  # nosec B615 # nothing is fetched: local_files_only
-            str(folder), local_files_only=True, use_safetensors=None, dtype=torch.float32, trust_remote_code=False,
-            output_loading_info=True,
-        )  # fmt: skip
-    except Exception as error:  # whatever the library raises of files that are missing or do not fit
-        raise UserError(f"{folder}: transformers cannot open it: {one_line(error)}") from error
-    has_text = hasattr(model, "get_text_features") and hasattr(model, "get_image_features")
-    _check_weights(model, report, folder, unread=() if has_text else _UNREAD)
-    body = TransformersBody(model.vision_model if has_text else model)
-    encoder = ImageEncoder.of(body, channels=3, image_size=preprocessing.size)
-    if not has_text:
-        return encoder, preprocessing, None
-    return encoder, preprocessing, ForeignPair(model, _read_tokenizer(folder), encoder, preprocessing)
-
-
-def _check_weights(model: Any, report: Mapping[str, Any], folder: Path, unread: tuple[str, ...]) -> None:
-    """Raise where a tensor would stay as it was drawn, or is not finite; `unread` ones begin so."""
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith(unread))
-    if missing:
-        found = sorted(report["unexpected_keys"])
-        others = f"; it has {', '.join(first_of(found, _NAMED))}, which the model has not" if found else ""
+    model = load_model(folder)
+    body = TransformersBody(model.vision_model if has_text(model) else model, folder / "config.json")
+    preprocessing = read_preprocessing(folder, body.channels)
+    size, own = preprocessing.size, body.own_size
+    if own is not None and size != own:
         raise UserError(
-            f"{folder}: the weights lack {', '.join(first_of(missing, _NAMED))} of {type(model).__name__}{others}"
+            f"{preprocessing.file}: images of {size} px do not fit config.json, whose model takes image_size {own}; "
+            "edit the one that is wrong"
         )
-    wrong = [name for name, value in model.state_dict().items() if not bool(value.isfinite().all())]
-    if wrong:
-        raise UserError(f"{folder}: the weights of {', '.join(first_of(wrong, _NAMED))} are not finite")
+    logger.info("%s: images become squares as for every encoder, whatever else %s says", folder, preprocessing.file)
+    encoder = ImageEncoder.of(body, channels=body.channels, image_size=size)
+    if not has_text(model):
+        return encoder, preprocessing, None
+    pair = ForeignPair(model, _read_tokenizer(folder, model.config.text_config.vocab_size), encoder, preprocessing)
+    _try(pair, torch.zeros(1, body.channels, size, size), folder)
+    return encoder, preprocessing, pair
 
 
-def _read_tokenizer(folder: Path) -> Any:
+def _try(pair: ForeignPair, images: Tensor, folder: Path) -> None:
+    """Compare an image with a text, so that what does not work is known before anything is judged."""
+    try:
+        image, text = pair.embed_tensors(images), pair.encode_texts(["No finding."])[0]
+    except Exception as error:  # of towers that do not give what was asked for
+        raise UserError(
+            f"{folder}: its model opens, but does not take an image and a text; fetch config.json again, or undo "
+            f"what was edited ({one_line(error)})"
+        ) from error
+    if image.shape != tuple(text.shape):
+        raise UserError(
+            f"{folder}: config.json makes {image.shape[1]} numbers of an image and {text.shape[1]} of a text, which "
+            "do not compare"
+        )
+
+
+def _read_tokenizer(folder: Path, vocabulary: int) -> Any:
+    """The tokenizer of a text tower that knows so many word pieces."""
     from transformers import AutoTokenizer
 
+    if (file := folder / "tokenizer_config.json").is_file():
+        read_settings(file)  # refused if it asks for code
     try:
         # nothing is fetched: local_files_only
         found = AutoTokenizer.from_pretrained(  # nosec B615
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # as above
+    except Exception as error:  # whatever the library raises of files that are missing or do not fit
         raise UserError(f"{folder}: its tokenizer cannot be opened: {one_line(error)}") from error
+    ids = set(found.get_vocab().values())
     # Where the vocabulary's file is missing, the library makes a tokenizer to which all words are alike.
-    if not set(found.get_vocab().values()) - set(found.all_special_ids):
+    if not ids - set(found.all_special_ids):
         raise UserError(f"{folder}: its tokenizer knows no word piece: save tokenizer.json too")
+    if max(ids) >= vocabulary:
+        raise UserError(
+            f"{folder}: its tokenizer has word pieces up to number {max(ids)}, but the text tower knows {vocabulary} "
+            "(vocab_size): they do not belong together; save the tokenizer that the weights were trained with"
+        )
     if found.pad_token is None:
         raise UserError(f"{folder}: its tokenizer names no pad_token: texts of several lengths need one")
     if not isinstance(found.model_max_length, int) or found.model_max_length < 1:
         raise UserError(f"{folder}: its tokenizer has model_max_length {found.model_max_length!r}, no count")
     return found
-
-
-def _read_preprocessing(file: Path) -> Preprocessing:
-    try:
-        with file.open("rb") as opened:
-            content = json.loads(opened.read(_CONFIG_BYTES))
-        size = content.get("crop_size") or content["size"]
-        side = size if isinstance(size, int) else size.get("height") or size["shortest_edge"]
-        mean, std = (tuple(map(float, content[name])) for name in ("image_mean", "image_std"))
-    except FileNotFoundError:
-        raise UserError(f"{file} is missing: it says how images are prepared; save the image processor too") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{file} does not say size (or crop_size), image_mean and image_std: {one_line(error)}"
-        ) from None
-    if not (isinstance(side, int) and 8 <= side <= 4096 and len(mean) == len(std) == 3 and min(std) > 0):
-        raise UserError(f"{file}: size {side}, image_mean {mean} and image_std {std} are not those of colour images")
-    return Preprocessing(side, mean, std)
 
 
 def _longest(pair: Any, tokenizer: Any) -> int:

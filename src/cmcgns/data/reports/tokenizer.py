@@ -78,7 +78,7 @@ def load_tokenizer(name: str) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(
             f"report_encoder.name: {name} is neither a folder with a tokenizer (tokenizer.json or vocab.txt) nor a "
-            f"hub name that can be reached from here; use a local folder, or `random`. ({without_advice(error)})"
+            f"hub name that can be reached from here; use a local folder, or `random`. ({one_line(error)})"
         ) from error
     for special in ("cls_token_id", "sep_token_id", "pad_token_id"):
         if getattr(tokenizer, special) is None:
@@ -86,13 +86,6 @@ def load_tokenizer(name: str) -> Any:
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         raise UserError(f"tokenizer {name} has no vocabulary: its files (tokenizer.json or vocab.txt) are missing")
     return tokenizer
-
-
-def without_advice(error: Exception) -> str:
-    """What transformers says of a model that it cannot open, in one line; not its advice to run a stranger's code."""
-    if "custom code" in str(error):
-        return "it asks for code of its own, which is not run; save it as one of the library's own classes"
-    return one_line(error)
 
 
 def load_saved_tokenizer(folder: Path) -> Any:
