@@ -266,9 +266,14 @@ def read_settings(recipe: Recipe) -> dict[str, Any]:
         UserError: as of :func:`find_objective`.
     """
     content = with_options(recipe).model_dump(mode="json")
-    for name in find_objective(recipe.objective).unread():
-        del content["objective"][name]
-    return content
+    return content | {"objective": without_unread(content["objective"])}
+
+
+def without_unread(objective: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `objective`, unchecked, less those that the objective which they name does not read."""
+    kind = _OBJECTIVES.load().get(str(objective.get("name")))
+    unread = kind.unread() if kind else frozenset[str]()
+    return {name: value for name, value in objective.items() if name not in unread}
 
 
 def with_options(recipe: Recipe) -> Recipe:

@@ -28,7 +28,7 @@ from cmcgns.evaluation.tasks import get_task
 from cmcgns.metrics.interval_table import DIFFERENCE, is_narrow, none_if_undefined
 from cmcgns.metrics.ranking import FloatArray
 from cmcgns.metrics.resamples import resample
-from cmcgns.objectives.objective import find_objective
+from cmcgns.objectives.objective import find_objective, without_unread
 from cmcgns.settings.config import ObjectiveSettings
 from cmcgns.settings.recipe import completed, differences
 
@@ -95,9 +95,8 @@ class Origin:
         before = completed(self.recipe)
         own, other = before["objective"], recipe["objective"]
         if own["name"] == other["name"]:
-            kind = find_objective(ObjectiveSettings(name=own["name"]))
-            own["options"] = kind.Options().model_dump(mode="json") | own["options"]
-            before["objective"] = {name: value for name, value in own.items() if name not in kind.unread()}
+            options = find_objective(ObjectiveSettings(name=own["name"])).Options().model_dump(mode="json")
+            before["objective"] = without_unread(own) | {"options": options | own["options"]}
         return list(differences(before | {"name": recipe["name"]}, recipe))
 
 

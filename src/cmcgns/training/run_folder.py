@@ -22,7 +22,7 @@ from cmcgns.common.safe_text import markdown_text
 from cmcgns.common.stored import read_json
 from cmcgns.common.version import VERSION
 from cmcgns.data.images.place import RESAMPLING
-from cmcgns.objectives.objective import read_settings
+from cmcgns.objectives.objective import read_settings, without_unread
 from cmcgns.settings.config import ObjectiveSettings, Recipe
 from cmcgns.settings.recipe import parse_stored_recipe
 from cmcgns.settings.yaml import read_mapping_file
@@ -116,6 +116,8 @@ class RunFolder:
         settings = read_mapping_file(self.config)
         if missing := [name for name in Recipe.model_fields if name not in settings]:
             raise UserError(f"{self.config} is damaged ({', '.join(missing)} missing): {self._write_again()}")
+        if isinstance(settings["objective"], dict):  # older runs kept all of it
+            settings["objective"] = without_unread(settings["objective"])
         try:
             return parse_stored_recipe(settings, str(self.config))
         except UserError as error:

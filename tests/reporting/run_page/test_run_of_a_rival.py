@@ -1,9 +1,11 @@
 """What is said and shown of a run with another objective than the method's: nothing that it has not."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 import cmcgns
 from cmcgns.common.errors import UserError
@@ -66,6 +68,14 @@ def test_a_run_keeps_of_its_objective_what_it_reads(mrm: Path) -> None:
     assert kept.keys() == {"name", "options", "dim", "decoder_width", "target_scale"}
     assert kept["options"]["mask_ratio"] == 0.75
     assert cmcgns.load(mrm).recipe.objective.name == "mrm"
+
+
+def test_a_run_that_kept_what_its_objective_does_not_read_opens(mrm: Path, tmp_path: Path) -> None:
+    older = Path(shutil.copytree(mrm, tmp_path / "older"))
+    content = yaml.safe_load((older / "config.yaml").read_text("utf-8"))
+    content["objective"] |= {"weight_report": 0.5, "mu": 1.0}
+    (older / "config.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    assert cmcgns.load(older).recipe == cmcgns.load(mrm).recipe
 
 
 def test_no_recall_is_measured_in_a_space_that_nothing_trains(mrm: Path) -> None:
