@@ -97,8 +97,17 @@ def test_a_torn_config_is_named_with_the_way_out(tmp_path: Path) -> None:
     folder.config.write_text(content[: content.index("objective:")])
     with pytest.raises(UserError, match=r"config\.yaml is damaged \(objective.*training missing\): write it ag"):
         folder.read_recipe()
+    for wrong in ("5", "[a]", "{name: 5}", "{name: [1]}", "null"):
+        folder.config.write_text(f"{content[: content.index('objective:')]}objective: {wrong}\n{_behind(content)}")
+        with pytest.raises(UserError, match=r"config\.yaml:\s+objective"):
+            folder.read_recipe()
     folder.config.write_text(content)
     assert folder.read_recipe() == tiny_recipe()
+
+
+def _behind(content: str) -> str:
+    """What follows the objective in a config.yaml."""
+    return content[content.index("\nalignment:") + 1 :]
 
 
 def test_torn_records_are_named_with_the_way_out(tmp_path: Path) -> None:

@@ -68,8 +68,9 @@ def completed(settings: Any) -> Any:
 
 
 def _with_younger(settings: Any) -> Any:
-    published = settings.get("objective", {}).get("name", ObjectiveSettings().name) == ObjectiveSettings().name
-    return merge(_BEFORE, settings) if published else settings
+    objective, own = settings.get("objective"), ObjectiveSettings().name
+    rival = isinstance(objective, dict) and objective.get("name", own) != own
+    return settings if rival else merge(_BEFORE, settings)
 
 
 # What was done before a setting existed is what its default does, but for these.
