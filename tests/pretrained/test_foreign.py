@@ -108,6 +108,7 @@ def test_maps_are_cosines_of_patches_with_phrases(kind: str, tmp_path: Path) -> 
 
 def test_long_texts_are_cut_and_that_is_said(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _, pair = opened(kind, tmp_path)
+    caplog.clear()
     pair.embed_text(TEXTS)
     assert not caplog.messages
     pair.embed_text([TEXTS[0], " ".join(TEXTS * 9)])
