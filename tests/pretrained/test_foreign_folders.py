@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,11 @@ def test_settings_of_another_model_are_refused_with_both_shapes(
 def test_absurd_settings_take_no_memory(part: list[str], setting: dict[str, Any], tmp_path: Path) -> None:
     folder = folder_of("clip", tmp_path)
     change_json(folder / "config.json", *part, **setting)
-    refused(folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    said = refused(folder)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert taken < 2**20  # KiB: a single tensor of that size would be 4 GB or more
+    assert "config.json" in said or "the weights" in said
 
 
 def test_pickled_weights_are_read_as_tensors_alone(tmp_path: Path) -> None:
