@@ -359,5 +359,5 @@ def test_an_unknown_primary_figure_is_said(data: Path, tmp_path: Path, monkeypat
     rows = [row for row in figures_of(tmp_path / "out", resamples=50) if row.primary]
     assert {row.metric for row in rows} == {"mean"}
     assert all(
-        "auprc is no figure of task linear, which has mean" in row.note for row in rows if row.value is not None
+        "auprc was not judged; of task linear there are mean" in row.note for row in rows if row.value is not None
     )

@@ -144,7 +144,7 @@ def _read(folder: Path, name: str, record: dict[str, Any], cells: tuple[Cell, ..
     metrics = list(dict.fromkeys(measure.metric for measure in measures[0].of))
     primary = primary_of(protocol.primary, metrics)
     if protocol.primary not in ("", primary):  # the predictions are worth hours, and have other figures
-        known = f"{PRIMARY}{protocol.primary} is no figure of task {protocol.task}, which has {', '.join(metrics)}"
+        known = f"{PRIMARY}{protocol.primary} was not judged; of task {protocol.task} there are {', '.join(metrics)}"
         template = replace(template, note=". ".join(part for part in (known, template.note) if part))
     return _Seeds(template, cells, predictions, measures, primary, task, least)
 

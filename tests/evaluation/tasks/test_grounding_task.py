@@ -111,6 +111,18 @@ def test_attention_that_nothing_trained_is_not_reported(tmp_path: Path) -> None:
     assert "weight_report 0" in predictions.facts["attention"]
 
 
+def test_a_run_without_the_similarity_is_judged_by_its_other_maps(tmp_path: Path) -> None:
+    encoder = seer()
+    encoder.pretrained.recipe.objective.weight_global = 0  # type: ignore[union-attr]
+    encoder.run.map = "attention"  # type: ignore[misc, assignment]
+    predictions = predict(PROTOCOL, write_boxed(tmp_path / "d", BOXES), encoder)
+    assert not any("similarity" in name for name in predictions.arrays)
+    assert "weight_global 0" in predictions.facts["similarity"]
+    found = figures(PROTOCOL, predictions)
+    assert found[Measure("pointing_default")] == found[Measure("pointing_attention")] == 1
+    assert TASK.lacks(TaskData(PROTOCOL, tmp_path / "d", SIDE, SIDE), encoder) == ""
+
+
 @pytest.mark.parametrize("kind", ["pooled", "patches", "attention"])
 def test_the_default_map_is_the_one_that_validation_chose(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -190,8 +202,9 @@ def test_what_is_lacking_is_said(tmp_path: Path) -> None:
     empty = TaskData(PROTOCOL, write_boxed(tmp_path / "e", [[], []]), SIDE, SIDE)
     assert TASK.lacks(empty, seer()) == "no image of test has a box"
     local = seer()
-    local.pretrained.recipe.objective.weight_global = 0  # type: ignore[union-attr]
-    assert "pooled similarity" in TASK.lacks(boxed, local)
+    for weight in ("weight_global", "weight_report"):
+        setattr(local.pretrained.recipe.objective, weight, 0)  # type: ignore[union-attr]
+    assert "nothing trained a map" in TASK.lacks(boxed, local)
     job = job_of(protocol_of("grounding", {"phrases": "sentence"}, whole_image=True), boxed.folder, seer())
     (_, predictions), = TASK.run(job)  # fmt: skip
     assert len(predictions.rows) == 3

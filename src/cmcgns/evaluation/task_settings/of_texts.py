@@ -143,12 +143,12 @@ class GroundingSettings(TextSettings):
 
     @property
     def maps(self) -> tuple[MapKind, ...]:
-        """The one that is asked for; others are judged beside it."""
-        return (self.similarity,)
+        """Any: without a similarity there are the figures of the run's other maps."""
+        return get_args(MapKind)
 
     @property
     def figures(self) -> list[str]:
-        """Those of all maps, although a run without attention has fewer."""
+        """Those of all maps, although a run that has not trained all has fewer."""
         kinds = ("pointing", "cnr", "cnr_absolute", "miou")
         return [f"{kind}_{of}" for of in ("similarity", "attention", "default") for kind in kinds] + [
             "pointing_chance"

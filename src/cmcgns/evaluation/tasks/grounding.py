@@ -47,9 +47,8 @@ class Grounding:
         """Why this task cannot be done; empty if it can."""
         if reason := encoder.lacks_report_encoder() or data.lacks_boxes(("test",)):
             return reason
-        settings = data.protocol.settings_as(GroundingSettings)
-        if reason := settings.lacked_by(encoder):
-            return f"{reason}: nothing trained its {settings.similarity} similarity"
+        if reason := data.protocol.settings_as(GroundingSettings).lacked_by(encoder):
+            return f"{reason}: nothing trained a map"
         return ""
 
     def run(self, job: Job) -> Iterator[tuple[Cell, Predictions]]:
@@ -71,6 +70,7 @@ class Grounding:
         facts = book.facts(labels, *said) | {
             "phrases_outside_of_the_picture": int((~inside).sum()),
             "labels_without_sentence": unsaid,
+            "similarity": model.lacks_map(settings.similarity) or "yes",
             "attention": model.lacks_map("attention") or "yes",
             "default_map": model.map,
         }
@@ -112,7 +112,7 @@ def _judge(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: P
 
 
 def _maps(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: PromptBook) -> dict[str, torch.Tensor]:
-    """(n, P) `similarity`, `attention` if trained, and `default`, of units whose images are encoded together."""
+    """(n, P) `similarity`, `default` and `attention`, those that are trained, of units whose images are encoded together."""
     model, encoder, test = job.encoder.run, job.encoder, job.data.test
     images, place = np.unique([unit.image for unit in units], return_inverse=True)
     tokens = encoder.tokens(encoder.tensors(np.asarray(test.pixels[images])))
@@ -128,12 +128,10 @@ def _maps(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: Pr
     def contrasted(kind: MapKind) -> torch.Tensor:
         return mean_map(kind, said) - mean_map(kind, denied) if settings.contrast else mean_map(kind, said)
 
-    maps = {"similarity": contrasted(settings.similarity)}
-    if not model.lacks_map("attention"):
-        maps["attention"] = mean_map("attention", said)
-    same = {settings.similarity: "similarity", "attention": "attention"}
-    maps["default"] = maps[same[model.map]] if model.map in same else contrasted(model.map)
-    return maps
+    named: dict[str, MapKind] = {"similarity": settings.similarity, "default": model.map, "attention": "attention"}
+    trained = [kind for kind in dict.fromkeys(named.values()) if not model.lacks_map(kind)]
+    made = {kind: mean_map(kind, said) if kind == "attention" else contrasted(kind) for kind in trained}
+    return {of: made[kind] for of, kind in named.items() if kind in made}
 
 
 def _figures(
