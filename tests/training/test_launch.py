@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cmcgns.common.claim import LOCK
 from cmcgns.common.errors import UserError
 from cmcgns.training.checkpoint import checkpoints, read_state
 from cmcgns.training.journal import read_metrics
 from cmcgns.training.launch import is_first_process, launch
+from cmcgns.training.mixed_precision import imitated_bfloat16
 from cmcgns.training.run_folder import RunFolder
 from cmcgns.training.start import claimed_run
 from support.training import run, tiny_recipe
@@ -46,6 +48,29 @@ def test_more_gpus_than_there_are_are_refused_in_words(monkeypatch: pytest.Monke
     monkeypatch.setattr(fabric, "Fabric", refuse)
     with pytest.raises(UserError, match=r"with 2 device\(s\) cannot be used: You requested gpu"):
         launch(tiny_recipe(), 2, 1, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("machine", "capability", "said"),
+    [("x86_64", "AVX2", True), ("AMD64", "DEFAULT", True), ("x86_64", "AVX512", False), ("arm64", "DEFAULT", False)],
+)
+def test_a_processor_that_imitates_bfloat16_is_said_to_be_slow(
+    machine: str, capability: str, said: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A step takes ten times as long as in float32 there, without a word of torch."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    launch(tiny_recipe(training__precision="bf16-mixed"), 1, 1, "cpu")
+    assert ("no AVX-512, so 32-true is several times as fast" in caplog.text) == said
+    caplog.clear()
+    launch(tiny_recipe(), 1, 1, "cpu")
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_that_imitates_bfloat16_is_said_to_be_old(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or native)
+    assert bool(imitated_bfloat16("cuda")) != native
 
 
 def test_processes_that_would_all_believe_to_be_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

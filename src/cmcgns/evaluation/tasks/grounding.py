@@ -112,7 +112,7 @@ def _judge(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: P
 
 
 def _maps(job: Job, settings: GroundingSettings, units: Sequence[Unit], book: PromptBook) -> dict[str, torch.Tensor]:
-    """(n, P) `similarity`, `default` and `attention`, those that are trained, of units whose images are encoded together."""
+    """(n, P) `similarity`, `default`, `attention`, those trained, of units whose images are encoded together."""
     model, encoder, test = job.encoder.run, job.encoder, job.data.test
     images, place = np.unique([unit.image for unit in units], return_inverse=True)
     tokens = encoder.tokens(encoder.tensors(np.asarray(test.pixels[images])))
