@@ -21,6 +21,7 @@ from cmcgns.study.plan import Plan
 from cmcgns.study.settings import Phantom, PhantomData
 
 PHANTOM = "phantom.json"  # which synthetic studies a folder has
+_MOST_WORKERS = 32  # a Python each
 _WAIT = 1.0  # seconds between two looks at what another process draws
 
 
@@ -92,15 +93,15 @@ def _refuse_others(phantom: Phantom, out: Path) -> None:
 
 def _draw(phantom: Phantom, out: Path) -> tuple[Path, Path]:
     """Folders to pretrain on and to judge on; the latter has labelled studies of its own, which no run has seen."""
-    learned = {"train": phantom.train, "val": phantom.val}
+    judged = {"train": phantom.labelled or phantom.train, "val": phantom.val, "test": phantom.test}
     wanted = {
-        out / "data": (learned, phantom.seed),
-        out / "test": (learned | {"test": phantom.test}, phantom.seed + 1),
+        out / "data": ({"train": phantom.train, "val": phantom.val}, phantom.seed),
+        out / "test": (judged, phantom.seed + 1),
     }
     for folder, (counts, seed) in wanted.items():
         while not (folder / "manifest.parquet").is_file():
             try:
-                workers = min(os.cpu_count() or 1, 8)
+                workers = min(os.cpu_count() or 1, _MOST_WORKERS)
                 write_dataset(folder, counts, seed=seed, size=phantom.size, workers=workers, level=phantom.level)
             except FolderInUse:
                 time.sleep(_WAIT)

@@ -24,6 +24,8 @@ class Phantom(Settings):
     train: Positive = 2000
     val: Positive = 200
     test: Positive = 500
+    labelled: Positive | None = None
+    """training studies of the series for judging; null: as many as `train`"""
     seed: Seed = 0
     """of the series for pretraining; the judged one has the next seed"""
     size: Side = 128
