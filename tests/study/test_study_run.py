@@ -454,9 +454,9 @@ def test_fewer_labelled_studies_than_are_pretrained_on(tmp_path: Path) -> None:
         plan, out = plan_of(tmp_path, data=drawn), tmp_path / f"out-{labelled}"
         out.mkdir()
         study_data(plan, out)
-        counts = {part: pd.read_parquet(out / part / "manifest.parquet")["split"].value_counts() for part in ("data", "test")}
-        assert counts["data"].to_dict() == {"train": 8, "val": 4}
-        assert counts["test"].to_dict() == {"train": expected, "val": 4, "test": 5}
+        data, test = (pd.read_parquet(out / part / "manifest.parquet")["split"] for part in ("data", "test"))
+        assert data.value_counts().to_dict() == {"train": 8, "val": 4}
+        assert test.value_counts().to_dict() == {"train": expected, "val": 4, "test": 5}
 
 
 def test_an_image_that_another_processor_rounds_differently_is_the_same_drawing_but_not_the_same_prepared_image(
