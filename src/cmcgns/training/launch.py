@@ -61,12 +61,6 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
     Raises:
         UserError: no such accelerator, or a number of processes that does not fit.
     """
-    from lightning.fabric import Fabric
-    from lightning.fabric.strategies import DDPStrategy
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    from cmcgns.training.mixed_precision import UnconvertedBatches, imitated_bfloat16
-
     if accelerator not in ACCELERATORS:
         hint = did_you_mean(accelerator, ACCELERATORS)
         raise UserError(f"accelerator {accelerator}: there are {', '.join(ACCELERATORS)}.{hint}")
@@ -74,6 +68,23 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
         if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= _MOST:
             raise UserError(f"--{name} is {number!r}; a whole number from 1 to {_MOST} is expected")
     _check_cores(accelerator, devices)
+    fabric = _fabric(recipe, devices, nodes, accelerator)
+    fabric.launch()
+    if fabric.local_rank > 0 and "TORCHELASTIC_RUN_ID" not in os.environ:  # else torchrun ends them all
+        # The parent is the first rank. Gloo notices when it is gone and says so; NCCL does not, and holds the GPU.
+        end_after_parent(os.getppid(), _GRACE)
+    _check_ranks(fabric)
+    return fabric
+
+
+def _fabric(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
+    """Fabric in the recipe's precision, before it starts any process."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies import DDPStrategy
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from cmcgns.training.mixed_precision import UnconvertedBatches, imitated_bfloat16
+
     strategy = DDPStrategy(timeout=_PATIENCE) if devices * nodes > 1 else "auto"
     mixed = UnconvertedBatches() if recipe.training.precision == "bf16-mixed" else None
     try:
@@ -93,10 +104,11 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
         mixed.device = fabric.device.type  # known only now: `auto` has chosen
         if (lack := imitated_bfloat16(mixed.device)) and is_first_process():
             logger.warning("training.precision bf16-mixed: %s, so 32-true is several times as fast here", lack)
-    fabric.launch()
-    if fabric.local_rank > 0 and "TORCHELASTIC_RUN_ID" not in os.environ:  # else torchrun ends them all
-        # The parent is the first rank. Gloo notices when it is gone and says so; NCCL does not, and holds the GPU.
-        end_after_parent(os.getppid(), _GRACE)
+    return fabric
+
+
+def _check_ranks(fabric: Any) -> None:
+    """Refuse processes that do not know of each other: several runs would write into one folder."""
     # Processes that torchrun started would otherwise all believe to be alone, in one run folder.
     processes = int(os.environ.get("WORLD_SIZE") or fabric.world_size)
     if processes != fabric.world_size:
@@ -108,7 +120,6 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
             "RANK, LOCAL_RANK, NODE_RANK or SLURM_PROCID says that this process is one of several, --devices and "
             "--nodes say that it is alone: make them agree, or unset the variable"
         )
-    return fabric
 
 
 def _check_cores(accelerator: str, devices: int) -> None:
