@@ -3,8 +3,8 @@
     PYTHONPATH=src python benchmarks/rivals_page.py                             # writes both
     PYTHONPATH=src python benchmarks/rivals_page.py --beds DIR… --picture FILE  # of studies of yours, to the terminal
 
-What is kept are `benchmarks/results/rivals` and `rivals-hard`, as far as these have got, and what `rivals.py --json`
-wrote, `rivals-cost.json`. A test holds the page to the tables.
+What is kept are `benchmarks/results/rivals`, `rivals-hard` and `rivals-ideas`, as far as these have got, and what
+`rivals.py --json` wrote, `rivals-cost.json`. A test holds the page to the tables.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ideas  # noqa: F401  # whose objectives the study of that name has
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -37,10 +38,14 @@ from cmcgns.study.table import SUMMARY, TableRow, table_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/rivals.md"
-BEGIN, END = "<!-- made by benchmarks/rivals_page.py -->", "<!-- end -->"
+MARKS = {
+    "rivals": ("<!-- made by benchmarks/rivals_page.py -->", "<!-- end -->"),
+    "ideas": ("<!-- ideas, made by benchmarks/rivals_page.py -->", "<!-- end of ideas -->"),
+}
 PICTURE = ROOT / "docs/images/rivals.png"
 COST = ROOT / "benchmarks/results/rivals-cost.json"
 BEDS = {"plain studies": ROOT / "benchmarks/results/rivals", "hard studies": ROOT / "benchmarks/results/rivals-hard"}
+IDEAS = ROOT / "benchmarks/results/rivals-ideas"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 Rows = dict[str, list[TableRow]]
 """Differences default - cell by bed, and behind them those of further baselines: other forms of the method."""
@@ -73,13 +78,18 @@ def step_ratio(costs: Costs, name: str) -> float:
     return statistics.median(one / other for one, other in pairs)
 
 
-def measure_tables(rows: Sequence[TableRow]) -> list[str]:
-    """Lines of Markdown: one table for each baseline of a bed, with a column for each measure."""
+def measure_tables(rows: Sequence[TableRow], heading: str = "{} −") -> list[str]:
+    """Lines of Markdown: one table for each baseline of a bed, with a column for each measure.
+
+    Args:
+        rows: of one study.
+        heading: of the first column, in which the baseline is set.
+    """
     lines = []
     for baseline in dict.fromkeys(row.baseline for row in rows):
         own = [row for row in rows if row.baseline == baseline]
         titles = list(dict.fromkeys(row.title for row in own))
-        lines += ["", f"| {baseline} − | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+        lines += ["", f"| {heading.format(baseline)} | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
         for cell in dict.fromkeys(row.cell for row in own):
             lines.append(f"| `{cell}` | {' | '.join(_entry(_find(own, cell, title)) for title in titles)} |")
     return lines
@@ -155,17 +165,23 @@ def _draw_costs(figure: Figure, axes: Any, names: Sequence[str], costs: Costs) -
 
 
 def tables(beds: Rows, costs: Costs) -> str:
-    """All tables as Markdown."""
+    """The tables of the rivals as Markdown."""
     lines = table(beds, costs)
     for name, rows in beds.items():
         lines += ["", f"On {name}:", *measure_tables(rows)]
     return "\n".join(lines)
 
 
-def with_tables(page: str, made: str) -> str:
+def made_anew(page: str, beds: Rows, costs: Costs) -> str:
     """The page with its tables made anew; all else stays."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.split(END, 1)[1]}"
+    ideas_table = "\n".join(measure_tables(read_bed(IDEAS), "idea − `{}`")[1:])
+    return _with_part(_with_part(page, "rivals", tables(beds, costs)), "ideas", ideas_table)
+
+
+def _with_part(page: str, name: str, made: str) -> str:
+    begin, end = MARKS[name]
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n\n{made}\n\n{end}{rest.split(end, 1)[1]}"
 
 
 def main() -> None:
@@ -178,7 +194,7 @@ def main() -> None:
     beds = read_beds(BEDS if options.beds is None else {folder.name: folder for folder in options.beds})
     costs = json.loads(options.cost.read_text("utf-8"))
     if options.beds is None:
-        PAGE.write_text(with_tables(PAGE.read_text("utf-8"), tables(beds, costs)), "utf-8")
+        PAGE.write_text(made_anew(PAGE.read_text("utf-8"), beds, costs), "utf-8")
     else:
         print(tables(beds, costs))
     save_picture(picture(beds, costs), options.picture)

@@ -102,6 +102,5 @@ def test_docs_show_what_the_kept_results_give(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(ROOT)  # where paths in a study count from
     import rivals_page
 
-    made = rivals_page.tables(rivals_page.read_beds(rivals_page.BEDS), json.loads(rivals_page.COST.read_text()))
-    page = rivals_page.PAGE.read_text("utf-8")
-    assert page == rivals_page.with_tables(page, made)
+    costs, page = json.loads(rivals_page.COST.read_text()), rivals_page.PAGE.read_text("utf-8")
+    assert page == rivals_page.made_anew(page, rivals_page.read_beds(rivals_page.BEDS), costs)
