@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ideas  # noqa: F401  # whose objectives the study of that name has
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+import ideas  # noqa: F401  # whose objectives the study of that name has
 from cmcgns.reporting.evaluation.names import signed, span
 from cmcgns.reporting.style import (
     BLUE,
