@@ -74,6 +74,8 @@ def launch(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
         # The parent is the first rank. Gloo notices when it is gone and says so; NCCL does not, and holds the GPU.
         end_after_parent(os.getppid(), _GRACE)
     _check_ranks(fabric)
+    if recipe.training.precision == "bf16-mixed" and fabric.is_global_zero:
+        _warn_of_imitation(fabric.device.type)
     return fabric
 
 
@@ -83,7 +85,7 @@ def _fabric(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
     from lightning.fabric.strategies import DDPStrategy
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from cmcgns.training.mixed_precision import UnconvertedBatches, imitated_bfloat16
+    from cmcgns.training.mixed_precision import UnconvertedBatches
 
     strategy = DDPStrategy(timeout=_PATIENCE) if devices * nodes > 1 else "auto"
     mixed = UnconvertedBatches() if recipe.training.precision == "bf16-mixed" else None
@@ -102,9 +104,15 @@ def _fabric(recipe: Recipe, devices: int, nodes: int, accelerator: str) -> Any:
         ) from error
     if mixed is not None:
         mixed.device = fabric.device.type  # known only now: `auto` has chosen
-        if (lack := imitated_bfloat16(mixed.device)) and is_first_process():
-            logger.warning("training.precision bf16-mixed: %s, so 32-true is several times as fast here", lack)
     return fabric
+
+
+def _warn_of_imitation(device: str) -> None:
+    """Say that bfloat16 is slow here; asked of a GPU only once each rank has its own: else all hold the first."""
+    from cmcgns.training.mixed_precision import imitated_bfloat16
+
+    if lack := imitated_bfloat16(device):
+        logger.warning("training.precision bf16-mixed: %s, so 32-true is several times as fast here", lack)
 
 
 def _check_ranks(fabric: Any) -> None:
