@@ -112,7 +112,7 @@ def _warn_of_imitation(device: str) -> None:
     from cmcgns.training.mixed_precision import imitated_bfloat16
 
     if lack := imitated_bfloat16(device):
-        logger.warning("training.precision bf16-mixed: %s, so 32-true is several times as fast here", lack)
+        logger.warning("training.precision bf16-mixed: %s, so 32-true is faster here", lack)
 
 
 def _check_ranks(fabric: Any) -> None:
