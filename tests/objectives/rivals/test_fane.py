@@ -17,7 +17,7 @@ from cmcgns.models.model import Features
 from cmcgns.objectives.rivals.fane import (
     FaNe,
     centre_of,
-    negative_weights,
+    hard_negatives,
     pair_loss,
     shared_sentences,
     sparse_attention,
@@ -78,23 +78,24 @@ def slow_centre(reports: Sequence[list[int]]) -> float:
     return float(np.mean(rows @ mean / np.linalg.norm(mean)))
 
 
-def slow_weights(cosines: np.ndarray, paired: np.ndarray, hardness: float) -> np.ndarray:
-    weights = np.ones_like(cosines)
-    for i in range(len(cosines)):
-        negatives = [j for j in range(len(cosines)) if not paired[i, j]]
-        mean = sum(math.exp(hardness * cosines[i, j]) for j in negatives) / max(len(negatives), 1)
-        for j in negatives:
-            weights[i, j] = math.exp(hardness * cosines[i, j]) / mean
-    return weights
+def slow_negatives(rows: Tensor, paired: np.ndarray, tau: float) -> Tensor:
+    """Row by row; an empty report has length 0."""
+    cost = torch.zeros((), dtype=torch.float64)
+    for i in range(len(rows)):
+        logits = [torch.dot(rows[i], rows[j]) / tau for j in range(len(rows)) if not paired[i, j]]
+        whole = sum(torch.exp(each / tau) for each in logits)
+        for each in logits:
+            cost = cost + torch.exp(each / tau) / whole * each
+    return cost / len(rows)
 
 
-def slow_global(image: Tensor, report: Tensor, paired: np.ndarray, weights: np.ndarray) -> Tensor:
+def slow_global(image: Tensor, report: Tensor, paired: np.ndarray) -> Tensor:
     cost = torch.zeros((), dtype=torch.float64)
     for i in range(len(image)):
         for j in range(len(report)):
             sign = 1 if paired[i, j] else -1
             logit = SCALE * torch.dot(image[i], report[j]) + BIAS
-            cost = cost - float(weights[i, j]) * torch.log(1 / (1 + torch.exp(-sign * logit)))
+            cost = cost - torch.log(1 / (1 + torch.exp(-sign * logit)))
     return cost / len(image)
 
 
@@ -110,8 +111,8 @@ def slow_report(batch: Batch, sentences: Tensor, patches: Tensor, tau: float) ->
             to_seen = torch.stack([torch.exp(said[n] @ seen[m] / tau) for m in others]).sum()
             to_said = torch.stack([torch.exp(said[m] @ seen[n] / tau) for m in others]).sum()
             own = torch.exp(said[n] @ seen[n] / tau)
-            losses.append(-(torch.log(own / to_seen) + torch.log(own / to_said)) / 2)
-    return torch.stack(losses).mean()
+            losses.append(-(torch.log(own / to_seen) + torch.log(own / to_said)) / 2 / real)
+    return torch.stack(losses).sum() / int((batch.sentence_mask.sum(1) > 0).sum())
 
 
 def slow_attended(sentence: Tensor, patches: Tensor) -> Tensor:
@@ -131,17 +132,30 @@ def doubles(*tensors: Tensor) -> list[Tensor]:
 def test_global_is_its_formula_in_value_and_gradient() -> None:
     batch, features = given()
     image, report = doubles(features.image_global, features.report_global)
-    arrays = image.detach().numpy(), report.detach().numpy()
     paired = slow_pairs(batch.report_text.tolist(), slow_centre(REPORTS))
     assert paired.sum() == 6 + 4  # reports 0 and 4, 1 and 5
-    expected = slow_global(image, report, paired, slow_weights(arrays[0] @ arrays[1].T, paired, 2.0))
+    expected = slow_global(image, report, paired)
     expected.backward()
-    found = figures_of(objective(hardness=2.0), features, batch)
+    found = figures_of(objective(), features, batch)
     found["global"].backward()
     assert float(found["global"].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert float(found["pairs"]) == pytest.approx(10 / 6)
     for tensor, slow in ((features.image_global, image), (features.report_global, report)):
         torch.testing.assert_close(tensor.grad.double(), slow.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("tau", [0.2, 0.5])
+def test_negatives_are_their_formula_in_value_and_gradient(tau: float) -> None:
+    batch, features = given()
+    image, report = doubles(features.image_global, features.report_global)
+    paired = slow_pairs(batch.report_text.tolist(), slow_centre(REPORTS))
+    expected = (slow_negatives(image, paired, tau) + slow_negatives(report, paired, tau)) / 2
+    expected.backward()
+    found = figures_of(objective(negative_temperature=tau), features, batch)["negatives"]
+    found.backward()
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    for tensor, slow in ((features.image_global, image), (features.report_global, report)):
+        torch.testing.assert_close(tensor.grad.double(), slow.grad, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("tau", [0.07, 0.5])
@@ -171,15 +185,15 @@ def test_attention_is_sparse_and_sums_to_one() -> None:
 def test_pitfall_the_sigmoid_term_has_a_logarithm() -> None:
     """Without one the term is -Σ σ: negative, and -1 a pair at best."""
     pairs = torch.eye(4, dtype=torch.bool)
-    nothing = pair_loss(torch.zeros(4, 4), pairs, torch.ones(4, 4))
+    nothing = pair_loss(torch.zeros(4, 4), pairs)
     assert float(nothing) == pytest.approx(4 * math.log(2), rel=1e-6)
-    perfect = pair_loss(torch.where(pairs, 40.0, -40.0), pairs, torch.ones(4, 4))
+    perfect = pair_loss(torch.where(pairs, 40.0, -40.0), pairs)
     assert 0 <= float(perfect) < 1e-6
-    wrong = pair_loss(torch.where(pairs, -40.0, 40.0), pairs, torch.ones(4, 4))
+    wrong = pair_loss(torch.where(pairs, -40.0, 40.0), pairs)
     assert float(wrong) == pytest.approx(4 * 40, rel=1e-6)  # a sigmoid alone would be bounded
     for seed in range(5):
         logits = 10 * torch.randn(4, 4, generator=torch.Generator().manual_seed(seed))
-        assert float(pair_loss(logits, pairs, torch.ones(4, 4))) >= 0
+        assert float(pair_loss(logits, pairs)) >= 0
 
 
 def test_pitfall_the_cosine_is_scaled_once() -> None:
@@ -205,39 +219,45 @@ def test_pitfall_similar_reports_are_pairs_and_no_negatives() -> None:
     for i, j in ((0, 4), (1, 5)):  # with report j alone as the column of image i
         image = features.image_global.detach()[i : i + 1].clone().requires_grad_()
         logit = SCALE * image @ reports[j : j + 1].T + BIAS
-        pair_loss(logit, found[i : i + 1, j : j + 1], torch.ones(1, 1)).backward()
+        pair_loss(logit, found[i : i + 1, j : j + 1]).backward()
         assert float((image.grad * reports[j]).sum()) < 0  # a step against the gradient raises the cosine
 
 
-def test_pitfall_no_gradient_flows_through_pairs_and_weights() -> None:
-    batch, features = given()
-    cosines = features.image_global @ features.report_global.T
+def test_pitfall_no_gradient_flows_through_pairs() -> None:
+    batch, _ = given()
     found = objective()
-    pairs = found.find_pairs(batch)
-    assert pairs.dtype == torch.bool
-    assert not negative_weights(cosines, pairs, 1.0).requires_grad
+    assert found.find_pairs(batch).dtype == torch.bool
     assert not found.centre.requires_grad
 
 
-def test_pitfall_weights_of_negatives_have_mean_one() -> None:
-    batch, features = given()
-    cosines = (features.image_global @ features.report_global.T).detach()
-    pairs = objective().find_pairs(batch)
-    weights = negative_weights(cosines, pairs, 5.0)
-    for i in range(len(weights)):
-        assert float(weights[i][~pairs[i]].mean()) == pytest.approx(1, rel=1e-5)
-        hardest = cosines[i].masked_fill(pairs[i], -2).argmax()
-        assert weights[i].argmax() == hardest
-        assert float(weights[i][hardest]) > 1.1
-    assert bool((weights[pairs] == 1).all())
-    torch.testing.assert_close(negative_weights(cosines, pairs, 0.0), torch.ones_like(weights))
-    assert bool((negative_weights(cosines, torch.ones_like(pairs), 1.0) == 1).all())  # an image without negatives
+def test_pitfall_the_hardest_negative_is_pushed_away_and_no_pair_is() -> None:
+    """The image of a similar report is the nearest one, and is left alone."""
+    images = torch.nn.functional.normalize(
+        torch.tensor([[1.0, 0.0, 0.0], [0.99, 0.14, 0.0], [0.8, 0.0, 0.6], [0.0, 0.0, 1.0]]), dim=1
+    ).requires_grad_()
+    paired = torch.eye(4, dtype=torch.bool)
+    paired[0, 1] = paired[1, 0] = True
+    each = hard_negatives(images, images.detach(), paired, 0.07)
+    assert float(each[0].detach()) == pytest.approx(0.8 / 0.07, rel=1e-3)  # the third alone, softmax of 163 and 0
+    each[0].backward()
+    slope = images.grad[0]
+    torch.testing.assert_close(slope, images.detach()[2] / 0.07, rtol=0.01, atol=0.1)
+    alone = hard_negatives(images.detach(), images.detach(), torch.ones(4, 4, dtype=torch.bool), 0.07)
+    assert not bool(alone.any())
+
+
+def test_pitfall_the_paper_s_kappa_finds_nothing_where_reports_share_most_sentences() -> None:
+    """Its scale is that of a frozen encoder, whose cosines are all near 1: there .95 is little, here nearly all."""
+    reports = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 4, 6], [7, 8, 9, 10, 11], [12, 13, 14, 15, 16]])
+    batch = replace(random_batch((5, 5, 5, 5), 5), report_sentences=reports, report_text=torch.arange(4))
+    default = FaNe(ObjectiveSettings(name="fane", dim=DIM), GRID, SIZE)
+    assert default.find_pairs(batch).nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [2, 2], [3, 3]]
+    assert torch.equal(objective(similar=0.95).find_pairs(batch), torch.eye(4, dtype=torch.bool))
 
 
 def test_pitfall_sentences_of_other_reports_are_no_negatives() -> None:
-    """The term is the mean of those of its reports, each weighing as many times as it has sentences."""
+    """The term is the mean of those of its reports, whatever the number of their sentences; one has none."""
     batch, features = given()
-    counts = torch.tensor(COUNTS)
     alone = [
         objective()._report(
             SimpleNamespace(sentences=features.sentences[[row]], patches=features.patches[[row]]),
@@ -245,7 +265,7 @@ def test_pitfall_sentences_of_other_reports_are_no_negatives() -> None:
         )
         for row in range(len(COUNTS))
     ]
-    expected = (torch.stack(alone) * counts).sum() / counts.sum()
+    expected = torch.stack(alone).sum() / sum(count > 0 for count in COUNTS)
     torch.testing.assert_close(figures_of(objective(), features, batch)["report"], expected)
     assert float(alone[3].detach()) == 0  # a single sentence has nothing to be told from
 
@@ -329,24 +349,25 @@ def test_similarity_may_be_the_cosine_and_kappa_bounds_it() -> None:
     assert np.array_equal(found.numpy(), np.equal.outer(text, text))  # equal texts alone
 
 
-def test_without_similar_reports_and_hardness_it_is_siglip() -> None:
+def test_without_similar_reports_global_is_that_of_siglip() -> None:
     batch, features = given()
     batch = replace(batch, report_text=torch.arange(6))
-    found = figures_of(objective(similar=1.0, hardness=0.0), features, batch)["global"]
+    found = figures_of(objective(similar=1.0), features, batch)["global"]
     expected = sigmoid_loss(features.image_global, features.report_global, torch.tensor(SCALE), torch.tensor(BIAS))
     torch.testing.assert_close(found, expected)
-    harder = figures_of(objective(similar=1.0, hardness=3.0), features, batch)["global"]
-    assert float(harder.detach()) > float(found.detach())
 
 
 def test_weights_weigh_the_terms() -> None:
     batch, features = given()
-    found = figures_of(objective(global_weight=0.5, report_weight=3.0), features, batch)
-    torch.testing.assert_close(found["loss"], 0.5 * found["global"] + 3 * found["report"])
+    found = figures_of(objective(global_weight=0.5, report_weight=3.0, negative_weight=0.1), features, batch)
+    expected = 0.5 * found["global"] + 3 * found["report"] + 0.1 * found["negatives"]
+    torch.testing.assert_close(found["loss"], expected)
     plain = figures_of(objective(), features, batch)
-    torch.testing.assert_close(plain["loss"], plain["global"] + plain["report"])
+    torch.testing.assert_close(plain["loss"], plain["global"] + plain["report"] + plain["negatives"])
     with pytest.raises(UserError, match="similar"):
         objective(similar=1.5)
+    with pytest.raises(UserError, match="centre_rate is not read with centred=false"):
+        objective(centred=False, centre_rate=0.5)
 
 
 def test_it_trains_the_projection_of_patches_and_what_reads_whole_images() -> None:

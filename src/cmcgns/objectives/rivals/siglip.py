@@ -21,19 +21,18 @@ class SigLIPOptions(Settings):
     """start of b, which is learned; far below 0, so that the many negatives cost little at the start"""
 
 
-def pair_loss(logits: Tensor, positive: Tensor, weights: Tensor | float = 1.0) -> Tensor:
-    """`-1/B Σ_i Σ_j w_ij log σ(z_ij l_ij)`, z_ij = 1 for a pair and -1 otherwise.
+def pair_loss(logits: Tensor, positive: Tensor) -> Tensor:
+    """`-1/B Σ_i Σ_j log σ(z_ij l_ij)`, z_ij = 1 for a pair and -1 otherwise.
 
     Args:
         logits: (B, ranks · B) l of this rank's images and all reports.
         positive: (B, ranks · B) true for pairs, of which a row may have several.
-        weights: (B, ranks · B) w, not negative.
 
     Returns:
         Sum over all reports of all ranks, mean over all images of all ranks; never negative.
     """
     signed = torch.where(positive, logits, -logits)
-    return -sum_over_ranks((weights * F.logsigmoid(signed)).sum() / (len(logits) * world_size()))
+    return -sum_over_ranks(F.logsigmoid(signed).sum() / (len(logits) * world_size()))
 
 
 def sigmoid_loss(image: Tensor, report: Tensor, logit_scale: Tensor, bias: Tensor) -> Tensor:
