@@ -60,6 +60,7 @@ def run_rivals(rows: slice) -> dict[str, Found]:
             module = DistributedDataParallel(task) if world_size() > 1 else task
             for step in range(2):
                 whole = random_batch(COUNTS, BOUND, distinct=12, seed=step, size=32)
+                whole = replace(whole, report_text=torch.tensor([0, 1, 2, 3, 4, 1]))  # equal ones on two ranks
                 batch, _ = part(whole, random_features(whole), rows)
                 losses, metrics = module(batch, step)
                 assert not losses.keys() & metrics.keys()
@@ -105,10 +106,11 @@ def test_whatever_a_loss_reads_is_trained(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RIVALS)
-def test_padding_changes_nothing(name: str) -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_padding_changes_nothing(name: str, training: bool) -> None:
     both = []
     for bound in (BOUND, BOUND + 3):
-        task = rival_task(name).eval()
+        task = rival_task(name).train(training)
         wide = random_batch((3, 5, 2, 4), BOUND, size=32)
         if bound > BOUND:
             wide = padded(wide, 3)
@@ -157,7 +159,7 @@ def test_the_weights_of_a_finished_run_are_those_that_it_is_opened_with(name: st
 def test_a_temperature_that_the_recipe_changes_is_not_that_of_the_weights(name: str) -> None:
     """`--init`: what another run learned stays with it where the recipe says otherwise."""
     objective = rival_task(name, **({"global_weight": 1.0} if name == "radzero" else {})).objective
-    same, other = objective.settings, ObjectiveSettings(name=name, dim=16, temperature=0.5)
+    same, other = objective.settings, objective.settings.model_copy(update={"temperature": 0.5})
     assert objective.kept_from(same) == {}
     learned = isinstance(getattr(objective, "logit_scale", None), LogitScale)
     said = {"logit_scale": "objective.temperature is 0.1, there 0.5"} if learned else {}
@@ -201,6 +203,11 @@ def test_what_is_not_read_is_refused() -> None:
         find_objective(ObjectiveSettings(name="mrm", temperature=0.5))
     with pytest.raises(UserError, match="map_temperature is not read with attention=cross"):
         rival_task("radzero", attention="cross", map_temperature=0.5)
+    with pytest.raises(
+        UserError, match=r"objective\.temperature is not read with objective\.options\.global_weight=0"
+    ):
+        find_objective(ObjectiveSettings(name="radzero", temperature=0.5))
+    find_objective(ObjectiveSettings(name="radzero", temperature=0.5, options={"global_weight": 0.5}))
     with pytest.raises(UserError, match=r"bias is no setting\. There are none"):
         rival_task("clip", bias=-3.0)
 

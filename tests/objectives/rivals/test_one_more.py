@@ -42,7 +42,7 @@ def test_the_loss_is_its_formula(example: ModuleType) -> None:
 def test_it_passes_what_every_rival_has_to(example: ModuleType) -> None:
     assert example.VSE.__doc__
     every.test_every_trainable_parameter_has_a_finite_gradient("vse")
-    every.test_padding_changes_nothing("vse")
+    every.test_padding_changes_nothing("vse", training=True)
     every.test_evaluation_is_repeatable_and_moves_nothing("vse")
     every.test_the_weights_of_a_finished_run_are_those_that_it_is_opened_with("vse")
     task = every.rival_task("vse", margin=0.5)

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -28,12 +27,13 @@ class ConVIRTOptions(Settings):
 
 
 def draw_sentence(sentence_mask: Tensor, seed: int) -> Tensor:
-    """(B, M) true for one real sentence a study, none where there is none; the same whatever the number of ranks."""
-    studies, bound = sentence_mask.shape
+    """(B, M) true for one real sentence a study, none where there is none; the same whatever ranks and padding."""
+    studies = len(sentence_mask)
     generator = torch.Generator(sentence_mask.device).manual_seed(seed)
-    noise = torch.rand(studies * world_size(), bound, generator=generator, device=sentence_mask.device)
-    best = noise[own_rows(studies)].masked_fill(~sentence_mask, -1).argmax(1)
-    return F.one_hot(best, bound).bool() & sentence_mask
+    # A number a study, not one a sentence: the draw would change with the padding.
+    share = torch.rand(studies * world_size(), generator=generator, device=sentence_mask.device)[own_rows(studies)]
+    place = sentence_mask.cumsum(1)
+    return sentence_mask & (place == (share * place[:, -1]).long()[:, None] + 1)
 
 
 def only_sentence(batch: Batch, chosen: Tensor) -> Batch:

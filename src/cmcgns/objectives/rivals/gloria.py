@@ -27,8 +27,8 @@ class GLoRIAOptions(Settings):
     local_weight: Weight = 1.0
     """of L_l, the contrast of matchings"""
     double_softmax: bool = False
-    """a softmax over the words of the report goes before the one over the patches, as in the authors' program; false:
-    the softmax over the patches alone, as in the paper's equation"""
+    """a softmax over the words of the report goes before the one over the patches; false: only that over the patches,
+    as in the paper's equation"""
 
 
 def match(patches: Tensor, words: Tensor, word_mask: Tensor, options: GLoRIAOptions) -> Tensor:
@@ -75,7 +75,9 @@ class GLoRIA(Rival):
 
     The authors' program differs from the paper's equations, which hold here: it takes a softmax over the words before
     the one over the regions (`double_softmax`), lets special tokens take part, and does not multiply the log-sum-exp
-    by tau_s. With `double_softmax` the cosines go through the first softmax as they are, over real words only.
+    by tau_s. With `double_softmax` the cosines go through the first softmax as they are, over real words only: the
+    program has products of vectors of any length there, which tell words apart far more sharply. Of cosines the
+    weights come out almost even (of 30 words, one that fits alone weighs about twice as much as any other).
 
     Departures from the paper: heads and pools are those of all objectives here; patches and words are unit vectors
     before the attention too, so that `s_ij` is a cosine (of two patches one weighs at most e^8 times as much as the

@@ -118,6 +118,8 @@ class MGCA(AttentiveRival):
     Departures: heads are those of all objectives here, of `objective.dim` dimensions (128 in the paper). Word pieces
     stand for words. Tokens of a study weigh the same; in the paper a token weighs what [CLS] attends to it in the
     encoder's last layer, which the shared encoders do not tell. Reports without any word piece do not count in L_CTA.
+    All three terms are means of their directions; in the authors' program L_ITA and L_CTA are sums of them, beside
+    which prototypes weigh half as much, and its default attention has no Q, K, V and O.
     L_ITA's negatives and the studies that share out the prototypes are those of all ranks. Prototypes are normalised
     where they are used, with the gradient of that, and learn from the first step.
     """

@@ -130,10 +130,11 @@ class MRM(Rival):
 
     Departures: the report encoder of the run, with its word embeddings as output layer, stands for the report decoder
     of the paper, six layers of its own. The decoder of images is the convolutional one of all objectives here. Both
-    restorations read f_I, unit vectors, not the encoder's own tokens. `mask: pixels` paints hidden patches gray; the
-    paper's ViT leaves them out (`tokens`). Unless `objective.target_scale` is 2, the image is rebuilt at its own
-    side. BatchNorm, which a ViT has not, learns its running statistics from whole images, in a pass of its own in
-    training: evaluation sees such.
+    restorations read f_I, unit vectors, not the encoder's own tokens. The image's vector is added to word pieces
+    before their positions and normalisation, in the authors' program behind these; there whole words are hidden, here
+    word pieces. `mask: pixels` paints hidden patches gray; the paper's ViT leaves them out (`tokens`). Unless
+    `objective.target_scale` is 2, the image is rebuilt at its own side. BatchNorm, which a ViT has not, learns its
+    running statistics from whole images, in a pass of its own in training: evaluation sees such.
 
     Attributes:
         rebuilding: the image's part.

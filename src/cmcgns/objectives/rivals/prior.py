@@ -107,15 +107,18 @@ class PRIOR(AttentiveRival):
     Hungarian algorithm, on the CPU: the host waits for the device in every step, and loops over the studies. Which
     prototypes a report has is a set, so here each is asked about on its own: one layer of attention, in which
     prototypes query the patches and the image embedding, and a binary cross-entropy in which those present and those
-    absent weigh alike. How often one occurs in a report is lost. The whole report is hidden from that head: a part of
-    it, or patches that have gathered from it, would give the answer away. Prototypes start as random unit vectors, by
-    the seed of the run, keep length 1, and are compared before a step moves them. Sentences lie so close together at
-    first that a few of these would be nearest to all of them for good: so in every step the next one that no sentence
-    has chosen yet takes the place of the sentence of the batch that fits its own prototype least. Patches are hidden
-    at the level of f_I, and ask the report with the mask token and their place. The temperature of `global` is
-    learned, and its negatives come from all ranks. The encoders' heads are those of all objectives here; a sentence
-    is the mean of its words. All terms are trained from the first step on, in both stages. In evaluation nothing is
-    hidden.
+    absent weigh alike. How often one occurs in a report is lost. In the authors' program the prototypes also stand in
+    for the sentences in all alignments of its later stages, learn by gradients (Gumbel softmax), and weigh 10 times
+    as much, and the predicted report is aligned with the true one; here none of that: they are running means. The
+    whole report is hidden from that head: a part of it, or patches that have gathered from it, would give the answer
+    away. Prototypes start as random unit vectors, by the seed of the run, keep length 1, and are compared before a
+    step moves them. Sentences lie so close together at first that a few of these would be nearest to all of them for
+    good: so in every step the next one that no sentence has chosen yet takes the place of the sentence of the batch
+    that fits its own prototype least. Patches are hidden at the level of f_I, and ask the report with the mask token
+    and their place. The temperature of `global` is learned, and its negatives come from all ranks. The encoders'
+    heads are those of all objectives here; a sentence is the mean of its words, and all sentences count alike in
+    `report` (there: all reports). `report`'s temperature is fixed; there it is learned, and its released settings
+    start both at 0.01. All terms are trained from the first step on, in both stages. In evaluation nothing is hidden.
     """
 
     Options = PRIOROptions

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from cmcgns.common.errors import UserError
 from cmcgns.data.pairs.batch import Batch
 from cmcgns.models.model import Features, ImageReportModel
 from cmcgns.objectives.cross_attention import CrossModalAttention
@@ -114,9 +115,11 @@ class RadZero(Rival):
     Departures: sentences are those of the report as it was split, instead of minimal ones by a language model; f_R is
     the mean of the words; encoders and projections are those of all objectives here and trained as a whole, instead
     of layers on a fixed image encoder; negatives come from all ranks; sentences of equal text are left out
-    (`duplicates`). Chosen here: both temperatures start at 0.07, τ_map is fixed, and every sentence counts alike,
-    whatever the length of its report. There may be a term `global` of CLIP's form (`global_weight`); without one the
-    last epoch counts as the best.
+    (`duplicates`). τ_map is a setting of its own and fixed; in the authors' released settings both softmaxes share
+    the learned temperature, and [CLS] is among what a sentence looks at. There a sentence is embedded alone; here its
+    words see the report in training, and a prompt is alone. Chosen here: both temperatures start at 0.07, and every
+    sentence counts alike, whatever the length of its report. There may be a term `global` of CLIP's form
+    (`global_weight`); without one the last epoch counts as the best.
 
     With `attention: cross` S is the cosine of t_n with `Σ_p w_p V v_bp`, `w = softmax_p(Q t_n·K v_bp / √D)`. That is
     CARZero's cross-attention cut down to one head, one layer and one direction: there words are looked at as well,
@@ -166,6 +169,18 @@ class RadZero(Rival):
         cosines, scale = self.score(features.patches, everyone.z1), self.report_scale()
         loss = multi_positive_contrast(cosines * scale, rows, everyone, stated, self.options.duplicates)
         return loss, {"tau": 1 / scale.detach()} | stated.mean_scores(cosines, everyone)
+
+    @classmethod
+    def check_options(cls, settings: ObjectiveSettings) -> RadZeroOptions:
+        """Its own settings; a temperature of whole images and reports is refused where nothing contrasts these."""
+        options = cast(RadZeroOptions, super().check_options(settings))
+        default = ObjectiveSettings().temperature
+        if not options.global_weight and settings.temperature != default:
+            raise UserError(
+                "objective.temperature is not read with objective.options.global_weight=0: "
+                f"leave the default, {default:g}"
+            )
+        return options
 
     @property
     def reader(self) -> CosineReader | CrossModalAttention:
