@@ -9,15 +9,20 @@ What is kept are `benchmarks/results/rivals`, `rivals-hard` and `rivals-ideas`, 
 
 import argparse
 import json
+import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import t as student
 
 import ideas  # noqa: F401  # whose objectives the study of that name has
+import trials
+from cmcgns.common.errors import UserError
 from cmcgns.reporting.evaluation.names import signed, span
 from cmcgns.reporting.style import (
     BLUE,
@@ -33,34 +38,61 @@ from cmcgns.reporting.style import (
     title_panel,
 )
 from cmcgns.study.load import load_plan
-from cmcgns.study.run import read_results
-from cmcgns.study.table import SUMMARY, TableRow, table_rows
+from cmcgns.study.plan import Plan
+from cmcgns.study.results import Result
+from cmcgns.study.run import kept_results
+from cmcgns.study.settings import SUMMARY
+from cmcgns.study.table import TableRow, standardised_by_seed, table_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/rivals.md"
 MARKS = {
     "rivals": ("<!-- made by benchmarks/rivals_page.py -->", "<!-- end -->"),
     "ideas": ("<!-- ideas, made by benchmarks/rivals_page.py -->", "<!-- end of ideas -->"),
+    "trials": ("<!-- trials, made by benchmarks/rivals_page.py -->", "<!-- end of trials -->"),
 }
 PICTURE = ROOT / "docs/images/rivals.png"
 COST = ROOT / "benchmarks/results/rivals-cost.json"
 BEDS = {"plain studies": ROOT / "benchmarks/results/rivals", "hard studies": ROOT / "benchmarks/results/rivals-hard"}
 IDEAS = ROOT / "benchmarks/results/rivals-ideas"
+TRIALS = ROOT / "benchmarks/results/rivals-tuning"
+SAME_TIME = {"twice-as-long": "gloria"}
+"""Cells that stand beside one rival alone, for whose time they are trained."""
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 Rows = dict[str, list[TableRow]]
 """Differences default - cell by bed, and behind them those of further baselines: other forms of the method."""
+BySeed = dict[str, dict[str, list[float]]]
+"""Means of standardised differences default - cell of each seed, by bed and cell."""
 Costs = Mapping[str, Mapping[str, Any]]
 
 
-def read_beds(folders: Mapping[str, Path]) -> Rows:
-    """What the kept studies have got, by bed."""
-    return {name: read_bed(folder) for name, folder in folders.items() if (folder / "study.yaml").is_file()}
-
-
-def read_bed(folder: Path) -> list[TableRow]:
-    """The differences that a kept study has, for each measure."""
+def read_study(folder: Path) -> tuple[Plan, dict[tuple[str, int], Result]]:
+    """A kept study and its results."""
     plan = load_plan(str(folder / "study.yaml"))
-    return [row for row in table_rows(plan, read_results(plan, folder)) if row.difference is not None]
+    return plan, kept_results(plan, folder)
+
+
+def read_beds(folders: Mapping[str, Path]) -> tuple[Rows, BySeed]:
+    """What the kept studies have got, by bed."""
+    studies = {name: read_study(folder) for name, folder in folders.items()}
+    rows = {name: differences(*study) for name, study in studies.items()}
+    by_seed = {
+        name: {
+            cell.name: list(standardised_by_seed(plan, results, cell.name, plan.settings.baseline[0]).values())
+            for cell in plan.cells
+        }
+        for name, (plan, results) in studies.items()
+    }
+    return rows, by_seed
+
+
+def differences(plan: Plan, results: dict[tuple[str, int], Result]) -> list[TableRow]:
+    """The differences that a study has, for each measure; what is trained for a rival's time stands beside that."""
+    return [
+        row
+        for row in table_rows(plan, results)
+        if row.difference is not None and row.cell == SAME_TIME.get(row.baseline, row.cell)
+    ]
 
 
 def against_rivals(beds: Rows) -> Rows:
@@ -108,6 +140,34 @@ def table(beds: Rows, costs: Costs) -> list[str]:
         lines.append(f"| `{rival}` | {' | '.join([*found, *_cost(costs, rival)])} |")
     costly = [form for form in forms if form in costs]
     return lines + [f"| `{form}` | {' | '.join(['' for _ in beds] + _cost(costs, form))} |" for form in costly]
+
+
+def student_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of a mean over training seeds, by Student's t; the test patients are as they are."""
+    mean, free = statistics.mean(values), len(values) - 1
+    reach = float(student.ppf(0.975, free)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean - reach, mean + reach
+
+
+def seeds_table(beds: Rows, by_seed: BySeed) -> list[str]:
+    """Lines of Markdown: how far the mean of standardised differences rests on few seeds, and on which measures."""
+    heads = [f"{name}: seeds | their mean (Student's t)" for name in beds]
+    lines = [f"| rival | {' | '.join(heads)} | measures |", "|---" * (2 * len(beds) + 2) + "|"]
+    own = against_rivals(beds)
+    for rival in dict.fromkeys(row.cell for rows in own.values() for row in rows):
+        found = [entry for name in own for entry in _of_seeds(by_seed[name].get(rival, []))]
+        row = next(row for rows in own.values() if (row := _find(rows, rival, SUMMARY)))
+        whole = row.note.partition(" alone")[0].removeprefix("over ") if row.note.startswith("over ") else "all six"
+        lines.append(f"| `{rival}` | {' | '.join(found)} | {whole} |")
+    return lines
+
+
+def _of_seeds(values: Sequence[float]) -> list[str]:
+    if len(values) < 2:
+        return [str(len(values) or "–"), "–"]
+    low, high = student_interval(values)
+    said = signed(statistics.mean(values))
+    return [str(len(values)), f"{f'**{said}**' if low > 0 or high < 0 else said} ({span(low, high, signed)})"]
 
 
 def _find(rows: Sequence[TableRow], cell: str, title: str) -> TableRow | None:
@@ -164,18 +224,25 @@ def _draw_costs(figure: Figure, axes: Any, names: Sequence[str], costs: Costs) -
     name_lines(figure, axes, names)
 
 
-def tables(beds: Rows, costs: Costs) -> str:
+def tables(beds: Rows, by_seed: BySeed, costs: Costs) -> str:
     """The tables of the rivals as Markdown."""
-    lines = table(beds, costs)
+    lines = [*table(beds, costs), "", "Over training seeds alone:", "", *seeds_table(beds, by_seed)]
     for name, rows in beds.items():
         lines += ["", f"On {name}:", *measure_tables(rows)]
     return "\n".join(lines)
 
 
-def made_anew(page: str, beds: Rows, costs: Costs) -> str:
+def made_anew(page: str, beds: Rows, by_seed: BySeed, costs: Costs) -> str:
     """The page with its tables made anew; all else stays."""
-    ideas_table = "\n".join(measure_tables(read_bed(IDEAS), "idea − `{}`")[1:])
-    return _with_part(_with_part(page, "rivals", tables(beds, costs)), "ideas", ideas_table)
+    heads = ["| | the recipe | twice the learning rate | a setting of its own |", "|---|---|---|---|"]
+    parts = {
+        "rivals": tables(beds, by_seed, costs),
+        "ideas": "\n".join(measure_tables(differences(*read_study(IDEAS)), "idea − `{}`")[1:]),
+        "trials": "\n".join(heads + trials.lines(trials.trials_of(TRIALS))),
+    }
+    for name, made in parts.items():
+        page = _with_part(page, name, made)
+    return page
 
 
 def _with_part(page: str, name: str, made: str) -> str:
@@ -191,12 +258,17 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=PICTURE)
     parser.add_argument("--beds", type=Path, nargs="+", help="folders of studies, at most four")
     options = parser.parse_args()
-    beds = read_beds(BEDS if options.beds is None else {folder.name: folder for folder in options.beds})
+    names = Counter(folder.name for folder in options.beds or ())
+    given = {folder.name if names[folder.name] == 1 else str(folder): folder for folder in options.beds or ()}
+    try:
+        beds, by_seed = read_beds(given or BEDS)
+    except UserError as error:
+        parser.error(str(error))
     costs = json.loads(options.cost.read_text("utf-8"))
     if options.beds is None:
-        PAGE.write_text(made_anew(PAGE.read_text("utf-8"), beds, costs), "utf-8")
+        PAGE.write_text(made_anew(PAGE.read_text("utf-8"), beds, by_seed, costs), "utf-8")
     else:
-        print(tables(beds, costs))
+        print(tables(beds, by_seed, costs))
     save_picture(picture(beds, costs), options.picture)
 
 

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cmcgns.study.table import SUMMARY, TableRow
+from cmcgns.study.load import load_plan
+from cmcgns.study.settings import SUMMARY
+from cmcgns.study.table import TableRow
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -103,4 +105,69 @@ def test_docs_show_what_the_kept_results_give(monkeypatch: pytest.MonkeyPatch) -
     import rivals_page
 
     costs, page = json.loads(rivals_page.COST.read_text()), rivals_page.PAGE.read_text("utf-8")
-    assert page == rivals_page.made_anew(page, rivals_page.read_beds(rivals_page.BEDS), costs)
+    assert page == rivals_page.made_anew(page, *rivals_page.read_beds(rivals_page.BEDS), costs)
+
+
+def test_an_interval_over_seeds_alone_is_student_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two values half their distance times 12.706, of three as a table of t has it: 4.303."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import rivals_page
+
+    assert rivals_page.student_interval([0.0, 1.0]) == pytest.approx((0.5 - 6.3531, 0.5 + 6.3531), abs=1e-3)
+    assert rivals_page.student_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.4841, 2 + 2.4841), abs=1e-3)
+    row = TableRow(
+        "mrm",
+        "default",
+        SUMMARY,
+        "",
+        "",
+        None,
+        2,
+        None,
+        None,
+        2,
+        0.5,
+        0.1,
+        0.9,
+        True,
+        "over linear, patch alone; few",
+    )
+    other = TableRow(
+        "clip", "default", SUMMARY, "", "", None, 1, None, None, 1, 0.5, None, None, False, "a single seed"
+    )
+    by_seed = {"plain": {"mrm": [4.0, 4.5], "clip": [0.5]}, "hard": {}}
+    assert rivals_page.seeds_table({"plain": [row, other], "hard": []}, by_seed)[2:] == [
+        "| `mrm` | 2 | **+4.250** (+1.073 to +7.427) | – | – | linear, patch |",
+        "| `clip` | 1 | – | – | – | all six |",
+    ]
+
+
+def test_what_is_trained_for_the_time_of_one_rival_stands_beside_that_one_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.chdir(ROOT)
+    import rivals_page
+
+    rows = rivals_page.differences(*rivals_page.read_study(ROOT / "benchmarks/results/rivals"))
+    assert {row.cell for row in rows if row.baseline == "twice-as-long"} == {"gloria"}
+    assert {row.cell for row in rows if row.baseline == "default"} > {"clip", "gloria", "twice-as-long"}
+
+
+def test_both_beds_take_the_best_trial_of_each_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a trial sets is what the cells of the beds set; where the recipe is the best, that is nothing."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.chdir(ROOT)
+    import trials
+
+    tried = {cell.name: set(cell.set) for cell in load_plan("rivals-tuning").cells}
+    best = {
+        method: trials.best(own)
+        for method, own in trials.trials_of(ROOT / "benchmarks/results/rivals-tuning").items()
+    }
+    assert len(best) == 10
+    assert all(best.values())
+    for study in ("rivals", "rivals-hard"):
+        cells = {cell.name: set(cell.set) for cell in load_plan(study).cells}
+        for method, trial in best.items():
+            assert cells[method] == tried[f"{method}-{trial}"], (study, method)

@@ -9,6 +9,7 @@ import yaml
 from cmcgns.common.errors import UserError
 from cmcgns.common.packaged import packaged_names
 from cmcgns.study.load import load_plan
+from cmcgns.study.settings import SUMMARY
 from support.study import PARTS, study_content
 
 JUDGE = study_content()["judge"]
@@ -97,6 +98,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"measures": [MEASURE | {"fraction": 10}]}, "measures: retrieval/v1: fraction 10.*: judge has none"),
     ({"measures": [{"protocol": "linear/v1", "measure": "auroc"}]}, "fraction null: judge has 10, 100"),
     ({"measures": [MEASURE, dict(MEASURE)]}, "measures: title: R@10 is there 2 times"),
+    ({"measures": [MEASURE, MEASURE | {"title": "again"}]}, "retrieval/v1 report_to_image_r@10 is there 2 times"),
+    ({"measures": [MEASURE | {"title": SUMMARY}]}, "title: mean of standardised differences is that of `summary`"),
+    ({"measures": [MEASURE], "summary": ["R@10", "R@10"]}, "summary: R@10 is there 2 times"),
     ({"keep": "some"}, "keep"),
     ({"set": ["training={seed: 4}"]}, "training.seed is what `seeds` lists"),
     ({"set": [*PARTS, "objective.mask=tokens"]}, "full: objective.mask=tokens: ResNet cannot leave patches out"),

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -268,6 +269,17 @@ def test_a_result_of_other_data_is_refused(pretended: Path, tmp_path: Path, monk
     assert trained(pretended) == ["full 0"]
 
 
+def test_results_of_different_data_make_no_table(pretended: Path, tmp_path: Path) -> None:
+    plan, out = plan_of(tmp_path), tmp_path / "out"
+    run_study(plan, out, OPTIONS)
+    file = out / "results" / "global-seed-1.json"
+    content = json.loads(file.read_text("utf-8"))
+    content["made_from"]["data"] = "others"
+    file.write_text(json.dumps(content), "utf-8")
+    with pytest.raises(UserError, match=r"full-seed-0.json and .*global-seed-1.json were made from different data"):
+        write_study_table(plan, out)
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"figures": [{}]}', "[1]", "\x00", "null"])
 def test_a_damaged_result_is_named(content: str, pretended: Path, tmp_path: Path) -> None:
     plan, out = plan_of(tmp_path), tmp_path / "out"
@@ -288,6 +300,15 @@ def test_a_damaged_result_is_named(content: str, pretended: Path, tmp_path: Path
         (lambda content: content.update(seconds="long"), "seconds"),
         (lambda content: content.update(figures=[]), "it has no figure"),
         (lambda content: content["figures"][0]["replicates"].pop(), "different numbers of resamples"),
+        (lambda content: content["figures"][0].update(value=math.nan), "linear/v1 auroc: not a number"),
+        (lambda content: content["figures"][0]["replicates"].__setitem__(3, math.inf), "auroc: not a number"),
+        (
+            lambda content: content["figures"].append(content["figures"][0]),
+            "linear/v1 auroc at 10 % is there 2 times",
+        ),
+        (lambda content: content.update(seed=0), "it is the result of full-seed-0"),
+        (lambda content: content.update(cell="global"), "it is the result of global-seed-1"),
+        (lambda content: content["made_from"].update(protocols=[[]]), "made_from.protocols.0"),
     ],
 )
 def test_what_is_wrong_in_a_result_is_named(

@@ -1,6 +1,7 @@
 """Cells with seeds of their own, with protocols that do not apply, and the mean of standardised differences."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from cmcgns.common.errors import UserError
 from cmcgns.study.page import write_table
 from cmcgns.study.plan import Plan
 from cmcgns.study.results import Figure, Origin, Result
-from cmcgns.study.table import SUMMARY, TableRow, table_rows
+from cmcgns.study.settings import SUMMARY
+from cmcgns.study.table import TableRow, standardised_by_seed, table_rows
 from study.test_study_table import changed, results_for, slow_interval
 from support.study import plan_of
 
@@ -48,7 +50,7 @@ def test_what_does_not_apply_is_said_in_the_table_and_is_no_nought(tmp_path: Pat
     assert [each.name for each in plan.judging_of("blind")] == ["linear/v1"]
     assert len(plan.protocols_of("blind")) == 1
     results = {
-        key: Result(each.cell, each.seed, "", each.made_from, 1.0, 10, each.figures[: 1 if key[0] == "blind" else 2])
+        key: Result(each.cell, each.seed, each.made_from, 1.0, 10, each.figures[: 1 if key[0] == "blind" else 2])
         for key, each in results_for(plan).items()
     }
     row = row_of(table_rows(plan, results), "blind", "R@10")
@@ -101,7 +103,7 @@ def hand_made(plan: Plan, values: dict[str, list[tuple[float, float]]]) -> dict[
                        (value * (1 + noise[place])).tolist())
                 for place, (column, value) in enumerate(zip(plan.columns, pair, strict=True))
             ]  # fmt: skip
-            found[cell, seed] = Result(cell, seed, "", Origin({}, "", []), 1.0, 10, figures)
+            found[cell, seed] = Result(cell, seed, Origin({}, "", []), 1.0, 10, figures)
     return found
 
 
@@ -138,6 +140,18 @@ def test_the_mean_of_standardised_differences_is_that_of_a_slow_reference(tmp_pa
     ]
     assert (row.low, row.high) == pytest.approx(slow_interval(drawn))
     assert (row.seeds, row.note) == (3, "interval too narrow: only 3 seeds")
+    by_seed = standardised_by_seed(plan, results, "full", "global")
+    assert by_seed == pytest.approx(dict(enumerate(by_hand)))
+    assert standardised_by_seed(plan, {("full", 0): results["full", 0]}, "full", "global") == {}
+
+
+def test_a_seed_without_one_of_the_measures_is_left_out_and_that_is_said(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, cells=[{"name": "full"}, THREE[1]], seeds=[0, 1, 2], summary=BOTH)
+    results = hand_made(plan, VALUES)
+    auroc, recall = results["global", 1].figures
+    results["global", 1] = replace(results["global", 1], figures=[auroc, replace(recall, value=None)])
+    row = row_of(table_rows(plan, results), "full")
+    assert row.note == "interval too narrow: only 2 seeds; R@10 of global is undefined in seed 1"
 
 
 def test_it_does_not_depend_on_the_scale_of_a_measure(tmp_path: Path) -> None:
@@ -152,7 +166,7 @@ def test_a_measure_that_does_not_apply_takes_no_part_and_that_is_said(tmp_path: 
     plan = plan_of(tmp_path, cells=THREE, seeds=[0, 1, 2], summary=BOTH)
     results = hand_made(plan, VALUES | {"blind": [(0.95, 0.0), (0.96, 0.0), (0.97, 0.0)]})
     results = {
-        key: Result(each.cell, each.seed, "", each.made_from, 1.0, 10, each.figures[: 1 if key[0] == "blind" else 2])
+        key: Result(each.cell, each.seed, each.made_from, 1.0, 10, each.figures[: 1 if key[0] == "blind" else 2])
         for key, each in results.items()
     }
     row = row_of(table_rows(plan, results), "blind")

@@ -32,7 +32,7 @@ Results = dict[tuple[str, int], Result]
 def results_for(plan: Plan) -> Results:
     origin = Origin({}, "", [])
     return {
-        (job.cell, job.seed): Result(job.cell, job.seed, "", origin, 1.0, 10, figures_from(job.recipe, plan))
+        (job.cell, job.seed): Result(job.cell, job.seed, origin, 1.0, 10, figures_from(job.recipe, plan))
         for job in plan.jobs
     }
 
@@ -225,6 +225,33 @@ def test_what_has_no_interval(tmp_path: Path) -> None:
     assert table_rows(plan, undefined)[0].note == "no interval: no variation among the resamples"
 
 
+def test_what_is_left_out_of_a_difference_is_said(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, seeds=[0, 1, 2])
+    results = results_for(plan)
+    lost = changed({("full", 1): results["full", 1]}, "full", value=None)
+    row = table_rows(plan, results | lost)[0]
+    assert (row.seeds, row.shared) == (2, 2)
+    assert row.note == "interval too narrow: only 2 seeds; AUROC of full is undefined in seed 1"
+    apart = {
+        place: result for place, result in results.items() if place not in {("full", 0), ("full", 2), ("global", 1)}
+    }
+    row = table_rows(plan, apart)[0]
+    assert (row.seeds, row.shared, row.note) == (1, 0, "no difference: no seed that global has too")
+
+
+def test_resamples_that_are_undefined_or_of_another_number_are_said(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    results = results_for(plan)
+    drawn = results["full", 0].figures[0].replicates
+    few = changed(results, "full", replicates=[None] * 10 + drawn[10:])
+    assert table_rows(plan, few)[0].note.endswith(f"only {len(drawn) - 10} of {len(drawn)} resamples are defined")
+    most = changed(results, "full", replicates=[None, *drawn[1:]])
+    assert "defined" not in table_rows(plan, most)[0].note
+    shorter = table_rows(plan, changed(results, "full", replicates=drawn[:-1]))[0]
+    assert (shorter.low, shorter.high) == (None, None)
+    assert "others have another number of them" in shorter.note
+
+
 def test_other_test_rows_do_not_pair(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     results = changed(results_for(plan), "full", rows="others")
@@ -247,7 +274,7 @@ def test_without_resamples_there_is_a_difference_and_no_interval(tmp_path: Path)
 
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
     figure = Figure("linear/v1", 10.0, "auroc", None, 3, "rows", [0.12345, None])
-    result = Result("full", 3, "key", Origin({"a": 1}, "data", [["linear/v1", "sha", [10.0], 3]]), 2.5, 7, [figure])
+    result = Result("full", 3, Origin({"a": 1}, "data", [["linear/v1", "sha", [10.0], 3]]), 2.5, 7, [figure])
     write_result(tmp_path / "full-seed-3.json", result)
     assert read_result(tmp_path / "full-seed-3.json") == result
     before = sha256(tmp_path / "full-seed-3.json")

@@ -211,7 +211,7 @@ def _make(work: Work, job: Job, place: Path) -> Result:
         pass  # what a process that was killed after its last step has left there is gone
     parameters, figures = _judge(work, job.cell, run.path, place / "judged")
     _, seconds = read_start(place) or (origin, 0.0)
-    return Result(job.cell, job.seed, origin.key, origin, round(seconds, 1), parameters, figures)
+    return Result(job.cell, job.seed, origin, round(seconds, 1), parameters, figures)
 
 
 def read_start(place: Path) -> tuple[Origin, float] | None:

@@ -19,7 +19,14 @@ from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import load_recipe
 from cmcgns.settings.yaml import apply_overrides, named_text, parse_mapping, validated
 from cmcgns.study.plan import Job, Judging, Plan, refuse_unknown
-from cmcgns.study.settings import CellSettings, JudgeSettings, MeasureSettings, PhantomData, StudySettings
+from cmcgns.study.settings import (
+    SUMMARY,
+    CellSettings,
+    JudgeSettings,
+    MeasureSettings,
+    PhantomData,
+    StudySettings,
+)
 from cmcgns.training.task import try_out
 
 _SEED = "training.seed"
@@ -52,10 +59,7 @@ def load_plan(study: str) -> Plan:
     for cell in cells:
         _check_judging(cell, judging, objectives[cell.name], f"{where}: cell {cell.name}")
     columns = tuple(_column(each, judging, f"{where}: measures") for each in settings.measures)
-    titles = [column.title for column in columns]
-    _refuse_twice((("measures: title", title) for title in titles), where)
-    for title in settings.summary:
-        refuse_unknown("summary", title, titles, where)
+    _check_columns(columns, settings.summary, where)
     _check_baselines(settings, cells, columns, where)
     return Plan(settings, tuple(cells), tuple(jobs), judging, columns)
 
@@ -217,9 +221,26 @@ def _column(asked: MeasureSettings, judging: Sequence[Judging], where: str) -> M
     if fraction not in fractions:
         there = ", ".join(f"{each:g}" for each in fractions if each is not None) or "none"
         raise UserError(f"{where}: {asked.protocol}: fraction {fraction or 'null'}: judge has {there}")
-    share = f", {fraction:g} %" if fraction is not None else ""
-    title = asked.title or f"{asked.protocol} {asked.measure}{share}"
+    title = asked.title or _described(asked.protocol, asked.measure, fraction)
     return asked.model_copy(update={"fraction": fraction, "title": title})
+
+
+def _described(protocol: str, measure: str, fraction: float | None) -> str:
+    """A measure as text."""
+    return f"{protocol} {measure}" + (f", {fraction:g} %" if fraction is not None else "")
+
+
+def _check_columns(columns: Sequence[MeasureSettings], summary: Sequence[str], where: str) -> None:
+    """Raise where a measure would count twice, or a heading be that of another column."""
+    titles = [column.title for column in columns]
+    _refuse_twice((("measures: title", title) for title in titles), where)
+    measures = [_described(each.protocol, each.measure, each.fraction) for each in columns]
+    _refuse_twice((("measures", measure) for measure in measures), where)
+    if SUMMARY in titles:
+        raise UserError(f"{where}: measures: title: {SUMMARY} is that of `summary`: choose another one")
+    for title in summary:
+        refuse_unknown("summary", title, titles, where)
+    _refuse_twice((("summary", title) for title in summary), where)
 
 
 def _refuse_twice(named: Iterable[tuple[str, str]], where: str) -> None:

@@ -11,6 +11,7 @@ from cmcgns.evaluation.protocols import EvaluationProtocol
 from cmcgns.objectives.objective import read_settings
 from cmcgns.settings.config import Recipe
 from cmcgns.settings.recipe import with_free_settings
+from cmcgns.study.results import job_name
 from cmcgns.study.settings import CellSettings, JudgeSettings, MeasureSettings, StudySettings
 
 
@@ -31,7 +32,7 @@ class Job:
     @property
     def name(self) -> str:
         """Of its result, without the ending."""
-        return f"{self.cell}-seed-{self.seed}"
+        return job_name(self.cell, self.seed)
 
     @property
     def decisive(self) -> dict[str, Any]:

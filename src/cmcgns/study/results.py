@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterator, Mapping
+import math
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from cmcgns.common.files import write_text
 from cmcgns.common.stored import naming_damage
@@ -79,12 +81,7 @@ class Origin:
 
     recipe: dict[str, Any]
     data: str
-    protocols: list[list[Any]]
-
-    @property
-    def key(self) -> str:
-        """Its hash."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+    protocols: list[Annotated[list[Any], Field(min_length=1)]]
 
     def settings_that_differ(self, recipe: dict[str, Any]) -> list[str]:
         """What other settings a recipe has, as text; empty if there are none.
@@ -107,8 +104,7 @@ class Result:
     Attributes:
         cell: its name.
         seed: of the training.
-        key: hash of what it was made from.
-        made_from: the same at length.
+        made_from: all that decides it.
         seconds: of training, by the clock on the wall; of parts that were killed nothing is known.
         parameters: of encoders and objective.
         figures: all over all classes.
@@ -116,7 +112,6 @@ class Result:
 
     cell: str
     seed: int
-    key: str
     made_from: Origin
     seconds: float
     parameters: int
@@ -124,6 +119,11 @@ class Result:
 
 
 _RESULT = TypeAdapter(Result)
+
+
+def job_name(cell: str, seed: int) -> str:
+    """What files of a cell and seed are called."""
+    return f"{cell}-seed-{seed}"
 
 
 def result_file(out: Path, name: str) -> Path:
@@ -147,7 +147,7 @@ def read_result(file: Path) -> Result:
     """A result.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: it is missing or damaged, or of another cell or seed than its name says.
     """
     with naming_damage(file, "delete it, and `cmcgns study` makes it again"):
         try:
@@ -155,11 +155,26 @@ def read_result(file: Path) -> Result:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}") from None
-        if not result.figures:
-            raise ValueError("it has no figure")
-        if len({len(figure.replicates) for figure in result.figures if figure.replicates}) > 1:
-            raise ValueError("its figures have different numbers of resamples")
+        if file.stem != job_name(result.cell, result.seed):
+            raise ValueError(f"it is the result of {job_name(result.cell, result.seed)}")
+        _check_figures(result.figures)
         return result
+
+
+def _check_figures(figures: Sequence[Figure]) -> None:
+    """Raise where figures could not be told apart, paired or averaged."""
+    if not figures:
+        raise ValueError("it has no figure")
+    named = Counter((each.judge, each.fraction, each.measure) for each in figures)
+    for (judge, fraction, measure), times in named.items():
+        if times > 1:
+            share = f" at {fraction:g} %" if fraction is not None else ""
+            raise ValueError(f"{judge} {measure}{share} is there {times} times")
+    for each in figures:
+        if any(number is not None and not math.isfinite(number) for number in (each.value, *each.replicates)):
+            raise ValueError(f"{each.judge} {each.measure}: not a number, which would be null")
+    if len({len(each.replicates) for each in figures if each.replicates}) > 1:
+        raise ValueError("its figures have different numbers of resamples")
 
 
 def read_figures(

@@ -21,7 +21,7 @@ from cmcgns.study.cell import STARTED, Outcome, Work, conflict, do_job, is_untid
 from cmcgns.study.data import fingerprint, study_data
 from cmcgns.study.page import write_table
 from cmcgns.study.plan import Job, Plan
-from cmcgns.study.results import RESULTS, Result, result_file
+from cmcgns.study.results import RESULTS, Result, job_name, result_file
 
 STUDY = "study.yaml"  # as it was asked for last
 _WAIT = 2.0  # seconds between two looks at a cell in work elsewhere
@@ -83,13 +83,30 @@ def write_study_table(plan: Plan, out: Path) -> Path:
     """Write table and page from the result files alone.
 
     Raises:
-        UserError: there is no result, a damaged one, or one of other settings.
+        UserError: there is no result, a damaged one, one of other settings, or results of different data.
+    """
+    kept_results(plan, out)
+    return _write_newest(plan, out)
+
+
+def kept_results(plan: Plan, out: Path) -> dict[tuple[str, int], Result]:
+    """Results by cell and seed, to make a table from without the data.
+
+    Raises:
+        UserError: as of :func:`write_study_table`.
     """
     _refuse_another_study(plan, out)
     _refuse_others(plan, out, judges=False)
-    if not read_results(plan, out):
+    results = read_results(plan, out)
+    if not results:
         raise UserError(f"{out / RESULTS}: there is no result of {plan.settings.name} yet")
-    return _write_newest(plan, out)
+    first = next(iter(results.values()))
+    for result in results.values():
+        if result.made_from.data != first.made_from.data:
+            names = (job_name(each.cell, each.seed) for each in (first, result))
+            one, other = (result_file(out, name) for name in names)
+            raise UserError(f"{one} and {other} were made from different data: delete those that are not the study's")
+    return results
 
 
 def _write_newest(plan: Plan, out: Path) -> Path:

@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, Field
 
 from cmcgns.settings.config import Positive, Settings, Side
 
+SUMMARY = "mean of standardised differences"
+"""Heading of the row that `summary` asks for."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]  # they become folders
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 Seed = Annotated[int, Field(strict=True, ge=0, le=10**9)]

@@ -13,7 +13,7 @@ same draws of patients and seeds in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -26,7 +26,7 @@ from cmcgns.metrics.resamples import percentile_ends
 from cmcgns.reporting.evaluation.names import lower_is_better
 from cmcgns.study.plan import Plan
 from cmcgns.study.results import Figure, Result
-from cmcgns.study.settings import MeasureSettings
+from cmcgns.study.settings import SUMMARY, MeasureSettings
 
 BySeed = Mapping[int, Figure]
 """A cell's figures of one measure."""
@@ -38,12 +38,12 @@ _NO_DIFFERENCE: _Difference = (None, None, None, "")
 
 _ROUNDING = 1e-12
 _NOT_KEPT = (
-    "results from before the measure was asked for have no resamples of it: delete them, and `cmcgns study` makes "
-    "them again from the predictions"
+    "results from before the measure was asked for have no resamples of it, or others have another number of them: "
+    "delete them, and `cmcgns study` makes them again from the predictions"
 )
-SUMMARY = "mean of standardised differences"
 FEW_SEEDS = 5
 """Seeds below which an interval is called too narrow for other seeds."""
+_MOST_OF = 0.95  # of the resamples; rare findings are absent from some
 _ALL_WAYS = 5  # seeds up to which all ways to draw them are taken, 3,125
 
 
@@ -139,8 +139,42 @@ def _summary(
     plan: Plan, results: Mapping[tuple[str, int], Result], pairs: Sequence[tuple[str, str]]
 ) -> list[TableRow]:
     """Rows of the mean of standardised differences."""
-    columns = [column for column in plan.columns if column.title in plan.settings.summary]
-    figures = {
+    figures, units = _to_summarise(plan, results)
+    rows = []
+    for cell, baseline in pairs:
+        names = plan.operands(cell, baseline)
+        one, other = (figures[name] for name in names)
+        seeds, found = _standardised(one, other, units) if cell != baseline else (0, _NO_DIFFERENCE)
+        difference, low, high, note = found
+        columns = [_column(plan, title) for title in units] if seeds else []
+        lacking = [_lacking(plan, results, name, column) for name in names for column in columns]
+        rows.append(
+            TableRow(
+                cell, baseline, SUMMARY, "", "", None, seeds, None, None, seeds, difference, low, high,
+                leaves_out_zero(low, high), _joined(note, *lacking),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def standardised_by_seed(
+    plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, baseline: str
+) -> dict[int, float]:
+    """Mean of the standardised differences of each seed that two cells share, whose mean the summary's row is."""
+    figures, units = _to_summarise(plan, results)
+    one, other = (figures[name] for name in plan.operands(cell, baseline))
+    titles, seeds = _comparable(one, other, units)
+    if not seeds:
+        return {}
+    return dict(zip(seeds, _average(one, other, units, titles, seeds, _value).tolist(), strict=True))
+
+
+def _to_summarise(
+    plan: Plan, results: Mapping[tuple[str, int], Result]
+) -> tuple[dict[str, dict[str, BySeed]], dict[str, float]]:
+    """Figures by cell and heading, and by heading what a difference is divided by; negative where less is better."""
+    columns = [_column(plan, title) for title in plan.settings.summary]
+    figures: dict[str, dict[str, BySeed]] = {
         cell.name: {column.title: _figures(plan, results, cell.name, column) for column in columns}
         for cell in plan.cells
     }
@@ -149,18 +183,11 @@ def _summary(
         * (-1 if lower_is_better(column.measure) else 1)
         for column in columns
     }
-    rows = []
-    for cell, baseline in pairs:
-        one, other = (figures[name] for name in plan.operands(cell, baseline))
-        seeds, found = _standardised(one, other, units) if cell != baseline else (0, _NO_DIFFERENCE)
-        difference, low, high, note = found
-        rows.append(
-            TableRow(
-                cell, baseline, SUMMARY, "", "", None, seeds, None, None, seeds, difference, low, high,
-                leaves_out_zero(low, high), note,
-            )
-        )  # fmt: skip
-    return rows
+    return figures, units
+
+
+def _column(plan: Plan, title: str) -> MeasureSettings:
+    return next(column for column in plan.columns if column.title == title)
 
 
 _NO_SPREAD = "needs a cell with two seeds, whose standard deviation is the unit"
@@ -184,32 +211,59 @@ def _standardised(
         theirs: of the other cell.
         units: by heading, what a difference is divided by; negative where less is better.
     """
+    titles, seeds = _comparable(ours, theirs, units)
+    if not seeds:
+        return 0, (None, None, None, "" if any(abs(unit) > 0 for unit in units.values()) else _NO_SPREAD)
+    values, drawn = (_average(ours, theirs, units, titles, seeds, of) for of in (_value, Figure.drawn))
+    judged = [cell[title][seed] for cell in (ours, theirs) for title in titles for seed in seeds]
+    low, high, note = _interval(judged, len(seeds), drawn)
+    alone = "" if len(titles) == len(units) else f"over {', '.join(titles)} alone"
+    return len(seeds), (float(values.mean()), low, high, _joined(alone, note))
+
+
+def _comparable(
+    ours: Mapping[str, BySeed], theirs: Mapping[str, BySeed], units: Mapping[str, float]
+) -> tuple[list[str], list[int]]:
+    """Measures that both cells have and that vary, and the seeds that both have in all of these."""
     titles = [title for title, unit in units.items() if abs(unit) > 0 and _pairs(ours[title], theirs[title])]
     shared = [set(ours[title]) & set(theirs[title]) for title in titles]
-    if not titles or not (seeds := sorted(set.intersection(*shared))):
-        return 0, (None, None, None, "" if any(abs(unit) > 0 for unit in units.values()) else _NO_SPREAD)
+    return titles, sorted(set.intersection(*shared)) if shared else []
 
-    def average(of: Callable[[Figure], FloatArray]) -> FloatArray:
-        each = [
-            np.stack([(of(ours[title][seed]) - of(theirs[title][seed])) / units[title] for seed in seeds])
-            for title in titles
-        ]
-        mean: FloatArray = np.mean(each, axis=0)
-        return mean
 
-    values = average(lambda figure: np.array(figure.value, dtype=np.float64))
-    judged = [cell[title][seed] for cell in (ours, theirs) for title in titles for seed in seeds]
-    low, high, note = _interval(judged, len(seeds), average(Figure.drawn))
-    alone = "" if len(titles) == len(units) else f"over {', '.join(titles)} alone"
-    return len(seeds), (float(values.mean()), low, high, "; ".join(part for part in (alone, note) if part))
+def _average(
+    ours: Mapping[str, BySeed],
+    theirs: Mapping[str, BySeed],
+    units: Mapping[str, float],
+    titles: Sequence[str],
+    seeds: Sequence[int],
+    of: Callable[[Figure], FloatArray],
+) -> FloatArray:
+    """(S, …) mean over the measures of standardised differences of something about a figure, by seed."""
+    each = [
+        np.stack([(of(ours[title][seed]) - of(theirs[title][seed])) / units[title] for seed in seeds])
+        for title in titles
+    ]
+    mean: FloatArray = np.mean(each, axis=0)
+    return mean
+
+
+def _value(figure: Figure) -> FloatArray:
+    return np.array(figure.value, dtype=np.float64)
 
 
 def _pairs(ours: BySeed, theirs: BySeed) -> bool:
     """Whether two cells were judged on the same rows, with resamples that were kept."""
     shared = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
-    return bool(shared) and all(
-        one.rows == other.rows and one.replicates and other.replicates for one, other in shared
+    return (
+        bool(shared)
+        and all(one.rows == other.rows and one.replicates for one, other in shared)
+        and _equally_drawn(figure for pair in shared for figure in pair)
     )
+
+
+def _equally_drawn(figures: Iterable[Figure]) -> bool:
+    """Whether all have as many resamples."""
+    return len({len(figure.replicates) for figure in figures}) == 1
 
 
 def _row(
@@ -224,10 +278,24 @@ def _row(
     first, second = (by_cell[name] for name in plan.operands(cell, baseline))
     pairs = [(first[seed], second[seed]) for seed in shared]
     difference, low, high, note = _difference(pairs)
+    if cell != baseline and ours and theirs and not shared:
+        note = f"no difference: no seed that {baseline} has too"
+    lacking, applies = _lacking(plan, results, cell, column), plan.applies(cell, column.protocol)
     return TableRow(
         cell, baseline, column.title, column.protocol, column.measure, column.fraction, len(values), value, sd,
-        len(pairs), difference, low, high, leaves_out_zero(low, high), note, plan.applies(cell, column.protocol),
+        len(pairs), difference, low, high, leaves_out_zero(low, high), _joined(note, lacking), applies,
     )  # fmt: skip
+
+
+def _lacking(plan: Plan, results: Mapping[tuple[str, int], Result], cell: str, column: MeasureSettings) -> str:
+    """Which seeds of a cell have no such figure although others have, as text; empty if none, or none has it."""
+    there = _figures(plan, results, cell, column)
+    seeds = [str(seed) for seed in plan.seeds if (cell, seed) in results and seed not in there]
+    return f"{column.title} of {cell} is undefined in seed {', '.join(seeds)}" if seeds and there else ""
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _figures(
@@ -252,7 +320,7 @@ def _difference(pairs: Sequence[tuple[Figure, Figure]]) -> _Difference:
         return None, None, None, "no difference: judged on other test rows, so nothing pairs"
     difference = float(np.mean([(one.value or 0.0) - (other.value or 0.0) for one, other in pairs]))
     figures = [figure for pair in pairs for figure in pair]
-    kept = all(figure.replicates for figure in figures)
+    kept = _equally_drawn(figures) and all(figure.replicates for figure in figures)
     drawn = np.stack([one.drawn() - other.drawn() for one, other in pairs]) if kept else None
     return difference, *_interval(figures, len(pairs), drawn)
 
@@ -278,4 +346,8 @@ def _interval(
     few = [f"only {seeds} seeds"] if 1 < seeds < FEW_SEEDS else []
     few += [f"only {support} patients"] if any(figure.few for figure in figures) else []
     said = ["interval over patients alone: a single seed"] if seeds == 1 else []
-    return low, high, "; ".join(said + ([f"{NARROW}: {', '.join(few)}"] if few else []))
+    said += [f"{NARROW}: {', '.join(few)}"] if few else []
+    defined = int((~np.isnan(drawn)).all(axis=0).sum())
+    if defined < _MOST_OF * drawn.shape[1]:
+        said.append(f"only {defined} of {drawn.shape[1]} resamples are defined")
+    return low, high, "; ".join(said)
