@@ -178,7 +178,8 @@ def _entry(row: TableRow | None) -> str:
     if row is None or row.difference is None:
         return "–"
     said = f"**{signed(row.difference)}**" if row.clear else signed(row.difference)
-    return f"{said} ({span(row.low, row.high, signed)})"
+    lone = "; one seed" if row.shared == 1 else ""  # whose interval is over patients alone
+    return f"{said} ({span(row.low, row.high, signed)}{lone})"
 
 
 def _cost(costs: Costs, name: str) -> list[str]:

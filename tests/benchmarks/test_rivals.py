@@ -1,6 +1,7 @@
 """The scripts behind docs/rivals.md: which trial is best, and what a step keeps."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,6 +93,8 @@ def test_the_page_has_a_line_for_each_rival_and_dashes_where_a_study_has_not_got
         "|---|---|",
         "| `clip` | **+2.500** (+2.250 to +2.750) |",
     ]
+    lone = replace(row("clip", SUMMARY, 0.5, 0.25), shared=1)
+    assert rivals_page.measure_tables([lone])[3:] == ["| `clip` | **+0.500** (+0.250 to +0.750; one seed) |"]
     panels = rivals_page.picture(beds, costs).axes
     assert [axes.get_title(loc="left") for axes in panels] == [SUMMARY, "R@10", "time of a step"]
     assert [line.get_label() for line in panels[0].lines if not line.get_label().startswith("_")] == [
