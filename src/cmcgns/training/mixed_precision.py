@@ -1,4 +1,4 @@
-"""Mixed precision in which a batch stays as it was read, as fast on a processor without bfloat16 as float32."""
+"""Mixed precision in which a batch stays as it was read, and which is quick on processors without bfloat16."""
 
 import platform
 from collections.abc import Iterator
